@@ -1,0 +1,24 @@
+# make demo: everything the suite does, on built-in data.   make test: the tests.   Both set themselves up.
+PYTHON ?= python3
+# one thread for each core that may be used; two busy torch processes with all threads slow each other down
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: demo test test-slow clean
+
+demo: .venv/ready
+	bash jobs/demo.sh
+
+test: .venv/ready
+	python -m pytest
+
+test-slow: .venv/ready
+	python -m pytest -m slow
+
+.venv/ready: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	touch .venv/ready
+
+clean:
+	rm -rf .venv .cache .pytest_cache

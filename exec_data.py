@@ -1,0 +1,12 @@
+"""Which data sets are there, what is in them, and what puts the others in place?
+
+    python exec_data.py list                                every known data set and whether it is there
+    python exec_data.py show cifar10                        counts and statistics per split, a contact sheet
+    python exec_data.py convert-checkpoint OLD.pth NEW.pt   unpickle a file you trust, once, into a plain state dict
+"""
+
+from lib.cli import main
+from lib.experiments.data import DataConfig, data
+
+if __name__ == "__main__":
+    main(DataConfig, data)

@@ -1,0 +1,14 @@
+"""Which layer of a network tells in-distribution from out-of-distribution images by its energy?
+
+    python exec_ood_layers.py models/digits-a/model_5.pt -d digits -ood patches         seconds
+    python exec_ood_layers.py models/a/model_200.pt -d cifar10 -ood svhn cifar100 -T 1 10
+
+Guglielmo & Masana, CVWW 2025. Scores are never flipped: an AUROC below 0.5 says that the layer's energy is lower for
+outliers.
+"""
+
+from lib.cli import main
+from lib.experiments.ood_layers import OodLayersConfig, ood_layers
+
+if __name__ == "__main__":
+    main(OodLayersConfig, ood_layers)

@@ -1,0 +1,1 @@
+"""Train image classifiers and study their inner representations under distribution shift."""

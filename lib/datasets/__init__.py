@@ -1,0 +1,187 @@
+"""Data sets by name: `load("cifar10", "data", "train")` is a `Split`.
+
+Importing this package, `check` and `sources` need no torch, so that a command line is checked before it is loaded.
+A data set is a function (root, split, options) -> Split, an entry in DATASETS and one in `catalogue.KNOWN`; a folder of
+images under the data root needs neither.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.datasets import catalogue, names, tree
+from lib.datasets.names import DataName, parse
+from lib.errors import UsageError, UserError
+from lib.registry import near, resolve
+
+if TYPE_CHECKING:
+    from lib.datasets.split import Split
+
+DATASETS = {
+    "digits": "lib.datasets.builtin:digits",
+    "patches": "lib.datasets.builtin:patches",
+    "mnist": "lib.datasets.mnist:mnist",
+    "fashionmnist": "lib.datasets.mnist:fashionmnist",
+    "kmnist": "lib.datasets.mnist:kmnist",
+    "cifar10": "lib.datasets.cifar:cifar10",
+    "cifar100": "lib.datasets.cifar:cifar100",
+    "cifar100coarse": "lib.datasets.cifar:cifar100coarse",
+    "svhn": "lib.datasets.svhn:svhn",
+    "cifar5m": "lib.datasets.cifar5m:cifar5m",
+    "300k": "lib.datasets.arrays:random_images",
+    "imagenet": "lib.datasets.imagenet:imagenet",
+    "imagenet100": "lib.datasets.imagenet:imagenet100",
+    "tinyimagenet": "lib.datasets.imagenet:tinyimagenet",
+    "textures": "lib.datasets.imagenet:textures",
+    "places365": "lib.datasets.imagenet:places365",
+    "inaturalist": "lib.datasets.imagenet:inaturalist",
+    "ssb_hard": "lib.datasets.imagenet:ssb_hard",
+    "ninco": "lib.datasets.imagenet:ninco",
+    "openimage_o": "lib.datasets.imagenet:openimage_o",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a loading function may need besides the root and the split."""
+
+    cache: Path  # where decoded and generated images are kept
+    image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
+    path: Path | None = None  # of folder= and npy=, and of a folder under the root
+
+
+def known(root: str | Path = "data") -> dict[str, tuple[str, str]]:
+    """Every registered name -> (what it is, how to get it: a command, a sentence, "built in" or "present")."""
+    root = Path(root)
+    found = {}
+    for name, entry in catalogue.KNOWN.items():
+        there = entry.files and not catalogue.missing(root, entry)
+        found[name] = (entry.about, "present" if there else catalogue.way_out(name, entry, root))
+    return found
+
+
+def check(text: str, root: str | Path, split: str | None = None) -> None:
+    """An error unless `text` names a data set that is there, with that split and variant. Reads no image."""
+    _locate(parse(text), Path(root), split)
+
+
+def splits(text: str, root: str | Path) -> tuple[str, ...]:
+    """The split that `text` states, else every split of the set, "ood" last; ("all",) for a set that is not divided."""
+    data = parse(text)
+    place = _locate(data, Path(root), None, anything=True)
+    return (place.split,) if data.split else place.splits
+
+
+def sources(text: str, root: str | Path) -> list[Path]:
+    """The files or folders that the data set is read from; none for a built-in set."""
+    return _locate(parse(text), Path(root), None, anything=True).files
+
+
+def load(
+    text: str,
+    root: str | Path,
+    split: str | None = None,
+    *,
+    image_size: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> "Split":
+    """The split that `text` names, else `split`, else "test".
+
+    A set that is not divided answers with all of itself, named "all", and a warning. A set with "train" and "val" only
+    answers "test" with "val". `image_size` (default 224) is the size to which large images are decoded. Decoded and
+    generated images are kept under `cache_dir`, else $CACHE_DIR, else .cache.
+    """
+    data, root = parse(text), Path(root)
+    place = _locate(data, root, split)
+    if place.split == "all" and (data.split or split) not in (None, "all"):
+        warnings.warn(
+            f"{data.name} is not divided into splits: all of it is used as {data.split or split}, so that fitting "
+            "and testing on it share images",
+            stacklevel=2,
+        )
+    cache = Path(cache_dir or os.environ.get("CACHE_DIR") or ".cache")
+    options = Options(cache, image_size or 224, place.path)
+    return resolve("lib.datasets.variants:load")(
+        data, place.target, root, place.split, place.parts, options
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    target: str  # the loading function
+    split: str  # as the data set calls it
+    parts: tuple[str, ...]  # the splits to read: this one, or for "ood" those that the unseen class is taken from
+    files: list[Path]
+    splits: tuple[str, ...] = ("all",)  # every split there is
+    path: Path | None = None
+
+
+def _locate(data: DataName, root: Path, split: str | None, anything: bool = False) -> _Place:
+    """Where the data set is and what answers for it; `anything`: whichever splits there are."""
+    wanted = data.split or split or "test"
+    if data.base == "npy":
+        return _locate_array(data, _choose(data, (), wanted))
+    if data.base in DATASETS:
+        entry, path, target = catalogue.KNOWN[data.base], None, DATASETS[data.base]
+        splits, classes, files = entry.splits, entry.classes, None
+    else:
+        path = Path(data.path) if data.base == "folder" else root / data.base
+        if data.base != "folder" and (not path.is_dir() or data.base.lower() in DATASETS):  # "MNIST", torchvision's
+            raise _unknown(data, root)
+        found = tree.splits(path)
+        splits, classes = tuple(found), len(tree.class_folders(next(iter(found.values()), path)))
+        target, files = "lib.datasets.folders:folder", [path]
+    if data.held_out is not None and classes is not None and data.held_out >= classes:
+        its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
+        raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
+    if anything and splits and wanted not in splits:
+        wanted = splits[0]
+    chosen = _choose(data, splits, wanted)
+    parts = (chosen,) if chosen != "ood" else tuple(_choose(data, splits, part) for part in splits[:2]) or ("all",)
+    if data.corrupted:
+        kind, _ = names.corruption(data)
+        official = catalogue.official_corruption(data.base, kind, chosen, root)
+        # the coarse labels are in no official file, and belong to the clean images
+        if official and data.base != "cifar100coarse":
+            files = official
+        elif official:
+            files = [*official, *catalogue.require(data.base, entry, root)]
+    if files is None:
+        files = catalogue.require(data.base, entry, root)
+    every = (splits or ("all",)) + (("ood",) if data.held_out is not None else ())
+    return _Place(target, chosen, parts, files, every, path)
+
+
+def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
+    if wanted == "ood":
+        if data.held_out is not None:
+            return "ood"
+        raise UsageError(f"{data}: only sets with a held-out class have a split ood, such as {data.base}-wo0:ood")
+    if not splits:
+        return "all"
+    if wanted == "test" and "test" not in splits and "val" in splits:
+        return "val"
+    if wanted not in splits:
+        ood = ", ood" if data.held_out is not None else ""
+        raise UsageError(f"{data}: no split {wanted}; {data.name} has {', '.join(splits)}{ood}")
+    return wanted
+
+
+def _locate_array(data: DataName, split: str) -> _Place:
+    path = Path(data.path)
+    if not path.is_file():
+        raise UserError(f"{data}: there is no file {path}")
+    labels = path.with_name(f"{path.stem}_labels.npy")
+    files = [path, labels] if labels.is_file() else [path]
+    return _Place("lib.datasets.arrays:npy", split, (split,), files, path=path)
+
+
+def _unknown(data: DataName, root: Path) -> UserError:
+    if data.base.endswith("-c") and not data.variant:
+        return UsageError(f"{data}: which corruption? say for instance {data.base}/fog-3 (severities 1 to 5)")
+    folders = tree.class_folders(root) if root.is_dir() else ()
+    candidates = [*DATASETS, *names.ALIASES, *(name for name in folders if name.lower() not in DATASETS)]
+    place = "" if data.base in folders else f", and no folder {root / data.base}"
+    return UsageError(f"{data}: no such data set{place}; {near(data.base, candidates)}")

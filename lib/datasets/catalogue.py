@@ -1,0 +1,178 @@
+"""Which files every registered data set consists of, and how they are obtained. Free of torch.
+
+An entry's `files` are relative to the data root; each item lists the spellings of one file or folder, of which one
+suffices. The layouts are those of torchvision and of the archives' authors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.datasets import corruptions
+from lib.errors import UserError
+
+PREPARE = "python exec_data.py prepare {name}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What can be said about a data set without reading it."""
+
+    about: str
+    files: tuple[tuple[str, ...], ...] = ()
+    splits: tuple[str, ...] = ("train", "test")  # () = not divided
+    sizes: tuple[int, ...] = ()  # images per split, or in all; () = as many as there are
+    classes: int | None = None  # None: unlabelled, or only its files tell
+    obtain: str = PREPARE  # a command, or a sentence on what to put where
+
+
+BUILT_IN = "built in"
+
+
+def _idx(folder: str) -> tuple[tuple[str, ...], ...]:
+    stems = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return tuple((f"{folder}/raw/{stem}-ubyte", f"{folder}/raw/{stem}-ubyte.gz") for stem in stems)
+
+
+_CIFAR10_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+_CIFAR10 = tuple((f"cifar-10-batches-py/{file}",) for file in _CIFAR10_FILES)
+_CIFAR100 = tuple((f"cifar-100-python/{file}",) for file in ("train", "test", "meta"))
+
+_CORRUPTIONS = (*corruptions.CORRUPTIONS, "labels")
+_IMAGENET = tuple(
+    tuple(f"{folder}{spelling}" for folder in ("imagenet/", "") for spelling in spellings)
+    for spellings in (("train", "training_data"), ("val", "validation_data"))
+)
+_IMAGENET_BY_HAND = "put its class folders into {root}/imagenet/train/<wnid> and {root}/imagenet/val/<wnid>"
+
+
+def _outliers(about: str, *spellings: str) -> Known:
+    """One of OpenOOD's sets of outliers, a folder of images under one of its spellings."""
+    obtain = f"put its images, in any folders, into {{root}}/{spellings[0]} (OpenOOD v1.5 distributes them)"
+    return Known(about, (spellings,), splits=(), obtain=obtain)
+
+
+# Training augmentations; the functions are described in `augment`.
+AUGMENTATIONS = {
+    "none": "lib.datasets.augment:none",
+    "flip": "lib.datasets.augment:flip",
+    "crop": "lib.datasets.augment:crop",
+    "crop-flip": "lib.datasets.augment:crop_flip",
+    "affine": "lib.datasets.augment:affine",
+    "imagenet": "lib.datasets.augment:resized_crop_flip",
+}
+
+KNOWN = {
+    "digits": Known(
+        "scikit-learn's 8x8 digits, enlarged to 32x32 grey", sizes=(1442, 355), classes=10, obtain=BUILT_IN
+    ),
+    "patches": Known(
+        "32x32 colour patches of two photographs, as outliers", sizes=(1150, 750), classes=2, obtain=BUILT_IN
+    ),
+    "mnist": Known("handwritten digits, 28x28 grey", _idx("MNIST"), sizes=(60000, 10000), classes=10),
+    "fashionmnist": Known("articles of clothing, 28x28 grey", _idx("FashionMNIST"), sizes=(60000, 10000), classes=10),
+    "kmnist": Known("Kuzushiji characters, 28x28 grey", _idx("KMNIST"), sizes=(60000, 10000), classes=10),
+    "cifar10": Known("ten classes, 32x32 colour", _CIFAR10, sizes=(50000, 10000), classes=10),
+    "cifar100": Known("a hundred fine classes, 32x32 colour", _CIFAR100, sizes=(50000, 10000), classes=100),
+    "cifar100coarse": Known("CIFAR-100 in its 20 coarse classes", _CIFAR100, sizes=(50000, 10000), classes=20),
+    "svhn": Known(
+        "street-view house numbers, 32x32 colour",
+        (("train_32x32.mat",), ("test_32x32.mat",)),
+        sizes=(73257, 26032),
+        classes=10,
+    ),
+    "cifar5m": Known(
+        "six million synthetic images after CIFAR-10, 32x32 colour; its test split is CIFAR-10's",
+        tuple((f"cifar5m/cifar5m_part{i}.npz", f"cifar5m/part{i}.npz") for i in range(6)),
+        classes=10,
+        obtain="put part0.npz to part5.npz of the authors' public bucket into {root}/cifar5m",
+    ),
+    "300k": Known(
+        "300,000 random natural images, 32x32 colour, unlabelled outliers",
+        (("300K_random_images.npy", "oe/300K_random_images.npy"),),
+        splits=(),
+        sizes=(300000,),
+        obtain="put 300K_random_images.npy of the outlier-exposure authors into {root} or {root}/oe",
+    ),
+    "imagenet": Known("ILSVRC 2012", _IMAGENET, ("train", "val"), (1281167, 50000), 1000, _IMAGENET_BY_HAND),
+    "imagenet100": Known("a hundred of its classes", _IMAGENET, ("train", "val"), (), 100, _IMAGENET_BY_HAND),
+    "tinyimagenet": Known(
+        "Tiny ImageNet, 200 classes, 64x64 colour",
+        tuple((f"tiny-imagenet-200/{part}",) for part in ("train", "val", "val/val_annotations.txt")),
+        ("train", "val"),
+        (100000, 10000),
+        200,
+        "unpack tiny-imagenet-200.zip in {root}, so that {root}/tiny-imagenet-200/train is there",
+    ),
+    "textures": _outliers("Describable Textures, outliers", "textures", "texture", "dtd/images", "dtd/dtd/images"),
+    "places365": _outliers("scenes, outliers", "places365"),
+    "inaturalist": _outliers("plants, outliers", "inaturalist"),
+    "ssb_hard": _outliers("semantic-shift benchmark, hard part, near outliers", "ssb_hard"),
+    "ninco": _outliers("no ImageNet class objects, near outliers", "ninco"),
+    "openimage_o": _outliers("Open Images, outliers", "openimage_o", "openimageo"),
+    "cifar10-c": Known(
+        "corrupted CIFAR-10, the official arrays (without them, the corruptions are generated)",
+        tuple((f"CIFAR-10-C/{name}.npy",) for name in _CORRUPTIONS),
+        ("test",),
+        classes=10,
+    ),
+    "cifar100-c": Known(
+        "corrupted CIFAR-100, the official arrays (without them, the corruptions are generated)",
+        tuple((f"CIFAR-100-C/{name}.npy",) for name in _CORRUPTIONS),
+        ("test",),
+        classes=100,
+    ),
+}
+OFFICIALLY_CORRUPTED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C", "cifar100coarse": "CIFAR-100-C"}
+
+
+def official_corruption(base: str, kind: str, split: str, root: Path) -> list[Path]:
+    """The official array of a corruption and its labels; empty where the corruption has to be generated."""
+    if base not in OFFICIALLY_CORRUPTED or split != "test":
+        return []
+    folder = root / OFFICIALLY_CORRUPTED[base]
+    files = [folder / f"{kind}.npy", folder / "labels.npy"]
+    if not folder.is_dir():
+        return []
+    for file in files:
+        if not file.is_file():
+            name = f"{base.removesuffix('coarse')}-c"
+            raise UserError(f"{name}/{kind}: {file} is missing; {way_out(name, KNOWN[name], root)}")
+    return files
+
+
+def missing(root: Path, known: Known) -> list[str]:
+    """The first spelling of every item of which no spelling is there."""
+    return [spellings[0] for spellings in known.files if _find(root, spellings) is None]
+
+
+def present(root: Path, known: Known) -> list[Path]:
+    """The files that are there, in the order of the entry."""
+    return [path for spellings in known.files if (path := _find(root, spellings)) is not None]
+
+
+def require(name: str, known: Known, root: Path) -> list[Path]:
+    """The files of the data set, or an error that says what is missing and how to get it."""
+    absent = missing(root, known)
+    if not absent:
+        return present(root, known)
+    if not root.is_dir():
+        what = f"the data root {root} does not exist"
+    elif len(absent) < len(known.files):
+        what = f"only part of it is under {root} ({', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''} missing)"
+    else:
+        what = f"not under {root} ({absent[0]} is missing)"
+    raise UserError(f"{name}: {what}; {way_out(name, known, root)}")
+
+
+def way_out(name: str, known: Known, root: Path) -> str:
+    """How the data set gets under `root`."""
+    if known.obtain == BUILT_IN:
+        return BUILT_IN
+    if known.obtain == PREPARE:
+        return f"{PREPARE.format(name=name)} -data {root} downloads it there".replace(" -data data ", " ")
+    return known.obtain.format(root=root)
+
+
+def _find(root: Path, spellings: Sequence[str]) -> Path | None:
+    return next((root / spelling for spelling in spellings if (root / spelling).exists()), None)

@@ -1,0 +1,104 @@
+"""Corrupted images, `<name>-c/<corruption>-<severity>`: the official arrays where there are any, else made here.
+
+CIFAR-10-C and CIFAR-100-C (Zenodo 2535967 and 3555552) cover the test splits of their sets; the intermediate-layer
+paper, section 3.1, has their layout. `Split.origin` says "official" or "generated": a table must not mix the two.
+"""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.datasets import Options, cifar, corruptions, names
+from lib.datasets.arrays import as_images, map_array, read_labels
+from lib.datasets.folders import map_cached, write_cached
+from lib.datasets.lazy import LazyImages
+from lib.datasets.names import DataName
+from lib.datasets.split import Split, check_labels
+from lib.errors import UserError
+from lib.registry import resolve
+
+CHUNK = 1000  # images that are corrupted at once
+
+
+def load(data: DataName, target: str, root: Path, split: str, files: list[Path], options: Options) -> Split:
+    """The split under the corruption that `data` names, read from the official `files` if there are any."""
+    kind, severity = names.corruption(data)
+    if files:
+        found = official(data.base, files, severity, root)
+    else:
+        found = generated(check_labels(resolve(target)(root, split, options)), kind, severity, options.cache)
+    return replace(found, name=data.name, variant=data.variant)
+
+
+def official(base: str, files: list[Path], severity: int, root: Path) -> Split:
+    """One severity of an official array, of which only that fifth is read: severity s is its s-th fifth."""
+    array = map_array(files[0])
+    labels = read_labels(files[1], len(array))
+    images, n = as_images(array, files[0]), len(array) // 5
+    if len(array) % 5 or not (labels.reshape(5, n) == labels[:n]).all():
+        raise UserError(f"{files[1]}: the labels of the five severities are not the same")
+    classes = _classes(base, root, labels)
+    if base == "cifar100coarse":
+        labels = cifar.cifar100coarse(root, "test", None).labels.numpy()
+        if len(labels) != n:
+            raise UserError(f"{files[0]}: {n} images per severity, but the test split of cifar100 has {len(labels)}")
+    part = images[(severity - 1) * n : severity * n].contiguous()
+    return Split(base, "test", part, torch.from_numpy(labels[:n]), classes=classes, origin="official",
+                 augmentation="crop-flip")  # fmt: skip
+
+
+def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
+    """The split with every image corrupted; an image's draws follow from its original position.
+
+    Images in memory are corrupted once and kept under `cache`, by content; lazy ones whenever they are fetched.
+    """
+    if split.lazy:
+        images = CorruptedImages(split.images, kind, severity, split.indices.numpy())
+        return replace(split, images=images, origin="generated", augmentation="none")
+    file = cache / "corrupted" / f"{_digest(split)}-{kind}-{severity}.npy"
+    images = map_cached(file)
+    if images is None:
+
+        def fill(array: np.ndarray) -> None:
+            for start in range(0, len(split), CHUNK):
+                rows = slice(start, start + CHUNK)
+                array[rows] = corruptions.corrupt(split.images[rows], kind, severity, ids=split.indices[rows]).numpy()
+
+        write_cached(file, tuple(split.images.shape), fill)
+        images = map_cached(file)
+    return replace(split, images=images, origin="generated")
+
+
+class CorruptedImages(LazyImages):
+    """The corrupted versions of images that are fetched batch by batch."""
+
+    def __init__(self, images: LazyImages, kind: str, severity: int, ids: np.ndarray):
+        self.images, self.kind, self.severity, self.ids, self.shape = images, kind, severity, ids, images.shape
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, positions: np.ndarray) -> torch.Tensor:
+        return corruptions.corrupt(self.images.take(positions), self.kind, self.severity, ids=self.ids[positions])
+
+
+def _classes(base: str, root: Path, labels: np.ndarray) -> tuple[str, ...]:
+    """The names in the clean data set's own list; the numbers where it is not there."""
+    try:
+        return cifar.class_names(base, root)
+    except UserError:
+        return tuple(str(label) for label in range(int(labels.max()) + 1))
+
+
+def _digest(split: Split) -> str:
+    """What the corrupted images depend on: the clean ones, their positions, and the code."""
+    digest = hashlib.sha256(repr(tuple(split.images.shape)).encode())
+    for code in sorted(Path(__file__).parent.glob("corruptions*.py")):
+        digest.update(code.read_bytes())
+    digest.update(split.indices.numpy())
+    for images in split.images.split(CHUNK):
+        digest.update(images.contiguous().numpy())
+    return digest.hexdigest()

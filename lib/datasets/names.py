@@ -1,0 +1,81 @@
+"""The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]` and `npy=PATH`.
+
+A name may carry two endings: `-wo<k>` leaves class k out (nearest-category paper, section 2) and `-c`, always with a
+variant, asks for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`.
+Free of torch, so that a command line can be checked at once.
+"""
+
+import re
+from dataclasses import dataclass
+
+from lib.datasets import corruptions
+from lib.errors import UsageError
+
+FORM = "name[:split][/variant], folder=PATH[:split] or npy=PATH, such as cifar10:test, mnist-wo9 or cifar10-c/fog-3"
+
+# The papers' own spellings.
+ALIASES = {
+    "fashion": "fashionmnist",
+    "fashion_mnist": "fashionmnist",
+    "fashion-mnist": "fashionmnist",
+    "outlier_exposure": "300k",
+    "imagenet1k": "imagenet",
+    "imgnet100": "imagenet100",
+    "tiny_imagenet": "tinyimagenet",
+    "tiny-imagenet-200": "tinyimagenet",
+}
+# Their held-out-class sets have no hyphen: mnistwo9, cifar100coarsewo4.
+HELD_OUT_WITHOUT_HYPHEN = re.compile(r"(mnist|fashion|fashionmnist|cifar10|cifar100|cifar100coarse|imgnet100)wo(\d+)")
+SPLIT_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class DataName:
+    """A parsed name; `base` is a registered one, a folder under the root, or "folder" or "npy", which have a path."""
+
+    base: str
+    held_out: int | None = None
+    corrupted: bool = False
+    split: str | None = None
+    variant: str = ""
+    path: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name without split and variant, as records carry it."""
+        if self.path is not None:
+            return f"{self.base}={self.path}"
+        return self.base + ("" if self.held_out is None else f"-wo{self.held_out}") + ("-c" if self.corrupted else "")
+
+    def __str__(self) -> str:
+        return self.name + (f":{self.split}" if self.split else "") + (f"/{self.variant}" if self.variant else "")
+
+
+def parse(text: str) -> DataName:
+    """The parts of a data set's name; aliases are replaced by the names they stand for."""
+    kind, equals, rest = text.partition("=")
+    if equals and kind in ("folder", "npy"):
+        path, split = re.fullmatch(r"(.*?)(?::([a-z]+))?", rest, re.DOTALL).groups()
+        if not path:
+            raise UsageError(f"{text}: no path after {kind}=; data sets are named {FORM}")
+        return DataName(kind, split=SPLIT_ALIASES.get(split, split), path=path)
+    match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z]+))?(?:/([A-Za-z0-9_]+-\d+))?", text)
+    if not match:
+        raise UsageError(f"{text!r} names no data set; the form is {FORM}")
+    name, split, variant = match.groups()
+    if variant and not name.endswith("-c"):
+        raise UsageError(f"{text}: corrupted images are named {name}-c/{variant}")
+    base = name.removesuffix("-c") if variant else name
+    held_out = None
+    if match := HELD_OUT_WITHOUT_HYPHEN.fullmatch(base) or re.fullmatch(r"(.+)-wo(\d+)", base):
+        base, held_out = match[1], int(match[2])
+    return DataName(
+        ALIASES.get(base, base), held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or ""
+    )
+
+
+def corruption(data: DataName) -> tuple[str, int]:
+    """The corruption and severity (1 to 5) that the variant names."""
+    kind, _, severity = data.variant.rpartition("-")
+    corruptions.check(kind, int(severity))
+    return kind, int(severity)

@@ -1,0 +1,47 @@
+"""From a parsed name to a split: the base set, its corrupted version, and its version without one class.
+
+Held-out classes follow the nearest-category paper, section 2.
+"""
+
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+
+from lib.datasets import Options, catalogue, corrupted, names
+from lib.datasets.names import DataName
+from lib.datasets.split import Split, check_labels, join
+from lib.datasets.subsets import hold_out, only_class
+from lib.registry import resolve
+
+# Where the paper renames the last label to 0 and keeps the rest, instead of lowering the labels above k by one.
+LAST_BECOMES_ZERO = {("cifar10", 0), ("cifar100coarse", 0)}
+
+
+def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, ...], options: Options) -> Split:
+    """The split `split` of the set that `data` names, from the splits `parts` that the function `target` loads."""
+    loaded = []
+    for part in parts:
+        if data.corrupted:
+            # official arrays cover test splits only, and are not mixed with generated ones
+            official = catalogue.official_corruption(data.base, names.corruption(data)[0], split, root)
+            loaded.append(corrupted.load(data, target, root, part, official, options))
+        else:
+            loaded.append(replace(resolve(target)(root, part, options), name=data.name))
+        check_labels(loaded[-1])
+    if data.held_out is None:
+        return loaded[0]
+    if split == "ood":
+        return unseen(loaded, data.held_out)
+    return hold_out(loaded[0], data.held_out, (data.base, data.held_out) in LAST_BECOMES_ZERO)
+
+
+def unseen(splits: list[Split], k: int) -> Split:
+    """Every image of class k: those of the training split, then those of the test split.
+
+    Positions in the second split are raised by the length of the first; the only class, 0, keeps its name.
+    """
+    found, start = [], 0
+    for split in splits:
+        found.append(only_class(replace(split, indices=split.indices + start), k))
+        start += int(split.indices.max()) + 1
+    return replace(reduce(join, found), split="ood")

@@ -1,0 +1,131 @@
+"""Looking at data sets and putting them in place: `exec_data.py`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import datasets, inputs, tables
+from lib.cli import DeviceConfig, flag
+from lib.errors import UsageError, UserError
+from lib.lazy import lazy
+from lib.results import Result
+
+checkpoints = lazy("lib.checkpoints")
+fetch = lazy("lib.datasets.fetch")
+integrity = lazy("lib.datasets.integrity")
+np = lazy("numpy")
+plots = lazy("lib.plots.images")
+torch = lazy("torch")
+
+# action -> (what it does, the number of arguments it takes)
+ACTIONS = {
+    "list": ("every known data set, whether it is there and what puts it there", 0),
+    "show": ("NAME: counts, statistics and a contact sheet of its splits", 1),
+    "prepare": ("NAME: download, check and unpack it under the data root; continues where it was interrupted", 1),
+    "verify": ("NAME: compare its files with their known sizes and checksums, decode every image", 1),
+    "convert-checkpoint": ("OLD NEW: read a checkpoint with full unpickling, which runs code it may hold, and write its "
+                           "plain state dict", 2),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(DeviceConfig):
+    """Data sets: what there is and what is in it."""
+
+    action: str = flag(positional=True, choices=ACTIONS, help="; ".join(f"{name} {text}" for name, (text, _) in
+                                                                         ACTIONS.items()))
+    arguments: tuple[str, ...] = flag((), positional=True, label="{}", help="what the action acts on")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        text, count = ACTIONS[self.action]
+        if len(self.arguments) != count:
+            raise UsageError(f"{self.action} takes {count} arguments, not {len(self.arguments)}: {text}")
+
+    def inputs(self) -> dict[str, list[Path]]:
+        return inputs.data_files(self, *self.arguments) if self.action == "show" else {}
+
+    def answer(self) -> str | None:
+        if self.action == "list":
+            return _listing(self)
+        if self.action == "prepare":
+            return "\n".join(map(str, fetch.prepare(self.arguments[0], self.data_root, progress=_progress(self))))
+        if self.action == "verify":
+            return _verified(self)
+        if self.action == "convert-checkpoint":
+            return _convert(*map(Path, self.arguments))
+        return None
+
+
+def data(config: DataConfig) -> Result:
+    """Rows per split, and per class of it: counts, shape, mean and deviation per channel; a contact sheet per split."""
+    rows, figures = [], {}
+    for split in _splits(config, config.arguments[0]):
+        mean, std = split.statistics()
+        base = {"data": split.name, "split": split.split, "variant": split.variant, "origin": split.origin}
+        rows.append({**base, "subset": "all", "n": len(split), "shape": f"{split.channels}x{split.height}x{split.width}",
+                     "classes": len(split.classes), "mean": _numbers(mean), "std": _numbers(std)})
+        for kind, names, values in (("class", split.classes, split.labels), ("group", split.group_names, split.groups)):
+            counts = torch.bincount(values[values >= 0], minlength=len(names)).tolist()
+            rows += [{**base, "subset": f"{kind}:{name}", "n": count} for name, count in zip(names, counts, strict=False)]
+        figures[split.split] = _contact_sheet(split, f"{split.name}:{split.split}")
+    return Result(rows, figures=figures, columns=("data", "split", "variant", "subset", "n", "shape", "classes", "mean",
+                                                  "std"))
+
+
+def _splits(config: DataConfig, name: str):
+    """The split a name states, else every split there is."""
+    for split in datasets.splits(name, config.data_root):
+        yield inputs.load_split(config, name, split)
+
+
+def _contact_sheet(split, title: str, most: int = 100):
+    """Images evenly spread over a split, in rows by class where there are few classes."""
+    rows = min(len(split.classes), 10) if len(split.classes) > 1 else 10
+    per_row = max(1, most // rows)
+    if len(split.classes) > 1:
+        chosen = [(split.labels == label).nonzero().squeeze(1)[:per_row] for label in range(rows)]
+        names = split.classes[:rows]
+    else:
+        places = torch.arange(rows * per_row) * len(split) // (rows * per_row)
+        chosen, names = places.unique().split(per_row), ()
+    cells = [[images[0].numpy() for images, _, _ in split.batches(1, order=positions)] for positions in chosen]
+    return plots.contact_sheet(cells, names, title)
+
+
+def _listing(config: DataConfig) -> str:
+    rows = [{"data": name, "state": state, "what": about}
+            for name, (about, state) in datasets.known(config.data_root).items()]
+    return tables.text(rows)
+
+
+def _verified(config: DataConfig) -> str:
+    """A line per file or count that was compared; raises `UserError` if one is not as expected."""
+    name = config.arguments[0]
+    findings = integrity.verify(name, config.data_root, cache_dir=config.cache_dir)
+    bad = [finding for finding in findings if not finding.good]
+    if bad:
+        raise UserError(f"{name}: {len(bad)} of {len(findings)} checks failed; first: {bad[0].what} is {bad[0].found}, "
+                        f"not {bad[0].expected}")
+    return tables.text([{"checked": finding.what, "found": finding.found} for finding in findings])
+
+
+def _progress(config: DataConfig):
+    def show(file: str, done: int, total: int | None) -> None:
+        if sys.stderr.isatty() and not config.quiet:
+            share = f"{100 * done / total:.0f} %" if total else f"{done >> 20} MiB"
+            print(f"\r{file}  {share}  ", end="", file=sys.stderr)
+    return show
+
+
+def _convert(source: Path, target: Path) -> str:
+    if not source.is_file():
+        raise UserError(f"{source}: no such file")
+    if target.exists():
+        raise UserError(f"{target} is there already; it is not replaced")
+    count = checkpoints.convert(source, target)
+    return f"{target}: {count} tensors"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)

@@ -1,0 +1,58 @@
+"""Tables from records: `exec_tables.py`. Reads records only, and writes none."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import results, tables
+from lib.cli import RunConfig, flag
+from lib.errors import UserError
+
+# experiment -> which rows are shown, the columns that say what a row is about, and those that were measured
+TABLES = {
+    "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
+    "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
+    "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesConfig(RunConfig):
+    """Tables of the records under results/."""
+
+    experiments: tuple[str, ...] = flag((), positional=True, choices=TABLES, help="default: all that have records")
+    rerun: str = flag("", help="a record whose run is repeated")
+
+    def answer(self) -> str:
+        return _rerun(Path(self.rerun)) if self.rerun else text(self)
+
+
+def text(config: TablesConfig) -> str:
+    """One table per experiment: the mean of what was measured, its standard deviation and number over seeds."""
+    parts = []
+    for experiment in config.experiments or TABLES:
+        shown, keys, measured = TABLES[experiment]
+        rows = [{**row, "run": _network(record)} for _, record in results.records(config.results_dir, (experiment,))
+                for row in record["rows"] if shown(row)]
+        if rows:
+            parts.append(f"## {experiment}\n\n{tables.text(tables.summary(rows, keys, measured))}")
+    return "\n\n".join(parts) or f"no records under {config.results_dir}/"
+
+
+def _network(record: dict) -> str:
+    """What was run, without what differs between seeds: the type, or the checkpoint."""
+    config = record["config"]
+    return config.get("model_path") or f"{config['model_type']} {config['directory']}"
+
+
+def _rerun(path: Path) -> str:
+    """Runs a record's command again, in this working directory, in place of the record."""
+    command = results.read(path)["command"]
+    script = Path(__file__).resolve().parents[2] / command[0]
+    if not script.is_file():
+        raise UserError(f"{path}: its command {command[0]} is no script of the suite")
+    done = subprocess.run([sys.executable, str(script), *command[1:], "--overwrite"])
+    if done.returncode:
+        raise UserError(f"{path}: its command failed with exit status {done.returncode}")
+    return f"{path} was made again"

@@ -1,0 +1,189 @@
+"""The zoo: every type of network by name, and the one function that builds it.
+
+A type is a name of `MODELS` (the papers' own spellings), `tv:<name>` (any torchvision classifier), `timm:<name>` (any
+timm model) or `path/to/file.py:function` (one's own network). Networks are bare: they take images that are already
+normalised, so what some papers normalise inside their networks is left out here and lives in `normalized.Normalized`.
+Layer names are module paths, and stages and blocks are modules called exactly once, so that a network can be cut there.
+
+To add a type: a function `f(classes, channels, image_size) -> nn.Module` in the file of its family, and an entry below.
+Nothing here imports torch before `build` is called.
+"""
+
+from pathlib import Path
+
+from lib.errors import UsageError, UserError
+from lib.registry import near, resolve
+
+MODELS = {
+    # ResNets with the CIFAR stem (stitching)
+    "resnet18": "lib.models.resnet:resnet18",
+    "resnet34": "lib.models.resnet:resnet34",
+    "resnet50": "lib.models.resnet:resnet50",
+    "resnet101": "lib.models.resnet:resnet101",
+    "resnet152": "lib.models.resnet:resnet152",
+    "wide_resnet50_2": "lib.models.resnet:wide_resnet50_2",
+    "wide_resnet101_2": "lib.models.resnet:wide_resnet101_2",
+    "resnext50_32x4d": "lib.models.resnet:resnext50_32x4d",
+    "resnext101_32x8d": "lib.models.resnet:resnext101_32x8d",
+    "resnet18_samewidth": "lib.models.resnet:resnet18_samewidth",
+    "resnet18_samesize": "lib.models.resnet:resnet18_samesize",
+    "resnet18_samewidth_samesize": "lib.models.resnet:resnet18_samewidth_samesize",
+    # other ResNets for 32 px (intermediate layers; He et al. 2016)
+    "cifar_resnet18_maxpool": "lib.models.resnet:cifar_resnet18_maxpool",
+    "pytorch_cifar_resnet18": "lib.models.pytorch_cifar:pytorch_cifar_resnet18",
+    "resnet20": "lib.models.resnet:resnet20",
+    # torchvision's ResNets (stitching on ImageNet, OOD layers; nearest category)
+    "tv_resnet18": "lib.models.torchvision_nets:tv_resnet18",
+    "tv_resnet34": "lib.models.torchvision_nets:tv_resnet34",
+    "tv_resnet50": "lib.models.torchvision_nets:tv_resnet50",
+    "tv_resnet101": "lib.models.torchvision_nets:tv_resnet101",
+    "tv_resnet152": "lib.models.torchvision_nets:tv_resnet152",
+    "ResNet50": "lib.models.torchvision_nets:tv_resnet50",
+    # pre-activation ResNets, plain and wide (stitching; nearest category)
+    "preact_resnet18": "lib.models.preact:preact_resnet18",
+    "preact_resnet34": "lib.models.preact:preact_resnet34",
+    "wide_resnet_28_10": "lib.models.preact:wide_resnet_28_10",
+    "wide_resnet_34_10": "lib.models.preact:wide_resnet_34_10",
+    "liu2020_wrn": "lib.models.preact:liu2020_wrn",
+    "WRN_40_10": "lib.models.preact:wrn_40_10",
+    # networks without skip connections (hyperplanes; stitching's small_cnn; nearest category's CNN002)
+    "vgg11": "lib.models.torchvision_nets:vgg11",
+    "vgg13": "lib.models.torchvision_nets:vgg13",
+    "vgg16": "lib.models.torchvision_nets:vgg16",
+    "vgg19": "lib.models.torchvision_nets:vgg19",
+    "vgg11bn": "lib.models.torchvision_nets:vgg11bn",
+    "vgg13bn": "lib.models.torchvision_nets:vgg13bn",
+    "vgg16bn": "lib.models.torchvision_nets:vgg16bn",
+    "vgg19bn": "lib.models.torchvision_nets:vgg19bn",
+    "vgg19_orig": "lib.models.torchvision_nets:vgg19_orig",
+    "alexnet": "lib.models.torchvision_nets:alexnet",
+    "lenet": "lib.models.small:lenet",
+    "small_cnn": "lib.models.small:small_cnn",
+    "CNN002": "lib.models.small:cnn002",
+    "mlp": "lib.models.mlp:mlp",
+    "mlp_bn": "lib.models.mlp:mlp_bn",
+    # vision transformers (stitching)
+    "vit_tiny_patch4_32": "lib.models.vit:vit_tiny_patch4_32",
+    "vit_small_patch4_32": "lib.models.vit:vit_small_patch4_32",
+    "vit_medium_patch4_32": "lib.models.vit:vit_medium_patch4_32",
+    "vit_base_patch4_32": "lib.models.vit:vit_base_patch4_32",
+    "vit_large_patch4_32": "lib.models.vit:vit_large_patch4_32",
+    "vit_huge_patch4_32": "lib.models.vit:vit_huge_patch4_32",
+    "vit_giant_patch4_32": "lib.models.vit:vit_giant_patch4_32",
+    "vit_gigantic_patch4_32": "lib.models.vit:vit_gigantic_patch4_32",
+    "vit_tiny_patch16_224": "lib.models.vit:vit_tiny_patch16_224",
+    "vit_small_patch16_224": "lib.models.vit:vit_small_patch16_224",
+    "vit_medium_patch16_224": "lib.models.vit:vit_medium_patch16_224",
+    "vit_base_patch16_224": "lib.models.vit:vit_base_patch16_224",
+    "vit_large_patch16_224": "lib.models.vit:vit_large_patch16_224",
+    "vit_huge_patch16_224": "lib.models.vit:vit_huge_patch16_224",
+    "vit_giant_patch16_224": "lib.models.vit:vit_giant_patch16_224",
+    "vit_gigantic_patch16_224": "lib.models.vit:vit_gigantic_patch16_224",
+}
+
+LIBRARIES = {"tv": "lib.models.external:torchvision_network", "timm": "lib.models.external:timm_network"}
+PATTERNS = ("tv:<torchvision name>", "timm:<timm name>", "path/to/file.py:function")
+
+_CIFAR_STEM = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
+    "resnext50_32x4d", "resnext101_32x8d", "resnet18_samewidth", "resnet18_samesize", "resnet18_samewidth_samesize",
+    "pytorch_cifar_resnet18",
+)  # fmt: skip
+_VITS = ("tiny", "small", "medium", "base", "large", "huge", "giant", "gigantic")
+
+# The square input sizes of the types that cannot take any size.
+SIZES = {
+    **dict.fromkeys(_CIFAR_STEM, (32,)),
+    **{f"vit_{size}_patch4_32": (32,) for size in _VITS},
+    **{f"vit_{size}_patch16_224": (224,) for size in _VITS},
+}
+
+# The least size of the types whose pooling would leave nothing of a smaller image.
+SMALLEST = {
+    **{f"vgg{depth}{bn}": 32 for depth in (11, 13, 16, 19) for bn in ("", "bn")},
+    "vgg19_orig": 32,
+    "alexnet": 63,
+    "lenet": 8,
+    "small_cnn": 16,
+    "CNN002": 16,
+}
+
+# Where the published weights of a type come from; `tv:` and `timm:` types are their own source.
+WEIGHTS = {
+    "tv_resnet18": "tv:resnet18",
+    "tv_resnet34": "tv:resnet34",
+    "tv_resnet50": "tv:resnet50",
+    "tv_resnet101": "tv:resnet101",
+    "tv_resnet152": "tv:resnet152",
+    "ResNet50": "tv:resnet50",
+    "alexnet": "tv:alexnet",
+    **{f"vgg{depth}": f"tv:vgg{depth}" for depth in (11, 13, 16, 19)},
+    **{f"vgg{depth}bn": f"tv:vgg{depth}_bn" for depth in (11, 13, 16, 19)},
+    **{f"vit_{size}_patch16_224": f"timm:vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large")},
+}
+
+
+def check(name: str) -> None:
+    """Raise a `UsageError` if `name` is no type; what follows `tv:` and `timm:` is only looked up when it is built."""
+    library, _, rest = name.partition(":")
+    if name in MODELS or (library in LIBRARIES and rest):
+        return
+    path, _, function = name.rpartition(":")
+    if path.endswith(".py") and function:
+        if not Path(path).is_file():
+            raise UsageError(f"type {name}: there is no file {path} (relative to {Path.cwd()})")
+        return
+    if name.endswith(".py"):
+        raise UsageError(f"type {name}: say which of its functions builds the network, as in {name}:network")
+    raise UsageError(f"type {name!r} is neither of this suite nor {' nor '.join(PATTERNS)}; {near(name, MODELS)}")
+
+
+def build(name: str, classes: int, channels: int = 3, image_size: int = 32, pretrained: bool = False):
+    """The network of type `name`, an `nn.Module`: normalised (n, channels, image_size, image_size) -> (n, classes).
+
+    Weights are drawn from torch's global generator. With `pretrained` they are torchvision's (`DEFAULT`) or timm's; a
+    head for another number of classes stays as drawn, with a warning, and `network.normalisation` is the (mean, std)
+    that the weights were trained with. Raises a `UserError` for what the architecture cannot take and for weights that
+    do not exist, do not fit or cannot be downloaded.
+    """
+    check(name)
+    _check_shape(name, classes, channels, image_size)
+    library, _, rest = name.partition(":")
+    source = name if library in LIBRARIES else WEIGHTS.get(name)
+    if pretrained and source is None:
+        published = ", ".join([*WEIGHTS, *PATTERNS[:2]])
+        raise UserError(f"--pretrained: no weights are published for {name}; they are for {published}")
+    if name in MODELS:
+        network = resolve(MODELS[name])(classes, channels, image_size)
+    elif library in LIBRARIES:
+        network = resolve(LIBRARIES[library])(rest, classes, channels, image_size)
+    else:
+        network = resolve("lib.models.external:file_network")(name, classes, channels, image_size)
+    if pretrained:
+        resolve("lib.models.published:load")(network, source, classes, channels, image_size)
+    return network
+
+
+def accepted_size(name: str, size: int) -> int:
+    """The size at which a network of type `name` takes images of this size: enlarged where it must, never shrunk."""
+    accepted = [larger for larger in SIZES.get(name, ()) if larger >= size]
+    if name in SIZES and not accepted:
+        sizes = " or ".join(map(str, SIZES[name]))
+        raise UserError(f"{name} takes images of {sizes} px and these have {size}; --image-size shrinks them, and the tv_ "
+                        "types take any size")
+    return max(accepted[0] if accepted else size, SMALLEST.get(name, 1))
+
+
+def _check_shape(name: str, classes: int, channels: int, image_size: int) -> None:
+    if classes < 2:
+        raise UserError(f"{name} with {classes} classes: a classifier needs at least 2")
+    if channels < 1:
+        raise UserError(f"{name} with {channels} channels: images have at least 1")
+    wanted, least = SIZES.get(name), SMALLEST.get(name, 1)
+    if wanted and image_size not in wanted:
+        sizes = " or ".join(f"{size} x {size}" for size in wanted)
+        way_out = "resize them or choose a type without a fixed size, such as tv_resnet18"
+        raise UserError(f"{name} takes {sizes} images, not {image_size} x {image_size}: {way_out}")
+    if image_size < least:
+        limit = f"at least {least} x {least}, not {image_size} x {image_size}"
+        raise UserError(f"{name} takes images of {limit}: enlarge them or choose another type")

@@ -1,0 +1,123 @@
+"""Networks that are not ours: torchvision's and timm's by their own names, and a user's own from a Python file.
+
+Each is tried on blank images, so that a size or a channel count it cannot take is a sentence now and not a traceback in
+the middle of training.
+"""
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lib.errors import UsageError, UserError
+from lib.models.parts import with_channels
+from lib.registry import near
+
+
+def torchvision_network(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
+    """torchvision's classifier of that name, its first convolution replaced for other than three channels."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UsageError(f"type tv:{name}: torchvision has no such classifier; {near(name, known)}")
+    options = {}
+    if name.startswith("vit_"):
+        options["image_size"] = image_size
+    elif name.startswith("maxvit"):
+        options["input_size"] = (image_size, image_size)
+    elif name in ("googlenet", "inception_v3"):
+        # Auxiliary heads would make the output in training mode something other than logits.
+        options |= {"aux_logits": False, "init_weights": True}
+
+    def make() -> nn.Module:
+        return with_channels(models.get_model(name, num_classes=classes, **options), channels)
+
+    return _tried(f"tv:{name}", make, classes, channels, image_size)
+
+
+def timm_network(name: str, classes: int, channels: int, image_size: int, pretrained: bool = False) -> nn.Module:
+    """timm's model of that name, made for `image_size` where it has a fixed size.
+
+    A tag such as `.a1_in1k` names weights and matters only with `pretrained`, which gives them in place of fresh ones.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        raise UsageError(f"type timm:{name}: timm has no such model; {near(name, timm.list_models())}")
+    try:
+        published = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+        raise UsageError(f"type timm:{name}: timm has no such weights; {near(name, tags)}") from error
+    options = {"num_classes": classes, "in_chans": channels}
+    if published is not None and published.fixed_input_size and published.input_size[-1] != image_size:
+        options["img_size"] = image_size
+
+    def make() -> nn.Module:
+        return timm.create_model(name, pretrained=pretrained, **options)
+
+    return make() if pretrained else _tried(f"timm:{name}", make, classes, channels, image_size)
+
+
+def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
+    """What `function(classes, channels, image_size)` of a user's file returns; name = "path/to/file.py:function"."""
+    path, _, function = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location(f"user_network_{Path(path).stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look a class's module up by its name.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"type {name}: {_where(error, path)}") from error
+    if not callable(getattr(module, function, None)):
+        known = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
+        raise UsageError(f"type {name}: {path} has no function {function}; {near(function, known)}")
+    try:
+        network = getattr(module, function)(classes, channels, image_size)
+    except UserError:
+        raise
+    except Exception as error:
+        call = f"{function}({classes}, {channels}, {image_size})"
+        raise UserError(f"type {name}: {call} failed: {_where(error, path)}") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"type {name}: {function} returned a {type(network).__name__}, not an nn.Module")
+    return _tried(name, lambda: network, classes, channels, image_size)
+
+
+def _tried(name: str, make: Callable[[], nn.Module], classes: int, channels: int, image_size: int) -> nn.Module:
+    """The network that `make` makes, after a look at what it answers to two blank images."""
+    shape = f"{channels} x {image_size} x {image_size}"
+    try:
+        network = make()
+        training = network.training
+        device = next((weight.device for weight in network.parameters()), None)
+        with torch.no_grad():
+            logits = network.eval()(torch.zeros(2, channels, image_size, image_size, device=device))
+        network.train(training)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise UserError(f"type {name} cannot take {shape} images: {reason}; try another size") from error
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (2, classes):
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        raise UserError(f"type {name} answers 2 images with {found}, not with logits of shape (2, {classes})")
+    return network
+
+
+def _where(error: Exception, path: str) -> str:
+    """The error in one line, with the last line of the user's file that it passed through."""
+    frames, file = traceback.extract_tb(error.__traceback__), Path(path).resolve()
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file]
+    if isinstance(error, SyntaxError) and error.lineno:
+        lines.append(error.lineno)
+    place = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {_first_line(error)}{place}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no reason given").splitlines()[0]

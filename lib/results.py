@@ -1,0 +1,277 @@
+"""One record per run: what was asked, from which files, on which machine, and the rows that came out.
+
+A record is `results/<experiment>/<run>.json`, written whole or not at all; arrays (`.npz`) and figures (`.png`) lie
+beside it under its name. The run's name follows from its configuration, so that a command finds its own record again.
+Nothing here imports torch.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import io
+import json
+import math
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib import files, tables
+from lib.errors import UserError
+
+SCHEMA = 1
+EXPERIMENTS = ("train", "eval", "data", "probe", "stitch", "similarity", "ood_detector", "stitch_ood", "ood_layers", "ncg",
+               "projections", "reinit")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
+
+Row = dict[str, str | int | float | bool | None]
+
+
+@dataclass
+class Result:
+    """What an experiment returns.
+
+    rows       flat; accuracies and rates are fractions; None where a value does not exist
+    arrays     name -> NumPy array, kept in the `.npz` beside the record
+    figures    "" or a suffix -> matplotlib figure, kept as `<run>.png` or `<run>-<suffix>.png`
+    seconds    stage -> seconds
+    columns    the columns that are printed when the run is done; empty for all
+    """
+
+    rows: list[Row]
+    arrays: dict = field(default_factory=dict)
+    figures: dict = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """The rows as an aligned table, the middle of a long one left out."""
+        return tables.text(self.rows, self.columns, most=60)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's record lies."""
+
+    experiment: str
+    run: str
+    path: Path
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside the record: `<run><suffix>`."""
+        return self.path.with_name(self.run + suffix)
+
+
+def place(config, experiment: str) -> Place:
+    """The place of the record of an experiment with this configuration."""
+    run = _slug(config.name) if config.name else run_name(config)
+    return Place(experiment, run, Path(config.results_dir) / experiment / f"{run}.json")
+
+
+def run_name(config) -> str:
+    """Labelled values, then eight digits that differ for every other configuration.
+
+    Values at their default do not enter the digits, so that a new flag leaves the names of old records as they are.
+    """
+    labelled = sorted((item for item in _identity_fields(config) if item.metadata["label"]),
+                      key=lambda item: item.metadata["label"] != "{}")  # words first, then the seed
+    labels = [_slug(item.metadata["label"].format(_label(getattr(config, item.name)))) for item in labelled]
+    changed = {item.name: getattr(config, item.name) for item in _identity_fields(config)
+               if getattr(config, item.name) != item.default}
+    digits = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+    return "-".join([label for label in labels if label] + [digits])[-150:].lstrip("-.")
+
+
+def finished(where: Place, config) -> bool:
+    """Whether the record is there and still holds: same configuration, unchanged inputs, outputs not lost.
+
+    Raises `UserError` for a record that cannot be trusted or belongs to another configuration: it is not replaced
+    unasked.
+    """
+    if not where.path.exists():
+        return False
+    try:
+        record = read(where.path)
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite replaces it, --name keeps both") from None
+    differing = [item.name for item in _identity_fields(config)
+                 if _plain(getattr(config, item.name)) != record["config"].get(item.name, _plain(item.default))]
+    if differing:
+        raise UserError(f"{where.path} is the record of another configuration (it differs in {', '.join(differing)}); "
+                        "another --name keeps both, --overwrite replaces it")
+    lost = [path for path in config.outputs() if not path.exists()]
+    changed = [name for name, known in fingerprints(config, missing_ok=True).items()
+               if known != record["inputs"].get(name)]
+    if lost or changed:
+        reason = f"{lost[0]} is gone" if lost else f"{changed[0]} has changed since"
+        print(f"{where.path} no longer holds: {reason}; running again", file=sys.stderr)
+    return not lost and not changed
+
+
+def fingerprints(config, missing_ok: bool = False) -> dict[str, dict]:
+    """The hash and size of everything the run reads, by name."""
+    found = {}
+    for name, paths in config.inputs().items():
+        if missing_ok and not all(path.exists() for path in paths):
+            continue
+        found[name] = files.fingerprint(paths, Path(config.cache_dir))
+    return found
+
+
+def write(where: Place, config, result: Result, *, command: list[str], started: float) -> dict:
+    """Writes arrays, figures and, last, the record, whose presence says that all is there. Returns the record."""
+    import numpy as np
+
+    record = {
+        "schema": SCHEMA,
+        "experiment": where.experiment,
+        "config": {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)},
+        "command": command,
+        "inputs": fingerprints(config),
+        "environment": environment(),
+        "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+        "rows": [{key: _plain(value) for key, value in row.items()} for row in result.rows],
+    }
+    if result.arrays:
+        record["arrays"] = where.beside(".npz").name
+        files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))
+    for suffix, figure in result.figures.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        files.write_atomically(where.beside(f"-{suffix}.png" if suffix else ".png"),
+                               lambda file, picture=picture: file.write(picture.getvalue()))
+    problem = _problem(record)
+    if problem:
+        raise ValueError(f"the {where.experiment} experiment made an invalid record: {problem}")
+    files.write_json(where.path, record)
+    return record
+
+
+def read(path: Path) -> dict:
+    """The record at `path`. Raises `UserError` for what is missing, truncated, of another schema or not a record."""
+    try:
+        record = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path}: not a whole record") from None
+    problem = _problem(record)
+    if problem:
+        raise UserError(f"{path}: not a valid record: {problem}")
+    return record
+
+
+def records(results_dir: str | Path, experiments: tuple[str, ...] = EXPERIMENTS) -> Iterator[tuple[Path, dict]]:
+    """Every record of these experiments under a results folder, in the order of experiments and names."""
+    for experiment in experiments:
+        for path in sorted((Path(results_dir) / experiment).glob("*.json")):
+            yield path, read(path)
+
+
+def figures(where: Place) -> list[Path]:
+    """The figures that lie beside the record."""
+    return sorted(path for path in where.path.parent.glob(f"{where.run}*.png")
+                  if path.stem == where.run or path.stem.startswith(where.run + "-"))
+
+
+@contextlib.contextmanager
+def locked(where: Place) -> Iterator[None]:
+    """Keeps a second process from making the same record at the same time."""
+    with files.locked(where.path.with_name(f".{where.run}.lock"),
+                      f"another process is making {where.path}; wait for it, or give this run a --name"):
+        yield
+
+
+def plan(where: Place, config) -> str:
+    """What the command would do, as lines of text."""
+    there = "is there already" if where.path.exists() else "would be written"
+    lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
+    lines += [f"reads:      {name}" for name in config.inputs()]
+    lines += [f"writes:     {path}" for path in config.outputs()]
+    lines += [f"  {item.name} = {getattr(config, item.name)}" for item in _identity_fields(config)]
+    return "\n".join(lines)
+
+
+def environment() -> dict:
+    """The software and hardware of this process."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    found = {"python": platform.python_version(), "system": platform.platform(), **versions, "commit": _commit()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["device"] = torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+        found["threads"] = torch.get_num_threads()
+        found["deterministic"] = torch.are_deterministic_algorithms_enabled()
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the suite's checkout, with "+" where files were changed since; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True,
+                              timeout=20).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _identity_fields(config) -> list:
+    return [item for item in dataclasses.fields(config) if item.metadata.get("identity", True)]
+
+
+def _label(value) -> str:
+    if isinstance(value, tuple):
+        return "+".join(_label(item) for item in value)
+    text = str(value if value is not None else "")
+    path = Path(text)
+    if path.suffix in (".pt", ".pth", ".tar", ".safetensors"):
+        return "-".join(path.with_suffix("").parts[-2:])
+    return text
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")
+
+
+def _plain(value):
+    """The value as JSON has it: numbers of any library as Python's, undefined numbers as null."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _problem(record) -> str | None:
+    """What is wrong with the form of a record; None if nothing is."""
+    if not isinstance(record, dict) or "schema" not in record:
+        return "it has no schema"
+    if record["schema"] != SCHEMA:
+        return f"its schema is {record['schema']}, this suite's is {SCHEMA}"
+    forms = {"experiment": str, "config": dict, "command": list, "inputs": dict, "environment": dict, "started": str,
+             "seconds": dict, "rows": list}
+    for key, kind in forms.items():
+        if not isinstance(record.get(key), kind):
+            return f"{key} is missing or of the wrong kind"
+    if record["experiment"] not in EXPERIMENTS:
+        return f"there is no experiment {record['experiment']}"
+    for number, row in enumerate(record["rows"]):
+        if not isinstance(row, dict):
+            return f"row {number} is no dictionary"
+        for key, value in row.items():
+            if not isinstance(value, str | int | float | bool | None):
+                return f"{key} of row {number} is not one value"
+    return None

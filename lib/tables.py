@@ -1,0 +1,56 @@
+"""Rows as tables of text. Knows rows only: where they come from is not its business."""
+
+import statistics
+
+
+def text(rows: list[dict], columns: tuple[str, ...] = (), most: int | None = None) -> str:
+    """An aligned table of the rows, numbers to four digits; of more than `most` rows the middle is left out."""
+    if not rows:
+        return "no rows"
+    columns = columns or tuple(dict.fromkeys(key for row in rows for key in row))
+    cells = [[cell(row.get(column)) for column in columns] for row in rows]
+    left_out = 0
+    if most is not None and len(cells) > most:
+        left_out = len(cells) - most
+        cells = cells[:most // 2] + cells[-(most - most // 2):]
+    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+
+    def line(words):
+        return "  ".join(word.rjust(width) if right else word.ljust(width)
+                         for word, width, right in zip(words, widths, numeric, strict=True)).rstrip()
+    lines = [line(columns), line(["-" * width for width in widths]), *map(line, cells)]
+    if left_out:
+        lines.insert(2 + most // 2, f"... {left_out} more rows in the record ...")
+    return "\n".join(lines)
+
+
+def summary(rows: list[dict], keys: tuple[str, ...], measured: tuple[str, ...]) -> list[dict]:
+    """One row per combination of the keys: of each measured column the mean, the sample deviation and how many runs.
+
+    The deviation of a single run does not exist and is left empty: one seed is shown as one seed.
+    """
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    found = []
+    for values, members in groups.items():
+        line = dict(zip(keys, values, strict=True))
+        for column in measured:
+            numbers = [row[column] for row in members if row.get(column) is not None]
+            line[column] = statistics.fmean(numbers) if numbers else None
+            line[f"{column} sd"] = statistics.stdev(numbers) if len(numbers) > 1 else None
+        found.append({**line, "runs": len(members)})
+    several = any(line["runs"] > 1 for line in found)
+    return found if several else [{key: value for key, value in line.items() if not key.endswith(" sd")} for line in found]
+
+
+def cell(value) -> str:
+    """One value as a table shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,29 @@
+"""Shared by all tests: a suite-wide scratch run of the scripts, and one thread so that results repeat."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+torch.set_num_threads(1)
+
+
+def script(name: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Runs an entry script as a user would, in a working directory of its own."""
+    return subprocess.run([sys.executable, str(ROOT / name), *map(str, words)], cwd=cwd, capture_output=True, text=True,
+                          timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A working directory with `models/a`: a lenet after two epochs of training on the built-in digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "a", "-e", 2, "-lr", "3e-3", "-sf", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder

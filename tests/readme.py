@@ -1,0 +1,49 @@
+"""The README's table of all flags of all scripts: `python tests/readme.py` writes it, a test compares it."""
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from lib import cli  # noqa: E402
+
+BEGIN, END = "<!-- flags: written by tests/readme.py -->", "<!-- end of flags -->"
+
+
+def configurations() -> dict[str, type]:
+    """script -> its configuration."""
+    found = {}
+    for path in sorted(ROOT.glob("exec_*.py")):
+        module = importlib.import_module(f"lib.experiments.{path.stem.removeprefix('exec_')}")
+        found[path.name] = next(kind for kind in vars(module).values()
+                                if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__)
+    return found
+
+
+def flag_table() -> str:
+    """A Markdown table: flag, default, meaning, and the scripts that have it."""
+    scripts: dict[tuple[str, str, str], list[str]] = {}
+    configurations_ = configurations()
+    for script, configuration in configurations_.items():
+        for row in cli.flags(configuration):
+            scripts.setdefault(row, []).append(script.removeprefix("exec_").removesuffix(".py"))
+    lines = ["| flag | default | meaning | scripts |", "|---|---|---|---|"]
+    for (spellings, default, text), names in sorted(scripts.items(), key=lambda item: (-len(item[1]), item[1])):
+        where = "all" if len(names) == len(configurations_) else ", ".join(names)
+        default = f"`{default}`" if default not in ("", "None") else ""
+        lines.append(f"| `{spellings}` | {default} | {text.replace('|', chr(92) + '|')} | {where} |")
+    return "\n".join(lines)
+
+
+def with_table(readme: str) -> str:
+    """The README with the present table between its marks."""
+    before, _, rest = readme.partition(BEGIN)
+    return f"{before}{BEGIN}\n{flag_table()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    file = ROOT / "README.md"
+    file.write_text(with_table(file.read_text()))

@@ -1,0 +1,194 @@
+"""Every common form of a checkpoint loads; every broken or dangerous one is refused in a sentence."""
+
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from lib import checkpoints, models
+from lib.checkpoints import Description
+from lib.errors import UserError
+from lib.models.normalized import Normalized
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+
+
+def network(classes: int = 7, channels: int = 3) -> Normalized:
+    torch.manual_seed(1)
+    return Normalized(models.build("resnet20", classes, channels), MEAN, STD).eval()
+
+
+def description(**changes) -> Description:
+    return Description(**{"architecture": "resnet20", "classes": tuple("abcdefg"), "channels": 3, "image_size": 32,
+                          "mean": MEAN, "std": STD, "dataset": "toy", "epoch": 3, **changes})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    checkpoints.save(tmp_path / "model_3.pt", network(), description())
+    return tmp_path / "model_3.pt"
+
+
+def same(loaded, original) -> bool:
+    images = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        return torch.equal(loaded.network(images), original(images))
+
+
+def test_a_checkpoint_is_a_plain_state_dict_with_a_sidecar(saved):
+    state = torch.load(saved, weights_only=True)
+    assert set(state) == set(network().body.state_dict()) and "conv1.weight" in state
+    loaded = checkpoints.load(saved)
+    assert loaded.description == description() and same(loaded, network())
+    assert not loaded.network.training
+
+
+FORMS = {
+    "bare": lambda state: state,
+    "state_dict": lambda state: {"epoch": 3, "state_dict": state},
+    "model_state_dict": lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+    "net": lambda state: {"net": state, "acc": 93.0},
+    "nested": lambda state: {"model": {"state_dict": state}},
+    "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "module.model.": lambda state: {"state_dict": {f"module.model.{key}": value for key, value in state.items()}},
+    "half": lambda state: {key: value.half() if value.is_floating_point() else value for key, value in state.items()},
+    "without counters": lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_foreign_forms_load(tmp_path, form, zipped):
+    original = network()
+    if form == "half":
+        original.body.half().float()
+    torch.save(FORMS[form](original.body.state_dict()), tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    loaded = checkpoints.load(tmp_path / "x.pth", "resnet20", mean=MEAN, std=STD)
+    assert same(loaded, original)
+    assert all(parameter.dtype == torch.float32 for parameter in loaded.network.parameters())
+    assert len(loaded.description.classes) == 7 and loaded.description.channels == 3
+
+
+def test_safetensors_load(tmp_path):
+    import safetensors.torch
+
+    safetensors.torch.save_file(network().body.state_dict(), tmp_path / "x.safetensors")
+    assert same(checkpoints.load(tmp_path / "x.safetensors", "resnet20", mean=MEAN, std=STD), network())
+
+
+def test_without_mean_the_images_go_in_unnormalised_with_a_warning(tmp_path):
+    torch.save(network().body.state_dict(), tmp_path / "x.pt")
+    with pytest.warns(UserWarning, match="images go in unnormalised"):
+        loaded = checkpoints.load(tmp_path / "x.pt", "resnet20")
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(images), network().body(images))
+
+
+def test_class_and_channel_counts_are_read_from_the_weights(tmp_path):
+    torch.save(network(classes=5, channels=1).body.state_dict(), tmp_path / "x.pt")
+    loaded = checkpoints.load(tmp_path / "x.pt", "resnet20", mean=(0.5,), std=(0.5,))
+    assert (len(loaded.description.classes), loaded.description.channels) == (5, 1)
+
+
+class Shout:
+    """A pickle that would run a command."""
+
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": network().body.state_dict(), "extra": Shout()}, "x.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Shout()))
+    for name in ("x.pt", "raw.pt"):
+        with pytest.raises(UserError, match=r"would have to run code.*exec_data\.py convert-checkpoint"):
+            checkpoints.load(name, "resnet20", mean=MEAN, std=STD)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_converter_makes_a_plain_state_dict(tmp_path):
+    torch.save(network().body, tmp_path / "whole.pt")
+    with pytest.raises(UserError, match="convert-checkpoint"):
+        checkpoints.load(tmp_path / "whole.pt", "resnet20", mean=MEAN, std=STD)
+    checkpoints.convert(tmp_path / "whole.pt", tmp_path / "plain.pt")
+    assert same(checkpoints.load(tmp_path / "plain.pt", "resnet20", mean=MEAN, std=STD), network())
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("sidecar", [True, False])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_truncated_file_is_refused(saved, keep, sidecar, zipped):
+    state = torch.load(saved, weights_only=True)
+    torch.save(state, saved, _use_new_zipfile_serialization=zipped)
+    content = saved.read_bytes()
+    saved.write_bytes(content[:int(keep * len(content))])
+    if not sidecar:
+        checkpoints.sidecar(saved).unlink()
+    with pytest.raises(UserError, match="not a whole checkpoint|not the file its sidecar describes"):
+        checkpoints.load(saved, "resnet20", mean=MEAN, std=STD)
+
+
+def test_weights_that_changed_under_their_sidecar_are_refused(saved):
+    torch.save(network().body.state_dict() | {"fc.bias": torch.ones(7)}, saved)
+    with pytest.raises(UserError, match="not the file its sidecar describes"):
+        checkpoints.load(saved)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"sha256": 1}'])
+def test_a_broken_sidecar_is_refused(saved, content):
+    checkpoints.sidecar(saved).write_text(content)
+    with pytest.raises(UserError, match="not a whole description"):
+        checkpoints.load(saved)
+
+
+def test_another_architecture_is_refused(saved, tmp_path):
+    with pytest.raises(UserError, match="is a resnet20, not a lenet"):
+        checkpoints.load(saved, "lenet")
+    checkpoints.sidecar(saved).unlink()
+    with pytest.raises(UserError, match=r"is no lenet: of its tensors \d+ missing \(first: features"):
+        checkpoints.load(saved, "lenet", mean=MEAN, std=STD)
+
+
+def test_another_class_count_than_the_sidecar_says_is_refused(saved):
+    content = json.loads(checkpoints.sidecar(saved).read_text())
+    checkpoints.sidecar(saved).write_text(json.dumps(content | {"classes": ["a", "b"]}))
+    with pytest.raises(UserError, match=r"of another shape \(first: .*\(7, 64\) instead of \(2, 64\)"):
+        checkpoints.load(saved)
+
+
+def test_a_type_is_required_without_a_sidecar(saved):
+    checkpoints.sidecar(saved).unlink()
+    with pytest.raises(UserError, match="has no sidecar"):
+        checkpoints.load(saved)
+
+
+def test_a_missing_file_is_answered_with_what_is_there(saved):
+    with pytest.raises(UserError, match=r"no such checkpoint; .* has model_3\.pt"):
+        checkpoints.load(saved.with_name("model_4.pt"))
+    with pytest.raises(UserError, match=r"is a folder with model_3\.pt"):
+        checkpoints.load(saved.parent)
+
+
+def test_normalisation_cannot_be_stated_twice(saved):
+    with pytest.raises(UserError, match="comes with its normalisation"):
+        checkpoints.load(saved, mean=(0.1, 0.1, 0.1), std=STD)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04rubbish", b"\x80\x02."])
+def test_rubbish_is_refused(tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(UserError):
+        checkpoints.load(tmp_path / "x.pt", "resnet20", mean=MEAN, std=STD)
+
+
+def test_a_zip_without_a_pickle_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("../../evil", "x")
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        checkpoints.load(tmp_path / "x.pt", "resnet20", mean=MEAN, std=STD)
+    assert not (tmp_path.parent.parent / "evil").exists()

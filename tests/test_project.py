@@ -1,0 +1,105 @@
+"""The project as a whole: dependencies agree, imports point down, every script answers at once, the README is true."""
+
+import ast
+import re
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+import readme
+import yaml
+from conftest import ROOT
+
+SCRIPTS = sorted(path.name for path in ROOT.glob("exec_*.py"))
+
+# what each layer of the suite may import from the layers of the suite
+BASE = {"errors", "registry", "randomness", "lazy"}
+ALLOWED = {
+    "lib.models": BASE | {"models"},
+    "lib.datasets": BASE | {"datasets", "files"},
+    "lib.metrics": BASE,
+}
+
+
+def requirements(lines) -> dict[str, str]:
+    """name -> requirement, comments left out."""
+    return {re.split(r"[<>=!~]", line, maxsplit=1)[0]: line for line in lines if line and not line.startswith("#")}
+
+
+def pip_requirements() -> dict[str, str]:
+    return requirements((ROOT / "requirements.txt").read_text().splitlines())
+
+
+def test_the_three_lists_of_dependencies_agree():
+    pip = pip_requirements()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert pip == requirements(project["dependencies"] + project["optional-dependencies"]["test"])
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    listed = requirements(conda[-1]["pip"])
+    others = requirements(line for line in conda[:-1] if line != "pip")
+    assert others.pop("python") == f"python{project['requires-python']}"
+    faiss = others.pop("faiss-gpu").removeprefix("faiss-gpu")
+    assert not others and listed | {"faiss-cpu": f"faiss-cpu{faiss}"} == pip
+
+
+def test_every_dependency_has_its_reason_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for name in pip_requirements():
+        assert f"| {name} |" in text, name
+
+
+def imported(path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "lib" else [node.module]
+            found.update(names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy":
+            found.add(node.args[0].value)
+    return {name for name in found if name.startswith("lib.")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    for name in imported(path):
+        part = name.split(".")[1]
+        if package in ALLOWED:
+            assert part in ALLOWED[package], name
+        else:
+            assert part != "experiments", name
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_is_there_in_under_a_second(name):
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, ROOT / name, "--help"], capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    assert done.returncode == 0 and f"python {name}" in done.stdout and "--overwrite" in done.stdout
+    assert seconds < 1 or "torch" not in subprocess.run([sys.executable, "-X", "importtime", ROOT / name, "--help"],
+                                                        capture_output=True, text=True).stderr
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_its_docstring_and_a_call(name):
+    tree = ast.parse((ROOT / name).read_text())
+    assert ast.get_docstring(tree) and len(tree.body) == 4
+
+
+def test_the_readmes_flags_are_those_of_the_scripts():
+    text = (ROOT / "README.md").read_text()
+    assert readme.with_table(text) == text, "python tests/readme.py writes the table"
+
+
+def test_one_spelling_has_one_meaning():
+    meanings: dict[str, set[str]] = {}
+    for configuration in readme.configurations().values():
+        for spellings, _, _ in readme.cli.flags(configuration):
+            for spelling in spellings.split():
+                if spelling.startswith("-"):
+                    meanings.setdefault(spelling, set()).add(spellings)
+    assert not {spelling: found for spelling, found in meanings.items() if len(found) > 1}
