@@ -92,8 +92,8 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
 
 
 @contextlib.contextmanager
-def record(network: nn.Module, names: list[str], reduce: Callable[[Tensor], object] = torch.clone,
-           inputs: bool = False) -> Iterator[dict[str, object]]:
+def record(network: nn.Module, names: list[str], reduce: Callable[[Tensor], object] = torch.clone, *,
+           inputs: bool = False, stop: bool = False) -> Iterator[dict[str, object]]:
     """A dictionary that every forward pass fills anew with `reduce(output)` of each named module.
 
         with record(network, ["layer1.0.conv1"]) as outputs:
@@ -102,7 +102,8 @@ def record(network: nn.Module, names: list[str], reduce: Callable[[Tensor], obje
 
     `reduce` runs at once: the network may change the tensor in place afterwards, so it must not return a view of it. With
     `inputs` it gets the module's first input instead of its output. A module that one pass runs again is found under
-    `name@2`, `name@3`, ... All hooks are gone when the block is left, also by an exception.
+    `name@2`, `name@3`, ... With `stop` a pass that `run` makes ends as soon as every module has run once. All hooks are
+    gone when the block is left, also by an exception.
     """
     check_names(network, names)
     body = _body(network)
@@ -118,13 +119,29 @@ def record(network: nn.Module, names: list[str], reduce: Callable[[Tensor], obje
             calls[name] = calls.get(name, 0) + 1
             key = name if calls[name] == 1 else f"{name}@{calls[name]}"
             outputs[key] = reduce(arguments[0] if inputs else output)
+            if stop and len(calls) == wanted:
+                raise _Enough
         return hook
+
+    wanted = len(set(names))
 
     with contextlib.ExitStack() as stack:
         stack.callback(network.register_forward_pre_hook(clear).remove)
         for name in dict.fromkeys(names):
             stack.callback(body.get_submodule(name).register_forward_hook(keep(name)).remove)
         yield outputs
+
+
+def run(network: nn.Module, images: Tensor) -> Tensor | None:
+    """A forward pass; None if a `record` with `stop` had seen enough before its end."""
+    try:
+        return network(images)
+    except _Enough:
+        return None
+
+
+class _Enough(Exception):
+    """All that a record waits for has been seen."""
 
 
 def check_names(network: nn.Module, names: list[str]) -> None:

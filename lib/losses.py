@@ -1,7 +1,8 @@
-"""What training minimises: `loss(network, images, labels) -> (mean loss, logits)`.
+"""What training minimises: `loss(network, images, labels, draws) -> (mean loss, logits)`.
 
-A loss gets the network rather than its logits, because some need more than one forward pass. Importing this needs no
-torch.
+A loss gets the network rather than its logits, because some need more than one forward pass, and `draws(name)`, the
+generator of a stream that is the step's own, on the images' device. The entries of `LOSSES` make a loss from the training's
+configuration. Importing this needs no torch.
 """
 
 from collections.abc import Callable
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING
 from lib.lazy import lazy
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 functional = lazy("torch.nn.functional")
 
-Loss = Callable[["nn.Module", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+Draws = Callable[[str], "torch.Generator"]
+Loss = Callable[["nn.Module", "Tensor", "Tensor", Draws], tuple["Tensor", "Tensor"]]
 
 LOSSES = {"ce": "lib.losses:cross_entropy"}
 
 
-def cross_entropy(label_smoothing: float = 0.0) -> Loss:
-    """Mean cross-entropy of the labels, mixed with the uniform distribution by `label_smoothing` in [0, 1]."""
-    def loss(network, images, labels):
+def cross_entropy(config) -> Loss:
+    """Mean cross-entropy of the labels, mixed with the uniform distribution by `config.label_smoothing` in [0, 1]."""
+    def loss(network, images, labels, draws):
         logits = network(images)
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing), logits
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing), logits
     return loss

@@ -18,7 +18,7 @@ from lib.datasets.augment import for_epoch
 from lib.datasets.split import Split
 from lib.devices import arithmetic
 from lib.errors import UserError
-from lib.losses import Loss
+from lib.losses import Draws, Loss
 from lib.progress import bar
 from lib.randomness import generator, stream
 
@@ -103,7 +103,7 @@ def train_epoch(network: nn.Module, split: Split, optimizer: torch.optim.Optimiz
         if recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with arithmetic(recipe.precision, device):
-            loss, logits = recipe.loss(network, images, labels)
+            loss, logits = recipe.loss(network, images, labels, _draws(recipe.seed, position, device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.grad_clip:
@@ -138,6 +138,12 @@ def predict(network: nn.Module, split: Split, *, batch_size: int, channels: int 
         with arithmetic(precision, device):
             logits.append(network(images).float())
     return torch.cat(logits).cpu()
+
+
+def _draws(seed: int, position: Position, device: torch.device) -> Draws:
+    """The generators of the step at `position`, by name."""
+    epoch, step = position.epoch, position.step
+    return lambda name: generator(seed, name, epoch, step, device=device)
 
 
 def _refuse_nan(loss_sum: Tensor, position: Position) -> None:

@@ -118,7 +118,7 @@ def _train(directory: Path, config: TrainConfig) -> Result:
     optimiser = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
                           weight_decay=config.weight_decay, momentum=config.momentum, nesterov=config.nesterov)
     recipe = training.Recipe(
-        loss=resolve(LOSSES[config.loss])(config.label_smoothing),
+        loss=resolve(LOSSES[config.loss])(config),
         learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
                                milestones=config.milestones, warmup=config.warmup, lr_step=config.lr_step,
                                lr_decay=config.lr_decay),

@@ -1,0 +1,47 @@
+"""Features of layers: one pass, nothing computed beyond the deepest layer."""
+
+import pytest
+import torch
+
+from lib import graph, models
+from lib.datasets.split import Split
+from lib.errors import UserError
+from lib.models.normalized import Normalized
+from lib.representations import average, features, flatten, represent
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return Normalized(models.build("resnet20", 10), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).eval()
+
+
+@pytest.fixture(scope="module")
+def data():
+    images = torch.randint(0, 256, (13, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    return Split(name="noise", split="all", images=images, labels=torch.arange(13))
+
+
+@pytest.mark.parametrize("layer", ["conv1", "layer2.1", "layer3"])
+@pytest.mark.parametrize("reduce", [flatten, average])
+def test_features_are_what_the_front_of_a_cut_puts_out(network, data, layer, reduce):
+    with torch.no_grad():
+        expected = reduce(graph.cut(network, layer)[0](data.images.float() / 255))
+    found = features(network, data, layer, reduce, batch_size=5, quiet=True)
+    assert torch.allclose(found, expected, atol=1e-6) and found.shape == expected.shape
+
+
+def test_nothing_behind_the_deepest_layer_runs(network, data):
+    ran = []
+    handles = [module.register_forward_hook(lambda *_, name=name: ran.append(name))
+               for name, module in network.body.named_modules()]
+    found = [batch for batch, _, _ in represent(network, data, ["layer2.0", "conv1"], average, batch_size=13, quiet=True)]
+    for handle in handles:
+        handle.remove()
+    assert list(found[0]) == ["layer2.0", "conv1"] and ran[-1].startswith("layer2.0") and "layer2.1" not in ran
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_an_unknown_layer_is_refused(network, data):
+    with pytest.raises(UserError, match="no such layer"):
+        features(network, data, "layer9", batch_size=5)
