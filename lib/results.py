@@ -234,9 +234,11 @@ def _label(value) -> str:
     if isinstance(value, tuple):
         return "+".join(_label(item) for item in value)
     text = str(value if value is not None else "")
-    path = Path(text)
-    if path.suffix in (".pt", ".pth", ".tar", ".safetensors"):
-        return "-".join(path.with_suffix("").parts[-2:])
+    kind, _, path = text.rpartition("=")
+    if kind in ("folder", "npy"):
+        return Path(path).stem
+    if Path(text).suffix in (".pt", ".pth", ".tar", ".safetensors"):
+        return "-".join(Path(text).with_suffix("").parts[-2:])
     return text
 
 

@@ -143,7 +143,7 @@ def test_names_follow_the_grammar_and_the_papers_spellings(text, expected):
 def test_names_with_paths():
     assert names.parse("folder=a/b c:train") == names.DataName("folder", split="train", path="a/b c")
     assert names.parse("npy=../x.npy") == names.DataName("npy", path="../x.npy")
-    assert names.parse("npy=../x.npy").name == "npy=../x.npy"
+    assert names.parse("npy=../x.npy").name == "x" and str(names.parse("npy=../x.npy")) == "npy=../x.npy"
 
 
 @pytest.mark.parametrize("text", ["", "../etc", "a/b", "cifar10:", "cifar10/fog-3", "folder=", ".hidden", "a:b:c"])

@@ -25,13 +25,13 @@ def npy(root: Path, split: str, options: Options) -> Split:
     images = as_images(map_array(path), path)
     beside = path.with_name(f"{path.stem}_labels.npy")
     if not beside.is_file():
-        return Split(f"npy={path}", split, images, torch.full((len(images),), -1))
+        return Split(path.stem, split, images, torch.full((len(images),), -1))
     labels = read_labels(beside, len(images))
     if len(labels) and not -1 <= labels.min() <= labels.max() < MOST_CLASSES:
         wrong = labels.min() if labels.min() < -1 else labels.max()
         raise UserError(f"{beside}: label {wrong}; labels are 0, 1, ... or -1 for unlabelled")
     classes = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
-    return Split(f"npy={path}", split, images, torch.from_numpy(labels), classes=classes)
+    return Split(path.stem, split, images, torch.from_numpy(labels), classes=classes)
 
 
 def random_images(root: Path, split: str, options: Options) -> Split:

@@ -1,11 +1,11 @@
 """The 19 image corruptions of CIFAR-10-C at five severities, for images of any size from 16 x 16.
 
-Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", with the
-constants of the published CIFAR-10-C, which are milder than ImageNet-C's. The constants are pixels of 32 x 32 images and
-are applied unscaled at every size: a blur of one pixel stays a blur of one pixel.
+Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", with
+the constants of the published CIFAR-10-C, which are milder than ImageNet-C's. They are pixels of 32 x 32 images and are
+applied unscaled at every size: a blur of one pixel stays a blur of one pixel.
 
-The published arrays were drawn from an unseeded generator and cannot be made again bit for bit. What is made here agrees
-with them in distribution, except that the photographs of `frost` are replaced by drawn textures: call it CIFAR-10-C-like.
+The published arrays were drawn from an unseeded generator and cannot be made again bit for bit. What is made here has
+their distribution, except that drawn textures replace the photographs of `frost`: call it CIFAR-10-C-like.
 
 An image's corruption depends on the seed and the image's id alone, never on the images beside it, so a subset of a
 corrupted set is the corrupted subset. Each function takes float32 images in [0, 1] (n, c, h, w), the severity and the
@@ -67,10 +67,11 @@ def check(corruption: str, severity: int) -> None:
 
 def corrupt(images: torch.Tensor, corruption: str, severity: int, *, ids: Sequence[int] | torch.Tensor | None = None,
             seed: int = 0, batch: int | None = None) -> torch.Tensor:
-    """The corrupted copy (n, c, h, w), uint8 on the CPU, of `images` (n, c, h, w), uint8 with c = 1 or 3 and h, w >= 16.
+    """The corrupted copy, uint8 on the CPU, of `images` (n, c, h, w), uint8 with c = 1 or 3 and h, w >= 16.
 
-    `ids` (n,), by default 0 to n - 1, name the images, each with random numbers of its own for every corruption, severity
-    and seed. `batch`, the images corrupted at once, bounds the memory (some 20 times the batch) and changes no result.
+    `ids` (n,), by default 0 to n - 1, name the images; each has random numbers of its own for every corruption,
+    severity and seed. `batch`, the images corrupted at once, bounds the memory (some 20 times the batch's as floats)
+    and changes no result.
     """
     import numpy as np
     import torch
@@ -106,8 +107,8 @@ def _check_images(images: torch.Tensor, corruption: str) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise UserError(f"{corruption}: images must be (n, 1 or 3, height, width), not {tuple(images.shape)}")
     if min(images.shape[2:]) < SMALLEST_SIDE:
-        raise UserError(f"{corruption}: images of {images.shape[2]} x {images.shape[3]} are too small for constants made "
-                        f"for 32 x 32; resize them to at least {SMALLEST_SIDE} x {SMALLEST_SIDE}")
+        raise UserError(f"{corruption}: images of {images.shape[2]} x {images.shape[3]} are too small for constants "
+                        f"made for 32 x 32; resize them to at least {SMALLEST_SIDE} x {SMALLEST_SIDE}")
 
 
 def _truncated(images):

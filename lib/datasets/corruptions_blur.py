@@ -23,10 +23,9 @@ def defocus_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 def glass_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Pixels replaced by neighbours, between two Gaussian filters.
 
-    The original scans rows and columns downwards, and its swap of a pixel with the one at an offset in {-1, 0} x {-1, 0}
-    copies: both names are views of one array, so both pixels take the neighbour's value. A pixel therefore only ever
-    reads one that the scan has not reached, and a whole scan is a single gather. As there, the two topmost rows and
-    leftmost columns stay where they are.
+    The original scans from the last row and column to the third, and its swap of a pixel with the one at an offset in
+    {-1, 0} x {-1, 0} copies: both names are views of one array, so both pixels take the neighbour's value. A pixel then
+    only ever reads one that the scan has not reached, and a whole scan is a single gather.
     """
     sigma, scans = ((.05, 1), (.25, 1), (.4, 1), (.25, 2), (.4, 2))[severity - 1]
     n, channels, height, width = images.shape
@@ -53,7 +52,7 @@ def zoom_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def zoom_factors(severity: int) -> np.ndarray:
-    """1, 1.01, ... below the stop, which rounding lets in at severities 1 and 2: 7, 12, 16, 21, 26 factors, as there."""
+    """1, 1.01, ... below the stop, which rounding lets in at severities 1 and 2: 7, 12, 16, 21 and 26 factors."""
     return np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
 
 

@@ -1,4 +1,4 @@
-"""What cameras and files do to images, among the CIFAR-10-C corruptions: contrast, saturation, pixels, JPEG, elasticity.
+"""The digital ones among the CIFAR-10-C corruptions: contrast, saturation, pixels, JPEG and elastic deformation.
 
 Source and conventions: `lib.datasets.corruptions`; images float32 (n, c, h, w) in [0, 1].
 """
@@ -60,8 +60,9 @@ def jpeg_compression(images: np.ndarray, severity: int, draws: Draws) -> np.ndar
 def elastic_transform(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """A random affine map, then at severities 2 to 5 a smooth random displacement, both linearly interpolated.
 
-    The affine map takes three points around the centre to places up to `jitter` pixels away in each direction (OpenCV
-    rounds its coordinates to 1/32 pixel, here they are exact); the displacement is white noise under a Gaussian.
+    The affine map takes three points around the centre to places up to `jitter` pixels away in each direction (the
+    OpenCV of the time rounded coordinates to 1/32 pixel, here they are exact); the displacement is white noise under a
+    Gaussian.
     """
     alpha, sigma, jitter = ((0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, .96, .96))[
         severity - 1]
@@ -97,4 +98,5 @@ def _through_pillow(images: np.ndarray, change: Callable[[Image.Image], Image.Im
     levels = np.rint(images * 255).astype(np.uint8).transpose(0, 2, 3, 1)
     levels = np.ascontiguousarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
     changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in levels])
-    return changed.reshape(len(images), *images.shape[2:], -1).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    changed = changed.reshape(len(images), *images.shape[2:], -1).transpose(0, 3, 1, 2)
+    return changed.astype(np.float32) / np.float32(255)

@@ -1,8 +1,8 @@
 """Random numbers that belong to an image and not to its place in a batch.
 
-Philox is a counter-based generator (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the stream at any
-counter can be entered directly. An image's id is one word of the counter and the number of the draw another, so every
-image has a stream of its own, of 2^64 blocks for each draw, at the cost of setting four words.
+Philox is a counter-based generator (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): its stream can
+be entered at any counter. An image's id is one word of the counter and the number of the draw another, so every image
+has a stream of its own, of 2^64 blocks for each draw, at the cost of setting four words.
 """
 
 from collections.abc import Callable

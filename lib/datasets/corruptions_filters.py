@@ -28,7 +28,7 @@ def correlate(images: np.ndarray, kernel: np.ndarray, border: str = "reflect") -
 
 
 def gaussian(images: np.ndarray, sigma: float, truncate: float = 4.0, border: str = "nearest") -> np.ndarray:
-    """Gaussian filter over the last two axes, cut off after `truncate` standard deviations (`skimage.filters.gaussian`)."""
+    """`skimage.filters.gaussian` over the last two axes; `sigma` in pixels, cut off after `truncate` of them."""
     return scipy.ndimage.gaussian_filter(images, sigma, axes=(-2, -1), truncate=truncate, mode=border)
 
 
@@ -52,7 +52,7 @@ def motion(images: np.ndarray, radius: int, sigma: float, angles: np.ndarray) ->
         down = np.ceil(tap * np.sin(radians) - 0.5).astype(int)
         right = np.ceil(tap * np.cos(radians) - 0.5).astype(int)
         starts = np.flatnonzero(np.diff(down, prepend=reach + 1) | np.diff(right, prepend=reach + 1))
-        for start, stop in zip(starts, [*starts[1:], len(order)]):
+        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
             top, left = reach + down[start], reach + right[start]
             blurred[start:stop] += weight * padded[start:stop, :, top:top + height, left:left + width]
     result = np.empty_like(blurred)
@@ -79,7 +79,7 @@ def _mean_zoom_matrix(height: int, width: int, factors: tuple[float, ...]) -> sc
 
 
 def _zoom_matrix(size: int, factor: float) -> scipy.sparse.csr_array:
-    """(size, size) weights of a centre crop magnified along one axis by `scipy.ndimage.zoom` of order 1, cut to size."""
+    """(size, size) weights of `scipy.ndimage.zoom`, order 1, along one axis of a centre crop; the result is cut."""
     crop = int(np.ceil(size / factor))
     zoomed = round(crop * factor)
     trim = (zoomed - size) // 2

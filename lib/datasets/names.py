@@ -7,6 +7,7 @@ Free of torch, so that a command line can be checked at once.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from lib.datasets import corruptions
 from lib.errors import UsageError
@@ -42,13 +43,14 @@ class DataName:
 
     @property
     def name(self) -> str:
-        """The name without split and variant, as records carry it."""
+        """The name without split and variant, as records carry it: no path, but its last part."""
         if self.path is not None:
-            return f"{self.base}={self.path}"
+            return Path(self.path).stem if self.base == "npy" else Path(self.path).name
         return self.base + ("" if self.held_out is None else f"-wo{self.held_out}") + ("-c" if self.corrupted else "")
 
     def __str__(self) -> str:
-        return self.name + (f":{self.split}" if self.split else "") + (f"/{self.variant}" if self.variant else "")
+        whole = self.name if self.path is None else f"{self.base}={self.path}"
+        return whole + (f":{self.split}" if self.split else "") + (f"/{self.variant}" if self.variant else "")
 
 
 def parse(text: str) -> DataName:

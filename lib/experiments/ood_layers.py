@@ -163,4 +163,5 @@ def _same_classes(split, description) -> bool:
 
 
 def _suffix(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")
+    last = name.rpartition("/")[2] if "=" in name else name
+    return "".join(letter if letter.isalnum() else "-" for letter in last).strip("-")

@@ -173,7 +173,7 @@ def _network(config: TrainConfig, split):
         raise UserError(f"-d {config.dataset}: a channel of the training images is constant")
     description = checkpoints.Description(
         architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size, mean=mean, std=std,
-        dataset=split.name, config={key: value for key, value in cli.identity(config).items()})
+        dataset=config.dataset, config=cli.identity(config))
     torch.manual_seed(randomness.stream(config.seed, "init"))
     return checkpoints.build(description), description
 

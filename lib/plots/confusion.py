@@ -17,8 +17,9 @@ def confusion(counts: np.ndarray, classes: tuple[str, ...], title: str) -> Figur
         axes.set_yticks(range(len(counts)), classes[:len(counts)])
     if len(counts) <= 20:
         for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.005:
+            if round(100 * share):
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7,
                           color="white" if share > 0.5 else "black")
-    axes.set(xlabel="prediction", ylabel="true class", title=title)
+    axes.set(xlabel="prediction", ylabel="true class")
+    figure.suptitle(title, fontsize=10)
     return figure
