@@ -301,8 +301,8 @@ def test_elastic_transform_moves_three_points_where_they_were_drawn_to():
     before = np.array([[26, 26], [26, 6], [6, 6]])
     for (x, _), (u, v) in zip(before, before + (2 * draws[0] - 1) * 2.56, strict=True):
         column, row = int(u), int(v)
-        there = ((1 - (v - row)) * ((1 - (u - column)) * moved[row, column] + (u - column) * moved[row, column + 1])
-                 + (v - row) * ((1 - (u - column)) * moved[row + 1, column] + (u - column) * moved[row + 1, column + 1]))
+        down, right = np.array([1 - v + row, v - row]), np.array([1 - u + column, u - column])
+        there = down @ moved[row:row + 2, column:column + 2] @ right
         assert 32 * there == pytest.approx(x, abs=1e-3)
 
 
