@@ -1,6 +1,5 @@
 # make demo: everything the suite does, on built-in data.   make test: the tests.   Both set themselves up.
 PYTHON ?= python3
-# one thread for each core that may be used; two busy torch processes with all threads slow each other down
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: demo test test-slow clean
@@ -9,7 +8,7 @@ demo: .venv/ready
 	bash jobs/demo.sh
 
 test: .venv/ready
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/ready
 	python -m pytest -m slow
