@@ -50,8 +50,15 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
     return found
 
 
+def check_type(name: str) -> None:
+    """A check that `name` is a type, or "auto": the one that the checkpoint's sidecar states."""
+    if name != "auto":
+        models.check(name)
+
+
 def load_checkpoint(config, path: str, architecture: str = "", device="cpu") -> "Checkpoint":
     """The network in a file, with the type and normalisation that the command line states for files without a sidecar."""
+    architecture = "" if architecture == "auto" else architecture
     return checkpoints.load(locate(config, path), architecture, mean=config.mean, std=config.std, device=device)
 
 
@@ -62,12 +69,9 @@ def device(config: DeviceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig(DeviceConfig):
-    """The flags of every script that takes one checkpoint."""
+class CheckpointsConfig(DeviceConfig):
+    """The flags of every script that takes checkpoints."""
 
-    model_path: str = flag("", positional=True, label="{}", help="checkpoint, such as models/a/model_5.pt")
-    model_type: str = flag("", positional=True, check=models.check,
-                           help="its type, needed for a file without a sidecar")
     mean: tuple[float, ...] = flag((), help="normalisation of a file without a sidecar: mean per channel, in [0, 1]")
     std: tuple[float, ...] = flag((), help="and standard deviation per channel")
     list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
@@ -79,17 +83,40 @@ class NetworkConfig(DeviceConfig):
         if any(value <= 0 for value in self.std):
             raise UsageError(f"--std {self.std}: not positive")
 
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(CheckpointsConfig):
+    """The flags of every script that takes one checkpoint."""
+
+    model_path: str = flag("", positional=True, label="{}", help="checkpoint, such as models/a/model_5.pt")
+    model_type: str = flag("", positional=True, check=models.check,
+                           help="its type, needed for a file without a sidecar")
+
     def inputs(self) -> dict[str, list[Path]]:
         return checkpoint_files(self, self.model_path)
 
     def answer(self) -> str | None:
         if not self.model_path:
             raise UsageError("MODEL_PATH is required: a checkpoint, such as models/a/model_5.pt")
-        if not self.list_layers:
-            return None
-        loaded = load_checkpoint(self, self.model_path, self.model_type)
-        size = loaded.description.image_size or 224
-        return layer_table(loaded.network, loaded.description.channels, size)
+        return layer_tables(self, {self.model_path: self.model_type})
+
+
+def layer_tables(config: CheckpointsConfig, types: dict[str, str]) -> str | None:
+    """What `--list-layers` prints for checkpoints of these types; None without that flag."""
+    if not config.list_layers:
+        return None
+    parts = []
+    for path, kind in types.items():
+        loaded = load_checkpoint(config, path, kind)
+        table = layer_table(loaded.network, loaded.description.channels, loaded.description.image_size or 224)
+        parts.append(table if len(types) == 1 else f"{path}\n{table}")
+    return "\n\n".join(parts)
+
+
+def layer_shapes(checkpoint: "Checkpoint", size: int, device="cpu") -> dict[str, tuple[int, ...]]:
+    """The shape of one image's output of every layer that puts out a tensor, in execution order."""
+    images = torch.zeros(1, checkpoint.description.channels, size, size, device=device)
+    return {layer.name: layer.shape for layer in graph.layers(checkpoint.network, images) if layer.shape}
 
 
 def layer_table(network, channels: int, size: int) -> str:

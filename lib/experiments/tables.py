@@ -14,6 +14,8 @@ TABLES = {
     "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
     "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
     "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
+    "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
+                   ("cka", "cka_debiased", "pwcca", "procrustes")),
 }
 
 
@@ -43,7 +45,8 @@ def text(config: TablesConfig) -> str:
 def _network(record: dict) -> str:
     """What was run, without what differs between seeds: the type, or the checkpoint."""
     config = record["config"]
-    return config.get("model_path") or f"{config['model_type']} {config['directory']}"
+    pair = [config[key] for key in ("model1_path", "model2_path") if config.get(key)]
+    return " and ".join(pair) or config.get("model_path") or f"{config['model_type']} {config['directory']}"
 
 
 def _rerun(path: Path) -> str:

@@ -1,0 +1,217 @@
+"""How alike two representations of the same n inputs are.
+
+A representation is a matrix, a row per input. CKA, the means of canonical correlations, RSA and the overlap of neighbours
+are similarities: higher is more alike. PWCCA, Procrustes and disagreement are distances: lower is more alike. All are
+computed in float64. Directions whose variance is below 1e-12 of the largest do not count as directions.
+
+Rank-limited variants take blocks: in the coordinates of its principal components, the best rank-r approximation of a
+representation is its first r columns.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FLOOR = 1e-12  # of the largest eigenvalue: smaller ones are rounding
+SVCCA_VARIANCE = 0.99
+NEIGHBOURS = 10
+
+
+def linear_cka(x: Tensor, y: Tensor) -> float:
+    """In [0, 1], 1 if equal up to rotation, scale and shift. x (n, p), y (n, q). Kornblith et al. 2019, the biased form.
+
+    Through products of features where they are fewer than inputs, else through n x n Gram matrices; both are the same.
+    """
+    x, y = _centred(x), _centred(y)
+    if x.shape[1] + y.shape[1] > 2 * len(x):
+        return _cosine(x @ x.T, y @ y.T)
+    return ((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())).item()
+
+
+def debiased_cka(x: Tensor, y: Tensor) -> float:
+    """At most 1; 0 in the mean for independent representations. x (n, p), y (n, q), n > 3. Nguyen et al. 2021, eq. 3."""
+    grams = [Grams([z @ z.T]) for z in (_centred(x), _centred(y))]
+    return debiased_cka_grid(*grams).item()
+
+
+def procrustes(x: Tensor, y: Tensor) -> float:
+    """In [0, 2], 0 if equal up to rotation, scale and shift; symmetric. x (n, p), y (n, q).
+
+    Squared distance after the best rotation of matrices of Frobenius norm 1 (Ding et al. 2021, section 2).
+    """
+    x, y = _centred(x), _centred(y)
+    return procrustes_distance(Side(x.T @ x), Side(y.T @ y), x.T @ y)
+
+
+def pwcca(x: Tensor, y: Tensor) -> float:
+    """In [0, 1], 0 if x is a linear function of y; not symmetric. x (n, p), y (n, q). Morcos et al. 2018.
+
+    1 - sum w_i rho_i, where w_i measures how much of x the i-th canonical variate accounts for.
+    """
+    x, y = _centred(x), _centred(y)
+    return pwcca_distance(Side(x.T @ x), Side(y.T @ y), x.T @ y)
+
+
+def canonical_correlations(x: Tensor, y: Tensor) -> Tensor:
+    """The correlations (min of the ranks,), descending, in [0, 1]. x (n, p), y (n, q)."""
+    x, y = _centred(x), _centred(y)
+    return _correlations(Side(x.T @ x), Side(y.T @ y), x.T @ y)
+
+
+def disagreement(first: Tensor, second: Tensor) -> float:
+    """The share of inputs, in [0, 1], that two networks put into different classes. Logits (n, k) and (n, k)."""
+    return (first.argmax(1) != second.argmax(1)).double().mean().item()
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one representation brings to the measures on moments: covariance and whitening.
+
+    covariance (p, p), not divided by n; basis (c, p): the coordinates in terms of the c original features, None if they
+    are the features themselves.
+    """
+
+    covariance: Tensor
+    basis: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        values, vectors = torch.linalg.eigh(self.covariance)
+        kept = values > FLOOR * values[-1].clamp_min(0)
+        object.__setattr__(self, "values", values[kept].flip(0))  # (r,), descending
+        object.__setattr__(self, "vectors", vectors[:, kept].flip(1))  # (p, r)
+
+    @property
+    def total(self) -> Tensor:
+        return self.covariance.diagonal().sum()
+
+    @property
+    def whitening(self) -> Tensor:
+        """(p, r): coordinates -> uncorrelated coordinates of unit sum of squares."""
+        return self.vectors / self.values.sqrt()
+
+    @property
+    def roots(self) -> Tensor:
+        """(r, c): by how much each whitened direction moves each feature."""
+        root = (self.vectors * self.values.sqrt()).T
+        return root if self.basis is None else root @ self.basis.T
+
+    def leading(self, variance: float) -> int:
+        """The number of directions that explain this share of the variance."""
+        return int((self.values.cumsum(0) < variance * self.values.sum() * (1 - 1e-15)).sum()) + 1
+
+
+def procrustes_distance(x: Side, y: Side, cross: Tensor) -> float:
+    """`procrustes` from the sides and their cross-moments (p, q)."""
+    return (2 - 2 * torch.linalg.svdvals(cross).sum() / (x.total * y.total).sqrt()).item()
+
+
+def pwcca_distance(x: Side, y: Side, cross: Tensor) -> float:
+    """`pwcca` from the sides and their cross-moments (p, q).
+
+    Where x has more directions than y, those without a partner have correlation 0. They are not unique, and their
+    weights depend on the choice; ours is the principal directions of x among them.
+    """
+    directions, correlations, _ = torch.linalg.svd(x.whitening.T @ cross @ y.whitening, full_matrices=False)
+    if directions.shape[1] < len(directions):
+        full = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1]:]
+        _, rotation = torch.linalg.eigh(full.T @ (x.values[:, None] * full))
+        directions = torch.cat([directions, full @ rotation], 1)
+    weights = (directions.T @ x.roots).abs().sum(1)
+    return (1 - (weights[:len(correlations)] * correlations).sum() / weights.sum()).item()
+
+
+def mean_correlation(x: Side, y: Side, cross: Tensor) -> float:
+    """The mean of the canonical correlations, in [0, 1]."""
+    return _correlations(x, y, cross).mean().item()
+
+
+def svcca(x: Side, y: Side, cross: Tensor) -> float:
+    """The mean canonical correlation of the principal directions that explain 99 % of each (Raghu et al. 2017)."""
+    p, q = x.leading(SVCCA_VARIANCE), y.leading(SVCCA_VARIANCE)
+    return torch.linalg.svdvals(x.whitening[:, :p].T @ cross @ y.whitening[:, :q]).mean().item()
+
+
+def _correlations(x: Side, y: Side, cross: Tensor) -> Tensor:
+    return torch.linalg.svdvals(x.whitening.T @ cross @ y.whitening)
+
+
+class Grams:
+    """Centred Gram matrices (n, n) of m representations, kept as their upper triangles (m, n (n-1) / 2) and diagonals."""
+
+    def __init__(self, matrices: list[Tensor]) -> None:
+        self.n = n = len(matrices[0])
+        upper = torch.triu(torch.ones(n, n, dtype=torch.bool, device=matrices[0].device), 1)
+        self.upper = torch.stack([matrix[upper] for matrix in matrices])
+        self.diagonal = torch.stack([matrix.diagonal() for matrix in matrices])
+        self.sums = torch.stack([matrix.sum(1) for matrix in matrices]) - self.diagonal  # of rows without the diagonal
+        self.mask = upper
+
+    def distances(self, number: int) -> Tensor:
+        """Squared distances (n, n) between the inputs in one representation."""
+        products = torch.zeros_like(self.mask, dtype=self.upper.dtype)
+        products[self.mask] = self.upper[number]
+        products = products + products.T
+        diagonal = self.diagonal[number]
+        distances = (diagonal[:, None] + diagonal - 2 * products).clamp_min(0)
+        return distances.fill_diagonal_(0)
+
+
+def cka_grid(x: Grams, y: Grams) -> Tensor:
+    """`linear_cka` of all pairs (m1, m2)."""
+    def products(a, b):
+        return 2 * a.upper @ b.upper.T + a.diagonal @ b.diagonal.T
+
+    def norms(a):
+        return (2 * a.upper.square().sum(1) + a.diagonal.square().sum(1)).sqrt()
+    return products(x, y) / (norms(x)[:, None] * norms(y))
+
+
+def debiased_cka_grid(x: Grams, y: Grams) -> Tensor:
+    """`debiased_cka` of all pairs (m1, m2): the unbiased HSIC_1 of Song et al. 2012 in place of the biased one."""
+    def hsic(triangles, sums, totals):
+        return triangles + totals / ((x.n - 1) * (x.n - 2)) - 2 / (x.n - 2) * sums
+
+    def own(a):
+        return hsic(2 * a.upper.square().sum(1), a.sums.square().sum(1), a.sums.sum(1).square())
+    both = hsic(2 * x.upper @ y.upper.T, x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
+    return both / (own(x).sqrt()[:, None] * own(y).sqrt())
+
+
+def rsa_grid(x: Grams, y: Grams) -> Tensor:
+    """Spearman's correlation, in [-1, 1], between the distances of all pairs of inputs, for all pairs (m1, m2).
+
+    Representational similarity analysis (Kriegeskorte et al. 2008) with Euclidean distances.
+    """
+    from scipy.stats import rankdata
+
+    def ranks(grams):
+        rows = [torch.from_numpy(rankdata(grams.distances(number)[grams.mask].cpu().numpy())) for number in
+                range(len(grams.upper))]
+        centred = torch.stack(rows) - (len(rows[0]) + 1) / 2
+        return centred / centred.norm(dim=1, keepdim=True)
+    return ranks(x) @ ranks(y).T
+
+
+def knn_grid(x: Grams, y: Grams, k: int = NEIGHBOURS) -> Tensor:
+    """The mean Jaccard overlap, in [0, 1], of the k nearest other inputs, for all pairs (m1, m2)."""
+    k = min(k, x.n - 1)
+
+    def neighbours(grams):
+        found = []
+        for number in range(len(grams.upper)):
+            nearest = grams.distances(number).fill_diagonal_(torch.inf).topk(k, largest=False).indices
+            found.append(torch.zeros_like(grams.mask).scatter_(1, nearest, True))
+        return found
+    theirs = neighbours(y)
+    overlaps = [[(mine & other).sum(1).double() for other in theirs] for mine in neighbours(x)]
+    return torch.stack([torch.stack([(both / (2 * k - both)).mean() for both in row]) for row in overlaps])
+
+
+def _centred(x: Tensor) -> Tensor:
+    x = x.double()
+    return x - x.mean(0)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return ((a * b).sum() / (a.norm() * b.norm())).item()

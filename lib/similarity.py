@@ -1,0 +1,151 @@
+"""Similarity of all layers of two networks, at all ranks, from one pass of each over the same images.
+
+The stitching paper, sections 3.7 and 3.9 of its code: CKA compares whole flattened activations. The other indices on
+moments compare positions where the two activations have equal shapes, so that every position of every image is a sample,
+and means over positions (or tokens) where they have not. A rank limit keeps the first principal components of the
+channels (or token features), estimated on the same images.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lib.metrics import similarity
+from lib.metrics.similarity import Grams, Side
+
+CHUNK = 1 << 23  # numbers that are brought to float64 at a time
+
+GRAM_MEASURES = {"cka": similarity.cka_grid, "cka_debiased": similarity.debiased_cka_grid, "rsa": similarity.rsa_grid,
+                 "knn_jaccard": similarity.knn_grid}
+MOMENT_MEASURES = {"pwcca": similarity.pwcca_distance, "procrustes": similarity.procrustes_distance,
+                   "svcca": similarity.svcca, "mean_cca": similarity.mean_correlation}
+
+
+@dataclass(frozen=True)
+class Representation:
+    """One layer's activations of n images and the principal components of its channels.
+
+    shape    of one image's activation: (c, h, w), (t, d) or (d,)
+    values   (n, positions, c), as the network put them out
+    mean     (c,), over all positions of all images; float64, as the others
+    spectrum (c,), the sums of squares along the principal components, falling
+    basis    (c, c), those components as columns
+    """
+
+    shape: tuple[int, ...]
+    values: Tensor
+    mean: Tensor = field(repr=False)
+    spectrum: Tensor = field(repr=False)
+    basis: Tensor = field(repr=False)
+
+    @property
+    def width(self) -> int:
+        return self.values.shape[2]
+
+    def pooled(self) -> Tensor:
+        """Centred means over positions (n, c), in principal coordinates."""
+        means = self.values.mean(1, dtype=torch.float64)
+        return (means - means.mean(0)) @ self.basis
+
+    def resampled(self, positions: Tensor) -> "Representation":
+        """The representation of the images at `positions`, with principal components of their own."""
+        return representation(self.values[positions], self.shape)
+
+
+def representation(values: Tensor, shape: tuple[int, ...] | None = None) -> Representation:
+    """The representation of activations (n, c, h, w), (n, t, d) or (n, d), or of values (n, positions, c) of a shape."""
+    if shape is None:
+        shape = tuple(values.shape[1:])
+        values = values.flatten(2).transpose(1, 2) if values.ndim == 4 else values if values.ndim == 3 else values[:, None]
+    mean = values.mean((0, 1), dtype=torch.float64)
+    covariance = sum(part.flatten(0, 1).T @ part.flatten(0, 1) for part in _parts(values, mean))
+    spectrum, basis = torch.linalg.eigh(covariance)
+    return Representation(shape, values, mean, spectrum.flip(0).clamp_min(0), basis.flip(1))
+
+
+def grid(first: dict[str, Representation], second: dict[str, Representation], measures: tuple[str, ...],
+         first_ranks: dict[str, list[int]], second_ranks: dict[str, list[int]]) -> list[dict]:
+    """A row per pair of layers and of ranks: layer1, layer2, rank1, rank2, rows ("positions" or "images"), measures.
+
+    `first_ranks` and `second_ranks` name for each layer the ranks it is limited to; the width is no limit.
+    """
+    sides = [_Network(first, first_ranks), _Network(second, second_ranks)]
+    tables = {}
+    if set(measures) & set(GRAM_MEASURES):
+        grams = [side.grams() for side in sides]
+        tables = {name: function(*grams).cpu() for name, function in GRAM_MEASURES.items() if name in measures}
+    wanted = [name for name in measures if name in MOMENT_MEASURES]
+    rows = []
+    for one, x in first.items():
+        for two, y in second.items():
+            aligned = x.shape == y.shape and x.values.shape[1] > 1
+            cross = _cross(sides[0], sides[1], one, two, aligned) if wanted else None
+            for rank1 in first_ranks[one]:
+                for rank2 in second_ranks[two]:
+                    places = sides[0].places[one, rank1], sides[1].places[two, rank2]
+                    measured = {name: table[places].item() for name, table in tables.items()}
+                    for name in wanted:
+                        measured[name] = MOMENT_MEASURES[name](sides[0].side(one, rank1, aligned),
+                                                               sides[1].side(two, rank2, aligned), cross[:rank1, :rank2])
+                    rows.append({"layer1": one, "layer2": two, "rank1": rank1, "rank2": rank2,
+                                 "rows": "positions" if aligned else "images",
+                                 **{name: measured[name] for name in measures if name in measured}})
+    return rows
+
+
+def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
+    """The centred Gram matrices (n, n) of the flattened activation limited to each rank; bands of one cumulative sum."""
+    n = len(layer.values)
+    edges = [0, *sorted(set(ranks))]
+    rotated = edges[1:] != [layer.width]  # the whole of it has the same products in all coordinates
+    bands = torch.zeros(len(edges) - 1, n, n, dtype=torch.float64, device=layer.values.device)
+    step = max(1, CHUNK // (n * layer.width))
+    for part in layer.values.split(step, 1):
+        part = part.double()
+        part = (part - part.mean(0)) @ layer.basis if rotated else part - part.mean(0)
+        for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
+            flat = part[:, :, begin:end].flatten(1)
+            bands[number].addmm_(flat, flat.T)
+    found = dict(zip(edges[1:], bands.cumsum(0), strict=True))
+    return [found[rank] for rank in ranks]
+
+
+class _Network:
+    """The layers of one network at their ranks, and what of them does not depend on the other network."""
+
+    def __init__(self, layers: dict[str, Representation], ranks: dict[str, list[int]]) -> None:
+        self.layers, self.ranks = layers, ranks
+        keys = [(layer, rank) for layer in layers for rank in ranks[layer]]
+        self.places = {key: number for number, key in enumerate(keys)}
+        self.means = {name: layer.pooled() for name, layer in layers.items()}
+        self.known: dict[tuple, Side] = {}
+
+    def grams(self) -> Grams:
+        return Grams([matrix for name, layer in self.layers.items() for matrix in gram_matrices(layer, self.ranks[name])])
+
+    def side(self, name: str, rank: int, positions: bool) -> Side:
+        """Covariance and whitening of the first `rank` components, over positions or over means of them."""
+        key = (name, rank, positions)
+        if key not in self.known:
+            layer = self.layers[name]
+            means = self.means[name][:, :rank]
+            covariance = torch.diag(layer.spectrum[:rank]) if positions else means.T @ means
+            self.known[key] = Side(covariance, layer.basis[:, :rank])
+        return self.known[key]
+
+
+def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool) -> Tensor:
+    """Cross-moments of two layers in the principal coordinates of each, over positions or over means of them."""
+    if not positions:
+        return first.means[one].T @ second.means[two]
+    x, y = first.layers[one], second.layers[two]
+    pairs = zip(_parts(x.values, x.mean), _parts(y.values, y.mean), strict=True)
+    return x.basis.T @ sum(a.flatten(0, 1).T @ b.flatten(0, 1) for a, b in pairs) @ y.basis
+
+
+def _parts(values: Tensor, mean: Tensor):
+    """The centred values in float64, some images at a time."""
+    step = max(1, CHUNK // values[0].numel())
+    for part in values.split(step):
+        yield part.double() - mean
