@@ -14,6 +14,8 @@ TABLES = {
     "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
     "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
     "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
+    "ncg": (lambda row: row["subset"] == "all", ("run", "model", "train", "data", "split", "variant", "space", "n"),
+            ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance")),
 }
 
 

@@ -84,8 +84,12 @@ def conditional_accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
     inside, outside = correct[hits], correct[~hits]
     found = {"accuracy_hits": float(inside.mean()) if len(inside) else None,
              "accuracy_misses": float(outside.mean()) if len(outside) else None, "p_welch": None}
-    if min(len(inside), len(outside)) > 1 and (inside.std() > 0 or outside.std() > 0):
-        found["p_welch"] = float(stats.ttest_ind(inside, outside, equal_var=False, alternative="greater").pvalue)
+    if min(len(inside), len(outside)) > 1:
+        spreads = [part.var(ddof=1) / len(part) for part in (inside, outside)]
+        if sum(spreads) > 0:
+            t = (inside.mean() - outside.mean()) / math.sqrt(sum(spreads))
+            degrees = sum(spreads) ** 2 / (spreads[0] ** 2 / (len(inside) - 1) + spreads[1] ** 2 / (len(outside) - 1))
+            found["p_welch"] = float(stats.t.sf(t, degrees))
     return found
 
 
@@ -105,3 +109,10 @@ def slopes_differ(ours: tuple[float, float], theirs: tuple[float, float], levels
         return {"p_slope_less": None, "p_slope_two_sided": None}
     t, degrees = difference / error, 2 * (levels - 2)
     return {"p_slope_less": float(stats.t.cdf(t, degrees)), "p_slope_two_sided": float(2 * stats.t.sf(abs(t), degrees))}
+
+
+def correlation(x: list[float], y: list[float]) -> float | None:
+    """Pearson's r, in [-1, 1]; None for fewer than two values or where one side is constant."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
