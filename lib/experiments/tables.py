@@ -16,6 +16,8 @@ TABLES = {
     "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
     "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
                    ("cka", "cka_debiased", "pwcca", "procrustes")),
+    "ncg": (lambda row: row["subset"] == "all", ("run", "model", "train", "data", "split", "variant", "space", "n"),
+            ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance")),
 }
 
 

@@ -1,0 +1,83 @@
+"""The rows of the nearest-category score: of all images, by distance to the training set, over levels of corruption.
+
+The nearest-category page, sections 2 and 6.4; the numbers are those of `lib.metrics.nearest_category`.
+"""
+
+import numpy as np
+
+from lib.metrics import nearest_category as metrics
+from lib.neighbors import Table
+from lib.randomness import numpy_generator
+
+NEAR_TIE = 1e-5  # of the relative margin between the nearest and the second nearest class
+
+
+def rows(base: dict, predicted: np.ndarray, nearest: np.ndarray, table: Table, unit: float, *, classes: int, seed: int,
+         labels: np.ndarray | None = None, against: np.ndarray | None = None) -> list[dict]:
+    """The row of all images (subset "all"), and one per distance quintile, each with what `base` says of them.
+
+    predicted, nearest, labels   (n,) in the network's numbers of its `classes`; labels None where these images have none
+    unit       what a distance of 1 is in the table: 255 for images in [0, 1]
+    against    another network's hits (n,) on the same images
+    """
+    hits, found = predicted == nearest, table.nearest()
+    distances = found.squared.double().sqrt().numpy() / unit
+    n, count = len(hits), int(hits.sum())
+    statistic, p = metrics.chi_square(n, count, classes)
+    whole = {
+        **base, "subset": "all", **_rate(hits), "sum_squared_distance": found.squared.sum().item(),
+        "mean_distance": float(distances.mean()), "near_ties": float((table.margin() < NEAR_TIE).double().mean()),
+        "chance": 1 / classes, "majority": metrics.majority(nearest),
+        "independence": metrics.independence(predicted, nearest), "kappa": metrics.kappa(predicted, nearest),
+        "chi2": statistic, "p_chi2": p,
+        "p_permutation": metrics.permutation_p(predicted, nearest, numpy_generator(seed, "permutations")),
+        "accuracy": None, "accuracy_1nn": None,
+    }
+    if labels is not None:
+        correct = predicted == labels
+        whole |= {"accuracy": float(correct.mean()), "accuracy_1nn": float((nearest == labels).mean()),
+                  **metrics.conditional_accuracy(correct, hits)}
+    if against is not None:
+        whole |= {"ncg_against": float(against.mean()), **metrics.paired(hits, against)}
+    parts = enumerate(metrics.distance_bins(distances), 1)
+    return [whole, *({**base, "subset": f"quintile:{number}", **_rate(hits[part]),
+                      "mean_distance": float(distances[part].mean()) if len(part) else None} for number, part in parts)]
+
+
+def _rate(hits) -> dict:
+    n, count = len(hits), int(hits.sum())
+    low, high = metrics.wilson(count, n)
+    return {"n": n, "hits": count, "ncg": count / n if n else None, "ncg_low": low, "ncg_high": high}
+
+
+def over_levels(cells: list[dict]) -> list[dict]:
+    """From the rows of corrupted images: slopes over the levels of each corruption, and a correlation over all of them.
+
+    A row (subset "slope") per network, space and corruption; the second network's slopes are tested against the first's.
+    A row (subset "correlation") per network and space: Pearson's r of mean distance and accuracy over the cells.
+    """
+    found_rows, first = [], {}
+    for (space, model), found in _grouped(cells, "space", "model"):
+        base = {"model": model, "space": space, "train": found[0]["train"], "data": found[0]["data"],
+                "origin": found[0]["origin"]}
+        for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in found], "kind"):
+            levels, row = [int(cell["variant"].rpartition("-")[2]) for cell in members], {**base, "variant": kind}
+            row["subset"] = "slope"
+            for measure in ("ncg", "accuracy"):
+                fitted = metrics.slope(levels, [cell[measure] for cell in members])
+                row |= {f"slope_{measure}": fitted[0], f"slope_{measure}_se": fitted[1]}
+                before = first.setdefault((space, kind, measure), fitted)
+                if before is not fitted:  # rows of the network itself come first, then those of --against
+                    row |= {f"{key}_{measure}": p for key, p in metrics.slopes_differ(before, fitted, len(levels)).items()}
+            found_rows.append(row)
+        r = metrics.correlation([cell["mean_distance"] for cell in found], [cell["accuracy"] for cell in found])
+        found_rows.append({**base, "variant": "", "subset": "correlation", "n_cells": len(found), "r_distance_accuracy": r})
+    return found_rows
+
+
+def _grouped(rows: list[dict], *keys: str):
+    """(values of the keys, rows) in the order of first appearance."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups.items()

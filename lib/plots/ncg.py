@@ -1,0 +1,72 @@
+"""Nearest-category scores: beside their null rates, by distance, and against the level of a corruption."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+NETWORKS = ("#2a5f9e", "#e08a1e")
+NULLS = {"chance": ("0.55", ":"), "majority": ("#b22222", "-"), "independence": ("#2a7f3f", "--")}
+
+
+def scores(rows: list[dict], title: str) -> Figure:
+    """A bar per network for every pair of images and space, with Wilson's interval; lines for the three null rates."""
+    places = list(dict.fromkeys((row["data"], row["split"], row["space"]) for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure = Figure(figsize=(max(6.4, 1.5 * len(places) + 3), 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(models)
+    for row in rows:
+        which = models.index(row["model"])
+        place = places.index((row["data"], row["split"], row["space"])) + (which - (len(models) - 1) / 2) * width
+        error = [[row["ncg"] - row["ncg_low"]], [row["ncg_high"] - row["ncg"]]]
+        axes.bar(place, row["ncg"], width * 0.92, color=NETWORKS[which], yerr=error, ecolor="0.2", capsize=3)
+        axes.text(place, row["ncg_high"] + 0.015, f"{row['ncg']:.3f}", ha="center", va="bottom", fontsize=8)
+        for null, (colour, style) in NULLS.items():
+            axes.hlines(row[null], place - width * 0.46, place + width * 0.46, colour, style, linewidth=1.8)
+    axes.set_xticks(range(len(places)), [f"{data}:{split}\n{space}" for data, split, space in places], fontsize=8)
+    axes.set(ylim=(0, 1.12), ylabel="share answered like the nearest training example", title=title)
+    axes.set_yticks(np.linspace(0, 1, 11))
+    handles = [axes.bar(0, 0, color=NETWORKS[which], label=model) for which, model in enumerate(models)]
+    handles += [axes.plot([], [], color=colour, linestyle=style, label=null)[0] for null, (colour, style) in NULLS.items()]
+    axes.legend(handles=handles, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(models) + 3)
+    return figure
+
+
+def quintiles(rows: list[dict], title: str) -> Figure:
+    """The score against the mean distance of each fifth of the images, a panel per space, with Wilson's intervals."""
+    spaces = list(dict.fromkeys(row["space"] for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure = Figure(figsize=(5.2 * len(spaces) + 1, 4.4), layout="constrained")
+    for axes, space in zip(figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
+        lines = dict.fromkeys((row["model"], row["data"], row["split"]) for row in rows if row["space"] == space)
+        for number, key in enumerate(lines):
+            found = [row for row in rows if row["space"] == space and (row["model"], row["data"], row["split"]) == key
+                     and row["n"]]
+            score = np.array([row["ncg"] for row in found])
+            error = np.abs(np.array([[row["ncg_low"], row["ncg_high"]] for row in found]).T - score)
+            axes.errorbar([row["mean_distance"] for row in found], score, error, color=NETWORKS[models.index(key[0])],
+                          marker="osD^v"[number % 5], linestyle="--" if key[2] == "test" else "-", capsize=3,
+                          label=f"{key[1]}:{key[2]}" + (f", {key[0]}" if len(models) > 1 else ""))
+        axes.set(ylim=(0, 1.05), xlabel=f"mean distance of the quintile, {space} space")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
+    figure.axes[0].set_ylabel("share answered like the nearest example")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def levels(rows: list[dict], title: str) -> Figure:
+    """Score and accuracy against the level, a line per corruption; the score has a panel per space."""
+    spaces = list(dict.fromkeys(row["space"] for row in rows))
+    kinds = list(dict.fromkeys(row["variant"].rpartition("-")[0] for row in rows))
+    panels = [*((space, "ncg", f"score, {space} space") for space in spaces), (spaces[0], "accuracy", "accuracy")]
+    figure = Figure(figsize=(4.2 * len(panels) + 2, 4.4), layout="constrained")
+    colours = colormaps["tab20"].colors
+    for axes, (space, measure, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for number, kind in enumerate(kinds):
+            found = [row for row in rows if row["space"] == space and row["variant"].rpartition("-")[0] == kind]
+            axes.plot([int(row["variant"].rpartition("-")[2]) for row in found], [row[measure] for row in found],
+                      marker="o", markersize=3, color=colours[number % 20], label=kind)
+        axes.set(ylim=(0, 1.05), xlabel="level", ylabel=label, xticks=range(1, 6))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
+    figure.suptitle(title, fontsize=10)
+    return figure

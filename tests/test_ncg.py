@@ -1,0 +1,178 @@
+"""exec_ncg.py on built-in data: rows, arrays and figures; every mistake one sentence."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import script
+
+from lib import cli, datasets
+from lib.errors import UserError
+from lib.experiments.ncg import NcgConfig, ncg
+from lib.metrics import nearest_category
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with `models/wo9`: a CNN002 after three epochs on the digits without 9."""
+    folder = tmp_path_factory.mktemp("ncg")
+    done = script("exec_train.py", "CNN002", "-d", "digits-wo9", "-dir", "wo9", "-e", 3, "-lr", "3e-3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def ask(folder, *words):
+    """The result of the experiment, in this process."""
+    where = ("--models-dir", str(folder / "models"), "--cache-dir", str(folder / ".cache"), "--quiet", "-gpu", "-1")
+    return ncg(cli.parse(NcgConfig, [*map(str, words), *where]))
+
+
+def choose(rows, **wanted):
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+BOTH = ("models/wo9/model_3.pt", "-d", "digits-wo9", "--space", "pixel", "feature", "--layer", "flatten", "--against",
+        "models/wo9/init.pt")
+
+
+@pytest.fixture(scope="module")
+def both_spaces(folder):
+    done = script("exec_ncg.py", *BOTH, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    path = folder / done.stdout.strip().splitlines()[-1]
+    return json.loads(path.read_text()), dict(np.load(path.with_suffix(".npz")))
+
+
+def test_the_held_out_class_is_searched_in_the_training_images(both_spaces):
+    record, arrays = both_spaces
+    training, unseen = datasets.load("digits-wo9", "data", "train"), datasets.load("digits-wo9:ood", "data")
+    row, = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/model_3.pt")
+    images, others = (split.images.flatten(1).numpy().astype(np.int64) for split in (training, unseen))
+    distances = np.stack([((images - other) ** 2).sum(1) for other in others])
+    nearest = distances.argmin(1)
+    assert np.array_equal(arrays["neighbors_pixel_digits-wo9-ood"], nearest)
+    assert row["sum_squared_distance"] == distances.min(1).sum() and row["n"] == 180
+    assert row["mean_distance"] == pytest.approx(np.sqrt(distances.min(1)).mean() / 255)
+    labels = training.labels.numpy()[nearest]
+    hits = arrays["predictions_digits-wo9-ood"] == labels
+    assert row["hits"] == hits.sum() and row["ncg"] == hits.mean() and row["chance"] == 1 / 9
+    assert row["majority"] == np.bincount(labels).max() / 180 and row["accuracy"] is None
+    against = arrays["predictions_digits-wo9-ood_against"] == labels
+    assert row["ncg_against"] == against.mean()
+    assert {key: row[key] for key in ("gained", "lost", "p_paired")} == nearest_category.paired(hits, against)
+    other, = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/init.pt")
+    assert other["ncg"] == against.mean() and "ncg_against" not in other
+
+
+def test_the_score_of_seen_classes_differs_from_the_accuracy_of_their_neighbours_by_no_more_than_the_errors(both_spaces):
+    record, _ = both_spaces
+    found = choose(record["rows"], split="test", subset="all")
+    assert len(found) == 4  # two networks in two spaces
+    for row in found:
+        assert row["in_distribution"] and abs(row["ncg"] - row["accuracy_1nn"]) <= 1 - row["accuracy"] + 1e-12
+    assert found[0]["accuracy"] > 0.5 and found[0]["accuracy_1nn"] > 0.95
+
+
+def test_quintiles_partition_the_images_from_near_to_far(both_spaces):
+    record, _ = both_spaces
+    for space in ("pixel", "feature"):
+        whole, *parts = choose(record["rows"], space=space, split="ood", model="models/wo9/model_3.pt")
+        assert [part["subset"] for part in parts] == [f"quintile:{number}" for number in range(1, 6)]
+        assert sum(part["hits"] for part in parts) == whole["hits"] and [part["n"] for part in parts] == [36] * 5
+        means = [part["mean_distance"] for part in parts]
+        assert means == sorted(means) and np.mean(means) == pytest.approx(whole["mean_distance"])
+
+
+def test_features_are_those_of_the_named_layer(both_spaces):
+    record, arrays = both_spaces
+    row, = choose(record["rows"], space="feature", split="ood", subset="all", model="models/wo9/model_3.pt")
+    assert row["layer"] == "flatten" and row["backbone"] == "models/wo9/model_3.pt"
+    assert not np.array_equal(arrays["neighbors_feature_digits-wo9-ood"], arrays["neighbors_pixel_digits-wo9-ood"])
+    assert row["sum_squared_distance"] == pytest.approx(arrays["squared_distances_feature_digits-wo9-ood"].sum())
+
+
+def test_figures_lie_beside_the_record_and_a_repetition_returns_at_once(folder, both_spaces):
+    assert len(list((folder / "results" / "ncg").glob("*.png"))) >= 2
+    done = script("exec_ncg.py", *BOTH, cwd=folder)
+    assert done.returncode == 0 and "already there" in done.stderr
+
+
+def test_the_engines_give_the_same_answers(folder):
+    answers = []
+    for engine in ("faiss", "torch"):
+        shutil.rmtree(folder / ".cache" / "neighbors", ignore_errors=True)
+        answers.append(ask(folder, "wo9/model_3.pt", "--engine", engine, "--max-examples", 150).arrays)
+    assert answers[0].keys() == answers[1].keys()
+    assert all(np.array_equal(answers[0][key], answers[1][key]) for key in answers[0])
+
+
+def test_a_network_of_all_classes_answers_in_its_own_numbers(trained):
+    found = ask(trained, "a/model_2.pt", "-d", "digits-wo3")
+    test, = choose(found.rows, split="test", subset="all")
+    whole = datasets.load("digits:test", "data")
+    kept = whole.labels != 3
+    unseen, = choose(found.rows, split="ood", subset="all")
+    assert unseen["chance"] == 0.1 and test["n"] == int(kept.sum())
+    assert test["accuracy"] == np.mean(found.arrays["predictions_test"] == whole.labels[kept].numpy())
+    seen = datasets.load("digits:train", "data").labels
+    labels = seen[seen != 3].numpy()[found.arrays["neighbors_pixel_digits-wo3-ood"]]
+    assert 3 not in labels and unseen["ncg"] == np.mean(found.arrays["predictions_digits-wo3-ood"] == labels)
+
+
+def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
+    found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--corruptions", "contrast", "--against", "wo9/init.pt",
+                "--max-examples", 200)
+    ours = str(folder / "models/wo9/model_3.pt")
+    cells = choose(found.rows, data="digits-wo9-c", subset="all", model=ours)
+    assert [cell["variant"] for cell in cells] == [f"contrast-{level}" for level in range(1, 6)]
+    for cell in cells:
+        assert cell["n"] == 200 and cell["accuracy"] is not None
+        parts = (cell["accuracy_hits"] or 0) * cell["ncg"] + (cell["accuracy_misses"] or 0) * (1 - cell["ncg"])
+        assert parts == pytest.approx(cell["accuracy"], abs=1e-12)
+    slopes = choose(found.rows, subset="slope")
+    assert len(slopes) == 2 and slopes[0]["variant"] == "contrast"
+    expected = np.polyfit(np.arange(1, 6) / 4, [cell["ncg"] for cell in cells], 1)[0]
+    assert slopes[0]["slope_ncg"] == pytest.approx(expected) and "p_slope_less_ncg" in slopes[1]
+    correlation = choose(found.rows, subset="correlation", model=ours)[0]
+    r = np.corrcoef([cell["mean_distance"] for cell in cells], [cell["accuracy"] for cell in cells])[0, 1]
+    assert correlation["r_distance_accuracy"] == pytest.approx(r) and correlation["n_cells"] == 5
+    assert set(found.figures) == {"", "quintiles", "corruptions"}
+    arrays = found.arrays
+    assert np.array_equal(arrays["labels_digits-wo9-c-test-contrast-5"], arrays["labels_test"])
+
+
+def test_fewer_images_than_quintiles_leave_some_empty(folder):
+    found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--max-examples", 3)
+    parts = [row for row in choose(found.rows, split="ood") if row["subset"] != "all"]
+    assert [part["n"] for part in parts] == [1, 1, 1, 0, 0] and parts[4]["ncg"] is None
+
+
+@pytest.mark.parametrize("words, status, fragments", [
+    (("wo9/model_3.pt", "-d", "digits-wo12"), 1, ("digits has no class 12",)),
+    (("wo9/model_3.pt", "-d", "digits", "-ood", "digits"), 1, ("it has 10 classes", "has 9")),
+    (("wo9/model_3.pt", "-d", "patches", "-ood", "digits"), 1, ("it has 2 classes", "has 9")),
+    (("wo9/model_3.pt", "-d", "digits-wo9", "-ood", "patches"), 1, ("patches:test has shape 3 x 32 x 32",)),
+    (("wo9/model_3.pt", "-d", "digits-wo9:train"), 2, ("without a split",)),
+    (("wo9/model_3.pt", "--layer", "flatten"), 2, ("--space feature",)),
+    (("wo9/model_3.pt", "--space", "feature", "--layer", "flaten"), 1, ("did you mean flatten",)),
+    (("wo9/model_3.pt", "--space", "pixels"), 2, ("did you mean pixel",)),
+    (("wo9/model_3.pt", "--corruptions", "fogg"), 2, ("did you mean fog",)),
+    (("wo9/model_3.pt", "--against", "wo9/model_7.pt"), 1, ("model_7.pt: no such checkpoint",)),
+])
+def test_bad_input_is_one_sentence_with_its_exit_status(folder, words, status, fragments):
+    with pytest.raises(UserError) as caught:
+        ask(folder, *words)
+    sentence = str(caught.value)
+    assert caught.value.status == status and all(fragment in sentence for fragment in fragments) and "\n" not in sentence
+
+
+def test_a_set_without_a_held_out_class_needs_other_images(trained):
+    done = script("exec_ncg.py", "models/a/model_2.pt", cwd=trained)
+    assert done.returncode == 1 and "digits holds no class out" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_tables_show_the_score_beside_its_null_rates(folder, both_spaces):
+    done = script("exec_tables.py", "ncg", cwd=folder)
+    assert done.returncode == 0 and "majority" in done.stdout and "models/wo9/init.pt" in done.stdout
