@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lib import files, models
 from lib.errors import UserError
 from lib.models.normalized import Normalized
+from lib.randomness import stream
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
 
@@ -59,6 +60,18 @@ def build(description: Description, pretrained: bool = False) -> Normalized:
     return Normalized(body, description.mean, description.std)
 
 
+def fresh(description: Description, seed: int, *use: str | int) -> Normalized:
+    """The network with weights drawn from the stream `use` of a seed; training starts from its stream "init"."""
+    torch.manual_seed(stream(seed, *use))
+    return build(description)
+
+
+def skeleton(description: Description) -> Normalized:
+    """The network without weights: modules, names and shapes, on the device "meta"."""
+    with torch.device("meta"):
+        return build(description).eval()
+
+
 def save(path: Path, network: Normalized, description: Description) -> None:
     """Writes the weights and then the sidecar, each whole or not at all."""
     buffer = io.BytesIO()
@@ -81,9 +94,7 @@ def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = 
     path = check(path, architecture)
     state = read_state(path)
     if sidecar(path).exists():
-        description = describe(path)
-        if architecture and architecture != description.architecture:
-            raise UserError(f"{path} is a {description.architecture}, not a {architecture}")
+        description = _agreeing(path, architecture)
         if mean and tuple(mean) != description.mean or std and tuple(std) != description.std:
             raise UserError(f"--mean/--std: {path} comes with its normalisation ({description.mean}, {description.std})")
         network = build(description)
@@ -96,6 +107,18 @@ def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = 
         state = _unprefixed(state, network.body)
     _fill(network.body, state, path, description.architecture)
     return Checkpoint(path, network.to(device).eval(), description)
+
+
+def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict[str, Tensor]]:
+    """The description and the tensors of a checkpoint, without building its network; checked as `load` checks them."""
+    path = check(path, architecture)
+    state = read_state(path)
+    described = sidecar(path).exists()
+    description = _agreeing(path, architecture) if described else _described(state, architecture, (), ())
+    body = skeleton(description).body
+    state = _unprefixed(state, body)
+    _require_fit(body, state, path, description.architecture)
+    return description, state
 
 
 def check(path: str | Path, architecture: str = "") -> Path:
@@ -125,6 +148,14 @@ def describe(path: Path) -> Description:
         raise UserError(f"{sidecar(path)} is not a whole description of a checkpoint; remove it and give the type") from None
     if files.sha256(path) != digest:
         raise UserError(f"{path} is not the file its sidecar describes: truncated, or changed since it was written")
+    return description
+
+
+def _agreeing(path: Path, architecture: str) -> Description:
+    """The sidecar, if it is of the architecture that was stated, if any was."""
+    description = describe(path)
+    if architecture and architecture != description.architecture:
+        raise UserError(f"{path} is a {description.architecture}, not a {architecture}")
     return description
 
 
@@ -227,8 +258,17 @@ def _usual_size(architecture: str) -> int:
 
 def _fill(body: nn.Module, state: dict[str, Tensor], path: Path, architecture: str) -> None:
     """Loads the state; raises `UserError` with the first differing keys."""
+    _require_fit(body, state, path, architecture)
     own = body.state_dict()
-    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    body.load_state_dict({**{key: own[key] for key in own if key.endswith(COUNTER)}, **state})
+
+
+COUNTER = "num_batches_tracked"  # old files lack it, and nothing here depends on it
+
+
+def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architecture: str) -> None:
+    own = body.state_dict()
+    counters = {key for key in own if key.endswith(COUNTER)}
     missing = [key for key in own if key not in state and key not in counters]
     unexpected = [key for key in state if key not in own]
     shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -237,4 +277,3 @@ def _fill(body: nn.Module, state: dict[str, Tensor], path: Path, architecture: s
                   for keys, what in ((missing, "missing"), (unexpected, "unknown"), (shapes, "of another shape")) if keys]
     if complaints:
         raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints))
-    body.load_state_dict({**{key: own[key] for key in counters}, **state})

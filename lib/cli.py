@@ -26,7 +26,7 @@ from lib.registry import near
 
 def flag(default=MISSING, *names: str, help: str, choices: Mapping | tuple | None = None, check: Callable | None = None,
          positional: bool = False, identity: bool = True, label: str = "", commas: bool = False,
-         metavar: str | None = None):
+         metavar: str | None = None, bare=None):
     """A field of a configuration.
 
     names       short spellings beside `--field-name`, or all spellings if a long one is among them
@@ -35,9 +35,10 @@ def flag(default=MISSING, *names: str, help: str, choices: Mapping | tuple | Non
     identity    whether the value is part of what the run is: records of runs that differ in it are different records
     label       how the value is written into the record's name: "{}", or with a word before it, "s{}"
     commas      a tuple's values may also be joined by commas
+    bare        the value of the flag where none follows it
     """
     metadata = dict(names=names, help=help, choices=choices, check=check, positional=positional, identity=identity,
-                    label=label, commas=commas, metavar=metavar)
+                    label=label, commas=commas, metavar=metavar, bare=bare)
     if default is MISSING:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -226,6 +227,8 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
                                 metavar=metavar or field.name.upper(), help=text)
         else:
             extra = {"nargs": "+", "action": "extend"} if several else {}
+            if field.metadata["bare"] is not None:
+                extra = {"nargs": "?", "const": field.metadata["bare"]}
             parser.add_argument(*options, dest=field.name, type=_converter(kind), help=text,
                                 metavar=metavar or field.name.upper(), **extra)
     return parser

@@ -47,18 +47,36 @@ def cut(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
     modules of the other's part. Raises `UserError` for a layer that does not exist, that does not run
     exactly once, or that is bypassed: other values flow around it, and the nearest layers that are cuts are named.
     """
-    body = _body(network)
-    check_names(network, [layer])
-    traced = _traced(network, opened=_ancestors(layer))
-    target = "network." + ("body." if body is not network else "") + layer
-    nodes = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == target]
-    if len(nodes) != 1:
-        how = f"runs {len(nodes)} times in a forward pass" if nodes else "does not run by itself in a forward pass"
-        raise UserError(f"layer {layer}: {how}, so the network cannot be cut there; {_nearest(network, layer)}")
-    if not _carries_everything(traced.graph, nodes[0]):
-        raise UserError(f"layer {layer}: a connection bypasses it, so the network cannot be cut there; "
-                        f"{_nearest(network, layer)}")
-    return _front(traced, nodes[0].name), _back(traced, nodes[0].name)
+    front, back = pieces(network, [layer])
+    return front, back
+
+
+def pieces(network: nn.Module, layers: list[str]) -> list[nn.Module]:
+    """The network cut behind each of several layers, none inside another, given in execution order.
+
+    One piece more than layers; run one after another they are the network, bit for bit, and each is as `cut` says. A
+    module `name` of the network is the module `inside(network, name)` of its piece.
+    """
+    if not layers:
+        return [_Root(network)]  # also of a network that cannot be traced
+    check_names(network, layers)
+    traced = _traced(network, opened=set().union(*map(_ancestors, layers)))
+    ends = []
+    for layer in layers:
+        nodes = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == inside(network, layer)]
+        if len(nodes) != 1:
+            how = f"runs {len(nodes)} times in a forward pass" if nodes else "does not run by itself in a forward pass"
+            raise UserError(f"layer {layer}: {how}, so the network cannot be cut there; {_nearest(network, layer)}")
+        if not _carries_everything(traced.graph, nodes[0]):
+            raise UserError(f"layer {layer}: a connection bypasses it, so the network cannot be cut there; "
+                            f"{_nearest(network, layer)}")
+        ends.append(nodes[0].name)
+    return [_piece(traced, begin, end) for begin, end in zip([None, *ends], [*ends, None], strict=True)]
+
+
+def inside(network: nn.Module, name: str) -> str:
+    """The path, in a piece of the network, of its module or tensor `name`."""
+    return "network." + ("body." if _body(network) is not network else "") + name
 
 
 def cuts(network: nn.Module) -> list[str]:
@@ -140,6 +158,38 @@ def run(network: nn.Module, images: Tensor) -> Tensor | None:
         return None
 
 
+def followers(network: nn.Module, images: Tensor, kinds: type | tuple[type, ...]) -> dict[str, str]:
+    """Name of a module -> name of the module of one of `kinds` that takes its output as it is, where there is one.
+
+    What hands its input on unchanged, such as dropout in eval mode, may lie between the two.
+    """
+    found, producers, kept = {}, {}, []
+
+    def put_out(name):
+        def hook(module, arguments, output):
+            if isinstance(output, Tensor):
+                kept.append(output)  # while it lives, no other tensor has its id
+                # an operation in place changes the version
+                producers.setdefault((id(output), output._version), []).append(name)
+        return hook
+
+    def take_in(name):
+        def hook(module, arguments):
+            if arguments and isinstance(arguments[0], Tensor):
+                for producer in producers.get((id(arguments[0]), arguments[0]._version), ()):
+                    found.setdefault(producer, name)
+        return hook
+
+    with contextlib.ExitStack() as stack, _evaluating(network), torch.no_grad():
+        for name, module in _body(network).named_modules():
+            if name:
+                stack.callback(module.register_forward_hook(put_out(name)).remove)
+            if isinstance(module, kinds):
+                stack.callback(module.register_forward_pre_hook(take_in(name)).remove)
+        network(images)
+    return found
+
+
 class _Enough(Exception):
     """All that a record waits for has been seen."""
 
@@ -200,12 +250,12 @@ class _Root(nn.Module):
 
 
 def _traced(network: nn.Module, opened: set[str]) -> fx.GraphModule:
-    inside = {"network"} | {"network." + ("body." if isinstance(network, Normalized) else "") + name for name in opened}
+    entered = {"network"} | {inside(network, name) for name in opened}
     if isinstance(network, Normalized):
-        inside.add("network.body")
+        entered.add("network.body")
     root = _Root(network)
     try:
-        graph = _Tracer(inside).trace(root)
+        graph = _Tracer(entered).trace(root)
     except Exception as error:
         raise UserError(f"the network {type(_body(network)).__name__} cannot be traced: {error}") from error
     _thread_in_place(graph, root)
@@ -247,18 +297,14 @@ def _carries_everything(graph: fx.Graph, node: fx.Node) -> bool:
     return True
 
 
-def _front(traced: fx.GraphModule, name: str) -> fx.GraphModule:
+def _piece(traced: fx.GraphModule, begin: str | None, end: str | None) -> fx.GraphModule:
+    """What lies between two nodes; None is the images, and the output."""
     graph = copy.deepcopy(traced.graph)
-    node = _find(graph, name)
-    output = next(reversed(graph.nodes))
-    output.args = (node,)
-    return _pruned(traced, graph)
-
-
-def _back(traced: fx.GraphModule, name: str) -> fx.GraphModule:
-    graph = copy.deepcopy(traced.graph)
-    node = _find(graph, name)
-    images = next(iter(graph.nodes))
+    if end is not None:
+        next(reversed(graph.nodes)).args = (_find(graph, end),)
+    if begin is None:
+        return _pruned(traced, graph)
+    node, images = _find(graph, begin), next(iter(graph.nodes))
     with graph.inserting_before(node):
         representation = graph.placeholder("representation")
     if any(_in_place(user, traced) for user in node.users):

@@ -4,13 +4,14 @@ Every experiment reads its data and networks through these, so that the common f
 Importing this needs no torch.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import datasets, models, tables
-from lib.cli import DeviceConfig, flag
-from lib.errors import UsageError
+from lib.cli import DeviceConfig, RunConfig, flag
+from lib.errors import UsageError, UserError
 from lib.lazy import lazy
 
 if TYPE_CHECKING:
@@ -29,16 +30,76 @@ def data_files(config: DeviceConfig, *names: str) -> dict[str, list[Path]]:
     return {name: paths for name, paths in found.items() if paths}
 
 
-def checkpoint_files(config: DeviceConfig, *paths: str) -> dict[str, list[Path]]:
+def checkpoint_files(config: RunConfig, *paths: str) -> dict[str, list[Path]]:
     """Checkpoint files by name, for a record."""
     return {path: [locate(config, path)] for path in paths}
 
 
-def locate(config: DeviceConfig, path: str) -> Path:
+def locate(config: RunConfig, path: str) -> Path:
     """The checkpoint's path: as given, or under the folder of the checkpoints."""
     given = Path(path)
     under = Path(config.models_dir) / path
     return under if not given.exists() and under.exists() else given
+
+
+def split_type(words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Positionals that may end in a type: the others, and the type, "" if the last one is no registered name.
+
+    A folder under models/ that is called like a type is named as `models/<type>`.
+    """
+    try:
+        models.check(words[-1] if words else "")
+    except UsageError:
+        return words, ""
+    return words[:-1], words[-1]
+
+
+def snapshots(config: RunConfig, path: str) -> list[Path]:
+    """The checkpoint at `path`; of the folder of a training run all its epochs, the initial weights first.
+
+    best.pt and resume.pt are left out, and of two files of one epoch the second. Reads no weights.
+    """
+    found = locate(config, path)
+    if not found.is_dir():
+        return [found]
+    epochs = {}
+    for file in sorted(file for file in found.iterdir() if file.suffix in SUFFIXES and file.stem not in ("best", "resume")):
+        epoch = epoch_of(file)
+        if epoch is not None:
+            epochs.setdefault(epoch, file)
+    if not epochs:
+        raise UserError(f"{path}: a folder without snapshots of a training, such as init.pt and model_5.pt")
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
+
+
+def epoch_of(path: Path) -> int | None:
+    """Finished epochs by the name of a file without a sidecar; -1 for published weights, None where it says nothing.
+
+    The rules of the hyperplanes paper (2.6), without their collisions: `x_init_0.pt` is 0, `x_pretrained_0.pt` is -1,
+    the snapshot `x_39.tar` counts from zero and is 40, and `x_40.pt` is 40.
+    """
+    words = path.stem.split("_")
+    if words[-1] == "init" or "init" in words[:-1]:
+        return 0
+    if not words[-1].isdigit():
+        return None
+    if path.suffix == ".tar":
+        return int(words[-1]) + 1
+    return -1 if "pretrained" in words and int(words[-1]) == 0 else int(words[-1])
+
+
+def check_classes(split: "Split", description, name: str) -> None:
+    """Raises `UserError` unless the images are labelled with as many classes as the network has."""
+    if bool((split.labels < 0).all()):
+        raise UserError(f"-d {name}: its images have no labels, so there is no accuracy")
+    ours, theirs = description.classes, split.classes
+    if len(ours) != len(theirs):
+        raise UserError(f"-d {name}: it has {len(theirs)} classes, the network {len(ours)}")
+    if tuple(map(str, ours)) != tuple(map(str, theirs)) and description.dataset:
+        warnings.warn(f"{name} has other classes than {description.dataset}, on which the network was trained", stacklevel=2)
 
 
 def load_split(config: DeviceConfig, name: str, split: str | None = None, *, image_size: int | None = None) -> "Split":
@@ -117,6 +178,25 @@ def layer_shapes(checkpoint: "Checkpoint", size: int, device="cpu") -> dict[str,
     """The shape of one image's output of every layer that puts out a tensor, in execution order."""
     images = torch.zeros(1, checkpoint.description.channels, size, size, device=device)
     return {layer.name: layer.shape for layer in graph.layers(checkpoint.network, images) if layer.shape}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotsConfig(RunConfig):
+    """The flags of every script that takes any number of checkpoints of one type."""
+
+    model_path: tuple[str, ...] = flag((), positional=True, label="{}", help="checkpoints and folders of training runs; the "
+                                       "last word may be the type, which files without a sidecar need")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return split_type(self.model_path)[0]
+
+    @property
+    def model_type(self) -> str:
+        return split_type(self.model_path)[1]
+
+    def inputs(self) -> dict[str, list[Path]]:
+        return {path: snapshots(self, path) for path in self.paths}
 
 
 def layer_table(network, channels: int, size: int) -> str:

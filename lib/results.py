@@ -41,6 +41,7 @@ class Result:
     figures    "" or a suffix -> matplotlib figure, kept as `<run>.png` or `<run>-<suffix>.png`
     seconds    stage -> seconds
     columns    the columns that are printed when the run is done; empty for all
+    documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
     """
 
     rows: list[Row]
@@ -48,6 +49,7 @@ class Result:
     figures: dict = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    documents: dict = field(default_factory=dict)
 
     def text(self) -> str:
         """The rows as an aligned table, the middle of a long one left out."""
@@ -146,6 +148,8 @@ def write(where: Place, config, result: Result, *, command: list[str], started: 
         figure.savefig(picture, format="png", dpi=120)
         files.write_atomically(where.beside(f"-{suffix}.png" if suffix else ".png"),
                                lambda file, picture=picture: file.write(picture.getvalue()))
+    for name, document in result.documents.items():
+        files.write_json(where.path.with_suffix("") / f"{_slug(name)}.json", document)
     problem = _problem(record)
     if problem:
         raise ValueError(f"the {where.experiment} experiment made an invalid record: {problem}")

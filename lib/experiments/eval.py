@@ -1,7 +1,6 @@
 """Evaluating a checkpoint: `exec_eval.py`."""
 
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def eval(config: EvalConfig) -> Result:
     for name in names:
         begin = time.perf_counter()
         split = inputs.load_split(config, name, image_size=description.image_size)
-        _check_classes(split, description, name)
+        inputs.check_classes(split, description, name)
         logits = training.predict(checkpoint.network, split, batch_size=config.batch_size, channels=description.channels,
                                   size=description.image_size, precision=precision, workers=config.workers,
                                   prefetch=config.prefetch, quiet=config.quiet)
@@ -83,16 +82,6 @@ def _rows(split, logits, labels) -> list[dict]:
             "ece": classification.calibration_error(part, truth) if subset == "all" else None,
         })
     return rows
-
-
-def _check_classes(split, description, name: str) -> None:
-    if bool((split.labels < 0).all()):
-        raise UserError(f"-d {name}: its images have no labels, so there is no accuracy")
-    ours, theirs = description.classes, split.classes
-    if len(ours) != len(theirs):
-        raise UserError(f"-d {name}: it has {len(theirs)} classes, the network {len(ours)}")
-    if tuple(map(str, ours)) != tuple(map(str, theirs)) and description.dataset:
-        warnings.warn(f"{name} has other classes than {description.dataset}, on which the network was trained", stacklevel=2)
 
 
 def _listing(config: EvalConfig) -> str:

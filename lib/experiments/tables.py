@@ -13,6 +13,9 @@ from lib.errors import UserError
 TABLES = {
     "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
     "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
+    "projections": (lambda row: True, ("checkpoint", "epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
+    "reinit": (lambda row: row["status"] != "missing", ("run", "data", "source", "layer", "predictor"),
+               ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p")),
     "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
     "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
                    ("cka", "cka_debiased", "pwcca", "procrustes")),
@@ -49,6 +52,8 @@ def _network(record: dict) -> str:
     config = record["config"]
     pair = [config[key] for key in ("model1_path", "model2_path") if config.get(key)]
     return " and ".join(pair) or config.get("model_path") or f"{config['model_type']} {config['directory']}"
+    path = config.get("model_path")
+    return (" ".join(path) if isinstance(path, list) else path) or f"{config['model_type']} {config['directory']}"
 
 
 def _rerun(path: Path) -> str:

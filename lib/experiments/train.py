@@ -26,7 +26,6 @@ torch = lazy("torch")
 checkpoints = lazy("lib.checkpoints")
 classification = lazy("lib.metrics.classification")
 devices = lazy("lib.devices")
-randomness = lazy("lib.randomness")
 subsets = lazy("lib.datasets.subsets")
 tensorboard = lazy("torch.utils.tensorboard")
 training = lazy("lib.training")
@@ -174,8 +173,7 @@ def _network(config: TrainConfig, split):
     description = checkpoints.Description(
         architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size, mean=mean, std=std,
         dataset=config.dataset, config=cli.identity(config))
-    torch.manual_seed(randomness.stream(config.seed, "init"))
-    return checkpoints.build(description), description
+    return checkpoints.fresh(description, config.seed, "init"), description
 
 
 def _epoch(network, split, recipe, position, selected_on: str) -> dict:

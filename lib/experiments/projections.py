@@ -1,0 +1,233 @@
+"""The orientation of every layer's filters, snapshot by snapshot: `exec_projections.py`.
+
+Gamba et al., "Hyperplane Arrangements of Trained ConvNets Are Biased", 2023. Only weights are read; no image is.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import inputs, models
+from lib.cli import at_least, flag
+from lib.errors import UsageError, UserError
+from lib.inputs import SnapshotsConfig
+from lib.lazy import lazy
+from lib.results import Result
+
+checkpoints = lazy("lib.checkpoints")
+datasets = lazy("lib.datasets")
+filters = lazy("lib.filters")
+np = lazy("numpy")
+orientation = lazy("lib.metrics.orientation")
+plots = lazy("lib.plots.filters")
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionsConfig(SnapshotsConfig):
+    """Projections of each layer's filters on the all-ones vector."""
+
+    init_from: str = flag("", help="weights that distances are measured from; default: init.pt beside a snapshot")
+    normalize: bool = flag(False, help="cosines in [-1, 1] instead of sums of weights")
+    with_linear: bool = flag(False, help="linear layers too")
+    with_1x1: bool = flag(False, help="1x1 convolutions too")
+    fold_bn: bool = flag(False, help="multiply filters by the batch normalisation that follows them: gamma / sigma")
+    random: int = flag(0, check=at_least(1), help="so many fresh networks; draw k is what exec_train.py starts from with "
+                                                  "--seed s + k")
+    seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
+    pretrained: bool = flag(False, help="the published weights of the type")
+    dataset: str = flag("", "-d", label="{}", help="data set whose classes, channels and size fresh networks are for; "
+                                                   "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's")
+    data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
+    paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.random or self.pretrained) and not self.model_type:
+            raise UsageError("--random and --pretrained need a type, such as vgg11, as the last word before the flags")
+        if not self.paths and not self.random and not self.pretrained:
+            raise UsageError("MODEL_PATH is required: checkpoints, folders of training runs, or a type with --random N")
+
+    def inputs(self) -> dict[str, list[Path]]:
+        initial = {path for found in super().inputs().values() for path in map(_beside, found) if path}
+        if self.init_from:
+            initial = {inputs.locate(self, self.init_from)}
+        data = inputs.data_files(self, self.dataset) if self.dataset else {}
+        return super().inputs() | {str(path): [path] for path in sorted(initial)} | data
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights: where it is from, and from which file its distances are measured."""
+
+    source: str
+    epoch: int | None
+    draw: int | None
+    description: object
+    state: dict
+    initial: Path | None = None
+
+
+def projections(config: ProjectionsConfig) -> Result:
+    """One row per (snapshot, layer) and per snapshot as a whole, `net`; the projections in the arrays; three figures."""
+    rows, arrays, documents, seconds = [], {}, {}, {"reading": 0.0, "measuring": 0.0}
+    initial_states, layers = {}, None
+    begin = time.perf_counter()
+    for weights in _all_weights(config):
+        if layers is None:
+            skeleton, first = checkpoints.skeleton(weights.description), weights
+            layers = filters.layers(skeleton, with_linear=config.with_linear, with_1x1=config.with_1x1)
+            norms = _norms(config, skeleton, weights.description)
+        elif weights.description.architecture != first.description.architecture:
+            raise UserError(f"{weights.source} is a {weights.description.architecture}, not a "
+                            f"{first.description.architecture} as {first.source}; one type at a time")
+        initial = _initial(config, weights, initial_states)
+        read = time.perf_counter()
+        seconds["reading"] += read - begin
+        found = {layer.name: _projections(config, layer, weights.state, norms) for layer in layers}
+        new = _rows(weights, layers, found, initial, norms)
+        rows += new
+        key = weights.source if weights.draw is None else f"{weights.source}-{weights.draw}"
+        arrays |= {f"{key}/{name}": values for name, values in found.items()}
+        if config.paper_json:
+            documents[_stem(weights)] = _paper_layout(weights, layers, new, found)
+        begin = time.perf_counter()
+        seconds["measuring"] += begin - read
+    result = Result(rows, arrays, plots.figures(rows, arrays, config.normalize), seconds,
+                    ("epoch", "layer", "stage", "block", "filters", "mean", "mass", "mass_low", "mass_high", "p_holm", "z",
+                     "l2_distance"), documents)
+    result.seconds["figures"] = time.perf_counter() - begin
+    return result
+
+
+def _all_weights(config: ProjectionsConfig) -> Iterator[Weights]:
+    """Every snapshot that is named, then published weights, then fresh ones; one at a time in memory."""
+    for path in config.paths:
+        for file in inputs.snapshots(config, path):
+            description, state = checkpoints.weights(file, config.model_type)
+            epoch = description.epoch if description.epoch is not None else inputs.epoch_of(file)
+            yield Weights(str(file), epoch, None, description, state, _beside(file))
+    if config.pretrained:
+        description = _shape(config, 1000, models.accepted_size(config.model_type, 224))
+        network = checkpoints.build(description, pretrained=True)
+        yield Weights("pretrained", -1, None, description, network.body.state_dict())
+    for draw in range(config.random):
+        description = _shape(config, 10, models.accepted_size(config.model_type, 32))
+        network = checkpoints.fresh(description, config.seed + draw, "init")
+        yield Weights("random", 0, draw, description, network.body.state_dict())
+
+
+def _shape(config: ProjectionsConfig, classes: int, size: int):
+    """The description of a network that no training has described."""
+    names, channels = tuple(map(str, range(classes))), 3
+    if config.dataset:
+        split = datasets.load(config.dataset, config.data_root, "train", cache_dir=config.cache_dir)
+        names, channels = split.classes, split.channels
+        size = models.accepted_size(config.model_type, max(split.height, split.width))
+    return checkpoints.Description(architecture=config.model_type, classes=names, channels=channels, image_size=size,
+                                   dataset=config.dataset, config={"seed": config.seed})
+
+
+def _beside(file: Path) -> Path | None:
+    """The initial weights in a snapshot's folder."""
+    path = file.with_name("init.pt")
+    return path if path.exists() else None
+
+
+def _initial(config: ProjectionsConfig, weights: Weights, known: dict) -> dict | None:
+    """The state that distances are measured from; only the latest one is kept in memory."""
+    path = inputs.locate(config, config.init_from) if config.init_from else weights.initial
+    if path is None:
+        return None
+    if path not in known:
+        known.clear()
+        description, known[path] = checkpoints.weights(path, config.model_type or weights.description.architecture)
+        if any(value.shape != weights.state[key].shape for key, value in known[path].items() if key in weights.state):
+            raise UserError(f"--init-from {path}: its tensors have other shapes than those of {weights.source}")
+    return known[path]
+
+
+def _norms(config: ProjectionsConfig, skeleton, description) -> dict[str, tuple[str, float]]:
+    """Layer -> the batch normalisation that is folded into it, and its epsilon."""
+    if not config.fold_bn:
+        return {}
+    norms = filters.norms(skeleton, description)
+    if not norms:
+        raise UserError(f"--fold-bn: no layer of {description.architecture} is followed by a batch normalisation")
+    return norms
+
+
+def _projections(config: ProjectionsConfig, layer, state: dict, norms: dict):
+    weight = state[layer.name + ".weight"]
+    if layer.name in norms:
+        name, eps = norms[layer.name]
+        norm = {key: state[f"{name}.{key}"] for key in ("weight", "running_var") if f"{name}.{key}" in state}
+        weight = orientation.fold(weight, orientation.folding(norm, eps))
+    return orientation.projections(weight, config.normalize)
+
+
+def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: dict) -> list[dict]:
+    """The rows of the layers and of the net; Holm's correction is over the layers of this one set of weights."""
+    key = {"checkpoint": weights.source, "draw": weights.draw, "epoch": weights.epoch}
+    rows = []
+    for layer in layers:
+        weight = weights.state[layer.name + ".weight"]
+        moved = (None, None)
+        if initial is not None:
+            moved = orientation.distances(weight, initial[layer.name + ".weight"])
+        rows.append({**key, "layer": layer.name, "stage": layer.stage, "block": layer.block, "kind": layer.kind,
+                     "filters": len(weight), "dim": weight[0].numel(), **_measures(found[layer.name]),
+                     "l2_distance": moved[0], "linf_distance": moved[1], "folded": layer.name in norms})
+    for row, p_value in zip(rows, orientation.holm([row["p_value"] for row in rows]), strict=True):
+        row["p_holm"] = p_value
+    together = np.concatenate(list(found.values()))
+    rows.append({**key, "layer": "net", "stage": None, "block": None, "kind": "net", "filters": len(together), "dim": None,
+                 **_measures(together), "l2_distance": None, "linf_distance": None, "folded": bool(norms), "p_holm": None})
+    return rows
+
+
+def _measures(values) -> dict:
+    """Mean, mass and their statistics; a filter without orientation (NaN) is not counted."""
+    counted = values[~np.isnan(values)]
+    n, count = len(counted), int((counted <= 0).sum())
+    share = orientation.mass(values)
+    low, high = orientation.binomial_interval(count, n) if n else (None, None)
+    quantiles = np.quantile(counted, QUANTILES) if n else [None] * len(QUANTILES)
+    return {"counted": n, "mean": float(counted.mean()) if n else None, "mass": share, "mass_low": low, "mass_high": high,
+            "p_value": orientation.binomial_p(count, n) if n else 1.0, "z": orientation.z_score(share, n),
+            **{f"q{round(100 * level):02d}": value for level, value in zip(QUANTILES, quantiles, strict=True)}}
+
+
+def _stem(weights: Weights) -> str:
+    """The name of a snapshot's document, as the paper's code names its files."""
+    if weights.draw is not None:
+        return f"init_{weights.description.architecture}_{weights.draw}"
+    if weights.source == "pretrained":
+        return f"pretrained_{weights.description.architecture}"
+    return "-".join(Path(weights.source).with_suffix("").parts[-2:])
+
+
+def _paper_layout(weights: Weights, layers, rows: list[dict], found: dict) -> dict:
+    """The paper's JSON (section 3.2): stage -> block -> projections; layers that it skips are left out."""
+    document: dict = {}
+    for layer, row in zip(layers, rows, strict=False):
+        if layer.stage is None:
+            continue
+        entry = {"projections": _numbers(found[layer.name]), "mass": row["mass"], "mean": row["mean"]}
+        if row["l2_distance"] is not None:
+            entry |= {"l2_dist": row["l2_distance"], "l_inf_dist": row["linf_distance"]}
+        document.setdefault(layer.stage, {})[layer.block] = entry
+    numbered = [found[layer.name] for layer in layers if layer.stage is not None]
+    whole = np.concatenate(numbered) if numbered else np.empty(0)
+    measured = _measures(whole)
+    document["net"] = {"projections": _numbers(whole), "mass": measured["mass"], "mean": measured["mean"]}
+    facts = {"arch": weights.description.architecture, "dataset": weights.description.dataset,
+             "epoch": str(weights.epoch)}
+    seed = weights.description.config.get("seed")
+    return document | facts | ({} if seed is None else {"seed": str(seed + (weights.draw or 0))})
+
+
+def _numbers(values) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]

@@ -1,0 +1,89 @@
+"""How the filters of a layer are oriented towards the all-ones vector, and how far weights have moved.
+
+Gamba et al., "Hyperplane Arrangements of Trained ConvNets Are Biased", 2023. A weight (N, ...) is N filters of D numbers
+each. Under any symmetric initialisation a filter points to either side with probability 1/2, so that N times the mass is
+binomial: all intervals and p-values here are exact.
+"""
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+
+def projections(weight: Tensor, normalize: bool = False) -> np.ndarray:
+    """(N,) float64: the inner product of each filter with the all-ones vector; with `normalize` the cosine, in [-1, 1].
+
+    The cosine of an all-zero filter is NaN.
+    """
+    filters = weight.detach().flatten(1)
+    sums = filters.sum(1, dtype=torch.float64)
+    if normalize:
+        sums = sums / torch.linalg.vector_norm(filters, dim=1, dtype=torch.float64) / filters.shape[1] ** 0.5
+    return sums.cpu().numpy()
+
+
+def mass(projections: np.ndarray) -> float:
+    """P(X <= 0): the share, in [0, 1], of filters that do not point towards the all-ones vector; NaN is not counted."""
+    counted = projections[~np.isnan(projections)]
+    return float((counted <= 0).mean()) if len(counted) else float("nan")
+
+
+def binomial_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval (Clopper & Pearson 1934) of a probability that came true `count` times in n."""
+    tail = (1 - level) / 2
+    low = stats.beta.ppf(tail, count, n - count + 1) if count > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, count + 1, n - count) if count < n else 1.0
+    return float(low), float(high)
+
+
+def binomial_p(count: int, n: int) -> float:
+    """Two-sided exact p-value of `count` in n under probability 1/2."""
+    return float(stats.binomtest(count, n).pvalue)
+
+
+def null_band(n: int, level: float = 0.95) -> tuple[float, float]:
+    """Where the mass of n filters lies with probability `level` or more if they have no preferred side."""
+    tail = (1 - level) / 2
+    return float(stats.binom.ppf(tail, n, 0.5) / n), float(stats.binom.ppf(1 - tail, n, 0.5) / n)
+
+
+def z_score(mass: float, n: int) -> float:
+    """The signed bias index (mass - 1/2) 2 sqrt(n): standard normal, nearly, without a preferred side."""
+    return (mass - 0.5) * 2 * n**0.5
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's (1979) step-down adjustment: rejecting where it is at most alpha keeps the family's error at alpha."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def distances(weight: Tensor, initial: Tensor) -> tuple[float, float]:
+    """(||W - W0||_F / ||W0||_F, max |W - W0| / max |W0|), each 0 or more; infinite or NaN for W0 = 0."""
+    moved = weight - initial
+    l2 = torch.linalg.vector_norm(moved, dtype=torch.float64) / torch.linalg.vector_norm(initial, dtype=torch.float64)
+    return l2.item(), (_largest(moved) / _largest(initial)).item()
+
+
+def folding(norm: dict[str, Tensor], eps: float) -> Tensor:
+    """(N,) float64: gamma / sigma, with which a batch normalisation behind a layer multiplies the layer's filters.
+
+    From the norm's tensors `running_var` and, where it has one, `weight`.
+    """
+    scale = (norm["running_var"].double() + eps).rsqrt()
+    return scale * norm["weight"].double() if "weight" in norm else scale
+
+
+def fold(weight: Tensor, scale: Tensor) -> Tensor:
+    """The effective filters: `weight` (N, ...) with filter n multiplied by scale[n]."""
+    return weight * scale.to(weight.dtype).view(-1, *[1] * (weight.ndim - 1))
+
+
+def _largest(values: Tensor) -> Tensor:
+    low, high = values.aminmax()  # a copy of |values| would double a large layer's memory
+    return torch.maximum(-low, high).double()
