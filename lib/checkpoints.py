@@ -29,7 +29,8 @@ class Description:
     """What the sidecar says of a checkpoint.
 
     image_size is None where the network takes any size and nobody said which it was trained at; epoch counts finished
-    epochs and is None where unknown; mean and std are per channel in [0, 1] units, empty for none.
+    epochs and is None where unknown; mean and std are per channel in [0, 1] units, empty for none. The network frames
+    images of image_size by `padding` black pixels on each side.
     """
 
     architecture: str
@@ -38,6 +39,7 @@ class Description:
     image_size: int | None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    padding: int = 0
     dataset: str = ""
     epoch: int | None = None
     config: dict = field(default_factory=dict)
@@ -56,14 +58,26 @@ class Checkpoint:
 def build(description: Description, pretrained: bool = False) -> Normalized:
     """The network a description describes, with fresh (or published) weights."""
     body = models.build(description.architecture, len(description.classes), description.channels,
-                        description.image_size or 32, pretrained=pretrained)
-    return Normalized(body, description.mean, description.std)
+                        (description.image_size or 32) + 2 * description.padding, pretrained=pretrained)
+    return Normalized(body, description.mean, description.std, description.padding)
 
 
-def fresh(description: Description, seed: int, *use: str | int) -> Normalized:
+def fill(network: Normalized, path: str | Path, architecture: str) -> None:
+    """Puts the weights of a file into a network of this architecture.
+
+    Raises `UserError` if they are another architecture's, or do not fit.
+    """
+    path = check(path, architecture)
+    state = read_state(path)
+    if sidecar(path).exists() and (found := describe(path).architecture) != architecture:
+        raise UserError(f"{path} is a {found}, not a {architecture}")
+    _fill(network.body, _unprefixed(state, network.body), path, architecture)
+
+
+def fresh(description: Description, seed: int, *use: str | int, pretrained: bool = False) -> Normalized:
     """The network with weights drawn from the stream `use` of a seed; training starts from its stream "init"."""
     torch.manual_seed(stream(seed, *use))
-    return build(description)
+    return build(description, pretrained)
 
 
 def skeleton(description: Description) -> Normalized:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from lib import results
+from lib import distributed, results
 from lib.errors import FAILED, Interrupted, UsageError, UserError
 from lib.registry import near
 
@@ -69,6 +69,8 @@ def fraction(value: float) -> None:
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The flags of every script."""
+
+    parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
 
     name: str = flag("", help="name of the record; without it the name follows from the configuration", identity=False)
     overwrite: bool = flag(False, help="run although the record is there, and replace it", identity=False)
@@ -133,12 +135,15 @@ def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | 
     try:
         _announce_signals()
         config = parse(config_class, argv, prog=script, description=_description())
+        if distributed.world() > 1 and not config.parallel:
+            raise UsageError("this script runs in one process: start it with python, not with torchrun")
         run(config, experiment, [script, *argv])
         sys.stdout.flush()
     except Exception as error:  # the one place where any failure becomes one line
         if debug:
             traceback.print_exc()
-        print(f"{script}: {_sentence(error)}", file=sys.stderr)
+        if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
+            print(f"{script}: {_sentence(error)}", file=sys.stderr)
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
@@ -148,6 +153,9 @@ def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | 
 def run(config: RunConfig, experiment: Callable, command: list[str]) -> Path | None:
     """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
     place = results.place(config, experiment.__name__)
+    if distributed.rank():
+        _follow(config, experiment, place)
+        return None
     answer = results.plan(place, config) if config.plan else config.answer()
     if answer is not None:
         print(answer)
@@ -167,6 +175,14 @@ def run(config: RunConfig, experiment: Callable, command: list[str]) -> Path | N
         _say(config, f"figure: {figure}")
     print(place.path)
     return place.path
+
+
+def _follow(config: RunConfig, experiment: Callable, place: results.Place) -> None:
+    """What torchrun's other processes do: their share of the work, and no word; process 0 locks, answers and writes."""
+    asked = config.plan or config.answer() is not None
+    if not asked and (config.overwrite or not results.finished(place, config)):
+        warnings.simplefilter("ignore")
+        experiment(config)
 
 
 def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", description: str = "") -> RunConfig:

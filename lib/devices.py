@@ -1,6 +1,7 @@
 """Which device a run computes on, and in which arithmetic."""
 
 import contextlib
+import os
 
 import torch
 
@@ -8,9 +9,12 @@ from lib.errors import UserError
 
 
 def device(gpu: int | None) -> torch.device:
-    """The device that `-gpu` names: None is the first GPU where there is one, else the CPU; -1 is the CPU."""
+    """The device that `-gpu` names: None is the first GPU where there is one, else the CPU; -1 is the CPU.
+
+    Under `torchrun`, None is the GPU of this process's number.
+    """
     if gpu is None:
-        gpu = 0 if torch.cuda.is_available() else -1
+        gpu = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else -1
     if gpu < 0:
         return torch.device("cpu")
     if not torch.cuda.is_available():

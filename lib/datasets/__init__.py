@@ -136,6 +136,9 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
     if data.held_out is not None and classes is not None and data.held_out >= classes:
         its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
         raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
+    there = None if classes is None else classes - (data.held_out is not None)
+    if data.kept is not None and (data.kept < 1 or (there is not None and data.kept > there)):
+        raise UserError(f"{data.name}: {data.kept} classes cannot be kept" + (f"; there are {there}" if there else ""))
     if anything and splits and wanted not in splits:
         wanted = splits[0]
     chosen = _choose(data, splits, wanted)

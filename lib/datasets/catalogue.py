@@ -62,6 +62,9 @@ AUGMENTATIONS = {
     "imagenet": "lib.datasets.augment:resized_crop_flip",
 }
 
+# Images per epoch where all of them would be too many (the stitching paper, section 5).
+EPOCH_IMAGES = {"cifar5m": 50_000}
+
 KNOWN = {
     "digits": Known(
         "scikit-learn's 8x8 digits, enlarged to 32x32 grey", sizes=(1442, 355), classes=10, obtain=BUILT_IN

@@ -1,7 +1,8 @@
 """The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]` and `npy=PATH`.
 
-A name may carry two endings: `-wo<k>` leaves class k out (nearest-category paper, section 2) and `-c`, always with a
-variant, asks for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`.
+A name may carry three endings, in this order: `-wo<k>` leaves class k out (nearest-category paper, section 2), `-k<n>`
+keeps the first n classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks
+for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`.
 Free of torch, so that a command line can be checked at once.
 """
 
@@ -40,13 +41,17 @@ class DataName:
     split: str | None = None
     variant: str = ""
     path: str | None = None
+    kept: int | None = None  # the number of classes that are kept
+    kept_seed: int | None = None  # of their draw; None: the first ones
 
     @property
     def name(self) -> str:
         """The name without split and variant, as records carry it: no path, but its last part."""
         if self.path is not None:
             return Path(self.path).stem if self.base == "npy" else Path(self.path).name
-        return self.base + ("" if self.held_out is None else f"-wo{self.held_out}") + ("-c" if self.corrupted else "")
+        without = "" if self.held_out is None else f"-wo{self.held_out}"
+        kept = "" if self.kept is None else f"-k{self.kept}" + ("" if self.kept_seed is None else f"s{self.kept_seed}")
+        return self.base + without + kept + ("-c" if self.corrupted else "")
 
     def __str__(self) -> str:
         whole = self.name if self.path is None else f"{self.base}={self.path}"
@@ -68,12 +73,15 @@ def parse(text: str) -> DataName:
     if variant and not name.endswith("-c"):
         raise UsageError(f"{text}: corrupted images are named {name}-c/{variant}")
     base = name.removesuffix("-c") if variant else name
-    held_out = None
+    held_out = kept = kept_seed = None
+    if match := re.fullmatch(r"(.+)-k(\d+)(?:s(\d+))?", base):
+        base, kept, kept_seed = match[1], int(match[2]), match[3] and int(match[3])
     if match := HELD_OUT_WITHOUT_HYPHEN.fullmatch(base) or re.fullmatch(r"(.+)-wo(\d+)", base):
         base, held_out = match[1], int(match[2])
     return DataName(
-        ALIASES.get(base, base), held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or ""
-    )
+        ALIASES.get(base, base), held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or "",
+        kept=kept, kept_seed=kept_seed,
+    )  # fmt: skip
 
 
 def corruption(data: DataName) -> tuple[str, int]:

@@ -114,7 +114,7 @@ class Split:
         order = None if order is None else torch.as_tensor(order, dtype=torch.int64).cpu()
         labels = (self.labels if order is None else self.labels[order.to(self.labels.device)]).to(device)
         positions = torch.arange(n) if order is None else order
-        found = self._uint8(order, batch_size, device, workers, prefetch)
+        found = self.stored(order, batch_size, workers, prefetch, pin=device.type == "cuda")
         parts = zip(found, labels.split(batch_size), positions.split(batch_size), strict=False)
         for step, (images, part_labels, part) in enumerate(parts):
             images = fit(images.to(device, non_blocking=True).contiguous().float().div_(255), channels, size)
@@ -125,7 +125,7 @@ class Split:
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in [0, 1]; exact, from integer sums."""
         total, squares = [0] * self.channels, [0] * self.channels
-        for images in self._uint8(None, CHUNK):
+        for images in self.stored():
             values = images.transpose(0, 1).flatten(1).to(torch.int64)
             total = [a + b for a, b in zip(total, values.sum(1).tolist(), strict=True)]
             squares = [a + b for a, b in zip(squares, values.square().sum(1).tolist(), strict=True)]
@@ -135,11 +135,14 @@ class Split:
         std = tuple((pixels * b - a * a) ** 0.5 / pixels / 255 for a, b in zip(total, squares, strict=True))
         return mean, std
 
-    def _uint8(self, order, batch_size, device=torch.device("cpu"), workers=0, prefetch=2) -> Iterator[torch.Tensor]:
+    def stored(
+        self, order: torch.Tensor | None = None, batch_size: int = CHUNK, workers=0, prefetch=2, pin=False
+    ) -> Iterator[torch.Tensor]:
+        """The images as they are kept, uint8 (b, c, h, w), in `order`; in memory they stay on their own device."""
         if self.lazy:
             order = torch.arange(len(self)) if order is None else order
             batches = [part.numpy() for part in order.split(batch_size)] if len(order) else []
-            yield from lazy.batches(self.images, batches, workers, prefetch, pin=device.type == "cuda")
+            yield from lazy.batches(self.images, batches, workers, prefetch, pin)
         elif order is None:
             yield from self.images.split(batch_size) if len(self) else ()
         else:

@@ -1,6 +1,6 @@
-"""From a parsed name to a split: the base set, its corrupted version, and its version without one class.
+"""From a parsed name to a split: the base set, its corrupted version, and its versions with fewer classes.
 
-Held-out classes follow the nearest-category paper, section 2.
+Held-out classes follow the nearest-category paper, section 2; class subsets the hyperplane paper, section 4.
 """
 
 from dataclasses import replace
@@ -10,7 +10,7 @@ from pathlib import Path
 from lib.datasets import Options, catalogue, corrupted, names
 from lib.datasets.names import DataName
 from lib.datasets.split import Split, check_labels, join
-from lib.datasets.subsets import hold_out, only_class
+from lib.datasets.subsets import class_subset, hold_out, only_class
 from lib.registry import resolve
 
 # Where the paper renames the last label to 0 and keeps the rest, instead of lowering the labels above k by one.
@@ -28,11 +28,12 @@ def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, 
         else:
             loaded.append(replace(resolve(target)(root, part, options), name=data.name))
         check_labels(loaded[-1])
-    if data.held_out is None:
-        return loaded[0]
     if split == "ood":
         return unseen(loaded, data.held_out)
-    return hold_out(loaded[0], data.held_out, (data.base, data.held_out) in LAST_BECOMES_ZERO)
+    found = loaded[0]
+    if data.held_out is not None:
+        found = hold_out(found, data.held_out, (data.base, data.held_out) in LAST_BECOMES_ZERO)
+    return found if data.kept is None else class_subset(found, data.kept, data.kept_seed)
 
 
 def unseen(splits: list[Split], k: int) -> Split:

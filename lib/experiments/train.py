@@ -1,34 +1,44 @@
 """Training a network: `exec_train.py`.
 
 The folder models/<dir>/ holds init.pt, the epochs that were asked for, the last epoch, best.pt, and resume.pt, from which
-the same command continues after any interruption.
+the same command continues after any interruption (`lib.run_folder`). The options are those of the stitching paper,
+sections 2.1 and 2.9, and of the hyperplane paper, section 3.1.
 """
 
+import contextlib
 import dataclasses
-import io
-import json
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from lib import cli, files, inputs, models
+from lib import cli, distributed, files, inputs, models, run_folder
 from lib.cli import DeviceConfig, above, at_least, flag, fraction
 from lib.datasets.catalogue import AUGMENTATIONS
-from lib.errors import Interrupted, UsageError, UserError
+from lib.errors import Interrupted, UsageError
 from lib.lazy import lazy
 from lib.losses import LOSSES
-from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer, schedule
-from lib.registry import resolve
+from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer
 from lib.results import Result
 
 torch = lazy("torch")
+averaging = lazy("lib.averaging")
 checkpoints = lazy("lib.checkpoints")
 classification = lazy("lib.metrics.classification")
-devices = lazy("lib.devices")
-subsets = lazy("lib.datasets.subsets")
 tensorboard = lazy("torch.utils.tensorboard")
 training = lazy("lib.training")
+training_setup = lazy("lib.training_setup")
+
+
+def _noise(value: float) -> None:
+    if value > 1:
+        raise UsageError(f"{value} is a share of labels, at most 1; negative, pixels are shuffled instead")
+
+
+def _decay(value: float) -> None:
+    if not 0 < value < 1:
+        raise UsageError(f"{value} is not between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,93 +67,151 @@ class TrainConfig(DeviceConfig):
                              help="augmentation of the training images; auto is the data set's customary one")
     split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, "
                                                   "and selects best.pt, on the test set")
+    stratified: bool = flag(False, help="the same share of every class (--split)")
+    split_seed: int | None = flag(None, help="seed of that choice; default: --seed")
+    subsample_classes: int = flag(0, check=at_least(0), help="train on so many of the classes: -d NAME becomes NAME-k<n>, "
+                                                             "the name of these classes for every script; 0: all")
+    class_sample_seed: int | None = flag(None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: "
+                                                                       "the first classes")
+    noise: float = flag(0.0, check=_noise, help="share of the training labels that are made wrong; "
+                                                    "negative: --pixel-shuffle")
+    pixel_shuffle: bool = flag(False, help="each training image with its pixels in a random order of its own")
+    noise_seed: int | None = flag(None, help="seed of wrong labels and orders; default: --seed")
+    epoch_images: int | None = flag(None, check=at_least(1), help="images per epoch, each epoch the next slice of a random "
+                                                                  "order; default: all, 50,000 for cifar5m")
     image_size: int | None = flag(None, check=at_least(1), help="side to which images are resized; default: as they "
                                                                 "are, or enlarged to what the network takes")
+    upscale: bool = flag(False, help="resize to 224")
+    upscale_padding: bool = flag(False, help="resize to 112, and frame by 56 black pixels on each side")
+    unnormalize: bool = flag(False, help="pixels go in as they are, in [0, 1]")
+    per_image_std: bool = flag(False, help="normalise by the mean of the images' own standard deviations instead of the "
+                                           "one over all pixels")
+    pretrained: bool = flag(False, help="start from torchvision's or timm's weights, with their normalisation")
+    resume_from: str = flag("", help="start from the weights, and the normalisation, of a checkpoint of the same type")
     snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last")
     snapshot_all_until: int = flag(0, check=at_least(0), help="save each of the first so many epochs")
+    kill_plateaus: bool = flag(False, help="stop, and save, when two epochs running have the same validation accuracy")
+    train_acc: bool = flag(False, help="at saved epochs, evaluate on the training images too, without augmentation")
+    ema: float | None = flag(None, check=_decay, help="validate and save the running average of the weights, with this "
+                                                      "decay per step")
+    sync_batchnorm: bool = flag(False, help="under torchrun on GPUs: batch statistics of the whole batch, not per process")
     resume: bool = flag(True, help="continue an interrupted run of the same command", identity=False)
     compile: bool = flag(False, help="torch.compile the network")
     list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
     channels_last: bool | None = flag(None, help="memory layout of the images; default: with bf16")
 
+    parallel: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.noise < 0:  # the paper's way to ask for shuffled pixels
+            object.__setattr__(self, "noise", 0.0)
+            object.__setattr__(self, "pixel_shuffle", True)
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if ":" in self.dataset and "=" not in self.dataset:
             raise UsageError(f"-d {self.dataset}: training takes a data set without a split; it uses train and test")
+        if (self.stratified or self.split_seed is not None) and not self.split:
+            raise UsageError("--stratified and --split-seed are about --split, which is 0")
+        if self.class_sample_seed is not None and not self.subsample_classes:
+            raise UsageError("--class-sample-seed is about --subsample-classes, which is 0")
+        if self.subsample_classes and "=" in self.dataset:
+            raise UsageError(f"--subsample-classes is for data sets with a name: put the folder of -d {self.dataset} under "
+                             f"{self.data_root}/")
+        if (self.image_size is not None) + self.upscale + self.upscale_padding > 1:
+            raise UsageError("--image-size, --upscale and --upscale-padding exclude one another")
+        if self.pretrained and self.resume_from:
+            raise UsageError("--pretrained and --resume-from exclude one another")
+
+    @property
+    def data(self) -> str:
+        """The name of the data set, with the class subset if there is one."""
+        if not self.subsample_classes:
+            return self.dataset
+        draw = "" if self.class_sample_seed is None else f"s{self.class_sample_seed}"
+        return f"{self.dataset}-k{self.subsample_classes}{draw}"
+
+    @property
+    def stated_size(self) -> int | None:
+        """The side to which images are resized, if a flag says so."""
+        return 224 if self.upscale else 112 if self.upscale_padding else self.image_size
+
+    @property
+    def padding(self) -> int:
+        """The black pixels around an image on each side."""
+        return 56 if self.upscale_padding else 0
 
     def answer(self) -> str | None:
         if not self.list_layers:
             return None
-        network, description = _network(self, inputs.load_split(self, self.dataset, "train"))
+        network, description = training_setup.start(self, training_setup.splits(self)[0])
         return inputs.layer_table(network, description.channels, description.image_size)
 
     def inputs(self) -> dict[str, list[Path]]:
-        return inputs.data_files(self, self.dataset)
+        files_read = inputs.data_files(self, self.data)
+        return files_read | (inputs.checkpoint_files(self, self.resume_from) if self.resume_from else {})
 
     def outputs(self) -> list[Path]:
-        return [folder(self) / f"model_{self.epochs}.pt"]
+        last = "best.pt" if self.kill_plateaus else f"model_{self.epochs}.pt"  # which epoch is the last is not known
+        return [run_folder.folder(self) / last]
 
 
 def train(config: TrainConfig) -> Result:
     """Trains, keeps checkpoints, and returns one row per epoch: losses, accuracies, learning rate, speed."""
-    directory = folder(config)
+    directory = run_folder.folder(config)
+    if distributed.rank():
+        return _train(directory, config)
     with files.locked(directory / ".lock", f"another process is training in {directory}; wait for it, or choose "
                                            "another -dir"):
-        _claim(directory, config)
+        run_folder.claim(directory, config)
         return _train(directory, config)
 
 
-def folder(config: TrainConfig) -> Path:
-    """The folder of the run's checkpoints: `-dir a` and `-dir models/a` are the same."""
-    given = Path(config.directory)
-    root = Path(config.models_dir)
-    return given if given.is_relative_to(root) else root / given
-
-
 def _train(directory: Path, config: TrainConfig) -> Result:
+    with distributed.joined(config.batch_size) as processes:  # process 0 has claimed the folder
+        return _epochs(directory, config, processes)
+
+
+def _epochs(directory: Path, config: TrainConfig, processes: distributed.Processes) -> Result:
     begin = time.perf_counter()
     device = inputs.device(config)
-    train_split, val_split = _splits(config)
-    network, description = _network(config, train_split)
+    train_split, val_split = training_setup.splits(config)
+    network, description = training_setup.start(config, train_split)
+    batchnorm = training_setup.synchronise(config, network, processes, device)
     network.to(device)
-    precision = devices.resolve_precision(config.precision, device, training=True)
-    channels_last = config.channels_last if config.channels_last is not None else precision == "bf16"
-    if channels_last:
+    recipe = training_setup.recipe(config, train_split, description, device, processes)
+    if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     optimiser = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
                           weight_decay=config.weight_decay, momentum=config.momentum, nesterov=config.nesterov)
-    recipe = training.Recipe(
-        loss=resolve(LOSSES[config.loss])(config),
-        learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
-                               milestones=config.milestones, warmup=config.warmup, lr_step=config.lr_step,
-                               lr_decay=config.lr_decay),
-        seed=config.seed, batch_size=config.batch_size, channels=description.channels, size=description.image_size,
-        augmentation=train_split.augmentation if config.augmentation == "auto" else config.augmentation,
-        precision=precision, channels_last=channels_last, grad_clip=config.grad_clip, workers=config.workers,
-        prefetch=config.prefetch, quiet=config.quiet)
-    rows, position = _resume(directory, config, network, optimiser)
-    if not rows and position.step == 0:
+    average = averaging.Average(network, config.ema) if config.ema else None
+    rows, position = run_folder.resume(directory, network, optimiser, average, config.quiet or processes.rank > 0)
+    writes = processes.rank == 0
+    if writes and not rows and position.step == 0:
         checkpoints.save(directory / "init.pt", network, dataclasses.replace(description, epoch=0))
-    compiled = torch.compile(network) if config.compile else network
+    trained = torch.compile(network) if config.compile else network
+    result = average.network if average else network
     seconds = {"setup": time.perf_counter() - begin}
     train_split, val_split = train_split.to(device), val_split.to(device)
-    selected_on = f"{val_split.name}:{val_split.split} accuracy"
-    with tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=len(rows) + 1) as writer, \
-            training.Stopping().listening() as stopping:
-        while position.epoch <= config.epochs:
-            whole = training.train_epoch(compiled, train_split, optimiser, recipe, position, stopping)
+    with _curves(directory, rows, writes) as curves, training.Stopping().listening() as stopping:
+        while position.epoch <= config.epochs and not _plateau(config, rows):
+            whole = training.train_epoch(trained, train_split, optimiser, recipe, position, stopping, average)
             if whole:
-                rows.append(_epoch(compiled, val_split, recipe, position, selected_on))
-                _log(writer, rows[-1], config)
-                _keep(directory, network, description, rows, config)
+                rows.append(_row(trained if result is network else result, val_split, recipe, position)
+                            | {"batchnorm": batchnorm, "penalty": training.penalty(network, config.weight_decay)})
+                due = _due(config, position.epoch) or _plateau(config, rows)
+                if config.train_acc:
+                    rows[-1] |= _training_accuracy(result, train_split, recipe, due)
+                if writes:
+                    _log(curves, rows[-1], config)
+                    run_folder.keep(directory, result, description, rows, due)
                 position = training.Position(epoch=position.epoch + 1)
-            if whole or stopping.by:
-                _save_state(directory, network, optimiser, rows, position)
-            if stopping.by:
+            stopped = processes.any(bool(stopping.by))
+            if writes and (whole or stopped):
+                run_folder.save_state(directory, network, optimiser, average, rows, position)
+            if stopped:
                 raise Interrupted(f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
                                   f"command continues from {directory}/resume.pt")
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["epoch"]))
@@ -154,110 +222,54 @@ def _train(directory: Path, config: TrainConfig) -> Result:
                                                   "learning_rate", "images_per_second", "best"))
 
 
-def _splits(config: TrainConfig):
-    """The training images and those that validate: a part of them with --split, else the test set."""
-    train_split = inputs.load_split(config, config.dataset, "train", image_size=config.image_size)
-    if len(train_split.classes) < 2 or bool((train_split.labels < 0).any()):
-        raise UserError(f"-d {config.dataset}: training needs labelled images of two classes or more")
-    if config.split:
-        return subsets.validation_split(train_split, config.split, config.seed)
-    return train_split, inputs.load_split(config, config.dataset, "test", image_size=config.image_size)
-
-
-def _network(config: TrainConfig, split):
-    """The initial network and its description, normalised by the training images' own statistics."""
-    size = config.image_size or models.accepted_size(config.model_type, max(split.height, split.width))
-    mean, std = split.statistics()
-    if min(std) == 0:
-        raise UserError(f"-d {config.dataset}: a channel of the training images is constant")
-    description = checkpoints.Description(
-        architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size, mean=mean, std=std,
-        dataset=config.dataset, config=cli.identity(config))
-    return checkpoints.fresh(description, config.seed, "init"), description
-
-
-def _epoch(network, split, recipe, position, selected_on: str) -> dict:
-    """The row of a finished epoch."""
+def _evaluate(network, split, recipe) -> tuple[float, float]:
+    """Cross-entropy and accuracy."""
     logits = training.predict(network, split, batch_size=max(recipe.batch_size, 256), channels=recipe.channels,
                               size=recipe.size, precision=recipe.precision, workers=recipe.workers,
-                              prefetch=recipe.prefetch, quiet=recipe.quiet)
+                              prefetch=recipe.prefetch, quiet=recipe.quiet, processes=recipe.processes)
     labels = split.labels.cpu()
+    return classification.cross_entropy(logits, labels), classification.accuracy(logits, labels)
+
+
+def _row(network, split, recipe, position) -> dict:
+    """The row of a finished epoch."""
+    loss, accuracy = _evaluate(network, split, recipe)
     return {
         "epoch": position.epoch, "train_loss": position.loss / position.images,
-        "train_accuracy": position.correct / position.images, "val_loss": classification.cross_entropy(logits, labels),
-        "val_accuracy": classification.accuracy(logits, labels), "selected_on": selected_on, "n_val": len(split),
+        "train_accuracy": position.correct / position.images, "val_loss": loss, "val_accuracy": accuracy,
+        "selected_on": f"{split.name}:{split.split} accuracy", "n_val": len(split),
         "learning_rate": recipe.learning_rate(position.epoch - 1 + (position.step - 1) / position.step),
-        "precision": recipe.precision, "images_per_second": position.images / position.seconds,
-        "seconds": position.seconds,
+        "precision": recipe.precision, "processes": recipe.processes.world,
+        "images_per_second": position.images / position.seconds, "seconds": position.seconds,
     }
 
 
-def _keep(directory: Path, network, description, rows: list[dict], config: TrainConfig) -> None:
-    """Saves the epoch that has just ended, where it was asked for, and as best.pt if it is the first of the best."""
-    row = rows[-1]
-    epoch = row["epoch"]
-    described = dataclasses.replace(description, epoch=epoch, metrics=row)
-    due = config.snapshot_every and epoch % config.snapshot_every == 0
-    if due or epoch <= config.snapshot_all_until or epoch == config.epochs:
-        checkpoints.save(directory / f"model_{epoch}.pt", network, described)
-    if all(row["val_accuracy"] > earlier["val_accuracy"] for earlier in rows[:-1]):
-        checkpoints.save(directory / "best.pt", network, described)
+def _training_accuracy(network, split, recipe, due: bool) -> dict:
+    """What --train-acc adds to a row: the same for the training images and labels as they are trained on."""
+    loss, accuracy = _evaluate(network, split, recipe) if due else (None, None)
+    return {"train_eval_loss": loss, "train_eval_accuracy": accuracy}
 
 
-def _log(writer, row: dict, config: TrainConfig) -> None:
+def _due(config: TrainConfig, epoch: int) -> bool:
+    """Whether the epoch is saved."""
+    every = config.snapshot_every and epoch % config.snapshot_every == 0
+    return bool(every) or epoch <= config.snapshot_all_until or epoch == config.epochs
+
+
+def _plateau(config: TrainConfig, rows: list[dict]) -> bool:
+    """Whether --kill-plateaus ends the run here: the last two validation accuracies are the same number."""
+    return config.kill_plateaus and len(rows) > 1 and rows[-1]["val_accuracy"] == rows[-2]["val_accuracy"]
+
+
+def _curves(directory: Path, rows: list[dict], writes: bool):
+    """TensorBoard's writer; where nothing is written, nothing."""
+    return tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=len(rows) + 1) if writes \
+        else contextlib.nullcontext()
+
+
+def _log(curves, row: dict, config: TrainConfig) -> None:
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
-        writer.add_scalar(name, row[name], row["epoch"])
+        curves.add_scalar(name, row[name], row["epoch"])
     if not config.quiet:
         print(f"epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
               f"  val {row['val_accuracy']:.4f}  {row['images_per_second']:.0f} images/s", file=sys.stderr)
-
-
-def _claim(directory: Path, config: TrainConfig) -> None:
-    """Makes the folder this configuration's; raises `UserError` if it holds the run of another one."""
-    wanted = json.loads(json.dumps(cli.identity(config)))
-    marker = directory / "run.json"
-    if config.overwrite or not config.resume:
-        for pattern in ("init", "model_*", "best", "resume", "run"):
-            for path in (*directory.glob(f"{pattern}.pt"), *directory.glob(f"{pattern}.json")):
-                path.unlink()
-    if marker.exists():
-        try:
-            there = json.loads(marker.read_text())
-        except ValueError:
-            raise UserError(f"{marker} is broken; --overwrite starts the run again") from None
-        defaults = {item.name: item.default for item in dataclasses.fields(config)}
-        keys = [key for key in sorted(wanted.keys() | there.keys())
-                if wanted.get(key, defaults.get(key)) != there.get(key, defaults.get(key))]
-        if keys:
-            differences = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} here" for key in keys)
-            raise UserError(f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
-                            "-dir, or --overwrite it")
-    elif any(directory.glob("*.pt")):
-        raise UserError(f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
-                        "or --overwrite them")
-    files.write_json(marker, wanted)
-
-
-def _save_state(directory: Path, network, optimiser, rows: list[dict], position) -> None:
-    state = {"network": network.body.state_dict(), "optimizer": optimiser.state_dict(), "rows": rows,
-             "position": dataclasses.asdict(position)}
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    files.write_atomically(directory / "resume.pt", lambda file: file.write(buffer.getbuffer()))
-
-
-def _resume(directory: Path, config: TrainConfig, network, optimiser):
-    """The rows and the position from which the run continues; the network and the optimiser are set to them."""
-    path = directory / "resume.pt"
-    if not path.exists():
-        return [], training.Position()
-    try:
-        state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
-        network.body.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimizer"])
-        position = training.Position(**state["position"])
-    except Exception as error:
-        raise UserError(f"{path} cannot be continued ({type(error).__name__}); --overwrite starts the run again") from None
-    if not config.quiet:
-        print(f"continuing {directory} in epoch {position.epoch}, step {position.step}", file=sys.stderr)
-    return state["rows"], position

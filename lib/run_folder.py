@@ -1,0 +1,97 @@
+"""The folder of a training run, models/<dir>/: whose it is, what it keeps, and from where the run continues.
+
+run.json      the configuration that the folder belongs to
+init.pt       what the run started from
+model_<e>.pt  the epochs that were asked for, and the last one
+best.pt       the first of the epochs with the highest validation accuracy
+resume.pt     network, optimiser, rows and position; replaced behind every epoch, and when the run is stopped
+
+Importing this needs no torch.
+"""
+
+import dataclasses
+import io
+import json
+import sys
+from pathlib import Path
+
+from lib import cli, files
+from lib.errors import UserError
+from lib.lazy import lazy
+
+checkpoints = lazy("lib.checkpoints")
+torch = lazy("torch")
+training = lazy("lib.training")
+
+
+def folder(config) -> Path:
+    """The folder of the run's checkpoints: `-dir a` and `-dir models/a` are the same."""
+    given = Path(config.directory)
+    root = Path(config.models_dir)
+    return given if given.is_relative_to(root) else root / given
+
+
+def claim(directory: Path, config) -> None:
+    """Makes the folder this configuration's; raises `UserError` if it holds the run of another one."""
+    wanted = json.loads(json.dumps(cli.identity(config)))
+    marker = directory / "run.json"
+    if config.overwrite or not config.resume:
+        for pattern in ("init", "model_*", "best", "resume", "run"):
+            for path in (*directory.glob(f"{pattern}.pt"), *directory.glob(f"{pattern}.json")):
+                path.unlink()
+    if marker.exists():
+        try:
+            there = json.loads(marker.read_text())
+        except ValueError:
+            raise UserError(f"{marker} is broken; --overwrite starts the run again") from None
+        defaults = {item.name: item.default for item in dataclasses.fields(config)}
+        keys = [key for key in sorted(wanted.keys() | there.keys())
+                if wanted.get(key, defaults.get(key)) != there.get(key, defaults.get(key))]
+        if keys:
+            differences = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} here" for key in keys)
+            raise UserError(f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
+                            "-dir, or --overwrite it")
+    elif any(directory.glob("*.pt")):
+        raise UserError(f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
+                        "or --overwrite them")
+    files.write_json(marker, wanted)
+
+
+def keep(directory: Path, network, description, rows: list[dict], due: bool) -> None:
+    """Saves the epoch that has just ended, if it is due, and as best.pt if it is the first of the best."""
+    described = dataclasses.replace(description, epoch=rows[-1]["epoch"], metrics=rows[-1])
+    if due:
+        checkpoints.save(directory / f"model_{described.epoch}.pt", network, described)
+    if all(rows[-1]["val_accuracy"] > earlier["val_accuracy"] for earlier in rows[:-1]):
+        checkpoints.save(directory / "best.pt", network, described)
+
+
+def save_state(directory: Path, network, optimiser, average, rows: list[dict], position) -> None:
+    """Writes resume.pt."""
+    state = {"network": network.body.state_dict(), "optimizer": optimiser.state_dict(), "rows": rows,
+             "position": dataclasses.asdict(position)}
+    if average is not None:
+        state["average"] = {"network": average.network.body.state_dict(), "steps": average.steps}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    files.write_atomically(directory / "resume.pt", lambda file: file.write(buffer.getbuffer()))
+
+
+def resume(directory: Path, network, optimiser, average, quiet: bool):
+    """The rows and the position from which the run continues; network, optimiser and average are set to them."""
+    path = directory / "resume.pt"
+    if not path.exists():
+        return [], training.Position()
+    try:
+        state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
+        network.body.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.network.body.load_state_dict(state["average"]["network"])
+            average.steps = state["average"]["steps"]
+        position = training.Position(**state["position"])
+    except Exception as error:
+        raise UserError(f"{path} cannot be continued ({type(error).__name__}); --overwrite starts the run again") from None
+    if not quiet:
+        print(f"continuing {directory} in epoch {position.epoch}, step {position.step}", file=sys.stderr)
+    return state["rows"], position
