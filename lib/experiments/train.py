@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import cli, files, inputs, models
+from lib import cli, files, inputs, losses, models
 from lib.cli import DeviceConfig, above, at_least, flag, fraction
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError, UserError
@@ -54,6 +54,16 @@ class TrainConfig(DeviceConfig):
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     loss: str = flag("ce", choices=LOSSES, help="what is minimised")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
+    outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
+    energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
+                                                                "all; default: batch normalisations and the last Linear")
+    energy_lambda: float = flag(0.1, check=at_least(0), help="weight of their term; 0 is plain training")
+    form: str = flag("hinge", choices=("hinge", "contrastive"), help="of that term: squared hinges, or softplus over pairs")
+    margins_in: str = flag("z", choices=("z", "raw"), help="unit of the margins: running standard deviations of the data's "
+                                                           "energies, or energies as they are")
+    energy_margins: tuple[float, ...] = flag((), help="margins of data and outliers; default 1 4, for z only")
+    outlier_batches: str = flag("joint", choices=("joint", "separate"),
+                                help="batch normalisation sees outliers with the data, or by themselves")
     augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
                              help="augmentation of the training images; auto is the data set's customary one")
     split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, "
@@ -71,6 +81,7 @@ class TrainConfig(DeviceConfig):
         super().__post_init__()
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
+        losses.check(self)
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if ":" in self.dataset and "=" not in self.dataset:
@@ -83,7 +94,7 @@ class TrainConfig(DeviceConfig):
         return inputs.layer_table(network, description.channels, description.image_size)
 
     def inputs(self) -> dict[str, list[Path]]:
-        return inputs.data_files(self, self.dataset)
+        return inputs.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
 
     def outputs(self) -> list[Path]:
         return [folder(self) / f"model_{self.epochs}.pt"]
@@ -126,7 +137,7 @@ def _train(directory: Path, config: TrainConfig) -> Result:
         augmentation=train_split.augmentation if config.augmentation == "auto" else config.augmentation,
         precision=precision, channels_last=channels_last, grad_clip=config.grad_clip, workers=config.workers,
         prefetch=config.prefetch, quiet=config.quiet)
-    rows, position = _resume(directory, config, network, optimiser)
+    rows, position = _resume(directory, config, network, optimiser, recipe.loss)
     if not rows and position.step == 0:
         checkpoints.save(directory / "init.pt", network, dataclasses.replace(description, epoch=0))
     compiled = torch.compile(network) if config.compile else network
@@ -143,7 +154,7 @@ def _train(directory: Path, config: TrainConfig) -> Result:
                 _keep(directory, network, description, rows, config)
                 position = training.Position(epoch=position.epoch + 1)
             if whole or stopping.by:
-                _save_state(directory, network, optimiser, rows, position)
+                _save_state(directory, network, optimiser, recipe.loss, rows, position)
             if stopping.by:
                 raise Interrupted(f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
                                   f"command continues from {directory}/resume.pt")
@@ -240,15 +251,15 @@ def _claim(directory: Path, config: TrainConfig) -> None:
     files.write_json(marker, wanted)
 
 
-def _save_state(directory: Path, network, optimiser, rows: list[dict], position) -> None:
+def _save_state(directory: Path, network, optimiser, loss, rows: list[dict], position) -> None:
     state = {"network": network.body.state_dict(), "optimizer": optimiser.state_dict(), "rows": rows,
-             "position": dataclasses.asdict(position)}
+             "position": dataclasses.asdict(position), "loss": getattr(loss, "state", {})}
     buffer = io.BytesIO()
     torch.save(state, buffer)
     files.write_atomically(directory / "resume.pt", lambda file: file.write(buffer.getbuffer()))
 
 
-def _resume(directory: Path, config: TrainConfig, network, optimiser):
+def _resume(directory: Path, config: TrainConfig, network, optimiser, loss):
     """The rows and the position from which the run continues; the network and the optimiser are set to them."""
     path = directory / "resume.pt"
     if not path.exists():
@@ -257,6 +268,7 @@ def _resume(directory: Path, config: TrainConfig, network, optimiser):
         state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
         network.body.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimizer"])
+        getattr(loss, "state", {}).update(state.get("loss", {}))
         position = training.Position(**state["position"])
     except Exception as error:
         raise UserError(f"{path} cannot be continued ({type(error).__name__}); --overwrite starts the run again") from None

@@ -48,10 +48,10 @@ class Placements:
 def placements(inside: Scores, outside: Scores) -> Placements:
     """The placements of scores (n, L) and (m, L), or (n,) and (m,). O(L (n + m) log(n + m))."""
     inside, outside = _checked(inside, outside)
-    columns = [(np.sort(a), np.sort(b), a, b) for a, b in zip(np.atleast_2d(inside.T), np.atleast_2d(outside.T), strict=True)]
     n, m = len(inside), len(outside)
-    above = np.stack([m - _below(outliers, values) for _, outliers, values, _ in columns], 1)
-    below = np.stack([_below(inliers, values) for inliers, _, _, values in columns], 1)
+    columns = list(zip(np.atleast_2d(inside.T), np.atleast_2d(outside.T), strict=True))
+    above = np.stack([m - _below(np.sort(outliers), inliers) for inliers, outliers in columns], 1)
+    below = np.stack([_below(np.sort(inliers), outliers) for inliers, outliers in columns], 1)
     return Placements(above / m, below / n, below.sum(0) / (n * m))  # sums of halves are exact
 
 
