@@ -2,12 +2,14 @@
 
 A loss gets the network rather than its logits, because some need more than one forward pass, and `draws(name)`, the
 generator of a stream that is the step's own, on the images' device. The entries of `LOSSES` make a loss from the training's
-configuration. Importing this needs no torch.
+configuration. A loss that carries something from step to step keeps it in `loss.state`, a dictionary of tensors, which
+resuming restores. Importing this needs no torch.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lib.errors import UsageError
 from lib.lazy import lazy
 
 if TYPE_CHECKING:
@@ -19,7 +21,25 @@ functional = lazy("torch.nn.functional")
 Draws = Callable[[str], "torch.Generator"]
 Loss = Callable[["nn.Module", "Tensor", "Tensor", Draws], tuple["Tensor", "Tensor"]]
 
-LOSSES = {"ce": "lib.losses:cross_entropy"}
+LOSSES = {"ce": "lib.losses:cross_entropy", "energy_layers": "lib.energy_loss:energy_layers"}
+
+
+def check(config) -> None:
+    """Raises `UsageError` for flags that do not go with the configuration's loss."""
+    if config.loss != "energy_layers":
+        if config.outliers:
+            raise UsageError(f"--outliers is for --loss energy_layers, not {config.loss}")
+        return
+    if not config.outliers:
+        raise UsageError("--loss energy_layers needs --outliers: a data set of outliers to train against")
+    if config.margins_in == "raw" and not config.energy_margins:
+        raise UsageError("--margins-in raw needs --energy-margins IN OUT: raw energies have no common scale")
+    margins = config.energy_margins
+    if margins and (len(margins) != 2 or margins[0] >= margins[1]):
+        raise UsageError(f"--energy-margins {' '.join(map(str, margins))}: two numbers, the data's and a higher one for the "
+                         "outliers")
+    if config.compile:
+        raise UsageError("--loss energy_layers looks inside the network, which --compile hides")
 
 
 def cross_entropy(config) -> Loss:

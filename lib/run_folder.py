@@ -66,10 +66,10 @@ def keep(directory: Path, network, description, rows: list[dict], due: bool) -> 
         checkpoints.save(directory / "best.pt", network, described)
 
 
-def save_state(directory: Path, network, optimiser, average, rows: list[dict], position) -> None:
+def save_state(directory: Path, network, optimiser, average, loss, rows: list[dict], position) -> None:
     """Writes resume.pt."""
     state = {"network": network.body.state_dict(), "optimizer": optimiser.state_dict(), "rows": rows,
-             "position": dataclasses.asdict(position)}
+             "position": dataclasses.asdict(position), "loss": getattr(loss, "state", {})}
     if average is not None:
         state["average"] = {"network": average.network.body.state_dict(), "steps": average.steps}
     buffer = io.BytesIO()
@@ -77,8 +77,8 @@ def save_state(directory: Path, network, optimiser, average, rows: list[dict], p
     files.write_atomically(directory / "resume.pt", lambda file: file.write(buffer.getbuffer()))
 
 
-def resume(directory: Path, network, optimiser, average, quiet: bool):
-    """The rows and the position from which the run continues; network, optimiser and average are set to them."""
+def resume(directory: Path, network, optimiser, average, loss, quiet: bool):
+    """The rows and the position from which the run continues; network, optimiser, average and loss are set to them."""
     path = directory / "resume.pt"
     if not path.exists():
         return [], training.Position()
@@ -86,6 +86,7 @@ def resume(directory: Path, network, optimiser, average, quiet: bool):
         state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
         network.body.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimizer"])
+        getattr(loss, "state", {}).update(state["loss"])
         if average is not None:
             average.network.body.load_state_dict(state["average"]["network"])
             average.steps = state["average"]["steps"]

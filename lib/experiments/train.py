@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import cli, distributed, files, inputs, models, run_folder
+from lib import cli, distributed, files, inputs, losses, models, run_folder
 from lib.cli import DeviceConfig, above, at_least, flag, fraction
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError
@@ -63,6 +63,16 @@ class TrainConfig(DeviceConfig):
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     loss: str = flag("ce", choices=LOSSES, help="what is minimised")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
+    outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
+    energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
+                                                                "all; default: batch normalisations and the last Linear")
+    energy_lambda: float = flag(0.1, check=at_least(0), help="weight of their term; 0 is plain training")
+    form: str = flag("hinge", choices=("hinge", "contrastive"), help="of that term: squared hinges, or softplus over pairs")
+    margins_in: str = flag("z", choices=("z", "raw"), help="unit of the margins: running standard deviations of the data's "
+                                                           "energies, or energies as they are")
+    energy_margins: tuple[float, ...] = flag((), help="margins of data and outliers; default 1 4, for z only")
+    outlier_batches: str = flag("joint", choices=("joint", "separate"),
+                                help="batch normalisation sees outliers with the data, or by themselves")
     augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
                              help="augmentation of the training images; auto is the data set's customary one")
     split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, "
@@ -109,6 +119,7 @@ class TrainConfig(DeviceConfig):
             object.__setattr__(self, "pixel_shuffle", True)
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
+        losses.check(self)
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if ":" in self.dataset and "=" not in self.dataset:
@@ -150,7 +161,7 @@ class TrainConfig(DeviceConfig):
         return inputs.layer_table(network, description.channels, description.image_size)
 
     def inputs(self) -> dict[str, list[Path]]:
-        files_read = inputs.data_files(self, self.data)
+        files_read = inputs.data_files(self, self.data, *([self.outliers] if self.outliers else []))
         return files_read | (inputs.checkpoint_files(self, self.resume_from) if self.resume_from else {})
 
     def outputs(self) -> list[Path]:
@@ -187,7 +198,8 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     optimiser = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
                           weight_decay=config.weight_decay, momentum=config.momentum, nesterov=config.nesterov)
     average = averaging.Average(network, config.ema) if config.ema else None
-    rows, position = run_folder.resume(directory, network, optimiser, average, config.quiet or processes.rank > 0)
+    rows, position = run_folder.resume(directory, network, optimiser, average, recipe.loss,
+                                       config.quiet or processes.rank > 0)
     writes = processes.rank == 0
     if writes and not rows and position.step == 0:
         checkpoints.save(directory / "init.pt", network, dataclasses.replace(description, epoch=0))
@@ -210,7 +222,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
                 position = training.Position(epoch=position.epoch + 1)
             stopped = processes.any(bool(stopping.by))
             if writes and (whole or stopped):
-                run_folder.save_state(directory, network, optimiser, average, rows, position)
+                run_folder.save_state(directory, network, optimiser, average, recipe.loss, rows, position)
             if stopped:
                 raise Interrupted(f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
                                   f"command continues from {directory}/resume.pt")

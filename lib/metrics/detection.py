@@ -5,7 +5,11 @@ score is lower for outliers. Arrays are (n,) or (n, L), L scores of the same ima
 OpenOOD's conventions: in-distribution images are the positive class of the FPR and of "AUPR-in".
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.special import ndtri
+from scipy.stats import norm
 
 Scores = np.ndarray
 
@@ -21,6 +25,77 @@ def auroc_standard_error(auroc: np.ndarray, n: int, m: int) -> np.ndarray:
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = auroc * (1 - auroc) + (m - 1) * (q1 - auroc**2) + (n - 1) * (q2 - auroc**2)
     return np.sqrt(np.maximum(variance, 0) / (n * m))
+
+
+@dataclass(frozen=True)
+class Placements:
+    """Where every image's scores lie among those of the other set: all that AUROCs and their covariances need.
+
+    inside (n, L): the share of outliers that score higher than this inlier, ties by half; outside (m, L): the share of
+    inliers that score lower than this outlier. auroc (L,) is the mean of either.
+    """
+
+    inside: np.ndarray
+    outside: np.ndarray
+    auroc: np.ndarray
+
+    def covariance(self) -> np.ndarray:
+        """The covariance (L, L) of the AUROCs; DeLong, DeLong & Clarke-Pearson 1988, eq. 5. Needs n, m of 2 or more."""
+        parts = (np.atleast_2d(np.cov(part, rowvar=False)) / len(part) for part in (self.inside, self.outside))
+        return sum(parts)
+
+
+def placements(inside: Scores, outside: Scores) -> Placements:
+    """The placements of scores (n, L) and (m, L), or (n,) and (m,). O(L (n + m) log(n + m))."""
+    inside, outside = _checked(inside, outside)
+    n, m = len(inside), len(outside)
+    columns = list(zip(np.atleast_2d(inside.T), np.atleast_2d(outside.T), strict=True))
+    above = np.stack([m - _below(np.sort(outliers), inliers) for inliers, outliers in columns], 1)
+    below = np.stack([_below(np.sort(inliers), outliers) for inliers, outliers in columns], 1)
+    return Placements(above / m, below / n, below.sum(0) / (n * m))  # sums of halves are exact
+
+
+def interval(auroc: np.ndarray, standard_error: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """The interval (low, high) of an AUROC, symmetric on the logit scale, so that it stays in [0, 1].
+
+    At 0 and 1 the standard error is 0 and the interval is the point.
+    """
+    auroc = np.asarray(auroc, float)
+    spread = auroc * (1 - auroc)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logit = np.log(auroc / (1 - auroc))
+        reach = ndtri(0.5 + level / 2) * np.asarray(standard_error) / spread
+        low, high = (1 / (1 + np.exp(-(logit + step))) for step in (-reach, reach))
+    return np.where(spread > 0, low, auroc), np.where(spread > 0, high, auroc)
+
+
+def delong_against(placed: Placements, reference: int) -> tuple[np.ndarray, np.ndarray]:
+    """(difference, p) of each AUROC against that of column `reference`, (L,) each: the paired test of DeLong et al.
+
+    Two-sided. Scores whose placements are the same differ by 0 with p = 1; p of the reference itself is 1.
+    """
+    covariance = placed.covariance()
+    difference = placed.auroc - placed.auroc[reference]
+    own = np.diag(covariance)
+    variance = np.maximum(own + own[reference] - 2 * covariance[:, reference], 0)
+    # where rounding is all that is left of the variance, the two scores order the images alike
+    variance[variance < 1e-12 * (own + own[reference])] = 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(difference == 0, 0.0, np.abs(difference) / np.sqrt(variance))
+    return difference, 2 * norm.sf(z)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values (k,) such that rejecting those below alpha makes one error or more with probability at most alpha.
+
+    Holm 1979: step down from the smallest, multiplied by the number of those that are left.
+    """
+    p = np.asarray(p, float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
 
 
 def fpr_at_tpr(inside: Scores, outside: Scores, tpr: float = 0.95) -> np.ndarray:
@@ -55,19 +130,26 @@ def deviation(scores: Scores, fitted: Scores) -> np.ndarray:
 
 
 def _by_column(measure, inside: Scores, outside: Scores):
-    inside, outside = np.asarray(inside, float), np.asarray(outside, float)
-    if np.isnan(inside).any() or np.isnan(outside).any():
-        raise ValueError("scores contain NaN")
+    inside, outside = _checked(inside, outside)
     if inside.ndim == 1:
         return measure(inside, outside)
     return np.array([measure(a, b) for a, b in zip(inside.T, outside.T, strict=True)])
 
 
+def _checked(inside: Scores, outside: Scores) -> tuple[np.ndarray, np.ndarray]:
+    inside, outside = np.asarray(inside, float), np.asarray(outside, float)
+    if np.isnan(inside).any() or np.isnan(outside).any():
+        raise ValueError("scores contain NaN")
+    return inside, outside
+
+
 def _auroc(inside: np.ndarray, outside: np.ndarray) -> float:
-    ordered = np.sort(inside)
-    below = np.searchsorted(ordered, outside, "left").astype(np.int64)
-    up_to = np.searchsorted(ordered, outside, "right").astype(np.int64)
-    return float((below.sum() + up_to.sum()) / (2 * len(inside) * len(outside)))
+    return float(_below(np.sort(inside), outside).sum() / (len(inside) * len(outside)))
+
+
+def _below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """How many of the `ordered` lie below each value, equal ones by half."""
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
 
 
 def _fpr(inside: np.ndarray, outside: np.ndarray, tpr: float) -> float:
