@@ -19,7 +19,12 @@ functional = lazy("torch.nn.functional")
 Draws = Callable[[str], "torch.Generator"]
 Loss = Callable[["nn.Module", "Tensor", "Tensor", Draws], tuple["Tensor", "Tensor"]]
 
-LOSSES = {"ce": "lib.losses:cross_entropy"}
+LOSSES = {
+    "ce": "lib.losses:cross_entropy",
+    "at": "lib.robust_losses:adversarial",
+    "trades": "lib.robust_losses:trades",
+    "mixup": "lib.robust_losses:mixup",
+}
 
 
 def cross_entropy(config) -> Loss:

@@ -12,13 +12,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import cli, files, inputs, models
+from lib import cli, files, inputs, models, published_names
 from lib.cli import DeviceConfig, above, at_least, flag, fraction
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError, UserError
 from lib.lazy import lazy
 from lib.losses import LOSSES
 from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer, schedule
+from lib.perturbation import PerturbationConfig
 from lib.registry import resolve
 from lib.results import Result
 
@@ -33,7 +34,7 @@ training = lazy("lib.training")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DeviceConfig):
+class TrainConfig(PerturbationConfig, DeviceConfig):
     """Trains a network on a data set."""
 
     model_type: str = flag(positional=True, check=models.check, label="{}", help="type of the network")
@@ -52,7 +53,9 @@ class TrainConfig(DeviceConfig):
     lr_step: int = flag(30, check=at_least(1), help="epochs between the steps of -sched step")
     lr_decay: float = flag(0.1, check=above(0), help="factor of each of them")
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
-    loss: str = flag("ce", choices=LOSSES, help="what is minimised")
+    loss: str = flag("ce", choices=LOSSES, help="what is minimised; at is adversarial training")
+    beta: float = flag(6.0, check=at_least(0), help="weight of the divergence of --loss trades")
+    box: bool = flag(True, help="keep attacked images in [0, 1]")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
     augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
                              help="augmentation of the training images; auto is the data set's customary one")
@@ -68,7 +71,16 @@ class TrainConfig(DeviceConfig):
     channels_last: bool | None = flag(None, help="memory layout of the images; default: with bf16")
 
     def __post_init__(self) -> None:
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        for field, value in published_names.settings(self.model_type).items():
+            if field != "model_type" and getattr(self, field) not in (value, defaults[field]):
+                raise UsageError(f"type {self.model_type} and --{field.replace('_', '-')} {getattr(self, field)} disagree")
+            object.__setattr__(self, field, value)  # the record is that of the settings it stands for
         super().__post_init__()
+        if self.loss in ("at", "trades") and self.eps is None:
+            raise UsageError(f"--eps is required: the radius of the attack of --loss {self.loss}")
+        if self.loss != "ce" and self.label_smoothing:
+            raise UsageError(f"--label-smoothing is for --loss ce, not {self.loss}")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
