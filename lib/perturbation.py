@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lib.cli import RunConfig, above, at_least, flag
 
 NORMS = ("2", "inf")
+ATTACKS = ("pgd", "apgd", "aa")  # projected gradient ascent; its version with adaptive steps; AutoAttack
 
 
 @dataclass(frozen=True, kw_only=True)
