@@ -21,15 +21,36 @@ functional = lazy("torch.nn.functional")
 Draws = Callable[[str], "torch.Generator"]
 Loss = Callable[["nn.Module", "Tensor", "Tensor", Draws], tuple["Tensor", "Tensor"]]
 
-LOSSES = {"ce": "lib.losses:cross_entropy", "energy_layers": "lib.energy_loss:energy_layers"}
+LOSSES = {
+    "ce": "lib.losses:cross_entropy",
+    "at": "lib.robust_losses:adversarial",
+    "trades": "lib.robust_losses:trades",
+    "mixup": "lib.robust_losses:mixup",
+    "energy_layers": "lib.energy_loss:energy_layers",
+}
 
 
 def check(config) -> None:
     """Raises `UsageError` for flags that do not go with the configuration's loss."""
-    if config.loss != "energy_layers":
-        if config.outliers:
-            raise UsageError(f"--outliers is for --loss energy_layers, not {config.loss}")
-        return
+    if config.loss in ("at", "trades") and config.eps is None:
+        raise UsageError(f"--eps is required: the radius of the attack of --loss {config.loss}")
+    if config.loss in ("at", "trades", "mixup") and config.label_smoothing:
+        raise UsageError(f"--label-smoothing is for --loss ce, not {config.loss}")
+    if config.outliers and config.loss != "energy_layers":
+        raise UsageError(f"--outliers is for --loss energy_layers, not {config.loss}")
+    if config.loss == "energy_layers":
+        _check_energy_layers(config)
+
+
+def cross_entropy(config) -> Loss:
+    """Mean cross-entropy of the labels, mixed with the uniform distribution by `config.label_smoothing` in [0, 1]."""
+    def loss(network, images, labels, draws):
+        logits = network(images)
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing), logits
+    return loss
+
+
+def _check_energy_layers(config) -> None:
     if not config.outliers:
         raise UsageError("--loss energy_layers needs --outliers: a data set of outliers to train against")
     if config.margins_in == "raw" and not config.energy_margins:
@@ -40,11 +61,3 @@ def check(config) -> None:
                          "outliers")
     if config.compile:
         raise UsageError("--loss energy_layers looks inside the network, which --compile hides")
-
-
-def cross_entropy(config) -> Loss:
-    """Mean cross-entropy of the labels, mixed with the uniform distribution by `config.label_smoothing` in [0, 1]."""
-    def loss(network, images, labels, draws):
-        logits = network(images)
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing), logits
-    return loss

@@ -5,26 +5,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import inputs, results, tables
-from lib.cli import flag
-from lib.errors import UserError
+from lib.cli import at_least, flag
+from lib.errors import UsageError, UserError
 from lib.inputs import NetworkConfig
 from lib.lazy import lazy
+from lib.perturbation import ATTACKS, PerturbationConfig
 from lib.results import Result
 
+attacks = lazy("lib.attacks")
 classification = lazy("lib.metrics.classification")
 devices = lazy("lib.devices")
 plots = lazy("lib.plots.confusion")
+robustness = lazy("lib.robustness")
 training = lazy("lib.training")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(NetworkConfig):
-    """Accuracy, loss and calibration of a checkpoint."""
+class EvalConfig(PerturbationConfig, NetworkConfig):
+    """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
     dataset: tuple[str, ...] = flag((), "-d", label="{}", help="data sets to evaluate on; default: the test split of the "
                                                                "one it was trained on")
     save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
+    attack: str = flag("", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by "
+                                                 "pyautoattack")
+    restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
     show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attack and self.eps is None:
+            raise UsageError(f"--eps is required: the radius of --attack {self.attack}")
+        if self.eps is not None and not self.attack:
+            raise UsageError("--attack is required: --eps is its radius")
 
     def answer(self) -> str | None:
         return _listing(self) if self.show_list else super().answer()
@@ -34,7 +47,12 @@ class EvalConfig(NetworkConfig):
 
 
 def eval(config: EvalConfig) -> Result:
-    """One row per data set, then one per class and per group of each; confusion matrices; logits on request."""
+    """One row per data set, then one per class and per group of each; confusion matrices; logits on request.
+
+    With an attack every row has the accuracy under it, and the arrays say which images it leaves correct.
+    """
+    if config.attack:
+        robustness.check(config.attack)
     device = inputs.device(config)
     checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
     description = checkpoint.description
@@ -51,20 +69,33 @@ def eval(config: EvalConfig) -> Result:
                                   size=description.image_size, precision=precision, workers=config.workers,
                                   prefetch=config.prefetch, quiet=config.quiet)
         labels = split.labels
-        rows += _rows(split, logits, labels)
+        robust = _robust(config, checkpoint, split) if config.attack else None
+        rows += _rows(split, logits, labels, robust, config)
         key = f"{split.name}-{split.split}" + (f"-{split.variant}" if split.variant else "")
         if config.save_logits:
             arrays |= {f"logits_{key}": logits.numpy(), f"labels_{key}": labels.numpy(),
                        f"indices_{key}": split.indices.numpy()}
+        if robust is not None:
+            arrays |= {f"robust_{key}": robust.numpy(), f"indices_{key}": split.indices.numpy()}
         counts = classification.confusion(logits, labels, len(split.classes))
         title = f"{checkpoint.path} on {key}"
         figures[key if len(names) > 1 else ""] = plots.confusion(counts.numpy(), split.classes, title)
         seconds[name] = time.perf_counter() - begin
     return Result(rows, arrays, figures, seconds,
-                  columns=("data", "split", "variant", "subset", "n", "accuracy", "se", "top5", "loss", "ece"))
+                  columns=("data", "split", "variant", "subset", "n", "accuracy", "se", "top5", "loss", "ece",
+                           *(("robust_accuracy",) if config.attack else ())))
 
 
-def _rows(split, logits, labels) -> list[dict]:
+def _robust(config: EvalConfig, checkpoint, split):
+    """Which images the network classifies correctly under the attack; without labels there are none."""
+    return robustness.robust_images(
+        checkpoint.network, split, config.attack, attacks.Ball(config.norm, config.eps), steps=config.attack_steps,
+        step_size=config.step_size, restarts=config.restarts, seed=config.seed, batch_size=config.batch_size,
+        channels=checkpoint.description.channels, size=checkpoint.description.image_size, cache_dir=config.cache_dir,
+        workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
+
+
+def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
     """The row of the whole split (subset "all"), and rows of its classes and groups."""
     parts = {"all": labels >= 0}
     if len(split.group_names) > 1:
@@ -81,6 +112,10 @@ def _rows(split, logits, labels) -> list[dict]:
             "loss": classification.cross_entropy(part, truth),
             "ece": classification.calibration_error(part, truth) if subset == "all" else None,
         })
+        if robust is not None:
+            rows[-1] |= {"attack": config.attack, "norm": config.norm, "eps": config.eps, "steps": config.attack_steps,
+                         "restarts": config.restarts,
+                         "robust_accuracy": robust[chosen].double().mean().item() if len(truth) else None}
     return rows
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import cli, distributed, files, inputs, losses, models, run_folder
+from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder
 from lib.cli import DeviceConfig, above, at_least, flag, fraction
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError
 from lib.lazy import lazy
 from lib.losses import LOSSES
 from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer
+from lib.perturbation import PerturbationConfig
 from lib.results import Result
 
 torch = lazy("torch")
@@ -42,7 +43,7 @@ def _decay(value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DeviceConfig):
+class TrainConfig(PerturbationConfig, DeviceConfig):
     """Trains a network on a data set."""
 
     model_type: str = flag(positional=True, check=models.check, label="{}", help="type of the network")
@@ -61,7 +62,9 @@ class TrainConfig(DeviceConfig):
     lr_step: int = flag(30, check=at_least(1), help="epochs between the steps of -sched step")
     lr_decay: float = flag(0.1, check=above(0), help="factor of each of them")
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
-    loss: str = flag("ce", choices=LOSSES, help="what is minimised")
+    loss: str = flag("ce", choices=LOSSES, help="what is minimised; at is adversarial training")
+    beta: float = flag(6.0, check=at_least(0), help="weight of the divergence of --loss trades")
+    box: bool = flag(True, help="keep attacked images in [0, 1]")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
     outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
     energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
@@ -113,6 +116,11 @@ class TrainConfig(DeviceConfig):
     parallel: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        for field, value in published_names.settings(self.model_type).items():
+            if field != "model_type" and getattr(self, field) not in (value, defaults[field]):
+                raise UsageError(f"type {self.model_type} and --{field.replace('_', '-')} {getattr(self, field)} disagree")
+            object.__setattr__(self, field, value)  # the record is that of the settings it stands for
         super().__post_init__()
         if self.noise < 0:  # the paper's way to ask for shuffled pixels
             object.__setattr__(self, "noise", 0.0)
