@@ -90,8 +90,7 @@ def _check_classes(split, description, name: str) -> None:
         raise UserError(f"-d {name}: its images have no labels, so there is no accuracy")
     ours, theirs = description.classes, split.classes
     if len(ours) != len(theirs):
-        trained = f"; it was trained on {description.dataset}" if description.dataset else ""
-        raise UserError(f"-d {name}: it has {len(theirs)} classes, the network {len(ours)}{trained}")
+        raise UserError(f"-d {name}: it has {len(theirs)} classes, the network {len(ours)}")
     if tuple(map(str, ours)) != tuple(map(str, theirs)) and description.dataset:
         warnings.warn(f"{name} has other classes than {description.dataset}, on which the network was trained", stacklevel=2)
 
