@@ -139,6 +139,8 @@ def test_what_several_processes_cannot_do_is_said(monkeypatch, tmp_path):
         monkeypatch.setenv(key, value)
     with pytest.raises(UserError, match="-b 1: 2 processes need at least one image each"), distributed.joined(1):
         pass
+    with pytest.raises(UserError, match="-gpu 0: under torchrun"):
+        TrainConfig(model_type="resnet20", directory="a", gpu=0)
     done = subprocess.run([sys.executable, ROOT / "exec_data.py", "list"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "not with torchrun" in done.stderr
 

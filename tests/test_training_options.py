@@ -106,6 +106,8 @@ def test_a_network_of_a_class_subset_is_evaluated_on_those_classes(here):
     assert found[0]["data"] == "digits-k3s1" and found[0]["accuracy"] == rows[0]["val_accuracy"]
     assert found[0]["top5"] is None  # check 26: there are three classes
     assert {row["subset"] for row in found[1:]} == {f"class:{name}" for name in chosen.classes}
+    with pytest.raises(UserError, match="it has 10 classes, the network 3"):
+        evaluate(EvalConfig(model_path="models/a/model_1.pt", dataset=("digits",), quiet=True, gpu=-1))
 
 
 @pytest.mark.parametrize("options, side, padding", [({"upscale": True}, 224, 0), ({"upscale_padding": True}, 112, 56)])
@@ -324,3 +326,23 @@ def test_the_same_options_on_the_command_line(tmp_path):
     record = json.loads((tmp_path / done.stdout.strip().splitlines()[-1]).read_text())
     assert record["rows"][0]["selected_on"] == "digits-k4:val accuracy" and record["rows"][0]["processes"] == 1
     assert cli.identity(TrainConfig(model_type="lenet", directory="a"))["noise"] == 0.0
+
+
+def test_the_imagenet_recipe_trains_on_folders_of_photographs(here):
+    """The documented command at the size of a thumbnail; every image is decoded, cropped and mirrored as it is needed."""
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for name in ("n01440764", "n01443537", "n01484850"):
+            folder = here / "data" / "imagenet" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                picture = Image.fromarray(draw.integers(0, 256, (90, 80 + number, 3), dtype=np.uint8))
+                picture.save(folder / f"{number}.JPEG")
+    recipe = {"model_type": "tv_resnet18", "dataset": "imagenet", "optimizer": "sgd", "learning_rate": 0.1,
+              "weight_decay": 1e-4, "batch_size": 6, "schedule": "step", "lr_step": 1, "workers": 0, "max_examples": None}
+    rows = run(**recipe, image_size=64, epochs=2)
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.01]) and rows[0]["n_val"] == 6
+    rows = run(**recipe, image_size=64, directory="b", subsample_classes=2, class_sample_seed=0)
+    assert rows[0]["n_val"] == 4 and rows[0]["selected_on"] == "imagenet-k2s0:val accuracy"

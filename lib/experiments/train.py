@@ -132,6 +132,8 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if ":" in self.dataset and "=" not in self.dataset:
             raise UsageError(f"-d {self.dataset}: training takes a data set without a split; it uses train and test")
+        if distributed.world() > 1 and self.gpu is not None and self.gpu >= 0:
+            raise UsageError(f"-gpu {self.gpu}: under torchrun each process takes the GPU of its own number; without -gpu")
         if (self.stratified or self.split_seed is not None) and not self.split:
             raise UsageError("--stratified and --split-seed are about --split, which is 0")
         if self.class_sample_seed is not None and not self.subsample_classes:
