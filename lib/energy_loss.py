@@ -69,12 +69,12 @@ def energy_layers(config) -> losses.Loss:
 
 
 def hinge(inside: Tensor, outside: Tensor, m_in: float, m_out: float) -> Tensor:
-    """The mean over layers of the squared excess over m_in and of the squared shortfall of m_out; energies (b, L), (c, L)."""
+    """The mean over layers of the squared excess over m_in, and of the squared shortfall of m_out; (b, L) and (c, L)."""
     return (F.relu(inside - m_in).square().mean(0) + F.relu(m_out - outside).square().mean(0)).mean()
 
 
 def contrastive(inside: Tensor, outside: Tensor, m_in: float, m_out: float) -> Tensor:
-    """The mean over layers and pairs of softplus(m_out - m_in + E_in - E_out); energies (b, L), (c, L)."""
+    """The mean over layers and pairs of softplus(m_out - m_in + E_in - E_out); (b, L) and (c, L)."""
     return F.softplus(m_out - m_in + inside[:, None] - outside[None]).mean()
 
 
@@ -107,11 +107,15 @@ def before_batchnorm(network: nn.Module, images: Tensor) -> set[str]:
 
     def itself(tensor):
         return tensor
-    with own_statistics(network), torch.no_grad(), graph.record(network, others, reduce=itself) as outputs, \
+    modes = {module: module.training for module in network.modules()}
+    network.eval()  # dropout must draw nothing here, and no statistics may move
+    with torch.no_grad(), graph.record(network, others, reduce=itself) as outputs, \
             graph.record(network, norms, reduce=itself, inputs=True) as entering:
         network(images)
-        return {name.partition("@")[0] for name, output in outputs.items()
-                if any(output is tensor for tensor in entering.values())}
+    for module, training in modes.items():
+        module.training = training
+    return {name.partition("@")[0] for name, output in outputs.items()
+            if any(output is tensor for tensor in entering.values())}
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ def vim(fitted: Fitted) -> Score:
     """
     weight, bias, features = (part.double().cpu() for part in (fitted.weight, fitted.bias, fitted.features))
     d = features.shape[1]
-    origin = -torch.linalg.pinv(weight) @ bias
+    origin = -torch.linalg.pinv(weight, rtol=1e-6) @ bias  # the weights are float32: less is rounding
     centred = features - origin
     _, vectors = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
     rest = vectors[:, :d - (1000 if d >= 2048 else 512 if d >= 768 else d // 2)]
