@@ -267,7 +267,8 @@ def test_partial_correlation_takes_out_what_a_third_measure_explains():
     generator = np.random.default_rng(1)
     depth = np.arange(40.0)
     x, y = depth + generator.normal(size=40), depth + generator.normal(size=40)
-    rho = {pair: rank_correlation.spearman(*pair_) for pair, pair_ in {"xy": (x, y), "xz": (x, depth), "yz": (y, depth)}.items()}
+    pairs = {"xy": (x, y), "xz": (x, depth), "yz": (y, depth)}
+    rho = {name: rank_correlation.spearman(*pair) for name, pair in pairs.items()}
     expected = (rho["xy"] - rho["xz"] * rho["yz"]) / np.sqrt((1 - rho["xz"]**2) * (1 - rho["yz"]**2))
     assert rank_correlation.partial_spearman(x, y, depth) == pytest.approx(expected)
     assert rho["xy"] > 0.95 and abs(expected) < 0.4
