@@ -16,6 +16,9 @@ TABLES = {
     "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
     "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
                    ("cka", "cka_debiased", "pwcca", "procrustes")),
+    "stitch": (lambda row: True, ("run", "data", "split", "type", "init", "epochs", "front_layer", "end_layer",
+                                  "stitch_rank", "pinv_rank"),
+               ("accuracy", "penalty", "agreement", "normalized_difference")),
 }
 
 
@@ -45,7 +48,7 @@ def text(config: TablesConfig) -> str:
 def _network(record: dict) -> str:
     """What was run, without what differs between seeds: the type, or the checkpoint."""
     config = record["config"]
-    pair = [config[key] for key in ("model1_path", "model2_path") if config.get(key)]
+    pair = [config[key] for key in ("model1_path", "model2_path", "front_path", "end_path") if config.get(key)]
     return " and ".join(pair) or config.get("model_path") or f"{config['model_type']} {config['directory']}"
 
 
