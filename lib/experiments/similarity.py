@@ -206,5 +206,6 @@ def _figures(config: SimilarityConfig, rows: list[dict], layers: list[list[str]]
         names = [list(dict.fromkeys(row[key] for row in named)) for key in ("rank1", "rank2")]
         panels = {name: plots.matrix(named, "rank1", "rank2", names, name) for name in measures}
         pair = f"{layers[0][0]} and {layers[1][0]} of {title}"
-        figures["ranks"] = plots.heat_maps(panels, *names, "rank of the first", "rank of the second", pair, LIMITS, DISTANCES)
+        figures["ranks"] = plots.heat_maps(panels, *names, "rank of the first", "rank of the second", pair, LIMITS,
+                                           DISTANCES)
     return figures

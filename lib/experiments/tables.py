@@ -21,6 +21,9 @@ TABLES = {
                    ("cka", "cka_debiased", "pwcca", "procrustes")),
     "ncg": (lambda row: row["subset"] == "all", ("run", "model", "train", "data", "split", "variant", "space", "n"),
             ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance")),
+    "stitch": (lambda row: True, ("run", "data", "split", "type", "init", "epochs", "front_layer", "end_layer",
+                                  "stitch_rank", "pinv_rank"),
+               ("accuracy", "penalty", "agreement", "normalized_difference")),
 }
 
 
@@ -50,7 +53,7 @@ def text(config: TablesConfig) -> str:
 def _network(record: dict) -> str:
     """What was run, without what differs between seeds: the type, or the checkpoint."""
     config = record["config"]
-    pair = [config[key] for key in ("model1_path", "model2_path") if config.get(key)]
+    pair = [config[key] for key in ("model1_path", "model2_path", "front_path", "end_path") if config.get(key)]
     return " and ".join(pair) or config.get("model_path") or f"{config['model_type']} {config['directory']}"
     path = config.get("model_path")
     return (" ".join(path) if isinstance(path, list) else path) or f"{config['model_type']} {config['directory']}"

@@ -1,0 +1,289 @@
+"""Stitching two networks: `exec_stitch.py`.
+
+Balogh & Jelasity, "How not to Stitch Representations to Measure Similarity: Task Loss Matching versus Direct Matching",
+AAAI 2025. Task-loss matching is `-i rand -e 30`, direct matching `-i pinv -e 0`. Where the published code differs:
+direct matching is exact in float64 (`--solver reference` is the published float32 one), a rank limit has one basis, fitted
+on the matched images, and is applied to the source before any resizing, and donors never change.
+"""
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import inputs
+from lib.cli import above, at_least, flag
+from lib.datasets.catalogue import AUGMENTATIONS
+from lib.errors import Interrupted, UsageError, UserError
+from lib.inputs import CheckpointsConfig
+from lib.lazy import lazy
+from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer, schedule
+from lib.results import Result
+
+devices = lazy("lib.devices")
+graph = lazy("lib.graph")
+matching = lazy("lib.matching")
+np = lazy("numpy")
+plots = lazy("lib.plots.grid")
+randomness = lazy("lib.randomness")
+stitched = lazy("lib.stitched")
+stitching = lazy("lib.stitching")
+torch = lazy("torch")
+training = lazy("lib.training")
+
+TYPES = ("c2c", "rc2c_pre", "rc2c_post", "t2t", "c2t", "t2c", "auto")
+INITS = ("rand", "eye", "pinv", "perm")
+MATCHED = ("pinv", "perm")  # initialised from activations
+THRESHOLDS = {"0": 0.0, "1e-5": 1e-5, "1e-4": 1e-4, "1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
+
+
+def _samples(text: str) -> None:
+    if text != "all" and not (text.isdigit() and int(text) > 0):
+        raise UsageError(f"{text}: a number of images, or all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchConfig(CheckpointsConfig):
+    """Accuracy and geometry of stitched networks, for a pair of layers or a grid of them."""
+
+    front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins")
+    end_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that goes on")
+    front_type: str = flag("auto", positional=True, check=inputs.check_type, help="type of the front network; auto: the one "
+                                                                                  "its sidecar states")
+    end_type: str = flag("auto", positional=True, check=inputs.check_type, help="and of the end network")
+    front_layer: str = flag("cuts", positional=True, help="layers of the front network: names or globs joined by commas, or "
+                                                          "cuts")
+    end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced")
+    stitching_type: str = flag("auto", positional=True, choices=TYPES, label="{}",
+                               help="c2c, rc2c_pre, rc2c_post (maps), t2t (tokens), c2t, t2c, or what fits")
+    directory: str = flag("", "-dir", label="{}", help="word with which the record's name begins")
+    init: str = flag("rand", "-i", choices=INITS, label="{}",
+                     help="first weights: random, the identity, direct matching (least squares), best permutation")
+    solver: str = flag("exact", choices=("exact", "reference"), help="of -i pinv: float64, or the published float32 one")
+    pinv_samples: str = flag("100", "-pinv-samples", check=_samples,
+                             help="training images that are matched on, drawn with the seed, or all")
+    front_stitch_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which the front activation is limited")
+    front_pinv_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which it is limited while matching")
+    upsample: str = flag("bilinear", "-upsample", choices=("bilinear", "nearest"), help="how maps are resized")
+    c2t_cls: str = flag("pool", "-c2t-cls", choices=("none", "pool", "learn"), help="class token of tokens made from maps")
+    t2c_cls: str = flag("drop", "-t2c-cls", choices=("drop", "add", "only"), help="what maps keep of a class token")
+    stitch_norm: str = flag("none", choices=("none", "bn", "ln"), help="normalisation before the affine map, for -i rand")
+    epochs: int = flag(30, "-e", label="e{}", check=at_least(0), help="epochs of task-loss matching; 0: none")
+    batch_size: int = flag(256, "-b", check=at_least(1), help="images per batch")
+    learning_rate: float = flag(1e-3, "-lr", check=above(0), help="peak learning rate")
+    weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay")
+    optimizer: str = flag("adam", "-o", choices=OPTIMIZERS, help="adam (L2 in the gradient), adamw or sgd")
+    schedule: str = flag("none", "-sched", choices=SCHEDULES, help="course of the learning rate")
+    milestones: tuple[int, ...] = flag((), "-rlre", check=at_least(1),
+                                       help="epochs after which the learning rate is multiplied by 0.1")
+    grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
+    l1: float = flag(0.0, "-l1", check=at_least(0), help="weight of the L1 norm of the stitch in the loss")
+    soft_targets: bool = flag(False, help="train on the end network's probabilities instead of the labels")
+    augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
+                             help="augmentation of the training images; auto is the data set's customary one")
+    dataset: str = flag("cifar10", "-d", label="{}", help="data set: stitches are made on its training images and measured "
+                                                          "on its test images")
+    mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
+    save: bool = flag(True, help="keep the weights of every stitch in the .npz")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stitch_norm != "none" and (self.init != "rand" or self.epochs == 0):
+            raise UsageError(f"--stitch-norm {self.stitch_norm}: a normalised stitch has to be trained from -i rand; here "
+                             f"are -i {self.init} -e {self.epochs}")
+        if self.solver == "reference" and self.init != "pinv":
+            raise UsageError(f"--solver reference: it solves -i pinv, not -i {self.init}")
+        if self.front_pinv_rank and self.init != "pinv":
+            raise UsageError(f"--front-pinv-rank: it limits what -i pinv matches, not -i {self.init}")
+        if ":" in self.dataset and "=" not in self.dataset:
+            raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
+
+    def answer(self) -> str | None:
+        if not self.front_path or not self.end_path:
+            raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
+        return inputs.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
+
+    def inputs(self) -> dict[str, list[Path]]:
+        return inputs.checkpoint_files(self, self.front_path, self.end_path) | inputs.data_files(self, self.dataset)
+
+
+def stitch(config: StitchConfig) -> Result:
+    """One row per pair of layers and of ranks; the weights of every stitch; heat maps of a grid."""
+    begin = time.perf_counter()
+    device = inputs.device(config)
+    front = inputs.load_checkpoint(config, config.front_path, config.front_type, device)
+    end = inputs.load_checkpoint(config, config.end_path, config.end_type, device)
+    train_split = inputs.load_split(config, config.dataset, "train", image_size=front.description.image_size)
+    test_split = inputs.load_split(config, config.dataset, "test", image_size=front.description.image_size)
+    _check(config, front.description, end.description, test_split)
+    size = front.description.image_size or max(test_split.height, test_split.width)
+    shapes = [inputs.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
+    layers = [_choose(checkpoint.network, known, words, where) for checkpoint, known, words, where in
+              zip((front, end), shapes, (config.front_layer, config.end_layer), ("FRONT_LAYER", "END_LAYER"), strict=True)]
+    donors = stitched.Donors(front.network, end.network, *layers)
+    passes = stitched.Passes(device=device, batch_size=config.batch_size, channels=front.description.channels, size=size,
+                             workers=config.workers, prefetch=config.prefetch, quiet=config.quiet,
+                             precision=devices.resolve_precision(config.precision, device))
+    pairs = {(one, two): _blank(config, shapes[0][one], shapes[1][two]) for one in layers[0] for two in layers[1]}
+    ranks = {one: _ranks(config, one, stitching.channels(shapes[0][one])) for one in layers[0]}
+    matched = _matched_images(config, train_split)
+    seconds = {"setup": time.perf_counter() - begin}
+    begin = time.perf_counter()
+    entries, rows = _initial(config, donors, pairs, ranks, matched, passes)
+    seconds["matching"] = time.perf_counter() - begin
+    if config.epochs:
+        begin = time.perf_counter()
+        _train(config, donors, entries, train_split, passes)
+        seconds["training"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    measured, end_accuracy = stitched.evaluate(donors, entries, test_split.to(device), passes)
+    seconds["evaluation"] = time.perf_counter() - begin
+    common = {"trained": config.epochs > 0, "end_accuracy": end_accuracy, "data": test_split.name, "split": test_split.split,
+              "n": len(test_split), "epochs": config.epochs, "seed": config.seed}
+    for number, (row, found, entry) in enumerate(zip(rows, measured, entries, strict=True)):
+        shares = stitching.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
+        row |= found | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
+        row |= {**common, "stitch": number if config.save else None}
+    return Result(rows, _weights(entries) if config.save else {}, _figures(config, rows, layers), seconds,
+                  columns=("front_layer", "end_layer", "type", "stitch_rank", "pinv_rank", "accuracy", "agreement",
+                           "penalty", "matching_residual", "normalized_difference", "r2", "effective_rank"))
+
+
+def _check(config: StitchConfig, front, end, split) -> None:
+    """Raises `UserError` where the two networks, or network and data, do not go together."""
+    for what, other in ((f"FRONT_PATH {config.front_path}", front), (f"-d {config.dataset}", split)):
+        if len(other.classes) != len(end.classes):
+            raise UserError(f"{what}: it has {len(other.classes)} classes, the end network {len(end.classes)}")
+    if bool((split.labels < 0).any()):
+        raise UserError(f"-d {config.dataset}: it has images without labels, so there is no accuracy")
+    if front.channels != end.channels or (front.image_size and end.image_size and front.image_size != end.image_size):
+        raise UserError(f"the front network takes {front.channels} channels of {front.image_size} px, the end network "
+                        f"{end.channels} of {end.image_size} px: they cannot see the same images")
+
+
+def _choose(network, shapes: dict, words: str, where: str) -> list[str]:
+    """The cuts that comma-separated names and globs choose, in execution order."""
+    cuts = graph.cuts(network)
+    usable = [name for name in shapes if name in cuts and len(shapes[name]) in (2, 3)]
+    for word in words.split(","):
+        if word in shapes and word not in usable:
+            graph.cut(network, word)
+            raise UserError(f"{where} {word}: it puts out a vector, and stitches join maps and tokens")
+    try:
+        return graph.select(usable, tuple(words.split(",")), {"cuts": usable})
+    except UserError as error:
+        raise UserError(str(error).replace("--layers", where, 1)) from None
+
+
+def _blank(config: StitchConfig, source, target):
+    return stitching.Stitch(config.stitching_type, source, target, upsample=config.upsample, to_class_token=config.c2t_cls,
+                            from_class=config.t2c_cls, norm=config.stitch_norm)
+
+
+def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | None, int | None]]:
+    """All (stitch rank, matching rank) of a layer: what is too wide is dropped from a list, and refused alone."""
+    def usable(given, spelling):
+        kept = [rank for rank in given if rank <= width]
+        wide = ", ".join(str(rank) for rank in given if rank > width)
+        if given and not kept:
+            raise UserError(f"{spelling} {wide}: layer {layer} has only {width} channels")
+        if wide:
+            warnings.warn(f"{spelling} {wide}: left out for layer {layer}, which has {width} channels", stacklevel=2)
+        return kept or [None]
+    stitch_ranks = usable(config.front_stitch_rank, "--front-stitch-rank")
+    return [(rank, other) for rank in stitch_ranks for other in usable(config.front_pinv_rank, "--front-pinv-rank")]
+
+
+def _matched_images(config: StitchConfig, split):
+    """The training images that are matched on: the same for every pair of layers, fewer of them within more."""
+    if config.pinv_samples == "all":
+        return split
+    count = int(config.pinv_samples)
+    if count > len(split):
+        raise UserError(f"-pinv-samples {count}: {split.name} has only {len(split)} training images; all takes them")
+    return split.subset(torch.randperm(len(split), generator=randomness.generator(config.seed, "matching"))[:count])
+
+
+def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, passes) -> tuple[list, list[dict]]:
+    """A stitch, on its device and with its first weights, and the beginning of its row for every pair and its ranks."""
+    limited = any(rank for chosen in ranks.values() for pair in chosen for rank in pair)
+    statistics = None
+    if config.init in MATCHED or limited:
+        statistics = stitched.collect(donors, matched, matching.Statistics(pairs, ranks=limited), passes)
+    kept = stitched.activations(donors, matched, passes) if config.solver == "reference" else None
+    entries, rows = [], []
+    for (front, end), blank in pairs.items():
+        for stitch_rank, pinv_rank in ranks[front]:
+            made = _blank(config, blank.source, blank.target)
+            row = {"front_layer": front, "end_layer": end, "type": made.kind, "init": config.init, "trained": False,
+                   "samples": len(matched) if config.init in MATCHED else None, "stitch_rank": stitch_rank,
+                   "pinv_rank": pinv_rank, "solver": config.solver if config.init == "pinv" else None,
+                   "matching_residual": None, "effective_rank": None, "condition": None}
+            if config.init in MATCHED:
+                solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
+                row |= {"matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
+                        "effective_rank": solution.effective_rank, "condition": solution.condition}
+                statistics.install(made, front, end, solution)
+            else:
+                stitching.initialise(made, config.init, randomness.generator(config.seed, "init", front, end))
+            if stitch_rank is not None:
+                made.limit = stitching.RankLimit(*statistics.components(front, stitch_rank))
+            entries.append(stitched.Entry(front, end, made.to(passes.device)))
+            rows.append(row)
+    return entries, rows
+
+
+def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, rank: int | None):
+    problem = statistics.problem(front, end)
+    if config.init == "perm":
+        if made.source != made.target and problem.xy.shape[0] != problem.xy.shape[1]:
+            raise UserError(f"-i perm: {problem.xy.shape[0]} channels of {front} are no permutation of the "
+                            f"{problem.xy.shape[1]} of {end}; -i pinv joins them")
+        return matching.permutation(problem)
+    if config.solver == "reference":
+        x, y = made.rows_of_source(kept[0][front]), made.rows_of_target(kept[1][end])
+        return matching.reference(x.flatten(0, 1), y.flatten(0, 1), rank)
+    return matching.exact(problem, None if rank is None else statistics.components(front, rank)[1])
+
+
+def _train(config: StitchConfig, donors, entries: list, split, passes) -> None:
+    """Task-loss matching of all stitches at once."""
+    network = stitched.Stitches(entries)
+    optimiser = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
+                          weight_decay=config.weight_decay)
+    recipe = training.Recipe(
+        loss=stitched.task_loss(donors, entries, l1=config.l1, soft_targets=config.soft_targets),
+        learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
+                               milestones=config.milestones),
+        seed=config.seed, batch_size=config.batch_size, channels=passes.channels, size=passes.size,
+        augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
+        precision=devices.resolve_precision(config.precision, passes.device, training=True), grad_clip=config.grad_clip,
+        workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
+    split = split.to(passes.device)
+    with training.Stopping().listening() as stopping:
+        for epoch in range(1, config.epochs + 1):
+            training.train_epoch(network, split, optimiser, recipe, training.Position(epoch=epoch), stopping)
+            if stopping.by:
+                raise Interrupted(f"stopped by {stopping.by} in epoch {epoch}; the same command runs it again")
+
+
+def _weights(entries: list) -> dict:
+    """Every stitch's parameters and buffers as arrays `<number>.<name>`; the row's `stitch` is the number."""
+    return {f"{number}.{name}": value.detach().cpu().numpy() for number, entry in enumerate(entries)
+            for name, value in entry.stitch.state_dict().items()}
+
+
+def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) -> dict:
+    """Heat maps over layers, of the first ranks that were asked for."""
+    first = {}
+    for row in rows:
+        first.setdefault((row["front_layer"], row["end_layer"]), row)
+    if len(first) < 2:
+        return {}
+    chosen = list(first.values())
+    named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
+    panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
+    how = f"{config.init}, {config.epochs} epochs"
+    title = f"{config.front_path} into {config.end_path} on {rows[0]['data']} ({how})"
+    limits = {"accuracy": (0, 1), "agreement": (0, 1), "normalized difference": (0, 1)}
+    return {"": plots.heat_maps(panels, *layers, "front layer", "end layer", title, limits, ("normalized difference",))}

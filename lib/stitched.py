@@ -1,0 +1,196 @@
+"""Grids of stitched networks: collecting statistics, training stitches, measuring what comes out.
+
+Both donors are frozen and in eval mode, and are the same to the last bit afterwards. Every batch goes once through the front
+network, as far as its deepest cut, and where it is needed once through the end network; what follows a stitch is the end
+network from its cut.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib import graph
+from lib.datasets.split import Split
+from lib.devices import arithmetic
+from lib.losses import Loss
+from lib.matching import Statistics
+from lib.progress import bar
+from lib.stitching import Stitch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stitch behind a layer of the front network, in the place of the output of a layer of the end network."""
+
+    front: str
+    end: str
+    stitch: Stitch
+
+
+class Donors:
+    """The two networks, frozen, cut at these layers. Raises `UserError` for layers that are no cuts."""
+
+    def __init__(self, front: nn.Module, end: nn.Module, front_layers: list[str], end_layers: list[str]) -> None:
+        for layer in front_layers:
+            graph.cut(front, layer)
+        self.front, self.end = front.eval().requires_grad_(False), end.eval().requires_grad_(False)
+        self.tails = {layer: graph.cut(end, layer)[1] for layer in end_layers}
+        self.front_layers = front_layers
+
+    @torch.no_grad()
+    def sources(self, images: Tensor) -> dict[str, Tensor]:
+        """The activations of the front layers."""
+        return _activations(self.front, self.front_layers, images)[0]
+
+    @torch.no_grad()
+    def targets(self, images: Tensor, logits: bool = False) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The end network's own activations of the end layers, and its logits if asked for."""
+        return _activations(self.end, list(self.tails), images, whole=logits)
+
+    def logits(self, entry: Entry, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The stitched network's logits (b, k), and the stitched activation."""
+        stitched = entry.stitch(sources[entry.front])
+        return self.tails[entry.end](stitched), stitched
+
+
+def _activations(network: nn.Module, layers: list[str], images: Tensor, whole: bool = False):
+    with graph.record(network, layers, stop=not whole) as outputs:
+        logits = graph.run(network, images)
+    return {layer: outputs[layer] for layer in layers}, logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """How images reach the networks."""
+
+    device: torch.device
+    batch_size: int
+    channels: int
+    size: int
+    precision: str = "fp32"
+    workers: int = 0
+    prefetch: int = 2
+    quiet: bool = False
+
+    def over(self, split: Split, label: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels, batch by batch."""
+        batches = split.batches(self.batch_size, device=self.device, channels=self.channels, size=self.size,
+                                workers=self.workers, prefetch=self.prefetch)
+        for images, labels, _ in bar(batches, total=math.ceil(len(split) / self.batch_size), label=label, quiet=self.quiet):
+            yield images, labels
+
+
+def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes) -> Statistics:
+    """The statistics with those of all images of a split added: one pass of each network."""
+    for images, _ in passes.over(split, "matching"):
+        statistics.add(donors.sources(images), donors.targets(images)[0])
+    return statistics
+
+
+def activations(donors: Donors, split: Split, passes: Passes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All activations (n, ...) of the front and end layers: for what cannot stream."""
+    parts = [(donors.sources(images), donors.targets(images)[0]) for images, _ in passes.over(split, "matching")]
+    return tuple({layer: torch.cat([part[side][layer] for part in parts]) for layer in parts[0][side]} for side in (0, 1))
+
+
+@torch.no_grad()
+def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes) -> tuple[list[dict], float]:
+    """The measures of every stitched network on a labelled split, and the accuracy of the end network.
+
+    accuracy, relative_accuracy (over the end network's), penalty (the end network's accuracy minus it), agreement (share of
+    images with the end network's prediction), normalized_difference (||S - E||^2 / ||E||^2 over all images),
+    normalized_difference_batch_mean (the mean of that ratio over batches, as published: it depends on the batch size) and r2
+    (1 - ||S - E||^2 / ||E - mean||^2, the mean per channel), S the stitched activation and E the end network's own.
+    """
+    device = passes.device
+    counts = {"correct": torch.zeros(len(entries), dtype=torch.float64, device=device)}
+    counts |= {name: counts["correct"].clone() for name in ("agree", "difference", "ratio")}
+    own_correct, own = torch.zeros((), dtype=torch.float64, device=device), {layer: _Spread() for layer in donors.tails}
+    for entry in entries:
+        entry.stitch.eval()
+    batches = 0
+    for images, labels in passes.over(split, "evaluating"):
+        with arithmetic(passes.precision, device):
+            sources, (targets, logits) = donors.sources(images), donors.targets(images, logits=True)
+            predicted = logits.argmax(1)
+            own_correct += (predicted == labels).sum()
+            squares = {layer: own[layer].add(target) for layer, target in targets.items()}
+            for number, entry in enumerate(entries):
+                logits, stitched = donors.logits(entry, sources)
+                found = logits.argmax(1)
+                difference = (stitched - targets[entry.end]).square().sum(dtype=torch.float64)
+                counts["correct"][number] += (found == labels).sum()
+                counts["agree"][number] += (found == predicted).sum()
+                counts["difference"][number] += difference
+                counts["ratio"][number] += difference / squares[entry.end]
+        batches += 1
+    n = len(split)
+    end_accuracy = own_correct.item() / n
+    rows = []
+    for number, entry in enumerate(entries):
+        values = {name: count[number].item() for name, count in counts.items()}
+        whole, centred = own[entry.end].squares.item(), own[entry.end].centred()
+        accuracy = values["correct"] / n
+        rows.append({"accuracy": accuracy, "relative_accuracy": accuracy / end_accuracy if end_accuracy else None,
+                     "penalty": end_accuracy - accuracy, "agreement": values["agree"] / n,
+                     "normalized_difference": values["difference"] / whole if whole else None,
+                     "normalized_difference_batch_mean": values["ratio"] / batches if whole else None,
+                     "r2": 1 - values["difference"] / centred if centred else None})
+    return rows, end_accuracy
+
+
+class _Spread:
+    """Sums of an activation's squares and, per channel, of its values."""
+
+    def __init__(self) -> None:
+        self.count, self.sums, self.squares = 0, 0, 0
+
+    def add(self, activation: Tensor) -> Tensor:
+        axes = (0, 2, 3) if activation.ndim == 4 else (0, 1)
+        squares = activation.square().sum(dtype=torch.float64)
+        self.sums = self.sums + activation.sum(axes, dtype=torch.float64)
+        self.squares = self.squares + squares
+        self.count += activation.numel() // len(self.sums)
+        return squares
+
+    def centred(self) -> float:
+        return max((self.squares - (self.sums.square() / self.count).sum()).item(), 0.0)
+
+
+class Stitches(nn.Module):
+    """All stitches that are trained together; the donors are not part of it, so that no mode of theirs is changed."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        super().__init__()
+        self.stitches = nn.ModuleList([entry.stitch for entry in entries])
+
+
+def task_loss(donors: Donors, entries: list[Entry], *, l1: float = 0.0, soft_targets: bool = False) -> Loss:
+    """Task-loss matching of all entries in one step: the cross-entropy of each stitched network, and l1 |W, b|_1.
+
+    The stitches share no weights, so that training them together is training each alone. Every pair's graph is freed before
+    the next one's is made: what is returned has the value of the summed losses and their gradient as a constant. With
+    `soft_targets` the labels are the end network's own probabilities.
+    """
+    def loss(network, images, labels, draws):
+        sources = donors.sources(images)
+        wanted = labels
+        if soft_targets:
+            with torch.no_grad():
+                wanted = donors.end(images).float().softmax(1)
+        total, gradients = 0.0, 0.0
+        for entry in entries:
+            logits, _ = donors.logits(entry, sources)
+            value = F.cross_entropy(logits.float(), wanted)
+            if l1:
+                value = value + l1 * (entry.stitch.weight.abs().sum() + entry.stitch.bias.abs().sum())
+            weights = list(entry.stitch.parameters())
+            found = torch.autograd.grad(value, weights)
+            gradients = gradients + sum((weight * gradient).sum() for weight, gradient in zip(weights, found, strict=True))
+            total = total + value.detach()
+        return gradients - gradients.detach() + total, logits.detach()
+    return loss
