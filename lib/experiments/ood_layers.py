@@ -33,8 +33,8 @@ class OodLayersConfig(NetworkConfig):
     dataset: str = flag("", "-d", label="{}", help="in-distribution data; default: the test split of the one it was trained "
                                                    "on")
     ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets")
-    layers: tuple[str, ...] = flag((), commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear and "
-                                                         "BatchNorm2d")
+    layers: tuple[str, ...] = flag((), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear "
+                                                               "and BatchNorm2d")
     temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy")
     fit_on: str = flag("", help="in-distribution images for median and MAD of the two-sided score; default: the training "
                                 "split of -d")

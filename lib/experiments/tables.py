@@ -13,6 +13,8 @@ from lib.errors import UserError
 TABLES = {
     "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
     "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
+    "probe": (lambda row: row["probe"] == "gain", ("run", "data", "variant", "protocol", "fraction", "selected_by", "group"),
+              ("accuracy", "baseline", "gain", "gain_low", "gain_high")),
     "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
 }
 
