@@ -110,7 +110,8 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
 
 
 @contextlib.contextmanager
-def record(network: nn.Module, names: list[str], reduce: Callable[[Tensor], object] = torch.clone, *,
+def record(network: nn.Module, names: list[str],
+           reduce: Callable[[Tensor], object] | dict[str, Callable[[Tensor], object]] = torch.clone, *,
            inputs: bool = False, stop: bool = False) -> Iterator[dict[str, object]]:
     """A dictionary that every forward pass fills anew with `reduce(output)` of each named module.
 
@@ -118,10 +119,10 @@ def record(network: nn.Module, names: list[str], reduce: Callable[[Tensor], obje
             network(images)
         outputs["layer1.0.conv1"]                            # (b, c, h, w)
 
-    `reduce` runs at once: the network may change the tensor in place afterwards, so it must not return a view of it. With
-    `inputs` it gets the module's first input instead of its output. A module that one pass runs again is found under
-    `name@2`, `name@3`, ... With `stop` a pass that `run` makes ends as soon as every module has run once. All hooks are
-    gone when the block is left, also by an exception.
+    `reduce` runs at once: the network may change the tensor in place afterwards, so it must not return a view of it. It
+    may be a dictionary with a function for each name. With `inputs` it gets the module's first input instead of its
+    output. A module that one pass runs again is found under `name@2`, `name@3`, ... With `stop` a pass that `run` makes
+    ends as soon as every module has run once. All hooks are gone when the block is left, also by an exception.
     """
     check_names(network, names)
     body = _body(network)
@@ -133,10 +134,12 @@ def record(network: nn.Module, names: list[str], reduce: Callable[[Tensor], obje
         calls.clear()
 
     def keep(name):
+        reduced = reduce[name] if isinstance(reduce, dict) else reduce
+
         def hook(module, arguments, output):
             calls[name] = calls.get(name, 0) + 1
             key = name if calls[name] == 1 else f"{name}@{calls[name]}"
-            outputs[key] = reduce(arguments[0] if inputs else output)
+            outputs[key] = reduced(arguments[0] if inputs else output)
             if stop and len(calls) == wanted:
                 raise _Enough
         return hook

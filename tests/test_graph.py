@@ -180,3 +180,11 @@ def test_layers_are_selected_by_name_glob_and_group():
     assert graph.select(known, ("cuts",), groups) == ["conv1", "layer1.0", "fc"]
     with pytest.raises(UserError, match="--layers layer9: no layer is called so"):
         graph.select(known, ("layer9",), groups)
+
+
+def test_a_record_may_reduce_every_layer_in_its_own_way():
+    whole = network("resnet20")
+    reduce = {"conv1": lambda output: output.sum(), "fc": lambda output: output.shape}
+    with torch.no_grad(), graph.record(whole, ["conv1", "fc"], reduce) as outputs:
+        whole(torch.rand(2, 3, 32, 32))
+    assert outputs["conv1"].ndim == 0 and outputs["fc"] == (2, 10)

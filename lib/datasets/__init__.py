@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DATASETS = {
     "digits": "lib.datasets.builtin:digits",
+    "digits-bg": "lib.datasets.spurious:digits_background",
     "patches": "lib.datasets.builtin:patches",
     "mnist": "lib.datasets.mnist:mnist",
     "fashionmnist": "lib.datasets.mnist:fashionmnist",

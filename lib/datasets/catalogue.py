@@ -69,6 +69,13 @@ KNOWN = {
     "digits": Known(
         "scikit-learn's 8x8 digits, enlarged to 32x32 grey", sizes=(1442, 355), classes=10, obtain=BUILT_IN
     ),
+    "digits-bg": Known(
+        "the digits below five and the others, on backgrounds that go with the label in training; four groups",
+        splits=("train", "val", "test"),
+        sizes=(1082, 360, 355),
+        classes=2,
+        obtain=BUILT_IN,
+    ),
     "patches": Known(
         "32x32 colour patches of two photographs, as outliers", sizes=(1150, 750), classes=2, obtain=BUILT_IN
     ),

@@ -84,6 +84,17 @@ def parse(text: str) -> DataName:
     )  # fmt: skip
 
 
+def expand(text: str) -> tuple[str, ...]:
+    """The names that one word stands for: `digits-c` and `digits-c/3` are all 19 corruptions at severity 5 and 3."""
+    match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*-c(?::[a-z]+)?)(?:/(\d))?", text)
+    if not match:
+        return (text,)
+    severity = int(match[2] or corruptions.SEVERITIES[-1])
+    if severity not in corruptions.SEVERITIES:
+        raise UsageError(f"{text}: severities are {corruptions.SEVERITIES[0]} to {corruptions.SEVERITIES[-1]}")
+    return tuple(f"{match[1]}/{kind}-{severity}" for kind in corruptions.CORRUPTIONS)
+
+
 def corruption(data: DataName) -> tuple[str, int]:
     """The corruption and severity (1 to 5) that the variant names."""
     kind, _, severity = data.variant.rpartition("-")

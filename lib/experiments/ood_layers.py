@@ -48,8 +48,8 @@ class OodLayersConfig(NetworkConfig):
                                                    "on")
     ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets; near, far: OpenOOD's groups "
                                                              "for -d; NAME-c: every corruption and severity")
-    layers: tuple[str, ...] = flag((), commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear and "
-                                                         "BatchNorm2d")
+    layers: tuple[str, ...] = flag((), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear "
+                                                               "and BatchNorm2d")
     temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy")
     aggregate: tuple[str, ...] = flag((), commas=True, choices=AGGREGATORS, help="scores from the energies of all layers: "
                                                                                  + ", ".join(AGGREGATORS))

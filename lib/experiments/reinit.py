@@ -42,7 +42,8 @@ class ReinitConfig(NetworkConfig):
                                                    "on")
     inits_from: tuple[str, ...] = flag((), help="checkpoints, folders of training runs, or text files with a path per line")
     rand: int = flag(0, bare=1, check=at_least(1), help="so many fresh draws of the weights; 1 without a number")
-    layers: tuple[str, ...] = flag((), commas=True, help="names or globs, cuts, all; default: every convolution but 1x1")
+    layers: tuple[str, ...] = flag((), "-l", commas=True,
+                                    help="names or globs, cuts, all; default: every convolution but 1x1")
     what: str = flag("weights", choices=("weights", "weights+bn"),
                      help="what is replaced: the layer's own weights and biases, or also the batch normalisation behind it")
     recalibrate_bn: bool = flag(False, help="estimate running statistics anew for every cell, on the images of --fit-on")

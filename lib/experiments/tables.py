@@ -16,6 +16,8 @@ TABLES = {
     "projections": (lambda row: True, ("checkpoint", "epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
     "reinit": (lambda row: row["status"] != "missing", ("run", "data", "source", "layer", "predictor"),
                ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p")),
+    "probe": (lambda row: row["probe"] == "gain", ("run", "data", "variant", "protocol", "fraction", "selected_by", "group"),
+              ("accuracy", "baseline", "gain", "gain_low", "gain_high")),
     "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
     "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
                    ("cka", "cka_debiased", "pwcca", "procrustes")),

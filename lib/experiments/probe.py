@@ -1,0 +1,157 @@
+"""Probes on every layer of a frozen network: `exec_probe.py`.
+
+Uselis & Oh, "Intermediate Layer Classifiers for OOD Generalization", ICLR 2025, and the rank-limited linear probes of Balogh
+& Jelasity, AAAI 2025. The paper chose epochs and layers on test images in places, let layers and baseline search for
+unequal lengths, and had one seed; here the roles of images are disjoint, rules stand side by side and differences have
+intervals, while `--roles paper` divides the images as its notebooks do.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib import cli, datasets, inputs, reducers
+from lib.cli import above, at_least, flag
+from lib.datasets import names
+from lib.errors import UsageError, UserError
+from lib.inputs import NetworkConfig
+from lib.lazy import lazy
+from lib.probes import selection
+from lib.results import Result
+
+if TYPE_CHECKING:
+    from lib.probes.run import Data
+
+checkpoints = lazy("lib.checkpoints")
+plots = lazy("lib.plots.probe")
+role_draws = lazy("lib.probes.roles")
+report = lazy("lib.probes.report")
+runs = lazy("lib.probes.run")
+study = lazy("lib.probes.study")
+torch = lazy("torch")
+
+PROTOCOLS = ("id", "zero-shot", "few-shot", "full-ood")
+SOLVERS = ("adam", "sgd", "lbfgs", "ridge", "prox")
+COLUMNS = ("layer", "reduce", "rank", "data", "variant", "group", "solver", "lr", "l1", "l2", "seed", "selected_by", "n",
+           "accuracy", "baseline", "gain", "gain_low", "gain_high", "candidates")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(NetworkConfig):
+    """Linear probes on the layers of a frozen network, under shift and at limited rank."""
+
+    dataset: str = flag("", "-d", label="{}", help="in-distribution data; default: the set the network was trained on")
+    ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets")
+    layers: tuple[str, ...] = flag(("cuts",), "-l", commas=True, help="names or globs, cuts, all")
+    reduce: tuple[str, ...] = flag((), check=reducers.check, metavar="REDUCER",
+                                   help="vector per image of a layer's output: flatten, gap, gmp, grid:K, cls, mean-token, "
+                                        "random:K or pca:K; default: flatten, or cls for tokens; with -ranks gap or cls")
+    ranks: tuple[int, ...] = flag((), "-ranks", check=at_least(0), help="restrict features to so many leading directions of "
+                                                                       "the layer's channels, each")
+    protocol: str = flag("", choices=PROTOCOLS, label="{}", help="what the probes learn from: id and zero-shot: "
+                         "in-distribution images; few-shot: some OOD images; full-ood: all OOD images that do not test; "
+                         "default: zero-shot with -ood, else id")
+    roles: str = flag("clean", choices=("clean", "paper"), help="clean: probe-train, validation of settings, validation of "
+                      "the layer and test share no image; paper: the notebooks' division")
+    shots: int | None = flag(None, check=at_least(1), help="few-shot: images per class that a probe learns from")
+    fraction: tuple[float, ...] = flag((), check=cli.fraction, help="few-shot: shares of the OOD set that a probe learns "
+                                                                    "from; default: 0.1")
+    tuning: str = flag("per-shift", choices=("per-shift", "shared"), help="settings, layer and few-shot images chosen for "
+                                                                        "each OOD set, or once for all")
+    select: tuple[str, ...] = flag((), choices=selection.RULES, help="rules that choose layer and setting, side by side; "
+                                                                     "default: all that the protocol has images for")
+    metric: str = flag("auto", choices=("auto", "accuracy", "worst-group", "adjusted"),
+                       help="what they choose by; auto: worst-group where there are groups, else accuracy")
+    solver: str = flag("adam", choices=SOLVERS, help="adam, sgd; lbfgs and ridge: --l2 only; prox: exact zeros for --l1")
+    epochs: int = flag(10, "-e", check=at_least(0), help="epochs of adam and sgd; most iterations of lbfgs and prox")
+    batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
+    learning_rate: tuple[float, ...] = flag((1e-3,), "-lr", check=above(0), help="learning rates, each")
+    l1: tuple[float, ...] = flag((0.0,), check=at_least(0), help="weights of the L1 norm of the probe's weights, each")
+    l2: tuple[float, ...] = flag((0.0,), check=at_least(0), help="weights of half their squared L2 norm, each")
+    weight_decay: float = flag(0.0, "-wd", check=at_least(0), help="weight decay of adam and sgd, on biases too")
+    momentum: float = flag(0.9, check=cli.fraction, help="momentum of sgd")
+    milestones: tuple[int, ...] = flag((), "-rlre", check=at_least(1),
+                                       help="epochs after which the learning rate is multiplied by 0.1")
+    keep_epochs: tuple[int, ...] = flag((), check=at_least(1), help="epochs whose probes are candidates beside the last's")
+    standardise: bool = flag(False, help="probes see features less their mean, over their deviation, of probe-train")
+    class_balance: str = flag("none", choices=("none", "groups", "classes"),
+                              help="learn from equally many images of every group or class")
+    warm_start: bool = flag(False, help="the last place starts at the network's own head")
+    untrained: bool = flag(False, help="probe a network with fresh weights as well")
+    seed: tuple[int, ...] = flag((0,), "-s", help="seeds of roles, draws, order and initial weights, each", label="s{}")
+    cache_gib: float = flag(2.0, check=above(0), identity=False,
+                            help="kept features that are larger together are memory-mapped instead of read")
+    cache_type: str = flag("fp16", choices=("fp16", "bf16", "fp32"), help="type of kept features, with a scale per layer")
+    verbose: bool = flag(False, help="print every row", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.how == "id" and self.ood:
+            raise UsageError("--protocol id tests on in-distribution images and takes no -ood")
+        if self.how != "id" and not self.ood and not self.list_layers:
+            raise UsageError(f"--protocol {self.how} needs -ood: one or more out-of-distribution data sets")
+        if self.how != "few-shot" and (self.shots or self.fraction):
+            raise UsageError("--shots and --fraction are for --protocol few-shot")
+        if self.shots and self.fraction:
+            raise UsageError("--shots and --fraction: give one of them")
+        if any(share == 0 for share in self.fraction):
+            raise UsageError("--fraction 0: nothing to learn from; --protocol zero-shot learns from no OOD image")
+        if self.solver in ("lbfgs", "ridge") and any(self.l1):
+            raise UsageError(f"--l1: --solver {self.solver} has no L1 penalty; adam, sgd and prox have")
+        if self.solver == "ridge" and not all(self.l2):
+            raise UsageError("--solver ridge needs --l2 above 0: one or more penalties, chosen among by leave-one-out")
+        if self.ranks and self.how not in ("id", "zero-shot"):
+            raise UsageError("-ranks: directions are fitted on in-distribution training images, so --protocol is id or "
+                             "zero-shot")
+        if self.epochs == 0 and self.solver not in ("adam", "sgd"):
+            raise UsageError(f"-e 0: --solver {self.solver} needs iterations")
+
+    @property
+    def how(self) -> str:
+        """The protocol."""
+        return self.protocol or ("zero-shot" if self.ood else "id")
+
+    def inputs(self) -> dict[str, list[Path]]:
+        shifts = [name for word in self.ood for name in names.expand(word)]
+        return super().inputs() | inputs.data_files(self, *[name for name in (self.dataset, *shifts) if name])
+
+
+def probe(config: ProbeConfig) -> Result:
+    """A row per layer, candidate or rule, OOD set, group and seed; a row per rule and OOD set on what choosing gained."""
+    device = inputs.device(config)
+    checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
+    data = _data(config, checkpoint)
+    networks = {"trained": checkpoint.network}
+    if config.untrained:
+        torch.manual_seed(config.seed[0])
+        networks["untrained"] = checkpoints.build(checkpoint.description).to(device).eval()
+    rows, seconds = [], {}
+    for name, network in networks.items():
+        rows += report.rows(runs.Run(config, name, network, data, seconds))
+    return Result(rows, figures=plots.figures(rows, checkpoint.description.architecture), seconds=seconds,
+                  columns=() if config.verbose else COLUMNS)
+
+
+def _data(config: ProbeConfig, checkpoint) -> "Data":
+    description = checkpoint.description
+    name = config.dataset or description.dataset
+    if not name:
+        raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
+    base = name if "=" in name else name.partition(":")[0]
+    train = inputs.load_split(config, base, "train", image_size=description.image_size)
+    if bool((train.labels < 0).any()):
+        raise UserError(f"-d {name}: some of its training images have no labels")
+    size = description.image_size or max(train.height, train.width)
+    shifts = []
+    for word in [name] if config.how == "id" else [one for several in config.ood for one in names.expand(several)]:
+        test = inputs.load_split(config, word, image_size=size)
+        if test.classes != train.classes:
+            raise UserError(f"-ood {word}: its {len(test.classes)} classes ({', '.join(test.classes[:3])}, ...) are not the "
+                            f"{len(train.classes)} of {base} ({', '.join(train.classes[:3])}, ...)")
+        val = None
+        divided = datasets.splits(word, config.data_root)
+        if config.how != "id" and "val" in divided and "test" in divided and test.split == "test":
+            val = inputs.load_split(config, word, "val", image_size=size)
+        shifts.append(study.Shift(word, test, role_draws.origin(word, test), val,
+                                  role_draws.origin(word, val) if val else ""))
+    return runs.Data(base, train, role_draws.origin(base, train), shifts, train.classes, description.channels, size)

@@ -1,0 +1,57 @@
+"""Representations restricted to their first principal directions, at every rank from one decomposition.
+
+Stitching paper, section 2.5 and its appendix on rank: x -> (x - mean) V_r V_r' + mean, V_r the r leading eigenvectors of
+the covariance of channels over images and positions of one fixed set of images. The mean is kept. A rank equal to the
+number of channels changes nothing, rank 0 leaves the mean alone. Everything is float64 until it is applied.
+"""
+
+import torch
+from torch import Tensor
+
+
+class Moments:
+    """Mean (c,) and covariance (c, c) of rows that come in batches; the order and size of batches do not matter."""
+
+    def __init__(self) -> None:
+        self.count, self._sum, self._products = 0, 0.0, 0.0
+
+    def add(self, rows: Tensor) -> None:
+        """Takes in rows (m, c)."""
+        rows = rows.detach().double()
+        self.count += len(rows)
+        self._sum = self._sum + rows.sum(0)
+        self._products = self._products + rows.T @ rows
+
+    @property
+    def mean(self) -> Tensor:
+        return self._sum / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        return self._products / self.count - torch.outer(self.mean, self.mean)
+
+
+def channel_rows(activation: Tensor) -> Tensor:
+    """One row per image and position: (b, c, h, w) -> (b h w, c), (b, t, c) -> (b t, c), (b, c) as it is."""
+    if activation.ndim == 4:
+        return activation.permute(0, 2, 3, 1).flatten(0, 2)
+    return activation.flatten(0, 1) if activation.ndim == 3 else activation
+
+
+def basis(covariance: Tensor) -> Tensor:
+    """The eigenvectors (c, c) of a covariance (c, c) as columns, the largest eigenvalue first; float64.
+
+    Of each column the entry of largest size is positive, so that the same covariance has the same basis everywhere.
+    """
+    vectors = torch.linalg.eigh(covariance.double()).eigenvectors.flip(1)
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    return vectors * torch.where(largest < 0, -1.0, 1.0)
+
+
+def project(features: Tensor, mean: Tensor, basis: Tensor, rank: int) -> Tensor:
+    """Features (..., c) restricted to the first `rank` columns of the basis around the mean; of the features' type.
+
+    Pooling over positions before or after makes no difference, since it acts on the other axis.
+    """
+    leading, mean = basis[:, :rank].to(features.dtype), mean.to(features.dtype)
+    return ((features - mean) @ leading) @ leading.T + mean

@@ -1,0 +1,81 @@
+"""Accuracy where images fall into groups, and how sure a difference between two classifiers is.
+
+Intermediate-layers paper, sections 2.2, 2.4 and 3.2. `correct` is boolean (..., n), groups (n,) numbers from 0; every
+accuracy is a fraction. A group without images has no accuracy (NaN), and the worst group is then one of the others.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lib.randomness import generator
+
+
+def group_accuracies(correct: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Accuracies (..., count), NaN for a group without images, and the number of images per group (count,)."""
+    members = torch.nn.functional.one_hot(groups, count).double()
+    sizes = members.sum(0)
+    return correct.double() @ members / sizes, sizes.long()
+
+
+def worst_group(accuracies: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest accuracy (...,) and its group (...,), of accuracies (..., groups); groups without images do not count."""
+    worst = accuracies.nan_to_num(math.inf).min(-1)
+    return worst.values, worst.indices
+
+
+def adjusted_average(accuracies: Tensor, sizes: Tensor) -> Tensor:
+    """The average (...,) of group accuracies (..., groups) weighted by the groups' sizes in training (groups,).
+
+    Groups without test images are left out.
+    """
+    weights = sizes.double() * ~accuracies.isnan()
+    return (accuracies.nan_to_num(0.0) * weights).sum(-1) / weights.sum(-1)
+
+
+def adjusted_standard_error(accuracies: Tensor, sizes: Tensor, tested: Tensor) -> float:
+    """The standard error of `adjusted_average` for accuracies (groups,) over `tested` (groups,) images."""
+    there = tested > 0
+    weights = sizes.double()[there] / sizes.double()[there].sum()
+    variances = accuracies[there] * (1 - accuracies[there]) / tested[there]
+    return (weights.square() * variances).sum().sqrt().item()
+
+
+def paired_gain(first: list[Tensor], second: list[Tensor], ids: list[Tensor], *, groups: list[Tensor] | None = None,
+                draws: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """How much more accurate the first classifier is than the second, and the 95% interval of a paired bootstrap.
+
+    One entry per seed of the experiment: correct (n,) of either classifier on the same images, whose clean `ids` (n,) are
+    what is drawn, together for all seeds. With groups (n,) the difference is that of the worst groups.
+    """
+    unique = torch.cat(ids).unique()
+    places = [torch.searchsorted(unique, one) for one in ids]
+    draw, parts = generator(seed, "bootstrap"), []
+    for begin in range(0, draws, 100):
+        rows = min(100, draws - begin)
+        chosen = torch.randint(len(unique), (rows, len(unique)), generator=draw)
+        weights = torch.zeros(rows, len(unique)).scatter_add_(1, chosen, torch.ones(chosen.shape)).double()
+        parts.append(_gain(first, second, places, groups, weights))
+    gains = torch.cat(parts)
+    gains = gains[~gains.isnan()]
+    mean = _gain(first, second, places, groups, torch.ones(1, len(unique), dtype=torch.float64)).item()
+    low, high = torch.quantile(gains, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return mean, low, high
+
+
+def _gain(first, second, places, groups, weights: Tensor) -> Tensor:
+    """The difference (draws,), the mean over seeds, under weights (draws, ids)."""
+    total = 0.0
+    for number, place in enumerate(places):
+        mine = weights[:, place]
+        if groups is None:
+            difference = first[number].double() - second[number].double()
+            total = total + mine @ difference / mine.sum(1)
+            continue
+        members = torch.nn.functional.one_hot(groups[number]).double()
+        sizes = mine @ members
+        accuracies = [((mine * correct[number].double()) @ members / sizes).nan_to_num(math.inf).amin(1)
+                      for correct in (first, second)]
+        total = total + accuracies[0] - accuracies[1]
+    return total / len(places)

@@ -1,0 +1,122 @@
+"""Probes by layer, gains by shift, accuracy by share of images and by rank: figures from the rows of a record."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib.figure import Figure
+
+BEST, BASE, NEUTRAL = "#2a7f3f", "#b22222", "0.55"
+COLOURS = ("#2a7f3f", "#e08a1e", "#3465a4", "#b22222", "#75507b", "#555753")
+MOST_LINES = 6
+
+
+def figures(rows: list[dict], title: str) -> dict[str, Figure]:
+    """The figures that the rows are enough for, by suffix."""
+    shown = [row for row in rows if row["network"] == "trained" and row["group"] and
+             (row["group"] == "all" or row["group"].startswith("worst"))]
+    worst = any(row["group"].startswith("worst") for row in shown)
+    shown = [row for row in shown if row["group"].startswith("worst") == worst]
+    rules = [row["selected_by"] for row in shown if row["selected_by"] not in (None, "none")]
+    rule = rules[0] if rules else "none"
+    probes = [row for row in shown if row["probe"] == "probe" and row["selected_by"] == rule]
+    what = "worst-group accuracy" if worst else "accuracy"
+    found = {}
+    plain = [row for row in probes if row["rank"] is None]
+    if len({row["layer"] for row in plain}) > 1:
+        found["layers"] = by_layer(plain, f"{title}: probes, settings by {rule}", what)
+    gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
+    if len({_shift(row) for row in gains}) > 1:
+        found["gains"] = gain_bars(gains, f"{title}: layer chosen by {rule} against the last one")
+    if len({row["rank"] for row in probes}) > 1:
+        found["ranks"] = by_number(probes, "rank", f"{title}: probes of limited rank", what)
+    if len({row["fraction"] for row in plain}) > 1:
+        chosen = [row for row in gains if row["fraction"] is not None]
+        found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", what)
+    return found
+
+
+def by_layer(rows: list[dict], title: str, what: str) -> Figure:
+    """A line per shift over the layers, with 95% intervals; many shifts are grey, their mean is drawn over them."""
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    shifts = list(dict.fromkeys(_shift(row) for row in rows))
+    figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    places, means = np.arange(len(layers)), []
+    for number, shift in enumerate(shifts):
+        values, errors = _means([[row for row in rows if row["layer"] == layer and _shift(row) == shift]
+                                 for layer in layers])
+        means.append(values)
+        if len(shifts) <= MOST_LINES:
+            axes.errorbar(places, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=shift,
+                          color=COLOURS[number])
+        else:
+            axes.plot(places, values, color=NEUTRAL, linewidth=0.7, alpha=0.7,
+                      label=f"each of {len(shifts)} OOD sets" if number == 0 else None)
+    if len(shifts) > MOST_LINES:
+        axes.plot(places, np.mean(means, 0), color=BEST, marker="o", linewidth=2, label="their mean")
+    axes.set_xticks(places, layers, rotation=60, ha="right", fontsize=8)
+    axes.set(ylabel=what, xlabel="layer, in order of execution", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def gain_bars(rows: list[dict], title: str) -> Figure:
+    """A bar per shift, best first: metric of the chosen layer less that of the last one, with the bootstrap's interval."""
+    parts = [row for row in rows if row["variant"] != "mean"]
+    share = parts[-1]["fraction"]
+    parts = sorted((row for row in parts if row["fraction"] == share), key=lambda row: row["gain"])
+    figure = Figure(figsize=(7.2, max(2.6, 0.3 * len(parts) + 1.4)), layout="constrained")
+    axes = figure.add_subplot()
+    places, values = np.arange(len(parts)), np.array([row["gain"] for row in parts])
+    intervals = np.array([[row["gain"] - row["gain_low"], row["gain_high"] - row["gain"]] for row in parts]).T
+    colours = [BEST if row["gain_low"] > 0 else BASE if row["gain_high"] < 0 else NEUTRAL for row in parts]
+    axes.barh(places, 100 * values, color=colours, xerr=100 * np.maximum(intervals, 0), ecolor="0.2", capsize=2)
+    axes.set_yticks(places, [f"{_shift(row)}  ({row['layer']})" for row in parts], fontsize=8)
+    axes.axvline(0, color="0.2", linewidth=0.8)
+    axes.axvline(100 * float(np.median(values)), color=BEST, linestyle=":", label=f"median {100 * np.median(values):+.2f}")
+    axes.set(xlabel="gain in percentage points, with 95% intervals; grey: they hold 0", title=title)
+    axes.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def by_number(rows: list[dict], column: str, title: str, what: str) -> Figure:
+    """A line per layer (or per shift, where layers are chosen) over a logarithmic number, with 95% intervals."""
+    key = "layer" if column == "rank" else "variant"
+    rows = [row for row in rows if row[column] is not None]
+    if column == "fraction":
+        rows = [row for row in rows if row["variant"] == "mean"] or rows
+    numbers = sorted({row[column] for row in rows})
+    lines = list(dict.fromkeys(row[key] or row["data"] for row in rows))
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, line in enumerate(lines[:MOST_LINES]):
+        values, errors = _means([[row for row in rows if (row[key] or row["data"]) == line and row[column] == at]
+                                 for at in numbers])
+        name = line if column == "rank" else f"chosen layer, {line}"
+        axes.errorbar(numbers, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=name, color=COLOURS[number])
+        if column == "fraction":
+            base = [np.mean([row["baseline"] for row in rows if (row[key] or row["data"]) == line and row[column] == at])
+                    for at in numbers]
+            axes.plot(numbers, base, color=COLOURS[number], linestyle="--", marker="x", label=f"last layer, {line}")
+    axes.set_xscale("symlog" if min(numbers) == 0 else "log", base=2)
+    axes.set_xticks(numbers, [f"{at:g}" for at in numbers])
+    axes.set(xlabel=column if column == "rank" else "share of the OOD images learnt from", ylabel=what, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _shift(row: dict) -> str:
+    return row["variant"] or f"{row['data']}:{row['split']}"
+
+
+def _means(cells: Iterable[list[dict]]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean accuracy of each cell's rows over seeds, and its standard error: between seeds, or of the one seed."""
+    values, errors = [], []
+    for rows in cells:
+        found = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+        values.append(np.mean(found) if found else np.nan)
+        single = rows[0].get("se") if rows else None
+        errors.append(np.std(found, ddof=1) / len(found) ** 0.5 if len(found) > 1 else single or 0.0)
+    return np.array(values), np.array(errors)

@@ -1,0 +1,1 @@
+"""Linear probes on the features of a frozen network's layers."""

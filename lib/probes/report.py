@@ -1,0 +1,157 @@
+"""The rows of a probing run: baselines, candidates, what each rule chose, and what choosing gained."""
+
+import time
+
+from lib.errors import UserError
+from lib.metrics import groups as group_metrics
+from lib.probes import selection, study
+from lib.probes.run import Run
+from lib.probes.study import Place
+
+
+def rows(run: Run) -> list[dict]:
+    """Fits and scores everything, and says what came out: see `study.COLUMNS`."""
+    run.fit_and_score()
+    begin, found = time.perf_counter(), _baseline_rows(run)
+    for reduce in dict.fromkeys(tap.reduce for tap in run.taps):
+        for rank in run.ranks or (None,):
+            places = [Place(tap, rank) for tap in run.taps if tap.reduce == reduce]
+            for share in dict.fromkeys(unit.fraction for unit in run.units):
+                found += _rows_of(run, places, share)
+    run.count("choosing", begin)
+    return found
+
+
+def _rules(run: Run, available: set[str]) -> tuple[str, ...]:
+    """The rules asked for, or all that the protocol has images for; "none" where there is nothing to choose."""
+    config, count = run.config, len(run.candidates)
+    if config.select:
+        for rule in config.select:
+            if rule != "none":
+                selection.roles_of(rule, config.how, available, count)
+        return config.select
+    if config.ranks or config.how == "id" and count == 1:
+        return ("none",)
+    found = ["none"] if config.how == "id" else []
+    for rule in selection.RULES[:-1]:
+        try:
+            selection.roles_of(rule, config.how, available, count)
+        except UserError:
+            continue
+        found.append(rule)
+    return tuple(found)
+
+
+def _rows_of(run: Run, places, share: float | None) -> list[dict]:
+    """The rows of one reducer, rank and share of images: candidates, what the rules chose, and what that gained."""
+    config, shifts = run.config, run.data.shifts
+    units = {(seed, number): next(place for place, unit in enumerate(run.units) if unit.seed == seed
+                                  and unit.fraction == share and run.applies(unit, number))
+             for seed in config.seed for number in range(len(shifts))}
+    tables = {(seed, number): {role: table for role in ("loo", "id-val", "probe-val", "layer-val", "test")
+                               if (table := run.table(number, places, {number: units[seed, number]}, seed, role))}
+              for seed in config.seed for number in range(len(shifts))}
+    available = set.intersection(*[set(found) for found in tables.values()])
+    rows = []
+    for rule in _rules(run, available):
+        if rule == "none":
+            rows += [found for seed, number in units for place in places for candidate in range(len(run.candidates))
+                     for found in _test_rows(run, place, units[seed, number], candidate, number, seed, share, "none")]
+            continue
+        chosen = {}
+        for seed, number in units:
+            table = tables[seed, number]
+            if config.tuning == "shared":
+                table = {role: _mean([tables[seed, other][role] for other in range(len(shifts))]) for role in available}
+            chosen[seed, number] = study.choice_of(rule, config.how, available, table, len(places),
+                                                   len(run.candidates))
+            for at, place in enumerate(places):
+                choice = chosen[seed, number]
+                found = _test_rows(run, place, units[seed, number], choice.candidates[at], number, seed, share, rule)
+                rows += [{**one, "chosen": at == choice.place, "candidates": choice.searched} for one in found]
+        if len(places) > 1:
+            rows += _gain_rows(run, rule, places, units, chosen, share)
+    return rows
+
+
+def _common(run: Run, number: int | None, share: float | None, **values) -> dict:
+    shift = run.data.shifts[number] if number is not None else None
+    data = shift.test.name if shift else ", ".join(dict.fromkeys(one.test.name for one in run.data.shifts))
+    return study.row(network=run.label, data=data, variant=shift.test.variant if shift else "mean",
+                     split=shift.test.split if shift else "test", protocol=run.config.how, fraction=share, **values)
+
+
+def _test_rows(run: Run, place, unit: int, candidate: int, number: int, seed: int, share, rule: str) -> list[dict]:
+    shift = run.data.shifts[number]
+    setting, epoch = run.candidates[candidate]
+    _, positions = shift.role("test", run.shares[number, seed])
+    found = study.accuracy_rows(run.scores[number].correct[place, unit]["test"][candidate], shift.test, positions,
+                                run.sizes)
+    common = _common(run, number, share, probe="probe", layer=place.tap.layer, reduce=place.tap.reduce,
+                          dim=run.dims[place.tap], rank=place.rank, solver=run.config.solver, lr=setting.lr,
+                          l1=setting.l1, l2=setting.l2, seed=seed, epoch=epoch, selected_by=rule)
+    return [common | one for one in found]
+
+
+def _gain_rows(run: Run, rule: str, places, units, chosen, share) -> list[dict]:
+    """Per OOD set, and for their mean: the chosen layer's metric, the last one's, and the interval of the difference."""
+    rows, everything = [], []
+    shifts = run.data.shifts
+    for number, shift in enumerate(shifts):
+        entries = []
+        for seed in run.config.seed:
+            choice, unit = chosen[seed, number], units[seed, number]
+            _, positions = shift.role("test", run.shares[number, seed])
+            pair = [run.scores[number].correct[places[at], unit]["test"][choice.candidates[at]][positions]
+                    for at in (choice.place, len(places) - 1)]
+            entries.append((*pair, shift.test.indices[positions], shift.test.groups[positions]))
+        everything.append(entries)
+        layers = [places[chosen[seed, number].place].tap.layer for seed in run.config.seed]
+        rows.append(_gain_row(run, rule, number, share, places, entries, layers,
+                                   chosen[run.config.seed[0], number].searched))
+    if len(shifts) > 1 and len({shift.origin for shift in shifts}) == 1:
+        gains = sorted(row["gain"] for row in rows)
+        middle = len(gains) // 2
+        median = gains[middle] if len(gains) % 2 else (gains[middle - 1] + gains[middle]) / 2
+        mean = _gain_row(run, rule, None, share, places, [entry for entries in everything for entry in entries], [],
+                              rows[0]["candidates"])
+        rows.append(mean | {"gain_median": median})
+    return rows
+
+
+def _gain_row(run: Run, rule: str, number: int | None, share, places, entries, layers: list[str], searched: int) -> dict:
+    first, second, ids, groups = (list(column) for column in zip(*entries, strict=True))
+    grouped = run.metric.name == "worst-group"
+    values = [[run.metric.values(correct[None], where)[0] for correct, where in zip(column, groups, strict=True)]
+              for column in (first, second)]
+    gain, low, high = group_metrics.paired_gain(first, second, ids, groups=groups if grouped else None)
+    best, base = (sum(column) / len(column) for column in values)
+    name = " ".join(dict.fromkeys(layers))
+    return _common(run, number, share, probe="gain", layer=name, reduce=places[0].tap.reduce, rank=places[0].rank,
+                        group="worst" if grouped else run.metric.name if run.metric.name != "accuracy" else "all",
+                        solver=run.config.solver, selected_by=rule, n=sum(map(len, first)), accuracy=best,
+                        baseline=base, gain=best - base if run.metric.name == "adjusted" else gain, gain_low=low,
+                        gain_high=high, candidates=searched)
+
+
+def _baseline_rows(run: Run) -> list[dict]:
+    """The network's own head, and nearest class means at every layer."""
+    rows = []
+    for number, shift in enumerate(run.data.shifts):
+        for seed in run.config.seed:
+            _, positions = shift.role("test", run.shares[number, seed])
+            if "test" in run.scores[number].head:
+                found = study.accuracy_rows(run.scores[number].head["test"], shift.test, positions, run.sizes)
+                rows += [_common(run, number, None, probe="head", layer=run.head.layer, reduce="flatten",
+                                      dim=run.dims[run.head], seed=seed) | one for one in found]
+            for (tap, unit), correct in run.scores[number].means.items():
+                if run.units[unit].seed == seed:
+                    found = study.accuracy_rows(correct, shift.test, positions, run.sizes)
+                    rows += [_common(run, number, run.units[unit].fraction, probe="class-means", layer=tap.layer,
+                                          reduce=tap.reduce, dim=run.dims[tap], seed=seed) | one for one in found]
+    return rows
+
+
+def _mean(tables: list[list[list[float]]]) -> list[list[float]]:
+    """The mean table of several (places, candidates)."""
+    return [[sum(values) / len(values) for values in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]

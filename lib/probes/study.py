@@ -1,0 +1,170 @@
+"""Units of probes, their scores under every role, and the rows that a record keeps.
+
+A unit is what learns from one draw of images: a seed, a share of the images, and the shift it is for (None: all). A place is
+a layer with a reducer and a rank. Places of one reducer and rank, in execution order, are what a rule chooses from.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lib.datasets.split import Split
+from lib.features import Collected, Features, Tap
+from lib.metrics import groups as group_metrics
+from lib.metrics.classification import standard_error
+from lib.probes import selection
+from lib.probes.fit import Directions, Fitted, Group, Recipe, fit, predictions
+from lib.probes.roles import Shares, divide
+from lib.probes.stack import Linear, Setting
+
+COLUMNS = ("probe", "network", "layer", "reduce", "dim", "rank", "data", "variant", "group", "split", "protocol", "solver",
+           "lr", "l1", "l2", "seed", "epoch", "fraction", "selected_by", "chosen", "n", "correct", "accuracy", "se",
+           "baseline", "gain", "gain_low", "gain_high", "gain_median", "candidates")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a probe reads: a tap, restricted to `rank` directions unless None."""
+
+    tap: Tap
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Probes of one seed that learn from `positions` of a source; `shift` is the number of the OOD set, None for all."""
+
+    seed: int
+    source: int
+    positions: Tensor
+    labels: Tensor
+    fraction: float | None = None
+    shift: int | None = None
+
+
+@dataclass(frozen=True)
+class Shift:
+    """An OOD set as it is tested; `val` is its validation split, where it has one of its own."""
+
+    name: str
+    test: Split
+    origin: str
+    val: Split | None = None
+    val_origin: str = ""
+
+    def role(self, role: str, shares: dict[str, Shares]) -> tuple[str, Tensor]:
+        """Which split ("test" or "val") a role's images are in, and their positions; `shares` by split."""
+        which = "test" if self.val is None or role == "test" else "val"
+        split = self.test if which == "test" else self.val
+        return which, shares[which].positions(split, role)
+
+    def shares(self, protocol: str, roles: str, seed: int) -> dict[str, Shares]:
+        """Who is what among the ids of either split."""
+        if self.val is None:
+            return {"test": divide(self.test.indices, protocol, roles, seed)}
+        return {"test": Shares({"test": self.test.indices}),
+                "val": divide(self.val.indices, protocol, roles, seed, validation=True)}
+
+
+@dataclass
+class Scores:
+    """Whether each image is classified correctly: (place, unit) -> split -> (candidates, n)."""
+
+    correct: dict[tuple[Place, int], dict[str, Tensor]] = field(default_factory=dict)
+    head: dict[str, Tensor] = field(default_factory=dict)  # split -> (n,)
+    means: dict[tuple[Place, int], Tensor] = field(default_factory=dict)  # nearest class mean, test images (n,)
+
+
+def fit_units(tap: Tap, sources: list[Features], units: list[Unit], settings: list[Setting], ranks: tuple[int, ...],
+              classes: int, recipe: Recipe, directions: Directions | None, warm: Linear | None
+              ) -> dict[tuple[Place, int], tuple[Linear, Fitted, int]]:
+    """The probes of one tap: (place, unit) -> (its probes (c, k, d), the stack they come from, their place in it)."""
+    listed = [(Place(tap, rank), number, Group(unit.positions, unit.labels, unit.seed, rank, unit.source))
+              for number, unit in enumerate(units) for rank in (ranks or (None,))]
+    found = {}
+    for n in sorted({len(group.rows) for _, _, group in listed}):
+        alike = [item for item in listed if len(item[2].rows) == n]
+        each = len(settings) * classes * sources[0].dim * 16  # weights, gradients and two moments
+        size = max(1, int(recipe.gib * 2 ** 30 // each))
+        for begin in range(0, len(alike), size):
+            part = alike[begin:begin + size]
+            fitted = fit(tap, sources, [group for _, _, group in part], settings, classes, recipe, directions, warm)
+            for number, (place, unit, _) in enumerate(part):
+                found[place, unit] = (fitted.of_group(number), fitted, number)
+    return found
+
+
+def class_means(features: Features, unit: Unit, classes: int) -> Linear:
+    """The nearest class mean (Euclidean) as a linear probe (1, k, d); a class without images is never the nearest."""
+    total, count = torch.zeros(classes, features.dim), torch.zeros(classes)
+    for begin in range(0, len(unit.positions), 4096):
+        labels = unit.labels[begin:begin + 4096]
+        total.index_add_(0, labels, features.rows(unit.positions[begin:begin + 4096]))
+        count += torch.bincount(labels, minlength=classes)
+    mean = total / count.clamp_min(1)[:, None]
+    bias = torch.where(count > 0, -0.5 * mean.square().sum(1), -torch.inf)
+    return Linear(mean[None], bias[None])
+
+
+def correct(linear: Linear, features: Features, labels: Tensor) -> Tensor:
+    """Whether each image (n,) is right, of probes (c, k, d): (c, n)."""
+    return predictions(linear, features) == labels
+
+
+def head_predictions(collected: Collected, tap: Tap) -> Tensor:
+    """The classes (n,) that the network's own head answers."""
+    return collected.features[tap].rows().argmax(1)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is compared: "accuracy", "worst-group" or "adjusted", by training group sizes (groups,)."""
+
+    name: str
+    sizes: Tensor
+
+    def values(self, correct: Tensor, groups: Tensor) -> list[float]:
+        """The metric of candidates (c, n) over images with these groups (n,)."""
+        if not correct.shape[-1]:
+            return [float("nan")] * len(correct)
+        if self.name == "accuracy":
+            return correct.double().mean(-1).tolist()
+        accuracies, _ = group_metrics.group_accuracies(correct, groups, len(self.sizes))
+        if self.name == "worst-group":
+            return group_metrics.worst_group(accuracies)[0].tolist()
+        return group_metrics.adjusted_average(accuracies, self.sizes).tolist()
+
+
+def accuracy_rows(correct: Tensor, split: Split, positions: Tensor, sizes: Tensor) -> list[dict]:
+    """One row for all images; with groups also one per group, the worst group and the adjusted average."""
+    right, where = correct[positions], split.groups[positions]
+    rows = [_measured("all", int(right.sum()), len(right))]
+    if len(split.group_names) < 2:
+        return rows
+    accuracies, tested = group_metrics.group_accuracies(right, where, len(split.group_names))
+    for number, name in enumerate(split.group_names):
+        rows.append(_measured(name, int(right[where == number].sum()), int(tested[number])))
+    worst = int(group_metrics.worst_group(accuracies)[1])
+    rows.append({**rows[1 + worst], "group": f"worst: {split.group_names[worst]}"})
+    adjusted = group_metrics.adjusted_average(accuracies, sizes).item()
+    rows.append({"group": "adjusted", "n": len(right), "correct": None, "accuracy": adjusted,
+                 "se": group_metrics.adjusted_standard_error(accuracies, sizes, tested)})
+    return rows
+
+
+def _measured(group: str, right: int, n: int) -> dict:
+    accuracy = right / n if n else None
+    return {"group": group, "n": n, "correct": right, "accuracy": accuracy, "se": standard_error(accuracy, n)}
+
+
+def row(**values) -> dict:
+    """A row with every column."""
+    return dict.fromkeys(COLUMNS) | values
+
+
+def choice_of(rule: str, protocol: str, available: set[str], tables: dict[str, list[list[float]]], places: int,
+              candidates: int) -> selection.Choice:
+    """What a rule chooses from tables (places, candidates) by role."""
+    settings, layer = selection.roles_of(rule, protocol, available, candidates)
+    return selection.choose(rule, tables[settings] if settings else None, tables[layer] if layer else None, places)

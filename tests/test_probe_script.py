@@ -1,0 +1,158 @@
+"""exec_probe.py as a user calls it, on built-in data: protocols, groups, ranks, rules and bad input."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import script
+
+from lib import cli
+from lib.datasets import names
+from lib.errors import UsageError, UserError
+from lib.experiments.probe import ProbeConfig
+from lib.experiments.probe import probe as experiment
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A working directory with `models/bg`: a small CNN trained on digits whose background goes with the label."""
+    folder = tmp_path_factory.mktemp("grouped")
+    done = script("exec_train.py", "small_cnn", "-d", "digits-bg", "-dir", "bg", "-e", 6, "-lr", "5e-3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def probe(folder, *words) -> dict:
+    """The record of a run in this process, as the command line makes it."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        path = cli.run(cli.parse(ProbeConfig, [*words, "--quiet"]), experiment, ["exec_probe.py", *words])
+        return json.loads(Path(path).read_text())
+    finally:
+        os.chdir(before)
+
+
+def rows(record: dict, **values) -> list[dict]:
+    return [row for row in record["rows"] if all(row[key] == value for key, value in values.items())]
+
+
+def test_zero_shot_rules_stand_side_by_side_with_groups_and_equal_search(grouped):
+    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "features.12", "avgpool",
+                   "--reduce", "gap", "-lr", "1e-3", "1e-2", "-s", "0", "1", "-e", "20", "--standardise")
+    gains = rows(record, probe="gain")
+    assert [row["selected_by"] for row in gains] == ["ood-val", "id-val", "last-but-one", "oracle"]
+    assert [row["candidates"] for row in gains] == [6, 6, 2, 6]
+    oracle = gains[-1]
+    assert all(row["group"] == "worst" and row["gain_low"] <= row["gain"] <= row["gain_high"] for row in gains)
+    assert all(oracle["accuracy"] >= row["accuracy"] for row in gains) and oracle["gain"] >= 0
+    for rule in ("ood-val", "oracle"):
+        for seed in (0, 1):
+            found = [row for row in rows(record, probe="probe", selected_by=rule, seed=seed) if row["group"] == "all"]
+            assert len(found) == 3 and sum(row["chosen"] for row in found) == 1
+    whole = rows(record, probe="probe", selected_by="oracle", seed=0, layer="avgpool")
+    by_group = [row for row in whole if row["group"] not in ("all", "adjusted") and "worst" not in row["group"]]
+    assert sum(row["correct"] for row in by_group) == next(row["correct"] for row in whole if row["group"] == "all")
+    assert len(by_group) == 4 and sum(row["n"] for row in by_group) == 355
+    worst = next(row for row in whole if row["group"].startswith("worst"))
+    assert worst["accuracy"] == min(row["accuracy"] for row in by_group)
+    assert {path.name.split("-")[-1] for path in (grouped / "results" / "probe").glob("*.png")} == {"layers.png"}
+
+
+def test_a_warm_probe_that_is_not_trained_answers_like_the_networks_head(grouped):
+    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "0", "--warm-start",
+                   "--select", "none", "--cache-type", "fp32")
+    head, mine = rows(record, probe="head"), rows(record, probe="probe")
+    assert len(head) == 7
+    assert [(row["group"], row["correct"]) for row in head] == [(row["group"], row["correct"]) for row in mine]
+
+
+def test_few_shot_probes_repair_what_the_spurious_background_broke(grouped):
+    common = ("models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "--reduce", "grid:4", "--solver", "lbfgs",
+              "--l2", "1e-3", "-e", "100", "--select", "none")
+    zero = probe(grouped, *common)
+    few = probe(grouped, *common, "--protocol", "full-ood", "--class-balance", "groups")
+    worst = [next(row["accuracy"] for row in record["rows"] if row["probe"] == "probe" and "worst" in row["group"])
+             for record in (zero, few)]
+    assert worst[1] > worst[0] + 0.1
+
+
+def test_one_word_names_all_corruptions_of_a_severity():
+    found = names.expand("cifar10-c:test/3")
+    assert len(found) == 19 and found[9] == "cifar10-c:test/fog-3" and names.expand("digits-c")[0].endswith("-5")
+    assert names.expand("digits-c/fog-3") == ("digits-c/fog-3",) and names.expand("digits") == ("digits",)
+    with pytest.raises(UsageError, match="severities are 1 to 5"):
+        names.expand("digits-c/9")
+
+
+def test_the_mean_and_median_gain_over_shifts_are_reported(trained):
+    done = script("exec_probe.py", "models/a/model_2.pt", "-ood", "digits-c/fog-3", "digits-c/contrast-3",
+                  "digits-c/impulse_noise-3", "-l", "features.9", "features.14", "--reduce", "gap", "--roles", "paper",
+                  "--protocol", "few-shot", "--select", "oracle", "--tuning", "shared", "-e", "2", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    path = trained / done.stdout.strip().splitlines()[-1]
+    gains = rows(json.loads(path.read_text()), probe="gain")
+    assert len(gains) == 4 and gains[-1]["variant"] == "mean"
+    assert gains[-1]["gain"] == pytest.approx(sum(row["gain"] for row in gains[:-1]) / 3)
+    assert gains[-1]["gain_median"] == sorted(row["gain"] for row in gains[:-1])[1]
+    assert {row["n"] for row in gains[:-1]} == {319}
+    assert path.with_name(path.stem + "-gains.png").exists() and path.with_name(path.stem + "-layers.png").exists()
+    done = script("exec_tables.py", "probe", cwd=trained)
+    assert done.returncode == 0 and "contrast-3" in done.stdout
+
+
+def test_an_ood_set_that_is_the_test_set_gives_the_in_distribution_numbers(trained):
+    common = ("models/a/model_2.pt", "-l", "features.14", "--select", "none", "-e", "3", "--reduce", "gap", "-lr", "1e-2")
+    inside = probe(trained, *common)
+    outside = probe(trained, *common, "-ood", "digits:test")
+    for kind in ("head", "probe", "class-means"):
+        one, other = rows(inside, probe=kind)[0], rows(outside, probe=kind)[0]
+        assert one["n"] == 355 and other["n"] == 319  # a tenth validates
+        assert 0 <= one["correct"] - other["correct"] <= 36
+
+
+def test_ranks_share_one_decomposition_and_the_full_rank_is_the_plain_probe(trained):
+    common = ("models/a/model_2.pt", "-l", "features.14", "--reduce", "gap", "-e", "3", "-lr", "1e-2",
+              "--cache-type", "fp32")
+    ranked = probe(trained, *common, "-ranks", "1", "4", "64", "100")
+    plain = probe(trained, *common)
+    found = {row["rank"]: row["accuracy"] for row in rows(ranked, probe="probe")}
+    assert list(found) == [1, 4, 64] and abs(found[64] - rows(plain, probe="probe")[0]["accuracy"]) <= 2 / 355
+
+
+def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(trained):
+    words = ("models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.9", "features.14", "--reduce", "gap",
+             "--protocol", "few-shot", "--fraction", "0.1", "0.3", "-e", "2", "--select", "ood-val")
+    record = probe(trained, *words)
+    assert {row["fraction"] for row in rows(record, probe="gain")} == {0.1, 0.3}
+    before = sorted(os.path.getmtime(path) for path in (trained / ".cache" / "features").rglob("*.npy"))
+    probe(trained, *words, "-s", "1", "--solver", "ridge", "--l2", "0.1", "1")
+    assert sorted(os.path.getmtime(path) for path in (trained / ".cache" / "features").rglob("*.npy")) == before
+
+
+@pytest.mark.parametrize("words, status, fragments", [
+    (("--protocol", "few-shot"), 2, ("needs -ood",)),
+    (("-ood", "digits:train"), 1, ("images of digits:train are probe-train as well as",)),
+    (("-ood", "digits-bg"), 1, ("its 2 classes", "are not the 10 of digits")),
+    (("-l", "features.14", "-ranks", "100"), 1, ("features.14 has 64 channels",)),
+    (("-l", "features.14", "-ranks", "4", "--reduce", "flatten"), 2, ("does not keep the channels",)),
+    (("-l", "features.99",), 1, ("did you mean",)),
+    (("--reduce", "gapp",), 2, ("--reduce gapp", "did you mean gap")),
+    (("--solver", "ridge",), 2, ("--solver ridge needs --l2 above 0",)),
+    (("--solver", "lbfgs", "--l1", "0.1"), 2, ("no L1 penalty",)),
+    (("-l", "features.14", "--solver", "lbfgs", "--cache-gib", "1e-4"), 1, ("more than --cache-gib 0.0001",)),
+    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--shots", "90"), 1, ("may be learnt from",)),
+    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--fraction", "0.0001"), 1, ("less than one image",)),
+    (("-ood", "digits-c/fog-3", "--shots", "3"), 2, ("are for --protocol few-shot",)),
+    (("--metric", "worst-group"), 1, ("no groups in common",)),
+    (("-l", "features.14", "--warm-start"), 1, ("--warm-start: the head does not read",)),
+    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--roles", "paper", "--select", "ood-val", "-lr", "1e-3", "1e-2"),
+     1, ("--select ood-val", "no images for it")),
+])
+def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, fragments):
+    with pytest.raises(UserError) as caught:
+        probe(trained, "models/a/model_2.pt", *words)
+    sentence = str(caught.value)
+    assert caught.value.status == status and all(fragment in sentence for fragment in fragments), sentence
+    assert "\n" not in sentence
