@@ -276,8 +276,8 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("stitching")
     with contextlib.chdir(place):
         for seed, name in enumerate("ab"):
-            train(cli.parse(TrainConfig, ["small_cnn", "-d", "digits", "-dir", name, "-e", "2", "-lr", "3e-3", "-s", str(seed),
-                                          "--quiet", "-gpu", "-1"]))
+            train(cli.parse(TrainConfig, ["small_cnn", "-d", "digits", "-dir", name, "-e", "2", "-lr", "3e-3",
+                                          "-s", str(seed), "--quiet", "-gpu", "-1"]))
     return place
 
 
