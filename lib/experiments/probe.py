@@ -66,7 +66,7 @@ class ProbeConfig(NetworkConfig):
     epochs: int = flag(10, "-e", check=at_least(0), help="epochs of adam and sgd; most iterations of lbfgs and prox")
     batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
     learning_rate: tuple[float, ...] = flag((1e-3,), "-lr", check=above(0), help="learning rates, each")
-    l1: tuple[float, ...] = flag((0.0,), "-l1", check=at_least(0), help="weights of the L1 norm of the probe's weights, each")
+    l1: tuple[float, ...] = flag((0.0,), "-l1", check=at_least(0), help="weights of the L1 norm of the weights, each")
     l2: tuple[float, ...] = flag((0.0,), check=at_least(0), help="weights of half their squared L2 norm, each")
     weight_decay: float = flag(0.0, "-wd", check=at_least(0), help="weight decay of adam and sgd, on biases too")
     momentum: float = flag(0.9, check=cli.fraction, help="momentum of sgd")
