@@ -13,7 +13,8 @@ from lib.errors import UserError
 TABLES = {
     "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
     "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
-    "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
+    "ood_layers": (lambda row: True, ("run", "id", "ood", "variant", "T", "layer", "score"),
+                   ("auroc", "auroc_two_sided", "fpr95")),
 }
 
 
