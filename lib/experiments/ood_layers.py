@@ -227,9 +227,13 @@ def _check_overlaps(config: OodLayersConfig, description, inside, outside: dict,
                                 "not be tested on")
     if not trained_on:
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a set is not divided was said when the network was trained
-        seen = inputs.load_split(config, trained_on, "train", image_size=description.image_size)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a set is not divided was said when the network was trained
+            seen = inputs.load_split(config, trained_on, "train", image_size=description.image_size)
+    except UserError as error:
+        warnings.warn(f"whether -ood shares images with the training's --outliers is unknown: {error}", stacklevel=3)
+        return
     for other, split in outside.items():
         if count := overlap.shared(seen, split):
             warnings.warn(f"-ood {other}: {count} of its images are outliers that the network was trained on", stacklevel=3)

@@ -26,6 +26,8 @@ TABLES = {
     "stitch": (lambda row: True, ("run", "data", "split", "type", "init", "epochs", "front_layer", "end_layer",
                                   "stitch_rank", "pinv_rank"),
                ("accuracy", "penalty", "agreement", "normalized_difference")),
+    "ood_layers": (lambda row: True, ("run", "id", "ood", "variant", "T", "layer", "score"),
+                   ("auroc", "auroc_two_sided", "fpr95")),
 }
 
 

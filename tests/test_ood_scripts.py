@@ -1,0 +1,124 @@
+"""Scores of several layers through the command line, on built-in data; every mistake one sentence."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import script
+
+AGGREGATES = ("mean", "absmean", "sq", "maha", "knn", "fisher", "max", "logreg", "oracle")
+BASELINES = ("msp", "max_logit", "energy", "knn", "mahalanobis", "vim", "react", "ash")
+
+
+def record(folder, experiment: str) -> tuple[dict, dict]:
+    """The latest record and its arrays."""
+    path = max((folder / "results" / experiment).glob("*.json"), key=os.path.getmtime)
+    return json.loads(path.read_text()), dict(np.load(path.with_suffix(".npz")))
+
+
+@pytest.fixture(scope="module")
+def measured(trained):
+    """Everything at once: outliers of two kinds, two temperatures, an early exit."""
+    done = script("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", "patches", "digits-c/contrast-5",
+                  "digits-c/contrast-1", "--aggregate", *AGGREGATES, "--val-ood", "patches:train", "--baselines", "all",
+                  "--choose", "mixture,jigsaw,transfer", "--early-exit", "0.1", "-T", "1", "4", "--max-examples", "300",
+                  "--name", "everything", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    return *record(trained, "ood_layers"), trained
+
+
+def test_one_layer_set_temperature_and_score_has_one_row(measured):
+    rows = measured[0]["rows"]
+    keys = [(row["layer"], row["ood"], row["variant"], row["T"], row["score"]) for row in rows]
+    assert len(keys) == len(set(keys))
+    patches = [row for row in rows if row["ood"] == "patches"]
+    assert {row["score"] for row in patches if row["layer"] == "all layers" and row["T"] == 4} == set(AGGREGATES)
+    # the last layer's energy at T = 1 has its row among the layers
+    last = {row["score"] for row in patches if row["layer"] == "classifier.6" and "chosen" not in row["score"]}
+    assert last == {*BASELINES, "early exit"}
+    assert all(row["needs"] for row in rows) and "upper bound" in next(
+        row for row in rows if row["score"] == "oracle")["needs"]
+
+
+def test_every_comparison_is_with_the_final_layer_and_corrected(measured):
+    rows = [row for row in measured[0]["rows"] if row["score"] == "energy" and row["T"] == 1 and row["ood"] == "patches"]
+    final = next(row for row in rows if row["layer"] == "classifier.6")
+    assert final["p"] is None and final["vs_final"] == 0
+    for row in rows:
+        assert row["ci_low"] <= row["auroc"] <= row["ci_high"]
+        assert row["vs_final"] == pytest.approx(row["auroc"] - final["auroc"], abs=1e-12)
+        assert row is final or row["p"] <= row["p_holm"] <= 1
+
+
+def test_the_oracle_is_no_worse_than_any_layer_and_regrets_are_not_negative(measured):
+    rows = [row for row in measured[0]["rows"] if row["ood"] == "patches" and row["T"] == 1]
+    oracle = next(row for row in rows if row["score"] == "oracle")
+    layers = [row for row in rows if row["score"] == "energy"]
+    assert oracle["auroc"] == pytest.approx(max(row["auroc_oracle_sign"] for row in layers))
+    chosen = [row for row in rows if "chosen" in row["score"]]
+    assert len(chosen) == 2 + 2 * 2 and all(row["regret"] >= -1e-12 for row in chosen)
+    assert {row["chosen_on"] for row in chosen if "chosen_on" in row} == {"digits-c/contrast-5", "digits-c/contrast-1"}
+
+
+def test_corrupted_sets_carry_corruption_and_severity_and_have_one_figure(measured):
+    rows = [row for row in measured[0]["rows"] if row["ood"] == "digits-c"]
+    assert {(row["corruption"], row["severity"], row["variant"]) for row in rows} == {("contrast", 5, "contrast-5"),
+                                                                                   ("contrast", 1, "contrast-1")}
+    figures = {path.stem for path in (measured[2] / "results" / "ood_layers").glob("everything*.png")}
+    assert figures == {"everything-patches", "everything-digits-c", "everything-exits"}
+
+
+def test_early_exits_are_counted_timed_and_kept(measured):
+    found, arrays, _ = measured
+    rows = [row for row in found["rows"] if row["score"] == "early exit" and row["ood"] == "patches"]
+    assert [row["layer"] for row in rows] == [*arrays["exit_layers"], f"{len(rows) - 1} exits"]
+    whole = rows[-1]
+    assert whole["alpha"] == 0.1 and whole["mac_ood"] < whole["mac_id"] and whole["time_ood"] > 0
+    assert abs(whole["false_alarms"] - 0.1) < 0.1
+    exits = arrays["exits_patches"]
+    assert exits.shape == (300,) and exits.max() <= len(rows) - 1
+    assert (exits < len(rows) - 1).mean() == pytest.approx(whole["detected"], abs=0.02)  # made in batches that shrink
+    assert arrays["exits_id"].shape == (300,) and arrays["knn_patches"].shape == (300,)
+
+
+def test_a_network_trained_against_outliers_warns_when_they_are_its_test(trained):
+    done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "against", "-e", 1, "--loss", "energy_layers",
+                  "--outliers", "patches", "--energy-layers", "features.*,classifier.6", "--form", "contrastive",
+                  "--max-examples", 130, cwd=trained)
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads((trained / "models" / "against" / "model_1.json").read_text())
+    assert sidecar["config"]["outliers"] == "patches" and sidecar["config"]["form"] == "contrastive"
+    done = script("exec_ood_layers.py", "models/against/model_1.pt", "-d", "digits", "-ood", "patches:train", "patches",
+                  "--max-examples", 130, cwd=trained)
+    assert done.returncode == 0
+    assert "-ood patches:train: 130 of its images are outliers that the network was trained on" in done.stderr
+    assert "-ood patches:" not in done.stderr.replace("-ood patches:train", "")
+
+
+MODEL = ("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood")
+TRAIN = ("exec_train.py", "lenet", "-d", "digits", "-dir", "bad")
+
+
+@pytest.mark.parametrize("words, status, fragments", [
+    ((*MODEL, "patches", "--aggregate", "man"), 2, ("--aggregate man", "did you mean")),
+    ((*MODEL, "patches", "--aggregate", "logreg"), 2, ("logreg needs --val-ood",)),
+    ((*MODEL, "patches", "--aggregate", "logreg", "--val-ood", "patches"), 1,
+     ("--val-ood patches: 750 of its images are also in -ood patches",)),
+    ((*MODEL, "near"), 2, ("no such group for digits",)),
+    ((*MODEL, "digits-c/mist-3"), 2, ("mist: no such corruption",)),
+    ((*MODEL, "patches", "--early-exit", "1.5"), 2, ("--early-exit 1.5", "between 0 and 1")),
+    ((*MODEL, "patches", "--exits", "features.0"), 2, ("--exits is for --early-exit",)),
+    ((*MODEL, "patches", "--early-exit", "0.1", "--exits", "features"), 1, ("--exits features: a pass can stop at",)),
+    ((*MODEL, "patches", "--aggregate", "knn", "--fit-examples", "20"), 1, ("--fit-examples: 20 images", "50th")),
+    ((*TRAIN, "--loss", "energy_layers"), 2, ("needs --outliers",)),
+    ((*TRAIN, "--outliers", "patches"), 2, ("--outliers is for --loss energy_layers",)),
+    ((*TRAIN, "--loss", "energy_layers", "--outliers", "patches", "--margins-in", "raw"), 2, ("needs --energy-margins",)),
+    ((*TRAIN, "--loss", "energy_layers", "--outliers", "patches", "--energy-margins", "4", "1"), 2,
+     ("--energy-margins 4.0 1.0",)),
+    ((*TRAIN, "--loss", "energy_layers", "--outliers", "digits:test"), 1, ("355 of its images are in digits:test",)),
+])
+def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, fragments):
+    done = script(*words, cwd=trained)
+    assert done.returncode == status and all(fragment in done.stderr for fragment in fragments), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
