@@ -156,3 +156,32 @@ def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, 
     sentence = str(caught.value)
     assert caught.value.status == status and all(fragment in sentence for fragment in fragments), sentence
     assert "\n" not in sentence
+
+
+def test_displacement_is_reported_by_layer_and_group_beside_its_null(grouped):
+    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "avgpool", "--reduce", "gap",
+                   "-e", "2", "--sensitivity", "--name", "moved")
+    found = rows(record, probe="sensitivity")
+    assert len(found) == 8 and len({row["group"] for row in found}) == 4
+    for row in found:
+        assert row["s_null_low"] <= row["s_null_high"] and 0 <= row["row_space"] <= 1 and 0 <= row["tvd_null"] <= 1
+    assert (grouped / "results" / "probe" / "moved-sensitivity.png").exists()
+    inside = probe(grouped, "models/bg/model_6.pt", "-l", "avgpool", "-e", "1", "--sensitivity", "-d", "digits-bg")
+    assert len(rows(inside, probe="sensitivity")) == 4
+
+
+def test_an_exported_probe_is_a_checkpoint_that_answers_like_the_probe_and_ends_at_its_layer(trained):
+    words = ("models/a/model_2.pt", "-l", "features.4", "features.9", "--reduce", "grid:2", "-e", "5", "-lr", "1e-2",
+             "--standardise", "--cache-type", "fp32", "--select", "id-val", "--export", "models/cut")
+    record = probe(trained, *words)
+    chosen = next(row for row in rows(record, probe="probe") if row["chosen"])
+    done = script("exec_eval.py", "models/cut/probe.pt", "-d", "digits", "--name", "exported", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((trained / "results" / "eval" / "exported.json").read_text())["rows"][0]
+    assert found["accuracy"] == chosen["accuracy"] and found["n"] == chosen["n"]
+    again = probe(trained, "models/cut/probe.pt", "-l", "cuts", "--reduce", "gap", "-e", "1", "--name", "probed-again")
+    layers = {row["layer"] for row in rows(again, probe="probe")}
+    last = chosen["layer"].split(".")[1]
+    assert f"features.{last}" in layers and not any(layer == f"features.{int(last) + 1}" for layer in layers)
+    with pytest.raises(UserError, match="random:4 has parameters of its own"):
+        probe(trained, "models/a/model_2.pt", "-l", "features.4", "--reduce", "random:4", "--export", "x")

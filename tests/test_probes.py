@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib import graph, low_rank, models, reducers
+from lib import checkpoints, graph, low_rank, models, reducers, truncated
 from lib.datasets.split import Split
 from lib.errors import UsageError, UserError
 from lib.features import Features, Tap, collect, fit_pca
@@ -438,3 +438,28 @@ def test_rules_choose_by_their_own_images_and_count_what_they_searched():
     assert selection.roles_of("ood-val", "zero-shot", {"probe-val", "layer-val", "test"}, 4) == ("probe-val", "layer-val")
     with pytest.raises(UserError, match="no images for it"):
         selection.roles_of("ood-val", "few-shot", {"test"}, 4)
+
+
+# --- export
+
+@pytest.mark.parametrize("name, layer, reduce", [
+    ("resnet20", "layer2.1", "gap"), ("resnet20", "layer1", "flatten"), ("vit_tiny_patch4_32", "blocks.1", "cls"),
+    ("lenet", "features.4", "grid:2")])
+def test_an_exported_network_is_the_front_with_the_probe_and_never_runs_the_rest(name, layer, reduce, tmp_path):
+    whole, split = network(name), images(6)
+    description = checkpoints.Description(architecture=name, classes=tuple("0123456789"), channels=3, image_size=32,
+                                          mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    tap = Tap(layer, reduce)
+    features = collect(whole, split, [tap], dtype="fp32", batch_size=6, quiet=True).features[tap]
+    probe = Linear(torch.randn(4, features.dim), torch.randn(4))
+    truncated.export(tmp_path / "probe.pt", whole, description, tap, probe, tuple("abcd"), 32)
+    loaded = checkpoints.load(tmp_path / "probe.pt")
+    with torch.no_grad():
+        logits = loaded.network(split.images.float() / 255)
+    assert torch.allclose(logits, probe.logits(features.rows()), atol=1e-4)
+    names = {key for key, _ in loaded.network.body.named_modules() if key and not key.startswith("probe")}
+    front = {key.removeprefix("network.body.") for key, _ in graph.cut(whole, layer)[0].named_modules()}
+    assert names == front - {"", "network", "network.body"}
+    with torch.no_grad():
+        front, back = graph.cut(loaded.network, layer)
+        assert torch.equal(back(front(split.images.float() / 255)), logits)

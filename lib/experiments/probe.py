@@ -6,6 +6,7 @@ unequal lengths, and had one seed; here the roles of images are disjoint, rules 
 intervals, while `--roles paper` divides the images as its notebooks do.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from lib.probes.run import Data
 
 checkpoints = lazy("lib.checkpoints")
+displacement = lazy("lib.probes.displacement")
 plots = lazy("lib.plots.probe")
 role_draws = lazy("lib.probes.roles")
 report = lazy("lib.probes.report")
 runs = lazy("lib.probes.run")
 study = lazy("lib.probes.study")
 torch = lazy("torch")
+truncated = lazy("lib.truncated")
 
 PROTOCOLS = ("id", "zero-shot", "few-shot", "full-ood")
 SOLVERS = ("adam", "sgd", "lbfgs", "ridge", "prox")
@@ -77,6 +80,10 @@ class ProbeConfig(NetworkConfig):
     class_balance: str = flag("none", choices=("none", "groups", "classes"),
                               help="learn from equally many images of every group or class")
     warm_start: bool = flag(False, help="the last place starts at the network's own head")
+    sensitivity: bool = flag(False, help="also how far each OOD set lies from the training images at every layer")
+    export: str = flag("", metavar="DIR", help="write the chosen probe with the network up to its layer to "
+                                               "models/DIR/probe.pt, a checkpoint like any other: the choice of the first "
+                                               "rule and seed")
     untrained: bool = flag(False, help="probe a network with fresh weights as well")
     seed: tuple[int, ...] = flag((0,), "-s", help="seeds of roles, draws, order and initial weights, each", label="s{}")
     cache_gib: float = flag(2.0, check=above(0), identity=False,
@@ -103,8 +110,14 @@ class ProbeConfig(NetworkConfig):
         if self.ranks and self.how not in ("id", "zero-shot"):
             raise UsageError("-ranks: directions are fitted on in-distribution training images, so --protocol is id or "
                              "zero-shot")
+        if self.sensitivity and self.how not in ("id", "zero-shot"):
+            raise UsageError("--sensitivity: compares with in-distribution training images, so --protocol is id or "
+                             "zero-shot")
         if self.epochs == 0 and self.solver not in ("adam", "sgd"):
             raise UsageError(f"-e 0: --solver {self.solver} needs iterations")
+
+    def outputs(self) -> list[Path]:
+        return [Path(self.models_dir) / self.export.removeprefix("models/") / "probe.pt"] if self.export else []
 
     @property
     def how(self) -> str:
@@ -127,7 +140,16 @@ def probe(config: ProbeConfig) -> Result:
         networks["untrained"] = checkpoints.build(checkpoint.description).to(device).eval()
     rows, seconds = [], {}
     for name, network in networks.items():
-        rows += report.rows(runs.Run(config, name, network, data, seconds))
+        run = runs.Run(config, name, network, data, seconds)
+        rows += report.rows(run)
+        if config.export and name == "trained":
+            place, linear = run.exported()
+            truncated.export(config.outputs()[0], network, checkpoint.description, place.tap, linear, data.classes,
+                             data.size)
+        if config.sensitivity:
+            begin = time.perf_counter()
+            rows += displacement.rows(run)
+            run.count("sensitivity", begin)
     return Result(rows, figures=plots.figures(rows, checkpoint.description.architecture), seconds=seconds,
                   columns=() if config.verbose else COLUMNS)
 

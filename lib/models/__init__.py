@@ -81,8 +81,9 @@ MODELS = {
     "vit_gigantic_patch16_224": "lib.models.vit:vit_gigantic_patch16_224",
 }
 
-LIBRARIES = {"tv": "lib.models.external:torchvision_network", "timm": "lib.models.external:timm_network"}
-PATTERNS = ("tv:<torchvision name>", "timm:<timm name>", "path/to/file.py:function")
+LIBRARIES = {"tv": "lib.models.external:torchvision_network", "timm": "lib.models.external:timm_network",
+             "probe": "lib.truncated:network"}
+PATTERNS = ("tv:<torchvision name>", "timm:<timm name>", "probe:<type>@<layer>@<reducer>", "path/to/file.py:function")
 
 _CIFAR_STEM = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
@@ -149,7 +150,7 @@ def build(name: str, classes: int, channels: int = 3, image_size: int = 32, pret
     check(name)
     _check_shape(name, classes, channels, image_size)
     library, _, rest = name.partition(":")
-    source = name if library in LIBRARIES else WEIGHTS.get(name)
+    source = name if library in ("tv", "timm") else WEIGHTS.get(name)
     if pretrained and source is None:
         published = ", ".join([*WEIGHTS, *PATTERNS[:2]])
         raise UserError(f"--pretrained: no weights are published for {name}; they are for {published}")

@@ -32,7 +32,38 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
     if len({row["fraction"] for row in plain}) > 1:
         chosen = [row for row in gains if row["fraction"] is not None]
         found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", what)
+    moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
+    if moved:
+        found["sensitivity"] = sensitivity_by_layer(moved, f"{title}: displacement of test from training images")
     return found
+
+
+def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
+    """S and TVD over the layers: a line per group, or per shift where there is one group; dashed is TVD's null."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    key = "group" if len(groups) > 1 else "variant"
+    lines = list(dict.fromkeys(row[key] or row["data"] for row in rows))
+    columns = (("s", "S (pairwise distances)"), ("tvd", "TVD, mean over units"))
+    for axes, (column, label) in zip(figure.subplots(1, 2), columns, strict=True):
+        for number, line in enumerate(lines):
+            mine = [row for row in rows if (row[key] or row["data"]) == line]
+            cells = [[row for row in mine if row["layer"] == layer] for layer in layers]
+            few = len(lines) <= MOST_LINES
+            colour = COLOURS[number] if few else NEUTRAL
+            axes.plot([np.mean([row[column] for row in cell]) for cell in cells], marker="o", markersize=4, color=colour,
+                      linewidth=1.5 if few else 0.7, label=line if few else None)
+            if column == "tvd":
+                axes.plot([np.mean([row["tvd_null"] for row in cell]) for cell in cells], linestyle="--", color=colour,
+                          linewidth=0.8, label="without a shift" if number == 0 else None)
+        axes.axhline(0, color="0.2", linewidth=0.8)
+        axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
+        axes.set(ylabel=label)
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    return figure
 
 
 def by_layer(rows: list[dict], title: str, what: str) -> Figure:

@@ -57,6 +57,8 @@ def _rows_of(run: Run, places, share: float | None) -> list[dict]:
         if rule == "none":
             rows += [found for seed, number in units for place in places for candidate in range(len(run.candidates))
                      for found in _test_rows(run, place, units[seed, number], candidate, number, seed, share, "none")]
+            if len(places) == len(run.candidates) == 1:
+                run.chosen.append((places, units, dict.fromkeys(units, selection.Choice(0, (0,), 1))))
             continue
         chosen = {}
         for seed, number in units:
@@ -69,12 +71,14 @@ def _rows_of(run: Run, places, share: float | None) -> list[dict]:
                 choice = chosen[seed, number]
                 found = _test_rows(run, place, units[seed, number], choice.candidates[at], number, seed, share, rule)
                 rows += [{**one, "chosen": at == choice.place, "candidates": choice.searched} for one in found]
+        run.chosen.append((places, units, chosen))
         if len(places) > 1:
             rows += _gain_rows(run, rule, places, units, chosen, share)
     return rows
 
 
-def _common(run: Run, number: int | None, share: float | None, **values) -> dict:
+def common(run: Run, number: int | None, share: float | None, **values) -> dict:
+    """A row about an OOD set by number, or about all of them."""
     shift = run.data.shifts[number] if number is not None else None
     data = shift.test.name if shift else ", ".join(dict.fromkeys(one.test.name for one in run.data.shifts))
     return study.row(network=run.label, data=data, variant=shift.test.variant if shift else "mean",
@@ -87,10 +91,10 @@ def _test_rows(run: Run, place, unit: int, candidate: int, number: int, seed: in
     _, positions = shift.role("test", run.shares[number, seed])
     found = study.accuracy_rows(run.scores[number].correct[place, unit]["test"][candidate], shift.test, positions,
                                 run.sizes)
-    common = _common(run, number, share, probe="probe", layer=place.tap.layer, reduce=place.tap.reduce,
-                          dim=run.dims[place.tap], rank=place.rank, solver=run.config.solver, lr=setting.lr,
-                          l1=setting.l1, l2=setting.l2, seed=seed, epoch=epoch, selected_by=rule)
-    return [common | one for one in found]
+    about = common(run, number, share, probe="probe", layer=place.tap.layer, reduce=place.tap.reduce,
+                   dim=run.dims[place.tap], rank=place.rank, solver=run.config.solver, lr=setting.lr, l1=setting.l1,
+                   l2=setting.l2, seed=seed, epoch=epoch, selected_by=rule)
+    return [about | one for one in found]
 
 
 def _gain_rows(run: Run, rule: str, places, units, chosen, share) -> list[dict]:
@@ -127,7 +131,7 @@ def _gain_row(run: Run, rule: str, number: int | None, share, places, entries, l
     gain, low, high = group_metrics.paired_gain(first, second, ids, groups=groups if grouped else None)
     best, base = (sum(column) / len(column) for column in values)
     name = " ".join(dict.fromkeys(layers))
-    return _common(run, number, share, probe="gain", layer=name, reduce=places[0].tap.reduce, rank=places[0].rank,
+    return common(run, number, share, probe="gain", layer=name, reduce=places[0].tap.reduce, rank=places[0].rank,
                         group="worst" if grouped else run.metric.name if run.metric.name != "accuracy" else "all",
                         solver=run.config.solver, selected_by=rule, n=sum(map(len, first)), accuracy=best,
                         baseline=base, gain=best - base if run.metric.name == "adjusted" else gain, gain_low=low,
@@ -142,12 +146,12 @@ def _baseline_rows(run: Run) -> list[dict]:
             _, positions = shift.role("test", run.shares[number, seed])
             if "test" in run.scores[number].head:
                 found = study.accuracy_rows(run.scores[number].head["test"], shift.test, positions, run.sizes)
-                rows += [_common(run, number, None, probe="head", layer=run.head.layer, reduce="flatten",
+                rows += [common(run, number, None, probe="head", layer=run.head.layer, reduce="flatten",
                                       dim=run.dims[run.head], seed=seed) | one for one in found]
             for (tap, unit), correct in run.scores[number].means.items():
                 if run.units[unit].seed == seed:
                     found = study.accuracy_rows(correct, shift.test, positions, run.sizes)
-                    rows += [_common(run, number, run.units[unit].fraction, probe="class-means", layer=tap.layer,
+                    rows += [common(run, number, run.units[unit].fraction, probe="class-means", layer=tap.layer,
                                           reduce=tap.reduce, dim=run.dims[tap], seed=seed) | one for one in found]
     return rows
 

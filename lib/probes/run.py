@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import torch
 
-from lib import graph, low_rank
+from lib import graph, low_rank, truncated
 from lib.datasets.split import Split
 from lib.errors import UsageError, UserError
-from lib.features import Features, Tap, collect, fit_pca
+from lib.features import Collected, Features, Tap, collect, fit_pca
 from lib.models.normalized import Normalized
 from lib.probes import study
 from lib.probes.fit import Directions, Recipe
 from lib.probes.roles import ID_VAL, ROLES, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probes.stack import Linear, Setting
-from lib.probes.study import Metric, Shift, Unit
+from lib.probes.study import Metric, Place, Shift, Unit
 from lib.randomness import generator
 
 
@@ -46,6 +46,7 @@ class Run:
         self.inner = {seed: self._inner(seed) for seed in config.seed}
         self._refuse_overlap()
         self._choose_taps()
+        self.chosen = []  # what each rule chose: (places, units, choices by seed and OOD set)
         self.settings = [Setting(lr if config.solver in ("adam", "sgd") else None, l1, l2)
                          for lr in (config.learning_rate if config.solver in ("adam", "sgd") else (None,))
                          for l1 in config.l1 for l2 in config.l2]
@@ -112,6 +113,9 @@ class Run:
                 if config.ranks and len(shape) > 1 and reduce not in ("gap", "cls", "mean-token"):
                     raise UsageError(f"-ranks: --reduce {reduce} does not keep the channels of layer {name} apart; gap does")
                 self.taps.append(Tap(name, reduce))
+        if config.export:
+            for tap in self.taps:
+                truncated.check(tap, self.network)
         self.ranks = self._possible_ranks({name: shapes[name][-1 if len(shapes[name]) == 2 else 0] for name in chosen})
 
     def _possible_ranks(self, channels: dict[str, int]) -> tuple[int, ...]:
@@ -126,7 +130,8 @@ class Run:
                           stacklevel=2)
         return tuple(dict.fromkeys(rank for rank in asked if rank not in beyond))
 
-    def _collect(self, split, head: bool = False, moments: bool = False):
+    def collect(self, split: Split, head: bool = False, moments: bool = False) -> Collected:
+        """The features of a split at all taps, and at the head."""
         begin, config = time.perf_counter(), self.config
         head_tap = (self.head,) if head and self.head else ()
         found = collect(
@@ -150,7 +155,7 @@ class Run:
         config, data = self.config, self.data
         self.fitted = fit_pca(self.network, data.train, self.taps, **self._options())
         self.loo, self.inner_correct, self.dims = {}, {}, {}
-        inner = self._collect(data.train, moments=bool(self.ranks)) if self._needs_inner() else None
+        inner = self.collect(data.train, moments=bool(self.ranks)) if self._needs_inner() else None
         self.units, sources = self._units(inner)
         if len({len(unit.positions) for unit in self.units} - {0}) == 0:
             raise UserError("there is no image to learn from")
@@ -191,7 +196,7 @@ class Run:
             return units, [inner.features]
         shared = config.tuning == "shared"
         units, sources = [], []
-        collected = [self._collect(shift.test if shift.val is None else shift.val) for shift in data.shifts]
+        collected = [self.collect(shift.test if shift.val is None else shift.val) for shift in data.shifts]
         for number, shift in enumerate(data.shifts):
             split = shift.test if shift.val is None else shift.val
             sources.append(collected[number].features)
@@ -259,7 +264,7 @@ class Run:
         shift, scores = self.data.shifts[number], study.Scores()
         splits = {"test": shift.test} | ({"val": shift.val} if shift.val is not None else {})
         for which, split in splits.items():
-            collected = self._collect(split, head=which == "test")
+            collected = self.collect(split, head=which == "test")
             begin = time.perf_counter()
             for (place, unit), linear in self.probes.items():
                 if self.applies(self.units[unit], number):
@@ -292,6 +297,24 @@ class Run:
                 return []
             table.append(self.metric.values(correct, groups))
         return table
+
+    def exported(self) -> tuple[Place, Linear]:
+        """The place and the probe (k, d) that the first rule chose for the first seed.
+
+        Raises `UserError` where several were chosen, or none.
+        """
+        seed, picked = self.config.seed[0], []
+        for places, units, chosen in self.chosen[:1]:
+            for number in range(len(self.data.shifts)):
+                choice = chosen[seed, number]
+                picked.append((places[choice.place], units[seed, number], choice.candidates[choice.place]))
+        if not picked:
+            raise UserError("--export: no rule chose among the layers and settings; --select one, or leave one of each")
+        if len(set(picked)) > 1:
+            raise UserError("--export: the OOD sets choose different probes; --tuning shared chooses one for all")
+        place, unit, candidate = picked[0]
+        linear = self.probes[place, unit]
+        return place, Linear(linear.weights[candidate], linear.biases[candidate])
 
     def _warn_of_missing_groups(self) -> None:
         for shift in self.data.shifts:
