@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.stitching import Stitch, resize_matrix
 
 CUTOFF = 1e-12  # of the largest eigenvalue of the centred covariance: smaller ones are no directions
+ROUNDING = 1e-15  # and below this they are rounding; between the two only the rows themselves can tell
 
 
 @dataclass
@@ -132,12 +133,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """weight (p, q), bias (q,), the number of directions of x that it uses, and the ratio of their extreme variances."""
+    """weight (p, q), bias (q,), the number of directions of x that it uses, and the ratio of their extreme variances.
+
+    doubtful: whether x has directions that squared sums are too coarse for.
+    """
 
     weight: Tensor
     bias: Tensor
     effective_rank: int
     condition: float
+    doubtful: bool = False
 
 
 def exact(problem: Problem, basis: Tensor | None = None) -> Solution:
@@ -146,12 +151,39 @@ def exact(problem: Problem, basis: Tensor | None = None) -> Solution:
     if basis is not None:
         xx, xy = basis.T @ xx @ basis, basis.T @ xy
     values, vectors = torch.linalg.eigh(xx)
-    kept = values > CUTOFF * values[-1].clamp_min(0)
+    largest = values[-1].clamp_min(0)
+    kept = values > CUTOFF * largest
+    doubtful = bool((~kept & (values > ROUNDING * len(values) * largest)).any())
     values, vectors = values[kept], vectors[:, kept]
     weight = vectors @ ((vectors.T @ xy) / values[:, None])
     weight = weight if basis is None else basis @ weight
     condition = (values[-1] / values[0]).item() if len(values) else 1.0
-    return Solution(weight, problem.y_mean - problem.x_mean @ weight, len(values), condition)
+    return Solution(weight, problem.y_mean - problem.x_mean @ weight, len(values), condition, doubtful)
+
+
+class Triangle:
+    """Least squares by a QR decomposition of [1, x, y] that streams: no sum of squares halves the digits.
+
+    It costs (p + q) / min(p, q) times more than the sums, and serves where those are too coarse.
+    """
+
+    def __init__(self) -> None:
+        self.factor: Tensor | None = None
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Adds rows x (m, p) and y (m, q)."""
+        rows = torch.cat([x.new_ones(len(x), 1), x, y], 1).double()
+        stacked = rows if self.factor is None else torch.cat([self.factor, rows])
+        self.factor = torch.linalg.qr(stacked, mode="r").R
+
+    def solve(self, width: int) -> Solution:
+        """The solution for x of this width; singular values below 1e-12 of the largest are no directions."""
+        means = self.factor[0, 1:] / self.factor[0, 0]
+        u, s, v = torch.linalg.svd(self.factor[1:width + 1, 1:width + 1], full_matrices=False)
+        kept = s > CUTOFF * s[0]
+        weight = v[kept].T @ ((u[:, kept].T @ self.factor[1:width + 1, width + 1:]) / s[kept][:, None])
+        condition = (s[0] / s[kept][-1]).item() ** 2
+        return Solution(weight, means[width:] - means[:width] @ weight, int(kept.sum()), condition)
 
 
 def reference(x: Tensor, y: Tensor, rank: int | None = None) -> Solution:

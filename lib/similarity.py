@@ -15,6 +15,7 @@ from lib.metrics import similarity
 from lib.metrics.similarity import Grams, Side
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
+BLOCK = 128  # rows of a Gram matrix that are computed at a time
 
 GRAM_MEASURES = {"cka": similarity.cka_grid, "cka_debiased": similarity.debiased_cka_grid, "rsa": similarity.rsa_grid,
                  "knn_jaccard": similarity.knn_grid}
@@ -106,7 +107,9 @@ def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
         part = (part - part.mean(0)) @ layer.basis if rotated else part - part.mean(0)
         for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
             flat = part[:, :, begin:end].flatten(1)
-            bands[number].addmm_(flat, flat.T)
+            for row in range(0, n, BLOCK):  # on and above the diagonal
+                bands[number, row:row + BLOCK, row:].addmm_(flat[row:row + BLOCK], flat[row:].T)
+    bands = bands.triu() + bands.triu(1).transpose(1, 2)
     found = dict(zip(edges[1:], bands.cumsum(0), strict=True))
     return [found[rank] for rank in ranks]
 

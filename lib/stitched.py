@@ -17,7 +17,7 @@ from lib import graph
 from lib.datasets.split import Split
 from lib.devices import arithmetic
 from lib.losses import Loss
-from lib.matching import Statistics
+from lib.matching import Statistics, Triangle
 from lib.progress import bar
 from lib.stitching import Stitch
 
@@ -89,6 +89,15 @@ def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes
     for images, _ in passes.over(split, "matching"):
         statistics.add(donors.sources(images), donors.targets(images)[0])
     return statistics
+
+
+def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes) -> Triangle:
+    """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
+    found = Triangle()
+    for images, _ in passes.over(split, f"matching {front} with {end} again"):
+        rows = stitch.rows_of_source(donors.sources(images)[front]), stitch.rows_of_target(donors.targets(images)[0][end])
+        found.add(*(part.flatten(0, 1) for part in rows))
+    return found
 
 
 def activations(donors: Donors, split: Split, passes: Passes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -208,6 +208,7 @@ def test_batches_and_chunks_do_not_matter(monkeypatch):
     layers = {"a": method.representation(a)}, {"b": method.representation(b)}
     whole = method.grid(*layers, ("cka", "pwcca", "procrustes"), {"a": [6, 2]}, {"b": [6, 3]})
     monkeypatch.setattr(method, "CHUNK", 500)
+    monkeypatch.setattr(method, "BLOCK", 7)
     layers = {"a": method.representation(a)}, {"b": method.representation(b)}
     parts = method.grid(*layers, ("cka", "pwcca", "procrustes"), {"a": [6, 2]}, {"b": [6, 3]})
     for one, other in zip(whole, parts, strict=True):

@@ -104,6 +104,24 @@ def test_statistics_of_parts_add_up(side):
                 assert (one - two).norm() <= 1e-12 * one.norm()
 
 
+def test_directions_too_small_for_squared_sums_are_solved_from_the_rows():
+    x = normal(300, 5)
+    x = torch.cat([x, x[:, :1] + 3e-7 * normal(300, 1, seed=1)], 1)
+    y = (x[:, 5:] - x[:, :1]) * 1e6 + normal(300, 1, seed=2)
+    sums = statistics(x[:, None], y[:, None], "t2t")
+    problem = sums.problem("x", "y")
+    coarse = matching.exact(problem)
+    assert coarse.doubtful and coarse.effective_rank == 5
+    triangle = matching.Triangle()
+    for part in (slice(0, 11), slice(11, 300)):
+        triangle.add(x[part], y[part])
+    solution = triangle.solve(6)
+    z, v = lstsq(x.numpy(), y.numpy())
+    ours = z @ np.concatenate([solution.weight.numpy(), solution.bias.numpy()[None]])
+    assert solution.effective_rank == 6 and np.abs(ours - z @ v).max() < 1e-6
+    assert not matching.exact(statistics(normal(40, 3, 4), normal(40, 3, 2, seed=1), "t2t").problem("x", "y")).doubtful
+
+
 def test_a_network_that_puts_out_dead_and_repeated_channels_is_matched_without_them():
     x = maps(40, 4, 4)
     x = torch.cat([x, x[:, :2], 0 * x[:, :1]], 1)

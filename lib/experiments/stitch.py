@@ -8,7 +8,7 @@ on the matched images, and is applied to the source before any resizing, and don
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib import inputs
@@ -221,6 +221,9 @@ def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, pa
                    "matching_residual": None, "effective_rank": None, "condition": None}
             if config.init in MATCHED:
                 solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
+                if solution.doubtful:
+                    again = stitched.triangle(donors, matched, made, front, end, passes)
+                    solution = again.solve(stitching.channels(made.source))
                 row |= {"matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
                         "effective_rank": solution.effective_rank, "condition": solution.condition}
                 statistics.install(made, front, end, solution)
@@ -243,7 +246,9 @@ def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, r
     if config.solver == "reference":
         x, y = made.rows_of_source(kept[0][front]), made.rows_of_target(kept[1][end])
         return matching.reference(x.flatten(0, 1), y.flatten(0, 1), rank)
-    return matching.exact(problem, None if rank is None else statistics.components(front, rank)[1])
+    if rank is None:
+        return matching.exact(problem)
+    return replace(matching.exact(problem, statistics.components(front, rank)[1]), doubtful=False)
 
 
 def _train(config: StitchConfig, donors, entries: list, split, passes) -> None:
