@@ -145,7 +145,8 @@ def _squared(rows: Tensor, others: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _centred(images: Tensor) -> Tensor:
-    return (images.int() - 128).to(torch.int8)
+    """uint8 less 128 as int8: in two's complement only the highest bit changes."""
+    return images.bitwise_xor(128).view(torch.int8)
 
 
 def _mask_own(block: Tensor, own: Tensor, first: int, value: int) -> None:

@@ -62,7 +62,7 @@ def test_the_held_out_class_is_searched_in_the_training_images(both_spaces):
     assert row["ncg_against"] == against.mean()
     assert {key: row[key] for key in ("gained", "lost", "p_paired")} == nearest_category.paired(hits, against)
     other, = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/init.pt")
-    assert other["ncg"] == against.mean() and "ncg_against" not in other
+    assert other["ncg"] == against.mean() and "ncg_against" not in other and row["against"] == "models/wo9/init.pt"
 
 
 def test_the_score_of_seen_classes_differs_from_the_accuracy_of_their_neighbours_by_no_more_than_the_errors(both_spaces):
@@ -142,6 +142,30 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
     assert np.array_equal(arrays["labels_digits-wo9-c-test-contrast-5"], arrays["labels_test"])
 
 
+def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_the_images(folder):
+    found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--radius", 4, "--max-examples", 150, "--against",
+                "wo9/init.pt")
+    ours = str(folder / "models/wo9/model_3.pt")
+    at_neighbours, at_images = choose(found.rows, subset="radius", model=ours)
+    arrays, key = found.arrays, "digits-wo9-ood"
+    assert at_neighbours["n"] == 4 and at_images["n"] == 4 and at_neighbours["attack_success"] == 1
+    chosen = arrays[f"indices_at_neighbours_{key}"]
+    assert set(chosen) <= set(arrays[f"neighbors_pixel_{key}"]) and len(set(chosen)) == 4
+    radius = arrays[f"radius_at_neighbours_{key}"]
+    assert at_neighbours["radius_mean"] == pytest.approx(radius.mean()) == pytest.approx(at_neighbours["radius_km"])
+    assert at_neighbours["won_ddn"] + at_neighbours["won_fab"] == 4
+    distances = np.sqrt(arrays[f"squared_distances_pixel_{key}"]) / 255
+    nearest = arrays[f"neighbors_pixel_{key}"]
+    attached = [(distances[row], radius[list(chosen).index(place)]) for row, place in enumerate(nearest) if place in chosen]
+    assert at_neighbours["n_attached"] == len(attached)
+    assert at_neighbours["covered"] == np.mean([distance < limit for distance, limit in attached])
+    # a boundary that is further than the neighbour cannot be crossed on the way to it
+    assert at_images["covered"] <= at_images["segment_unchanged"] <= 1
+    assert set(found.figures) == {"", "quintiles", "radius"}
+    for row in choose(found.rows, subset="radius", model=str(folder / "models/wo9/init.pt")):
+        assert row["n"] == 0 or (row["attack_success"] == 0 and row["radius_mean"] is None and row["radius_km"] > 1)
+
+
 def test_fewer_images_than_quintiles_leave_some_empty(folder):
     found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--max-examples", 3)
     parts = [row for row in choose(found.rows, split="ood") if row["subset"] != "all"]
@@ -157,6 +181,7 @@ def test_fewer_images_than_quintiles_leave_some_empty(folder):
     (("wo9/model_3.pt", "--layer", "flatten"), 2, ("--space feature",)),
     (("wo9/model_3.pt", "--space", "feature", "--layer", "flaten"), 1, ("did you mean flatten",)),
     (("wo9/model_3.pt", "--space", "pixels"), 2, ("did you mean pixel",)),
+    (("wo9/model_3.pt", "--space", "feature", "--radius", "5"), 2, ("--radius is measured in --space pixel",)),
     (("wo9/model_3.pt", "--corruptions", "fogg"), 2, ("did you mean fog",)),
     (("wo9/model_3.pt", "--against", "wo9/model_7.pt"), 1, ("model_7.pt: no such checkpoint",)),
 ])

@@ -6,6 +6,7 @@ import sklearn.metrics
 from scipy import stats
 
 from lib.metrics import nearest_category as ncg
+from lib.metrics.survival import restricted_mean
 
 
 def labels(seed: int, n: int = 500, classes: int = 7) -> np.ndarray:
@@ -125,3 +126,15 @@ def test_slopes_are_those_of_least_squares_over_a_quarter_of_the_level():
     assert ncg.slopes_differ(flat, flat, 5)["p_slope_two_sided"] == 1
     expected = stats.ttest_ind_from_stats(found[0], found[1] * 2, 4, 0, found[1] * 2, 4, alternative="less")
     assert differ["p_slope_less"] == pytest.approx(expected.pvalue)  # four and four observations have six degrees, too
+
+
+def test_the_kaplan_meier_mean_is_the_mean_if_all_is_observed_and_scipys_area_if_not():
+    generator = np.random.default_rng(0)
+    values = generator.exponential(size=200).round(1)
+    assert restricted_mean(values, np.ones(200, bool)) == pytest.approx(values.mean())
+    observed = generator.random(200) < 0.7
+    estimate = stats.ecdf(stats.CensoredData(uncensored=values[observed], right=values[~observed])).sf
+    times = np.concatenate([[0], estimate.quantiles])
+    area = (np.diff(times) * np.concatenate([[1], estimate.probabilities[:-1]])).sum()
+    assert restricted_mean(values, observed) == pytest.approx(area)
+    assert restricted_mean(values, observed) > values.mean()

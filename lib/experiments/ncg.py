@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import inputs
-from lib.cli import flag
+from lib.cli import at_least, flag
 from lib.datasets import corruptions, names
 from lib.errors import UsageError, UserError
 from lib.inputs import NetworkConfig
@@ -24,11 +24,13 @@ graph = lazy("lib.graph")
 neighbors = lazy("lib.neighbors")
 np = lazy("numpy")
 plots = lazy("lib.plots.ncg")
+radius = lazy("lib.radius")
 representations = lazy("lib.representations")
 torch = lazy("torch")
 training = lazy("lib.training")
 
 SPACES = ("pixel", "feature")
+RADIUS_STEPS = 100  # of DDN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class NcgConfig(NetworkConfig):
     against: str = flag("", help="checkpoint to compare with image by image: a natural network")
     corruptions: tuple[str, ...] = flag((), commas=True, choices={"all": 0, **corruptions.CORRUPTIONS},
                                         help="corruptions of the test images, or all, at severities 1 to 5")
+    radius: int = flag(0, check=at_least(0), help="images of each kind at which the distance to the decision boundary is "
+                                                  "measured; 0: none")
     engine: str = flag("auto", choices=("auto", "faiss", "torch"), help="what searches neighbours; the answers are the same",
                        identity=False)
 
@@ -54,6 +58,8 @@ class NcgConfig(NetworkConfig):
             raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
         if "feature" not in self.space and (self.layer or self.backbone):
             raise UsageError("--layer and --backbone are for --space feature")
+        if self.radius and "pixel" not in self.space:
+            raise UsageError("--radius is measured in --space pixel")
 
     def inputs(self) -> dict[str, list[Path]]:
         networks = [path for path in (self.backbone, self.against) if path]
@@ -73,6 +79,9 @@ def ncg(config: NcgConfig) -> Result:
     size = networks[0].description.image_size
     seen = inputs.load_split(config, name, "train", image_size=size)
     answers = [_answers(checkpoint, seen, name) for checkpoint in networks]
+    if config.radius:
+        for checkpoint in networks:
+            _check_pixels(checkpoint, seen)
     queries = _queries(config, name, size)
     spaces = [_space(config, space, networks[0], device) for space in dict.fromkeys(config.space)]
     rows, arrays, seconds = [], {}, {}
@@ -95,23 +104,30 @@ def ncg(config: NcgConfig) -> Result:
             arrays |= {f"neighbors_{space.name}_{key}": found.indices.numpy(),
                        f"nearest_labels_{space.name}_{key}": found.labels.numpy(),
                        f"squared_distances_{space.name}_{key}": found.squared.numpy()}
-            hits = [predicted[checkpoint.path, key] == answer[found.labels].numpy()
-                    for checkpoint, answer in zip(networks, answers, strict=True)]
+            nearest = [answer[found.labels].numpy() for answer in answers]
+            second = predicted[networks[1].path, key] == nearest[1] if config.against else None
             for place, checkpoint in enumerate(networks):
-                base = {"model": str(checkpoint.path), "train": seen.name, "n_train": len(seen), "data": split.name,
-                        "split": split.split, "variant": split.variant, "origin": split.origin, "space": space.name,
-                        **space.about, "in_distribution": key == "test"}
-                if place == 0 and len(networks) > 1:
-                    base |= {"against": str(networks[1].path)}
+                base = {"model": str(checkpoint.path), "against": config.against if place == 0 else "", "train": seen.name,
+                        "n_train": len(seen), "data": split.name, "split": split.split, "variant": split.variant,
+                        "origin": split.origin, "space": space.name, **space.about, "in_distribution": key == "test"}
                 rows += category_scores.rows(
-                    base, predicted[checkpoint.path, key], answers[place][found.labels].numpy(), table, space.unit,
+                    base, predicted[checkpoint.path, key], nearest[place], table, space.unit,
                     classes=len(checkpoint.description.classes), seed=config.seed,
                     labels=answers[place][split.labels].numpy() if split.classes == seen.classes else None,
-                    against=hits[1] if place == 0 and len(networks) > 1 else None)
+                    against=second if place == 0 else None)
+                if config.radius and space.name == "pixel" and key != "test" and not split.variant:
+                    measured = _radii(config, checkpoint, seen, answers[place][seen.labels], split, found)
+                    for at, (row, values) in measured.items():
+                        rows.append({**base, "subset": "radius", "at": at, **row})
+                        arrays |= {f"{what}_at_{at}_{key}" + ("_against" if place else ""): array
+                                   for what, array in values.items()}
         seconds[f"neighbours in {space.name} space"] = time.perf_counter() - begin
     cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
     rows += category_scores.over_levels(cells)
-    return Result(rows, arrays, _figures(rows, cells, networks, seen.name), seconds,
+    figures = _figures(rows, cells, networks, seen.name)
+    if config.radius:
+        figures["radius"] = plots.radii(arrays, [str(checkpoint.path) for checkpoint in networks], seen.name)
+    return Result(rows, arrays, figures, seconds,
                   columns=("model", "data", "split", "variant", "space", "subset", "n", "ncg", "ncg_low", "ncg_high",
                            "majority", "independence", "kappa", "p_permutation", "accuracy", "mean_distance"))
 
@@ -140,6 +156,25 @@ def _space(config: NcgConfig, name: str, checkpoint, device) -> _Space:
                                           size=backbone.description.image_size, **_passing(config))
         return neighbors.Points(_title(split), values, units)
     return _Space(name, points, 1, {"layer": layer, "backbone": str(backbone.path)})
+
+
+def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest) -> dict[str, tuple[dict, dict]]:
+    """Row and arrays of the distances to the boundary, at the images' neighbours (the paper) and at the images."""
+    images, distances = _pixels(seen), nearest.squared.double().sqrt().numpy() / 255
+    options = {"steps": RADIUS_STEPS, "seed": config.seed, "batch_size": config.batch_size, "quiet": config.quiet}
+    return {
+        "neighbours": radius.at_training_examples(checkpoint.network, images, labels, nearest, distances, config.radius,
+                                                  **options),
+        "images": radius.at_images(checkpoint.network, _pixels(split), images[nearest.indices], distances, config.radius,
+                                   **options),
+    }
+
+
+def _check_pixels(checkpoint, seen) -> None:
+    described, size = checkpoint.description, checkpoint.description.image_size
+    if described.channels != seen.channels or size not in (None, seen.height) or seen.height != seen.width:
+        raise UserError(f"--radius: {checkpoint.path} takes {described.channels} x {size} x {size} images and {seen.name} "
+                        f"has {seen.channels} x {seen.height} x {seen.width}: their distances are in different units")
 
 
 def _answers(checkpoint, seen, name: str):

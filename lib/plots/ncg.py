@@ -70,3 +70,34 @@ def levels(rows: list[dict], title: str) -> Figure:
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def radii(arrays: dict[str, np.ndarray], models: list[str], title: str) -> Figure:
+    """Histograms on a logarithmic axis: distances of images to the training set, and radii at them and their neighbours.
+
+    A row per set of images, a panel per network. Radii that no attack could find are lower bounds and left out.
+    """
+    keys = [name.removeprefix("radius_at_images_") for name in arrays
+            if name.startswith("radius_at_images_") and not name.endswith("_against")]
+    figure = Figure(figsize=(5.4 * len(models), 3.6 * len(keys)), layout="constrained")
+    panels = figure.subplots(len(keys), len(models), squeeze=False)
+    for key, row in zip(keys, panels, strict=True):
+        distances = np.sqrt(arrays[f"squared_distances_pixel_{key}"]) / 255
+        for axes, model, suffix in zip(row, models, ("", "_against"), strict=False):
+            shown = {"distance of the images to the training set": distances}
+            for at in ("neighbours", "images"):
+                found = arrays[f"found_at_{at}_{key}{suffix}"]
+                shown[f"radius at {'their neighbours' if at == 'neighbours' else 'the images'}"] = \
+                    arrays[f"radius_at_{at}_{key}{suffix}"][found]
+            whole = np.concatenate(list(shown.values()))
+            whole = whole[whole > 0]
+            bins = np.geomspace(whole.min(), whole.max() * 1.001, 40) if len(whole) else 10
+            for (label, values), colour in zip(shown.items(), ("0.5", "#b22222", "#2a5f9e"), strict=True):
+                if len(values):
+                    axes.hist(values, bins, weights=np.full(len(values), 1 / len(values)), color=colour, alpha=0.6,
+                              label=f"{label}, mean {values.mean():.2f}")
+            axes.set(xscale="log", xlabel="Euclidean distance, images in [0, 1]", title=f"{key}: {model}")
+            axes.legend(fontsize=7)
+        row[0].set_ylabel("share")
+    figure.suptitle(f"neighbours in {title}", fontsize=10)
+    return figure
