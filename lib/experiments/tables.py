@@ -13,12 +13,13 @@ from lib.errors import UserError
 TABLES = {
     "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
     "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
+    "ood_layers": (lambda row: True, ("run", "id", "ood", "variant", "T", "layer", "score"),
+                   ("auroc", "auroc_two_sided", "fpr95")),
     "projections": (lambda row: True, ("checkpoint", "epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
     "reinit": (lambda row: row["status"] != "missing", ("run", "data", "source", "layer", "predictor"),
                ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p")),
     "probe": (lambda row: row["probe"] == "gain", ("run", "data", "variant", "protocol", "fraction", "selected_by", "group"),
               ("accuracy", "baseline", "gain", "gain_low", "gain_high")),
-    "ood_layers": (lambda row: True, ("run", "id", "ood", "T", "layer"), ("auroc", "auroc_two_sided", "fpr95")),
     "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
                    ("cka", "cka_debiased", "pwcca", "procrustes")),
     "ncg": (lambda row: row["subset"] == "all", ("run", "model", "train", "data", "split", "variant", "space", "n"),
@@ -26,8 +27,6 @@ TABLES = {
     "stitch": (lambda row: True, ("run", "data", "split", "type", "init", "epochs", "front_layer", "end_layer",
                                   "stitch_rank", "pinv_rank"),
                ("accuracy", "penalty", "agreement", "normalized_difference")),
-    "ood_layers": (lambda row: True, ("run", "id", "ood", "variant", "T", "layer", "score"),
-                   ("auroc", "auroc_two_sided", "fpr95")),
 }
 
 
@@ -55,12 +54,11 @@ def text(config: TablesConfig) -> str:
 
 
 def _network(record: dict) -> str:
-    """What was run, without what differs between seeds: the type, or the checkpoint."""
+    """What was run, without what differs between seeds: the checkpoint or checkpoints, or the type and its folder."""
     config = record["config"]
-    pair = [config[key] for key in ("model1_path", "model2_path", "front_path", "end_path") if config.get(key)]
-    return " and ".join(pair) or config.get("model_path") or f"{config['model_type']} {config['directory']}"
-    path = config.get("model_path")
-    return (" ".join(path) if isinstance(path, list) else path) or f"{config['model_type']} {config['directory']}"
+    given = [config[key] for key in ("model_path", "model1_path", "model2_path", "front_path", "end_path") if config.get(key)]
+    paths = [path for value in given for path in (value if isinstance(value, list) else [value])]
+    return " and ".join(paths) or f"{config['model_type']} {config['directory']}"
 
 
 def _rerun(path: Path) -> str:
