@@ -52,8 +52,8 @@ class ReinitConfig(NetworkConfig):
                                           "rise of the loss in nats (0.1 without a number); needs the initial weights")
     fit_on: str = flag("", help="images for --recalibrate-bn and --criticality; default: the training split of -d")
     fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
-    stack: int | None = flag(None, check=at_least(1), help="so many sources share a run of what follows the layer; "
-                                                           "default: 8 on a GPU, 1 on the CPU")
+    stack: int | None = flag(None, check=at_least(1), help="so many sources share a run of what follows the layer; 1 is "
+                                                           "exact to the bit, more to rounding; default: up to 8, by memory")
     fold_pool: bool = flag(False, help="sum the first linear layer's weights over the equal outputs of the pool before it "
                                        "(VGGs at 32 px); logits equal up to rounding")
     paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
@@ -253,8 +253,18 @@ def _sweep(config: ReinitConfig, network, split, description, size: int, device,
     return reinitialization.sweep(
         network, split, units, cells, batch_size=config.batch_size, channels=description.channels, size=size,
         precision=devices.resolve_precision(config.precision, device), counts=_continued(path, key), save=save,
-        stacked=config.stack or (8 if device.type == "cuda" else 1), workers=config.workers, prefetch=config.prefetch,
+        stacked=_stacked(config, size), workers=config.workers, prefetch=config.prefetch,
         quiet=config.quiet)
+
+
+def _stacked(config: ReinitConfig, size: int) -> int:
+    """How many sources share a run: what they share must be the same for all, and fit into memory."""
+    if config.recalibrate_bn:
+        return 1  # what follows has statistics of its own in every cell
+    return config.stack or min(8, max(1, STACKED_PIXELS // (config.batch_size * size**2)))
+
+
+STACKED_PIXELS = 2**19  # 512 images of 32 px, whose 64 channels take 134 MB
 
 
 def _partial(config: ReinitConfig) -> Path:
