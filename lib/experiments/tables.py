@@ -56,7 +56,8 @@ def text(config: TablesConfig) -> str:
 def _network(record: dict) -> str:
     """What was run, without what differs between seeds: the checkpoint or checkpoints, or the type and its folder."""
     config = record["config"]
-    given = [config[key] for key in ("model_path", "model1_path", "model2_path", "front_path", "end_path") if config.get(key)]
+    names = ("model_path", "model1_path", "model2_path", "front_path", "end_path")
+    given = [config[name] for name in names if config.get(name)]
     paths = [path for value in given for path in (value if isinstance(value, list) else [value])]
     return " and ".join(paths) or f"{config['model_type']} {config['directory']}"
 
