@@ -4,7 +4,6 @@ E_T(a) = -T log sum_i exp(a_i / T), a the flattened output of a layer. Higher en
 computed inside the hook, in float32, so that memory holds n x layers x temperatures numbers and no activation.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from lib import graph
 from lib.datasets.split import Split
 from lib.errors import UserError
-from lib.progress import bar
+from lib.progress import image_bar
 
 KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # the layers that the paper looks at
 
@@ -88,7 +87,7 @@ def layer_energies(network: nn.Module, split: Split, layers: list[str], temperat
     heads = [head] if watch else []
     with graph.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs, \
             graph.record(network, heads, inputs=True) as features:
-        for images, _, _ in bar(batches, total=math.ceil(n / batch_size), label=split.name, quiet=quiet):
+        for images, _, _ in image_bar(batches, n, batch_size, label=split.name, quiet=quiet):
             logits.append(network(images).float())
             if watch:
                 watch(features[head].float(), logits[-1])

@@ -24,7 +24,7 @@ from lib import files, graph, low_rank
 from lib.datasets.lazy import LazyImages
 from lib.datasets.split import Split
 from lib.errors import UserError
-from lib.progress import bar
+from lib.progress import image_bar
 from lib.reducers import Projection, parse, reducer
 
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -167,7 +167,7 @@ def _pass(network, split, made: dict[Tap, Callable], writers: dict, measured: di
     network.eval()
     batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
     with graph.record(network, layers, reduce={layer: reduce_all(layer) for layer in layers}, stop=True) as outputs:
-        for images, _, _ in bar(batches, total=math.ceil(len(split) / batch_size), label=label or split.name, quiet=quiet):
+        for images, _, _ in image_bar(batches, len(split), batch_size, label=label or split.name, quiet=quiet):
             graph.run(network, images)
             for layer in layers:
                 if layer not in outputs:

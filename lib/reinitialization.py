@@ -23,7 +23,7 @@ from lib import graph
 from lib.datasets.split import Split
 from lib.devices import arithmetic
 from lib.errors import UserError
-from lib.progress import bar
+from lib.progress import image_bar
 from lib.randomness import generator
 
 State = dict[str, Tensor]
@@ -102,7 +102,7 @@ def sweep(network: nn.Module, split: Split, units: list[Target], cells: list[lis
                             prefetch=prefetch)
     saved = time.monotonic()
     try:
-        for images, labels, _ in bar(batches, total=math.ceil(len(order) / batch_size), label=split.name, quiet=quiet):
+        for images, labels, _ in image_bar(batches, len(order), batch_size, label=split.name, quiet=quiet):
             right = torch.zeros_like(counts.cells, device=device)
             activations = images
             with arithmetic(precision, device):

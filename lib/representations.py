@@ -4,7 +4,6 @@ A representation is what a layer puts out, made a vector per image by a reducer.
 that was asked for: nothing after it is computed.
 """
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from lib import graph
 from lib.datasets.split import Split
 from lib.errors import UserError
-from lib.progress import bar
+from lib.progress import image_bar
 
 Reducer = Callable[[Tensor], Tensor]
 
@@ -40,8 +39,8 @@ def represent(network: nn.Module, split: Split, layers: list[str], reduce: Reduc
     network.eval()
     batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
     with graph.record(network, layers, reduce=lambda output: reduce(output).float().clone(), stop=True) as outputs:
-        for images, labels, positions in bar(batches, total=math.ceil(len(split) / batch_size), label=label or split.name,
-                                             quiet=quiet):
+        for images, labels, positions in image_bar(batches, len(split), batch_size, label=label or split.name,
+                                                   quiet=quiet):
             graph.run(network, images)
             missing = [layer for layer in layers if layer not in outputs]
             if missing:

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import io
-import math
 import zipfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from lib.attacks import Ball
 from lib.datasets.split import Split
 from lib.errors import UserError
 from lib.perturbation import ATTACKS
-from lib.progress import bar
+from lib.progress import image_bar
 from lib.randomness import generator, stream
 
 
@@ -33,7 +32,7 @@ def robust_images(network: nn.Module, split: Split, attack: str, ball: Ball, *, 
     kept = _Kept(Path(cache_dir), _digest(network, (attack, ball, steps, step_size, restarts, seed, batch_size)))
     batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
     found = []
-    for number, (images, labels, _) in enumerate(bar(batches, total=math.ceil(len(split) / batch_size),
+    for number, (images, labels, _) in enumerate(image_bar(batches, len(split), batch_size,
                                                      label=f"{attack} on {split.name}", quiet=quiet)):
         key = hashlib.sha256(images.cpu().numpy().tobytes() + labels.cpu().numpy().tobytes()).hexdigest()
         if key not in kept.batches:

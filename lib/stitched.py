@@ -5,7 +5,6 @@ network, as far as its deepest cut, and where it is needed once through the end 
 network from its cut.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from lib.datasets.split import Split
 from lib.devices import arithmetic
 from lib.losses import Loss
 from lib.matching import Statistics, Triangle
-from lib.progress import bar
+from lib.progress import image_bar
 from lib.stitching import Stitch
 
 
@@ -80,7 +79,7 @@ class Passes:
         """Images and labels, batch by batch."""
         batches = split.batches(self.batch_size, device=self.device, channels=self.channels, size=self.size,
                                 workers=self.workers, prefetch=self.prefetch)
-        for images, labels, _ in bar(batches, total=math.ceil(len(split) / self.batch_size), label=label, quiet=self.quiet):
+        for images, labels, _ in image_bar(batches, len(split), self.batch_size, label=label, quiet=self.quiet):
             yield images, labels
 
 

@@ -21,7 +21,7 @@ from lib.devices import arithmetic
 from lib.distributed import ALONE, Processes
 from lib.errors import UserError
 from lib.losses import Draws, Loss
-from lib.progress import bar
+from lib.progress import image_bar
 from lib.randomness import generator, stream
 
 
@@ -103,8 +103,8 @@ def train_epoch(network: nn.Module, split: Split, optimizer: torch.optim.Optimiz
     correct = torch.tensor(position.correct if ours else 0, device=device)
     network.train()
     begin = time.perf_counter()
-    steps_left = bar(zip(batches, remaining, strict=True), total=len(remaining), label=f"epoch {position.epoch}",
-                     quiet=recipe.quiet)
+    steps_left = image_bar(zip(batches, remaining, strict=True), len(remaining) * recipe.batch_size,
+                           recipe.batch_size, label=f"epoch {position.epoch}", quiet=recipe.quiet)
     for (images, labels, _), batch in steps_left:
         count = len(processes.rows(batch))
         torch.manual_seed(stream(recipe.seed, "dropout", position.epoch, position.step, *_own(processes)))
@@ -180,7 +180,7 @@ def predict(network: nn.Module, split: Split, *, batch_size: int, channels: int 
     network.eval()
     logits = []
     batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
-    for images, _, _ in bar(batches, total=math.ceil(len(split) / batch_size), label=label or split.name, quiet=quiet):
+    for images, _, _ in image_bar(batches, len(split), batch_size, label=label or split.name, quiet=quiet):
         with arithmetic(precision, device):
             logits.append(network(images).float())
     return processes.gather(torch.cat(logits).cpu(), n)
