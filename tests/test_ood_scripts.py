@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -18,14 +19,22 @@ def record(folder, experiment: str) -> tuple[dict, dict]:
 
 
 @pytest.fixture(scope="module")
-def measured(trained):
+def folder(trained, tmp_path_factory):
+    """A working directory of these tests' own, with the suite's small network."""
+    place = tmp_path_factory.mktemp("ood")
+    shutil.copytree(trained / "models", place / "models")
+    return place
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
     """Everything at once: outliers of two kinds, two temperatures, an early exit."""
     done = script("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", "patches", "digits-c/contrast-5",
                   "digits-c/contrast-1", "--aggregate", *AGGREGATES, "--val-ood", "patches:train", "--baselines", "all",
                   "--choose", "mixture,jigsaw,transfer", "--early-exit", "0.1", "-T", "1", "4", "--max-examples", "300",
-                  "--name", "everything", cwd=trained)
+                  "--name", "everything", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return *record(trained, "ood_layers"), trained
+    return *record(folder, "ood_layers"), folder
 
 
 def test_one_layer_set_temperature_and_score_has_one_row(measured):
@@ -82,15 +91,15 @@ def test_early_exits_are_counted_timed_and_kept(measured):
     assert arrays["exits_id"].shape == (300,) and arrays["knn_patches"].shape == (300,)
 
 
-def test_a_network_trained_against_outliers_warns_when_they_are_its_test(trained):
+def test_a_network_trained_against_outliers_warns_when_they_are_its_test(folder):
     done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "against", "-e", 1, "--loss", "energy_layers",
                   "--outliers", "patches", "--energy-layers", "features.*,classifier.6", "--form", "contrastive",
-                  "--max-examples", 130, cwd=trained)
+                  "--max-examples", 130, cwd=folder)
     assert done.returncode == 0, done.stderr
-    sidecar = json.loads((trained / "models" / "against" / "model_1.json").read_text())
+    sidecar = json.loads((folder / "models" / "against" / "model_1.json").read_text())
     assert sidecar["config"]["outliers"] == "patches" and sidecar["config"]["form"] == "contrastive"
     done = script("exec_ood_layers.py", "models/against/model_1.pt", "-d", "digits", "-ood", "patches:train", "patches",
-                  "--max-examples", 130, cwd=trained)
+                  "--max-examples", 130, cwd=folder)
     assert done.returncode == 0
     assert "-ood patches:train: 130 of its images are outliers that the network was trained on" in done.stderr
     assert "-ood patches:" not in done.stderr.replace("-ood patches:train", "")
@@ -118,7 +127,7 @@ TRAIN = ("exec_train.py", "lenet", "-d", "digits", "-dir", "bad")
      ("--energy-margins 4.0 1.0",)),
     ((*TRAIN, "--loss", "energy_layers", "--outliers", "digits:test"), 1, ("355 of its images are in digits:test",)),
 ])
-def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, fragments):
-    done = script(*words, cwd=trained)
+def test_bad_input_is_one_sentence_with_its_exit_status(folder, words, status, fragments):
+    done = script(*words, cwd=folder)
     assert done.returncode == status and all(fragment in done.stderr for fragment in fragments), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr

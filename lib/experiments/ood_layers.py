@@ -36,7 +36,7 @@ graph = lazy("lib.graph")
 last_layer = lazy("lib.detectors.last_layer")
 np = lazy("numpy")
 overlap = lazy("lib.datasets.overlap")
-plots = lazy("lib.plots.layers")
+plots = lazy("lib.plots.ood_layers")
 torch = lazy("torch")
 
 
@@ -122,32 +122,32 @@ def ood_layers(config: OodLayersConfig) -> Result:
         raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
     inside = inputs.load_split(config, name, image_size=description.image_size)
     size = description.image_size or max(inside.height, inside.width)
-    outside = {other: inputs.load_split(config, other, image_size=size)
-               for other in openood.expand(config.ood, config.dataset, config.data_root)}
+    outliers = openood.expand(config.ood, config.dataset, config.data_root)
+
+    def load(other):
+        """A set by name: one at a time, because many corrupted sets would not fit into memory together."""
+        return inside if other == "id" else inputs.load_split(config, other.removeprefix("validation "), image_size=size)
     fitted = _fitting_images(config, name, size)
-    validation = {other: inputs.load_split(config, other, image_size=size) for other in config.val_ood}
-    _check_overlaps(config, description, inside, outside, validation)
+    keys = _check_outliers(config, description, inside, outliers, load)
     listed = graph.layers(network, torch.zeros(1, description.channels, size, size, device=device))
     subject = _Subject(config, network, description, listed, choose_layers(network, listed, config.layers),
                        _exits(config, network, listed), _head(network, listed) if config.baselines else "", size)
     seconds = {}
     fit, detectors = _fit(subject, fitted, seconds)
-    passes = {"id": _measure(subject, inside, name, seconds, detectors)}
-    passes |= {other: _measure(subject, split, other, seconds, detectors) for other, split in outside.items()}
-    passes |= {f"validation {other}": _measure(subject, split, f"validation {other}", seconds)
-               for other, split in validation.items()}
+    passes = {other: _measure(subject, load(other), other, seconds, detectors) for other in ("id", *outliers)}
+    passes |= {other: _measure(subject, load(other), other, seconds) for other in (f"validation {other}" for other in
+                                                                                  config.val_ood)}
     if "jigsaw" in config.choose:
         passes["jigsaw"] = _measure(subject, choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
-    exits = _leave(subject, fit, {"id": inside, **outside}, passes, seconds) if subject.exits else {}
+    exits = _leave(subject, fit, outliers, load, passes, seconds) if subject.exits else {}
 
     begin = time.perf_counter()
     known = {"id": inside.name, "id_split": inside.split, "n_id": len(inside),
              "id_accuracy": (classification.accuracy(passes["id"].logits, inside.labels)
                              if _same_classes(inside, description) else None),
              "fit_on": f"{fitted.name}:{fitted.split}", "n_fit": len(fitted)}
-    keys = {other: _key(inside, split) for other, split in outside.items()}
     facts = _facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in subject.layers])
-    rows = [{**known, **keys[other], **row} for other, row in _rows(subject, list(facts.values()), fit, passes, list(keys))]
+    rows = [{**known, **keys[other], **row} for other, row in _rows(subject, list(facts.values()), fit, passes, outliers)]
     rows += [{**known, **keys[other], **row} for other, found in exits.items() for row in found.rows]
     for word in ("near", "far"):
         rows += comparison.group_rows(rows, word) if word in config.ood else []
@@ -157,12 +157,14 @@ def ood_layers(config: OodLayersConfig) -> Result:
     for other, passed in passes.items():
         arrays |= {f"energies_{other}": passed.of(subject.layers)}
         arrays |= {f"{score}_{other}": values for score, values in passed.scores.items()}
-    figures = _figures(subject, [row for row in rows if row["T"] in (None, config.temperature[0])], keys)
+    figures = plots.figures([row for row in rows if row["T"] in (None, config.temperature[0])], keys,
+                            description.architecture)
     if exits:
-        arrays |= {"exit_layers": np.array(subject.exits)} | {f"exits_{other}": found.outside for other, found in
-                                                             exits.items()}
-        arrays["exits_id"] = next(iter(exits.values())).inside
-        figures["exits"] = _exit_figure(subject, exits, known)
+        left = {other: found.outside for other, found in exits.items()}
+        arrays |= {"exit_layers": np.array(subject.exits), "exits_id": exits[outliers[0]].inside}
+        arrays |= {f"exits_{other}": values for other, values in left.items()}
+        figures["exits"] = plots.exits(subject.exits, arrays["exits_id"], left, f"{description.architecture}: exits of "
+                                       f"{inside.name} and outliers, false alarms calibrated to {config.early_exit:g}")
     seconds["scoring"] = time.perf_counter() - begin
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
     return Result(rows, arrays, figures, seconds, columns=(
@@ -215,28 +217,39 @@ def _fitting_images(config: OodLayersConfig, name: str, size: int):
     return split.subset(torch.arange(config.fit_examples) * len(split) // config.fit_examples)
 
 
-def _check_overlaps(config: OodLayersConfig, description, inside, outside: dict, validation: dict) -> None:
-    """Warns of sets that make a measure meaningless, and refuses those that make it a lie."""
-    trained_on = description.config.get("outliers")
-    for other, split in outside.items():
+def _check_outliers(config: OodLayersConfig, description, inside, outliers: list[str], load) -> dict[str, dict]:
+    """What the rows of each OOD set say of it.
+
+    Warns of sets that make a measure meaningless, and refuses those that make it a lie, before any pass.
+    """
+    validation = {other: load(other) for other in config.val_ood}
+    seen, found = _training_outliers(config, description), {}
+    for other in outliers:
+        split = load(other)
+        found[other] = _key(inside, split)
         if (split.name, split.split, split.variant) == (inside.name, inside.split, inside.variant):
             warnings.warn(f"-ood {other} is the in-distribution set itself: every AUROC is 0.5", stacklevel=3)
         for name, chosen in validation.items():
             if count := overlap.shared(split, chosen):
                 raise UserError(f"--val-ood {name}: {count} of its images are also in -ood {other}; what is fitted on must "
                                 "not be tested on")
-    if not trained_on:
-        return
+        if seen is not None and (count := overlap.shared(seen, split)):
+            warnings.warn(f"-ood {other}: {count} of its images are outliers that the network was trained on", stacklevel=3)
+    return found
+
+
+def _training_outliers(config: OodLayersConfig, description):
+    """The outliers that the network was trained against, if any."""
+    name = description.config.get("outliers")
+    if not name:
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a set is not divided was said when the network was trained
-            seen = inputs.load_split(config, trained_on, "train", image_size=description.image_size)
+            return inputs.load_split(config, name, "train", image_size=description.image_size)
     except UserError as error:
-        warnings.warn(f"whether -ood shares images with the training's --outliers is unknown: {error}", stacklevel=3)
-        return
-    for other, split in outside.items():
-        if count := overlap.shared(seen, split):
-            warnings.warn(f"-ood {other}: {count} of its images are outliers that the network was trained on", stacklevel=3)
+        warnings.warn(f"whether -ood shares images with the training's --outliers is unknown: {error}", stacklevel=4)
+        return None
 
 
 def _measure(subject: _Subject, split, stage: str, seconds: dict, detectors: dict | None = None, watch=None) -> _Passed:
@@ -326,7 +339,8 @@ class _Exits(NamedTuple):
     outside: "np.ndarray"
 
 
-def _leave(subject: _Subject, fit: _Passed, splits: dict, passes: dict[str, _Passed], seconds: dict) -> dict[str, _Exits]:
+def _leave(subject: _Subject, fit: _Passed, outliers: list[str], load, passes: dict[str, _Passed],
+           seconds: dict) -> dict[str, _Exits]:
     """Early exits that were made and timed, per OOD set."""
     config, network, layers = subject.config, subject.network, subject.exits
     order = [fit.columns.index(layer) for layer in layers]
@@ -335,14 +349,14 @@ def _leave(subject: _Subject, fit: _Passed, splits: dict, passes: dict[str, _Pas
     before = graph.macs_before(subject.listed)
     macs = np.array([before[layer] for layer in layers])
     made = {}
-    for other, split in splits.items():
-        batches = split.batches(config.batch_size, device=next(network.parameters()).device,
-                                channels=subject.description.channels, size=subject.size, workers=config.workers,
-                                prefetch=config.prefetch)
+    for other in ("id", *outliers):
+        batches = load(other).batches(config.batch_size, device=next(network.parameters()).device,
+                                      channels=subject.description.channels, size=subject.size, workers=config.workers,
+                                      prefetch=config.prefetch)
         made[other] = early_exit.timed(network, pieces, rule, (images for images, _, _ in batches), config.temperature[0])
         seconds[f"early exits of {other}"], seconds[f"whole passes over {other}"] = made[other][1:]
     found = {}
-    for other in (other for other in splits if other != "id"):
+    for other in outliers:
         rows = early_exit.report(rule, passes["id"].energies[:, order, 0], passes[other].energies[:, order, 0], macs)
         names = [*layers, f"{len(layers)} exits"]
         about = {"T": config.temperature[0], "score": "early exit", "needs": "ID images"}
@@ -373,66 +387,5 @@ def _facts(network, listed, columns: list[str]) -> dict[str, dict]:
     return facts
 
 
-def _figures(subject: _Subject, rows: list[dict], keys: dict[str, dict]) -> dict:
-    """A bar figure per OOD set, one map per corrupted set, and the sign table of several sets."""
-    found, architecture, inside = {}, subject.description.architecture, rows[0]["id"]
-    energy = [row for row in rows if row["score"] == "energy" and row.get("index") is not None and "members" not in row]
-    layers = list(dict.fromkeys(row["layer"] for row in energy))
-    final = max(energy, key=lambda row: row["execution_index"])["layer"]
-    plain = {other: key for other, key in keys.items() if key["corruption"] is None}
-
-    def about(key, row):
-        return all(row.get(field) == key[field] for field in ("ood", "ood_split", "variant"))
-    for other, key in plain.items():
-        scores = [{**row, "label": _label(row), "upper_bound": row["score"] == "oracle"} for row in rows
-                  if about(key, row) and row["score"] not in ("energy", "early exit") and "chosen_on" not in row]
-        found[_suffix(other) if len(keys) > 1 else ""] = plots.layer_bars(
-            [row for row in energy if about(key, row)], scores, final, f"{architecture}: {inside} against {_short(other)}")
-    itself = (rows[0]["id"], rows[0]["id_split"])  # a set has no sign against itself
-    plain = {other: key for other, key in plain.items() if (key["ood"], key["ood_split"]) != itself}
-    if len(plain) > 1:
-        table = [[row for row in energy if about(key, row)] for key in plain.values()]
-        auroc, certain = (np.array([[row[measure] for row in part] for part in table]).T for measure in ("auroc",
-                                                                                                        "sign_certain"))
-        found["signs"] = plots.sign_table(layers, [_short(other) for other in plain], auroc, certain,
-                                          f"{architecture}, {inside}: the sign of every layer")
-    for name in dict.fromkeys(key["ood"] for key in keys.values() if key["corruption"] is not None):
-        mine = [row for row in energy if row["ood"] == name]
-        kinds = list(dict.fromkeys(row["corruption"] for row in mine))
-        severities = sorted({row["severity"] for row in mine})
-        values = {(row["layer"], row["corruption"], row["severity"]): row["auroc"] for row in mine}
-        auroc = np.array([[[values.get((layer, kind, severity), np.nan) for severity in severities] for kind in kinds]
-                          for layer in layers])
-        found[_suffix(name)] = plots.corruption_map(layers, kinds, severities, auroc,
-                                                    f"{architecture}: {inside} against {name}")
-    return found
-
-
-def _exit_figure(subject: _Subject, exits: dict[str, _Exits], known: dict):
-    count = len(subject.exits) + 1
-    inside = next(iter(exits.values())).inside
-    shares = {_short(other): np.bincount(part.outside, minlength=count) / len(part.outside) for other, part in exits.items()}
-    return plots.exit_histogram(subject.exits, np.bincount(inside, minlength=count) / len(inside), shares,
-                                f"{subject.description.architecture}: exits of {known['id']} and outliers, false alarms "
-                                f"calibrated to {subject.config.early_exit:g}")
-
-
-def _label(row: dict) -> str:
-    """A score's name beneath its bar."""
-    if row["score"] == "oracle":
-        return f"oracle: {row['chosen_layer']}"
-    return row["score"] if row["layer"] == "all layers" else f"{row['score']}: {row['layer']}"
-
-
 def _same_classes(split, description) -> bool:
     return len(split.classes) == len(description.classes) and bool((split.labels >= 0).any())
-
-
-def _short(name: str) -> str:
-    """A data set's name in a figure: of a path its last part."""
-    return Path(name.partition("=")[2]).stem if "=" in name else name
-
-
-def _suffix(name: str) -> str:
-    last = name.rpartition("/")[2] if "=" in name else name
-    return "".join(letter if letter.isalnum() else "-" for letter in last).strip("-")

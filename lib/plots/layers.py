@@ -65,10 +65,12 @@ def sign_table(layers: list[str], outliers: list[str], auroc: np.ndarray, certai
     return figure
 
 
-def corruption_map(layers: list[str], kinds: list[str], severities: list[int], auroc: np.ndarray, title: str) -> Figure:
-    """AUROCs (L, kinds, severities) of every layer under every corruption, and their mean over the corruptions.
+def corruption_map(layers: list[str], kinds: list[str], severities: list[int], auroc: np.ndarray, two_sided: np.ndarray,
+                   title: str) -> Figure:
+    """AUROCs (L, kinds, severities) of every layer under every corruption, and the two-sided ones' mean over corruptions.
 
-    NaN where a corruption was not looked at in that severity: it is left white.
+    The mean of raw AUROCs would hide that corruptions have opposite signs. NaN where a corruption was not looked at in
+    that severity: it is left white.
     """
     wide = len(kinds) * len(severities)
     figure = Figure(figsize=(max(6, 0.095 * wide + 5.5), max(3.4, 0.17 * len(layers) + 2.2)), layout="constrained")
@@ -83,9 +85,9 @@ def corruption_map(layers: list[str], kinds: list[str], severities: list[int], a
     places = np.arange(len(layers))
     for number, severity in enumerate(severities):
         shade = 0.75 - 0.7 * number / max(len(severities) - 1, 1)
-        right.plot(np.nanmean(auroc[:, :, number], 1), places, color=str(shade), label=f"severity {severity}")
+        right.plot(np.nanmean(two_sided[:, :, number], 1), places, color=str(shade), label=f"severity {severity}")
     right.axvline(0.5, color=FINAL, linewidth=0.8, linestyle=":")
-    right.set(xlabel="mean AUROC", xlim=(0, 1))
+    right.set(xlabel="mean two-sided AUROC", xlim=(0, 1))
     right.legend(fontsize=7)
     figure.colorbar(drawn, ax=left, label="AUROC", shrink=0.8, location="left", pad=0.02)
     return figure

@@ -1,0 +1,77 @@
+"""The figures of a run over the layers, from its rows: which there are, and what each of them shows."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lib.plots import layers as plots
+
+
+def figures(rows: list[dict], sets: dict[str, dict], architecture: str) -> dict[str, Figure]:
+    """A bar figure per OOD set, one map per corrupted set, and the sign table of several sets, by suffix.
+
+    The rows are of one temperature; `sets` has for each OOD set, as it was asked for, what its rows say of it.
+    """
+    found, inside = {}, rows[0]["id"]
+    energy = [row for row in rows if row["score"] == "energy" and row.get("index") is not None and "members" not in row]
+    layers = list(dict.fromkeys(row["layer"] for row in energy))
+    final = max(energy, key=lambda row: row["execution_index"])["layer"]
+    plain = {other: key for other, key in sets.items() if key["corruption"] is None}
+    for other, key in plain.items():
+        scores = [{**row, "label": _label(row), "upper_bound": row["score"] == "oracle"} for row in rows
+                  if _about(key, row) and row.get("index") is None and row["score"] != "early exit"
+                  and "chosen_on" not in row]
+        found[suffix(other) if len(sets) > 1 else ""] = plots.layer_bars(
+            [row for row in energy if _about(key, row)], scores, final, f"{architecture}: {inside} against {short(other)}")
+    itself = (inside, rows[0]["id_split"])  # a set has no sign against itself
+    signed = {other: key for other, key in plain.items() if (key["ood"], key["ood_split"]) != itself}
+    if len(signed) > 1:
+        table = [[row for row in energy if _about(key, row)] for key in signed.values()]
+        auroc, certain = (np.array([[row[measure] for row in part] for part in table]).T
+                          for measure in ("auroc", "sign_certain"))
+        found["signs"] = plots.sign_table(layers, [short(other) for other in signed], auroc, certain,
+                                          f"{architecture}, {inside}: the sign of every layer")
+    for name in dict.fromkeys(key["ood"] for key in sets.values() if key["corruption"] is not None):
+        found[suffix(name)] = _map([row for row in energy if row["ood"] == name], layers,
+                                   f"{architecture}: {inside} against {name}")
+    return found
+
+
+def exits(layers: list[str], inside: np.ndarray, outside: dict[str, np.ndarray], title: str) -> Figure:
+    """The histogram of the exits (n,) at which images left, len(layers) where they did not."""
+    def shares(left):
+        return np.bincount(left, minlength=len(layers) + 1) / len(left)
+    others = {short(other): shares(left) for other, left in outside.items()}
+    return plots.exit_histogram(layers, shares(inside), others, title)
+
+
+def suffix(name: str) -> str:
+    """A data set's name as part of a file's name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")
+
+
+def short(name: str) -> str:
+    """A data set's name in a figure: of a path its last part."""
+    return Path(name.partition("=")[2]).stem if "=" in name else name
+
+
+def _map(rows: list[dict], layers: list[str], title: str) -> Figure:
+    kinds, severities = list(dict.fromkeys(row["corruption"] for row in rows)), sorted({row["severity"] for row in rows})
+    values = {(row["layer"], row["corruption"], row["severity"]): row for row in rows}
+
+    def grid(measure):
+        return np.array([[[values.get((layer, kind, severity), {}).get(measure, np.nan) for severity in severities]
+                          for kind in kinds] for layer in layers])
+    return plots.corruption_map(layers, kinds, severities, grid("auroc"), grid("auroc_two_sided"), title)
+
+
+def _about(key: dict, row: dict) -> bool:
+    return all(row.get(field) == key[field] for field in ("ood", "ood_split", "variant"))
+
+
+def _label(row: dict) -> str:
+    """A score's name beneath its bar."""
+    if row["score"] == "oracle":
+        return f"oracle: {row['chosen_layer']}"
+    return row["score"] if row["layer"] == "all layers" else f"{row['score']}: {row['layer']}"
