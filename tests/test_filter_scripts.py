@@ -100,6 +100,18 @@ def test_projections_are_folded_with_the_batch_normalisations(here):
     assert rows[0]["mean"] == pytest.approx(plain[0]["mean"] / (1 + 1e-5) ** 0.5, rel=1e-6)
 
 
+def test_published_weights_are_those_of_epoch_minus_one(here, monkeypatch):
+    asked, build = [], models.build
+
+    def drawn(*words, pretrained=False):  # instead of a download
+        asked.append((words, pretrained))
+        return build(*words)
+    monkeypatch.setattr(models, "build", drawn)
+    rows = call("projections", "alexnet", "--pretrained").rows
+    assert (("alexnet", 1000, 3, 224), True) in asked
+    assert len(rows) == 6 and {(row["checkpoint"], row["epoch"]) for row in rows} == {("pretrained", -1)}
+
+
 def naive_accuracy(layer: str, source: str) -> float:
     """Of the whole network with that layer's tensors loaded from another epoch."""
     loaded = checkpoints.load("models/a/model_2.pt")
@@ -181,10 +193,11 @@ def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
     for seed in (0, 1):
         torch.manual_seed(seed)
         torch.save(models.build("resnet20", 10, 1).state_dict(), f"r_{seed}.pt")
-    ran, sweep, drops = [], reinitialization.sweep, []
+    ran, stacks, sweep, drops = [], [], reinitialization.sweep, []
 
     def watched(network, split, units, cells, **options):
         ran.append([set(row[0]) for row in cells])
+        stacks.append(options["stacked"])
         return sweep(network, split, units, cells, **options)
     monkeypatch.setattr(reinitialization, "sweep", watched)
     for flags in ((), ("--what", "weights+bn"), ("--recalibrate-bn", "--fit-examples", 32)):
@@ -196,6 +209,7 @@ def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
         assert (rows[0]["what"], rows[0]["recalibrated"]) == (flags[1] if "--what" in flags else "weights", len(flags) == 3)
         drops.append([row["accuracy"] for row in rows])
     assert drops[0] == drops[1]  # fresh normalisations are alike
+    assert stacks == [8, 8, 1]  # what follows is the same for all sources, unless it is calibrated for each
     assert [len(row[0]) for row in ran] == [1, 5, 1 + 3 * 18]  # all but bn1, with their number of batches
 
 
