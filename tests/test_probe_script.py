@@ -113,12 +113,13 @@ def test_an_ood_set_that_is_the_test_set_gives_the_in_distribution_numbers(train
 
 
 def test_ranks_share_one_decomposition_and_the_full_rank_is_the_plain_probe(trained):
-    common = ("models/a/model_2.pt", "-l", "features.14", "--reduce", "gap", "-e", "3", "-lr", "1e-2",
-              "--cache-type", "fp32")
+    common = ("models/a/model_2.pt", "-l", "features.14", "--reduce", "gap", "-e", "20", "-lr", "1e-2",
+              "--standardise", "--cache-type", "fp32")
     ranked = probe(trained, *common, "-ranks", "1", "4", "64", "100")
     plain = probe(trained, *common)
     found = {row["rank"]: row["accuracy"] for row in rows(ranked, probe="probe")}
-    assert list(found) == [1, 4, 64] and abs(found[64] - rows(plain, probe="probe")[0]["accuracy"]) <= 2 / 355
+    assert list(found) == [1, 4, 64] and abs(found[64] - rows(plain, probe="probe")[0]["accuracy"]) <= 0.01
+    assert found[64] > found[1] + 0.1 and found[4] >= found[1] - 0.01
 
 
 def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(trained):
@@ -171,14 +172,14 @@ def test_displacement_is_reported_by_layer_and_group_beside_its_null(grouped):
 
 
 def test_an_exported_probe_is_a_checkpoint_that_answers_like_the_probe_and_ends_at_its_layer(trained):
-    words = ("models/a/model_2.pt", "-l", "features.4", "features.9", "--reduce", "grid:2", "-e", "5", "-lr", "1e-2",
+    words = ("models/a/model_2.pt", "-l", "features.4", "features.9", "--reduce", "grid:2", "-e", "15", "-lr", "1e-2",
              "--standardise", "--cache-type", "fp32", "--select", "id-val", "--export", "models/cut")
     record = probe(trained, *words)
     chosen = next(row for row in rows(record, probe="probe") if row["chosen"])
     done = script("exec_eval.py", "models/cut/probe.pt", "-d", "digits", "--name", "exported", cwd=trained)
     assert done.returncode == 0, done.stderr
     found = json.loads((trained / "results" / "eval" / "exported.json").read_text())["rows"][0]
-    assert found["accuracy"] == chosen["accuracy"] and found["n"] == chosen["n"]
+    assert found["accuracy"] == chosen["accuracy"] > 0.5 and found["n"] == chosen["n"]
     again = probe(trained, "models/cut/probe.pt", "-l", "cuts", "--reduce", "gap", "-e", "1", "--name", "probed-again")
     layers = {row["layer"] for row in rows(again, probe="probe")}
     last = chosen["layer"].split(".")[1]

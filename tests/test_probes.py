@@ -12,7 +12,7 @@ from lib.errors import UsageError, UserError
 from lib.features import Features, Tap, collect, fit_pca
 from lib.models.normalized import Normalized
 from lib.probes import selection
-from lib.probes.fit import Directions, Group, Recipe, fit, fit_streamed, predictions
+from lib.probes.fit import Directions, Group, Recipe, fit, predictions
 from lib.probes.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probes.solvers import lbfgs, proximal, ridge, violation
 from lib.probes.stack import Linear, Setting, Stack, initial
@@ -259,11 +259,17 @@ def test_a_probe_depends_on_no_other_layer_setting_seed_or_chunk():
     assert torch.allclose(together.weights[1, 1], alone.weights[0, 0], atol=1e-6)
     little_memory = fit(TAP, [Features(features)], groups, settings, 3, Recipe(epochs=3, gib=1e-9)).linear
     assert torch.equal(little_memory.weights, together.weights)
-    other = Tap("other", "gap")
-    both = {TAP: features, other: features.flip(1)}
-    streamed = fit_streamed(lambda index: {tap: values[index] for tap, values in both.items()}, {TAP: 6, other: 6}, groups,
-                            settings, 3, recipe)
-    assert torch.equal(streamed[TAP].linear.weights, together.weights)
+    fit(Tap("other", "gap"), [Features(features.flip(1))], groups, settings, 3, recipe)
+    assert torch.equal(fit(TAP, [Features(features)], groups, settings, 3, recipe).linear.weights, together.weights)
+
+
+def test_half_precision_features_give_the_accuracy_of_single_precision_ones():
+    features, labels = blobs(3000, d=20, k=5)
+    rows, found = torch.arange(1500), []
+    for kept in (Features(features), Features((features / 2 ** -8).half(), 2.0 ** -8)):
+        fitted = fit(TAP, [kept], [Group(rows, labels[:1500])], [Setting(1e-2)], 5, Recipe(epochs=5))
+        found.append((predictions(fitted.of_group(0), kept)[0, 1500:] == labels[1500:]).double().mean().item())
+    assert found[0] == pytest.approx(found[1], abs=0.001) and found[0] > 0.8
 
 
 def test_a_probe_of_zeros_answers_the_first_class_with_the_loss_of_a_guess():

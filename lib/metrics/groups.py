@@ -51,31 +51,34 @@ def paired_gain(first: list[Tensor], second: list[Tensor], ids: list[Tensor], *,
     """
     unique = torch.cat(ids).unique()
     places = [torch.searchsorted(unique, one) for one in ids]
+    sums = [_sums_by_id(correct, places, groups, len(unique)) for correct in (first, second)]
+    counts = _sums_by_id([torch.ones_like(one) for one in first], places, groups, len(unique))
     draw, parts = generator(seed, "bootstrap"), []
     for begin in range(0, draws, 100):
         rows = min(100, draws - begin)
         chosen = torch.randint(len(unique), (rows, len(unique)), generator=draw)
         weights = torch.zeros(rows, len(unique)).scatter_add_(1, chosen, torch.ones(chosen.shape)).double()
-        parts.append(_gain(first, second, places, groups, weights))
+        parts.append(_gains(*sums, counts, weights))
     gains = torch.cat(parts)
     gains = gains[~gains.isnan()]
-    mean = _gain(first, second, places, groups, torch.ones(1, len(unique), dtype=torch.float64)).item()
+    mean = _gains(*sums, counts, torch.ones(1, len(unique), dtype=torch.float64)).item()
     low, high = torch.quantile(gains, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return mean, low, high
 
 
-def _gain(first, second, places, groups, weights: Tensor) -> Tensor:
-    """The difference (draws,), the mean over seeds, under weights (draws, ids)."""
-    total = 0.0
-    for number, place in enumerate(places):
-        mine = weights[:, place]
-        if groups is None:
-            difference = first[number].double() - second[number].double()
-            total = total + mine @ difference / mine.sum(1)
-            continue
-        members = torch.nn.functional.one_hot(groups[number]).double()
-        sizes = mine @ members
-        accuracies = [((mine * correct[number].double()) @ members / sizes).nan_to_num(math.inf).amin(1)
-                      for correct in (first, second)]
-        total = total + accuracies[0] - accuracies[1]
-    return total / len(places)
+def _sums_by_id(correct: list[Tensor], places: list[Tensor], groups: list[Tensor] | None, count: int) -> Tensor:
+    """Per clean id, entry and group the number of correct images: (ids, entries, groups)."""
+    kinds = 1 if groups is None else max(int(one.max()) for one in groups) + 1
+    found = torch.zeros(count, len(correct), kinds, dtype=torch.float64)
+    for entry, (right, place) in enumerate(zip(correct, places, strict=True)):
+        group = torch.zeros_like(place) if groups is None else groups[entry]
+        found[:, entry].index_put_((place, group), right.double(), accumulate=True)
+    return found
+
+
+def _gains(first: Tensor, second: Tensor, counts: Tensor, weights: Tensor) -> Tensor:
+    """The difference (draws,) of the lowest group accuracies, the mean over entries, under weights (draws, ids)."""
+    sizes = weights @ counts.flatten(1)
+    lowest = [(weights @ sums.flatten(1) / sizes).nan_to_num(math.inf).view(len(weights), *counts.shape[1:]).amin(2)
+              for sums in (first, second)]
+    return (lowest[0] - lowest[1]).mean(1)

@@ -1,4 +1,4 @@
-"""From features to fitted probes: every group and setting of a tap, or of several taps in the same pass, at once.
+"""From features to fitted probes: every group and setting of a tap at once.
 
 What the probes see may be restricted to leading directions or standardised; both are folded into their weights at the
 end, so that fitted probes always take features as they are.
@@ -17,7 +17,6 @@ from lib.probes.stack import Linear, Setting, Stack, initial
 from lib.randomness import generator
 
 STEPWISE = ("adam", "sgd")  # solvers that need a batch at a time only
-SOLVERS = (*STEPWISE, "lbfgs", "ridge", "prox")
 
 
 @dataclass(frozen=True)
@@ -96,28 +95,6 @@ def fit(name: Tap, sources: list[Features], groups: list[Group], settings: list[
         labels = torch.stack([group.labels[place] for group, place in zip(groups, places, strict=True)])
         stack.step(inputs(places), labels, rate)
     return _fitted(snapshots, seen, settings, recipe)
-
-
-def fit_streamed(fetch: Callable[[Tensor], dict[Tap, Tensor]], dims: dict[Tap, int], groups: list[Group],
-                 settings: list[Setting], classes: int, recipe: Recipe) -> dict[Tap, Fitted]:
-    """The probes of all taps from features that are computed anew for each batch, once for all taps and settings.
-
-    fetch    rows (b,) -> features (b, d) of every tap
-    """
-    if recipe.solver not in STEPWISE or recipe.standardise or any(group.rank is not None for group in groups):
-        raise UserError("features that are not kept can only be fitted by --solver adam or sgd, as they are")
-    stacks = {tap: _stack(tap, groups, settings, dim, classes, recipe, None) for tap, dim in dims.items()}
-    snapshots = {tap: [] for tap in dims}
-    for places, rate, finished in _steps(groups, recipe):
-        if finished:
-            for tap, stack in stacks.items():
-                snapshots[tap].append(stack.linear())
-            continue
-        found = [fetch(group.rows[place]) for group, place in zip(groups, places, strict=True)]
-        labels = torch.stack([group.labels[place] for group, place in zip(groups, places, strict=True)])
-        for tap, stack in stacks.items():
-            stack.step(torch.stack([features[tap] for features in found]), labels, rate)
-    return {tap: _fitted(snapshots[tap], None, settings, recipe) for tap in dims}
 
 
 def predictions(linear: Linear, features: Features, most: int = 1 << 26) -> Tensor:
@@ -206,13 +183,12 @@ def _inputs(seen: list[_Seen], groups: list[Group], recipe: Recipe) -> Callable[
                                        for view, place in zip(seen, places, strict=True)])
 
 
-def _fitted(snapshots: list[Linear], seen: list[_Seen] | None, settings: list[Setting], recipe: Recipe) -> Fitted:
+def _fitted(snapshots: list[Linear], seen: list[_Seen], settings: list[Setting], recipe: Recipe) -> Fitted:
     weights = torch.cat([snapshot.weights for snapshot in snapshots], 1)
     biases = torch.cat([snapshot.biases for snapshot in snapshots], 1)
-    if seen is not None:
-        parts = [view.folded(Linear(weights[place], biases[place])) for place, view in enumerate(seen)]
-        weights, biases = torch.stack([part.weights for part in parts]), torch.stack([part.biases for part in parts])
-    return Fitted(Linear(weights, biases), [(setting, epoch) for epoch in recipe.kept() for setting in settings])
+    parts = [view.folded(Linear(weights[place], biases[place])) for place, view in enumerate(seen)]
+    linear = Linear(torch.stack([part.weights for part in parts]), torch.stack([part.biases for part in parts]))
+    return Fitted(linear, [(setting, epoch) for epoch in recipe.kept() for setting in settings])
 
 
 def _closed(name: Tap, seen: list[_Seen], groups: list[Group], settings: list[Setting], classes: int,

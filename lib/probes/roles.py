@@ -15,7 +15,6 @@ from lib.datasets.split import Split
 from lib.errors import UserError
 from lib.randomness import generator
 
-PROTOCOLS = ("id", "zero-shot", "few-shot", "full-ood")
 ROLES = ("probe-train", "id-val", "probe-val", "layer-val", "test")
 
 # Shares of the ids of an OOD set that has no validation split of its own: (probe-train, probe-val, layer-val), the rest
