@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from conftest import script
 
-from lib import checkpoints, cli, datasets, graph, matching, stitched, stitching
+from lib import checkpoints, cli, datasets, graph, matching, models, stitched, stitching
+from lib.datasets.split import Split
 from lib.errors import UserError
 from lib.experiments.stitch import StitchConfig, stitch
 from lib.experiments.train import TrainConfig, train
+from lib.models.normalized import Normalized
 from lib.stitching import Stitch
 
 
@@ -371,6 +373,47 @@ def test_a_stitched_network_is_the_one_that_hooks_would_make(inside):
     theirs = end(images)
     handle.remove()
     assert torch.allclose(ours, theirs, atol=1e-5) and not torch.allclose(ours, end(images), atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def families():
+    """Untrained networks of maps and of tokens."""
+    found = {}
+    for name in ("resnet20", "vit_tiny_patch4_32"):
+        torch.manual_seed(0)
+        found[name] = Normalized(models.build(name, 10, 3, 32), (0.5,) * 3, (0.25,) * 3).eval()
+    return found
+
+
+@pytest.mark.parametrize("front, one, end, two, kind", [
+    ("resnet20", "layer2.1", "resnet20", "layer1.2", "rc2c_pre"),
+    ("resnet20", "layer1.2", "resnet20", "layer3.0", "rc2c_pre"),
+    ("vit_tiny_patch4_32", "blocks.1", "vit_tiny_patch4_32", "blocks.3", "t2t"),
+    ("resnet20", "layer2.1", "vit_tiny_patch4_32", "blocks.2", "c2t"),
+    ("vit_tiny_patch4_32", "blocks.2", "resnet20", "layer2.1", "t2c")])
+def test_the_residual_of_matching_is_the_difference_on_the_images_matched_on(families, front, one, end, two, kind):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    split = Split("noise", "test", images, torch.arange(24) % 10, classes=tuple("0123456789"))
+    passes = stitched.Passes(device=torch.device("cpu"), batch_size=10, channels=3, size=32, quiet=True)
+    grid = stitched.Donors(families[front], families[end], [one], [two])
+    image = torch.zeros(1, 3, 32, 32)
+    made = Stitch("auto", grid.sources(image)[one].shape[1:], grid.targets(image)[0][two].shape[1:])
+    found = stitched.collect(grid, split, matching.Statistics({(one, two): made}), passes)
+    problem = found.problem(one, two)
+    solution = matching.exact(problem)
+    found.install(made, one, two, solution)
+    rows, _ = stitched.evaluate(grid, [stitched.Entry(one, two, made)], split, passes)
+    assert made.kind == kind and 1e-4 < rows[0]["normalized_difference"] < 1
+    assert problem.residual(solution.weight, solution.bias) == pytest.approx(rows[0]["normalized_difference"], rel=1e-3)
+    assert 0 < rows[0]["r2"] < 1
+
+
+def test_a_layer_that_is_bypassed_is_refused_with_the_nearest_cuts(families):
+    network = families["resnet20"]
+    for layers in (["layer1.0.conv1"], ["layer1.0"]), (["layer1.0"], ["layer1.0.conv1"]):
+        with pytest.raises(UserError, match="a connection bypasses it.*nearest cuts are .*layer1.0"):
+            stitched.Donors(network, network, *layers)
 
 
 def test_more_images_match_better(inside):
