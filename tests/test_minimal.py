@@ -104,3 +104,16 @@ def test_a_network_that_never_changes_its_answer_gives_a_bound_and_no_nan(images
     found = minimal_radii(constant, images, torch.zeros(24, dtype=torch.int64), steps=5, polish=2, generator=generator())
     assert not found.found.any() and bool(torch.isfinite(found.distances).all()) and float(found.distances.min()) > 1
     assert bool(torch.isfinite(found.points).all()) and not found.won.any()
+
+
+def test_foolbox_finds_nothing_nearer_on_average(network, images):
+    foolbox = pytest.importorskip("foolbox", reason="the optional second opinion is not installed")
+    labels = answers(network, images)
+    found = minimal_radii(network, images, labels, generator=generator())
+    network.eval()
+    attack = foolbox.attacks.DDNAttack(steps=100)
+    _, points, success = attack(foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu"), images, labels, epsilons=None)
+    network.train()
+    theirs = (points - images).flatten(1).norm(dim=1)
+    both = found.found & success
+    assert int(both.sum()) >= 20 and float(found.distances[both].mean()) <= float(theirs[both].mean()) * (1 + 1e-3)
