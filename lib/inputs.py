@@ -117,6 +117,14 @@ def check_type(name: str) -> None:
         models.check(name)
 
 
+def dataset_name(given: str, checkpoint: "Checkpoint") -> str:
+    """The data set that `-d` names, else the one that the checkpoint was trained on."""
+    name = given or checkpoint.description.dataset
+    if not name:
+        raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
+    return name
+
+
 def load_checkpoint(config, path: str, architecture: str = "", device="cpu") -> "Checkpoint":
     """The network in a file, with the type and normalisation that the command line states for files without a sidecar."""
     architecture = "" if architecture == "auto" else architecture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lib import inputs, results, tables
 from lib.cli import at_least, flag
-from lib.errors import UsageError, UserError
+from lib.errors import UsageError
 from lib.inputs import NetworkConfig
 from lib.lazy import lazy
 from lib.perturbation import ATTACKS, PerturbationConfig
@@ -56,9 +56,7 @@ def eval(config: EvalConfig) -> Result:
     device = inputs.device(config)
     checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
     description = checkpoint.description
-    names = config.dataset or ((description.dataset,) if description.dataset else ())
-    if not names:
-        raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
+    names = config.dataset or (inputs.dataset_name("", checkpoint),)
     precision = devices.resolve_precision(config.precision, device)
     rows, arrays, figures, seconds = [], {}, {}, {}
     for name in names:

@@ -73,9 +73,7 @@ def ncg(config: NcgConfig) -> Result:
     networks = [inputs.load_checkpoint(config, config.model_path, config.model_type, device)]
     if config.against:
         networks.append(inputs.load_checkpoint(config, config.against, device=device))
-    name = config.dataset or networks[0].description.dataset
-    if not name:
-        raise UserError(f"-d is required: {networks[0].path} does not say what it was trained on")
+    name = inputs.dataset_name(config.dataset, networks[0])
     size = networks[0].description.image_size
     seen = inputs.load_split(config, name, "train", image_size=size)
     answers = [_answers(checkpoint, seen, name) for checkpoint in networks]

@@ -117,9 +117,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
     device = inputs.device(config)
     checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
-    name = config.dataset or description.dataset
-    if not name:
-        raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
+    name = inputs.dataset_name(config.dataset, checkpoint)
     inside = inputs.load_split(config, name, image_size=description.image_size)
     size = description.image_size or max(inside.height, inside.width)
     outliers = openood.expand(config.ood, config.dataset, config.data_root)

@@ -156,9 +156,7 @@ def probe(config: ProbeConfig) -> Result:
 
 def _data(config: ProbeConfig, checkpoint) -> "Data":
     description = checkpoint.description
-    name = config.dataset or description.dataset
-    if not name:
-        raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
+    name = inputs.dataset_name(config.dataset, checkpoint)
     base = name if "=" in name else name.partition(":")[0]
     train = inputs.load_split(config, base, "train", image_size=description.image_size)
     if bool((train.labels < 0).any()):

@@ -85,9 +85,7 @@ def reinit(config: ReinitConfig) -> Result:
     device = inputs.device(config)
     checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
-    name = config.dataset or description.dataset
-    if not name:
-        raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
+    name = inputs.dataset_name(config.dataset, checkpoint)
     split = inputs.load_split(config, name, image_size=description.image_size)
     if len(split.classes) < 2:
         raise UserError(f"-d {name}: with {len(split.classes)} classes there is nothing to get wrong; it needs at least 2")

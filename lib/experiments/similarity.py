@@ -102,9 +102,7 @@ def similarity(config: SimilarityConfig) -> Result:
 
 
 def _images(config: SimilarityConfig, checkpoint):
-    name = config.dataset or checkpoint.description.dataset
-    if not name:
-        raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
+    name = inputs.dataset_name(config.dataset, checkpoint)
     split = inputs.load_split(config, name, image_size=checkpoint.description.image_size)
     if len(split) > config.examples:
         split = split.subset(torch.arange(config.examples) * len(split) // config.examples)

@@ -48,7 +48,8 @@ def exits(layers: list[str], inside: np.ndarray, outside: dict[str, np.ndarray],
 
 def suffix(name: str) -> str:
     """A data set's name as part of a file's name."""
-    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")
+    last = name.rpartition("/")[2] if "=" in name else name  # of a path only its end
+    return "".join(letter if letter.isalnum() else "-" for letter in last).strip("-")
 
 
 def short(name: str) -> str:
