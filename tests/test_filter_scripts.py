@@ -239,6 +239,7 @@ def test_a_partial_sweep_of_other_files_is_not_continued(here):
                           max_examples=50)
     expected = reinit(config).rows
     partial = results.place(config, "reinit").beside(".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
     for content in ("{", json.dumps({"key": "another", "images": 50, "intact": [0, 0], "cells": [[[0, 0]]] * 6})):
         partial.write_text(content)
         assert reinit(config).rows == expected and not partial.exists()

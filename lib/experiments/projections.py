@@ -141,6 +141,9 @@ def _initial(config: ProjectionsConfig, weights: Weights, known: dict) -> dict |
     path = inputs.locate(config, config.init_from) if config.init_from else weights.initial
     if path is None:
         return None
+    if str(path) == weights.source:
+        known.clear()
+        known[path] = weights.state  # just read
     if path not in known:
         known.clear()
         description, known[path] = checkpoints.weights(path, config.model_type or weights.description.architecture)

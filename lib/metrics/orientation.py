@@ -17,10 +17,16 @@ def projections(weight: Tensor, normalize: bool = False) -> np.ndarray:
     The cosine of an all-zero filter is NaN.
     """
     filters = weight.detach().flatten(1)
-    sums = filters.sum(1, dtype=torch.float64)
-    if normalize:
-        sums = sums / torch.linalg.vector_norm(filters, dim=1, dtype=torch.float64) / filters.shape[1] ** 0.5
-    return sums.cpu().numpy()
+    sums, norms = [], []
+    for rows in filters.split(max(1, BLOCK // filters.shape[1])):
+        rows = rows.double()
+        sums.append(rows.sum(1))
+        norms.append(rows.square().sum(1).sqrt() if normalize else torch.ones_like(sums[-1]))
+    found = torch.cat(sums) / torch.cat(norms)
+    return (found / filters.shape[1] ** 0.5 if normalize else found).cpu().numpy()
+
+
+BLOCK = 2**17  # numbers that are made float64 at a time: they stay in the cache
 
 
 def mass(projections: np.ndarray) -> float:
@@ -65,9 +71,13 @@ def holm(p_values: list[float]) -> list[float]:
 
 def distances(weight: Tensor, initial: Tensor) -> tuple[float, float]:
     """(||W - W0||_F / ||W0||_F, max |W - W0| / max |W0|), each 0 or more; infinite or NaN for W0 = 0."""
-    moved = weight - initial
-    l2 = torch.linalg.vector_norm(moved, dtype=torch.float64) / torch.linalg.vector_norm(initial, dtype=torch.float64)
-    return l2.item(), (_largest(moved) / _largest(initial)).item()
+    # sum of squares and maximum, of what moved and of what it moved from
+    far, furthest, squares, largest = torch.zeros(4, dtype=torch.float64, device=weight.device)
+    for ours, theirs in zip(weight.flatten().split(BLOCK), initial.flatten().split(BLOCK), strict=True):
+        moved, start = (ours - theirs).double(), theirs.double()
+        far, squares = far + moved @ moved, squares + start @ start
+        furthest, largest = torch.maximum(furthest, moved.abs().max()), torch.maximum(largest, start.abs().max())
+    return (far / squares).sqrt().item(), (furthest / largest).item()
 
 
 def folding(norm: dict[str, Tensor], eps: float) -> Tensor:
@@ -82,8 +92,3 @@ def folding(norm: dict[str, Tensor], eps: float) -> Tensor:
 def fold(weight: Tensor, scale: Tensor) -> Tensor:
     """The effective filters: `weight` (N, ...) with filter n multiplied by scale[n]."""
     return weight * scale.to(weight.dtype).view(-1, *[1] * (weight.ndim - 1))
-
-
-def _largest(values: Tensor) -> Tensor:
-    low, high = values.aminmax()  # a copy of |values| would double a large layer's memory
-    return torch.maximum(-low, high).double()
