@@ -2,6 +2,8 @@
 
     python exec_data.py list                                every known data set and whether it is there
     python exec_data.py show cifar10                        counts and statistics per split, a contact sheet
+    python exec_data.py prepare cifar10                     download it, check it, unpack it under data/
+    python exec_data.py verify cifar10                      files against known checksums, every image decoded
     python exec_data.py convert-checkpoint OLD.pth NEW.pt   unpickle a file you trust, once, into a plain state dict
 """
 
