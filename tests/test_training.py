@@ -163,6 +163,17 @@ def test_a_validation_split_selects_and_the_test_set_stays_untouched(tmp_path):
     assert row["selected_on"] == "digits:val accuracy" and row["n_val"] == 144
 
 
+@pytest.mark.slow
+def test_a_compiled_network_trains_like_the_plain_one(tmp_path):
+    short = ("lenet", "-d", "digits", "-e", "1", "-lr", "3e-3", "--max-examples", "256")
+    for name, extra in (("plain", ()), ("compiled", ("--compile",))):
+        assert script("exec_train.py", *short, "-dir", name, *extra, cwd=tmp_path).returncode == 0
+    plain, compiled = (json.loads((tmp_path / "models" / name / "model_1.json").read_text())["metrics"]
+                       for name in ("plain", "compiled"))
+    # dropout draws differ once it is compiled
+    assert compiled["train_loss"] == pytest.approx(plain["train_loss"], rel=0.05)
+
+
 def test_two_runs_in_one_folder_do_not_meet(tmp_path):
     from lib import files
     with files.locked(tmp_path / "models" / "a" / ".lock", "busy"):
