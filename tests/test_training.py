@@ -62,7 +62,7 @@ def start_and_stop(folder, number: int, at: str) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, uninterrupted, number):
     stopped = start_and_stop(tmp_path, number, at="resume.pt" if number == signal.SIGKILL else "best.pt")
     assert not (tmp_path / "models" / "a" / "model_3.pt").exists()
