@@ -130,8 +130,7 @@ def fit_pca(network: nn.Module, split: Split, wanted: list[Tap], **options) -> d
     chosen = [tap for tap in wanted if parse(tap.reduce)[0] == "pca"]
     if not chosen:
         return {}
-    if len(split) > PCA_IMAGES:
-        split = split.subset(torch.arange(PCA_IMAGES) * len(split) // PCA_IMAGES)
+    split = split.spread(PCA_IMAGES)
     flat = list(dict.fromkeys(Tap(tap.layer, "flatten") for tap in chosen))
     kept = collect(network, split, flat, dtype="fp32", label="fitting pca", **options).features
     fitted = {}

@@ -117,6 +117,15 @@ def check_type(name: str) -> None:
         models.check(name)
 
 
+def fitting_images(config, name: str, size: int) -> "Split":
+    """At most `--fit-examples` in-distribution images that no measure is made on.
+
+    The training split of the data set `name`, whatever split it states, unless `--fit-on` names others.
+    """
+    base = name if "=" in name else name.partition(":")[0]
+    return load_split(config, config.fit_on or base, "train", image_size=size).spread(config.fit_examples)
+
+
 def dataset_name(given: str, checkpoint: "Checkpoint") -> str:
     """The data set that `-d` names, else the one that the checkpoint was trained on."""
     name = given or checkpoint.description.dataset

@@ -83,6 +83,10 @@ class Split:
         )
         return replace(self, images=images, labels=labels, groups=groups, indices=indices)
 
+    def spread(self, most: int) -> "Split":
+        """At most `most` of the images, evenly spread over the split."""
+        return self if len(self) <= most else self.subset(torch.arange(most) * len(self) // most)
+
     def to(self, device: str | torch.device) -> "Split":
         """The split with its tensors on `device`; lazy images stay where they are."""
         return replace(

@@ -125,7 +125,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
     def load(other):
         """A set by name: one at a time, because many corrupted sets would not fit into memory together."""
         return inside if other == "id" else inputs.load_split(config, other.removeprefix("validation "), image_size=size)
-    fitted = _fitting_images(config, name, size)
+    fitted = inputs.fitting_images(config, name, size)
     keys = _check_outliers(config, description, inside, outliers, load)
     listed = graph.layers(network, torch.zeros(1, description.channels, size, size, device=device))
     subject = _Subject(config, network, description, listed, choose_layers(network, listed, config.layers),
@@ -204,15 +204,6 @@ def _head(network, listed) -> str:
     if not isinstance(network.body.get_submodule(last.name), torch.nn.Linear):
         raise UserError(f"--baselines: the network ends in {last.name}, a {last.kind}; they need a linear layer there")
     return last.name
-
-
-def _fitting_images(config: OodLayersConfig, name: str, size: int):
-    """In-distribution images that no measure is made on: the training split, unless `--fit-on` names others."""
-    base = name if "=" in name else name.partition(":")[0]
-    split = inputs.load_split(config, config.fit_on or base, "train", image_size=size)
-    if len(split) <= config.fit_examples:
-        return split
-    return split.subset(torch.arange(config.fit_examples) * len(split) // config.fit_examples)
 
 
 def _check_outliers(config: OodLayersConfig, description, inside, outliers: list[str], load) -> dict[str, dict]:

@@ -208,10 +208,7 @@ def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:
 
 def _fitting_batches(config: ReinitConfig, name: str, description, size: int, device) -> list:
     """Images and labels that the accuracy is not measured on, in batches."""
-    base = name if "=" in name else name.partition(":")[0]
-    split = inputs.load_split(config, config.fit_on or base, "train", image_size=size)
-    if len(split) > config.fit_examples:
-        split = split.subset(torch.arange(config.fit_examples) * len(split) // config.fit_examples)
+    split = inputs.fitting_images(config, name, size)
     batches = split.batches(config.batch_size, device=device, channels=description.channels, size=size,
                             workers=config.workers, prefetch=config.prefetch)
     return [(images, labels) for images, labels, _ in batches]

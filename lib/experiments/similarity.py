@@ -103,9 +103,7 @@ def similarity(config: SimilarityConfig) -> Result:
 
 def _images(config: SimilarityConfig, checkpoint):
     name = inputs.dataset_name(config.dataset, checkpoint)
-    split = inputs.load_split(config, name, image_size=checkpoint.description.image_size)
-    if len(split) > config.examples:
-        split = split.subset(torch.arange(config.examples) * len(split) // config.examples)
+    split = inputs.load_split(config, name, image_size=checkpoint.description.image_size).spread(config.examples)
     if len(split) < 4:
         raise UserError(f"-n: {len(split)} images are too few to compare representations; 4 are the least")
     return split
