@@ -22,11 +22,6 @@ def flatten(output: Tensor) -> Tensor:
     return output.flatten(1)
 
 
-def average(output: Tensor) -> Tensor:
-    """(b, c, h, w) -> (b, c): the mean over positions; (b, t, d) -> (b, d): the mean over tokens."""
-    return output.mean((2, 3)) if output.ndim == 4 else output.mean(1) if output.ndim == 3 else output
-
-
 @torch.no_grad()
 def represent(network: nn.Module, split: Split, layers: list[str], reduce: Reducer = flatten, *, batch_size: int,
               channels: int | None = None, size: int | None = None, workers: int = 0, prefetch: int = 2,

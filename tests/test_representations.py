@@ -7,7 +7,10 @@ from lib import graph, models
 from lib.datasets.split import Split
 from lib.errors import UserError
 from lib.models.normalized import Normalized
-from lib.representations import average, features, flatten, represent
+from lib.reducers import reducer
+from lib.representations import features, flatten, represent
+
+average = reducer("gap")
 
 
 @pytest.fixture(scope="module")
