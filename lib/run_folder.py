@@ -33,7 +33,7 @@ def folder(config) -> Path:
 
 def claim(directory: Path, config) -> None:
     """Makes the folder this configuration's; raises `UserError` if it holds the run of another one."""
-    wanted = json.loads(json.dumps(cli.identity(config)))
+    wanted = _as_json(cli.identity(config))
     marker = directory / "run.json"
     if config.overwrite or not config.resume:
         for pattern in ("init", "model_*", "best", "resume", "run"):
@@ -44,9 +44,11 @@ def claim(directory: Path, config) -> None:
             there = json.loads(marker.read_text())
         except ValueError:
             raise UserError(f"{marker} is broken; --overwrite starts the run again") from None
-        defaults = {item.name: item.default for item in dataclasses.fields(config)}
-        keys = [key for key in sorted(wanted.keys() | there.keys())
-                if wanted.get(key, defaults.get(key)) != there.get(key, defaults.get(key))]
+        # A flag younger than the folder had its default there.
+        defaults = {item.name: item.default for item in dataclasses.fields(config)
+                    if item.name in wanted and item.default is not dataclasses.MISSING}
+        there = _as_json(defaults) | there
+        keys = [key for key in sorted(wanted.keys() | there.keys()) if wanted.get(key) != there.get(key)]
         if keys:
             differences = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} here" for key in keys)
             raise UserError(f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
@@ -96,3 +98,8 @@ def resume(directory: Path, network, optimiser, average, loss, quiet: bool):
     if not quiet:
         print(f"continuing {directory} in epoch {position.epoch}, step {position.step}", file=sys.stderr)
     return state["rows"], position
+
+
+def _as_json(value):
+    """What reading the value back from a JSON file gives: lists for tuples."""
+    return json.loads(json.dumps(value))

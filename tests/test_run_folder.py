@@ -109,6 +109,20 @@ def test_a_folder_belongs_to_one_run(tmp_path, monkeypatch):
     assert not (directory / "model_1.pt").exists()
 
 
+def test_a_flag_younger_than_the_folder_had_its_default_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory = run_folder.folder(config())
+    directory.mkdir(parents=True)
+    run_folder.claim(directory, config())
+    marker = directory / "run.json"
+    older = {key: value for key, value in json.loads(marker.read_text()).items() if key not in ("noise", "energy_layers")}
+    marker.write_text(json.dumps(older))
+    with pytest.raises(UserError, match=r"energy_layers \[\] there, \['fc'\] here"):
+        run_folder.claim(directory, config(energy_layers=("fc",)))
+    run_folder.claim(directory, config())
+    assert json.loads(marker.read_text())["energy_layers"] == []
+
+
 def test_a_state_that_is_cut_off_is_not_continued(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train(config())
