@@ -16,13 +16,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib import checkpoints  # noqa: E402
 from lib.experiments.projections import ProjectionsConfig, projections  # noqa: E402
+from lib.metrics import orientation  # noqa: E402, F401  its libraries are loaded before anything is measured
+from lib.plots import filters  # noqa: E402, F401
 
 
-def main(folder: str) -> None:
+def main(folder: str, name: str = "vgg11") -> None:
     """Prints seconds: reading the files and checking their hashes, and the whole experiment with its figures."""
-    paths = [Path(folder) / "vgg11" / f"{'init' if epoch == 0 else f'model_{epoch}'}.pt" for epoch in range(5)]
+    paths = [Path(folder) / name / f"{'init' if epoch == 0 else f'model_{epoch}'}.pt" for epoch in range(5)]
     for epoch, path in enumerate(paths):
-        description = checkpoints.Description(architecture="vgg11", classes=tuple("0123456789"), channels=3, image_size=32,
+        description = checkpoints.Description(architecture=name, classes=tuple("0123456789"), channels=3, image_size=32,
                                               epoch=epoch)
         if not path.exists():
             checkpoints.save(path, checkpoints.fresh(description, epoch, "init"), description)
@@ -34,7 +36,7 @@ def main(folder: str) -> None:
         torch.load(path, weights_only=True)
     reading = time.perf_counter() - begin
     begin = time.perf_counter()
-    result = projections(ProjectionsConfig(model_path=(str(Path(folder) / "vgg11"),), normalize=True, with_linear=True))
+    result = projections(ProjectionsConfig(model_path=(str(Path(folder) / name),), normalize=True, with_linear=True))
     whole = time.perf_counter() - begin
     print(f"hash and torch.load of 5 files  {reading:6.2f} s")
     print(f"exec_projections, all layers    {whole:6.2f} s   {whole / reading:.2f} times   "

@@ -13,7 +13,7 @@ from lib.errors import UserError
 TABLES = {
     "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
     "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
-    "ood_layers": (lambda row: True, ("run", "id", "ood", "variant", "T", "layer", "score"),
+    "ood_layers": (lambda row: True, ("run", "id", "ood", "variant", "T", "layer", "score", "needs"),
                    ("auroc", "auroc_two_sided", "fpr95")),
     "projections": (lambda row: True, ("checkpoint", "epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
     "reinit": (lambda row: row["status"] != "missing", ("run", "data", "source", "layer", "predictor"),
