@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 checkpoints = lazy("lib.checkpoints")
 devices = lazy("lib.devices")
+entry_level = lazy("lib.datasets.entry_level")
 graph = lazy("lib.graph")
+pooled = lazy("lib.pooled")
 torch = lazy("torch")
 
 
@@ -101,6 +103,21 @@ def check_classes(split: "Split", description, name: str) -> None:
         raise UserError(f"-d {name}: it has {len(theirs)} classes, the network {len(ours)}")
     if tuple(map(str, ours)) != tuple(map(str, theirs)) and description.dataset:
         warnings.warn(f"{name} has other classes than {description.dataset}, on which the network was trained", stacklevel=2)
+
+
+def answering(checkpoint: "Checkpoint", split: "Split", name: str):
+    """The network, with answers in the split's classes where those are classes of ImageNet, or groups of them.
+
+    Raises `UserError` as `check_classes` does.
+    """
+    description = checkpoint.description
+    members = ()
+    if len(split.classes) != len(description.classes):
+        members = entry_level.members(split.classes, tuple(map(str, description.classes)))
+    if members:
+        return pooled.Pooled(checkpoint.network, members)
+    check_classes(split, description, name)
+    return checkpoint.network
 
 
 def load_split(config: DeviceConfig, name: str, split: str | None = None, *, image_size: int | None = None) -> "Split":
