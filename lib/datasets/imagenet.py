@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import torch
+
 from lib.datasets import Options, catalogue, tree
 from lib.datasets.folders import from_listing
+from lib.datasets.lazy import DecodedImages
 from lib.datasets.split import Split
 from lib.errors import UserError
 
@@ -34,6 +37,17 @@ def imagenet(root: Path, split: str, options: Options) -> Split:
 def imagenet100(root: Path, split: str, options: Options) -> Split:
     """A hundred of the classes of the same folders (nearest-category paper, section 2)."""
     return from_listing("imagenet100", split, tree.listing(_imagenet(root), split, WNIDS_100), options)
+
+
+def corrupted(name: str, cell: Path, options: Options) -> Split:
+    """A cell of ImageNet-C, `<level>/<wnid>/*.JPEG`, of `imagenet` or `imagenet100` (nearest-category page, section 5).
+
+    Its images are the central squares of 224 px that the clean ones are evaluated at, so that they are resized only: another
+    crop would see less of them.
+    """
+    found = tree.listing(cell, "all", WNIDS_100 if name == "imagenet100" else ())
+    images = DecodedImages([found.folder / file for file in found.files], options.image_size, cropped=True)
+    return Split(name, "val", images, torch.tensor(found.labels), classes=found.classes, origin="official")
 
 
 def tinyimagenet(root: Path, split: str, options: Options) -> Split:

@@ -33,13 +33,13 @@ class LazyImages:
 class DecodedImages(LazyImages):
     """Image files, decoded to RGB, resized and cropped to a square of `size` pixels.
 
-    For evaluation the shorter side becomes 256/224 of the size, then the centre is kept (the ImageNet convention);
-    with a `crop_seed` the crop is that of `random_resized_crop` and half the images are mirrored, each drawn from a
-    generator of its own, so that neither workers nor order change it.
+    For evaluation the shorter side becomes 256/224 of the size, then the centre is kept (the ImageNet convention), which
+    images that were `cropped` so before are spared; with a `crop_seed` the crop is that of `random_resized_crop` and half
+    the images are mirrored, each drawn from a generator of its own, so that neither workers nor order change it.
     """
 
-    def __init__(self, files: Sequence[Path], size: int, crop_seed: int | None = None):
-        self.files, self.crop_seed = list(files), crop_seed
+    def __init__(self, files: Sequence[Path], size: int, crop_seed: int | None = None, cropped: bool = False):
+        self.files, self.crop_seed, self.cropped = list(files), crop_seed, cropped
         self.shape = (3, size, size)
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class DecodedImages(LazyImages):
 
     def subset(self, positions: np.ndarray) -> "DecodedImages":
         files = [self.files[int(position)] for position in positions]
-        return DecodedImages(files, self.shape[1], self.crop_seed)
+        return DecodedImages(files, self.shape[1], self.crop_seed, self.cropped)
 
     def random_crops(self, seed: int) -> "DecodedImages":
         """The same files with this epoch's random crops and mirrorings."""
@@ -63,6 +63,8 @@ class DecodedImages(LazyImages):
         file, size = self.files[position], self.shape[1]
         with open_image(file) as image:
             image = image.convert("RGB")
+        if self.cropped:
+            return image.resize((size, size), Image.Resampling.BILINEAR)
         if self.crop_seed is None:
             return centre_crop(image, size)
         return random_resized_crop(image, size, numpy_generator(self.crop_seed, "crop", position))
