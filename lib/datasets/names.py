@@ -125,6 +125,16 @@ def loaded_size(text: str) -> int | None:
     return LOADED_SIZES.get(match[1]) if match else None
 
 
+def subset(text: str, classes: int, seed: int | None = None) -> str:
+    """The name of so many classes of the data set `text`: the first ones, or a draw."""
+    data = parse(text)
+    if data.path is not None:
+        raise UsageError(f"{text}: class subsets are of data sets with a name, such as a folder under data/")
+    if data.kept is not None:
+        raise UsageError(f"{text}: it is a class subset already")
+    return str(replace(data, kept=classes, kept_seed=seed))
+
+
 def expand(text: str) -> tuple[str, ...]:
     """The names that one word stands for: `digits-c` and `digits-c/3` are all 19 corruptions at severity 5 and 3."""
     match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*-c(?::[a-z]+)?)(?:/(\d))?", text)
