@@ -53,7 +53,8 @@ def _rate(hits) -> dict:
 def over_levels(cells: list[dict]) -> list[dict]:
     """From the rows of corrupted images: slopes over the levels of each corruption, and a correlation over all of them.
 
-    A row (subset "slope") per network, space and corruption; the second network's slopes are tested against the first's.
+    A row (subset "slope") per network, space and corruption of three levels or more; the second network's slopes are tested
+    against the first's.
     A row (subset "correlation") per network and space: Pearson's r of mean distance and accuracy over the cells.
     """
     found_rows, first = [], {}
@@ -62,6 +63,8 @@ def over_levels(cells: list[dict]) -> list[dict]:
                 "origin": found[0]["origin"]}
         for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in found], "kind"):
             levels, row = [int(cell["variant"].rpartition("-")[2]) for cell in members], {**base, "variant": kind}
+            if len(set(levels)) < 3:  # single ones, named by -ood
+                continue
             row["subset"] = "slope"
             for measure in ("ncg", "accuracy"):
                 fitted = metrics.slope(levels, [cell[measure] for cell in members])

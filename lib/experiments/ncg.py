@@ -123,7 +123,7 @@ def ncg(config: NcgConfig) -> Result:
     cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
     rows += category_scores.over_levels(cells)
     figures = _figures(rows, cells, networks, seen.name)
-    if config.radius:
+    if any(row["subset"] == "radius" for row in rows):
         figures["radius"] = plots.radii(arrays, [str(checkpoint.path) for checkpoint in networks], seen.name)
     return Result(rows, arrays, figures, seconds,
                   columns=("model", "data", "split", "variant", "space", "subset", "n", "ncg", "ncg_low", "ncg_high",
@@ -227,8 +227,10 @@ def _last_cut(network) -> str:
 def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
     title = f"{networks[0].description.architecture}, neighbours in {train}"
     shown = [row for row in rows if not row["variant"]]
-    figures = {"": plots.scores([row for row in shown if row["subset"] == "all"], title),
-               "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title)}
+    whole, figures = [row for row in shown if row["subset"] == "all"], {}
+    if whole:
+        figures = {"": plots.scores(whole, title),
+                   "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title)}
     if cells:
         figures["corruptions"] = plots.levels([row for row in cells if row["model"] == str(networks[0].path)], title)
     return figures
