@@ -22,18 +22,31 @@ if TYPE_CHECKING:
 DATASETS = {
     "digits": "lib.datasets.builtin:digits",
     "digits-bg": "lib.datasets.spurious:digits_background",
+    "digits-colour": "lib.datasets.coloured:digits_colour",
     "patches": "lib.datasets.builtin:patches",
     "mnist": "lib.datasets.mnist:mnist",
     "fashionmnist": "lib.datasets.mnist:fashionmnist",
     "kmnist": "lib.datasets.mnist:kmnist",
+    "cmnist": "lib.datasets.coloured:cmnist",
+    "cmnist-domainbed": "lib.datasets.coloured:cmnist_domainbed",
     "cifar10": "lib.datasets.cifar:cifar10",
     "cifar100": "lib.datasets.cifar:cifar100",
     "cifar100coarse": "lib.datasets.cifar:cifar100coarse",
     "svhn": "lib.datasets.svhn:svhn",
     "cifar5m": "lib.datasets.cifar5m:cifar5m",
     "300k": "lib.datasets.arrays:random_images",
+    "waterbirds": "lib.datasets.subpopulations:waterbirds",
+    "celeba": "lib.datasets.subpopulations:celeba",
+    "multiceleba": "lib.datasets.subpopulations:multiceleba",
     "imagenet": "lib.datasets.imagenet:imagenet",
+    "imagenet16": "lib.datasets.entry_level:imagenet16",
     "imagenet100": "lib.datasets.imagenet:imagenet100",
+    "imagenet200": "lib.datasets.imagenet:imagenet200",
+    "imagenet200a": "lib.datasets.imagenet:imagenet200a",
+    "imagenet-a": "lib.datasets.imagenet:imagenet_a",
+    "imagenet-r": "lib.datasets.imagenet:imagenet_r",
+    "cue-conflict": "lib.datasets.entry_level:cue_conflict",
+    "silhouette": "lib.datasets.entry_level:silhouette",
     "tinyimagenet": "lib.datasets.imagenet:tinyimagenet",
     "textures": "lib.datasets.imagenet:textures",
     "places365": "lib.datasets.imagenet:places365",
@@ -51,6 +64,7 @@ class Options:
     cache: Path  # where decoded and generated images are kept
     image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
     path: Path | None = None  # of folder= and npy=, and of a folder under the root
+    transform: str = ""  # a name in TRANSFORMS; "": the set's own
 
 
 def known(root: str | Path = "data") -> dict[str, tuple[str, str]]:
@@ -103,7 +117,7 @@ def load(
             stacklevel=2,
         )
     cache = Path(cache_dir or os.environ.get("CACHE_DIR") or ".cache")
-    options = Options(cache, image_size or 224, place.path)
+    options = Options(cache, image_size or 224, place.path, data.transform)
     return resolve("lib.datasets.variants:load")(
         data, place.target, root, place.split, place.parts, options
     )

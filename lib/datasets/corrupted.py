@@ -77,6 +77,7 @@ class CorruptedImages(LazyImages):
 
     def __init__(self, images: LazyImages, kind: str, severity: int, ids: np.ndarray):
         self.images, self.kind, self.severity, self.ids, self.shape = images, kind, severity, ids, images.shape
+        self.transform = images.transform
 
     def __len__(self) -> int:
         return len(self.images)

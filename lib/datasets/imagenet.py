@@ -1,4 +1,4 @@
-"""ImageNet and its relatives as folders of images: ImageNet-1k, ImageNet-100, Tiny ImageNet, and OpenOOD's outliers."""
+"""ImageNet and its relatives as folders of images: subsets of ImageNet-1k, -A, -R, Tiny ImageNet, OpenOOD's outliers."""
 
 from pathlib import Path
 
@@ -28,12 +28,34 @@ def imagenet(root: Path, split: str, options: Options) -> Split:
     In the folder `imagenet` or in the root itself, also spelt `training_data` and `validation_data`. Classes are called
     by their WordNet ids and sorted by them.
     """
-    return from_listing("imagenet", split, tree.listing(_imagenet(root), split), options)
+    return from_listing("imagenet", split, tree.listing(training(root), split), options)
 
 
 def imagenet100(root: Path, split: str, options: Options) -> Split:
     """A hundred of the classes of the same folders (nearest-category paper, section 2)."""
-    return from_listing("imagenet100", split, tree.listing(_imagenet(root), split, WNIDS_100), options)
+    return from_listing("imagenet100", split, tree.listing(training(root), split, WNIDS_100), options)
+
+
+def imagenet200(root: Path, split: str, options: Options) -> Split:
+    """The images of the same folders that are of the classes of ImageNet-R: what it is compared with."""
+    return _classes_of("imagenet-r", "imagenet200", root, split, options)
+
+
+def imagenet200a(root: Path, split: str, options: Options) -> Split:
+    """Those that are of the classes of ImageNet-A."""
+    return _classes_of("imagenet-a", "imagenet200a", root, split, options)
+
+
+def imagenet_a(root: Path, split: str, options: Options) -> Split:
+    """7,500 images of 200 classes, `<wnid>/*.jpg`; intermediate-layers paper, section 3.5."""
+    (folder,) = catalogue.require("imagenet-a", catalogue.KNOWN["imagenet-a"], root)
+    return from_listing("imagenet-a", split, tree.listing(folder, "all"), options)
+
+
+def imagenet_r(root: Path, split: str, options: Options) -> Split:
+    """30,000 images of 200 classes, `<wnid>/*.jpg`; intermediate-layers paper, section 3.5."""
+    (folder,) = catalogue.require("imagenet-r", catalogue.KNOWN["imagenet-r"], root)
+    return from_listing("imagenet-r", split, tree.listing(folder, "all"), options)
 
 
 def tinyimagenet(root: Path, split: str, options: Options) -> Split:
@@ -89,7 +111,13 @@ def openimage_o(root: Path, split: str, options: Options) -> Split:
     return _outliers("openimage_o", root, split, options)
 
 
-def _imagenet(root: Path) -> Path:
+def _classes_of(other: str, name: str, root: Path, split: str, options: Options) -> Split:
+    (folder,) = catalogue.require(other, catalogue.KNOWN[other], root)
+    return from_listing(name, split, tree.listing(training(root), split, tree.class_folders(folder)), options)
+
+
+def training(root: Path) -> Path:
+    """The folder with ImageNet's `train` and `val`."""
     return catalogue.require("imagenet", catalogue.KNOWN["imagenet"], root)[0].parent
 
 

@@ -65,12 +65,15 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
                 pass
         count = f"{len(loaded):,}"
         findings.append(Finding(f"images in {split}", f"{sizes[number]:,}" if sizes else count, count))
+        if entry and entry.groups:
+            counts = loaded.groups.bincount(minlength=len(loaded.group_names)).tolist()
+            findings.append(Finding(f"images per group in {split}", str(entry.groups[number]), str(tuple(counts))))
     return findings
 
 
 def checksums(name: str) -> dict[str, str]:
     """MD5 by file name, as far as they are published."""
-    if name == "mnist":
+    if name in ("mnist", "cmnist", "cmnist-domainbed"):
         return UNPACKED_MNIST
     from torchvision import datasets as published  # slow to import
 
@@ -78,6 +81,8 @@ def checksums(name: str) -> dict[str, str]:
         return dict((published.FashionMNIST if name == "fashionmnist" else published.KMNIST).resources)
     if name == "svhn":
         return {file: md5 for _, file, md5 in published.SVHN.split_list.values()}
+    if name in ("celeba", "multiceleba"):
+        return {file: md5 for _, md5, file in published.CelebA.file_list}
     if name in ("cifar10", "cifar100", "cifar100coarse"):
         source = published.CIFAR10 if name == "cifar10" else published.CIFAR100
         return dict(source.train_list + source.test_list) | {source.meta["filename"]: source.meta["md5"]}

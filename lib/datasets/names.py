@@ -1,16 +1,19 @@
 """The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]` and `npy=PATH`.
 
-A name may carry three endings, in this order: `-wo<k>` leaves class k out (nearest-category paper, section 2), `-k<n>`
-keeps the first n classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks
-for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`.
+A name may carry four endings, in this order: `-squash`, `-square` or `-shorter` states how large images of a registered set
+become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-wo<k>` leaves class k out (nearest-category
+paper, section 2), `-k<n>` keeps the first n classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`,
+always with a variant, asks for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`,
+`cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`.
 Free of torch, so that a command line can be checked at once.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.datasets import corruptions
+from lib.datasets.catalogue import KNOWN, TRANSFORMS
 from lib.errors import UsageError
 
 FORM = "name[:split][/variant], folder=PATH[:split] or npy=PATH, such as cifar10:test, mnist-wo9 or cifar10-c/fog-3"
@@ -43,15 +46,17 @@ class DataName:
     path: str | None = None
     kept: int | None = None  # the number of classes that are kept
     kept_seed: int | None = None  # of their draw; None: the first ones
+    transform: str = ""  # a name in TRANSFORMS; "": the set's own
 
     @property
     def name(self) -> str:
         """The name without split and variant, as records carry it: no path, but its last part."""
         if self.path is not None:
             return Path(self.path).stem if self.base == "npy" else Path(self.path).name
+        transform = f"-{self.transform}" if self.transform else ""
         without = "" if self.held_out is None else f"-wo{self.held_out}"
         kept = "" if self.kept is None else f"-k{self.kept}" + ("" if self.kept_seed is None else f"s{self.kept_seed}")
-        return self.base + without + kept + ("-c" if self.corrupted else "")
+        return self.base + transform + without + kept + ("-c" if self.corrupted else "")
 
     def __str__(self) -> str:
         whole = self.name if self.path is None else f"{self.base}={self.path}"
@@ -78,10 +83,28 @@ def parse(text: str) -> DataName:
         base, kept, kept_seed = match[1], int(match[2]), match[3] and int(match[3])
     if match := HELD_OUT_WITHOUT_HYPHEN.fullmatch(base) or re.fullmatch(r"(.+)-wo(\d+)", base):
         base, held_out = match[1], int(match[2])
+    base, transform = _without_transform(ALIASES.get(base, base))
     return DataName(
-        ALIASES.get(base, base), held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or "",
-        kept=kept, kept_seed=kept_seed,
+        base, held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or "",
+        kept=kept, kept_seed=kept_seed, transform=transform,
     )  # fmt: skip
+
+
+def subset(text: str, classes: int, seed: int | None = None) -> str:
+    """The name of so many classes of the data set `text`: the first ones, or a draw."""
+    data = parse(text)
+    if data.path is not None:
+        raise UsageError(f"{text}: class subsets are of data sets with a name, such as a folder under data/")
+    if data.kept is not None:
+        raise UsageError(f"{text}: it is a class subset already")
+    return str(replace(data, kept=classes, kept_seed=seed))
+
+
+def _without_transform(base: str) -> tuple[str, str]:
+    """Only the names of registered sets have such an ending: a folder may be called `my-square`."""
+    rest, _, last = base.rpartition("-")
+    rest = ALIASES.get(rest, rest)
+    return (rest, last) if last in TRANSFORMS and rest in KNOWN else (base, "")
 
 
 def expand(text: str) -> tuple[str, ...]:

@@ -181,7 +181,7 @@ def join(first: Split, second: Split) -> Split:
     if first.images.shape[-3:] != second.images.shape[-3:]:
         raise UserError(f"{first.name}: {first.split} and {second.split} have images of different shapes")
     if isinstance(first.images, DecodedImages) and isinstance(second.images, DecodedImages):
-        images = DecodedImages(first.images.files + second.images.files, first.height)
+        images = first.images.joined(second.images)
     elif first.lazy and second.lazy:
         images = JoinedImages([first.images, second.images])
     elif first.lazy or second.lazy:

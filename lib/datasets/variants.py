@@ -11,6 +11,7 @@ from lib.datasets import Options, catalogue, corrupted, names
 from lib.datasets.names import DataName
 from lib.datasets.split import Split, check_labels, join
 from lib.datasets.subsets import class_subset, hold_out, only_class
+from lib.errors import UserError
 from lib.registry import resolve
 
 # Where the paper renames the last label to 0 and keeps the rest, instead of lowering the labels above k by one.
@@ -27,6 +28,9 @@ def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, 
             loaded.append(corrupted.load(data, target, root, part, official, options))
         else:
             loaded.append(replace(resolve(target)(root, part, options), name=data.name))
+        if data.transform and getattr(loaded[-1].images, "transform", "") != data.transform:
+            raise UserError(f"{data}: -{data.transform} is for large images, which are decoded as they are needed; those of "
+                            f"{data.base} are read as they are")
         check_labels(loaded[-1])
     if split == "ood":
         return unseen(loaded, data.held_out)

@@ -62,12 +62,12 @@ def eval(config: EvalConfig) -> Result:
     for name in names:
         begin = time.perf_counter()
         split = inputs.load_split(config, name, image_size=description.image_size)
-        inputs.check_classes(split, description, name)
-        logits = training.predict(checkpoint.network, split, batch_size=config.batch_size, channels=description.channels,
+        network = inputs.answering(checkpoint, split, name)
+        logits = training.predict(network, split, batch_size=config.batch_size, channels=description.channels,
                                   size=description.image_size, precision=precision, workers=config.workers,
                                   prefetch=config.prefetch, quiet=config.quiet)
         labels = split.labels
-        robust = _robust(config, checkpoint, split) if config.attack else None
+        robust = _robust(config, network, description, split) if config.attack else None
         rows += _rows(split, logits, labels, robust, config)
         key = f"{split.name}-{split.split}" + (f"-{split.variant}" if split.variant else "")
         if config.save_logits:
@@ -84,12 +84,12 @@ def eval(config: EvalConfig) -> Result:
                            *(("robust_accuracy",) if config.attack else ())))
 
 
-def _robust(config: EvalConfig, checkpoint, split):
+def _robust(config: EvalConfig, network, description, split):
     """Which images the network classifies correctly under the attack; without labels there are none."""
     return robustness.robust_images(
-        checkpoint.network, split, config.attack, attacks.Ball(config.norm, config.eps), steps=config.attack_steps,
+        network, split, config.attack, attacks.Ball(config.norm, config.eps), steps=config.attack_steps,
         step_size=config.step_size, restarts=config.restarts, seed=config.seed, batch_size=config.batch_size,
-        channels=checkpoint.description.channels, size=checkpoint.description.image_size, cache_dir=config.cache_dir,
+        channels=description.channels, size=description.image_size, cache_dir=config.cache_dir,
         workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
 
 
