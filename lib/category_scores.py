@@ -60,7 +60,8 @@ def _rate(hits) -> dict:
 def over_levels(corrupted: list[dict]) -> list[dict]:
     """From the rows of corrupted images: slopes over the levels of each corruption, and what holds over all cells.
 
-    A row (subset "slope") per network, space and corruption; the second network's slopes are tested against the first's.
+    A row (subset "slope") per network, space and corruption of three levels or more; the second network's slopes are tested
+    against the first's.
     A row (subset "cells") per network and space, over its n_cells corruptions and levels: r_distance_accuracy, Pearson's r
     of mean distance and accuracy; welch, in how many cells hits are significantly more accurate than misses (p < 0.05), in
     all and by distance quintile; and the network's scores against those of the second one (`metrics.compare_cells`).
@@ -72,6 +73,8 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
                 "origin": found[0]["origin"]}
         for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in found], "kind"):
             levels, row = [int(cell["variant"].rpartition("-")[2]) for cell in members], {**base, "variant": kind}
+            if len(set(levels)) < 3:  # single ones, named by -ood
+                continue
             row["subset"] = "slope"
             for measure in ("ncg", "accuracy"):
                 fitted = metrics.slope(levels, [cell[measure] for cell in members])

@@ -148,7 +148,7 @@ def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | 
         if debug:
             traceback.print_exc()
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
-            print(f"{script}: {_sentence(error)}", file=sys.stderr)
+            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
@@ -278,6 +278,8 @@ def _converter(kind: type) -> Callable[[str], object]:
             raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
         if kind is float and value != value:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+        if kind is int and not -2**63 <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than 64 bits hold")
         return value
     return convert
 

@@ -1,5 +1,6 @@
 """Data sets: names, splits, batches, the official layouts, what is derived from a split, and what is refused."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -20,12 +21,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 from scipy.stats import chisquare
 from torchvision import transforms
 
 from lib import datasets
-from lib.datasets import arrays, augment, catalogue, corruptions, fetch, folders, integrity, names, unpack
+from lib.datasets import arrays, augment, catalogue, corruptions, fetch, folders, integrity, matlab, names, unpack
 from lib.datasets.lazy import DecodedImages
 from lib.datasets.noise import label_noise, pixel_shuffle
 from lib.datasets.split import Split, fit, join
@@ -451,6 +452,26 @@ def test_svhn_reads_matlab_files_and_calls_ten_zero(tmp_path):
     (tmp_path / "test_32x32.mat").write_bytes((tmp_path / "test_32x32.mat").read_bytes()[:5000])
     with pytest.raises(UserError, match="test_32x32.mat: cannot be read"):
         load("svhn", tmp_path)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, packed):
+    written = {"X": levels(5, 4, 3, 7), "y": np.arange(7.0)[:, None], "z": np.float32([[0.5, -2]]), "one": np.int64([[9]])}
+    savemat(tmp_path / "x.mat", written, do_compression=packed)
+    found, known = matlab.arrays(tmp_path / "x.mat"), loadmat(tmp_path / "x.mat")
+    for name, values in written.items():
+        assert np.array_equal(found[name], known[name]) and found[name].dtype == known[name].dtype == values.dtype
+
+
+def test_a_broken_matlab_file_is_refused_and_ends_no_process(tmp_path):
+    """A wrong byte in the name of a stored type made SciPy's reader leave its buffer."""
+    savemat(tmp_path / "x.mat", {"X": levels(4, 4, 3, 2), "y": np.ones((2, 1))})
+    whole = (tmp_path / "x.mat").read_bytes()
+    for place in range(126, len(whole)):
+        for value in (0, 14, 255):
+            (tmp_path / "x.mat").write_bytes(whole[:place] + bytes([value]) + whole[place + 1:])
+            with contextlib.suppress(ValueError):
+                assert all(array.size <= len(whole) for array in matlab.arrays(tmp_path / "x.mat").values())
 
 
 @pytest.mark.parametrize("spelling", ["cifar5m_part{}.npz", "part{}.npz"])

@@ -72,7 +72,7 @@ def read_batch(file: Path) -> dict:
     try:
         with open(file, "rb") as stream:
             content = _Plain(stream, encoding="latin1").load()
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, IndexError, KeyError, TypeError) as error:
+    except Exception as error:  # what a broken pickle asks for may fail in any way
         raise UserError(f"{file}: cannot be read ({error}); remove it and download it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds no dictionary; remove it and download it again")

@@ -4,7 +4,8 @@ A name may carry four endings, in this order: `-squash`, `-square` or `-shorter`
 become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-wo<k>` leaves class k out and `-wosp<seed>`
 one fine class, drawn, of every coarse class of CIFAR-100 (nearest-category paper, section 2), `-k<n>` keeps the first n
 classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks for corrupted
-images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`, `cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`.
+images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`, `cifar10-c/fog-3`,
+`digits-wo3-c:test/contrast-5`.
 Free of torch, so that a command line can be checked at once.
 """
 

@@ -126,7 +126,7 @@ def ncg(config: NcgConfig) -> Result:
     cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
     rows += category_scores.over_levels([row for row in rows if row["variant"]])
     figures = _figures(rows, cells, networks, seen.name)
-    if config.radius:
+    if any(row["subset"] == "radius" for row in rows):
         measured_in = next(space for space in searched if space.of_inputs)
         figures["radius"] = plots.radii(arrays, [str(checkpoint.path) for checkpoint in networks], seen.name,
                                         measured_in.name, measured_in.unit)
@@ -217,8 +217,10 @@ def _passing(config: NcgConfig) -> dict:
 def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
     title = f"{networks[0].description.architecture}, neighbours in {train}"
     shown = [row for row in rows if not row["variant"]]
-    figures = {"": plots.scores([row for row in shown if row["subset"] == "all"], title),
-               "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title)}
+    whole, figures = [row for row in shown if row["subset"] == "all"], {}
+    if whole:
+        figures = {"": plots.scores(whole, title),
+                   "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title)}
     if cells:
         figures["corruptions"] = plots.levels([row for row in cells if row["model"] == str(networks[0].path)], title)
     return figures
