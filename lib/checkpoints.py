@@ -96,11 +96,12 @@ def save(path: Path, network: Normalized, description: Description) -> None:
 
 
 def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (),
-         device: torch.device | str = "cpu") -> Checkpoint:
+         image_size: int | None = None, padding: int = 0, device: torch.device | str = "cpu") -> Checkpoint:
     """The network in a file, whatever common form the file has.
 
     architecture   must agree with the sidecar; required without one
     mean, std      the normalisation of a file without a sidecar; without them images go in as they are, with a warning
+    image_size     the side its images had in training, and the frame that `padding` puts around them
 
     Raises `UserError` for what is missing, truncated, changed since it was written, of another architecture, or would
     have to run code to be read.
@@ -111,12 +112,15 @@ def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = 
         description = _agreeing(path, architecture)
         if mean and tuple(mean) != description.mean or std and tuple(std) != description.std:
             raise UserError(f"--mean/--std: {path} comes with its normalisation ({description.mean}, {description.std})")
+        if image_size and (image_size, padding) != (description.image_size, description.padding):
+            raise UserError(f"--image-size/--upscale: {path} comes with its images' size, {description.image_size} px and "
+                            f"{description.padding} px around them")
         network = build(description)
         state = _unprefixed(state, network.body)
     else:
         if not mean:
             warnings.warn(f"{path} has no sidecar and no --mean was given: images go in unnormalised", stacklevel=2)
-        description = _described(state, architecture, mean, std)
+        description = _described(state, architecture, mean, std, image_size, padding)
         network = build(description)
         state = _unprefixed(state, network.body)
     _fill(network.body, state, path, description.architecture)
@@ -128,7 +132,7 @@ def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict
     path = check(path, architecture)
     state = read_state(path)
     described = sidecar(path).exists()
-    description = _agreeing(path, architecture) if described else _described(state, architecture, (), ())
+    description = _agreeing(path, architecture) if described else _described(state, architecture)
     body = skeleton(description).body
     state = _unprefixed(state, body)
     _require_fit(body, state, path, description.architecture)
@@ -247,10 +251,12 @@ def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _described(state: dict[str, Tensor], architecture: str, mean: tuple, std: tuple) -> Description:
+def _described(state: dict[str, Tensor], architecture: str, mean: tuple = (), std: tuple = (),
+               image_size: int | None = None, padding: int = 0) -> Description:
     """A description read off the weights: the width of the last linear layer, the channels of the first layer."""
     fixed = models.SIZES.get(architecture)
-    body = models.build(architecture, 10, 3, fixed[0] if fixed else _usual_size(architecture))
+    image_size = image_size or (fixed[0] if fixed else None)
+    body = models.build(architecture, 10, 3, image_size + 2 * padding if image_size else _usual_size(architecture))
     state = _unprefixed(state, body)
     weighted = [(name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     first, last = weighted[0][0] + ".weight", weighted[-1][0] + ".weight"
@@ -263,7 +269,7 @@ def _described(state: dict[str, Tensor], architecture: str, mean: tuple, std: tu
     if len(mean) != len(std):
         raise UserError("--mean and --std go together, a number per channel each")
     return Description(architecture=architecture, classes=tuple(map(str, range(classes))), channels=channels,
-                       image_size=fixed[0] if fixed else None, mean=tuple(mean), std=tuple(std))
+                       image_size=image_size, mean=tuple(mean), std=tuple(std), padding=padding)
 
 
 def _usual_size(architecture: str) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import datasets, models, tables
-from lib.cli import DeviceConfig, RunConfig, flag
+from lib.cli import DeviceConfig, RunConfig, at_least, flag
+from lib.datasets import names
 from lib.errors import UsageError, UserError
 from lib.lazy import lazy
 
@@ -152,9 +153,10 @@ def dataset_name(given: str, checkpoint: "Checkpoint") -> str:
 
 
 def load_checkpoint(config, path: str, architecture: str = "", device="cpu") -> "Checkpoint":
-    """The network in a file, with the type and normalisation that the command line states for files without a sidecar."""
+    """The network in a file, with the type and images that the command line states for files without a sidecar."""
     architecture = "" if architecture == "auto" else architecture
-    return checkpoints.load(locate(config, path), architecture, mean=config.mean, std=config.std, device=device)
+    return checkpoints.load(locate(config, path), architecture, mean=config.mean, std=config.std,
+                            image_size=config.stated_size, padding=config.padding, device=device)
 
 
 def device(config: DeviceConfig):
@@ -164,7 +166,57 @@ def device(config: DeviceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointsConfig(DeviceConfig):
+class ImagesConfig(DeviceConfig):
+    """The flags that say in which form, and of which classes, a network is given images.
+
+    In training they decide it; a checkpoint without a sidecar needs them again.
+    """
+
+    image_size: int | None = flag(None, check=at_least(1), help="side to which images are resized, where no sidecar states "
+                                                                "it; default: as they are, or what the network takes")
+    upscale: bool = flag(False, help="--image-size 224")
+    upscale_padding: bool = flag(False, help="--image-size 112, in a frame of 56 black pixels on each side")
+    subsample_classes: int = flag(0, check=at_least(0), help="take so many of the classes: -d NAME becomes NAME-k<n>, their "
+                                                             "name for every script; 0: all")
+    class_sample_seed: int | None = flag(None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: "
+                                                                       "the first classes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.image_size is not None) + self.upscale + self.upscale_padding > 1:
+            raise UsageError("--image-size, --upscale and --upscale-padding exclude one another")
+        if self.class_sample_seed is not None and not self.subsample_classes:
+            raise UsageError("--class-sample-seed is about --subsample-classes, which is 0")
+        if self.subsample_classes:
+            self._name_the_subset()
+
+    @property
+    def stated_size(self) -> int | None:
+        """The side to which images are resized, if a flag says so."""
+        return 224 if self.upscale else 112 if self.upscale_padding else self.image_size
+
+    @property
+    def padding(self) -> int:
+        """The black pixels around an image on each side."""
+        return 56 if self.upscale_padding else 0
+
+    def _name_the_subset(self) -> None:
+        """Puts the name of the classes in the place of the flags: the record is that of the data it stands for."""
+        several = isinstance(self.dataset, tuple)
+        given = self.dataset if several else (self.dataset,)
+        if not all(given) or not given:
+            raise UsageError("--subsample-classes is about -d, which must be given")
+        try:
+            found = tuple(names.subset(name, self.subsample_classes, self.class_sample_seed) for name in given)
+        except UsageError as error:
+            raise UsageError(f"--subsample-classes {self.subsample_classes}: {error}") from None
+        for field, value in (("dataset", found if several else found[0]), ("subsample_classes", 0),
+                             ("class_sample_seed", None)):
+            object.__setattr__(self, field, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig(ImagesConfig):
     """The flags of every script that takes checkpoints."""
 
     mean: tuple[float, ...] = flag((), help="normalisation of a file without a sidecar: mean per channel, in [0, 1]")

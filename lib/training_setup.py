@@ -30,15 +30,15 @@ def splits(config) -> tuple[Split, Split]:
 
     Wrong labels and shuffled pixels are for training images only.
     """
-    train_split = inputs.load_split(config, config.data, "train", image_size=config.stated_size)
+    train_split = inputs.load_split(config, config.dataset, "train", image_size=config.stated_size)
     if len(train_split.classes) < 2 or bool((train_split.labels < 0).any()):
-        raise UserError(f"-d {config.data}: training needs labelled images of two classes or more")
+        raise UserError(f"-d {config.dataset}: training needs labelled images of two classes or more")
     if config.split:
         seed = config.seed if config.split_seed is None else config.split_seed
         train_split, val_split = validation_split(train_split, config.split, seed, config.stratified)
     else:
-        name = "val" if "val" in datasets.splits(config.data, config.data_root) else "test"
-        val_split = inputs.load_split(config, config.data, name, image_size=config.stated_size)
+        name = "val" if "val" in datasets.splits(config.dataset, config.data_root) else "test"
+        val_split = inputs.load_split(config, config.dataset, name, image_size=config.stated_size)
     seed = config.seed if config.noise_seed is None else config.noise_seed
     if config.noise:
         train_split = label_noise(train_split, config.noise, seed)
@@ -56,7 +56,7 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
     size = config.stated_size or models.accepted_size(config.model_type, max(split.height, split.width))
     description = Description(
         architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size,
-        padding=config.padding, dataset=config.data, config=cli.identity(config))
+        padding=config.padding, dataset=config.dataset, config=cli.identity(config))
     network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
     mean, std = network.body.normalisation if config.pretrained else (None, None)
     if config.resume_from:
@@ -77,7 +77,7 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
 def recipe(config, split: Split, description: Description, device: torch.device, processes: Processes) -> Recipe:
     """How every epoch is trained."""
     precision = devices.resolve_precision(config.precision, device, training=True)
-    usual = EPOCH_IMAGES.get(parse(config.data).base)
+    usual = EPOCH_IMAGES.get(parse(config.dataset).base)
     return Recipe(
         loss=resolve(LOSSES[config.loss])(config),
         learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,

@@ -9,7 +9,7 @@ Free of torch, so that a command line can be checked at once.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.datasets import corruptions
@@ -88,6 +88,16 @@ def parse(text: str) -> DataName:
         base, held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or "",
         kept=kept, kept_seed=kept_seed, transform=transform,
     )  # fmt: skip
+
+
+def subset(text: str, classes: int, seed: int | None = None) -> str:
+    """The name of so many classes of the data set `text`: the first ones, or a draw."""
+    data = parse(text)
+    if data.path is not None:
+        raise UsageError(f"{text}: class subsets are of data sets with a name, such as a folder under data/")
+    if data.kept is not None:
+        raise UsageError(f"{text}: it is a class subset already")
+    return str(replace(data, kept=classes, kept_seed=seed))
 
 
 def _without_transform(base: str) -> tuple[str, str]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder
-from lib.cli import DeviceConfig, above, at_least, flag, fraction
+from lib.cli import above, at_least, flag, fraction
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError
+from lib.inputs import ImagesConfig
 from lib.lazy import lazy
 from lib.losses import LOSSES
 from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer
@@ -43,7 +44,7 @@ def _decay(value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PerturbationConfig, DeviceConfig):
+class TrainConfig(PerturbationConfig, ImagesConfig):
     """Trains a network on a data set."""
 
     model_type: str = flag(positional=True, check=models.check, label="{}", help="type of the network")
@@ -82,20 +83,12 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
                                                   "selects best.pt, on the set's own val split, else on the test set")
     stratified: bool = flag(False, help="the same share of every class (--split)")
     split_seed: int | None = flag(None, help="seed of that choice; default: --seed")
-    subsample_classes: int = flag(0, check=at_least(0), help="train on so many of the classes: -d NAME becomes NAME-k<n>, "
-                                                             "the name of these classes for every script; 0: all")
-    class_sample_seed: int | None = flag(None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: "
-                                                                       "the first classes")
     noise: float = flag(0.0, check=_noise, help="share of the training labels that are made wrong; "
                                                     "negative: --pixel-shuffle")
     pixel_shuffle: bool = flag(False, help="each training image with its pixels in a random order of its own")
     noise_seed: int | None = flag(None, help="seed of wrong labels and orders; default: --seed")
     epoch_images: int | None = flag(None, check=at_least(1), help="images per epoch, each epoch the next slice of a random "
                                                                   "order; default: all, 50,000 for cifar5m")
-    image_size: int | None = flag(None, check=at_least(1), help="side to which images are resized; default: as they "
-                                                                "are, or enlarged to what the network takes")
-    upscale: bool = flag(False, help="resize to 224")
-    upscale_padding: bool = flag(False, help="resize to 112, and frame by 56 black pixels on each side")
     unnormalize: bool = flag(False, help="pixels go in as they are, in [0, 1]")
     per_image_std: bool = flag(False, help="normalise by the mean of the images' own standard deviations instead of the "
                                            "one over all pixels")
@@ -136,33 +129,8 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
             raise UsageError(f"-gpu {self.gpu}: under torchrun each process takes the GPU of its own number; without -gpu")
         if (self.stratified or self.split_seed is not None) and not self.split:
             raise UsageError("--stratified and --split-seed are about --split, which is 0")
-        if self.class_sample_seed is not None and not self.subsample_classes:
-            raise UsageError("--class-sample-seed is about --subsample-classes, which is 0")
-        if self.subsample_classes and "=" in self.dataset:
-            raise UsageError(f"--subsample-classes is for data sets with a name: put the folder of -d {self.dataset} under "
-                             f"{self.data_root}/")
-        if (self.image_size is not None) + self.upscale + self.upscale_padding > 1:
-            raise UsageError("--image-size, --upscale and --upscale-padding exclude one another")
         if self.pretrained and self.resume_from:
             raise UsageError("--pretrained and --resume-from exclude one another")
-
-    @property
-    def data(self) -> str:
-        """The name of the data set, with the class subset if there is one."""
-        if not self.subsample_classes:
-            return self.dataset
-        draw = "" if self.class_sample_seed is None else f"s{self.class_sample_seed}"
-        return f"{self.dataset}-k{self.subsample_classes}{draw}"
-
-    @property
-    def stated_size(self) -> int | None:
-        """The side to which images are resized, if a flag says so."""
-        return 224 if self.upscale else 112 if self.upscale_padding else self.image_size
-
-    @property
-    def padding(self) -> int:
-        """The black pixels around an image on each side."""
-        return 56 if self.upscale_padding else 0
 
     def answer(self) -> str | None:
         if not self.list_layers:
@@ -171,7 +139,7 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
         return inputs.layer_table(network, description.channels, description.image_size)
 
     def inputs(self) -> dict[str, list[Path]]:
-        files_read = inputs.data_files(self, self.data, *([self.outliers] if self.outliers else []))
+        files_read = inputs.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
         return files_read | (inputs.checkpoint_files(self, self.resume_from) if self.resume_from else {})
 
     def outputs(self) -> list[Path]:
