@@ -8,7 +8,7 @@ import dataclasses
 
 import torch
 
-from lib import checkpoints, cli, devices, inputs, models
+from lib import checkpoints, cli, datasets, devices, inputs, models
 from lib.checkpoints import Description
 from lib.datasets.catalogue import EPOCH_IMAGES
 from lib.datasets.names import parse
@@ -26,7 +26,7 @@ from lib.training import Recipe
 
 
 def splits(config) -> tuple[Split, Split]:
-    """The training images and those that validate: a part of them with --split, else the test set.
+    """The training images and those that validate: a part of them with --split, else the set's own val, else its test set.
 
     Wrong labels and shuffled pixels are for training images only.
     """
@@ -37,7 +37,8 @@ def splits(config) -> tuple[Split, Split]:
         seed = config.seed if config.split_seed is None else config.split_seed
         train_split, val_split = validation_split(train_split, config.split, seed, config.stratified)
     else:
-        val_split = inputs.load_split(config, config.dataset, "test", image_size=config.stated_size)
+        name = "val" if "val" in datasets.splits(config.dataset, config.data_root) else "test"
+        val_split = inputs.load_split(config, config.dataset, name, image_size=config.stated_size)
     seed = config.seed if config.noise_seed is None else config.noise_seed
     if config.noise:
         train_split = label_noise(train_split, config.noise, seed)

@@ -982,7 +982,8 @@ def test_the_addresses_of_all_downloads_are_known():
     for name, entry in catalogue.KNOWN.items():
         if entry.obtain == catalogue.PREPARE:
             for archive in fetch.archives(name):
-                assert len(archive.md5) == 32 and archive.urls and fetch._beneath(archive.target, entry)
+                assert len(archive.md5) == (0 if name == "waterbirds" else 32)  # none is published
+                assert archive.urls and fetch._beneath(archive.target, entry)
 
 
 class Ranges(http.server.BaseHTTPRequestHandler):

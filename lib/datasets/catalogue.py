@@ -101,10 +101,7 @@ KNOWN = {
     ),
     "digits-colour": Known(
         "the digits below five and the others, in colours that go with the label in training; four groups",
-        splits=("train", "val", "test"),
-        sizes=(1202, 240, 355),
-        classes=2,
-        obtain=BUILT_IN,
+        (), ("train", "val", "test"), (1202, 240, 355), 2, BUILT_IN,
     ),
     "patches": Known(
         "32x32 colour patches of two photographs, as outliers", sizes=(1150, 750), classes=2, obtain=BUILT_IN

@@ -1,6 +1,7 @@
 """Evaluating a checkpoint: `exec_eval.py`."""
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,7 @@ from lib.results import Result
 attacks = lazy("lib.attacks")
 classification = lazy("lib.metrics.classification")
 devices = lazy("lib.devices")
+groups = lazy("lib.metrics.groups")
 plots = lazy("lib.plots.confusion")
 robustness = lazy("lib.robustness")
 training = lazy("lib.training")
@@ -50,7 +52,7 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
 
 
 def eval(config: EvalConfig) -> Result:
-    """One row per data set, then one per class and per group of each; confusion matrices; logits on request.
+    """One row per data set, then one per group, for the worst group and per class; confusion matrices; logits on request.
 
     With an attack every row has the accuracy under it, and the arrays say which images it leaves correct.
     """
@@ -101,10 +103,11 @@ def _robust(config: EvalConfig, network, description, split):
 
 
 def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
-    """The row of the whole split (subset "all"), and rows of its classes and groups."""
+    """The row of the whole split (subset "all"), of its groups and the worst of them, and of its classes."""
     parts = {"all": labels >= 0}
     if len(split.group_names) > 1:
         parts |= {f"group:{name}": split.groups == number for number, name in enumerate(split.group_names)}
+        parts |= _worst(split, logits.argmax(1) == labels)
     parts |= {f"class:{name}": labels == number for number, name in enumerate(split.classes)}
     rows = []
     for subset, chosen in parts.items():
@@ -122,6 +125,16 @@ def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
                          "restarts": config.restarts,
                          "robust_accuracy": robust[chosen].double().mean().item() if len(truth) else None}
     return rows
+
+
+def _worst(split, correct) -> dict:
+    """The images of the group with the lowest accuracy; groups without images are named in a warning and do not count."""
+    accuracies, sizes = groups.group_accuracies(correct, split.groups, len(split.group_names))
+    if absent := [name for name, size in zip(split.group_names, sizes.tolist(), strict=True) if not size]:
+        warnings.warn(f"{split.name}:{split.split}: no image of group {', '.join(absent)}; the worst group is one of the "
+                      "others", stacklevel=2)
+    worst = int(groups.worst_group(accuracies)[1])
+    return {f"worst group:{split.group_names[worst]}": split.groups == worst}
 
 
 def _listing(config: EvalConfig) -> str:

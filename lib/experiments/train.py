@@ -80,8 +80,8 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
                                 help="batch normalisation sees outliers with the data, or by themselves")
     augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
                              help="augmentation of the training images; auto is the data set's customary one")
-    split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, "
-                                                  "and selects best.pt, on the test set")
+    split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, and "
+                                                  "selects best.pt, on the set's own val split, else on the test set")
     stratified: bool = flag(False, help="the same share of every class (--split)")
     split_seed: int | None = flag(None, help="seed of that choice; default: --seed")
     noise: float = flag(0.0, check=_noise, help="share of the training labels that are made wrong; "
