@@ -56,7 +56,7 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
     size = config.stated_size or models.accepted_size(config.model_type, max(split.height, split.width))
     description = Description(
         architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size,
-        padding=config.padding, dataset=config.dataset, config=cli.identity(config))
+        padding=config.padding, dataset=config.dataset, features=split.features, config=cli.identity(config))
     network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
     mean, std = network.body.normalisation if config.pretrained else (None, None)
     if config.resume_from:
@@ -65,8 +65,12 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
         if checkpoints.sidecar(path).exists():
             there = checkpoints.describe(path)
             mean, std = there.mean, there.std
-    if config.unnormalize:
+    if config.unnormalize or split.features:
         mean, std = (), ()
+    elif config.mean:
+        if len(config.mean) != split.channels:
+            raise UserError(f"--mean: {len(config.mean)} numbers for {split.channels} channels of {config.dataset}")
+        mean, std = config.mean, config.std
     elif mean is None:
         mean, std = channel_statistics(split, size=size, padding=config.padding, per_image=config.per_image_std,
                                        workers=config.workers)

@@ -4,8 +4,9 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from lib import inputs, results, tables
+from lib import inputs, results, stored_features, tables
 from lib.cli import at_least, flag
 from lib.errors import UsageError
 from lib.inputs import NetworkConfig
@@ -34,6 +35,8 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
     restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
     show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
 
+    takes_features: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.attack and self.eps is None:
@@ -53,15 +56,18 @@ def eval(config: EvalConfig) -> Result:
 
     With an attack every row has the accuracy under it, and the arrays say which images it leaves correct.
     """
-    if config.attack:
-        robustness.check(config.attack)
     device = inputs.device(config)
     checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
     description = checkpoint.description
     names = config.dataset or (inputs.dataset_name("", checkpoint),)
     precision = devices.resolve_precision(config.precision, device)
     rows, arrays, figures, seconds = [], {}, {}, {}
+    if config.attack not in ("", "pgd") and description.features:
+        raise UsageError(f"--attack {config.attack} keeps what it changes in [0, 1]; stored features are attacked by pgd")
+    if config.attack:
+        robustness.check(config.attack)
     for name in names:
+        name = stored_features.as_trained(name, description)
         begin = time.perf_counter()
         split = inputs.load_split(config, name, image_size=description.image_size)
         network = inputs.answering(checkpoint, split, name)
@@ -88,8 +94,9 @@ def eval(config: EvalConfig) -> Result:
 
 def _robust(config: EvalConfig, network, description, split):
     """Which images the network classifies correctly under the attack; without labels there are none."""
+    ball = attacks.Ball(config.norm, config.eps, box=not split.features)
     return robustness.robust_images(
-        network, split, config.attack, attacks.Ball(config.norm, config.eps), steps=config.attack_steps,
+        network, split, config.attack, ball, steps=config.attack_steps,
         step_size=config.step_size, restarts=config.restarts, seed=config.seed, batch_size=config.batch_size,
         channels=description.channels, size=description.image_size, cache_dir=config.cache_dir,
         workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
