@@ -58,7 +58,7 @@ _FACES_BY_HAND = (
 
 
 def _by_hand(archive: str) -> str:
-    return f"put {archive} into {{root}}, and {{prepare}} unpacks it"
+    return f"put the authors' {archive} into {{root}}, and {{prepare}} unpacks it"
 
 
 def _outliers(about: str, *spellings: str) -> Known:
@@ -191,11 +191,11 @@ KNOWN = {
     "cue-conflict": Known(
         "shapes of 16 categories in the textures of others",
         (("cue-conflict", "style-transfer-preprocessed-512"),), ("test",), (1280,), 16,
-        "put its folders, <category>/<shape><n>-<texture><m>.png, into {root}/cue-conflict",
+        "put the authors' folders (Geirhos et al. 2019), <category>/<shape><n>-<texture><m>.png, into {root}/cue-conflict",
     ),
     "silhouette": Known(
         "black shapes of 16 categories", (("silhouette", "filled-silhouettes"),), ("test",), (160,), 16,
-        "put its folders, <category>/<image>.png, into {root}/silhouette",
+        "put the authors' folders (Geirhos et al. 2019), <category>/<image>.png, into {root}/silhouette",
     ),
     "imagenet100": Known("a hundred of its classes", _IMAGENET, ("train", "val"), (), 100, _IMAGENET_BY_HAND),
     "tinyimagenet": Known(
