@@ -5,6 +5,7 @@ network, as far as its deepest cut, and where it is needed once through the end 
 network from its cut.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -120,21 +121,22 @@ def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes)
     own_correct, own = torch.zeros((), dtype=torch.float64, device=device), {layer: _Spread() for layer in donors.tails}
     for entry in entries:
         entry.stitch.eval()
-    batches = 0
+    batches, stacks = 0, _stacks(entries, min(passes.batch_size, len(split)))
     for images, labels in passes.over(split, "evaluating"):
         with arithmetic(passes.precision, device):
             sources, (targets, logits) = donors.sources(images), donors.targets(images, logits=True)
             predicted = logits.argmax(1)
             own_correct += (predicted == labels).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
-            for number, entry in enumerate(entries):
-                logits, stitched = donors.logits(entry, sources)
-                found = logits.argmax(1)
-                difference = (stitched - targets[entry.end]).square().sum(dtype=torch.float64)
-                counts["correct"][number] += (found == labels).sum()
-                counts["agree"][number] += (found == predicted).sum()
-                counts["difference"][number] += difference
-                counts["ratio"][number] += difference / squares[entry.end]
+            for numbers in stacks:
+                end = entries[numbers[0]].end
+                stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
+                found = donors.tails[end](torch.cat(stitched)).argmax(1).view(len(numbers), -1)
+                counts["correct"][numbers] += (found == labels).sum(1)
+                counts["agree"][numbers] += (found == predicted).sum(1)
+                difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
+                counts["difference"][numbers] += difference
+                counts["ratio"][numbers] += difference / squares[end]
         batches += 1
     n = len(split)
     end_accuracy = own_correct.item() / n
@@ -149,6 +151,21 @@ def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes)
                      "normalized_difference_batch_mean": values["ratio"] / batches if whole else None,
                      "r2": 1 - values["difference"] / centred if centred else None})
     return rows, end_accuracy
+
+
+STACKED = 1 << 22  # numbers that go through a tail at a time: weights are read less often, and memory stays small
+
+
+def _stacks(entries: list[Entry], batch_size: int) -> list[list[int]]:
+    """The numbers of entries whose stitched activations go through a tail together: of one end layer, as many as fit."""
+    found: dict[str, list[list[int]]] = {}
+    for number, entry in enumerate(entries):
+        most = max(1, STACKED // (math.prod(entry.stitch.target) * batch_size))
+        groups = found.setdefault(entry.end, [[]])
+        if len(groups[-1]) == most:
+            groups.append([])
+        groups[-1].append(number)
+    return [numbers for groups in found.values() for numbers in groups]
 
 
 class _Spread:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,18 @@ def script(name: str, *words: str, cwd: Path, **environment: str) -> subprocess.
     """Runs an entry script as a user would, in a working directory of its own."""
     return subprocess.run([sys.executable, str(ROOT / name), *map(str, words)], cwd=cwd, capture_output=True, text=True,
                           timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+
+
+def stopped_script(name: str, *words: str, cwd: Path, number: int, once: Path) -> subprocess.Popen:
+    """Starts an entry script, sends it a signal as soon as a file is there, and waits for its end."""
+    process = subprocess.Popen([sys.executable, ROOT / name, *map(str, words)], cwd=cwd, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.time() + 120
+    while not once.exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait(timeout=120)
+    return process
 
 
 @pytest.fixture(scope="session")

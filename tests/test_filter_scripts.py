@@ -188,6 +188,24 @@ def test_three_classes_have_no_top_five(tmp_path, monkeypatch):  # check 26
     assert found.documents["reinit_three"]["top5_test"] is None
 
 
+@pytest.mark.parametrize("option", ["--upscale", "--upscale-padding"])
+def test_flags_say_of_a_file_without_a_sidecar_what_its_sidecar_said(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    few = ("-d", "digits", "--subsample-classes", 3, "--class-sample-seed", 1, option, "--max-examples", 12, "-b", 6)
+    done = script("exec_train.py", "lenet", "-dir", "a", "-e", 1, "-lr", "1e-2", *few, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    torch.save(state("models/a/model_1.pt"), "bare.pt")
+    described = json.loads((tmp_path / "models/a/model_1.json").read_text())
+    assert described["dataset"] == "digits-k3s1"
+    normalised = ("--mean", *described["mean"], "--std", *described["std"])
+    asked = ("--rand", 1, "-l", "features.0", "--stack", 1)
+    rows = call("reinit", "models/a/model_1.pt", *asked, "--max-examples", 12).rows
+    assert call("reinit", "bare.pt", "lenet", *asked, *few, *normalised).rows == rows
+    assert {row["data"] for row in rows} == {"digits-k3s1"}
+    with pytest.raises(UserError, match="--image-size/--upscale: .* comes with its images' size"):
+        call("reinit", "models/a/model_1.pt", *asked, "--image-size", 64)
+
+
 def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):
@@ -264,6 +282,9 @@ MISTAKES = [
     (("reinit", "models/a/model_2.pt", "--rand", "--criticality"), 1, "--criticality needs --inits-from"),
     (("reinit", "models/a/model_2.pt", "--rand", "--fold-pool"), 1, "--fold-pool: the network has no average pool"),
     (("reinit", "models/a/model_2.pt", "--rand", "0.5"), 2, "'0.5' is not a whole number"),
+    (("reinit", "models/a/model_2.pt", "--rand", "--subsample-classes", "3"), 2, "is about -d, which must be given"),
+    (("reinit", "models/a/model_2.pt", "--rand", "-d", "digits-k3", "--subsample-classes", "2"), 2, "subset already"),
+    (("reinit", "models/a/model_2.pt", "--rand", "--upscale", "--image-size", "64"), 2, "exclude one another"),
 ]
 
 
