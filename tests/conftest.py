@@ -40,3 +40,12 @@ def trained(tmp_path_factory) -> Path:
     done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "a", "-e", 2, "-lr", "3e-3", "-sf", 1, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def grouped(tmp_path_factory) -> Path:
+    """A working directory with `models/bg`: a small CNN trained on digits whose background goes with the label."""
+    folder = tmp_path_factory.mktemp("grouped")
+    done = script("exec_train.py", "small_cnn", "-d", "digits-bg", "-dir", "bg", "-e", 6, "-lr", "5e-3", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder

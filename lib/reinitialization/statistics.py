@@ -30,7 +30,7 @@ def recalibrated(network: nn.Module, batches: list[Tensor], units: list[Target],
             for source, cell in enumerate(cells[place]):
                 statistics = {f"{name}.{key}": torch.zeros_like(value) for name, module in inside
                               for key, value in module.named_buffers()}
-                with _training(module for _, module in inside):
+                with norms_in_training(module for _, module in inside):
                     for batch in activations:
                         functional_call(stage.rest, stage.named(cell) | statistics, (batch,))
                 found[place][source] = cell | {stage.key(name): value for name, value in statistics.items()}
@@ -38,7 +38,7 @@ def recalibrated(network: nn.Module, batches: list[Tensor], units: list[Target],
 
 
 @contextlib.contextmanager
-def _training(norms: Iterable[nn.Module]) -> Iterator[None]:
+def norms_in_training(norms: Iterable[nn.Module]) -> Iterator[None]:
     """Batch normalisations in training mode, averaging over all batches; as they were afterwards."""
     before = [(module, module.training, module.momentum) for module in norms]
     for module, _, _ in before:
