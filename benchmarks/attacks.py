@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import attacks, models  # noqa: E402
 from lib.attacks import Ball  # noqa: E402
 from lib.minimal import minimal_radii  # noqa: E402
@@ -73,6 +74,7 @@ def compare_trades(batches: int) -> None:
     ours, theirs = (total / batches for total in seconds.values())
     print(f"TRADES step: ours {ours:.3f} s, straightforward {theirs:.3f} s, ratio {theirs / ours:.2f}; "
           f"losses differ by {difference:.1e} at most", flush=True)
+    compared("a step of TRADES", theirs, ours, agreement=f"losses differ by {difference:.1e} at most")
 
 
 def carlini_wagner(net, images, labels, steps: int, searches: int) -> tuple[torch.Tensor, float]:
@@ -117,6 +119,8 @@ def compare_radii(count: int) -> None:
     print(f"radius of {count} images: ours {ours:.1f} s, mean {found.distances.mean():.4f}, success "
           f"{found.found.double().mean():.2f}; CW 9 x 1000 {9 * single:.1f} s, ratio {9 * single / ours:.0f}; mean of CW "
           f"9 x 100 {radii[radii.isfinite()].mean():.4f}, success {radii.isfinite().double().mean():.2f}")
+    compared("minimal L2 radius, against Carlini & Wagner", 9 * single, ours,
+             agreement=f"mean radii {found.distances.mean():.4f} and {radii[radii.isfinite()].mean():.4f}")
 
 
 def main(batches: int = 5, count: int = 20) -> None:

@@ -16,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib.neighbors import Points, table  # noqa: E402
 
 SHAPES = {"CIFAR-10's": (3, 32, 32), "MNIST's": (1, 28, 28)}
@@ -52,6 +53,7 @@ def main(queries: int = 2000, training: int = 50_000) -> None:
         agree = (torch.from_numpy(places[:, 0]) == found.indices).double().mean().item()
         print(f"{name:>10} shape: table {ours:.2f} s, faiss {theirs:.2f} s, ratio {theirs / ours:.1f}, "
               f"{100 * agree:.2f} % of faiss's neighbours are the exact ones", flush=True)
+        compared(f"exact neighbours, {name} shape, against faiss", theirs, ours, agreement=f"{100 * agree:.2f} % equal")
 
 
 if __name__ == "__main__":
