@@ -21,7 +21,7 @@ from lib.results import Result  # noqa: E402
 
 # benchmark -> its arguments for a look; without any it runs at its full size
 BENCHMARKS = {
-    "attacks": ("1", "2"),
+    "attacks": ("1", "0"),
     "augmentation": ("512", "2"),
     "cifar5m": ("500", "1", "1000"),
     "corruptions": ("50",),

@@ -8,6 +8,7 @@ command line wins. Nothing here imports torch, and nothing here knows an experim
 import argparse
 import dataclasses
 import inspect
+import math
 import signal
 import sys
 import time
@@ -57,6 +58,8 @@ def above(low: float) -> Callable[[float], None]:
     def check(value):
         if not value > low:
             raise UsageError(f"{value} is not above {low}")
+        if math.isinf(value):
+            raise UsageError(f"{value} is not finite")
     return check
 
 
@@ -107,6 +110,8 @@ class RunConfig:
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig(RunConfig):
     """The flags of every script that runs a network on data."""
+
+    takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
 
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
     batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))

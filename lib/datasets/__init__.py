@@ -32,6 +32,8 @@ DATASETS = {
     "cifar10": "lib.datasets.cifar:cifar10",
     "cifar100": "lib.datasets.cifar:cifar100",
     "cifar100coarse": "lib.datasets.cifar:cifar100coarse",
+    "uniform": "lib.datasets.uniform:uniform",
+    "uniform-grey": "lib.datasets.uniform:uniform_grey",
     "svhn": "lib.datasets.svhn:svhn",
     "cifar5m": "lib.datasets.cifar5m:cifar5m",
     "300k": "lib.datasets.arrays:random_images",
@@ -105,8 +107,8 @@ def load(
     """The split that `text` names, else `split`, else "test".
 
     A set that is not divided answers with all of itself, named "all", and a warning. A set with "train" and "val" only
-    answers "test" with "val". `image_size` (default 224) is the size to which large images are decoded. Decoded and
-    generated images are kept under `cache_dir`, else $CACHE_DIR, else .cache.
+    answers "test" with "val". `image_size` (default: 112 for aug10-, else 224) is the size to which large images are
+    decoded. Decoded and generated images are kept under `cache_dir`, else $CACHE_DIR, else .cache.
     """
     data, root = parse(text), Path(root)
     place = _locate(data, root, split)
@@ -117,7 +119,7 @@ def load(
             stacklevel=2,
         )
     cache = Path(cache_dir or os.environ.get("CACHE_DIR") or ".cache")
-    options = Options(cache, image_size or 224, place.path, data.transform)
+    options = Options(cache, image_size or names.loaded_size(text) or 224, place.path, data.transform)
     return resolve("lib.datasets.variants:load")(
         data, place.target, root, place.split, place.parts, options
     )
@@ -135,6 +137,8 @@ class _Place:
 
 def _locate(data: DataName, root: Path, split: str | None, anything: bool = False) -> _Place:
     """Where the data set is and what answers for it; `anything`: whichever splits there are."""
+    if data.features is not None:
+        raise UsageError(f"{data}: stored features take the place of images in exec_train.py, exec_eval.py and exec_ncg.py")
     wanted = data.split or split or "test"
     if data.base == "npy":
         return _locate_array(data, _choose(data, (), wanted))
@@ -151,16 +155,15 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
     if data.held_out is not None and classes is not None and data.held_out >= classes:
         its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
         raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
-    there = None if classes is None else classes - (data.held_out is not None)
+    there = None if classes is None else classes - data.unseen
     if data.kept is not None and (data.kept < 1 or (there is not None and data.kept > there)):
         raise UserError(f"{data.name}: {data.kept} classes cannot be kept" + (f"; there are {there}" if there else ""))
-    if anything and splits and wanted not in splits:
+    if anything and splits and wanted not in splits and not (wanted == "test" and "val" in splits):
         wanted = splits[0]
     chosen = _choose(data, splits, wanted)
     parts = (chosen,) if chosen != "ood" else tuple(_choose(data, splits, part) for part in splits[:2]) or ("all",)
     if data.corrupted:
-        kind, _ = names.corruption(data)
-        official = catalogue.official_corruption(data.base, kind, chosen, root)
+        official = catalogue.official_corruption(data.base, *names.corruption(data), chosen, root)
         # the coarse labels are in no official file, and belong to the clean images
         if official and data.base != "cifar100coarse":
             files = official
@@ -168,13 +171,13 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
             files = [*official, *catalogue.require(data.base, entry, root)]
     if files is None:
         files = catalogue.require(data.base, entry, root)
-    every = (splits or ("all",)) + (("ood",) if data.held_out is not None else ())
+    every = (splits or ("all",)) + (("ood",) if data.unseen else ())
     return _Place(target, chosen, parts, files, every, path)
 
 
 def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
     if wanted == "ood":
-        if data.held_out is not None:
+        if data.unseen:
             return "ood"
         raise UsageError(f"{data}: only sets with a held-out class have a split ood, such as {data.base}-wo0:ood")
     if not splits:
@@ -182,7 +185,7 @@ def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
     if wanted == "test" and "test" not in splits and "val" in splits:
         return "val"
     if wanted not in splits:
-        ood = ", ood" if data.held_out is not None else ""
+        ood = ", ood" if data.unseen else ""
         raise UsageError(f"{data}: no split {wanted}; {data.name} has {', '.join(splits)}{ood}")
     return wanted
 

@@ -101,14 +101,14 @@ KNOWN = {
     ),
     "digits-colour": Known(
         "the digits below five and the others, in colours that go with the label in training; four groups",
-        splits=("train", "val", "test"),
-        sizes=(1202, 240, 355),
-        classes=2,
-        obtain=BUILT_IN,
+        (), ("train", "val", "test"), (1202, 240, 355), 2, BUILT_IN,
     ),
     "patches": Known(
         "32x32 colour patches of two photographs, as outliers", sizes=(1150, 750), classes=2, obtain=BUILT_IN
     ),
+    "uniform": Known("uniform noise, colour, of the size that the network takes", splits=(), sizes=(10000,),
+                     obtain=BUILT_IN),
+    "uniform-grey": Known("the same in grey", splits=(), sizes=(10000,), obtain=BUILT_IN),
     "mnist": Known("handwritten digits, 28x28 grey", _idx("MNIST"), sizes=(60000, 10000), classes=10),
     "fashionmnist": Known("articles of clothing, 28x28 grey", _idx("FashionMNIST"), sizes=(60000, 10000), classes=10),
     "kmnist": Known("Kuzushiji characters, 28x28 grey", _idx("KMNIST"), sizes=(60000, 10000), classes=10),
@@ -224,12 +224,30 @@ KNOWN = {
         ("test",),
         classes=100,
     ),
+    "imagenet-c": Known(
+        "corrupted ILSVRC 2012, the official folders (without them, CIFAR-10-C's corruptions are generated)",
+        (("ImageNet-C",),),
+        ("val",),
+        classes=1000,
+        obtain="unpack the archives of Zenodo 2235448 in {root}/ImageNet-C, so that "
+               "{root}/ImageNet-C/blur/defocus_blur/1/<wnid> or {root}/ImageNet-C/defocus_blur/1/<wnid> is there",
+    ),
 }
 OFFICIALLY_CORRUPTED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C", "cifar100coarse": "CIFAR-100-C"}
 
 
-def official_corruption(base: str, kind: str, split: str, root: Path) -> list[Path]:
-    """The official array of a corruption and its labels; empty where the corruption has to be generated."""
+def official_corruption(base: str, kind: str, severity: int, split: str, root: Path) -> list[Path]:
+    """The official array of a corruption and its labels, or the folder of ImageNet-C's cell; empty: it is to be generated.
+
+    ImageNet-C lies with or without the folders of its archives: `ImageNet-C/[blur/]defocus_blur/<level>/<wnid>/`.
+    """
+    if base in ("imagenet", "imagenet100") and split == "val" and (root / "ImageNet-C").is_dir():
+        folder = root / "ImageNet-C"
+        cells = [*folder.glob(f"{kind}/{severity}"), *folder.glob(f"*/{kind}/{severity}")]
+        if not cells:
+            raise UserError(f"imagenet-c/{kind}-{severity}: {folder}/{kind}/{severity} is missing; "
+                            f"{way_out('imagenet-c', KNOWN['imagenet-c'], root)}")
+        return cells[:1]
     if base not in OFFICIALLY_CORRUPTED or split != "test":
         return []
     folder = root / OFFICIALLY_CORRUPTED[base]

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import torch
+
 from lib.datasets import Options, catalogue, tree
 from lib.datasets.folders import from_listing
+from lib.datasets.lazy import DecodedImages
 from lib.datasets.split import Split
 from lib.errors import UserError
 
@@ -56,6 +59,17 @@ def imagenet_r(root: Path, split: str, options: Options) -> Split:
     """30,000 images of 200 classes, `<wnid>/*.jpg`; intermediate-layers paper, section 3.5."""
     (folder,) = catalogue.require("imagenet-r", catalogue.KNOWN["imagenet-r"], root)
     return from_listing("imagenet-r", split, tree.listing(folder, "all"), options)
+
+
+def corrupted(name: str, cell: Path, options: Options) -> Split:
+    """A cell of ImageNet-C, `<level>/<wnid>/*.JPEG`, of `imagenet` or `imagenet100` (nearest-category page, section 5).
+
+    Its images are the central squares of 224 px that the clean ones are evaluated at, so that they are resized only: another
+    crop would see less of them.
+    """
+    found = tree.listing(cell, "all", WNIDS_100 if name == "imagenet100" else ())
+    images = DecodedImages([found.folder / file for file in found.files], options.image_size, transform="square")
+    return Split(name, "val", images, torch.tensor(found.labels), classes=found.classes, origin="official")
 
 
 def tinyimagenet(root: Path, split: str, options: Options) -> Split:

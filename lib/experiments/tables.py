@@ -22,7 +22,8 @@ TABLES = {
               ("accuracy", "baseline", "gain", "gain_low", "gain_high")),
     "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
                    ("cka", "cka_debiased", "pwcca", "procrustes")),
-    "ncg": (lambda row: row["subset"] == "all", ("run", "model", "train", "data", "split", "variant", "space", "n"),
+    "ncg": (lambda row: row["subset"] == "all", ("architecture", "loss", "eps", "epoch", "recipe", "train", "data", "split",
+                                                 "variant", "space", "n"),
             ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance")),
     "stitch": (lambda row: True, ("run", "data", "split", "type", "init", "epochs", "front_layer", "end_layer",
                                   "stitch_rank", "pinv_rank"),
@@ -48,6 +49,8 @@ def text(config: TablesConfig) -> str:
         shown, keys, measured = TABLES[experiment]
         rows = [{**row, "run": _network(record)} for _, record in results.records(config.results_dir, (experiment,))
                 for row in record["rows"] if shown(row)]
+        if experiment == "ncg":  # a network that others are compared with is in all of their records
+            rows = list({tuple(row.get(key) for key in ("model", *keys, *measured)): row for row in rows}.values())
         if rows:
             parts.append(f"## {experiment}\n\n{tables.text(tables.summary(rows, keys, measured))}")
     return "\n\n".join(parts) or f"no records under {config.results_dir}/"

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder
+from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder, stored_features
 from lib.cli import above, at_least, flag, fraction
+from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError
 from lib.inputs import ImagesConfig
@@ -65,7 +66,7 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     loss: str = flag("ce", choices=LOSSES, help="what is minimised; at is adversarial training")
     beta: float = flag(6.0, check=at_least(0), help="weight of the divergence of --loss trades")
-    box: bool = flag(True, help="keep attacked images in [0, 1]")
+    box: bool | None = flag(None, help="keep attacked images in [0, 1]; default: images yes, stored features no")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
     outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
     energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
@@ -79,8 +80,8 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
                                 help="batch normalisation sees outliers with the data, or by themselves")
     augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
                              help="augmentation of the training images; auto is the data set's customary one")
-    split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, "
-                                                  "and selects best.pt, on the test set")
+    split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, and "
+                                                  "selects best.pt, on the set's own val split, else on the test set")
     stratified: bool = flag(False, help="the same share of every class (--split)")
     split_seed: int | None = flag(None, help="seed of that choice; default: --seed")
     noise: float = flag(0.0, check=_noise, help="share of the training labels that are made wrong; "
@@ -90,6 +91,8 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
     epoch_images: int | None = flag(None, check=at_least(1), help="images per epoch, each epoch the next slice of a random "
                                                                   "order; default: all, 50,000 for cifar5m")
     unnormalize: bool = flag(False, help="pixels go in as they are, in [0, 1]")
+    mean: tuple[float, ...] = flag((), help="mean per channel, in [0, 1], to normalise by; default: the training images'")
+    std: tuple[float, ...] = flag((), help="and standard deviation per channel")
     per_image_std: bool = flag(False, help="normalise by the mean of the images' own standard deviations instead of the "
                                            "one over all pixels")
     pretrained: bool = flag(False, help="start from torchvision's or timm's weights, with their normalisation")
@@ -107,6 +110,7 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
     channels_last: bool | None = flag(None, help="memory layout of the images; default: with bf16")
 
     parallel: ClassVar[bool] = True
+    takes_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         defaults = {item.name: item.default for item in dataclasses.fields(self)}
@@ -114,16 +118,27 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
             if field != "model_type" and getattr(self, field) not in (value, defaults[field]):
                 raise UsageError(f"type {self.model_type} and --{field.replace('_', '-')} {getattr(self, field)} disagree")
             object.__setattr__(self, field, value)  # the record is that of the settings it stands for
+        if size := names.loaded_size(self.dataset):
+            if self.stated_size not in (None, size):
+                raise UsageError(f"-d {self.dataset}: its images have {size} px, not {self.stated_size}")
+            object.__setattr__(self, "dataset", str(names.parse(self.dataset)))
+            object.__setattr__(self, "image_size", size)
         super().__post_init__()
+        inputs.check_normalisation(self.mean, self.std)
         if self.noise < 0:  # the paper's way to ask for shuffled pixels
             object.__setattr__(self, "noise", 0.0)
             object.__setattr__(self, "pixel_shuffle", True)
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
         losses.check(self)
+        of_features = names.parse(self.dataset).features is not None
+        if of_features:
+            stored_features.check_training(self)
+        if self.box is None:
+            object.__setattr__(self, "box", not of_features)
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
-        if ":" in self.dataset and "=" not in self.dataset:
+        if (":" in self.dataset and "=" not in self.dataset) or (of_features and names.parse(self.dataset).split):
             raise UsageError(f"-d {self.dataset}: training takes a data set without a split; it uses train and test")
         if distributed.world() > 1 and self.gpu is not None and self.gpu >= 0:
             raise UsageError(f"-gpu {self.gpu}: under torchrun each process takes the GPU of its own number; without -gpu")
