@@ -5,9 +5,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import results, tables
+from lib import files, grounding, results, tables
 from lib.cli import RunConfig, flag
 from lib.errors import UserError
+from lib.lazy import lazy
+
+plots = lazy("lib.plots.grounding")
 
 # experiment -> which rows are shown, the columns that say what a row is about, and those that were measured
 TABLES = {
@@ -34,7 +37,9 @@ TABLES = {
 class TablesConfig(RunConfig):
     """Tables of the records under results/."""
 
-    experiments: tuple[str, ...] = flag((), positional=True, choices=TABLES, help="default: all that have records")
+    experiments: tuple[str, ...] = flag((), positional=True, choices=(*TABLES, *grounding.TESTS),
+                                        help="default: all that have records; specificity, sensitivity: do indices of "
+                                             "similarity agree with probes?")
     rerun: str = flag("", help="a record whose run is repeated")
 
     def answer(self) -> str:
@@ -44,13 +49,35 @@ class TablesConfig(RunConfig):
 def text(config: TablesConfig) -> str:
     """One table per experiment: the mean of what was measured, its standard deviation and number over seeds."""
     parts = []
-    for experiment in config.experiments or TABLES:
+    for experiment in [name for name in TABLES if name in config.experiments or not config.experiments]:
         shown, keys, measured = TABLES[experiment]
         rows = [{**row, "run": _network(record)} for _, record in results.records(config.results_dir, (experiment,))
                 for row in record["rows"] if shown(row)]
         if rows:
             parts.append(f"## {experiment}\n\n{tables.text(tables.summary(rows, keys, measured))}")
+    tests = [name for name in grounding.TESTS if name in config.experiments or not config.experiments]
+    parts += _grounded(config, tests) if tests else []
     return "\n\n".join(parts) or f"no records under {config.results_dir}/"
+
+
+def _grounded(config: TablesConfig, tests: list[str]) -> list[str]:
+    """The statistical tests of indices against probes, each with its figure."""
+    records = [record for _, record in results.records(config.results_dir, ("similarity", "stitch", "probe"))]
+    pairs, parts = grounding.pairs(records), []
+    rows = grounding.rows(records) if pairs else []
+    for test in tests:
+        shown = [{key: value for key, value in row.items() if key != "test"} for row in rows if row["test"] == test]
+        if not shown:
+            continue
+        panels = {}
+        for pair in pairs:
+            if pair.test == test:
+                panels.setdefault(f"{pair.index}: {pair.setting}", []).append(
+                    (pair.reference.layer, pair.gap, pair.dissimilarity))
+        path = Path(config.results_dir) / "tables" / f"{test}.png"
+        files.write_figure(path, plots.scatter(panels, f"{test} of indices of similarity"))
+        parts.append(f"## {test}\n\n{tables.text(shown)}\n\nfigure: {path}")
+    return parts
 
 
 def _network(record: dict) -> str:
