@@ -8,6 +8,7 @@ command line wins. Nothing here imports torch, and nothing here knows an experim
 import argparse
 import dataclasses
 import inspect
+import math
 import signal
 import sys
 import time
@@ -57,6 +58,8 @@ def above(low: float) -> Callable[[float], None]:
     def check(value):
         if not value > low:
             raise UsageError(f"{value} is not above {low}")
+        if math.isinf(value):
+            raise UsageError(f"{value} is not finite")
     return check
 
 
@@ -108,6 +111,8 @@ class RunConfig:
 class DeviceConfig(RunConfig):
     """The flags of every script that runs a network on data."""
 
+    takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
+
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
     batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
     seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
@@ -143,7 +148,7 @@ def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | 
         if debug:
             traceback.print_exc()
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
-            print(f"{script}: {_sentence(error)}", file=sys.stderr)
+            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
@@ -216,7 +221,7 @@ def flags(config_class: type[RunConfig]) -> list[tuple[str, str, str]]:
     rows = []
     for field in dataclasses.fields(config_class):
         default = "required" if field.default is MISSING else _default(field.default)
-        rows.append((" ".join(_options(field)), default, field.metadata["help"]))
+        rows.append((" ".join(spellings(field)), default, field.metadata["help"]))
     return rows
 
 
@@ -229,7 +234,7 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
         text = field.metadata["help"].replace("%", "%%")
         if field.default is not MISSING and field.default not in ("", None, (), False):
             text += f" (default: {_default(field.default)})".replace("%", "%%")
-        options = _options(field)
+        options = spellings(field)
         if kind is bool:
             parser.add_argument(*options, dest=field.name, action=argparse.BooleanOptionalAction, help=text)
             continue
@@ -273,11 +278,14 @@ def _converter(kind: type) -> Callable[[str], object]:
             raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
         if kind is float and value != value:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+        if kind is int and not -2**63 <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than 64 bits hold")
         return value
     return convert
 
 
-def _options(field: dataclasses.Field) -> list[str]:
+def spellings(field: dataclasses.Field) -> list[str]:
+    """How a field is written on the command line: its flags, or the name of its position."""
     if field.metadata["positional"]:
         return [field.name.upper()]
     names = list(field.metadata["names"])
@@ -287,7 +295,7 @@ def _options(field: dataclasses.Field) -> list[str]:
 
 
 def _spelling(field: dataclasses.Field) -> str:
-    return _options(field)[0]
+    return spellings(field)[0]
 
 
 def _default(value) -> str:
@@ -325,7 +333,7 @@ def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
         raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     spellings = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items()
-                 for option in _options(field)}
+                 for option in spellings(field)}
     hints = typing.get_type_hints(config_class)
     values = {}
     for key, value in (loaded or {}).items():

@@ -21,6 +21,7 @@ rank_correlation = lazy("lib.metrics.rank_correlation")
 TESTS = ("specificity", "sensitivity")
 SIMILARITIES = ("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard")  # dissimilarity is 1 - index
 DISTANCES = ("pwcca", "procrustes")
+SIDES = {"similarity": ("model1_path", "model2_path"), "stitch": ("front_path", "end_path")}
 
 
 class Representation(NamedTuple):
@@ -54,7 +55,7 @@ def rows(records: Iterable[dict]) -> list[dict]:
     were independent of one another. n: pairs. None where there are fewer than three pairs, or all are alike.
     """
     records = list(records)
-    names = {found["sha256"]: name for record in records for name, found in record["inputs"].items()}
+    names = {found["sha256"]: name for record in records for name, found in record["inputs"].items() if "sha256" in found}
     groups = defaultdict(list)
     for pair in pairs(records):
         groups[pair.test, pair.data, pair.index, pair.setting, pair.reference].append(pair)
@@ -107,28 +108,29 @@ def _probing(records: list[dict]) -> dict[tuple[str, Representation], float]:
     """Test accuracy of the probes of a representation on the data they are trained for: the mean over seeds and settings."""
     found = defaultdict(list)
     for record in records:
-        if record["experiment"] == "probe":
-            network = record["inputs"][record["config"]["model_path"]]["sha256"]
+        networks = _networks(record, "model_path") if record["experiment"] == "probe" else None
+        if networks:
             for row in record["rows"]:
                 if (row["probe"], row["network"], row["protocol"], row["group"]) == ("probe", "trained", "id", "all"):
-                    found[row["data"], Representation(network, row["layer"], row["rank"])].append(row["accuracy"])
+                    found[row["data"], Representation(*networks, row["layer"], row["rank"])].append(row["accuracy"])
     return {key: statistics.fmean(values) for key, values in found.items()}
 
 
 def _dissimilarities(records: list[dict]) -> Iterator[tuple]:
     """(data, index, setting, A, reference, dissimilarity) of all rows; the reference is on the second side."""
     for record in records:
-        config, known = record["config"], record["inputs"]
+        networks = _networks(record, *SIDES[record["experiment"]]) if record["experiment"] in SIDES else None
+        if networks is None:
+            continue
+        one, two = networks
         if record["experiment"] == "similarity":
-            one, two = (known[config[name]]["sha256"] for name in ("model1_path", "model2_path"))
             for row in record["rows"]:
                 sides = (Representation(one, row["layer1"], row["rank1"]), Representation(two, row["layer2"], row["rank2"]))
                 for name in (*SIMILARITIES, *DISTANCES):
                     if row.get(name) is not None:
                         value = row[name] if name in DISTANCES else 1 - row[name]
                         yield row["data"], name, f"{row['n']} images", *sides, value
-        elif record["experiment"] == "stitch":
-            one, two = (known[config[name]]["sha256"] for name in ("front_path", "end_path"))
+        else:
             for row in record["rows"]:
                 if row.get("null") or row["pinv_rank"] not in (None, row["stitch_rank"]):
                     continue
@@ -138,6 +140,12 @@ def _dissimilarities(records: list[dict]) -> Iterator[tuple]:
                 yield row["data"], name, setting, *sides, 1 - row["accuracy"]
                 if name == "dm" and row["normalized_difference"] is not None:
                     yield row["data"], "dm_struct", setting, *sides, row["normalized_difference"]
+
+
+def _networks(record: dict, *names: str) -> tuple[str, ...] | None:
+    """The hashes of the checkpoints in these settings; None where the record does not have them."""
+    known = [record["inputs"].get(record["config"].get(name), {}).get("sha256") for name in names]
+    return tuple(known) if all(known) else None
 
 
 def _matching(row: dict) -> tuple[str, str]:
