@@ -24,7 +24,7 @@ TLM = Value("TLM", {"init": "rand", "trained": True}, {"config.epochs": 30, "con
             {"config.init": "rand", "config.mod_only_stitch": True})
 DM = Value("DM", {"init": "pinv", "trained": False}, {"config.pinv_samples": "100"},
            {"config.init": "pinv", "config.epochs": 0, "config.mod_only_stitch": True})
-WHOLE = {"stitch_rank": None, "pinv_rank": None}
+WHOLE = {"stitch_rank": None, "pinv_rank": None, "null": None}
 PAIR = {"front layer": "front_layer", "end layer": "end_layer"}
 CROSS, INTRA = {"same_network": False}, {"same_network": True}
 INDICES = tuple(Value(label, {"rank1": None, "rank2": None}, metric=name, experiment="similarity", run={
@@ -48,10 +48,10 @@ TABLES = {
                 where=CROSS),
     "e5": Table("E5: specificity, rank correlation of dissimilarity with differences in probing accuracy",
                 {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="the correlation over records of exec_similarity.py, exec_stitch.py and exec_probe.py"),
+                lacks="it is of many records: exec_tables.py specificity"),
     "e6": Table("E6: sensitivity, the same with sources of limited rank",
                 {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="the correlation over records of exec_similarity.py, exec_stitch.py and exec_probe.py"),
+                lacks="it is of many records: exec_tables.py sensitivity"),
     "e7": Table("E7: direct matching against the number of images, and equal widths and sizes",
                 {"networks": WIDTHS,
                  "images": tuple(Value(str(count), {"samples": count}, run={"config.pinv_samples": str(count)})
