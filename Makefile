@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test test-slow clean
+.PHONY: demo test test-slow test-hardening test-slurm test-jobs clean
 
 demo: .venv/ready
 	bash jobs/demo.sh
@@ -12,6 +12,18 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	python -m pytest -m slow
+
+# kills, random command lines, broken files, clean installations; half an hour
+test-hardening: .venv/ready
+	OMP_NUM_THREADS=1 python -m pytest -m hardening
+
+# as root, with Debian's slurm-wlm and munge
+test-slurm: .venv/ready
+	python -m pytest -m slurm tests/slurm
+
+# every command of the README and of jobs/, on built-in data; an hour
+test-jobs: .venv/ready
+	OMP_NUM_THREADS=1 python -m pytest -m jobs
 
 .venv/ready: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12")'

@@ -1,10 +1,10 @@
 """A step of TRADES and the minimal L2 radius against the straightforward ways, in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/attacks.py [BATCHES [IMAGES]]
+    OMP_NUM_THREADS=1 python benchmarks/attacks.py [BATCHES [IMAGES [CHECKPOINT]]]
 
 TRADES: CNN002 on batches of 128 images of 28 x 28, against clean logits anew in every inner step and gradients of the
-parameters, too. Radius: against Carlini & Wagner's attack with 9 searches of 1000 steps; one search is run, and nine times
-its seconds are counted. The mean radius beside it is that of 9 searches of 100 steps.
+parameters, too. Radius: against Carlini & Wagner's attack with 9 searches of 1000 steps, at test images of the checkpoint's
+data set (under the data root `data`) that it classifies correctly; without a checkpoint at random images and weights.
 """
 
 import sys
@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib import attacks, models  # noqa: E402
+from benchmarks.timing import compared  # noqa: E402
+from lib import attacks, checkpoints, datasets, models  # noqa: E402
 from lib.attacks import Ball  # noqa: E402
 from lib.minimal import minimal_radii  # noqa: E402
 from lib.robust_losses import START, kl, trades  # noqa: E402
@@ -73,6 +74,7 @@ def compare_trades(batches: int) -> None:
     ours, theirs = (total / batches for total in seconds.values())
     print(f"TRADES step: ours {ours:.3f} s, straightforward {theirs:.3f} s, ratio {theirs / ours:.2f}; "
           f"losses differ by {difference:.1e} at most", flush=True)
+    compared("a step of TRADES", theirs, ours, agreement=f"losses differ by {difference:.1e} at most")
 
 
 def carlini_wagner(net, images, labels, steps: int, searches: int) -> tuple[torch.Tensor, float]:
@@ -81,7 +83,8 @@ def carlini_wagner(net, images, labels, steps: int, searches: int) -> tuple[torc
     low, high = torch.zeros(len(images)), torch.full((len(images),), 1e10)
     constant, best = torch.full((len(images),), 1e-3), torch.full((len(images),), torch.inf)
     start = torch.atanh((images * 2 - 1) * 0.999999)
-    own = F.one_hot(labels, 9).bool()
+    with torch.no_grad():
+        own = F.one_hot(labels, net(images[:1]).shape[1]).bool()
     for _ in range(searches):
         changed = torch.zeros_like(start, requires_grad=True)
         optimizer, succeeded = torch.optim.Adam([changed], lr=0.01), torch.zeros(len(images), dtype=torch.bool)
@@ -101,29 +104,44 @@ def carlini_wagner(net, images, labels, steps: int, searches: int) -> tuple[torc
     return best, time.perf_counter() - begin
 
 
-def compare_radii(count: int) -> None:
-    """Prints seconds and mean radii."""
-    net = network().eval()
-    images = torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+def points(count: int, checkpoint: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A network, images (count, c, h, w) that it classifies correctly, and their labels."""
+    if not checkpoint:
+        net, images = network().eval(), torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            net.classifier[-1].bias -= net(images).mean(0)
+            return net, images, net(images).argmax(1)
+    loaded = checkpoints.load(checkpoint)
+    test = datasets.load(loaded.description.dataset, "data", "test").spread(2 * count)
+    images, labels, _ = next(test.batches(len(test)))
     with torch.no_grad():
-        net.classifier[-1].bias -= net(images).mean(0)
-        labels = net(images).argmax(1)
+        right = (loaded.network(images).argmax(1) == labels).nonzero().squeeze(1)[:count]
+    return loaded.network, images[right], labels[right]
+
+
+def compare_radii(count: int, checkpoint: str) -> None:
+    """Prints seconds and mean radii."""
+    net, images, labels = points(count, checkpoint)
     begin = time.perf_counter()
     found = minimal_radii(net, images, labels, generator=torch.Generator().manual_seed(0))
     ours = time.perf_counter() - begin
     with attacks.attacked(net):
-        _, single = carlini_wagner(net, images, labels, 1000, 1)
-        radii, _ = carlini_wagner(net, images, labels, 100, 9)
-    print(f"radius of {count} images: ours {ours:.1f} s, mean {found.distances.mean():.4f}, success "
-          f"{found.found.double().mean():.2f}; CW 9 x 1000 {9 * single:.1f} s, ratio {9 * single / ours:.0f}; mean of CW "
-          f"9 x 100 {radii[radii.isfinite()].mean():.4f}, success {radii.isfinite().double().mean():.2f}")
+        radii, theirs = carlini_wagner(net, images, labels, 1000, 9)
+    both = found.found & radii.isfinite()
+    print(f"radius of {len(images)} images: ours {ours:.1f} s, mean {found.distances[both].mean():.4f}, success "
+          f"{found.found.double().mean():.2f}; CW 9 x 1000 {theirs:.1f} s, mean {radii[both].mean():.4f}, success "
+          f"{radii.isfinite().double().mean():.2f}; ratio {theirs / ours:.0f}")
+    compared("minimal L2 radius, against Carlini & Wagner", theirs, ours,
+             agreement=f"mean radii {found.distances[both].mean():.4f} and {radii[both].mean():.4f}")
 
 
-def main(batches: int = 5, count: int = 20) -> None:
+def main(batches: int = 5, count: int = 20, checkpoint: str = "") -> None:
     """Prints both comparisons."""
-    compare_trades(batches)
-    compare_radii(count)
+    if batches:
+        compare_trades(batches)
+    if count:
+        compare_radii(count, checkpoint)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:3]), *sys.argv[3:])

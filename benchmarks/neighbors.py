@@ -3,7 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/neighbors.py [QUERIES [TRAINING]]
 
 Prints seconds, the ratio, and how many of the neighbours agree: images of CIFAR-10's and MNIST's shapes, drawn at random
-around class means, so that no data set is needed. faiss answers in float32, and the nearest over all classes only.
+around class means, so that no data set is needed. faiss answers in float32, and the nearest over all classes only. Where
+MNIST is there ($SHARED_DATA, ../shared/data), also the tables that serve all ten held-out digits: test against training
+images, and these among themselves.
 """
 
 import os
@@ -16,6 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
+from lib import datasets  # noqa: E402
 from lib.neighbors import Points, table  # noqa: E402
 
 SHAPES = {"CIFAR-10's": (3, 32, 32), "MNIST's": (1, 28, 28)}
@@ -52,6 +56,25 @@ def main(queries: int = 2000, training: int = 50_000) -> None:
         agree = (torch.from_numpy(places[:, 0]) == found.indices).double().mean().item()
         print(f"{name:>10} shape: table {ours:.2f} s, faiss {theirs:.2f} s, ratio {theirs / ours:.1f}, "
               f"{100 * agree:.2f} % of faiss's neighbours are the exact ones", flush=True)
+        compared(f"exact neighbours, {name} shape, against faiss", theirs, ours, agreement=f"{100 * agree:.2f} % equal")
+    root = Path(os.environ.get("SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if (root / "MNIST").is_dir() and training >= 50_000:  # not for a look at small sizes
+        mnist(root)
+
+
+def mnist(root: Path) -> None:
+    """Prints how long the two tables of all held-out digits take."""
+    training, test = (datasets.load("mnist", root, part) for part in ("train", "test"))
+    known = Points("train", training.images)
+    begin = time.perf_counter()
+    of_test = table(Points("test", test.images), known, training.labels, 10)
+    seconds = time.perf_counter() - begin
+    of_training = table(known, known, training.labels, 10, same=True)
+    whole = time.perf_counter() - begin
+    nines = [part.nearest(without=9).squared[split.labels == 9].sum().item()
+             for part, split in ((of_training, training), (of_test, test))]
+    print(f"MNIST, all ten held-out digits: {whole:.1f} s ({seconds:.1f} s of them for the test images); "
+          f"sum of squares of the nines {sum(nines):,}", flush=True)
 
 
 if __name__ == "__main__":

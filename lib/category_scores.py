@@ -9,12 +9,15 @@ from lib.metrics import nearest_category as metrics
 from lib.neighbors import Table
 from lib.randomness import numpy_generator
 
+LEVEL = 0.05  # of significance
 NEAR_TIE = 1e-5  # of the relative margin between the nearest and the second nearest class
 
 
 def rows(base: dict, predicted: np.ndarray, nearest: np.ndarray, table: Table, unit: float, *, classes: int, seed: int,
          labels: np.ndarray | None = None, against: np.ndarray | None = None) -> list[dict]:
     """The row of all images (subset "all"), and one per distance quintile, each with what `base` says of them.
+
+    Where images have labels each has the accuracy on hits and on misses, and Welch's one-sided p that hits are no better.
 
     predicted, nearest, labels   (n,) in the network's numbers of its `classes`; labels None where these images have none
     unit       what a distance of 1 is in the table: 255 for images in [0, 1]
@@ -34,14 +37,18 @@ def rows(base: dict, predicted: np.ndarray, nearest: np.ndarray, table: Table, u
         "accuracy": None, "accuracy_1nn": None,
     }
     if labels is not None:
-        correct = predicted == labels
-        whole |= {"accuracy": float(correct.mean()), "accuracy_1nn": float((nearest == labels).mean()),
-                  **metrics.conditional_accuracy(correct, hits)}
+        whole |= {"accuracy_1nn": float((nearest == labels).mean()), **_accuracy(predicted == labels, hits)}
     if against is not None:
         whole |= {"ncg_against": float(against.mean()), **metrics.paired(hits, against)}
     parts = enumerate(metrics.distance_bins(distances), 1)
     return [whole, *({**base, "subset": f"quintile:{number}", **_rate(hits[part]),
-                      "mean_distance": float(distances[part].mean()) if len(part) else None} for number, part in parts)]
+                      "mean_distance": float(distances[part].mean()) if len(part) else None,
+                      **(_accuracy(predicted[part] == labels[part], hits[part]) if labels is not None else {})}
+                     for number, part in parts)]
+
+
+def _accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
+    return {"accuracy": float(correct.mean()) if len(correct) else None, **metrics.conditional_accuracy(correct, hits)}
 
 
 def _rate(hits) -> dict:
@@ -50,18 +57,24 @@ def _rate(hits) -> dict:
     return {"n": n, "hits": count, "ncg": count / n if n else None, "ncg_low": low, "ncg_high": high}
 
 
-def over_levels(cells: list[dict]) -> list[dict]:
-    """From the rows of corrupted images: slopes over the levels of each corruption, and a correlation over all of them.
+def over_levels(corrupted: list[dict]) -> list[dict]:
+    """From the rows of corrupted images: slopes over the levels of each corruption, and what holds over all cells.
 
-    A row (subset "slope") per network, space and corruption; the second network's slopes are tested against the first's.
-    A row (subset "correlation") per network and space: Pearson's r of mean distance and accuracy over the cells.
+    A row (subset "slope") per network, space and corruption of three levels or more; the second network's slopes are tested
+    against the first's.
+    A row (subset "cells") per network and space, over its n_cells corruptions and levels: r_distance_accuracy, Pearson's r
+    of mean distance and accuracy; welch, in how many cells hits are significantly more accurate than misses (p < 0.05), in
+    all and by distance quintile; and the network's scores against those of the second one (`metrics.compare_cells`).
     """
     found_rows, first = [], {}
+    cells = [row for row in corrupted if row["subset"] == "all"]
     for (space, model), found in _grouped(cells, "space", "model"):
         base = {"model": model, "space": space, "train": found[0]["train"], "data": found[0]["data"],
                 "origin": found[0]["origin"]}
         for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in found], "kind"):
             levels, row = [int(cell["variant"].rpartition("-")[2]) for cell in members], {**base, "variant": kind}
+            if len(set(levels)) < 3:  # single ones, named by -ood
+                continue
             row["subset"] = "slope"
             for measure in ("ncg", "accuracy"):
                 fitted = metrics.slope(levels, [cell[measure] for cell in members])
@@ -71,7 +84,14 @@ def over_levels(cells: list[dict]) -> list[dict]:
                     row |= {f"{key}_{measure}": p for key, p in metrics.slopes_differ(before, fitted, len(levels)).items()}
             found_rows.append(row)
         r = metrics.correlation([cell["mean_distance"] for cell in found], [cell["accuracy"] for cell in found])
-        found_rows.append({**base, "variant": "", "subset": "correlation", "n_cells": len(found), "r_distance_accuracy": r})
+        row = {**base, "variant": "", "subset": "cells", "n_cells": len(found), "r_distance_accuracy": r}
+        for (subset,), members in _grouped([row for row in corrupted if (row["space"], row["model"]) == (space, model)],
+                                           "subset"):
+            significant = sum(cell["p_welch"] is not None and cell["p_welch"] < LEVEL for cell in members)
+            row["welch" if subset == "all" else f"welch_{subset.replace(':', '_')}"] = significant
+        if "ncg_against" in found[0]:
+            row |= metrics.compare_cells([cell["ncg"] for cell in found], [cell["ncg_against"] for cell in found])
+        found_rows.append(row)
     return found_rows
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import files, models
+from lib.datasets.names import parse
 from lib.errors import UserError
 from lib.models.normalized import Normalized
 from lib.randomness import stream
@@ -30,7 +31,8 @@ class Description:
 
     image_size is None where the network takes any size and nobody said which it was trained at; epoch counts finished
     epochs and is None where unknown; mean and std are per channel in [0, 1] units, empty for none. The network frames
-    images of image_size by `padding` black pixels on each side.
+    images of image_size by `padding` black pixels on each side. A network of stored features says in `features` whose they
+    are: the layer and the SHA-256 of the checkpoint.
     """
 
     architecture: str
@@ -41,9 +43,22 @@ class Description:
     std: tuple[float, ...] = ()
     padding: int = 0
     dataset: str = ""
+    features: str = ""
     epoch: int | None = None
     config: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
+
+    @property
+    def training(self) -> dict:
+        """How it was trained, as rows state it; `recipe` is the same for trainings that differ in seed and folder only."""
+        told = {key: value for key, value in self.config.items() if key not in ("seed", "directory")}
+        if self.dataset:
+            told["dataset"] = parse(self.dataset).name  # features of another seed's backbone are the same recipe
+        attacked = self.config.get("loss") in ("at", "trades")
+        recipe = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8] if self.config else ""
+        return {"architecture": self.architecture, "loss": self.config.get("loss"),
+                "eps": self.config.get("eps") if attacked else None, "epoch": self.epoch,
+                "network_seed": self.config.get("seed"), "recipe": recipe}
 
 
 @dataclass(frozen=True)
@@ -96,11 +111,13 @@ def save(path: Path, network: Normalized, description: Description) -> None:
 
 
 def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (),
-         device: torch.device | str = "cpu") -> Checkpoint:
+         image_size: int | None = None, padding: int = 0, device: torch.device | str = "cpu") -> Checkpoint:
     """The network in a file, whatever common form the file has.
 
     architecture   must agree with the sidecar; required without one
-    mean, std      the normalisation of a file without a sidecar; without them images go in as they are, with a warning
+    mean, std      the normalisation of a file without a sidecar; without them, and unless the file itself holds it, images
+                   go in as they are, with a warning
+    image_size     the side its images had in training, and the frame that `padding` puts around them
 
     Raises `UserError` for what is missing, truncated, changed since it was written, of another architecture, or would
     have to run code to be read.
@@ -111,12 +128,18 @@ def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = 
         description = _agreeing(path, architecture)
         if mean and tuple(mean) != description.mean or std and tuple(std) != description.std:
             raise UserError(f"--mean/--std: {path} comes with its normalisation ({description.mean}, {description.std})")
+        if image_size and (image_size, padding) != (description.image_size, description.padding):
+            raise UserError(f"--image-size/--upscale: {path} comes with its images' size, {description.image_size} px and "
+                            f"{description.padding} px around them")
         network = build(description)
         state = _unprefixed(state, network.body)
     else:
+        state, own = _without_normalisation(state)
+        if own and not mean:
+            mean, std = own
         if not mean:
             warnings.warn(f"{path} has no sidecar and no --mean was given: images go in unnormalised", stacklevel=2)
-        description = _described(state, architecture, mean, std)
+        description = _described(state, architecture, mean, std, image_size, padding)
         network = build(description)
         state = _unprefixed(state, network.body)
     _fill(network.body, state, path, description.architecture)
@@ -128,7 +151,9 @@ def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict
     path = check(path, architecture)
     state = read_state(path)
     described = sidecar(path).exists()
-    description = _agreeing(path, architecture) if described else _described(state, architecture, (), ())
+    if not described:
+        state, _ = _without_normalisation(state)
+    description = _agreeing(path, architecture) if described else _described(state, architecture)
     body = skeleton(description).body
     state = _unprefixed(state, body)
     _require_fit(body, state, path, description.architecture)
@@ -237,9 +262,19 @@ def _unwrapped(content: object, depth: int = 3) -> dict[str, Tensor]:
 
 
 def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
-    """The state without what wrappers put before every key: `module.`, `model.`, ..."""
-    expected = set(body.state_dict())
-    while not expected & set(state):
+    """The state without what wrappers put before every key: `module.`, `model.`, ...
+
+    Of several copies of the network (the robustness library keeps one for its attacker) that under the shortest prefix.
+    """
+    expected = [key for key in body.state_dict() if not key.endswith(COUNTER)]
+    prefixes = {key.removesuffix(name) for name in expected[:1] for key in state if key.endswith("." + name)}
+    whole = [prefix for prefix in prefixes if all(prefix + name in state for name in expected)]
+    if whole and expected[0] not in state:
+        copies = {prefix + name for prefix in whole for name in body.state_dict()}
+        chosen = min(whole, key=len)
+        return {key.removeprefix(chosen): value for key, value in state.items()
+                if key.startswith(chosen) or key not in copies}
+    while not set(expected) & set(state):
         first = {key.partition(".")[0] for key in state}
         if len(first) != 1 or any("." not in key for key in state):
             break
@@ -247,10 +282,26 @@ def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _described(state: dict[str, Tensor], architecture: str, mean: tuple, std: tuple) -> Description:
+# How published robust networks call the normalisation that is part of them: the robustness library, RobustBench, others.
+NORMALISATIONS = (("new_mean", "new_std"), ("mu", "sigma"), ("mean", "std"))
+
+
+def _without_normalisation(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[tuple, tuple] | None]:
+    """The state without the buffers of a normalising first layer, and that layer's mean and deviation per channel."""
+    for names in NORMALISATIONS:
+        found = [[key for key in state if key.rpartition(".")[2] == name and state[key].numel() in (1, 3)] for name in names]
+        if found[0] and len(found[0]) == len(found[1]):
+            values = tuple(tuple(state[keys[0]].flatten().tolist()) for keys in found)
+            return {key: value for key, value in state.items() if key not in found[0] + found[1]}, values
+    return state, None
+
+
+def _described(state: dict[str, Tensor], architecture: str, mean: tuple = (), std: tuple = (),
+               image_size: int | None = None, padding: int = 0) -> Description:
     """A description read off the weights: the width of the last linear layer, the channels of the first layer."""
     fixed = models.SIZES.get(architecture)
-    body = models.build(architecture, 10, 3, fixed[0] if fixed else _usual_size(architecture))
+    image_size = image_size or (fixed[0] if fixed else None)
+    body = models.build(architecture, 10, 3, image_size + 2 * padding if image_size else _usual_size(architecture))
     state = _unprefixed(state, body)
     weighted = [(name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     first, last = weighted[0][0] + ".weight", weighted[-1][0] + ".weight"
@@ -263,7 +314,7 @@ def _described(state: dict[str, Tensor], architecture: str, mean: tuple, std: tu
     if len(mean) != len(std):
         raise UserError("--mean and --std go together, a number per channel each")
     return Description(architecture=architecture, classes=tuple(map(str, range(classes))), channels=channels,
-                       image_size=fixed[0] if fixed else None, mean=tuple(mean), std=tuple(std))
+                       image_size=image_size, mean=tuple(mean), std=tuple(std), padding=padding)
 
 
 def _usual_size(architecture: str) -> int:

@@ -8,6 +8,7 @@ command line wins. Nothing here imports torch, and nothing here knows an experim
 import argparse
 import dataclasses
 import inspect
+import math
 import signal
 import sys
 import time
@@ -57,6 +58,8 @@ def above(low: float) -> Callable[[float], None]:
     def check(value):
         if not value > low:
             raise UsageError(f"{value} is not above {low}")
+        if math.isinf(value):
+            raise UsageError(f"{value} is not finite")
     return check
 
 
@@ -108,6 +111,8 @@ class RunConfig:
 class DeviceConfig(RunConfig):
     """The flags of every script that runs a network on data."""
 
+    takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
+
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
     batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
     seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
@@ -143,7 +148,7 @@ def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | 
         if debug:
             traceback.print_exc()
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
-            print(f"{script}: {_sentence(error)}", file=sys.stderr)
+            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
@@ -273,6 +278,8 @@ def _converter(kind: type) -> Callable[[str], object]:
             raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
         if kind is float and value != value:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+        if kind is int and not -2**63 <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than 64 bits hold")
         return value
     return convert
 

@@ -154,8 +154,8 @@ def _in_units_of_data(inside: Tensor, outside: Tensor, state: dict[str, Tensor])
 def _outliers(config) -> tuple[Split, object]:
     """The outliers and the augmentation that the training images get, too: otherwise it would tell the two apart."""
     outliers = inputs.load_split(config, config.outliers, "train", image_size=config.stated_size)
-    train_split = inputs.load_split(config, config.data, "train", image_size=config.stated_size)
-    test_split = inputs.load_split(config, config.data, "test", image_size=config.stated_size)
+    train_split = inputs.load_split(config, config.dataset, "train", image_size=config.stated_size)
+    test_split = inputs.load_split(config, config.dataset, "test", image_size=config.stated_size)
     for split in (train_split, test_split):
         if count := overlap.shared(split, outliers):
             raise UserError(f"--outliers {config.outliers}: {count} of its images are in {split.name}:{split.split} of -d; "

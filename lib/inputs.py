@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import datasets, models, tables
+from lib import datasets, models, stored_features, tables
 from lib.cli import DeviceConfig, RunConfig, flag
+from lib.datasets import names
 from lib.errors import UsageError, UserError
+from lib.image_options import ImagesConfig
 from lib.lazy import lazy
 
 if TYPE_CHECKING:
@@ -20,14 +22,24 @@ if TYPE_CHECKING:
 
 checkpoints = lazy("lib.checkpoints")
 devices = lazy("lib.devices")
+entry_level = lazy("lib.datasets.entry_level")
 graph = lazy("lib.graph")
+pooled = lazy("lib.pooled")
 torch = lazy("torch")
 
 
-def data_files(config: DeviceConfig, *names: str) -> dict[str, list[Path]]:
+def data_files(config: DeviceConfig, *wanted: str) -> dict[str, list[Path]]:
     """The files behind data sets, by name, for a record; built-in sets have none."""
-    found = {name: datasets.sources(name, config.data_root) for name in names}
+    found = {name: _sources(config, name) for name in wanted}
     return {name: paths for name, paths in found.items() if paths}
+
+
+def _sources(config: DeviceConfig, name: str) -> list[Path]:
+    data = names.parse(name)
+    if data.features is None:
+        return datasets.sources(name, config.data_root)
+    stored_features.check_taken(config, name)
+    return [locate(config, data.features[0]), *datasets.sources(str(data.images), config.data_root)]
 
 
 def checkpoint_files(config: RunConfig, *paths: str) -> dict[str, list[Path]]:
@@ -92,7 +104,8 @@ def epoch_of(path: Path) -> int | None:
 
 
 def check_classes(split: "Split", description, name: str) -> None:
-    """Raises `UserError` unless the images are labelled with as many classes as the network has."""
+    """Raises `UserError` unless the images are labelled with as many classes as the network has, and are what it takes."""
+    stored_features.check_whose(split, description, name)
     if bool((split.labels < 0).all()):
         raise UserError(f"-d {name}: its images have no labels, so there is no accuracy")
     ours, theirs = description.classes, split.classes
@@ -102,13 +115,40 @@ def check_classes(split: "Split", description, name: str) -> None:
         warnings.warn(f"{name} has other classes than {description.dataset}, on which the network was trained", stacklevel=2)
 
 
+def answering(checkpoint: "Checkpoint", split: "Split", name: str):
+    """The network, with answers in the split's classes where those are classes of ImageNet, or groups of them.
+
+    Raises `UserError` as `check_classes` does.
+    """
+    description = checkpoint.description
+    members = ()
+    if len(split.classes) != len(description.classes):
+        members = entry_level.members(split.classes, tuple(map(str, description.classes)))
+    if members:
+        return pooled.Pooled(checkpoint.network, members)
+    check_classes(split, description, name)
+    return checkpoint.network
+
+
 def load_split(config: DeviceConfig, name: str, split: str | None = None, *, image_size: int | None = None) -> "Split":
     """The split of a data set, cut down to `--max-examples` images that are evenly spread over it."""
+    data = names.parse(name)
+    if data.features is not None:
+        stored_features.check_taken(config, name)
+        return _stored_features(config, data, split)
     found = datasets.load(name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir)
     if config.max_examples is not None and config.max_examples < len(found):
         places = torch.arange(config.max_examples, dtype=torch.float64) * (len(found) / config.max_examples)
         found = found.subset(places.long())
     return found
+
+
+def _stored_features(config: DeviceConfig, data: names.DataName, split: str | None) -> "Split":
+    path, layer = data.features
+    backbone = checkpoints.load(locate(config, path), device=device(config))
+    images = load_split(config, str(data.images), split, image_size=backbone.description.image_size)
+    return stored_features.made(backbone, layer, images, data.name, cache_dir=config.cache_dir, workers=config.workers,
+                                batch_size=config.batch_size, prefetch=config.prefetch, quiet=config.quiet)
 
 
 def check_type(name: str) -> None:
@@ -135,9 +175,10 @@ def dataset_name(given: str, checkpoint: "Checkpoint") -> str:
 
 
 def load_checkpoint(config, path: str, architecture: str = "", device="cpu") -> "Checkpoint":
-    """The network in a file, with the type and normalisation that the command line states for files without a sidecar."""
+    """The network in a file, with the type and images that the command line states for files without a sidecar."""
     architecture = "" if architecture == "auto" else architecture
-    return checkpoints.load(locate(config, path), architecture, mean=config.mean, std=config.std, device=device)
+    return checkpoints.load(locate(config, path), architecture, mean=config.mean, std=config.std,
+                            image_size=config.stated_size, padding=config.padding, device=device)
 
 
 def device(config: DeviceConfig):
@@ -146,8 +187,16 @@ def device(config: DeviceConfig):
     return devices.device(config.gpu)
 
 
+def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raises `UsageError` unless there are as many means as deviations, and these are positive."""
+    if len(mean) != len(std):
+        raise UsageError("--mean and --std go together, a number per channel each")
+    if any(value <= 0 for value in std):
+        raise UsageError(f"--std {std}: not positive")
+
+
 @dataclass(frozen=True, kw_only=True)
-class CheckpointsConfig(DeviceConfig):
+class CheckpointsConfig(ImagesConfig):
     """The flags of every script that takes checkpoints."""
 
     mean: tuple[float, ...] = flag((), help="normalisation of a file without a sidecar: mean per channel, in [0, 1]")
@@ -156,10 +205,7 @@ class CheckpointsConfig(DeviceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.mean) != len(self.std):
-            raise UsageError("--mean and --std go together, a number per channel each")
-        if any(value <= 0 for value in self.std):
-            raise UsageError(f"--std {self.std}: not positive")
+        check_normalisation(self.mean, self.std)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.stitching import Stitch, resize_matrix
 
 CUTOFF = 1e-12  # of the largest eigenvalue of the centred covariance: smaller ones are no directions
+RESIZING = ("rc2c_pre", "rc2c_post")
 ROUNDING = 1e-15  # and below this they are rounding; between the two only the rows themselves can tell
 
 
@@ -39,18 +40,6 @@ class Sums:
                     self.xy + other.xy + torch.outer(dx, (self.rows * share) * dy))
 
 
-def products(x: Tensor, y: Tensor | None = None) -> Sums:
-    """The sums over rows x (m, p), y (m, q); of x with itself without y."""
-    x = x.double()
-    x_mean = x.mean(0)
-    x = x - x_mean
-    if y is None:
-        return Sums(len(x), x_mean, x_mean, x.T @ x)
-    y = y.double()
-    y_mean = y.mean(0)
-    return Sums(len(x), x_mean, y_mean, x.T @ (y - y_mean))
-
-
 class Statistics:
     """What direct matching needs of all pairs of layers of a grid; `add` takes a batch, `merge` another part's statistics.
 
@@ -69,18 +58,18 @@ class Statistics:
         batch = _Batch(sources, targets)
         found = {}
         for (front, end), stitch in self.pairs.items():
-            key = _geometry(stitch)
-            if ("xx", front, key) not in found:
-                found["xx", front, key] = batch.source(front, stitch)
+            source = ("xx", front, _geometry(stitch))
+            if source not in found:
+                found[source] = batch.source(front, stitch)
             target = ("yy", end, stitch.learns_token)
             if target not in found:
                 found[target] = batch.target(end, stitch)
-            found["xy", front, end] = batch.cross(front, end, stitch)
+            found["xy", front, end] = batch.cross(front, end, stitch, found[source])
             if stitch.learns_token:
-                found["token", end] = products(targets[end][:, 0])
+                found["token", end] = batch.class_tokens(end)
         if self.ranks:
             for front in {front for front, _ in self.pairs}:
-                found["own", front] = products(_rows(sources[front]))
+                found["own", front] = batch.own(front)
         for key, sums in found.items():
             self.sums[key] = self.sums[key].merge(sums) if key in self.sums else sums
         self.images += len(next(iter(sources.values())))
@@ -221,77 +210,79 @@ def permutation(problem: Problem) -> Solution:
 
 
 class _Batch:
-    """One batch in float64, what several pairs need of it taken once."""
+    """One batch in float64, what several pairs need of it taken once.
+
+    Rows lie as (h, w, b, c) or (t, b, c), so that resizing and sums over rows are products of matrices without a copy.
+    """
 
     def __init__(self, sources: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
         self.sources, self.targets = sources, targets
         self.known: dict[tuple, object] = {}
 
+    def own(self, front: str) -> Sums:
+        """Of a source at its own resolution."""
+        return self._once(("own", front), lambda: _squared(*self._own(front)))
+
     def source(self, front: str, stitch: Stitch) -> Sums:
         if not _enlarges(stitch):
-            return self._whole(front, stitch)
-        mean, centred = self._small(front, stitch)
+            return self.own(front) if _plain(stitch) else _squared(*self._rows(front, stitch))
+        x, mean = self._own(front)
         rows, columns = self._axes(stitch)
-        spread = _along(centred, rows.T @ rows, columns.T @ columns).flatten(0, 2)
-        return Sums(len(centred) * stitch.size[0] * stitch.size[1], mean, mean, centred.flatten(0, 2).T @ spread)
+        # x is centred at its own resolution; enlarged it has another mean, by little
+        weights = torch.outer(rows.sum(0), columns.sum(0)) / (stitch.size[0] * stitch.size[1])
+        shift = torch.einsum("hwc,hw->c", x.mean(2), weights)
+        count = x.shape[2] * stitch.size[0] * stitch.size[1]
+        spread = _along(x, rows.T @ rows, columns.T @ columns)
+        return Sums(count, mean + shift, mean + shift, _products(x, spread) - count * torch.outer(shift, shift))
 
     def target(self, end: str, stitch: Stitch) -> Sums:
         """The squares alone: xy holds the sum of squares of each channel."""
-        centred, mean = self._centred_target(end, stitch)
-        return _Squares(len(centred.flatten(0, 1)), mean, mean, centred.square().sum((0, 1)))
+        y, mean = self._target(end, stitch)
+        return _Squares(y[..., 0].numel(), mean, mean, y.flatten(0, -2).square().sum(0))
 
-    def cross(self, front: str, end: str, stitch: Stitch) -> Sums:
-        y, y_mean = self._centred_target(end, stitch)
-        count = len(y) * y.shape[1]
-        if not _enlarges(stitch):
-            x, x_mean = self._rows(front, stitch)
-            return Sums(count, x_mean, y_mean, x.flatten(0, 1).T @ y.flatten(0, 1))
-        x_mean, x = self._small(front, stitch)
-        key = ("adjoint", end, stitch.source[1:], stitch.upsample)
-        if key not in self.known:
+    def class_tokens(self, end: str) -> Sums:
+        return _squared(*_centred(_copied(self.targets[end][:, 0])))
+
+    def cross(self, front: str, end: str, stitch: Stitch, source: Sums) -> Sums:
+        """`source` holds the mean of the rows on the other side."""
+        y, y_mean = self._target(end, stitch)
+        if _enlarges(stitch):
             rows, columns = self._axes(stitch)
-            self.known[key] = _along(y.unflatten(1, stitch.size), rows.T, columns.T).flatten(0, 2)
-        return Sums(count, x_mean, y_mean, x.flatten(0, 2).T @ self.known[key])
+            y = self._once(("adjoint", end, stitch.source[1:], stitch.upsample), lambda: _along(y, rows.T, columns.T))
+        x, _ = self._rows(front, stitch)
+        return Sums(source.rows, source.x, y_mean, _products(x, y))  # y sums to nothing, so that no mean of x enters
 
-    def _whole(self, front: str, stitch: Stitch) -> Sums:
-        x, mean = self._rows(front, stitch)
-        flat = x.flatten(0, 1)
-        return Sums(len(flat), mean, mean, flat.T @ flat)
+    def _once(self, key: tuple, make):
+        if key not in self.known:
+            self.known[key] = make()
+        return self.known[key]
+
+    def _own(self, front: str) -> tuple[Tensor, Tensor]:
+        """A source's centred rows at its own resolution, and their mean."""
+        return self._once(("source", front), lambda: _centred(_laid_out(self.sources[front])))
+
+    def _target(self, end: str, stitch: Stitch) -> tuple[Tensor, Tensor]:
+        target = self.targets[end][:, 1:] if stitch.learns_token else self.targets[end]
+        return self._once(("target", end, stitch.learns_token), lambda: _centred(_laid_out(target)))
 
     def _rows(self, front: str, stitch: Stitch) -> tuple[Tensor, Tensor]:
-        key = ("rows", front, _geometry(stitch))
-        if key not in self.known:
-            rows = stitch.rows_of_source(self.sources[front]).double()
-            mean = rows.mean((0, 1))
-            self.known[key] = rows - mean, mean
-        return self.known[key]
+        """The centred rows that the affine map sees, and their mean; of maps that are enlarged those before it."""
+        if _plain(stitch) or _enlarges(stitch):
+            return self._own(front)
+        return self._once(("rows", front, _geometry(stitch)), lambda: self._other_rows(front, stitch))
 
-    def _centred_target(self, end: str, stitch: Stitch) -> tuple[Tensor, Tensor]:
-        key = ("target", end, stitch.learns_token)
-        if key not in self.known:
-            rows = stitch.rows_of_target(self.targets[end]).double()
-            mean = rows.mean((0, 1))
-            self.known[key] = rows - mean, mean
-        return self.known[key]
-
-    def _small(self, front: str, stitch: Stitch) -> tuple[Tensor, Tensor]:
-        """The mean over the enlarged maps, and the maps (b, h, w, c) at their own size minus that mean."""
-        key = ("small", front, _geometry(stitch))
-        if key not in self.known:
-            maps = self.sources[front].movedim(1, -1).double()
-            rows, columns = self._axes(stitch)
-            weights = torch.outer(rows.sum(0), columns.sum(0)) / (stitch.size[0] * stitch.size[1])
-            mean = torch.einsum("bhwc,hw->c", maps, weights) / len(maps)
-            self.known[key] = mean, maps - mean
-        return self.known[key]
+    def _other_rows(self, front: str, stitch: Stitch) -> tuple[Tensor, Tensor]:
+        if stitch.kind in ("c2t", "t2c"):
+            return _centred(_laid_out(stitch.rows_of_source(self.sources[front])))
+        x, mean = self._own(front)
+        reduced, shift = _centred(_along(x, *self._axes(stitch)))
+        return reduced, mean + shift
 
     def _axes(self, stitch: Stitch) -> tuple[Tensor, Tensor]:
-        key = ("axes", stitch.source[1:], stitch.size, stitch.upsample)
-        if key not in self.known:
-            device = next(iter(self.sources.values())).device
-            self.known[key] = tuple(resize_matrix(before, after, stitch.upsample).to(device)
-                                    for before, after in zip(stitch.source[1:], stitch.size, strict=True))
-        return self.known[key]
+        device = next(iter(self.sources.values())).device
+        return self._once(("axes", stitch.source[1:], stitch.size, stitch.upsample),
+                          lambda: tuple(resize_matrix(before, after, stitch.upsample).to(device)
+                                        for before, after in zip(stitch.source[1:], stitch.size, strict=True)))
 
 
 class _Squares(Sums):
@@ -304,9 +295,14 @@ class _Squares(Sums):
         return _Squares(rows, mean, mean, self.xy + other.xy + self.rows * share * shift.square())
 
 
+def _plain(stitch: Stitch) -> bool:
+    """Whether the affine map sees the source as it is."""
+    return stitch.kind in ("t2t", "c2c") or stitch.kind in RESIZING and stitch.source[1:] == stitch.size
+
+
 def _enlarges(stitch: Stitch) -> bool:
     """Whether maps are resized to larger ones, so that the adjoint is worth it."""
-    return (stitch.kind in ("rc2c_pre", "rc2c_post") and stitch.source[1:] != stitch.size
+    return (stitch.kind in RESIZING and stitch.source[1:] != stitch.size
             and stitch.source[1] * stitch.source[2] < stitch.size[0] * stitch.size[1])
 
 
@@ -315,11 +311,37 @@ def _geometry(stitch: Stitch) -> tuple:
     return stitch.kind.replace("_post", "_pre"), stitch.size, stitch.upsample, stitch.to_class_token, stitch.from_class
 
 
+def _laid_out(activation: Tensor) -> Tensor:
+    """(b, c, h, w) -> (h, w, b, c), (b, t, d) -> (t, b, d), in float64."""
+    if activation.ndim == 3:
+        return _copied(activation.transpose(0, 1).contiguous())
+    b, c, h, w = activation.shape
+    # a transposed matrix is copied faster than four permuted axes
+    return _copied(activation.reshape(b * c, h * w).t().contiguous()).view(h, w, b, c)
+
+
+def _copied(values: Tensor) -> Tensor:
+    """The same in float64, never the tensor itself: what follows works in place."""
+    return values.to(torch.float64, copy=True)
+
+
+def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., c) less its mean over all rows, which takes its place, and the mean (c,)."""
+    mean = rows.flatten(0, -2).mean(0)
+    return rows.sub_(mean), mean
+
+
+def _squared(rows: Tensor, mean: Tensor) -> Sums:
+    return Sums(rows[..., 0].numel(), mean, mean, _products(rows, rows))
+
+
+def _products(x: Tensor, y: Tensor) -> Tensor:
+    """The sum over rows (..., p), (..., q) of their outer products: (p, q)."""
+    return x.flatten(0, -2).T @ y.flatten(0, -2)
+
+
 def _along(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Matrices applied along height and width of (b, h, w, c)."""
-    return torch.einsum("Hh,bhwc,Ww->bHWc", rows, maps, columns)
-
-
-def _rows(activation: Tensor) -> Tensor:
-    """(b, c, h, w) or (b, t, d) -> rows (m, channels)."""
-    return activation.movedim(1, -1).flatten(0, 2) if activation.ndim == 4 else activation.flatten(0, 1)
+    """Matrices applied along height and width of (h, w, b, c)."""
+    h, w, b, c = maps.shape
+    high = (rows @ maps.view(h, -1)).view(len(rows), w, b * c)
+    return torch.matmul(columns, high).view(len(rows), len(columns), b, c)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lib import minimal
 from lib.attacks import attacked
+from lib.datasets.split import as_floats
 from lib.metrics.survival import restricted_mean
 from lib.neighbors import Nearest
 from lib.progress import bar
@@ -24,8 +25,9 @@ def at_training_examples(network: nn.Module, images: Tensor, labels: Tensor, nea
                          count: int, **options) -> tuple[dict, dict]:
     """(row, arrays) of the paper's protocol: at most `count` of the training examples that are somebody's neighbour.
 
-    images (m, c, h, w) uint8 and labels (m,), in the network's numbers, of the training set; nearest and distances (n,)
-    of the images from elsewhere, which belong to the example that is their neighbour. `options` as in `_measure`.
+    images (m, c, h, w), uint8 or stored features, and labels (m,), in the network's numbers, of the training set; nearest
+    and distances (n,) of the images from elsewhere, which belong to the example that is their neighbour. `options` as in
+    `_measure`.
     """
     candidates = nearest.indices.unique()
     answers = _answers(network, images[candidates], options["batch_size"])
@@ -46,8 +48,8 @@ def at_images(network: nn.Module, images: Tensor, neighbours: Tensor, distances:
               **options) -> tuple[dict, dict]:
     """(row, arrays) at images from elsewhere: does the answer carry over from an image to its nearest training example?
 
-    images, neighbours (n, c, h, w) uint8. covered: the share of images whose neighbour is nearer than the boundary;
-    segment_unchanged: of those without another answer on the segment to the neighbour, at 32 points.
+    images, neighbours (n, c, h, w), uint8 or stored features. covered: the share of images whose neighbour is nearer than
+    the boundary; segment_unchanged: of those without another answer on the segment to the neighbour, at 32 points.
     """
     chosen = _sample(torch.arange(len(images)), count, options["seed"])
     answers = _answers(network, images[chosen], options["batch_size"])
@@ -66,7 +68,8 @@ def _measure(network, images: Tensor, labels: Tensor, *, steps: int, seed: int, 
     device = next(network.parameters()).device
     parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True)) if len(images) else []
     for number, (part, truth) in enumerate(bar(parts, total=len(parts), label="radius", quiet=quiet)):
-        radii = minimal.minimal_radii(network, part.to(device).float() / 255, truth.to(device), steps=steps,
+        radii = minimal.minimal_radii(network, as_floats(part.to(device)), truth.to(device), steps=steps,
+                                      box=not part.is_floating_point(),
                                       generator=generator(seed, "radius", number, device=device))
         radius.append(radii.distances.double().cpu().numpy())
         found.append(radii.found.cpu().numpy())
@@ -87,7 +90,7 @@ def _segments(network, images: Tensor, neighbours: Tensor, answers: Tensor, batc
     with attacked(network):
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            ends = [part[rows].to(device).float() / 255 for part in (images, neighbours)]
+            ends = [as_floats(part[rows].to(device)) for part in (images, neighbours)]
             for share in torch.linspace(0, 1, SEGMENT_POINTS).tolist():
                 same = network(torch.lerp(*ends, share)).argmax(1).cpu() == answers[rows]
                 unchanged[rows] &= same
@@ -98,7 +101,7 @@ def _segments(network, images: Tensor, neighbours: Tensor, answers: Tensor, batc
 def _answers(network, images: Tensor, batch_size: int) -> Tensor:
     device = next(network.parameters()).device
     with attacked(network):
-        return torch.cat([network(part.to(device).float() / 255).argmax(1).cpu() for part in images.split(batch_size)])
+        return torch.cat([network(as_floats(part.to(device))).argmax(1).cpu() for part in images.split(batch_size)])
 
 
 def _sample(candidates: Tensor, count: int, seed: int) -> Tensor:

@@ -26,7 +26,7 @@ from lib.errors import UserError
 
 SCHEMA = 1
 EXPERIMENTS = ("train", "eval", "data", "probe", "stitch", "similarity", "ood_detector", "stitch_ood", "ood_layers", "ncg",
-               "projections", "reinit")
+               "projections", "reinit", "benchmark")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
 
 Row = dict[str, str | int | float | bool | None]

@@ -32,9 +32,14 @@ def folder(config) -> Path:
 
 
 def claim(directory: Path, config) -> None:
-    """Makes the folder this configuration's; raises `UserError` if it holds the run of another one."""
+    """Makes the folder this configuration's; raises `UserError` if it holds the run of another one.
+
+    Only the process that holds the folder's lock may claim it: half-written files in it are those of killed ones.
+    """
     wanted = _as_json(cli.identity(config))
     marker = directory / "run.json"
+    for path in directory.glob(".*.tmp"):
+        path.unlink()
     if config.overwrite or not config.resume:
         for pattern in ("init", "model_*", "best", "resume", "run"):
             for path in (*directory.glob(f"{pattern}.pt"), *directory.glob(f"{pattern}.json")):

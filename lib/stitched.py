@@ -5,8 +5,9 @@ network, as far as its deepest cut, and where it is needed once through the end 
 network from its cut.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from lib.devices import arithmetic
 from lib.losses import Loss
 from lib.matching import Statistics, Triangle
 from lib.progress import image_bar
+from lib.randomness import generator
 from lib.stitching import Stitch
 
 
@@ -83,26 +85,50 @@ class Passes:
             yield images, labels
 
 
-def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes) -> Statistics:
-    """The statistics with those of all images of a split added: one pass of each network."""
-    for images, _ in passes.over(split, "matching"):
-        statistics.add(donors.sources(images), donors.targets(images)[0])
+def pairs(donors: Donors, split: Split, passes: Passes, label: str,
+          partners: Split | None = None) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """The activations of the front layers and of the end layers, batch by batch: one pass of each network.
+
+    The end network sees the same images, or those of `partners`.
+    """
+    if partners is None:
+        for images, _ in passes.over(split, label):
+            yield donors.sources(images), donors.targets(images)[0]
+    else:
+        others = replace(passes, quiet=True).over(partners, label)
+        for (images, _), (other, _) in zip(passes.over(split, label), others, strict=True):
+            yield donors.sources(images), donors.targets(other)[0]
+
+
+def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes,
+            partners: Split | None = None) -> Statistics:
+    """The statistics with those of all images of a split added."""
+    for sources, targets in pairs(donors, split, passes, "matching", partners):
+        statistics.add(sources, targets)
     return statistics
 
 
-def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes) -> Triangle:
+def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes,
+             partners: Split | None = None) -> Triangle:
     """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
     found = Triangle()
-    for images, _ in passes.over(split, f"matching {front} with {end} again"):
-        rows = stitch.rows_of_source(donors.sources(images)[front]), stitch.rows_of_target(donors.targets(images)[0][end])
+    for sources, targets in pairs(donors, split, passes, f"matching {front} with {end} again", partners):
+        rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
         found.add(*(part.flatten(0, 1) for part in rows))
     return found
 
 
-def activations(donors: Donors, split: Split, passes: Passes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def activations(donors: Donors, split: Split, passes: Passes,
+                partners: Split | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All activations (n, ...) of the front and end layers: for what cannot stream."""
-    parts = [(donors.sources(images), donors.targets(images)[0]) for images, _ in passes.over(split, "matching")]
+    parts = list(pairs(donors, split, passes, "matching", partners))
     return tuple({layer: torch.cat([part[side][layer] for part in parts]) for layer in parts[0][side]} for side in (0, 1))
+
+
+def others(n: int, seed: int) -> Tensor:
+    """For each of n images another one: a random cycle through all of them, int64 (n,)."""
+    order = torch.randperm(n, generator=generator(seed, "null"))
+    return torch.empty_like(order).index_copy_(0, order, order.roll(1))
 
 
 @torch.no_grad()
@@ -120,21 +146,22 @@ def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes)
     own_correct, own = torch.zeros((), dtype=torch.float64, device=device), {layer: _Spread() for layer in donors.tails}
     for entry in entries:
         entry.stitch.eval()
-    batches = 0
+    batches, stacks = 0, _stacks(entries, min(passes.batch_size, len(split)))
     for images, labels in passes.over(split, "evaluating"):
         with arithmetic(passes.precision, device):
             sources, (targets, logits) = donors.sources(images), donors.targets(images, logits=True)
             predicted = logits.argmax(1)
             own_correct += (predicted == labels).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
-            for number, entry in enumerate(entries):
-                logits, stitched = donors.logits(entry, sources)
-                found = logits.argmax(1)
-                difference = (stitched - targets[entry.end]).square().sum(dtype=torch.float64)
-                counts["correct"][number] += (found == labels).sum()
-                counts["agree"][number] += (found == predicted).sum()
-                counts["difference"][number] += difference
-                counts["ratio"][number] += difference / squares[entry.end]
+            for numbers in stacks:
+                end = entries[numbers[0]].end
+                stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
+                found = donors.tails[end](torch.cat(stitched)).argmax(1).view(len(numbers), -1)
+                counts["correct"][numbers] += (found == labels).sum(1)
+                counts["agree"][numbers] += (found == predicted).sum(1)
+                difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
+                counts["difference"][numbers] += difference
+                counts["ratio"][numbers] += difference / squares[end]
         batches += 1
     n = len(split)
     end_accuracy = own_correct.item() / n
@@ -149,6 +176,21 @@ def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes)
                      "normalized_difference_batch_mean": values["ratio"] / batches if whole else None,
                      "r2": 1 - values["difference"] / centred if centred else None})
     return rows, end_accuracy
+
+
+STACKED = 1 << 22  # numbers that go through a tail at a time: weights are read less often, and memory stays small
+
+
+def _stacks(entries: list[Entry], batch_size: int) -> list[list[int]]:
+    """The numbers of entries whose stitched activations go through a tail together: of one end layer, as many as fit."""
+    found: dict[str, list[list[int]]] = {}
+    for number, entry in enumerate(entries):
+        most = max(1, STACKED // (math.prod(entry.stitch.target) * batch_size))
+        groups = found.setdefault(entry.end, [[]])
+        if len(groups[-1]) == most:
+            groups.append([])
+        groups[-1].append(number)
+    return [numbers for groups in found.values() for numbers in groups]
 
 
 class _Spread:

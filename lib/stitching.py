@@ -2,8 +2,8 @@
 
 The stitching paper, section 3.3 of its code. Activations are maps (b, c, h, w) or tokens (b, t, d); the map is one matrix
 and one bias for all positions. Besides, `rc2c_pre` and `rc2c_post` resize before or after it (bilinear without
-antialiasing, or nearest; an interpolation's weights sum to 1, so both are the same function), `c2t` makes tokens of maps and
-`t2c` maps of tokens. Tokens include a class token where their number is no square.
+antialiasing, or nearest; an interpolation's weights sum to 1, so both are the same function and are computed alike),
+`c2t` makes tokens of maps and `t2c` maps of tokens. Tokens include a class token where their number is no square.
 """
 
 import math
@@ -60,9 +60,10 @@ class Stitch(nn.Module):
         source = source if self.norm is None else self._normalised(source)
         if self.kind == "t2t":
             return F.linear(source, self.weight, self.bias)
-        if self.kind == "rc2c_post":
-            return self._resized(self._map(source))
-        maps = self._map(self._resized(self._maps_of(source) if self.kind == "t2c" else source))
+        maps = self._maps_of(source) if self.kind == "t2c" else source
+        # the order is free, and on the smaller maps the product costs less
+        enlarges = maps[0, 0].numel() < self.size[0] * self.size[1]
+        maps = self._resized(self._map(maps)) if enlarges else self._map(self._resized(maps))
         if self.kind != "c2t":
             return maps
         patches = maps.flatten(2).transpose(1, 2)

@@ -20,7 +20,8 @@ class Summary:
 SUMMARIES = {
     "train": Summary(("epoch", "selected_on"), ("train_accuracy", "val_accuracy"), lambda row: row.get("best")),
     "eval": Summary(("data", "split", "variant", "n"), ("accuracy", "loss", "ece"), lambda row: row["subset"] == "all"),
-    "ood_layers": Summary(("id", "ood", "variant", "T", "layer", "score"), ("auroc", "auroc_two_sided", "fpr95")),
+    "ood_layers": Summary(("id", "ood", "variant", "T", "layer", "score", "needs"),
+                          ("auroc", "auroc_two_sided", "fpr95")),
     "projections": Summary(("epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
     "reinit": Summary(("data", "source", "layer", "predictor"),
                       ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p"),

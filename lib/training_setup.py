@@ -8,7 +8,7 @@ import dataclasses
 
 import torch
 
-from lib import checkpoints, cli, devices, inputs, models
+from lib import checkpoints, cli, datasets, devices, inputs, models
 from lib.checkpoints import Description
 from lib.datasets.catalogue import EPOCH_IMAGES
 from lib.datasets.names import parse
@@ -26,18 +26,19 @@ from lib.training import Recipe
 
 
 def splits(config) -> tuple[Split, Split]:
-    """The training images and those that validate: a part of them with --split, else the test set.
+    """The training images and those that validate: a part of them with --split, else the set's own val, else its test set.
 
     Wrong labels and shuffled pixels are for training images only.
     """
-    train_split = inputs.load_split(config, config.data, "train", image_size=config.stated_size)
+    train_split = inputs.load_split(config, config.dataset, "train", image_size=config.stated_size)
     if len(train_split.classes) < 2 or bool((train_split.labels < 0).any()):
-        raise UserError(f"-d {config.data}: training needs labelled images of two classes or more")
+        raise UserError(f"-d {config.dataset}: training needs labelled images of two classes or more")
     if config.split:
         seed = config.seed if config.split_seed is None else config.split_seed
         train_split, val_split = validation_split(train_split, config.split, seed, config.stratified)
     else:
-        val_split = inputs.load_split(config, config.data, "test", image_size=config.stated_size)
+        name = "val" if "val" in datasets.splits(config.dataset, config.data_root) else "test"
+        val_split = inputs.load_split(config, config.dataset, name, image_size=config.stated_size)
     seed = config.seed if config.noise_seed is None else config.noise_seed
     if config.noise:
         train_split = label_noise(train_split, config.noise, seed)
@@ -55,7 +56,7 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
     size = config.stated_size or models.accepted_size(config.model_type, max(split.height, split.width))
     description = Description(
         architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size,
-        padding=config.padding, dataset=config.data, config=cli.identity(config))
+        padding=config.padding, dataset=config.dataset, features=split.features, config=cli.identity(config))
     network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
     mean, std = network.body.normalisation if config.pretrained else (None, None)
     if config.resume_from:
@@ -64,8 +65,12 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
         if checkpoints.sidecar(path).exists():
             there = checkpoints.describe(path)
             mean, std = there.mean, there.std
-    if config.unnormalize:
+    if config.unnormalize or split.features:
         mean, std = (), ()
+    elif config.mean:
+        if len(config.mean) != split.channels:
+            raise UserError(f"--mean: {len(config.mean)} numbers for {split.channels} channels of {config.dataset}")
+        mean, std = config.mean, config.std
     elif mean is None:
         mean, std = channel_statistics(split, size=size, padding=config.padding, per_image=config.per_image_std,
                                        workers=config.workers)
@@ -76,7 +81,7 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
 def recipe(config, split: Split, description: Description, device: torch.device, processes: Processes) -> Recipe:
     """How every epoch is trained."""
     precision = devices.resolve_precision(config.precision, device, training=True)
-    usual = EPOCH_IMAGES.get(parse(config.data).base)
+    usual = EPOCH_IMAGES.get(parse(config.dataset).base)
     return Recipe(
         loss=resolve(LOSSES[config.loss])(config),
         learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,

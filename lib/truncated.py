@@ -73,6 +73,14 @@ def export(path: Path, source: Normalized, description: Description, tap: Tap, p
     return whole
 
 
+def shortened(source: nn.Module, tap: Tap, probes: Linear, number: int) -> nn.Module:
+    """Any network up to a tap with one of several probes (c, k, d): logits (b, k) of what the network takes."""
+    weights, biases = probes.weights[number], probes.biases[number]
+    last = nn.utils.skip_init(nn.Linear, weights.shape[1], weights.shape[0])
+    last.weight.data, last.bias.data = weights.clone(), biases.clone()
+    return nn.Sequential(graph.cut(source, tap.layer)[0], Reduce(reducer(tap.reduce)), last).eval()
+
+
 def check(tap: Tap, source: Normalized) -> None:
     """Raises `UserError` unless a probe at this tap can be exported."""
     if parse(tap.reduce)[0] not in WITHOUT_PARAMETERS:

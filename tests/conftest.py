@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,31 @@ def script(name: str, *words: str, cwd: Path, **environment: str) -> subprocess.
                           timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
 
 
+def stopped_script(name: str, *words: str, cwd: Path, number: int, once: Path) -> subprocess.Popen:
+    """Starts an entry script, sends it a signal as soon as a file is there, and waits for its end."""
+    process = subprocess.Popen([sys.executable, ROOT / name, *map(str, words)], cwd=cwd, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.time() + 120
+    while not once.exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait(timeout=120)
+    return process
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A working directory with `models/a`: a lenet after two epochs of training on the built-in digits."""
     folder = tmp_path_factory.mktemp("trained")
     done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "a", "-e", 2, "-lr", "3e-3", "-sf", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grouped(tmp_path_factory) -> Path:
+    """A working directory with `models/bg`: a small CNN trained on digits whose background goes with the label."""
+    folder = tmp_path_factory.mktemp("grouped")
+    done = script("exec_train.py", "small_cnn", "-d", "digits-bg", "-dir", "bg", "-e", 6, "-lr", "5e-3", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder

@@ -186,13 +186,21 @@ def test_mixup_mixes_the_halves_of_a_batch_with_their_labels(images, n):
     assert torch.equal(mix(F.one_hot(LABELS[:n], 10).float(), 1.0).argmax(1), LABELS[:3])
 
 
+PLAIN = {"unnormalize": True, "augmentation": "none"}
+
+
 @pytest.mark.parametrize("name, expected", [
-    ("trades6ce-vtor2-WRN_40_10", {"model_type": "WRN_40_10", "loss": "trades", "beta": 6.0}),
-    ("trades100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "trades", "beta": 100.0}),
-    ("advce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at"}),
-    ("advK100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at", "attack_steps": 100}),
-    ("mixupce-vtor2-CNN002", {"model_type": "CNN002", "loss": "mixup"}),
-    ("ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "ce"}),
+    ("trades6ce-vtor2-WRN_40_10", {"model_type": "WRN_40_10", "loss": "trades", "beta": 6.0, **PLAIN}),
+    ("trades100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "trades", "beta": 100.0, **PLAIN}),
+    ("advce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at", **PLAIN}),
+    ("advK100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at", "attack_steps": 100, **PLAIN}),
+    ("mixupce-vtor2-CNN002", {"model_type": "CNN002", "loss": "mixup", **PLAIN}),
+    ("ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "ce", **PLAIN}),
+    ("aug01-ce-vtor2-preact_resnet18", {"model_type": "preact_resnet18", "loss": "ce", "unnormalize": True,
+                                        "augmentation": "crop-flip"}),
+    ("advce-vtor2-ResNet50Norm01", {"model_type": "ResNet50", "loss": "at", "augmentation": "none",
+                                    "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}),
+    ("ce-vtor2-preResNet50Norm02", {"model_type": "ResNet50", "loss": "ce", "augmentation": "none", "pretrained": True}),
     ("resnet20", {}),
 ])
 def test_the_papers_model_strings_set_type_and_loss(name, expected):
@@ -204,10 +212,16 @@ def test_the_papers_model_strings_set_type_and_loss(name, expected):
 @pytest.mark.parametrize("changes, message", [
     ({"model_type": "cusgradce-vtor2-CNN002"}, "its loss is none of"),
     ({"model_type": "ce-vtor2-CNN999"}, "CNN002"),
+    ({"model_type": "aug77-ce-vtor2-CNN002"}, "of augmentations aug01, aug09 are known"),
+    ({"model_type": "ce-vtor2-ResNet50Norm03"}, "of normalisations Norm01, Norm02"),
+    ({"mean": (0.5,)}, "--mean and --std go together"),
+    ({"dataset": "aug10-imgnet100wo0", "image_size": 64}, "its images have 112 px, not 64"),
     ({"model_type": "advce-vtor2-CNN002", "loss": "trades", "eps": 1.0}, "disagree"),
     ({"loss": "at"}, "--eps is required"),
     ({"loss": "trades", "eps": 0.0}, "--eps 0.0: 0.0 is not above 0"),
     ({"loss": "trades", "eps": -1.0}, "not above 0"),
+    ({"loss": "trades", "eps": float("nan")}, "not above 0"),
+    ({"loss": "trades", "eps": float("inf")}, "inf is not finite"),
     ({"loss": "mixup", "label_smoothing": 0.1}, "--label-smoothing is for --loss ce"),
     ({"norm": "1"}, "--norm 1"),
 ])
@@ -215,6 +229,12 @@ def test_bad_settings_of_robust_training_are_refused(changes, message):
     with pytest.raises(UsageError) as caught:
         TrainConfig(**{"model_type": "CNN002", "directory": "a", "dataset": "digits", **changes})
     assert message in str(caught.value)
+
+
+def test_the_papers_imagenet_100_has_112_pixels_and_its_normalisation():
+    config = TrainConfig(model_type="ce-vtor2-ResNet50Norm01", directory="a", dataset="aug10-imgnet100wo0")
+    assert (config.dataset, config.image_size) == ("imagenet100-wo0", 112)
+    assert config.mean == (0.485, 0.456, 0.406) and not config.unnormalize
 
 
 def test_a_robust_network_is_trained_from_the_command_line(tmp_path):

@@ -59,6 +59,35 @@ FORMS = {
 }
 
 
+def robustness_library(state: dict) -> dict:
+    """The network behind its normalizer, and both again for the attacker."""
+    parts = {"normalizer.new_mean": torch.tensor(MEAN).view(3, 1, 1), "normalizer.new_std": torch.tensor(STD).view(3, 1, 1)}
+    parts |= {f"model.{key}": value for key, value in state.items()}
+    attacker = {f"attacker.{key}".replace("normalizer", "normalize"): value for key, value in parts.items()}
+    return {"model": {f"module.{key}": value for key, value in (parts | attacker).items()}, "epoch": 3, "optimizer": {}}
+
+
+def robustbench(state: dict) -> dict:
+    """The network with its normalisation as buffers, in a data-parallel wrapper."""
+    parts = {"mu": torch.tensor(MEAN).view(1, 3, 1, 1), "sigma": torch.tensor(STD).view(1, 3, 1, 1), **state}
+    return {"state_dict": {f"module.{key}": value for key, value in parts.items()}}
+
+
+@pytest.mark.parametrize("form", [robustness_library, robustbench])
+def test_published_robust_networks_load_with_the_normalisation_that_is_part_of_them(tmp_path, recwarn, form):
+    original = network()
+    torch.save(form(original.body.state_dict()), tmp_path / "x.pt")
+    loaded = checkpoints.load(tmp_path / "x.pt", "resnet20")
+    assert loaded.description.mean == pytest.approx(MEAN) and loaded.description.std == pytest.approx(STD)
+    assert same(loaded, original) and not [warning for warning in recwarn if "unnormalised" in str(warning.message)]
+    assert checkpoints.load(tmp_path / "x.pt", "resnet20", mean=(0.1,) * 3, std=(1.0,) * 3).description.mean == (0.1,) * 3
+    assert checkpoints.weights(tmp_path / "x.pt", "resnet20")[1].keys() == original.body.state_dict().keys()
+    broken = form(original.body.state_dict() | {"extra.weight": torch.zeros(3)})
+    torch.save(broken, tmp_path / "broken.pt")
+    with pytest.raises(UserError, match="1 unknown|2 unknown"):
+        checkpoints.load(tmp_path / "broken.pt", "resnet20")
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_foreign_forms_load(tmp_path, form, zipped):

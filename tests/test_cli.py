@@ -44,6 +44,7 @@ def test_a_repeated_flag_adds_values():
     (("a", "--epoch", "3"), ("--epoch", "no such flag", "--epochs")),
     (("a", "-e", "x"), ("-e", "'x' is not a whole number")),
     (("a", "-e", "0"), ("-e 0", "below 1")),
+    (("a", "-e", "1" + 30 * "0"), ("-e", "more than 64 bits hold")),
     (("a", "-lr", "nan"), ("-lr", "'nan' is not a number")),
     (("a", "--loss", "tradse"), ("--loss tradse", "did you mean trades?")),
     (("a", "b", "c"), ("c", "more arguments")),

@@ -1,5 +1,6 @@
 """Data sets: names, splits, batches, the official layouts, what is derived from a split, and what is refused."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -20,12 +21,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 from scipy.stats import chisquare
 from torchvision import transforms
 
 from lib import datasets
-from lib.datasets import arrays, augment, catalogue, corruptions, fetch, folders, integrity, names, unpack
+from lib.datasets import arrays, augment, catalogue, corruptions, fetch, folders, integrity, matlab, names, unpack
 from lib.datasets.lazy import DecodedImages
 from lib.datasets.noise import label_noise, pixel_shuffle
 from lib.datasets.split import Split, fit, join
@@ -127,6 +128,9 @@ def write_tree(folder: Path, parts=("train", "test"), classes=("cat", "dog"), co
         ("mnistwo9:ood", ("mnist", 9, False, "ood", "")),
         ("fashionwo0", ("fashionmnist", 0, False, None, "")),
         ("cifar100coarsewo4", ("cifar100coarse", 4, False, None, "")),
+        ("imgnet100wo2:ood", ("imagenet100", 2, False, "ood", "")),
+        ("aug10-imgnet100wo0", ("imagenet100", 0, False, None, "")),
+        ("aug10-imgnet100", ("imagenet100", None, False, None, "")),
         ("cifar10-wo12-c:ood/jpeg_compression-5", ("cifar10", 12, True, "ood", "jpeg_compression-5")),
         ("outlier_exposure", ("300k", None, False, None, "")),
         ("300k", ("300k", None, False, None, "")),
@@ -146,7 +150,8 @@ def test_names_with_paths():
     assert names.parse("npy=../x.npy").name == "x" and str(names.parse("npy=../x.npy")) == "npy=../x.npy"
 
 
-@pytest.mark.parametrize("text", ["", "../etc", "a/b", "cifar10:", "cifar10/fog-3", "folder=", ".hidden", "a:b:c"])
+@pytest.mark.parametrize("text", ["", "../etc", "a/b", "cifar10:", "cifar10/fog-3", "folder=", ".hidden", "a:b:c",
+                                  "aug01-imgnet100"])
 def test_malformed_names_are_errors_of_the_command_line(text):
     with pytest.raises(UsageError):
         names.parse(text)
@@ -193,7 +198,7 @@ def test_every_registered_set_is_in_the_catalogue_and_resolves():
     for name, target in datasets.DATASETS.items():
         assert name in catalogue.KNOWN
         assert callable(datasets.resolve(target))
-    assert set(catalogue.KNOWN) - set(datasets.DATASETS) == {"cifar10-c", "cifar100-c"}
+    assert set(catalogue.KNOWN) - set(datasets.DATASETS) == {"cifar10-c", "cifar100-c", "imagenet-c"}
     assert datasets.known("nowhere")["digits"][1] == "built in"
     command = "python exec_data.py prepare cifar10 -data nowhere downloads it there"
     assert datasets.known("nowhere")["cifar10"][1] == command
@@ -328,6 +333,48 @@ def test_cifar10wo0_renames_the_last_label_and_keeps_the_rest(tmp_path):
     assert load("cifar10wo0", tmp_path).name == "cifar10-wo0"
 
 
+@pytest.mark.parametrize("base, classes, images, k, sizes", [
+    ("cifar10", 10, (50_000, 10_000), 0, (45_000, 9_000, 6_000)),
+    ("cifar10", 10, (50_000, 10_000), 9, (45_000, 9_000, 6_000)),
+    ("cifar100coarse", 20, (50_000, 10_000), 4, (47_500, 9_500, 3_000)),
+])
+def test_cifar_without_a_class_has_the_sizes_of_the_paper(tmp_path, monkeypatch, base, classes, images, k, sizes):
+    def balanced(root, split, options):
+        n = images[split == "test"]
+        return Split(base, split, torch.zeros(n, 3, 1, 1, dtype=torch.uint8), torch.arange(n) % classes,
+                     classes=tuple(f"c{label}" for label in range(classes)))
+
+    monkeypatch.setattr(f"lib.datasets.cifar.{base}", balanced)
+    monkeypatch.setattr(catalogue, "missing", lambda root, known: [])
+    splits = [load(f"{base}wo{k}", tmp_path, part) for part in ("train", "test", "ood")]
+    assert tuple(map(len, splits)) == sizes and splits[2].classes == (f"c{k}",)
+    for split in splits[:2]:
+        assert split.labels.unique().tolist() == list(range(classes - 1))
+        assert set(split.original_labels) == set(range(classes)) - {k}
+
+
+def test_cifar100wosp_leaves_one_fine_class_of_every_coarse_class_out(tmp_path):
+    write_cifar100(tmp_path)
+    train, test, unseen = (load(f"cifar100wosp1{part}", tmp_path, "train") for part in ("", ":test", ":ood"))
+    assert (len(train.classes), len(unseen.classes), train.classes) == (80, 20, test.classes)
+    assert sorted(train.original_labels + unseen.original_labels) == list(range(100))
+    assert sorted(label // 5 for label in unseen.original_labels) == list(range(20))  # write_cifar100: five of each
+    assert train.labels.unique().tolist() == list(range(80)) and len(unseen) == 40
+    assert torch.equal(torch.tensor(train.original_labels)[train.labels], torch.tensor(sorted(train.original_labels)))
+    assert unseen.original_labels != load("cifar100wosp2:ood", tmp_path).original_labels
+    assert train.name == "cifar100-wosp1" and datasets.splits("cifar100wosp1", tmp_path) == ("train", "test", "ood")
+
+
+@pytest.mark.parametrize("name, channels", [("uniform", 3), ("uniform-grey", 1)])
+def test_uniform_noise_follows_from_the_position_alone_and_has_every_level(tmp_path, name, channels):
+    found = load(name, tmp_path, image_size=28)
+    assert found.images.shape == (channels, 28, 28) and len(found) == 10_000 and bool((found.labels == -1).all())
+    some = next(found.stored(torch.tensor([7, 3])))
+    assert torch.equal(found.subset([3]).images.take(np.array([0]))[0], some[1]) and not torch.equal(some[0], some[1])
+    levels_seen = next(found.stored(torch.arange(100))).flatten().bincount(minlength=256).double()
+    assert float((levels_seen / levels_seen.sum() - 1 / 256).abs().max()) < 1e-3
+
+
 @pytest.mark.skipif(not (SHARED / "MNIST" / "raw").is_dir(), reason="needs SHARED_DATA")
 def test_mnist_without_a_digit_has_the_sizes_of_the_paper():
     sizes = [54077, 53258, 54042, 53869, 54158, 54579, 54082, 53735, 54149, 54051]
@@ -405,6 +452,26 @@ def test_svhn_reads_matlab_files_and_calls_ten_zero(tmp_path):
     (tmp_path / "test_32x32.mat").write_bytes((tmp_path / "test_32x32.mat").read_bytes()[:5000])
     with pytest.raises(UserError, match="test_32x32.mat: cannot be read"):
         load("svhn", tmp_path)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, packed):
+    written = {"X": levels(5, 4, 3, 7), "y": np.arange(7.0)[:, None], "z": np.float32([[0.5, -2]]), "one": np.int64([[9]])}
+    savemat(tmp_path / "x.mat", written, do_compression=packed)
+    found, known = matlab.arrays(tmp_path / "x.mat"), loadmat(tmp_path / "x.mat")
+    for name, values in written.items():
+        assert np.array_equal(found[name], known[name]) and found[name].dtype == known[name].dtype == values.dtype
+
+
+def test_a_broken_matlab_file_is_refused_and_ends_no_process(tmp_path):
+    """A wrong byte in the name of a stored type made SciPy's reader leave its buffer."""
+    savemat(tmp_path / "x.mat", {"X": levels(4, 4, 3, 2), "y": np.ones((2, 1))})
+    whole = (tmp_path / "x.mat").read_bytes()
+    for place in range(126, len(whole)):
+        for value in (0, 14, 255):
+            (tmp_path / "x.mat").write_bytes(whole[:place] + bytes([value]) + whole[place + 1:])
+            with contextlib.suppress(ValueError):
+                assert all(array.size <= len(whole) for array in matlab.arrays(tmp_path / "x.mat").values())
 
 
 @pytest.mark.parametrize("spelling", ["cifar5m_part{}.npz", "part{}.npz"])
@@ -685,6 +752,27 @@ def test_a_missing_or_cut_off_official_array_is_an_error(tmp_path):
         load("cifar10-c/snow-3", tmp_path)
 
 
+@pytest.mark.parametrize("category", ["", "weather/"])
+def test_imagenet_c_is_read_with_or_without_its_categories_and_not_cropped_again(tmp_path, category):
+    from lib.datasets.imagenet import WNIDS_100
+
+    cell = tmp_path / "ImageNet-C" / f"{category}fog" / "3"
+    write_tree(cell, ("",), ["n00000001", *WNIDS_100], count=1, size=(112, 112))
+    write_tree(tmp_path, ("imagenet/train", "imagenet/val"), ["n00000001", *WNIDS_100], count=1, size=(100, 100))
+    whole, hundred = (load(f"{name}-c/fog-3", tmp_path, image_size=56) for name in ("imagenet", "imagenet100"))
+    assert (len(whole), len(hundred), hundred.classes) == (101, 100, WNIDS_100)
+    assert (hundred.origin, hundred.variant, hundred.split, hundred.name) == ("official", "fog-3", "val", "imagenet100-c")
+    expected = np.asarray(Image.open(cell / WNIDS_100[0] / "0.png").resize((56, 56), Image.Resampling.BILINEAR))
+    assert np.array_equal(next(hundred.stored())[0].permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(hundred.subset([0]).images.take(np.array([0]))[0].permute(1, 2, 0).numpy(), expected)
+    assert load("aug10-imgnet100", tmp_path).height == 112 and load("imgnet100", tmp_path).height == 224
+    without = load("aug10-imgnet100wo0-c/fog-3", tmp_path, image_size=56)
+    assert len(without) == 99 and without.classes == WNIDS_100[1:] and without.origin == "official"
+    assert datasets.sources("imagenet100-c/fog-3", tmp_path) == [cell]
+    with pytest.raises(UserError, match="fog/4 is missing; unpack the archives"):
+        load("imagenet100-c/fog-4", tmp_path)
+
+
 def test_generated_corruptions_are_kept_and_say_so(tmp_path, monkeypatch):
     found = load("digits-c/gaussian_noise-3", tmp_path)
     clean = load("digits", tmp_path)
@@ -894,7 +982,8 @@ def test_the_addresses_of_all_downloads_are_known():
     for name, entry in catalogue.KNOWN.items():
         if entry.obtain == catalogue.PREPARE:
             for archive in fetch.archives(name):
-                assert len(archive.md5) == 32 and archive.urls and fetch._beneath(archive.target, entry)
+                assert len(archive.md5) == (0 if name == "waterbirds" else 32)  # none is published
+                assert archive.urls and fetch._beneath(archive.target, entry)
 
 
 class Ranges(http.server.BaseHTTPRequestHandler):

@@ -1,10 +1,12 @@
 """Training with the energies of inner layers: the loss by hand, its two traps, and the scripts around it."""
 
 import math
+import signal
 
 import numpy as np
 import pytest
 import torch
+from conftest import script, stopped_script
 from torch import nn
 
 from lib import datasets, energy_loss, graph, models, training
@@ -177,3 +179,26 @@ def test_training_separates_outliers_in_the_layers_it_names():
         cross_entropy(config(loss="ce", outliers="")))
 
 
+def test_fine_tuning_with_the_loss_starts_at_the_checkpoint_and_continues_bit_for_bit(trained, tmp_path):
+    place = tmp_path / "models"
+
+    def words(name):
+        return ("exec_train.py", "lenet", "-d", "digits", "-dir", name, "--models-dir", place, "-e", 2, "-lr", "1e-3",
+                "--loss", "energy_layers", "--outliers", "patches", "--energy-layers", "features.*,classifier.6",
+                "--resume-from", trained / "models/a/model_2.pt", "--max-examples", 600)
+
+    def weights(name):
+        return torch.load(place / name, weights_only=True)
+    done = script(*words("whole"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    start = torch.load(trained / "models/a/model_2.pt", weights_only=True)
+    assert all(torch.equal(value, start[key]) for key, value in weights("whole/init.pt").items())
+    stopped = stopped_script(*words("stopped"), cwd=tmp_path, number=signal.SIGTERM, once=place / "stopped" / "best.pt")
+    assert stopped.returncode == 75 and not (place / "stopped" / "model_2.pt").exists(), stopped.stderr.read()
+    state = torch.load(place / "stopped" / "resume.pt", weights_only=True)["loss"]
+    assert state["mean"].shape == state["variance"].shape and len(state["mean"]) == 16  # of as many layers
+    continued = script(*words("stopped"), cwd=tmp_path)
+    assert continued.returncode == 0 and "continuing" in continued.stderr, continued.stderr
+    expected = weights("whole/model_2.pt")
+    assert all(torch.equal(value, expected[key]) for key, value in weights("stopped/model_2.pt").items())
+    assert not all(torch.equal(value, start[key]) for key, value in expected.items())

@@ -7,11 +7,13 @@ import pytest
 import torch
 from conftest import script
 
-from lib import checkpoints, cli, datasets, models, reinitialization, results, training
+from lib import checkpoints, cli, datasets, models, results, training
 from lib.errors import Interrupted, UserError
 from lib.experiments.projections import ProjectionsConfig, projections
-from lib.experiments.reinit import ReinitConfig, Source, _rows, reinit
+from lib.experiments.reinit import ReinitConfig, reinit
 from lib.metrics import classification, orientation
+from lib.reinitialization import report, sweep
+from lib.reinitialization.initial_weights import Source
 
 EXPERIMENTS = {"projections": (ProjectionsConfig, projections), "reinit": (ReinitConfig, reinit)}
 
@@ -100,6 +102,14 @@ def test_projections_are_folded_with_the_batch_normalisations(here):
     assert rows[0]["mean"] == pytest.approx(plain[0]["mean"] / (1 + 1e-5) ** 0.5, rel=1e-6)
 
 
+def test_the_linear_maps_of_a_vision_transformer_are_layers_too(here):
+    rows = call("projections", "vit_tiny_patch4_32", "--random", 1, "--with-linear", "-d", "digits").rows
+    body = models.build("vit_tiny_patch4_32", 10, 1)
+    expected = [name for name, module in body.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    assert [row["layer"] for row in rows] == [*expected, "net"] and {row["stage"] for row in rows[:-1]} == {"0"}
+    assert [row["dim"] for row in rows[:-1]] == [body.get_submodule(name).weight[0].numel() for name in expected]
+
+
 def test_published_weights_are_those_of_epoch_minus_one(here, monkeypatch):
     asked, build = [], models.build
 
@@ -168,9 +178,9 @@ def test_a_fresh_draw_of_the_first_convolution_costs_a_trained_network_its_answe
 
 
 def test_the_relative_drop_is_that_of_the_paper():  # checks 16 and 26
-    counts = reinitialization.Counts(100, torch.tensor([80, 100]), torch.tensor([[[40, 100]], [[80, 100]], [[88, 100]]]))
+    counts = sweep.Counts(100, torch.tensor([80, 100]), torch.tensor([[[40, 100]], [[80, 100]], [[88, 100]]]))
     facts = {name: {"layer": name, "index": 0} for name in "abc"}
-    rows = _rows({"n": 100, "classes": 3}, facts, [Source("0", 0, {})], [[{}], [{}], [{}]], counts, {})
+    rows = report.rows({"n": 100, "classes": 3}, facts, [Source("0", 0, {})], [[{}], [{}], [{}]], counts, {})
     assert [row["relative_drop"] for row in rows] == pytest.approx([0.5, 0, -0.1], abs=1e-12)
     assert all(row["top5_accuracy"] is None for row in rows)
 
@@ -188,18 +198,36 @@ def test_three_classes_have_no_top_five(tmp_path, monkeypatch):  # check 26
     assert found.documents["reinit_three"]["top5_test"] is None
 
 
+@pytest.mark.parametrize("option", ["--upscale", "--upscale-padding"])
+def test_flags_say_of_a_file_without_a_sidecar_what_its_sidecar_said(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    few = ("-d", "digits", "--subsample-classes", 3, "--class-sample-seed", 1, option, "--max-examples", 12, "-b", 6)
+    done = script("exec_train.py", "lenet", "-dir", "a", "-e", 1, "-lr", "1e-2", *few, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    torch.save(state("models/a/model_1.pt"), "bare.pt")
+    described = json.loads((tmp_path / "models/a/model_1.json").read_text())
+    assert described["dataset"] == "digits-k3s1"
+    normalised = ("--mean", *described["mean"], "--std", *described["std"])
+    asked = ("--rand", 1, "-l", "features.0", "--stack", 1)
+    rows = call("reinit", "models/a/model_1.pt", *asked, "--max-examples", 12).rows
+    assert call("reinit", "bare.pt", "lenet", *asked, *few, *normalised).rows == rows
+    assert {row["data"] for row in rows} == {"digits-k3s1"}
+    with pytest.raises(UserError, match="--image-size/--upscale: .* comes with its images' size"):
+        call("reinit", "models/a/model_1.pt", *asked, "--image-size", 64)
+
+
 def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):
         torch.manual_seed(seed)
         torch.save(models.build("resnet20", 10, 1).state_dict(), f"r_{seed}.pt")
-    ran, stacks, sweep, drops = [], [], reinitialization.sweep, []
+    ran, stacks, run, drops = [], [], sweep.run, []
 
     def watched(network, split, units, cells, **options):
         ran.append([set(row[0]) for row in cells])
         stacks.append(options["stacked"])
-        return sweep(network, split, units, cells, **options)
-    monkeypatch.setattr(reinitialization, "sweep", watched)
+        return run(network, split, units, cells, **options)
+    monkeypatch.setattr(sweep, "run", watched)
     for flags in ((), ("--what", "weights+bn"), ("--recalibrate-bn", "--fit-examples", 32)):
         rows = call("reinit", "r_0.pt", "resnet20", "-d", "digits", "--mean", .5, "--std", .5, "--inits-from", "r_1.pt",
                     "--layers", "layer1.0.conv1", "layer2.0", "--max-examples", 64, *flags).rows
@@ -216,20 +244,20 @@ def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
 def test_a_sweep_that_was_stopped_continues(here, monkeypatch):
     words = ("models/a/model_2.pt", "-d", "digits", "--inits-from", "models/a/init.pt", "-b", 50, "--name", "stopped")
     expected = call("reinit", *words).rows
-    seen, right = [], reinitialization._right
+    seen, right = [], sweep._right
 
     def interrupted(*answers):
         seen.append(1)
         if len(seen) > 20:
             raise Interrupted("stopped")
         return right(*answers)
-    monkeypatch.setattr(reinitialization, "_right", interrupted)
+    monkeypatch.setattr(sweep, "_right", interrupted)
     with pytest.raises(Interrupted):
         call("reinit", *words)
     partial = here / "results/reinit/stopped.partial"
     assert json.loads(partial.read_text())["images"] == 100  # two batches of seven answers
     seen.clear()
-    monkeypatch.setattr(reinitialization, "_right", lambda *answers: seen.append(1) or right(*answers))
+    monkeypatch.setattr(sweep, "_right", lambda *answers: seen.append(1) or right(*answers))
     assert call("reinit", *words).rows == expected
     assert len(seen) == 6 * 7 and not partial.exists()  # 255 images are six batches
 
@@ -264,6 +292,9 @@ MISTAKES = [
     (("reinit", "models/a/model_2.pt", "--rand", "--criticality"), 1, "--criticality needs --inits-from"),
     (("reinit", "models/a/model_2.pt", "--rand", "--fold-pool"), 1, "--fold-pool: the network has no average pool"),
     (("reinit", "models/a/model_2.pt", "--rand", "0.5"), 2, "'0.5' is not a whole number"),
+    (("reinit", "models/a/model_2.pt", "--rand", "--subsample-classes", "3"), 2, "is about -d, which must be given"),
+    (("reinit", "models/a/model_2.pt", "--rand", "-d", "digits-k3", "--subsample-classes", "2"), 2, "subset already"),
+    (("reinit", "models/a/model_2.pt", "--rand", "--upscale", "--image-size", "64"), 2, "exclude one another"),
 ]
 
 

@@ -134,9 +134,21 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
     assert len(slopes) == 2 and slopes[0]["variant"] == "contrast"
     expected = np.polyfit(np.arange(1, 6) / 4, [cell["ncg"] for cell in cells], 1)[0]
     assert slopes[0]["slope_ncg"] == pytest.approx(expected) and "p_slope_less_ncg" in slopes[1]
-    correlation = choose(found.rows, subset="correlation", model=ours)[0]
+    over_cells, theirs = choose(found.rows, subset="cells")
     r = np.corrcoef([cell["mean_distance"] for cell in cells], [cell["accuracy"] for cell in cells])[0, 1]
-    assert correlation["r_distance_accuracy"] == pytest.approx(r) and correlation["n_cells"] == 5
+    assert over_cells["r_distance_accuracy"] == pytest.approx(r) and over_cells["n_cells"] == 5
+    assert over_cells["welch"] == sum(cell["p_welch"] < 0.05 for cell in cells)
+    differences = [cell["ncg"] - cell["ncg_against"] for cell in cells]
+    assert over_cells["difference"] == pytest.approx(np.mean(differences)) and "difference" not in theirs
+    assert over_cells["cells_above"] == sum(difference > 0 for difference in differences)
+    for number in range(1, 6):
+        fifths = [row for row in found.rows if row["subset"] == f"quintile:{number}" and row["variant"]
+                  and row["model"] == ours]
+        significant = sum(row["p_welch"] is not None and row["p_welch"] < 0.05 for row in fifths)
+        assert over_cells[f"welch_quintile_{number}"] == significant and len(fifths) == 5
+        for row in fifths:  # recombination inside the fifth, with the right rows
+            parts = (row["accuracy_hits"] or 0) * row["ncg"] + (row["accuracy_misses"] or 0) * (1 - row["ncg"])
+            assert parts == pytest.approx(row["accuracy"], abs=1e-12)
     assert set(found.figures) == {"", "quintiles", "corruptions"}
     arrays = found.arrays
     assert np.array_equal(arrays["labels_digits-wo9-c-test-contrast-5"], arrays["labels_test"])
@@ -200,4 +212,20 @@ def test_a_set_without_a_held_out_class_needs_other_images(trained):
 
 def test_tables_show_the_score_beside_its_null_rates(folder, both_spaces):
     done = script("exec_tables.py", "ncg", cwd=folder)
-    assert done.returncode == 0 and "majority" in done.stdout and "models/wo9/init.pt" in done.stdout
+    assert done.returncode == 0 and "majority" in done.stdout and "independence" in done.stdout
+
+
+def test_tables_take_trainings_that_differ_in_seed_and_folder_together(tmp_path):
+    for seed in (0, 1):
+        done = script("exec_train.py", "CNN002", "-d", "digits-wo9", "-dir", f"s{seed}", "-s", seed, "-e", 1,
+                      "--max-examples", 200, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for words in (("models/s0/model_1.pt", "--against", "models/s1/model_1.pt"), ("models/s1/model_1.pt",)):
+        assert script("exec_ncg.py", *words, "--max-examples", 200, cwd=tmp_path).returncode == 0
+    rows = [row for path in (tmp_path / "results" / "ncg").glob("*.json") for row in json.loads(path.read_text())["rows"]
+            if row["subset"] == "all" and row["split"] == "ood"]
+    assert len(rows) == 3 and {row["network_seed"] for row in rows} == {0, 1} and len({row["recipe"] for row in rows}) == 1
+    scores = {row["network_seed"]: row["ncg"] for row in rows}
+    line, = [line.split() for line in script("exec_tables.py", "ncg", cwd=tmp_path).stdout.splitlines() if " ood " in line]
+    assert line[-1] == "2" and f"{np.mean(list(scores.values())):.4f}" in line
+    assert f"{np.std(list(scores.values()), ddof=1):.4f}" in line

@@ -5,8 +5,10 @@ import pytest
 import sklearn.metrics
 from scipy import stats
 
+from lib import category_scores, datasets
 from lib.metrics import nearest_category as ncg
 from lib.metrics.survival import restricted_mean
+from lib.neighbors import Points, table
 
 
 def labels(seed: int, n: int = 500, classes: int = 7) -> np.ndarray:
@@ -60,6 +62,27 @@ def test_a_constant_classifier_scores_the_share_of_its_label_and_the_best_one_th
         assert ncg.independence(constant, nearest) == pytest.approx(share)
         assert ncg.kappa(constant, nearest) == pytest.approx(0, abs=1e-12)
     assert ncg.majority(nearest) == max((nearest == label).mean() for label in range(7))
+
+
+def test_the_nearest_neighbour_itself_scores_one_and_a_constant_the_share_of_its_label():
+    """The nearest-category page, section 8, check 1, through the rows: images of an unseen class, and of seen ones."""
+    training = datasets.load("digits-wo3", "data", "train")
+    for part in ("ood", "test"):
+        queries = datasets.load("digits-wo3", "data", part)
+        found = table(Points("queries", queries.images), Points("training", training.images), training.labels, 9)
+        nearest = found.nearest().labels.numpy()
+
+        def scored(predicted, found=found, nearest=nearest):
+            return category_scores.rows({}, predicted, nearest, found, 255, classes=9, seed=0)
+
+        whole, *fifths = scored(nearest)
+        assert whole["hits"] == whole["n"] == len(queries) and whole["ncg"] == 1.0 == whole["kappa"]
+        assert all(fifth["ncg"] == 1.0 for fifth in fifths) and whole["p_permutation"] < 1e-3
+        for label in range(9):
+            assert scored(np.full(len(queries), label))[0]["hits"] == int((nearest == label).sum())
+        order = np.random.default_rng(0).permutation(9)
+        predicted = np.random.default_rng(1).integers(0, 9, len(queries))
+        assert scored(order[predicted], nearest=order[nearest])[0]["hits"] == scored(predicted)[0]["hits"]
 
 
 def test_one_relabelling_of_training_labels_and_predictions_changes_nothing():
@@ -126,6 +149,15 @@ def test_slopes_are_those_of_least_squares_over_a_quarter_of_the_level():
     assert ncg.slopes_differ(flat, flat, 5)["p_slope_two_sided"] == 1
     expected = stats.ttest_ind_from_stats(found[0], found[1] * 2, 4, 0, found[1] * 2, 4, alternative="less")
     assert differ["p_slope_less"] == pytest.approx(expected.pvalue)  # four and four observations have six degrees, too
+
+
+def test_cells_are_compared_one_by_one():
+    found = ncg.compare_cells([0.2, 0.3, 0.1], [0.1, 0.3, 0.0])
+    assert found["cells_above"] == 2 and found["difference"] == pytest.approx(0.2 / 3)
+    assert found["difference_se"] == pytest.approx(np.std([0.1, 0, 0.1], ddof=1) / np.sqrt(3))
+    assert found["ratio"] == pytest.approx(1.5) and found["ratio_se"] == pytest.approx(0.5)  # 2 and 1: theirs is never 0
+    alone = ncg.compare_cells([0.2], [0.0])
+    assert alone["ratio"] is None and alone["difference_se"] is None and alone["cells_above"] == 1
 
 
 def test_the_kaplan_meier_mean_is_the_mean_if_all_is_observed_and_scipys_area_if_not():

@@ -7,20 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import script
 
-from lib import cli
+from lib import cli, inputs
 from lib.datasets import names
 from lib.errors import UsageError, UserError
 from lib.experiments.probe import ProbeConfig
 from lib.experiments.probe import probe as experiment
-
-
-@pytest.fixture(scope="module")
-def grouped(tmp_path_factory):
-    """A working directory with `models/bg`: a small CNN trained on digits whose background goes with the label."""
-    folder = tmp_path_factory.mktemp("grouped")
-    done = script("exec_train.py", "small_cnn", "-d", "digits-bg", "-dir", "bg", "-e", 6, "-lr", "5e-3", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def probe(folder, *words) -> dict:
@@ -142,7 +133,8 @@ def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(train
     (("--reduce", "gapp",), 2, ("--reduce gapp", "did you mean gap")),
     (("--solver", "ridge",), 2, ("--solver ridge needs --l2 above 0",)),
     (("--solver", "lbfgs", "--l1", "0.1"), 2, ("no L1 penalty",)),
-    (("-l", "features.14", "--solver", "lbfgs", "--cache-gib", "1e-4"), 1, ("more than --cache-gib 0.0001",)),
+    (("-l", "features.14", "--solver", "lbfgs", "--cache-gib", "1e-4"), 1,
+     ("features of layer features.14 do not fit into half of --cache-gib 0.0001",)),
     (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--shots", "90"), 1, ("may be learnt from",)),
     (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--fraction", "0.0001"), 1, ("less than one image",)),
     (("-ood", "digits-c/fog-3", "--shots", "3"), 2, ("are for --protocol few-shot",)),
@@ -157,6 +149,37 @@ def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, 
     sentence = str(caught.value)
     assert caught.value.status == status and all(fragment in sentence for fragment in fragments), sentence
     assert "\n" not in sentence
+
+
+def test_a_rank_above_the_dimension_is_dropped_from_a_list_with_a_warning(trained):
+    with pytest.warns(UserWarning, match="-ranks 100: left out, layer features.14 has 64 channels"):
+        probe(trained, "models/a/model_2.pt", "-l", "features.14", "-ranks", "4", "100", "-e", "1", "--name", "dropped")
+
+
+def test_the_worst_group_says_which_group_is_missing_from_the_test_images(grouped, monkeypatch):
+    load = inputs.load_split
+
+    def without_last_group(config, name, split=None, **options):
+        found = load(config, name, split, **options)
+        return found.subset(found.groups < 3) if found.split == "test" else found
+    monkeypatch.setattr(inputs, "load_split", without_last_group)
+    with pytest.warns(UserWarning, match="no test image of group five or more, sea; the worst group is one of the others"):
+        record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "1", "--name", "missing",
+                       "--select", "oracle")
+    found = {row["group"]: row for row in rows(record, probe="probe")}
+    assert found["five or more, sea"]["n"] == 0 and found["five or more, sea"]["accuracy"] is None
+    assert not any(name.startswith("worst: five or more, sea") for name in found)
+
+
+def test_every_row_has_every_column(grouped):
+    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.12", "avgpool", "-e", "1",
+                   "--reduce", "gap", "--sensitivity", "--name", "columns")
+    asked = ("layer reduce dim rank data variant group split protocol solver lr l1 l2 seed epoch selected_by n correct "
+             "accuracy").split()
+    assert {row["probe"] for row in record["rows"]} == {"head", "class-means", "probe", "gain", "sensitivity"}
+    assert all(set(asked) <= set(row) for row in record["rows"])
+    chosen = next(row for row in rows(record, probe="probe") if row["chosen"] and row["group"] == "all")
+    assert all(chosen[key] is not None for key in asked if key not in ("rank",)) and chosen["variant"] == ""
 
 
 def test_displacement_is_reported_by_layer_and_group_beside_its_null(grouped):

@@ -5,18 +5,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.models import ResNet50_Weights
 
 from lib import checkpoints, graph, low_rank, models, reducers, truncated
 from lib.datasets.split import Split
 from lib.errors import UsageError, UserError
-from lib.features import Features, Tap, collect, fit_pca
+from lib.features import Features, Tap, collect, dimensions, fit_pca
 from lib.models.normalized import Normalized
 from lib.probes import selection
-from lib.probes.fit import Directions, Group, Recipe, fit, predictions
+from lib.probes.fit import Directions, Group, Recipe, check_memory, fit, predictions
 from lib.probes.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probes.solvers import lbfgs, proximal, ridge, violation
+from lib.probes.sources import Kept, Unit, class_means
 from lib.probes.stack import Linear, Setting, Stack, initial
-from lib.probes.study import Unit, class_means
 
 TAP = Tap("layer", "gap")
 
@@ -70,6 +71,19 @@ def test_flattened_features_have_the_published_sizes(name, size, dims):
     found = collect(network(name, size=size), images(2, size), [Tap(layer, "flatten") for layer in layers], batch_size=2,
                     quiet=True).features
     assert tuple(kept.dim for kept in found.values()) == dims
+
+
+def test_a_resnet50_at_224_has_the_published_sizes_and_cost():
+    layers = ("maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
+    whole, split = network("tv_resnet50", size=224), images(1, 224)
+    made = {Tap(layer, name): reducers.reducer(name) for layer in layers for name in ("flatten", "gap")}
+    found = dimensions(whole, made, split)
+    assert tuple(found[Tap(layer, "flatten")] for layer in layers) == (200704, 802816, 401408, 200704, 100352, 2048)
+    assert tuple(found[Tap(layer, "gap")] for layer in layers) == (64, 256, 512, 1024, 2048, 2048)
+    listed = graph.layers(whole, torch.zeros(1, 3, 224, 224))
+    macs = sum(layer.macs for layer in listed if layer.kind in ("Conv2d", "Linear"))
+    published = ResNet50_Weights.IMAGENET1K_V1.meta["_ops"]  # for 1,000 classes
+    assert macs / 1e9 == pytest.approx(published - 2048 * 990 / 1e9, abs=1e-3)
 
 
 def test_kept_features_are_reused_and_only_new_taps_are_computed(tmp_path):
@@ -230,15 +244,15 @@ def test_stacked_adam_equals_separate_runs_of_torchs():
             loss.backward()
             optimizer.step()
     for seed, number, _, probe, _ in probes:
-        assert torch.allclose(stack.weights[seed, number], probe.weight, atol=1e-5)
-        assert torch.allclose(stack.biases[seed, number], probe.bias, atol=1e-5)
+        assert torch.allclose(stack.probes.weights[seed, number], probe.weight, atol=1e-5)
+        assert torch.allclose(stack.probes.biases[seed, number], probe.bias, atol=1e-5)
 
 
 def test_stacked_sgd_equals_torchs_with_momentum():
     features, labels = blobs()
     stack = Stack(initial(6, 3, [0], 1, "x"), [Setting(1e-2)], solver="sgd", momentum=0.9)
     probe = torch.nn.Linear(6, 3)
-    probe.weight.data, probe.bias.data = stack.weights[0, 0].clone(), stack.biases[0, 0].clone()
+    probe.weight.data, probe.bias.data = stack.probes.weights[0, 0].clone(), stack.probes.biases[0, 0].clone()
     optimizer = torch.optim.SGD(probe.parameters(), lr=1e-2, momentum=0.9)
     for step in range(30):
         part = slice(step * 10, step * 10 + 10)
@@ -246,7 +260,7 @@ def test_stacked_sgd_equals_torchs_with_momentum():
         optimizer.zero_grad()
         F.cross_entropy(probe(features[part]), labels[part]).backward()
         optimizer.step()
-    assert torch.allclose(stack.weights[0, 0], probe.weight, atol=1e-5)
+    assert torch.allclose(stack.probes.weights[0, 0], probe.weight, atol=1e-5)
 
 
 def test_a_probe_depends_on_no_other_layer_setting_seed_or_chunk():
@@ -319,7 +333,7 @@ def test_shuffled_labels_leave_chance():
 
 def test_class_means_are_the_nearest_by_euclidean_distance():
     features, labels = blobs()
-    linear = class_means(Features(features), Unit(0, 0, torch.arange(300), labels), 3)
+    linear = class_means(Kept({TAP: Features(features)}), [TAP], Unit(0, 0, torch.arange(300), labels), 3)[TAP]
     means = torch.stack([features[labels == label].mean(0) for label in range(3)])
     assert torch.equal(predictions(linear, Features(features))[0].long(), torch.cdist(features, means).argmin(1))
 
@@ -395,8 +409,11 @@ def test_a_probe_behind_the_pooling_is_a_spatial_one_with_tiled_weights():
 def test_solvers_that_need_all_features_refuse_those_that_do_not_fit():
     features, labels = blobs()
     with pytest.raises(UserError, match="--cache-gib.*--reduce gap"):
-        fit(TAP, [Features(features)], [Group(torch.arange(300), labels)], [Setting(None, 0, 1)], 3,
-            Recipe(solver="ridge", gib=1e-6))
+        check_memory(TAP, *features.shape, Recipe(solver="lbfgs", gib=1e-6))
+    with pytest.raises(UserError, match="Gram matrices take.*--reduce gap"):
+        check_memory(TAP, *features.shape, Recipe(solver="ridge", gib=1e-6))
+    check_memory(TAP, *features.shape, Recipe(solver="adam", gib=1e-6))
+    check_memory(TAP, 10 ** 9, 6, Recipe(solver="ridge", gib=1e-2))
 
 
 # --- roles and rules

@@ -201,12 +201,17 @@ def test_the_resizing_matrix_and_its_adjoint(mode, sizes):
     assert (resized * y).sum().item() == pytest.approx((x * (matrix.T @ y @ matrix)).sum().item(), abs=1e-9)
 
 
-def test_resizing_before_and_after_is_the_same_stitch():
-    x = normal(2, 6, 4, 4).float()
-    before, after = (Stitch(kind, (6, 4, 4), (5, 9, 9)) for kind in ("rc2c_pre", "rc2c_post"))
-    stitching.initialise(before, "rand", torch.Generator().manual_seed(0))
-    after.load_state_dict(before.state_dict())
-    assert torch.allclose(before(x), after(x), atol=1e-5)
+@pytest.mark.parametrize("kind", ["rc2c_pre", "rc2c_post"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("side", [9, 2, 4])
+def test_resizing_before_and_after_the_map_is_the_same_stitch(kind, mode, side):
+    x, size = normal(2, 6, 4, 4).float(), (side, side)
+    made = Stitch(kind, (6, 4, 4), (5, *size), upsample=mode)
+    stitching.initialise(made, "rand", torch.Generator().manual_seed(0))
+    weight, bias = made.weight.detach()[:, :, None, None], made.bias.detach()
+    before = F.conv2d(stitching.resize(x, size, mode), weight, bias)
+    after = stitching.resize(F.conv2d(x, weight, bias), size, mode)
+    assert torch.allclose(made(x), before, atol=1e-5) and torch.allclose(made(x), after, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind, shape", [("c2c", (6, 4, 4)), ("rc2c_pre", (6, 4, 4)), ("rc2c_post", (6, 4, 4)),
@@ -414,6 +419,12 @@ def test_a_layer_that_is_bypassed_is_refused_with_the_nearest_cuts(families):
     for layers in (["layer1.0.conv1"], ["layer1.0"]), (["layer1.0"], ["layer1.0.conv1"]):
         with pytest.raises(UserError, match="a connection bypasses it.*nearest cuts are .*layer1.0"):
             stitched.Donors(network, network, *layers)
+
+
+def test_what_goes_through_a_tail_together_comes_out_as_alone(inside, monkeypatch):
+    together = run(*GRID, "-i", "pinv", "-e", "0", "-b", "50").rows
+    monkeypatch.setattr(stitched, "STACKED", 1)
+    assert together == run(*GRID, "-i", "pinv", "-e", "0", "-b", "50").rows
 
 
 def test_more_images_match_better(inside):

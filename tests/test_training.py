@@ -1,7 +1,6 @@
 """Training: schedules, resuming bit for bit, stopping in order, refusing what cannot be continued."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, script
+from conftest import ROOT, script, stopped_script
 
 from lib import optimization
 
@@ -50,21 +49,10 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-def start_and_stop(folder, number: int, at: str) -> subprocess.Popen:
-    """Starts the short training and sends a signal once a file is there."""
-    process = subprocess.Popen([sys.executable, ROOT / "exec_train.py", *SHORT], cwd=folder, stderr=subprocess.PIPE,
-                               text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.time() + 120
-    while not (folder / "models" / "a" / at).exists() and time.time() < deadline:
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.wait(timeout=120)
-    return process
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, uninterrupted, number):
-    stopped = start_and_stop(tmp_path, number, at="resume.pt" if number == signal.SIGKILL else "best.pt")
+    once = tmp_path / "models" / "a" / ("resume.pt" if number == signal.SIGKILL else "best.pt")
+    stopped = stopped_script("exec_train.py", *SHORT, cwd=tmp_path, number=number, once=once)
     assert not (tmp_path / "models" / "a" / "model_3.pt").exists()
     if number != signal.SIGKILL:
         assert stopped.returncode == 75 and "the same command continues" in stopped.stderr.read()

@@ -22,18 +22,33 @@ if TYPE_CHECKING:
 DATASETS = {
     "digits": "lib.datasets.builtin:digits",
     "digits-bg": "lib.datasets.spurious:digits_background",
+    "digits-colour": "lib.datasets.coloured:digits_colour",
     "patches": "lib.datasets.builtin:patches",
     "mnist": "lib.datasets.mnist:mnist",
     "fashionmnist": "lib.datasets.mnist:fashionmnist",
     "kmnist": "lib.datasets.mnist:kmnist",
+    "cmnist": "lib.datasets.coloured:cmnist",
+    "cmnist-domainbed": "lib.datasets.coloured:cmnist_domainbed",
     "cifar10": "lib.datasets.cifar:cifar10",
     "cifar100": "lib.datasets.cifar:cifar100",
     "cifar100coarse": "lib.datasets.cifar:cifar100coarse",
+    "uniform": "lib.datasets.uniform:uniform",
+    "uniform-grey": "lib.datasets.uniform:uniform_grey",
     "svhn": "lib.datasets.svhn:svhn",
     "cifar5m": "lib.datasets.cifar5m:cifar5m",
     "300k": "lib.datasets.arrays:random_images",
+    "waterbirds": "lib.datasets.subpopulations:waterbirds",
+    "celeba": "lib.datasets.subpopulations:celeba",
+    "multiceleba": "lib.datasets.subpopulations:multiceleba",
     "imagenet": "lib.datasets.imagenet:imagenet",
+    "imagenet16": "lib.datasets.entry_level:imagenet16",
     "imagenet100": "lib.datasets.imagenet:imagenet100",
+    "imagenet200": "lib.datasets.imagenet:imagenet200",
+    "imagenet200a": "lib.datasets.imagenet:imagenet200a",
+    "imagenet-a": "lib.datasets.imagenet:imagenet_a",
+    "imagenet-r": "lib.datasets.imagenet:imagenet_r",
+    "cue-conflict": "lib.datasets.entry_level:cue_conflict",
+    "silhouette": "lib.datasets.entry_level:silhouette",
     "tinyimagenet": "lib.datasets.imagenet:tinyimagenet",
     "textures": "lib.datasets.imagenet:textures",
     "places365": "lib.datasets.imagenet:places365",
@@ -51,6 +66,7 @@ class Options:
     cache: Path  # where decoded and generated images are kept
     image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
     path: Path | None = None  # of folder= and npy=, and of a folder under the root
+    transform: str = ""  # a name in TRANSFORMS; "": the set's own
 
 
 def known(root: str | Path = "data") -> dict[str, tuple[str, str]]:
@@ -91,8 +107,8 @@ def load(
     """The split that `text` names, else `split`, else "test".
 
     A set that is not divided answers with all of itself, named "all", and a warning. A set with "train" and "val" only
-    answers "test" with "val". `image_size` (default 224) is the size to which large images are decoded. Decoded and
-    generated images are kept under `cache_dir`, else $CACHE_DIR, else .cache.
+    answers "test" with "val". `image_size` (default: 112 for aug10-, else 224) is the size to which large images are
+    decoded. Decoded and generated images are kept under `cache_dir`, else $CACHE_DIR, else .cache.
     """
     data, root = parse(text), Path(root)
     place = _locate(data, root, split)
@@ -103,7 +119,7 @@ def load(
             stacklevel=2,
         )
     cache = Path(cache_dir or os.environ.get("CACHE_DIR") or ".cache")
-    options = Options(cache, image_size or 224, place.path)
+    options = Options(cache, image_size or names.loaded_size(text) or 224, place.path, data.transform)
     return resolve("lib.datasets.variants:load")(
         data, place.target, root, place.split, place.parts, options
     )
@@ -121,6 +137,8 @@ class _Place:
 
 def _locate(data: DataName, root: Path, split: str | None, anything: bool = False) -> _Place:
     """Where the data set is and what answers for it; `anything`: whichever splits there are."""
+    if data.features is not None:
+        raise UsageError(f"{data}: stored features take the place of images in exec_train.py, exec_eval.py and exec_ncg.py")
     wanted = data.split or split or "test"
     if data.base == "npy":
         return _locate_array(data, _choose(data, (), wanted))
@@ -137,16 +155,15 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
     if data.held_out is not None and classes is not None and data.held_out >= classes:
         its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
         raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
-    there = None if classes is None else classes - (data.held_out is not None)
+    there = None if classes is None else classes - data.unseen
     if data.kept is not None and (data.kept < 1 or (there is not None and data.kept > there)):
         raise UserError(f"{data.name}: {data.kept} classes cannot be kept" + (f"; there are {there}" if there else ""))
-    if anything and splits and wanted not in splits:
+    if anything and splits and wanted not in splits and not (wanted == "test" and "val" in splits):
         wanted = splits[0]
     chosen = _choose(data, splits, wanted)
     parts = (chosen,) if chosen != "ood" else tuple(_choose(data, splits, part) for part in splits[:2]) or ("all",)
     if data.corrupted:
-        kind, _ = names.corruption(data)
-        official = catalogue.official_corruption(data.base, kind, chosen, root)
+        official = catalogue.official_corruption(data.base, *names.corruption(data), chosen, root)
         # the coarse labels are in no official file, and belong to the clean images
         if official and data.base != "cifar100coarse":
             files = official
@@ -154,13 +171,13 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
             files = [*official, *catalogue.require(data.base, entry, root)]
     if files is None:
         files = catalogue.require(data.base, entry, root)
-    every = (splits or ("all",)) + (("ood",) if data.held_out is not None else ())
+    every = (splits or ("all",)) + (("ood",) if data.unseen else ())
     return _Place(target, chosen, parts, files, every, path)
 
 
 def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
     if wanted == "ood":
-        if data.held_out is not None:
+        if data.unseen:
             return "ood"
         raise UsageError(f"{data}: only sets with a held-out class have a split ood, such as {data.base}-wo0:ood")
     if not splits:
@@ -168,7 +185,7 @@ def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
     if wanted == "test" and "test" not in splits and "val" in splits:
         return "val"
     if wanted not in splits:
-        ood = ", ood" if data.held_out is not None else ""
+        ood = ", ood" if data.unseen else ""
         raise UsageError(f"{data}: no split {wanted}; {data.name} has {', '.join(splits)}{ood}")
     return wanted
 

@@ -19,6 +19,8 @@ from lib.randomness import generator, stream
 from lib.registry import near, resolve
 
 PADDING = 4  # pixels that a window may leave the image by
+LEAST_AREA = {"imagenet": 0.08, "group-dro": 0.7}  # share of the image that a random crop keeps
+
 
 def for_epoch(
     split: Split, name: str, seed: int, *key: str | int, device: str | torch.device = "cpu"
@@ -26,14 +28,14 @@ def for_epoch(
     """What one epoch iterates over: the split, and the `augment` to give to its `batches`.
 
     `key` names the epoch (and the rank); each step draws from a stream of its own, so that an epoch can be resumed at
-    any step. "imagenet" on images that are decoded as needed crops them while decoding, at full resolution.
+    any step. "imagenet" and "group-dro" crop images that are decoded as needed while decoding, at full resolution.
     """
     if name not in AUGMENTATIONS:
         raise UsageError(f"--augmentation {name}: no such augmentation; {near(name, AUGMENTATIONS)}")
     if name == "none":
         return split, None
-    if name == "imagenet" and isinstance(split.images, DecodedImages):
-        return replace(split, images=split.images.random_crops(stream(seed, "augmentation", *key))), None
+    if name in LEAST_AREA and isinstance(split.images, DecodedImages):
+        return replace(split, images=split.images.random_crops(stream(seed, "augmentation", *key), LEAST_AREA[name])), None
     function = resolve(AUGMENTATIONS[name])
 
     def augment(images: torch.Tensor, step: int) -> torch.Tensor:
@@ -80,9 +82,18 @@ def affine(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def resized_crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A window of 8% to 100% of the area, 3:4 to 4:3 in shape, stretched to the full size; then `flip`."""
+    return _resized_crop_flip(images, generator, LEAST_AREA["imagenet"])
+
+
+def large_crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The same with windows of at least 70% of the area, as group-DRO and DFR train (intermediate-layers paper, 3.2)."""
+    return _resized_crop_flip(images, generator, LEAST_AREA["group-dro"])
+
+
+def _resized_crop_flip(images: torch.Tensor, generator: torch.Generator, least: float) -> torch.Tensor:
     b = len(images)
     area, shape, x, y = torch.rand(4, b, device=images.device, generator=generator).unbind()
-    area, ratio = 0.08 + 0.92 * area, torch.exp((2 * shape - 1) * math.log(4 / 3))
+    area, ratio = least + (1 - least) * area, torch.exp((2 * shape - 1) * math.log(4 / 3))
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     zero = torch.zeros_like(area)
     # Output coordinates run over [-1, 1]; a window of relative width s may be centred within +-(1 - s).

@@ -24,6 +24,7 @@ class Known:
     sizes: tuple[int, ...] = ()  # images per split, or in all; () = as many as there are
     classes: int | None = None  # None: unlabelled, or only its files tell
     obtain: str = PREPARE  # a command, or a sentence on what to put where
+    groups: tuple[tuple[int, ...], ...] = ()  # images per split and group
 
 
 BUILT_IN = "built in"
@@ -45,6 +46,20 @@ _IMAGENET = tuple(
 )
 _IMAGENET_BY_HAND = "put its class folders into {root}/imagenet/train/<wnid> and {root}/imagenet/val/<wnid>"
 
+_FACES = (
+    ("celeba/img_align_celeba/img_align_celeba", "celeba/img_align_celeba"),
+    ("celeba/list_attr_celeba.csv", "celeba/list_attr_celeba.txt"),
+    ("celeba/list_eval_partition.csv", "celeba/list_eval_partition.txt"),
+)
+_FACES_BY_HAND = (
+    "put list_attr_celeba and list_eval_partition, .txt or .csv, into {root}/celeba (torchvision's layout), and the aligned "
+    "images into {root}/celeba/img_align_celeba, or img_align_celeba.zip beside the lists, and {prepare} unpacks it"
+)
+
+
+def _by_hand(archive: str) -> str:
+    return f"put the authors' {archive} into {{root}}, and {{prepare}} unpacks it"
+
 
 def _outliers(about: str, *spellings: str) -> Known:
     """One of OpenOOD's sets of outliers, a folder of images under one of its spellings."""
@@ -60,6 +75,14 @@ AUGMENTATIONS = {
     "crop-flip": "lib.datasets.augment:crop_flip",
     "affine": "lib.datasets.augment:affine",
     "imagenet": "lib.datasets.augment:resized_crop_flip",
+    "group-dro": "lib.datasets.augment:large_crop_flip",
+}
+
+# From a large image to a square, for evaluation; the functions are described in `crops`.
+TRANSFORMS = {
+    "shorter": "lib.datasets.crops:shorter",
+    "squash": "lib.datasets.crops:squash",
+    "square": "lib.datasets.crops:square",
 }
 
 # Images per epoch where all of them would be too many (the stitching paper, section 5).
@@ -76,12 +99,27 @@ KNOWN = {
         classes=2,
         obtain=BUILT_IN,
     ),
+    "digits-colour": Known(
+        "the digits below five and the others, in colours that go with the label in training; four groups",
+        (), ("train", "val", "test"), (1202, 240, 355), 2, BUILT_IN,
+    ),
     "patches": Known(
         "32x32 colour patches of two photographs, as outliers", sizes=(1150, 750), classes=2, obtain=BUILT_IN
     ),
+    "uniform": Known("uniform noise, colour, of the size that the network takes", splits=(), sizes=(10000,),
+                     obtain=BUILT_IN),
+    "uniform-grey": Known("the same in grey", splits=(), sizes=(10000,), obtain=BUILT_IN),
     "mnist": Known("handwritten digits, 28x28 grey", _idx("MNIST"), sizes=(60000, 10000), classes=10),
     "fashionmnist": Known("articles of clothing, 28x28 grey", _idx("FashionMNIST"), sizes=(60000, 10000), classes=10),
     "kmnist": Known("Kuzushiji characters, 28x28 grey", _idx("KMNIST"), sizes=(60000, 10000), classes=10),
+    "cmnist": Known(
+        "coloured MNIST, digits below five and others, in colours that go with the label in training; four groups",
+        _idx("MNIST"), ("train", "val", "test"), (50000, 10000, 10000), 2,
+    ),
+    "cmnist-domainbed": Known(
+        "DomainBed's coloured MNIST, in two channels, with a quarter of the labels wrong; four groups",
+        _idx("MNIST"), ("train", "val", "test"), (50000, 10000, 10000), 2,
+    ),
     "cifar10": Known("ten classes, 32x32 colour", _CIFAR10, sizes=(50000, 10000), classes=10),
     "cifar100": Known("a hundred fine classes, 32x32 colour", _CIFAR100, sizes=(50000, 10000), classes=100),
     "cifar100coarse": Known("CIFAR-100 in its 20 coarse classes", _CIFAR100, sizes=(50000, 10000), classes=20),
@@ -104,7 +142,61 @@ KNOWN = {
         sizes=(300000,),
         obtain="put 300K_random_images.npy of the outlier-exposure authors into {root} or {root}/oe",
     ),
+    "waterbirds": Known(
+        "birds on land and on water, of two kinds that go with it in training; four groups",
+        (("waterbird_complete95_forest2water2", "waterbirds_v1.0"),),
+        ("train", "val", "test"),
+        (4795, 1199, 5794),
+        2,
+        groups=((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642)),
+    ),
+    "celeba": Known(
+        "faces, blond or not, of women and men; four groups",
+        (_FACES[0], *((*spellings, "celeba/metadata.csv") for spellings in _FACES[1:])),
+        ("train", "val", "test"),
+        (162770, 19867, 19962),
+        2,
+        _FACES_BY_HAND,
+        ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180)),
+    ),
+    "multiceleba": Known(
+        "faces with high cheekbones or not, where age and sex go with it in training; eight groups",
+        _FACES,
+        ("train", "val", "test"),
+        (66898, 19867, 19962),
+        2,
+        _FACES_BY_HAND,
+    ),
     "imagenet": Known("ILSVRC 2012", _IMAGENET, ("train", "val"), (1281167, 50000), 1000, _IMAGENET_BY_HAND),
+    "imagenet16": Known(
+        "207 of its classes as 16 entry-level categories, those of cue-conflict and silhouette",
+        _IMAGENET, ("train", "val"), (), 16, _IMAGENET_BY_HAND,
+    ),
+    "imagenet200": Known(
+        "its images of the 200 classes of imagenet-r", (*_IMAGENET, ("imagenet-r",)), ("train", "val"), (), 200,
+        _IMAGENET_BY_HAND + ", and imagenet-r beside it",
+    ),
+    "imagenet200a": Known(
+        "its images of the 200 classes of imagenet-a", (*_IMAGENET, ("imagenet-a",)), ("train", "val"), (), 200,
+        _IMAGENET_BY_HAND + ", and imagenet-a beside it",
+    ),
+    "imagenet-a": Known(
+        "natural images that deceive networks, 200 classes of ImageNet",
+        (("imagenet-a",),), ("test",), (7500,), 200, _by_hand("imagenet-a.tar"),
+    ),
+    "imagenet-r": Known(
+        "paintings, toys and other renditions, 200 classes of ImageNet",
+        (("imagenet-r",),), ("test",), (30000,), 200, _by_hand("imagenet-r.tar"),
+    ),
+    "cue-conflict": Known(
+        "shapes of 16 categories in the textures of others",
+        (("cue-conflict", "style-transfer-preprocessed-512"),), ("test",), (1280,), 16,
+        "put the authors' folders (Geirhos et al. 2019), <category>/<shape><n>-<texture><m>.png, into {root}/cue-conflict",
+    ),
+    "silhouette": Known(
+        "black shapes of 16 categories", (("silhouette", "filled-silhouettes"),), ("test",), (160,), 16,
+        "put the authors' folders (Geirhos et al. 2019), <category>/<image>.png, into {root}/silhouette",
+    ),
     "imagenet100": Known("a hundred of its classes", _IMAGENET, ("train", "val"), (), 100, _IMAGENET_BY_HAND),
     "tinyimagenet": Known(
         "Tiny ImageNet, 200 classes, 64x64 colour",
@@ -112,7 +204,7 @@ KNOWN = {
         ("train", "val"),
         (100000, 10000),
         200,
-        "unpack tiny-imagenet-200.zip in {root}, so that {root}/tiny-imagenet-200/train is there",
+        _by_hand("tiny-imagenet-200.zip"),
     ),
     "textures": _outliers("Describable Textures, outliers", "textures", "texture", "dtd/images", "dtd/dtd/images"),
     "places365": _outliers("scenes, outliers", "places365"),
@@ -132,12 +224,30 @@ KNOWN = {
         ("test",),
         classes=100,
     ),
+    "imagenet-c": Known(
+        "corrupted ILSVRC 2012, the official folders (without them, CIFAR-10-C's corruptions are generated)",
+        (("ImageNet-C",),),
+        ("val",),
+        classes=1000,
+        obtain="unpack the archives of Zenodo 2235448 in {root}/ImageNet-C, so that "
+               "{root}/ImageNet-C/blur/defocus_blur/1/<wnid> or {root}/ImageNet-C/defocus_blur/1/<wnid> is there",
+    ),
 }
 OFFICIALLY_CORRUPTED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C", "cifar100coarse": "CIFAR-100-C"}
 
 
-def official_corruption(base: str, kind: str, split: str, root: Path) -> list[Path]:
-    """The official array of a corruption and its labels; empty where the corruption has to be generated."""
+def official_corruption(base: str, kind: str, severity: int, split: str, root: Path) -> list[Path]:
+    """The official array of a corruption and its labels, or the folder of ImageNet-C's cell; empty: it is to be generated.
+
+    ImageNet-C lies with or without the folders of its archives: `ImageNet-C/[blur/]defocus_blur/<level>/<wnid>/`.
+    """
+    if base in ("imagenet", "imagenet100") and split == "val" and (root / "ImageNet-C").is_dir():
+        folder = root / "ImageNet-C"
+        cells = [*folder.glob(f"{kind}/{severity}"), *folder.glob(f"*/{kind}/{severity}")]
+        if not cells:
+            raise UserError(f"imagenet-c/{kind}-{severity}: {folder}/{kind}/{severity} is missing; "
+                            f"{way_out('imagenet-c', KNOWN['imagenet-c'], root)}")
+        return cells[:1]
     if base not in OFFICIALLY_CORRUPTED or split != "test":
         return []
     folder = root / OFFICIALLY_CORRUPTED[base]
@@ -179,9 +289,8 @@ def way_out(name: str, known: Known, root: Path) -> str:
     """How the data set gets under `root`."""
     if known.obtain == BUILT_IN:
         return BUILT_IN
-    if known.obtain == PREPARE:
-        return f"{PREPARE.format(name=name)} -data {root} downloads it there".replace(" -data data ", " ")
-    return known.obtain.format(root=root)
+    prepare = PREPARE.format(name=name) + (f" -data {root}" if str(root) != "data" else "")
+    return f"{prepare} downloads it there" if known.obtain == PREPARE else known.obtain.format(root=root, prepare=prepare)
 
 
 def _find(root: Path, spellings: Sequence[str]) -> Path | None:

@@ -1,7 +1,8 @@
 """Corrupted images, `<name>-c/<corruption>-<severity>`: the official arrays where there are any, else made here.
 
-CIFAR-10-C and CIFAR-100-C (Zenodo 2535967 and 3555552) cover the test splits of their sets; the intermediate-layer
-paper, section 3.1, has their layout. `Split.origin` says "official" or "generated": a table must not mix the two.
+CIFAR-10-C and CIFAR-100-C (Zenodo 2535967 and 3555552) cover the test splits of their sets, the intermediate-layer
+paper, section 3.1, has their layout; ImageNet-C (Zenodo 2235448) has a folder per cell. `Split.origin` says "official" or
+"generated": a table must not mix the two.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.datasets import Options, cifar, corruptions, names
+from lib.datasets import Options, cifar, corruptions, imagenet, names
 from lib.datasets.arrays import as_images, map_array, read_labels
 from lib.datasets.folders import map_cached, write_cached
 from lib.datasets.lazy import LazyImages
@@ -26,7 +27,9 @@ CHUNK = 1000  # images that are corrupted at once
 def load(data: DataName, target: str, root: Path, split: str, files: list[Path], options: Options) -> Split:
     """The split under the corruption that `data` names, read from the official `files` if there are any."""
     kind, severity = names.corruption(data)
-    if files:
+    if files and files[0].is_dir():
+        found = imagenet.corrupted(data.base, files[0], options)
+    elif files:
         found = official(data.base, files, severity, root)
     else:
         found = generated(check_labels(resolve(target)(root, split, options)), kind, severity, options.cache)
@@ -77,6 +80,7 @@ class CorruptedImages(LazyImages):
 
     def __init__(self, images: LazyImages, kind: str, severity: int, ids: np.ndarray):
         self.images, self.kind, self.severity, self.ids, self.shape = images, kind, severity, ids, images.shape
+        self.transform = images.transform
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,6 +1,7 @@
 """Getting data sets: download, checksum, unpack. An interrupted download continues; nothing half unpacked is ever seen.
 
-Addresses and checksums are torchvision's, and for the corrupted sets those of Zenodo records 2535967 and 3555552.
+Addresses and checksums are torchvision's, for the corrupted sets those of Zenodo records 2535967 and 3555552, and for
+Waterbirds that of group-DRO's authors. An archive that was put under the data root by hand is unpacked from there.
 """
 
 import contextlib
@@ -30,12 +31,18 @@ class Archive:
     """One file to fetch: the addresses to try in turn, its MD5, and the file or folder that it unpacks to."""
 
     urls: tuple[str, ...]
-    md5: str
+    md5: str  # "": none is published
     target: str  # relative to the data root
+    by_hand: str = ""  # where it is looked for, relative to the data root, if not directly below it
 
     @property
     def file(self) -> str:
         return self.urls[0].split("?")[0].rsplit("/", 1)[-1]
+
+    def put(self, root: Path) -> Path | None:
+        """The archive that somebody put under the data root."""
+        place = root / (self.by_hand or self.file)
+        return place if place.is_file() else None
 
 
 def prepare(text: str, root: str | Path, progress: Progress | None = None) -> list[Path]:
@@ -47,12 +54,15 @@ def prepare(text: str, root: str | Path, progress: Progress | None = None) -> li
     entry = catalogue.KNOWN[name]
     if not catalogue.missing(root, entry):
         return catalogue.present(root, entry)
-    if entry.obtain != catalogue.PREPARE:
+    if entry.obtain != catalogue.PREPARE and not (name in BY_HAND and BY_HAND[name].put(root)):
         raise UserError(f"{name}: cannot be downloaded from here; {catalogue.way_out(name, entry, root)}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         for archive in archives(name):
             if any(path in catalogue.missing(root, entry) for path in _beneath(archive.target, entry)):
+                if put := archive.put(root):
+                    _install(checked(archive, put), root / archive.target)
+                    continue
                 packed = download(archive, root / ".downloads", progress)
                 _install(packed, root / archive.target)
                 packed.unlink()
@@ -73,9 +83,10 @@ def registered(text: str) -> str:
 
 
 def archives(name: str) -> list[Archive]:
-    """What there is to fetch for a set whose `obtain` is PREPARE."""
-    if name in ("cifar10-c", "cifar100-c"):
-        return [CORRUPTED[name]]
+    """What there is to fetch or to unpack for a set whose `obtain` is PREPARE, or which is in BY_HAND."""
+    for known in (DIRECT, BY_HAND):
+        if name in known:
+            return [known[name]]
     from torchvision import datasets  # slow to import, and only needed to download
 
     if name == "svhn":
@@ -83,7 +94,7 @@ def archives(name: str) -> list[Archive]:
     if name in ("cifar10", "cifar100", "cifar100coarse"):
         source = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
         return [Archive((source.url,), source.tgz_md5, source.base_folder)]
-    source = {"mnist": datasets.MNIST, "fashionmnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}[name]
+    source = {"fashionmnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST}.get(name, datasets.MNIST)
     raw = f"{source.__name__}/raw"
     return [
         Archive(tuple(mirror + file for mirror in source.mirrors), md5, f"{raw}/{file.removesuffix('.gz')}")
@@ -91,7 +102,7 @@ def archives(name: str) -> list[Archive]:
     ]
 
 
-CORRUPTED = {
+DIRECT = {
     "cifar10-c": Archive(
         ("https://zenodo.org/records/2535967/files/CIFAR-10-C.tar?download=1",),
         "56bf5dcef84df0e2308c6dcbcbbd8499",
@@ -102,6 +113,20 @@ CORRUPTED = {
         "11f0ed0f1191edbf9fa23466ae6021d3",
         "CIFAR-100-C",
     ),
+    "waterbirds": Archive(
+        ("https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz",),
+        "",
+        "waterbird_complete95_forest2water2",
+    ),
+}
+_FACES = Archive((), "00d2c5bc6d35e252742224ab0c1e8fcb", "celeba/img_align_celeba", "celeba/img_align_celeba.zip")
+# Archives that have to be got by hand, and are then unpacked.
+BY_HAND = {
+    "celeba": _FACES,
+    "multiceleba": _FACES,
+    "imagenet-a": Archive((), "", "imagenet-a", "imagenet-a.tar"),
+    "imagenet-r": Archive((), "", "imagenet-r", "imagenet-r.tar"),
+    "tinyimagenet": Archive((), "", "tiny-imagenet-200", "tiny-imagenet-200.zip"),
 }
 
 
@@ -116,13 +141,19 @@ def download(archive: Archive, folder: Path, progress: Progress | None = None) -
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
             continue
-        found = file_md5(part)
-        if found == archive.md5:
-            part.replace(whole)
-            return whole
-        part.unlink()
-        failures.append(f"{url}: the MD5 is {found} instead of {archive.md5}")
+        try:
+            return checked(archive, part).replace(whole)
+        except UserError as error:
+            part.unlink()
+            failures.append(f"{url}: {error}")
     raise UserError(f"{archive.file}: download failed ({'; '.join(failures)}); the same command tries it again")
+
+
+def checked(archive: Archive, packed: Path) -> Path:
+    """The packed file, if its MD5 is the one that is published."""
+    if archive.md5 and (found := file_md5(packed)) != archive.md5:
+        raise UserError(f"{packed}: the MD5 is {found} instead of {archive.md5}")
+    return packed
 
 
 def file_md5(file: Path) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from lib.datasets import Options, tree
-from lib.datasets.lazy import DecodedImages, open_image
+from lib.datasets.crops import open_image
+from lib.datasets.lazy import DecodedImages
 from lib.datasets.split import Split
 from lib.errors import UserError
 
@@ -28,7 +29,8 @@ def from_listing(name: str, split: str, found: tree.Listing, options: Options) -
     images = decoded(found, options.cache / "decoded")
     lazy = images is None
     if lazy:
-        images = DecodedImages([found.folder / file for file in found.files], options.image_size)
+        files = [found.folder / file for file in found.files]
+        images = DecodedImages(files, options.image_size, options.transform or "shorter")
     augmentation = "imagenet" if lazy else "crop-flip"
     labels = torch.tensor(found.labels, dtype=torch.int64)
     return Split(name, split, images, labels, classes=found.classes, augmentation=augmentation)

@@ -1,9 +1,12 @@
-"""ImageNet and its relatives as folders of images: ImageNet-1k, ImageNet-100, Tiny ImageNet, and OpenOOD's outliers."""
+"""ImageNet and its relatives as folders of images: subsets of ImageNet-1k, -A, -R, Tiny ImageNet, OpenOOD's outliers."""
 
 from pathlib import Path
 
+import torch
+
 from lib.datasets import Options, catalogue, tree
 from lib.datasets.folders import from_listing
+from lib.datasets.lazy import DecodedImages
 from lib.datasets.split import Split
 from lib.errors import UserError
 
@@ -28,12 +31,45 @@ def imagenet(root: Path, split: str, options: Options) -> Split:
     In the folder `imagenet` or in the root itself, also spelt `training_data` and `validation_data`. Classes are called
     by their WordNet ids and sorted by them.
     """
-    return from_listing("imagenet", split, tree.listing(_imagenet(root), split), options)
+    return from_listing("imagenet", split, tree.listing(training(root), split), options)
 
 
 def imagenet100(root: Path, split: str, options: Options) -> Split:
     """A hundred of the classes of the same folders (nearest-category paper, section 2)."""
-    return from_listing("imagenet100", split, tree.listing(_imagenet(root), split, WNIDS_100), options)
+    return from_listing("imagenet100", split, tree.listing(training(root), split, WNIDS_100), options)
+
+
+def imagenet200(root: Path, split: str, options: Options) -> Split:
+    """The images of the same folders that are of the classes of ImageNet-R: what it is compared with."""
+    return _classes_of("imagenet-r", "imagenet200", root, split, options)
+
+
+def imagenet200a(root: Path, split: str, options: Options) -> Split:
+    """Those that are of the classes of ImageNet-A."""
+    return _classes_of("imagenet-a", "imagenet200a", root, split, options)
+
+
+def imagenet_a(root: Path, split: str, options: Options) -> Split:
+    """7,500 images of 200 classes, `<wnid>/*.jpg`; intermediate-layers paper, section 3.5."""
+    (folder,) = catalogue.require("imagenet-a", catalogue.KNOWN["imagenet-a"], root)
+    return from_listing("imagenet-a", split, tree.listing(folder, "all"), options)
+
+
+def imagenet_r(root: Path, split: str, options: Options) -> Split:
+    """30,000 images of 200 classes, `<wnid>/*.jpg`; intermediate-layers paper, section 3.5."""
+    (folder,) = catalogue.require("imagenet-r", catalogue.KNOWN["imagenet-r"], root)
+    return from_listing("imagenet-r", split, tree.listing(folder, "all"), options)
+
+
+def corrupted(name: str, cell: Path, options: Options) -> Split:
+    """A cell of ImageNet-C, `<level>/<wnid>/*.JPEG`, of `imagenet` or `imagenet100` (nearest-category page, section 5).
+
+    Its images are the central squares of 224 px that the clean ones are evaluated at, so that they are resized only: another
+    crop would see less of them.
+    """
+    found = tree.listing(cell, "all", WNIDS_100 if name == "imagenet100" else ())
+    images = DecodedImages([found.folder / file for file in found.files], options.image_size, transform="square")
+    return Split(name, "val", images, torch.tensor(found.labels), classes=found.classes, origin="official")
 
 
 def tinyimagenet(root: Path, split: str, options: Options) -> Split:
@@ -89,7 +125,13 @@ def openimage_o(root: Path, split: str, options: Options) -> Split:
     return _outliers("openimage_o", root, split, options)
 
 
-def _imagenet(root: Path) -> Path:
+def _classes_of(other: str, name: str, root: Path, split: str, options: Options) -> Split:
+    (folder,) = catalogue.require(other, catalogue.KNOWN[other], root)
+    return from_listing(name, split, tree.listing(training(root), split, tree.class_folders(folder)), options)
+
+
+def training(root: Path) -> Path:
+    """The folder with ImageNet's `train` and `val`."""
     return catalogue.require("imagenet", catalogue.KNOWN["imagenet"], root)[0].parent
 
 

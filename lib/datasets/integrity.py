@@ -43,7 +43,7 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
     name = f"{data.base}-c" if f"{data.base}-c" in catalogue.KNOWN and data.corrupted else data.base
     entry = catalogue.KNOWN.get(name)
     if name.endswith("-c") and entry:
-        return _arrays(catalogue.require(name, entry, root))
+        return _arrays(name, root)
     findings = []
     if entry:
         files = catalogue.require(name, entry, root)
@@ -65,12 +65,15 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
                 pass
         count = f"{len(loaded):,}"
         findings.append(Finding(f"images in {split}", f"{sizes[number]:,}" if sizes else count, count))
+        if entry and entry.groups:
+            counts = loaded.groups.bincount(minlength=len(loaded.group_names)).tolist()
+            findings.append(Finding(f"images per group in {split}", str(entry.groups[number]), str(tuple(counts))))
     return findings
 
 
 def checksums(name: str) -> dict[str, str]:
     """MD5 by file name, as far as they are published."""
-    if name == "mnist":
+    if name in ("mnist", "cmnist", "cmnist-domainbed"):
         return UNPACKED_MNIST
     from torchvision import datasets as published  # slow to import
 
@@ -78,20 +81,33 @@ def checksums(name: str) -> dict[str, str]:
         return dict((published.FashionMNIST if name == "fashionmnist" else published.KMNIST).resources)
     if name == "svhn":
         return {file: md5 for _, file, md5 in published.SVHN.split_list.values()}
+    if name in ("celeba", "multiceleba"):
+        return {file: md5 for _, md5, file in published.CelebA.file_list}
     if name in ("cifar10", "cifar100", "cifar100coarse"):
         source = published.CIFAR10 if name == "cifar10" else published.CIFAR100
         return dict(source.train_list + source.test_list) | {source.meta["filename"]: source.meta["md5"]}
     return {}
 
 
-def _arrays(files: list[Path]) -> list[Finding]:
-    """The shapes of the official corrupted arrays; the archive was checked when it was downloaded."""
-    findings = []
-    for file in files:
+def _arrays(name: str, root: Path) -> list[Finding]:
+    """The shapes of the official corrupted arrays, and their labels; the archive was checked when it was downloaded."""
+    findings, clean = [], name.removesuffix("-c")
+    for file in catalogue.require(name, catalogue.KNOWN[name], root):
         try:
             array = np.load(file, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: cannot be read ({error}); is it whole?") from None
         expected = (50000,) if file.stem == "labels" else (50000, 32, 32, 3)
         findings.append(Finding(f"shape of {file.name}", str(expected), str(array.shape)))
+    if findings[-1].good:  # labels.npy is the last
+        first, *others = array.reshape(5, -1)
+        same = 1 + sum(bool((block == first).all()) for block in others)
+        findings.append(Finding("severities with the labels of the first", "5", str(same)))
+        counts = sorted(set(np.unique(first, return_counts=True)[1].tolist()))
+        each = 10000 // catalogue.KNOWN[name].classes
+        findings.append(Finding("images per class", str(each), ", ".join(map(str, counts))))
+        if not catalogue.missing(root, catalogue.KNOWN[clean]):
+            labels = datasets.load(clean, root, "test").labels.numpy()
+            right = int((labels == first).sum()) if len(labels) == len(first) else 0
+            findings.append(Finding("labels of the clean test images", "10000", str(right)))
     return findings

@@ -10,14 +10,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lib.datasets.catalogue import TRANSFORMS
+from lib.datasets.crops import open_image, random_resized_crop
 from lib.errors import UserError
 from lib.randomness import numpy_generator
+from lib.registry import resolve
 
 
 class LazyImages:
     """What the classes below have in common; `shape` is (c, h, w)."""
 
     shape: tuple[int, int, int]
+    transform = ""  # how image files became squares, a name in TRANSFORMS
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -33,14 +37,15 @@ class LazyImages:
 class DecodedImages(LazyImages):
     """Image files, decoded to RGB, resized and cropped to a square of `size` pixels.
 
-    For evaluation the shorter side becomes 256/224 of the size, then the centre is kept (the ImageNet convention);
-    with a `crop_seed` the crop is that of `random_resized_crop` and half the images are mirrored, each drawn from a
-    generator of its own, so that neither workers nor order change it.
+    For evaluation as `transform` has it, a name in TRANSFORMS; with a `crop_seed` the crop is that of
+    `random_resized_crop`, of at least the share `least` of the area, each drawn from a generator of its own, so that
+    neither workers nor order change it.
     """
 
-    def __init__(self, files: Sequence[Path], size: int, crop_seed: int | None = None):
-        self.files, self.crop_seed = list(files), crop_seed
+    def __init__(self, files: Sequence[Path], size: int, transform: str = "shorter"):
+        self.files, self.transform = list(files), transform
         self.shape = (3, size, size)
+        self.crop_seed, self.least = None, 0.0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -52,20 +57,30 @@ class DecodedImages(LazyImages):
         return torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous()
 
     def subset(self, positions: np.ndarray) -> "DecodedImages":
-        files = [self.files[int(position)] for position in positions]
-        return DecodedImages(files, self.shape[1], self.crop_seed)
+        return self._of([self.files[int(position)] for position in positions])
 
-    def random_crops(self, seed: int) -> "DecodedImages":
+    def joined(self, other: "DecodedImages") -> "DecodedImages":
+        """These images, then the others, resized alike."""
+        return self._of(self.files + other.files)
+
+    def random_crops(self, seed: int, least: float) -> "DecodedImages":
         """The same files with this epoch's random crops and mirrorings."""
-        return DecodedImages(self.files, self.shape[1], seed)
+        found = self._of(self.files)
+        found.crop_seed, found.least = seed, least
+        return found
+
+    def _of(self, files: list[Path]) -> "DecodedImages":
+        found = DecodedImages(files, self.shape[1], self.transform)
+        found.crop_seed, found.least = self.crop_seed, self.least
+        return found
 
     def _decode(self, position: int) -> Image.Image:
         file, size = self.files[position], self.shape[1]
         with open_image(file) as image:
             image = image.convert("RGB")
         if self.crop_seed is None:
-            return centre_crop(image, size)
-        return random_resized_crop(image, size, numpy_generator(self.crop_seed, "crop", position))
+            return resolve(TRANSFORMS[self.transform])(image, size)
+        return random_resized_crop(image, size, numpy_generator(self.crop_seed, "crop", position), self.least)
 
 
 class MappedImages(LazyImages):
@@ -117,44 +132,6 @@ class ChosenImages(LazyImages):
 
     def subset(self, positions: np.ndarray) -> "ChosenImages":
         return ChosenImages(self.images, self.positions[positions])
-
-
-def open_image(file: Path) -> Image.Image:
-    """The decoded image; a file that is none, or is cut off, is an error that names it."""
-    try:
-        image = Image.open(file)
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: cannot be decoded as an image ({error}); replace or remove it") from None
-    return image
-
-
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side resized to 256/224 of `size`, then the central square."""
-    width, height = image.size
-    short = round(size * 256 / 224)
-    width, height = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def random_resized_crop(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
-    """A crop of 8% to 100% of the area and 3:4 to 4:3 in shape, resized to a square, mirrored half the time."""
-    width, height = image.size
-    area = width * height * generator.uniform(0.08, 1.0, 10)
-    ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3), 10))
-    widths, heights = np.rint(np.sqrt(area * ratio)).astype(int), np.rint(np.sqrt(area / ratio)).astype(int)
-    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
-    if len(fits):
-        w, h = int(widths[fits[0]]), int(heights[fits[0]])
-        left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
-    else:  # an extremely long image: its central part
-        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-        left, top = (width - w) // 2, (height - h) // 2
-    box = (left, top, left + w, top + h)
-    image = image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else image
 
 
 def batches(

@@ -1,6 +1,7 @@
 """MNIST and the sets of the same form: four arrays in IDX files, under `<Name>/raw` as torchvision has them."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_idx(file: Path) -> np.ndarray:
     zipped = file.with_name(file.name + ".gz")
     try:
         content = file.read_bytes() if file.exists() else gzip.decompress(zipped.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{zipped}: cannot be unpacked ({error}); remove it and download it again") from None
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise UserError(f"{file}: is not an IDX file of unsigned bytes; remove it and download it again")

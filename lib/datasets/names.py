@@ -1,19 +1,24 @@
-"""The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]` and `npy=PATH`.
+"""The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]`, `npy=PATH`, `features=BACKBONE:LAYER:DATASET`.
 
-A name may carry three endings, in this order: `-wo<k>` leaves class k out (nearest-category paper, section 2), `-k<n>`
-keeps the first n classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks
-for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`.
+A name may carry four endings, in this order: `-squash`, `-square` or `-shorter` states how large images of a registered set
+become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-wo<k>` leaves class k out and `-wosp<seed>`
+one fine class, drawn, of every coarse class of CIFAR-100 (nearest-category paper, section 2), `-k<n>` keeps the first n
+classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks for corrupted
+images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`, `cifar10-c/fog-3`,
+`digits-wo3-c:test/contrast-5`.
 Free of torch, so that a command line can be checked at once.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.datasets import corruptions
+from lib.datasets.catalogue import KNOWN, TRANSFORMS
 from lib.errors import UsageError
 
 FORM = "name[:split][/variant], folder=PATH[:split] or npy=PATH, such as cifar10:test, mnist-wo9 or cifar10-c/fog-3"
+FEATURES_FORM = "features=BACKBONE:LAYER:DATASET, such as features=models/a/model_5.pt:flatten:mnist-wo9"
 
 # The papers' own spellings.
 ALIASES = {
@@ -28,6 +33,11 @@ ALIASES = {
 }
 # Their held-out-class sets have no hyphen: mnistwo9, cifar100coarsewo4.
 HELD_OUT_WITHOUT_HYPHEN = re.compile(r"(mnist|fashion|fashionmnist|cifar10|cifar100|cifar100coarse|imgnet100)wo(\d+)")
+# A prefix of theirs says how images are loaded. aug10 is the only one they describe: resized to 128, centre crop of 112.
+LOADED = re.compile(r"(aug\d+)-(imgnet100.*)")
+LOADED_SIZES = {"aug10": 112}
+ONE_OF_EACH = re.compile(r"(cifar100)-?wosp(\d+)")
+COARSE_CLASSES = 20
 SPLIT_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
@@ -43,17 +53,36 @@ class DataName:
     path: str | None = None
     kept: int | None = None  # the number of classes that are kept
     kept_seed: int | None = None  # of their draw; None: the first ones
+    transform: str = ""  # a name in TRANSFORMS; "": the set's own
+    drawn_out: int | None = None  # the seed of a draw of one fine class of every coarse class, all held out
+    features: tuple[str, str] | None = None  # what stands for the images: their features by a checkpoint, at a layer
+
+    @property
+    def unseen(self) -> int:
+        """How many classes are held out, and make up the split "ood"."""
+        return COARSE_CLASSES if self.drawn_out is not None else int(self.held_out is not None)
+
+    @property
+    def images(self) -> "DataName":
+        """The name of the images behind stored features; of images their own."""
+        return replace(self, features=None)
 
     @property
     def name(self) -> str:
         """The name without split and variant, as records carry it: no path, but its last part."""
+        if self.features is not None:
+            return f"{self.images.name}@{self.features[1]}"
         if self.path is not None:
             return Path(self.path).stem if self.base == "npy" else Path(self.path).name
-        without = "" if self.held_out is None else f"-wo{self.held_out}"
+        transform = f"-{self.transform}" if self.transform else ""
+        without = f"-wosp{self.drawn_out}" if self.drawn_out is not None else ""
+        without += "" if self.held_out is None else f"-wo{self.held_out}"
         kept = "" if self.kept is None else f"-k{self.kept}" + ("" if self.kept_seed is None else f"s{self.kept_seed}")
-        return self.base + without + kept + ("-c" if self.corrupted else "")
+        return self.base + transform + without + kept + ("-c" if self.corrupted else "")
 
     def __str__(self) -> str:
+        if self.features is not None:
+            return f"features={':'.join(self.features)}:{self.images}"
         whole = self.name if self.path is None else f"{self.base}={self.path}"
         return whole + (f":{self.split}" if self.split else "") + (f"/{self.variant}" if self.variant else "")
 
@@ -61,6 +90,11 @@ class DataName:
 def parse(text: str) -> DataName:
     """The parts of a data set's name; aliases are replaced by the names they stand for."""
     kind, equals, rest = text.partition("=")
+    if equals and kind == "features":
+        words = rest.split(":", 2)
+        if len(words) < 3 or not all(words) or words[2].startswith("features="):
+            raise UsageError(f"{text}: stored features are named {FEATURES_FORM}")
+        return replace(parse(words[2]), features=(words[0], words[1]))
     if equals and kind in ("folder", "npy"):
         path, split = re.fullmatch(r"(.*?)(?::([a-z]+))?", rest, re.DOTALL).groups()
         if not path:
@@ -73,15 +107,45 @@ def parse(text: str) -> DataName:
     if variant and not name.endswith("-c"):
         raise UsageError(f"{text}: corrupted images are named {name}-c/{variant}")
     base = name.removesuffix("-c") if variant else name
-    held_out = kept = kept_seed = None
+    held_out = drawn_out = kept = kept_seed = None
     if match := re.fullmatch(r"(.+)-k(\d+)(?:s(\d+))?", base):
         base, kept, kept_seed = match[1], int(match[2]), match[3] and int(match[3])
+    if match := LOADED.fullmatch(base):
+        if match[1] not in LOADED_SIZES:
+            raise UsageError(f"{text}: of the prefixes of {match[2]} only {', '.join(LOADED_SIZES)} is known")
+        base = match[2]
     if match := HELD_OUT_WITHOUT_HYPHEN.fullmatch(base) or re.fullmatch(r"(.+)-wo(\d+)", base):
         base, held_out = match[1], int(match[2])
+    elif match := ONE_OF_EACH.fullmatch(base):
+        base, drawn_out = match[1], int(match[2])
+    base, transform = _without_transform(ALIASES.get(base, base))
     return DataName(
-        ALIASES.get(base, base), held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or "",
-        kept=kept, kept_seed=kept_seed,
+        base, held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or "",
+        kept=kept, kept_seed=kept_seed, drawn_out=drawn_out, transform=transform,
     )  # fmt: skip
+
+
+def loaded_size(text: str) -> int | None:
+    """The side to which images are decoded, where a prefix such as `aug10-` says it."""
+    match = LOADED.fullmatch(text)
+    return LOADED_SIZES.get(match[1]) if match else None
+
+
+def subset(text: str, classes: int, seed: int | None = None) -> str:
+    """The name of so many classes of the data set `text`: the first ones, or a draw."""
+    data = parse(text)
+    if data.path is not None:
+        raise UsageError(f"{text}: class subsets are of data sets with a name, such as a folder under data/")
+    if data.kept is not None:
+        raise UsageError(f"{text}: it is a class subset already")
+    return str(replace(data, kept=classes, kept_seed=seed))
+
+
+def _without_transform(base: str) -> tuple[str, str]:
+    """Only the names of registered sets have such an ending: a folder may be called `my-square`."""
+    rest, _, last = base.rpartition("-")
+    rest = ALIASES.get(rest, rest)
+    return (rest, last) if last in TRANSFORMS and rest in KNOWN else (base, "")
 
 
 def expand(text: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """One split of a data set: images, labels and groups, and the one way through them.
 
 Images are uint8 (n, c, h, w), in memory, memory-mapped, or `LazyImages`; `batches` turns them into floats in [0, 1] on
-the device, with the channels and the size that the network takes. Normalising is the network's first layer.
+the device, with the channels and the size that the network takes. Normalising is the network's first layer. Stored
+features take the place of images as float32 (n, d, 1, 1), and `batches` leaves them as they are.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ class Split:
 
     name: str  # as in records: "cifar10", "mnist-wo9", "cifar10-c"
     split: str  # "train", "test", "val", "ood", or "all" where the set is not divided
-    images: torch.Tensor | LazyImages  # uint8 (n, c, h, w)
+    images: torch.Tensor | LazyImages  # uint8 (n, c, h, w); float32 (n, d, 1, 1) for stored features
     labels: torch.Tensor  # int64 (n,), -1 = unlabelled
     groups: torch.Tensor = None  # int64 (n,); zeros unless given
     indices: torch.Tensor = None  # int64 (n,), positions in the original split; 0, ..., n-1 unless given
@@ -34,6 +35,7 @@ class Split:
     origin: str = ""  # of a corrupted set: "official" or "generated"
     augmentation: str = "none"  # the customary training augmentation, a name in AUGMENTATIONS
     original_labels: tuple[int, ...] = field(default=())  # label -> label before classes were left out; () = itself
+    features: str = ""  # of stored features: the layer, and the SHA-256 of the checkpoint that made them
 
     def __post_init__(self):
         n = len(self.images)
@@ -41,8 +43,9 @@ class Split:
             object.__setattr__(self, "groups", torch.zeros(n, dtype=torch.int64))
         if self.indices is None:
             object.__setattr__(self, "indices", torch.arange(n))
-        if isinstance(self.images, torch.Tensor) and (self.images.ndim != 4 or self.images.dtype != torch.uint8):
-            raise ValueError(f"images {tuple(self.images.shape)} {self.images.dtype}: not uint8 (n, c, h, w)")
+        kind = torch.float32 if self.features else torch.uint8
+        if isinstance(self.images, torch.Tensor) and (self.images.ndim != 4 or self.images.dtype != kind):
+            raise ValueError(f"images {tuple(self.images.shape)} {self.images.dtype}: not {kind} (n, c, h, w)")
         for what in ("labels", "groups", "indices"):
             values = getattr(self, what)
             if tuple(values.shape) != (n,) or values.dtype != torch.int64:
@@ -121,7 +124,7 @@ class Split:
         found = self.stored(order, batch_size, workers, prefetch, pin=device.type == "cuda")
         parts = zip(found, labels.split(batch_size), positions.split(batch_size), strict=False)
         for step, (images, part_labels, part) in enumerate(parts):
-            images = fit(images.to(device, non_blocking=True).contiguous().float().div_(255), channels, size)
+            images = fit(as_floats(images.to(device, non_blocking=True).contiguous()), channels, size)
             if augment is not None:
                 images = augment(images, step)
             yield images, part_labels, part
@@ -154,6 +157,11 @@ class Split:
                 yield self.images[rows]
 
 
+def as_floats(images: torch.Tensor) -> torch.Tensor:
+    """Images (b, c, h, w) as they are kept -> float32, in [0, 1]; stored features as they are."""
+    return images.float() if images.is_floating_point() else images.float().div_(255)
+
+
 def fit(images: torch.Tensor, channels: int | None = None, size: int | None = None) -> torch.Tensor:
     """Floats (b, c, h, w) with the channels and the square size (None: as they are) that a network takes.
 
@@ -181,7 +189,7 @@ def join(first: Split, second: Split) -> Split:
     if first.images.shape[-3:] != second.images.shape[-3:]:
         raise UserError(f"{first.name}: {first.split} and {second.split} have images of different shapes")
     if isinstance(first.images, DecodedImages) and isinstance(second.images, DecodedImages):
-        images = DecodedImages(first.images.files + second.images.files, first.height)
+        images = first.images.joined(second.images)
     elif first.lazy and second.lazy:
         images = JoinedImages([first.images, second.images])
     elif first.lazy or second.lazy:

@@ -1,6 +1,6 @@
-"""Images whose background or colour goes with the label in training and does not in testing, in groups.
+"""Images whose background goes with the label in training and does not in testing, in groups.
 
-Group = 2 label + place, as in Waterbirds (intermediate-layers paper, section 3.2). Built in, or made from MNIST.
+Group = 2 label + place, as in Waterbirds (intermediate-layers paper, section 3.2).
 """
 
 from pathlib import Path

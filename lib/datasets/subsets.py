@@ -13,23 +13,23 @@ from lib.errors import UserError
 from lib.randomness import generator
 
 
-def hold_out(split: Split, k: int, last_becomes_zero: bool = False) -> Split:
-    """The split without class k.
+def hold_out(split: Split, *unseen: int, last_becomes_zero: bool = False) -> Split:
+    """The split without the classes `unseen`.
 
-    Labels above k are lowered by one; with `last_becomes_zero` (k = 0) the last label becomes 0 and the others stay.
-    `original_labels` leads back from a new label to the old one.
+    Labels above each are lowered by one; with `last_becomes_zero` (without class 0) the last label becomes 0 and the others
+    stay. `original_labels` leads back from a new label to the old one.
     """
-    _require_class(split, k)
-    kept = [label for label in range(len(split.classes)) if label != k]
+    _require_classes(split, unseen)
+    kept = [label for label in range(len(split.classes)) if label not in unseen]
     if last_becomes_zero:
         kept = [kept[-1], *kept[:-1]]
     return _keep(split, kept)
 
 
-def only_class(split: Split, k: int) -> Split:
-    """The images of class k, which becomes class 0 and keeps its name."""
-    _require_class(split, k)
-    return _keep(split, [k])
+def only_classes(split: Split, *kept: int) -> Split:
+    """The images of these classes, which are numbered in this order and keep their names."""
+    _require_classes(split, kept)
+    return _keep(split, list(kept))
 
 
 def class_subset(split: Split, count: int, seed: int | None) -> Split:
@@ -91,8 +91,9 @@ def _keep(split: Split, kept: list[int]) -> Split:
     )
 
 
-def _require_class(split: Split, k: int) -> None:
+def _require_classes(split: Split, wanted: tuple[int, ...]) -> None:
     if not split.classes:
         raise UserError(f"{split.name}: has no classes, so that none can be held out")
-    if not 0 <= k < len(split.classes):
-        raise UserError(f"{split.name}: no class {k}; its classes are 0 to {len(split.classes) - 1}")
+    for k in wanted:
+        if not 0 <= k < len(split.classes):
+            raise UserError(f"{split.name}: no class {k}; its classes are 0 to {len(split.classes) - 1}")

@@ -5,20 +5,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.datasets import Options
+from lib.datasets import Options, matlab
 from lib.datasets.split import Split
 from lib.errors import UserError
 
 
 def svhn(root: Path, split: str, options: Options) -> Split:
     """Ten digits, 3 x 32 x 32: 73,257 and 26,032. The files call the digit 0 ten; here it is 0."""
-    from scipy.io import loadmat
-
     file = root / f"{split}_32x32.mat"
     try:
-        content = loadmat(file)
+        content = matlab.arrays(file)
         images, labels = content["X"], content["y"].ravel().astype(np.int64) % 10
-    except Exception as error:  # scipy raises whatever it stumbles over
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{file}: cannot be read ({error}); remove it and download it again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3 or images.shape[3] != len(labels):
         raise UserError(f"{file}: images {images.shape} {images.dtype}, labels {labels.shape}: not those of SVHN")

@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
-from lib.datasets import Options, catalogue, corrupted, names
+from lib.datasets import Options, catalogue, cifar, corrupted, names
 from lib.datasets.names import DataName
 from lib.datasets.split import Split, check_labels, join
-from lib.datasets.subsets import class_subset, hold_out, only_class
+from lib.datasets.subsets import class_subset, hold_out, only_classes
+from lib.errors import UserError
 from lib.registry import resolve
 
 # Where the paper renames the last label to 0 and keeps the rest, instead of lowering the labels above k by one.
@@ -23,26 +24,33 @@ def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, 
     for part in parts:
         if data.corrupted:
             # official arrays cover test splits only, and are not mixed with generated ones
-            official = catalogue.official_corruption(data.base, names.corruption(data)[0], split, root)
+            official = catalogue.official_corruption(data.base, *names.corruption(data), split, root)
             loaded.append(corrupted.load(data, target, root, part, official, options))
         else:
             loaded.append(replace(resolve(target)(root, part, options), name=data.name))
+        if data.transform and getattr(loaded[-1].images, "transform", "") != data.transform:
+            raise UserError(f"{data}: -{data.transform} is for large images, which are decoded as they are needed; those of "
+                            f"{data.base} are read as they are")
         check_labels(loaded[-1])
+    if data.drawn_out is not None:
+        without = cifar.one_of_each(root, data.drawn_out)
+    else:
+        without = () if data.held_out is None else (data.held_out,)
     if split == "ood":
-        return unseen(loaded, data.held_out)
+        return unseen(loaded, *without)
     found = loaded[0]
-    if data.held_out is not None:
-        found = hold_out(found, data.held_out, (data.base, data.held_out) in LAST_BECOMES_ZERO)
+    if without:
+        found = hold_out(found, *without, last_becomes_zero=(data.base, data.held_out) in LAST_BECOMES_ZERO)
     return found if data.kept is None else class_subset(found, data.kept, data.kept_seed)
 
 
-def unseen(splits: list[Split], k: int) -> Split:
-    """Every image of class k: those of the training split, then those of the test split.
+def unseen(splits: list[Split], *classes: int) -> Split:
+    """Every image of these classes: those of the training split, then those of the test split.
 
-    Positions in the second split are raised by the length of the first; the only class, 0, keeps its name.
+    Positions in the second split are raised by the length of the first; the classes, now 0, 1, ..., keep their names.
     """
     found, start = [], 0
     for split in splits:
-        found.append(only_class(replace(split, indices=split.indices + start), k))
+        found.append(only_classes(replace(split, indices=split.indices + start), *classes))
         start += int(split.indices.max()) + 1
     return replace(reduce(join, found), split="ood")

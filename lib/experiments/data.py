@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import datasets, inputs, tables
+from lib import datasets, feature_cache, inputs, tables
 from lib.cli import DeviceConfig, flag
 from lib.errors import UsageError, UserError
 from lib.lazy import lazy
@@ -17,14 +17,16 @@ np = lazy("numpy")
 plots = lazy("lib.plots.images")
 torch = lazy("torch")
 
-# action -> (what it does, the number of arguments it takes)
+# action -> (what it does, the numbers of arguments it may take)
 ACTIONS = {
-    "list": ("every known data set, whether it is there and what puts it there", 0),
-    "show": ("NAME: counts, statistics and a contact sheet of its splits", 1),
-    "prepare": ("NAME: download, check and unpack it under the data root; continues where it was interrupted", 1),
-    "verify": ("NAME: compare its files with their known sizes and checksums, decode every image", 1),
+    "list": ("every known data set, whether it is there and what puts it there", (0,)),
+    "show": ("NAME: counts, statistics and a contact sheet of its splits", (1,)),
+    "prepare": ("NAME: download, check and unpack it under the data root; continues where it was interrupted", (1,)),
+    "verify": ("NAME: compare its files with their known sizes and checksums, decode every image", (1,)),
+    "cache": ("[GIB]: the features that probes keep under --cache-dir, with sizes; with a number those used longest ago go "
+              "until no more is left, 0 clears all", (0, 1)),
     "convert-checkpoint": ("OLD NEW: read a checkpoint with full unpickling, which runs code it may hold, and write its "
-                           "plain state dict", 2),
+                           "plain state dict", (2,)),
 }
 
 
@@ -38,9 +40,12 @@ class DataConfig(DeviceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        text, count = ACTIONS[self.action]
-        if len(self.arguments) != count:
-            raise UsageError(f"{self.action} takes {count} arguments, not {len(self.arguments)}: {text}")
+        text, counts = ACTIONS[self.action]
+        if len(self.arguments) not in counts:
+            wanted = " or ".join(map(str, counts))
+            raise UsageError(f"{self.action} takes {wanted} arguments, not {len(self.arguments)}: {text}")
+        if self.action == "cache" and self.arguments and not _is_size(self.arguments[0]):
+            raise UsageError(f"cache {self.arguments[0]}: not a number of GiB, 0 or more")
 
     def inputs(self) -> dict[str, list[Path]]:
         return inputs.data_files(self, *self.arguments) if self.action == "show" else {}
@@ -52,6 +57,8 @@ class DataConfig(DeviceConfig):
             return "\n".join(map(str, fetch.prepare(self.arguments[0], self.data_root, progress=_progress(self))))
         if self.action == "verify":
             return _verified(self)
+        if self.action == "cache":
+            return _cache(self)
         if self.action == "convert-checkpoint":
             return _convert(*map(Path, self.arguments))
         return None
@@ -80,12 +87,13 @@ def _splits(config: DataConfig, name: str):
 
 
 def _contact_sheet(split, title: str, most: int = 100):
-    """Images evenly spread over a split, in rows by class where there are few classes."""
-    rows = min(len(split.classes), 10) if len(split.classes) > 1 else 10
+    """Images of a split in rows by group, else by class where there are few; evenly spread over a split without either."""
+    kinds, values = (split.group_names, split.groups) if len(split.group_names) > 1 else (split.classes, split.labels)
+    rows = min(len(kinds), 10) if len(kinds) > 1 else 10
     per_row = max(1, most // rows)
-    if len(split.classes) > 1:
-        chosen = [(split.labels == label).nonzero().squeeze(1)[:per_row] for label in range(rows)]
-        names = split.classes[:rows]
+    if len(kinds) > 1:
+        chosen = [(values == kind).nonzero().squeeze(1)[:per_row] for kind in range(rows)]
+        names = kinds[:rows]
     else:
         places = torch.arange(rows * per_row) * len(split) // (rows * per_row)
         chosen, names = places.unique().split(per_row), ()
@@ -108,6 +116,22 @@ def _verified(config: DataConfig) -> str:
         raise UserError(f"{name}: {len(bad)} of {len(findings)} checks failed; first: {bad[0].what} is {bad[0].found}, "
                         f"not {bad[0].expected}")
     return tables.text([{"checked": finding.what, "found": finding.found} for finding in findings])
+
+
+def _cache(config: DataConfig) -> str:
+    """What is kept, after what had to go is gone."""
+    lines = []
+    if config.arguments:
+        gone = feature_cache.prune(config.cache_dir, float(config.arguments[0]) * feature_cache.GIB)
+        lines = [f"removed {len(gone)} entries, {sum(entry.size for entry in gone) / feature_cache.GIB:.3f} GiB"]
+    return "\n".join([*lines, tables.text(feature_cache.table(feature_cache.entries(config.cache_dir)))])
+
+
+def _is_size(text: str) -> bool:
+    try:
+        return 0 <= float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 def _progress(config: DataConfig):

@@ -1,10 +1,12 @@
 """Evaluating a checkpoint: `exec_eval.py`."""
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from lib import inputs, results, tables
+from lib import inputs, results, stored_features, tables
 from lib.cli import at_least, flag
 from lib.errors import UsageError
 from lib.inputs import NetworkConfig
@@ -15,6 +17,7 @@ from lib.results import Result
 attacks = lazy("lib.attacks")
 classification = lazy("lib.metrics.classification")
 devices = lazy("lib.devices")
+groups = lazy("lib.metrics.groups")
 plots = lazy("lib.plots.confusion")
 robustness = lazy("lib.robustness")
 training = lazy("lib.training")
@@ -32,6 +35,8 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
     restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
     show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
 
+    takes_features: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.attack and self.eps is None:
@@ -47,27 +52,30 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
 
 
 def eval(config: EvalConfig) -> Result:
-    """One row per data set, then one per class and per group of each; confusion matrices; logits on request.
+    """One row per data set, then one per group, for the worst group and per class; confusion matrices; logits on request.
 
     With an attack every row has the accuracy under it, and the arrays say which images it leaves correct.
     """
-    if config.attack:
-        robustness.check(config.attack)
     device = inputs.device(config)
     checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
     description = checkpoint.description
     names = config.dataset or (inputs.dataset_name("", checkpoint),)
     precision = devices.resolve_precision(config.precision, device)
     rows, arrays, figures, seconds = [], {}, {}, {}
+    if config.attack not in ("", "pgd") and description.features:
+        raise UsageError(f"--attack {config.attack} keeps what it changes in [0, 1]; stored features are attacked by pgd")
+    if config.attack:
+        robustness.check(config.attack)
     for name in names:
+        name = stored_features.as_trained(name, description)
         begin = time.perf_counter()
         split = inputs.load_split(config, name, image_size=description.image_size)
-        inputs.check_classes(split, description, name)
-        logits = training.predict(checkpoint.network, split, batch_size=config.batch_size, channels=description.channels,
+        network = inputs.answering(checkpoint, split, name)
+        logits = training.predict(network, split, batch_size=config.batch_size, channels=description.channels,
                                   size=description.image_size, precision=precision, workers=config.workers,
                                   prefetch=config.prefetch, quiet=config.quiet)
         labels = split.labels
-        robust = _robust(config, checkpoint, split) if config.attack else None
+        robust = _robust(config, network, description, split) if config.attack else None
         rows += _rows(split, logits, labels, robust, config)
         key = f"{split.name}-{split.split}" + (f"-{split.variant}" if split.variant else "")
         if config.save_logits:
@@ -84,20 +92,22 @@ def eval(config: EvalConfig) -> Result:
                            *(("robust_accuracy",) if config.attack else ())))
 
 
-def _robust(config: EvalConfig, checkpoint, split):
+def _robust(config: EvalConfig, network, description, split):
     """Which images the network classifies correctly under the attack; without labels there are none."""
+    ball = attacks.Ball(config.norm, config.eps, box=not split.features)
     return robustness.robust_images(
-        checkpoint.network, split, config.attack, attacks.Ball(config.norm, config.eps), steps=config.attack_steps,
+        network, split, config.attack, ball, steps=config.attack_steps,
         step_size=config.step_size, restarts=config.restarts, seed=config.seed, batch_size=config.batch_size,
-        channels=checkpoint.description.channels, size=checkpoint.description.image_size, cache_dir=config.cache_dir,
+        channels=description.channels, size=description.image_size, cache_dir=config.cache_dir,
         workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
 
 
 def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
-    """The row of the whole split (subset "all"), and rows of its classes and groups."""
+    """The row of the whole split (subset "all"), of its groups and the worst of them, and of its classes."""
     parts = {"all": labels >= 0}
     if len(split.group_names) > 1:
         parts |= {f"group:{name}": split.groups == number for number, name in enumerate(split.group_names)}
+        parts |= _worst(split, logits.argmax(1) == labels)
     parts |= {f"class:{name}": labels == number for number, name in enumerate(split.classes)}
     rows = []
     for subset, chosen in parts.items():
@@ -115,6 +125,16 @@ def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
                          "restarts": config.restarts,
                          "robust_accuracy": robust[chosen].double().mean().item() if len(truth) else None}
     return rows
+
+
+def _worst(split, correct) -> dict:
+    """The images of the group with the lowest accuracy; groups without images are named in a warning and do not count."""
+    accuracies, sizes = groups.group_accuracies(correct, split.groups, len(split.group_names))
+    if absent := [name for name, size in zip(split.group_names, sizes.tolist(), strict=True) if not size]:
+        warnings.warn(f"{split.name}:{split.split}: no image of group {', '.join(absent)}; the worst group is one of the "
+                      "others", stacklevel=2)
+    worst = int(groups.worst_group(accuracies)[1])
+    return {f"worst group:{split.group_names[worst]}": split.groups == worst}
 
 
 def _listing(config: EvalConfig) -> str:

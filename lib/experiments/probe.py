@@ -27,6 +27,7 @@ checkpoints = lazy("lib.checkpoints")
 displacement = lazy("lib.probes.displacement")
 plots = lazy("lib.plots.probe")
 role_draws = lazy("lib.probes.roles")
+network_rows = lazy("lib.probes.network_rows")
 report = lazy("lib.probes.report")
 runs = lazy("lib.probes.run")
 study = lazy("lib.probes.study")
@@ -35,8 +36,9 @@ truncated = lazy("lib.truncated")
 
 PROTOCOLS = ("id", "zero-shot", "few-shot", "full-ood")
 SOLVERS = ("adam", "sgd", "lbfgs", "ridge", "prox")
-COLUMNS = ("layer", "reduce", "rank", "data", "variant", "group", "solver", "lr", "l1", "l2", "seed", "selected_by", "n",
-           "accuracy", "baseline", "gain", "gain_low", "gain_high", "candidates")
+BASELINES = ("mlp", "concatenated", "averaged", "last-layer", "dfr", "batch-norm", "collapse")
+COLUMNS = ("probe", "layer", "reduce", "rank", "data", "variant", "group", "solver", "lr", "l1", "l2", "seed", "selected_by",
+           "n", "accuracy", "baseline", "gain", "gain_low", "gain_high", "candidates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class ProbeConfig(NetworkConfig):
                                         "random:K or pca:K; default: flatten, or cls for tokens; with -ranks gap or cls")
     ranks: tuple[int, ...] = flag((), "-ranks", check=at_least(0), help="restrict features to so many leading directions of "
                                                                        "the layer's channels, each")
+    rank_basis: str = flag("fixed", choices=("fixed", "per-batch"), help="of -ranks: directions fitted once on the training "
+                           "images, or on every batch of images by itself, as the stitching paper's code does")
     protocol: str = flag("", choices=PROTOCOLS, label="{}", help="what the probes learn from: id and zero-shot: "
                          "in-distribution images; few-shot: some OOD images; full-ood: all OOD images that do not test; "
                          "default: zero-shot with -ood, else id")
@@ -76,10 +80,14 @@ class ProbeConfig(NetworkConfig):
     milestones: tuple[int, ...] = flag((), "-rlre", check=at_least(1),
                                        help="epochs after which the learning rate is multiplied by 0.1")
     keep_epochs: tuple[int, ...] = flag((), check=at_least(1), help="epochs whose probes are candidates beside the last's")
+    augment: int = flag(0, check=at_least(0), help="learn from so many augmented views of each in-distribution image, one "
+                                                    "per epoch in turn; 0: from the images as they are")
     standardise: bool = flag(False, help="probes see features less their mean, over their deviation, of probe-train")
     class_balance: str = flag("none", choices=("none", "groups", "classes"),
                               help="learn from equally many images of every group or class")
     warm_start: bool = flag(False, help="the last place starts at the network's own head")
+    baselines: tuple[str, ...] = flag((), commas=True, choices=(*BASELINES, "all"),
+                                      help="what else is compared: " + ", ".join(BASELINES) + "; all")
     sensitivity: bool = flag(False, help="also how far each OOD set lies from the training images at every layer")
     export: str = flag("", metavar="DIR", help="write the chosen probe with the network up to its layer to "
                                                "models/DIR/probe.pt, a checkpoint like any other: the choice of the first "
@@ -87,7 +95,10 @@ class ProbeConfig(NetworkConfig):
     untrained: bool = flag(False, help="probe a network with fresh weights as well")
     seed: tuple[int, ...] = flag((0,), "-s", help="seeds of roles, draws, order and initial weights, each", label="s{}")
     cache_gib: float = flag(2.0, check=above(0), identity=False,
-                            help="kept features that are larger together are memory-mapped instead of read")
+                            help="GiB of memory for features and probes; kept features that are larger are memory-mapped")
+    cache_limit: float = flag(50.0, check=at_least(0), identity=False,
+                              help="GiB of features kept on disk by all runs: older ones go, and a run that needs more "
+                                   "computes its own anew for every epoch")
     cache_type: str = flag("fp16", choices=("fp16", "bf16", "fp32"), help="type of kept features, with a scale per layer")
     verbose: bool = flag(False, help="print every row", identity=False)
 
@@ -113,6 +124,14 @@ class ProbeConfig(NetworkConfig):
         if self.sensitivity and self.how not in ("id", "zero-shot"):
             raise UsageError("--sensitivity: compares with in-distribution training images, so --protocol is id or "
                              "zero-shot")
+        if self.rank_basis == "per-batch" and not (self.ranks and self.solver in ("adam", "sgd")):
+            raise UsageError("--rank-basis per-batch: for -ranks, with --solver adam or sgd, which learn from batches")
+        if self.rank_basis == "per-batch" and self.sensitivity:
+            raise UsageError("--sensitivity: features change with the batch under --rank-basis per-batch")
+        if self.baselines and self.ranks:
+            raise UsageError("--baselines: they are of all directions; leave out -ranks")
+        if self.augment and self.how not in ("id", "zero-shot"):
+            raise UsageError("--augment: views are of in-distribution images, so --protocol is id or zero-shot")
         if self.epochs == 0 and self.solver not in ("adam", "sgd"):
             raise UsageError(f"-e 0: --solver {self.solver} needs iterations")
 
@@ -141,7 +160,8 @@ def probe(config: ProbeConfig) -> Result:
     rows, seconds = [], {}
     for name, network in networks.items():
         run = runs.Run(config, name, network, data, seconds)
-        rows += report.rows(run)
+        run.fit_and_score()
+        rows += network_rows.rows(run) + report.rows(run)
         if config.export and name == "trained":
             place, linear = run.exported()
             truncated.export(config.outputs()[0], network, checkpoint.description, place.tap, linear, data.classes,

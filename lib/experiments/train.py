@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder
-from lib.cli import DeviceConfig, above, at_least, flag, fraction
+from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder, stored_features
+from lib.cli import above, at_least, flag, fraction
+from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError
+from lib.image_options import ImagesConfig
 from lib.lazy import lazy
 from lib.losses import LOSSES
 from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer
@@ -43,7 +45,7 @@ def _decay(value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PerturbationConfig, DeviceConfig):
+class TrainConfig(PerturbationConfig, ImagesConfig):
     """Trains a network on a data set."""
 
     model_type: str = flag(positional=True, check=models.check, label="{}", help="type of the network")
@@ -64,7 +66,7 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     loss: str = flag("ce", choices=LOSSES, help="what is minimised; at is adversarial training")
     beta: float = flag(6.0, check=at_least(0), help="weight of the divergence of --loss trades")
-    box: bool = flag(True, help="keep attacked images in [0, 1]")
+    box: bool | None = flag(None, help="keep attacked images in [0, 1]; default: images yes, stored features no")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
     outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
     energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
@@ -78,25 +80,19 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
                                 help="batch normalisation sees outliers with the data, or by themselves")
     augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
                              help="augmentation of the training images; auto is the data set's customary one")
-    split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, "
-                                                  "and selects best.pt, on the test set")
+    split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, and "
+                                                  "selects best.pt, on the set's own val split, else on the test set")
     stratified: bool = flag(False, help="the same share of every class (--split)")
     split_seed: int | None = flag(None, help="seed of that choice; default: --seed")
-    subsample_classes: int = flag(0, check=at_least(0), help="train on so many of the classes: -d NAME becomes NAME-k<n>, "
-                                                             "the name of these classes for every script; 0: all")
-    class_sample_seed: int | None = flag(None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: "
-                                                                       "the first classes")
     noise: float = flag(0.0, check=_noise, help="share of the training labels that are made wrong; "
                                                     "negative: --pixel-shuffle")
     pixel_shuffle: bool = flag(False, help="each training image with its pixels in a random order of its own")
     noise_seed: int | None = flag(None, help="seed of wrong labels and orders; default: --seed")
     epoch_images: int | None = flag(None, check=at_least(1), help="images per epoch, each epoch the next slice of a random "
                                                                   "order; default: all, 50,000 for cifar5m")
-    image_size: int | None = flag(None, check=at_least(1), help="side to which images are resized; default: as they "
-                                                                "are, or enlarged to what the network takes")
-    upscale: bool = flag(False, help="resize to 224")
-    upscale_padding: bool = flag(False, help="resize to 112, and frame by 56 black pixels on each side")
     unnormalize: bool = flag(False, help="pixels go in as they are, in [0, 1]")
+    mean: tuple[float, ...] = flag((), help="mean per channel, in [0, 1], to normalise by; default: the training images'")
+    std: tuple[float, ...] = flag((), help="and standard deviation per channel")
     per_image_std: bool = flag(False, help="normalise by the mean of the images' own standard deviations instead of the "
                                            "one over all pixels")
     pretrained: bool = flag(False, help="start from torchvision's or timm's weights, with their normalisation")
@@ -114,6 +110,7 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
     channels_last: bool | None = flag(None, help="memory layout of the images; default: with bf16")
 
     parallel: ClassVar[bool] = True
+    takes_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         defaults = {item.name: item.default for item in dataclasses.fields(self)}
@@ -121,48 +118,34 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
             if field != "model_type" and getattr(self, field) not in (value, defaults[field]):
                 raise UsageError(f"type {self.model_type} and --{field.replace('_', '-')} {getattr(self, field)} disagree")
             object.__setattr__(self, field, value)  # the record is that of the settings it stands for
+        if size := names.loaded_size(self.dataset):
+            if self.stated_size not in (None, size):
+                raise UsageError(f"-d {self.dataset}: its images have {size} px, not {self.stated_size}")
+            object.__setattr__(self, "dataset", str(names.parse(self.dataset)))
+            object.__setattr__(self, "image_size", size)
         super().__post_init__()
+        inputs.check_normalisation(self.mean, self.std)
         if self.noise < 0:  # the paper's way to ask for shuffled pixels
             object.__setattr__(self, "noise", 0.0)
             object.__setattr__(self, "pixel_shuffle", True)
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
         losses.check(self)
+        of_features = names.parse(self.dataset).features is not None
+        if of_features:
+            stored_features.check_training(self)
+        if self.box is None:
+            object.__setattr__(self, "box", not of_features)
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
-        if ":" in self.dataset and "=" not in self.dataset:
+        if (":" in self.dataset and "=" not in self.dataset) or (of_features and names.parse(self.dataset).split):
             raise UsageError(f"-d {self.dataset}: training takes a data set without a split; it uses train and test")
         if distributed.world() > 1 and self.gpu is not None and self.gpu >= 0:
             raise UsageError(f"-gpu {self.gpu}: under torchrun each process takes the GPU of its own number; without -gpu")
         if (self.stratified or self.split_seed is not None) and not self.split:
             raise UsageError("--stratified and --split-seed are about --split, which is 0")
-        if self.class_sample_seed is not None and not self.subsample_classes:
-            raise UsageError("--class-sample-seed is about --subsample-classes, which is 0")
-        if self.subsample_classes and "=" in self.dataset:
-            raise UsageError(f"--subsample-classes is for data sets with a name: put the folder of -d {self.dataset} under "
-                             f"{self.data_root}/")
-        if (self.image_size is not None) + self.upscale + self.upscale_padding > 1:
-            raise UsageError("--image-size, --upscale and --upscale-padding exclude one another")
         if self.pretrained and self.resume_from:
             raise UsageError("--pretrained and --resume-from exclude one another")
-
-    @property
-    def data(self) -> str:
-        """The name of the data set, with the class subset if there is one."""
-        if not self.subsample_classes:
-            return self.dataset
-        draw = "" if self.class_sample_seed is None else f"s{self.class_sample_seed}"
-        return f"{self.dataset}-k{self.subsample_classes}{draw}"
-
-    @property
-    def stated_size(self) -> int | None:
-        """The side to which images are resized, if a flag says so."""
-        return 224 if self.upscale else 112 if self.upscale_padding else self.image_size
-
-    @property
-    def padding(self) -> int:
-        """The black pixels around an image on each side."""
-        return 56 if self.upscale_padding else 0
 
     def answer(self) -> str | None:
         if not self.list_layers:
@@ -171,7 +154,7 @@ class TrainConfig(PerturbationConfig, DeviceConfig):
         return inputs.layer_table(network, description.channels, description.image_size)
 
     def inputs(self) -> dict[str, list[Path]]:
-        files_read = inputs.data_files(self, self.data, *([self.outliers] if self.outliers else []))
+        files_read = inputs.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
         return files_read | (inputs.checkpoint_files(self, self.resume_from) if self.resume_from else {})
 
     def outputs(self) -> list[Path]:

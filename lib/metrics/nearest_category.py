@@ -111,6 +111,19 @@ def slopes_differ(ours: tuple[float, float], theirs: tuple[float, float], levels
     return {"p_slope_less": float(stats.t.cdf(t, degrees)), "p_slope_two_sided": float(2 * stats.t.sf(abs(t), degrees))}
 
 
+def compare_cells(ours: list[float], theirs: list[float]) -> dict:
+    """Two networks' scores over the same cells: in how many ours is higher; mean difference and ratio, with standard errors.
+
+    Cells where theirs is 0 have no ratio; an error needs two cells.
+    """
+    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+    found = {"cells_above": int((ours > theirs).sum())}
+    for name, values in (("difference", ours - theirs), ("ratio", ours[theirs > 0] / theirs[theirs > 0])):
+        found[name] = float(values.mean()) if len(values) else None
+        found[f"{name}_se"] = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return found
+
+
 def correlation(x: list[float], y: list[float]) -> float | None:
     """Pearson's r, in [-1, 1]; None for fewer than two values or where one side is constant."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:

@@ -31,6 +31,7 @@ MODELS = {
     # other ResNets for 32 px (intermediate layers; He et al. 2016)
     "cifar_resnet18_maxpool": "lib.models.resnet:cifar_resnet18_maxpool",
     "pytorch_cifar_resnet18": "lib.models.pytorch_cifar:pytorch_cifar_resnet18",
+    "pytorch_cifar_resnet50": "lib.models.pytorch_cifar:pytorch_cifar_resnet50",
     "resnet20": "lib.models.resnet:resnet20",
     # torchvision's ResNets (stitching on ImageNet, OOD layers; nearest category)
     "tv_resnet18": "lib.models.torchvision_nets:tv_resnet18",
@@ -62,6 +63,8 @@ MODELS = {
     "CNN002": "lib.models.small:cnn002",
     "mlp": "lib.models.mlp:mlp",
     "mlp_bn": "lib.models.mlp:mlp_bn",
+    "LargeMLP": "lib.models.mlp:large_mlp",
+    "LargeMLPv4": "lib.models.mlp:large_mlp_v4",
     # vision transformers (stitching)
     "vit_tiny_patch4_32": "lib.models.vit:vit_tiny_patch4_32",
     "vit_small_patch4_32": "lib.models.vit:vit_small_patch4_32",
@@ -88,7 +91,7 @@ PATTERNS = ("tv:<torchvision name>", "timm:<timm name>", "probe:<type>@<layer>@<
 _CIFAR_STEM = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
     "resnext50_32x4d", "resnext101_32x8d", "resnet18_samewidth", "resnet18_samesize", "resnet18_samewidth_samesize",
-    "pytorch_cifar_resnet18",
+    "pytorch_cifar_resnet18", "pytorch_cifar_resnet50",
 )  # fmt: skip
 _VITS = ("tiny", "small", "medium", "base", "large", "huge", "giant", "gigantic")
 
@@ -108,6 +111,9 @@ SMALLEST = {
     "small_cnn": 16,
     "CNN002": 16,
 }
+
+# The types that take vectors, such as stored features, as well as images.
+OF_VECTORS = ("mlp", "mlp_bn", "LargeMLP", "LargeMLPv4")
 
 # Where the published weights of a type come from; `tv:` and `timm:` types are their own source.
 WEIGHTS = {
@@ -163,6 +169,12 @@ def build(name: str, classes: int, channels: int = 3, image_size: int = 32, pret
     if pretrained:
         resolve("lib.models.published:load")(network, source, classes, channels, image_size)
     return network
+
+
+def check_vectors(name: str) -> None:
+    """Raise a `UsageError` unless type `name` takes vectors, or is somebody's own."""
+    if name not in OF_VECTORS and ".py:" not in name:
+        raise UsageError(f"type {name} takes images; stored features are for {', '.join(OF_VECTORS)}")
 
 
 def accepted_size(name: str, size: int) -> int:

@@ -95,14 +95,15 @@ def corruption_map(layers: list[str], kinds: list[str], severities: list[int], a
 
 def exit_histogram(exits: list[str], inside: np.ndarray, outside: dict[str, np.ndarray], title: str) -> Figure:
     """The share of images (K + 1,) that leave at each exit, the last share those that are taken for in-distribution."""
-    figure = Figure(figsize=(max(6, 0.55 * (len(exits) + 1) + 1.5), 4.2), layout="constrained")
-    axes = figure.add_subplot()
     shares = {"in-distribution": inside, **outside}
+    figure = Figure(figsize=(max(6, 0.55 * (len(exits) + 1) + 1.5), 4 + 0.1 * len(shares)), layout="constrained")
+    axes = figure.add_subplot()
     width, places = 0.8 / len(shares), np.arange(len(exits) + 1)
     colours = ["0.55", "#b22222", "#e08a1e", "#4a6fa5", "#2a7f3f", "#8c5fa8", "#3a3a3a"]
     for number, (name, values) in enumerate(shares.items()):
         axes.bar(places + (number + 0.5) * width - 0.4, values, width, label=name, color=colours[number % len(colours)])
     axes.set_xticks(places, [*exits, "not flagged"], rotation=40, ha="right", fontsize=8)
-    axes.set(ylabel="share of images", ylim=(0, 1.02), title=title)
-    axes.legend(fontsize=8)
+    axes.set(ylabel="share of images", ylim=(0, 1.02))
+    axes.set_title(title, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure

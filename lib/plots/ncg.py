@@ -28,7 +28,7 @@ def scores(rows: list[dict], title: str) -> Figure:
     axes.set_yticks(np.linspace(0, 1, 11))
     handles = [axes.bar(0, 0, color=NETWORKS[which], label=model) for which, model in enumerate(models)]
     handles += [axes.plot([], [], color=colour, linestyle=style, label=null)[0] for null, (colour, style) in NULLS.items()]
-    axes.legend(handles=handles, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(models) + 3)
+    figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -72,17 +72,18 @@ def levels(rows: list[dict], title: str) -> Figure:
     return figure
 
 
-def radii(arrays: dict[str, np.ndarray], models: list[str], title: str) -> Figure:
+def radii(arrays: dict[str, np.ndarray], models: list[str], title: str, space: str, unit: float) -> Figure:
     """Histograms on a logarithmic axis: distances of images to the training set, and radii at them and their neighbours.
 
     A row per set of images, a panel per network. Radii that no attack could find are lower bounds and left out.
     """
     keys = [name.removeprefix("radius_at_images_") for name in arrays
             if name.startswith("radius_at_images_") and not name.endswith("_against")]
+    label_of = {"pixel": "images in [0, 1]", "feature": "features as they are"}
     figure = Figure(figsize=(5.4 * len(models), 3.6 * len(keys)), layout="constrained")
     panels = figure.subplots(len(keys), len(models), squeeze=False)
     for key, row in zip(keys, panels, strict=True):
-        distances = np.sqrt(arrays[f"squared_distances_pixel_{key}"]) / 255
+        distances = np.sqrt(arrays[f"squared_distances_{space}_{key}"]) / unit
         for axes, model, suffix in zip(row, models, ("", "_against"), strict=False):
             shown = {"distance of the images to the training set": distances}
             for at in ("neighbours", "images"):
@@ -96,7 +97,7 @@ def radii(arrays: dict[str, np.ndarray], models: list[str], title: str) -> Figur
                 if len(values):
                     axes.hist(values, bins, weights=np.full(len(values), 1 / len(values)), color=colour, alpha=0.6,
                               label=f"{label}, mean {values.mean():.2f}")
-            axes.set(xscale="log", xlabel="Euclidean distance, images in [0, 1]", title=f"{key}: {model}")
+            axes.set(xscale="log", xlabel=f"Euclidean distance, {label_of[space]}", title=f"{key}: {model}")
             axes.legend(fontsize=7)
         row[0].set_ylabel("share")
     figure.suptitle(f"neighbours in {title}", fontsize=10)

@@ -1,4 +1,4 @@
-"""Probes by layer, gains by shift, accuracy by share of images and by rank: figures from the rows of a record."""
+"""Probes by layer, gains by shift, accuracy by share of images and by rank, and more: figures from a record's rows."""
 
 from collections.abc import Iterable
 
@@ -35,7 +35,37 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
         found["sensitivity"] = sensitivity_by_layer(moved, f"{title}: displacement of test from training images")
+    collapsed = [row for row in rows if row["probe"] == "collapse" and row["network"] == "trained"]
+    if len({row["layer"] for row in collapsed}) > 1:
+        found["collapse"] = collapse_by_layer(collapsed, f"{title}: neural collapse by depth")
     return found
+
+
+def collapse_by_layer(rows: list[dict], title: str) -> Figure:
+    """NC1 over the layers: the network's training images, and each OOD set (many are grey, with their mean)."""
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
+    axes = figure.add_subplot()
+
+    def values(mine):
+        known = [row for row in mine if row["nc1"] is not None]
+        return [np.mean([row["nc1"] for row in known if row["layer"] == layer]) for layer in layers]
+    axes.plot(values([row for row in rows if row["split"] == "train"]), marker="o", markersize=4, color="0.2",
+              label="training images")
+    tested = [row for row in rows if row["split"] != "train"]
+    shifts = list(dict.fromkeys(_shift(row) for row in tested))
+    for number, shift in enumerate(shifts):
+        few = len(shifts) <= MOST_LINES
+        axes.plot(values([row for row in tested if _shift(row) == shift]), marker="o" if few else None, markersize=4,
+                  color=COLOURS[number] if few else NEUTRAL, linewidth=1.5 if few else 0.7,
+                  label=shift if few else f"each of {len(shifts)} OOD sets" if number == 0 else None)
+    if len(shifts) > MOST_LINES:
+        axes.plot(values(tested), color=BEST, marker="o", linewidth=2, label="their mean")
+    axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
+    axes.set(ylabel="NC1: within classes / between them", xlabel="layer, in order of execution", title=title, yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
 
 
 def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:

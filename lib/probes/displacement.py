@@ -10,6 +10,7 @@ from torch import Tensor
 from lib.metrics import sensitivity
 from lib.probes.report import common
 from lib.probes.run import Run
+from lib.probes.sources import Place
 
 MOST_IMAGES = 1000  # of a group on either side, evenly spread
 MOST_UNITS = 4096  # with histograms, evenly spread
@@ -19,20 +20,20 @@ DRAWS = 40  # random divisions behind a null
 def rows(run: Run) -> list[dict]:
     """A row per OOD set, layer and group; the probes are the first candidate of the first seed."""
     train, positions, found = run.data.train, run.units[0].positions, []
-    inner = run.collect(train).features
+    inner = run.supply.source(train)
     for number, shift in enumerate(run.data.shifts):
         _, tested = shift.role("test", run.shares[number, run.config.seed[0]])
-        outer = run.collect(shift.test).features
-        for tap in run.taps:
-            weights = next(linear.weights[0] for (place, unit), linear in run.probes.items() if place.tap == tap)
+        outer = run.supply.source(shift.test)
+        for tap in run.layout.taps:
+            weights = next(linear.weights[0] for (place, _), linear in run.probes.items() if place == Place(tap))
             for group, name in enumerate(shift.test.group_names or ("all",)):
                 before = _spread(positions[train.groups[positions] == group])
                 after = _spread(tested[shift.test.groups[tested] == group])
                 if min(len(before), len(after)) < 2:
                     continue
-                values = scores(inner[tap].rows(before), outer[tap].rows(after), weights)
+                values = scores(inner.rows(tap, before), outer.rows(tap, after), weights)
                 found.append(common(run, number, None, probe="sensitivity", layer=tap.layer, reduce=tap.reduce,
-                                    dim=run.dims[tap], group=name, n=len(after)) | values)
+                                    dim=run.supply.dims[tap], group=name, n=len(after)) | values)
     return found
 
 

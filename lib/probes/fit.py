@@ -4,19 +4,24 @@ What the probes see may be restricted to leading directions or standardised; bot
 end, so that fitted probes always take features as they are.
 """
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.features import Features, Tap
+from lib.features import Features, SideBySide, Tap, Views
 from lib.probes import solvers
-from lib.probes.stack import Linear, Setting, Stack, initial
+from lib.probes.stack import Linear, Mlp, Setting, Stack, combined, initial, initial_mlp
 from lib.randomness import generator
 
 STEPWISE = ("adam", "sgd")  # solvers that need a batch at a time only
+CHUNK = 4096  # rows that are read at once where all are passed through
+COPIES = 3  # of the features in float64 that the other solvers hold
+
+Probes = Linear | Mlp
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Group:
     """Probes that learn from the same examples, in the same order, from the same start.
 
     source is the number of the features that `rows` (n,) are positions in; labels (n,); rank None for all directions.
+    With several views the source holds them behind one another, and epoch e learns from view (e - 1) mod views.
     """
 
     rows: Tensor
@@ -31,6 +37,7 @@ class Group:
     seed: int = 0
     rank: int | None = None
     source: int = 0
+    views: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +52,9 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     keep: tuple[int, ...] = ()
     start: str = "uniform"
+    hidden: int = 0  # units of a hidden layer; 0: linear probes
     standardise: bool = False
-    gib: float = 2.0  # of memory for float features
+    gib: float = 2.0  # of memory: half of it for kept features, half for what fitting holds
 
     def kept(self) -> list[int]:
         return sorted({*[epoch for epoch in self.keep if epoch <= self.epochs], self.epochs})
@@ -56,12 +64,12 @@ class Recipe:
 class Fitted:
     """Probes (g, c) of one tap: candidate c is a setting and the number of epochs it was trained for."""
 
-    linear: Linear  # weights (g, c, k, d)
+    linear: Probes  # weights (g, c, k, d)
     candidates: list[tuple[Setting, int]]
     left_out: Tensor | None = None  # (g, c, n): whether each example is right when left out; ridge only
 
-    def of_group(self, number: int) -> Linear:
-        return Linear(self.linear.weights[number], self.linear.biases[number])
+    def of_group(self, number: int) -> Probes:
+        return combined(lambda values: values[0][number], [self.linear])
 
 
 @dataclass(frozen=True)
@@ -76,142 +84,212 @@ class Directions:
         return leading @ leading.T
 
 
-def fit(name: Tap, sources: list[Features], groups: list[Group], settings: list[Setting], classes: int, recipe: Recipe,
-        directions: Directions | None = None, warm: Linear | None = None) -> Fitted:
+@dataclass(frozen=True)
+class Sight:
+    """How probes see features: restricted to directions around their mean, then shifted and scaled; None: as they are."""
+
+    mean: Tensor | None = None
+    projector: Tensor | None = None
+    shift: Tensor | None = None
+    scale: Tensor | None = None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(b, d) in float32."""
+        if self.projector is not None:
+            mean = self.mean.to(rows)
+            rows = (rows - mean) @ self.projector.to(rows) + mean
+        return rows if self.shift is None else (rows - self.shift) / self.scale
+
+    def folded(self, probes: Probes) -> Probes:
+        """The probes as they act on the features themselves."""
+        if self.shift is not None:
+            probes = probes.folded(shift=self.shift, scale=self.scale)
+        if self.projector is not None:
+            probes = probes.folded(matrix=self.projector, shift=self.mean)
+        return probes
+
+
+def sight(group: Group, directions: Directions | None) -> Sight:
+    """What a group sees before anything is standardised."""
+    return Sight() if group.rank is None else Sight(directions.mean, directions.projector(group.rank))
+
+
+class Spread:
+    """Mean and standard deviation per feature of rows that come in batches, in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, rows: Tensor) -> None:
+        rows = rows.double()
+        self.count += len(rows)
+        self.total, self.squares = self.total + rows.sum(0), self.squares + rows.square().sum(0)
+
+    def sight(self, found: Sight) -> Sight:
+        """`found`, whose rows were taken in, standardised by them; a feature that never changes is only shifted."""
+        mean = self.total / self.count
+        deviation = (self.squares / self.count - mean.square()).clamp_min(0).sqrt()
+        flat = deviation <= 1e-6 * (1e-12 + mean.abs())
+        return Sight(found.mean, found.projector, mean.float(), torch.where(flat, 1.0, deviation).float())
+
+
+class Training:
+    """The probes of one tap in training: they take batches of what they see, and are kept where the recipe says."""
+
+    def __init__(self, name: Tap, dim: int, groups: list[Group], sights: list[Sight], settings: list[Setting], classes: int,
+                 recipe: Recipe, warm: Linear | None = None) -> None:
+        self.sights, self.settings, self.recipe, self.kept = sights, settings, recipe, []
+        seeds, label = [group.seed for group in groups], f"{name.layer}/{name.reduce}"
+        if recipe.hidden:
+            start = initial_mlp(dim, recipe.hidden, classes, seeds, len(settings), label)
+        else:
+            start = initial(dim, classes, seeds, len(settings), label, recipe.start)
+        if warm is not None:
+            start = combined(lambda values: values[0].expand_as(values[1]).clone(), [warm, start])
+        self.stack = Stack(start, settings, recipe.solver, recipe.momentum, recipe.weight_decay)
+
+    def step(self, seen: Tensor, labels: Tensor, rate: float) -> None:
+        """One step from what the groups see (g, b, d) and labels (g, b)."""
+        self.stack.step(seen, labels, rate)
+
+    def finish(self, epoch: int) -> None:
+        if epoch in self.recipe.kept():
+            self.kept.append(self.stack.now())
+
+    def fitted(self) -> Fitted:
+        together = combined(lambda values: torch.cat(values, 1), self.kept)
+        parts = [look.folded(combined(lambda values, place=place: values[0][place], [together]))
+                 for place, look in enumerate(self.sights)]
+        return Fitted(combined(torch.stack, parts),
+                      [(setting, epoch) for epoch in self.recipe.kept() for setting in self.settings])
+
+
+def fit(name: Tap, sources: list[Features | SideBySide | Views], groups: list[Group], settings: list[Setting], classes: int,
+        recipe: Recipe, directions: Directions | None = None, warm: Linear | None = None) -> Fitted:
     """The probes of one tap, from its kept features; `groups` have equally many examples.
 
     warm    weights (k, d) that every probe starts from
     """
-    seen = [_Seen(sources[group.source], group, directions, recipe.standardise) for group in groups]
+    sights = [_sight(sources[group.source], group, directions, recipe) for group in groups]
     if recipe.solver not in STEPWISE:
-        return _closed(name, seen, groups, settings, classes, recipe)
-    stack = _stack(name, groups, settings, sources[groups[0].source].dim, classes, recipe, warm)
-    inputs = _inputs(seen, groups, recipe)
-    snapshots = []
-    for places, rate, finished in _steps(groups, recipe):
-        if finished:
-            snapshots.append(stack.linear())
-            continue
-        labels = torch.stack([group.labels[place] for group, place in zip(groups, places, strict=True)])
-        stack.step(inputs(places), labels, rate)
-    return _fitted(snapshots, seen, settings, recipe)
+        return _closed(name, sources, groups, sights, settings, classes, recipe)
+    training = Training(name, sources[groups[0].source].dim, groups, sights, settings, classes, recipe, warm)
+    inputs = _inputs(sources, groups, sights, recipe)
+    if not recipe.epochs:
+        training.finish(0)
+    for epoch in range(1, recipe.epochs + 1):
+        for places, rate in steps(groups, epoch, recipe):
+            labels = torch.stack([group.labels[place] for group, place in zip(groups, places, strict=True)])
+            training.step(inputs(places, epoch), labels, rate)
+        training.finish(epoch)
+    return training.fitted()
 
 
-def predictions(linear: Linear, features: Features, most: int = 1 << 26) -> Tensor:
+def steps(groups: list[Group], epoch: int, recipe: Recipe) -> Iterator[tuple[list[Tensor], float]]:
+    """Per step of an epoch (from 1) the places of each group's batch and the factor of the learning rate."""
+    n = len(groups[0].rows)
+    rate = 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
+    orders = {group.seed: torch.randperm(n, generator=generator(group.seed, "probe order", epoch)) for group in groups}
+    for begin in range(0, n, recipe.batch_size):
+        yield [orders[group.seed][begin:begin + recipe.batch_size] for group in groups], rate
+
+
+def predictions(probes: Probes, features: Features | SideBySide, most: int = 1 << 26) -> Tensor:
     """The predicted class (c, n), int16, of probes with weights (c, k, d)."""
-    chunk = max(1, most // max(linear.biases.numel(), features.dim))
-    parts = [linear.logits(features.rows(slice(begin, begin + chunk))).argmax(-1).to(torch.int16)
-             for begin in range(0, len(features), chunk)]
+    chunk = max(1, most // max(probes.biases.numel(), features.dim))
+    parts = [predicted(probes, features.rows(slice(begin, begin + chunk))) for begin in range(0, len(features), chunk)]
     return torch.cat(parts, -1)
 
 
-class _Seen:
-    """What the probes of a group see of its features."""
+def predicted(probes: Probes, rows: Tensor) -> Tensor:
+    """The predicted class (c, b), int16, of rows (b, d)."""
+    return probes.logits(rows).argmax(-1).to(torch.int16)
 
-    def __init__(self, source: Features, group: Group, directions: Directions | None, standardise: bool) -> None:
-        self.source, self.group = source, group
-        self.projector = directions.projector(group.rank) if group.rank is not None else None
-        self.mean = directions.mean if group.rank is not None else None
-        self.shift = self.scale = None
-        if standardise:
-            moments = _spread(self.rows(group.rows[begin:begin + 4096]) for begin in range(0, len(group.rows), 4096))
-            self.shift, self.scale = moments
 
-    def rows(self, index: Tensor) -> Tensor:
-        """(b, d) in float32."""
-        found = self.source.rows(index)
-        if self.projector is not None:
-            mean = self.mean.to(found)
-            found = (found - mean) @ self.projector.to(found) + mean
-        if self.shift is not None:
-            found = (found - self.shift) / self.scale
+def _all_rows(source, group: Group) -> Tensor:
+    """The rows of a group's examples in all views, (views n,)."""
+    stride = len(source) // group.views
+    return torch.cat([group.rows + view * stride for view in range(group.views)])
+
+
+def _sight(source, group: Group, directions: Directions | None, recipe: Recipe) -> Sight:
+    found = sight(group, directions)
+    if not recipe.standardise:
         return found
-
-    def folded(self, linear: Linear) -> Linear:
-        """The probes as they act on the source's features."""
-        if self.shift is not None:
-            linear = linear.folded(shift=self.shift, scale=self.scale)
-        if self.projector is not None:
-            linear = linear.folded(matrix=self.projector, shift=self.mean)
-        return linear
+    spread = Spread()
+    for part in _parts(source, group, found):
+        spread.add(part)
+    return spread.sight(found)
 
 
-def _spread(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per feature; 1 where a feature never changes."""
-    count, total, squares = 0, 0.0, 0.0
-    for part in parts:
-        part = part.double()
-        count, total, squares = count + len(part), total + part.sum(0), squares + part.square().sum(0)
-    mean = total / count
-    deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-    flat = deviation <= 1e-6 * (1e-12 + mean.abs())
-    return mean.float(), torch.where(flat, 1.0, deviation).float()
+def _parts(source, group: Group, look: Sight) -> Iterator[Tensor]:
+    """All that a group sees (b, d), in turn."""
+    for rows in _all_rows(source, group).split(CHUNK):
+        yield look(source.rows(rows))
 
 
-def _stack(name, groups, settings, dim, classes, recipe, warm) -> Stack:
-    seeds = [group.seed for group in groups]
-    start = initial(dim, classes, seeds, len(settings), f"{name.layer}/{name.reduce}", recipe.start)
-    if warm is not None:
-        start = Linear(warm.weights.expand_as(start.weights).clone(), warm.biases.expand_as(start.biases).clone())
-    return Stack(start, settings, recipe.solver, recipe.momentum, recipe.weight_decay)
-
-
-def _steps(groups: list[Group], recipe: Recipe):
-    """Per step (the places of each group's batch, the factor of the learning rate, False); (None, 1, True) where the
-    probes of an epoch are kept."""
-    n, kept = len(groups[0].rows), recipe.kept()
-    if recipe.epochs == 0:
-        yield None, 1.0, True
-    for epoch in range(1, recipe.epochs + 1):
-        rate = 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
-        orders = {group.seed: torch.randperm(n, generator=generator(group.seed, "probe order", epoch)) for group in groups}
-        for begin in range(0, n, recipe.batch_size):
-            yield [orders[group.seed][begin:begin + recipe.batch_size] for group in groups], rate, False
-        if epoch in kept:
-            yield None, 1.0, True
-
-
-def _inputs(seen: list[_Seen], groups: list[Group], recipe: Recipe) -> Callable[[list[Tensor]], Tensor]:
-    """A function from the places of each group's batch to its features (g, b, d); made beforehand where memory allows."""
+def _inputs(sources, groups: list[Group], sights: list[Sight], recipe: Recipe) -> Callable[[list[Tensor], int], Tensor]:
+    """A function from the places of each group's batch, and the epoch, to what it sees (g, b, d); made beforehand where
+    memory allows."""
     keys = [(group.source, group.rows.data_ptr(), group.rank) for group in groups]
-    distinct = dict(zip(keys, seen, strict=True))
-    size = sum(len(view.group.rows) * view.source.dim * 4 for view in distinct.values())
-    if size <= recipe.gib * 2 ** 30:
-        made = {key: view.rows(view.group.rows) for key, view in distinct.items()}
-        return lambda places: torch.stack([made[key][place] for key, place in zip(keys, places, strict=True)])
-    return lambda places: torch.stack([view.rows(view.group.rows[place])
-                                       for view, place in zip(seen, places, strict=True)])
+    distinct = {key: number for number, key in enumerate(keys)}
+    strides = [len(sources[group.source]) // group.views for group in groups]
+    views = groups[0].views
+    size = sum(len(groups[number].rows) * views * sources[groups[number].source].dim * 4 for number in distinct.values())
+    if size <= recipe.gib / 4 * 2 ** 30:
+        made = {key: sights[number](sources[groups[number].source].rows(_all_rows(sources[groups[number].source],
+                                                                                 groups[number])))
+                for key, number in distinct.items()}
+        return lambda places, epoch: torch.stack([made[key][place + (epoch - 1) % views * len(group.rows)]
+                                                  for key, place, group in zip(keys, places, groups, strict=True)])
+    return lambda places, epoch: torch.stack([
+        look(sources[group.source].rows(group.rows[place] + (epoch - 1) % views * stride))
+        for look, group, place, stride in zip(sights, groups, places, strides, strict=True)])
 
 
-def _fitted(snapshots: list[Linear], seen: list[_Seen], settings: list[Setting], recipe: Recipe) -> Fitted:
-    weights = torch.cat([snapshot.weights for snapshot in snapshots], 1)
-    biases = torch.cat([snapshot.biases for snapshot in snapshots], 1)
-    parts = [view.folded(Linear(weights[place], biases[place])) for place, view in enumerate(seen)]
-    linear = Linear(torch.stack([part.weights for part in parts]), torch.stack([part.biases for part in parts]))
-    return Fitted(linear, [(setting, epoch) for epoch in recipe.kept() for setting in settings])
-
-
-def _closed(name: Tap, seen: list[_Seen], groups: list[Group], settings: list[Setting], classes: int,
+def _closed(name: Tap, sources, groups: list[Group], sights: list[Sight], settings: list[Setting], classes: int,
             recipe: Recipe) -> Fitted:
-    n, d = len(groups[0].rows), seen[0].source.dim
-    size = n * d * 8 / 2 ** 30
-    if size > recipe.gib:
-        raise UserError(f"--solver {recipe.solver}: {n} x {d} features of layer {name.layer} take {size:.1f} GiB, more than "
-                        f"--cache-gib {recipe.gib:g}, and this solver needs all of them; --reduce gap makes them fewer, "
-                        "--solver adam takes them in batches")
+    n, d = len(groups[0].rows) * groups[0].views, sources[groups[0].source].dim
+    whole = _fits(n, d, recipe)
     linears, left_out = [], []
-    for view, group in zip(seen, groups, strict=True):
-        features = view.rows(group.rows)
+    for group, look in zip(groups, sights, strict=True):
+        source, labels = sources[group.source], group.labels.repeat(group.views)
+        penalties = [setting.l2 for setting in settings]
         if recipe.solver == "ridge":
-            solved = solvers.ridge(features, group.labels, classes, [setting.l2 for setting in settings])
+            if whole:
+                solved = solvers.ridge(look(source.rows(_all_rows(source, group))), labels, classes, penalties)
+            else:
+                parts = functools.partial(_parts, source, group, look)
+                solved = solvers.streamed_ridge(parts, labels, classes, penalties)
             linear = solved.linear
-            left_out.append(solved.left_out == group.labels)
+            if group.views == 1:  # another view of an image that is left out is not left out
+                left_out.append(solved.left_out == labels)
         elif recipe.solver == "lbfgs":
-            linear = solvers.lbfgs(features, group.labels, classes, [setting.l2 for setting in settings], recipe.epochs)
+            linear = solvers.lbfgs(look(source.rows(_all_rows(source, group))), labels, classes, penalties, recipe.epochs)
         else:
-            linear = solvers.proximal(features, group.labels, classes, [(setting.l1, setting.l2) for setting in settings],
-                                      recipe.epochs)
-        linears.append(view.folded(Linear(linear.weights.float(), linear.biases.float())))
-    linear = Linear(torch.stack([one.weights for one in linears]), torch.stack([one.biases for one in linears]))
-    return Fitted(linear, [(setting, recipe.epochs) for setting in settings],
+            linear = solvers.proximal(look(source.rows(_all_rows(source, group))), labels, classes,
+                                      [(setting.l1, setting.l2) for setting in settings], recipe.epochs)
+        linears.append(look.folded(Linear(linear.weights.float(), linear.biases.float())))
+    return Fitted(combined(torch.stack, linears), [(setting, recipe.epochs) for setting in settings],
                   torch.stack(left_out) if left_out else None)
+
+
+def check_memory(name: Tap, n: int, d: int, recipe: Recipe, streams: bool = False, stacked: float = 1.0) -> None:
+    """Raises `UserError` unless the solver can learn from n x d features: at once, in batches, or by their Gram matrix.
+
+    streams    they come in batches only, with those of other layers: the Gram matrices take `stacked` times the memory
+    """
+    if recipe.solver in STEPWISE or _fits(n, d, recipe) and not streams:
+        return
+    size = stacked * solvers.GRAM_COPIES * d * d * 8 / 2 ** 30
+    if recipe.solver == "ridge" and size <= recipe.gib / 2:
+        return
+    lacking = (f"and its Gram matrices take {size:.1f} GiB" if recipe.solver == "ridge"
+               else "and this solver needs all of them at once")
+    raise UserError(f"--solver {recipe.solver}: the {n} x {d} features of layer {name.layer} do not fit into half of "
+                    f"--cache-gib {recipe.gib:g} in float64, {lacking}; --reduce gap makes them fewer, --solver adam takes "
+                    "them in batches")
+
+
+def _fits(n: int, d: int, recipe: Recipe) -> bool:
+    return COPIES * n * d * 8 / 2 ** 30 <= recipe.gib / 2

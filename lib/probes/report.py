@@ -1,4 +1,4 @@
-"""The rows of a probing run: baselines, candidates, what each rule chose, and what choosing gained."""
+"""The rows of probes: candidates, what each rule chose, and what choosing gained."""
 
 import time
 
@@ -6,25 +6,23 @@ from lib.errors import UserError
 from lib.metrics import groups as group_metrics
 from lib.probes import selection, study
 from lib.probes.run import Run
-from lib.probes.study import Place
+from lib.probes.sources import Place
 
 
 def rows(run: Run) -> list[dict]:
-    """Fits and scores everything, and says what came out: see `study.COLUMNS`."""
-    run.fit_and_score()
-    begin, found = time.perf_counter(), _baseline_rows(run)
-    for reduce in dict.fromkeys(tap.reduce for tap in run.taps):
-        for rank in run.ranks or (None,):
-            places = [Place(tap, rank) for tap in run.taps if tap.reduce == reduce]
+    """What every kind of probe came to: see `study.COLUMNS`. `Run.fit_and_score` comes first."""
+    begin, found = time.perf_counter(), []
+    for kind, sweeps in run.places.items():
+        for places in sweeps:
             for share in dict.fromkeys(unit.fraction for unit in run.units):
-                found += _rows_of(run, places, share)
+                found += _rows_of(run, kind, places, share)
     run.count("choosing", begin)
     return found
 
 
-def _rules(run: Run, available: set[str]) -> tuple[str, ...]:
+def _rules(run: Run, available: set[str], count: int) -> tuple[str, ...]:
     """The rules asked for, or all that the protocol has images for; "none" where there is nothing to choose."""
-    config, count = run.config, len(run.candidates)
+    config = run.config
     if config.select:
         for rule in config.select:
             if rule != "none":
@@ -42,9 +40,9 @@ def _rules(run: Run, available: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _rows_of(run: Run, places, share: float | None) -> list[dict]:
-    """The rows of one reducer, rank and share of images: candidates, what the rules chose, and what that gained."""
-    config, shifts = run.config, run.data.shifts
+def _rows_of(run: Run, kind: str, places: list[Place], share: float | None) -> list[dict]:
+    """The rows of one sweep and share of images: candidates, what the rules chose, and what that gained."""
+    config, shifts, count = run.config, run.data.shifts, len(run.candidates[kind])
     units = {(seed, number): next(place for place, unit in enumerate(run.units) if unit.seed == seed
                                   and unit.fraction == share and run.applies(unit, number))
              for seed in config.seed for number in range(len(shifts))}
@@ -52,29 +50,38 @@ def _rows_of(run: Run, places, share: float | None) -> list[dict]:
                                if (table := run.table(number, places, {number: units[seed, number]}, seed, role))}
               for seed in config.seed for number in range(len(shifts))}
     available = set.intersection(*[set(found) for found in tables.values()])
+    if len(shifts) > 1:
+        available |= {f"other {role}" for role in available}
     rows = []
-    for rule in _rules(run, available):
+    for rule in _rules(run, available, count):
         if rule == "none":
-            rows += [found for seed, number in units for place in places for candidate in range(len(run.candidates))
+            rows += [found for seed, number in units for place in places for candidate in range(count)
                      for found in _test_rows(run, place, units[seed, number], candidate, number, seed, share, "none")]
-            if len(places) == len(run.candidates) == 1:
+            if len(places) == count == 1:
                 run.chosen.append((places, units, dict.fromkeys(units, selection.Choice(0, (0,), 1))))
             continue
         chosen = {}
         for seed, number in units:
-            table = tables[seed, number]
-            if config.tuning == "shared":
-                table = {role: _mean([tables[seed, other][role] for other in range(len(shifts))]) for role in available}
-            chosen[seed, number] = study.choice_of(rule, config.how, available, table, len(places),
-                                                   len(run.candidates))
+            table = _table(run, tables, seed, number)
+            chosen[seed, number] = study.choice_of(rule, config.how, available, table, len(places), count)
             for at, place in enumerate(places):
                 choice = chosen[seed, number]
                 found = _test_rows(run, place, units[seed, number], choice.candidates[at], number, seed, share, rule)
                 rows += [{**one, "chosen": at == choice.place, "candidates": choice.searched} for one in found]
         run.chosen.append((places, units, chosen))
         if len(places) > 1:
-            rows += _gain_rows(run, rule, places, units, chosen, share)
+            rows += _gain_rows(run, kind, rule, places, units, chosen, share)
     return rows
+
+
+def _table(run: Run, tables: dict, seed: int, number: int) -> dict[str, list[list[float]]]:
+    """Scores by role that choose for an OOD set: its own, or the mean over all sets; "other ..." is that over the others."""
+    own, everywhere = tables[seed, number], [tables[seed, other] for other in range(len(run.data.shifts))]
+    others = [table for other, table in enumerate(everywhere) if other != number]
+    found = own
+    if run.config.tuning == "shared":
+        found = {role: _mean([table[role] for table in everywhere]) for role in own}
+    return found | {f"other {role}": _mean([table[role] for table in others]) for role in own if others}
 
 
 def common(run: Run, number: int | None, share: float | None, **values) -> dict:
@@ -87,17 +94,18 @@ def common(run: Run, number: int | None, share: float | None, **values) -> dict:
 
 def _test_rows(run: Run, place, unit: int, candidate: int, number: int, seed: int, share, rule: str) -> list[dict]:
     shift = run.data.shifts[number]
-    setting, epoch = run.candidates[candidate]
+    setting, epoch = run.candidates[place.kind][candidate]
     _, positions = shift.role("test", run.shares[number, seed])
     found = study.accuracy_rows(run.scores[number].correct[place, unit]["test"][candidate], shift.test, positions,
                                 run.sizes)
-    about = common(run, number, share, probe="probe", layer=place.tap.layer, reduce=place.tap.reduce,
-                   dim=run.dims[place.tap], rank=place.rank, solver=run.config.solver, lr=setting.lr, l1=setting.l1,
-                   l2=setting.l2, seed=seed, epoch=epoch, selected_by=rule)
+    about = common(run, number, share, probe=place.kind, layer=place.tap.layer, reduce=place.tap.reduce,
+                   dim=run.supply.dims[place.tap], rank=place.rank, solver=run.config.solver, lr=setting.lr, l1=setting.l1,
+                   l2=setting.l2, seed=seed, epoch=epoch, selected_by=rule,
+                   strength=run.strengths.get((place, unit)))
     return [about | one for one in found]
 
 
-def _gain_rows(run: Run, rule: str, places, units, chosen, share) -> list[dict]:
+def _gain_rows(run: Run, kind: str, rule: str, places, units, chosen, share) -> list[dict]:
     """Per OOD set, and for their mean: the chosen layer's metric, the last one's, and the interval of the difference."""
     rows, everything = [], []
     shifts = run.data.shifts
@@ -111,19 +119,20 @@ def _gain_rows(run: Run, rule: str, places, units, chosen, share) -> list[dict]:
             entries.append((*pair, shift.test.indices[positions], shift.test.groups[positions]))
         everything.append(entries)
         layers = [places[chosen[seed, number].place].tap.layer for seed in run.config.seed]
-        rows.append(_gain_row(run, rule, number, share, places, entries, layers,
+        rows.append(_gain_row(run, kind, rule, number, share, places, entries, layers,
                                    chosen[run.config.seed[0], number].searched))
     if len(shifts) > 1 and len({shift.origin for shift in shifts}) == 1:
         gains = sorted(row["gain"] for row in rows)
         middle = len(gains) // 2
         median = gains[middle] if len(gains) % 2 else (gains[middle - 1] + gains[middle]) / 2
-        mean = _gain_row(run, rule, None, share, places, [entry for entries in everything for entry in entries], [],
+        mean = _gain_row(run, kind, rule, None, share, places, [entry for entries in everything for entry in entries], [],
                               rows[0]["candidates"])
         rows.append(mean | {"gain_median": median})
     return rows
 
 
-def _gain_row(run: Run, rule: str, number: int | None, share, places, entries, layers: list[str], searched: int) -> dict:
+def _gain_row(run: Run, kind: str, rule: str, number: int | None, share, places, entries, layers: list[str],
+              searched: int) -> dict:
     first, second, ids, groups = (list(column) for column in zip(*entries, strict=True))
     grouped = run.metric.name == "worst-group"
     values = [[run.metric.values(correct[None], where)[0] for correct, where in zip(column, groups, strict=True)]
@@ -131,29 +140,12 @@ def _gain_row(run: Run, rule: str, number: int | None, share, places, entries, l
     gain, low, high = group_metrics.paired_gain(first, second, ids, groups=groups if grouped else None)
     best, base = (sum(column) / len(column) for column in values)
     name = " ".join(dict.fromkeys(layers))
-    return common(run, number, share, probe="gain", layer=name, reduce=places[0].tap.reduce, rank=places[0].rank,
+    return common(run, number, share, probe="gain" if kind == "probe" else f"{kind}-gain", layer=name,
+                  reduce=" ".join(dict.fromkeys(place.tap.reduce for place in places)), rank=places[0].rank,
                         group="worst" if grouped else run.metric.name if run.metric.name != "accuracy" else "all",
                         solver=run.config.solver, selected_by=rule, n=sum(map(len, first)), accuracy=best,
                         baseline=base, gain=best - base if run.metric.name == "adjusted" else gain, gain_low=low,
                         gain_high=high, candidates=searched)
-
-
-def _baseline_rows(run: Run) -> list[dict]:
-    """The network's own head, and nearest class means at every layer."""
-    rows = []
-    for number, shift in enumerate(run.data.shifts):
-        for seed in run.config.seed:
-            _, positions = shift.role("test", run.shares[number, seed])
-            if "test" in run.scores[number].head:
-                found = study.accuracy_rows(run.scores[number].head["test"], shift.test, positions, run.sizes)
-                rows += [common(run, number, None, probe="head", layer=run.head.layer, reduce="flatten",
-                                      dim=run.dims[run.head], seed=seed) | one for one in found]
-            for (tap, unit), correct in run.scores[number].means.items():
-                if run.units[unit].seed == seed:
-                    found = study.accuracy_rows(correct, shift.test, positions, run.sizes)
-                    rows += [common(run, number, run.units[unit].fraction, probe="class-means", layer=tap.layer,
-                                          reduce=tap.reduce, dim=run.dims[tap], seed=seed) | one for one in found]
-    return rows
 
 
 def _mean(tables: list[list[list[float]]]) -> list[list[float]]:

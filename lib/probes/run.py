@@ -1,24 +1,27 @@
-"""One network under a probing configuration: its places, who learns from what, the fitted probes and their scores.
+"""One network under a probing configuration: its places, the sources of features, the fitted probes and their scores.
 
 `config` is `ProbeConfig` or anything with its fields. Intermediate-layers paper, section 2.
 """
 
+import functools
 import time
 import warnings
 from dataclasses import dataclass
 
 import torch
 
-from lib import graph, low_rank, truncated
-from lib.datasets.split import Split
-from lib.errors import UsageError, UserError
-from lib.features import Collected, Features, Tap, collect, fit_pca
+from lib.datasets.split import Split, join
+from lib.errors import UserError
+from lib.features import Features, Tap, Views
 from lib.models.normalized import Normalized
-from lib.probes import study
-from lib.probes.fit import Directions, Recipe
-from lib.probes.roles import ID_VAL, ROLES, draw_balanced, draw_fraction, draw_shots, refuse_overlap
+from lib.probes import baselines, study, units
+from lib.probes.fit import Directions, Fitted, Probes, Recipe
+from lib.probes.layout import choose, head_of
+from lib.probes.roles import ID_VAL, ROLES, refuse_overlap
+from lib.probes.sources import Kept, Live, Place, Unit, class_means, fit_live, scored
 from lib.probes.stack import Linear, Setting
-from lib.probes.study import Metric, Place, Shift, Unit
+from lib.probes.study import Metric, Shift
+from lib.probes.supply import Supply
 from lib.randomness import generator
 
 
@@ -36,7 +39,11 @@ class Data:
 
 
 class Run:
-    """One network, all its places, units and scores."""
+    """One network, all its places, units and scores.
+
+    probes, candidates and places say what was fitted: (place, number of a unit) -> probes (c, k, d); kind of probe -> what
+    its c candidates are; kind -> sweeps, lists of places that a rule chooses from.
+    """
 
     def __init__(self, config, label: str, network: Normalized, data: Data, seconds: dict) -> None:
         self.config, self.label, self.network, self.data, self.seconds = config, label, network, data, seconds
@@ -45,11 +52,15 @@ class Run:
         self.learns_inside = config.how in ("id", "zero-shot")
         self.inner = {seed: self._inner(seed) for seed in config.seed}
         self._refuse_overlap()
-        self._choose_taps()
+        self.layout = choose(config, network, data.channels, data.size)
+        given = {"channels": data.channels, "size": data.size}
+        self.supply = Supply(config, network, self.layout, data.train, given, seconds)
+        self.baselines = baselines.possible(self)
         self.chosen = []  # what each rule chose: (places, units, choices by seed and OOD set)
         self.settings = [Setting(lr if config.solver in ("adam", "sgd") else None, l1, l2)
                          for lr in (config.learning_rate if config.solver in ("adam", "sgd") else (None,))
                          for l1 in config.l1 for l2 in config.l2]
+        self.probes, self.candidates, self.places, self.left_out, self.strengths = {}, {}, {}, {}, {}
         self.recipe = Recipe(
             solver=config.solver, epochs=config.epochs, batch_size=config.batch_size, momentum=config.momentum,
             weight_decay=config.weight_decay, milestones=config.milestones, keep=config.keep_epochs,
@@ -64,7 +75,15 @@ class Run:
 
     def fit_and_score(self) -> None:
         """Passes, probes and scores; everything that rows are made from."""
-        self._fit()
+        self.units, parts = self._draw()
+        images = (len(self.data.train) * (1 + self.config.augment) if self._needs_inner() else 0) + sum(
+            len(shift.test) + len(shift.val or ()) for shift in self.data.shifts)
+        needing = [name for name in self.baselines if name in baselines.OF_KEPT_FEATURES]
+        examples = max(len(unit.positions) * max(1, unit.views) for unit in self.units)
+        if not examples:
+            raise UserError("there is no image to learn from")
+        self.supply.plan(images, examples, self.recipe, f"--baselines {' '.join(needing)}" if needing else "")
+        self._fit(parts)
         self.scores = [self._score(number) for number in range(len(self.data.shifts))]
         self._warn_of_missing_groups()
 
@@ -95,189 +114,130 @@ class Run:
             shared = (("probe-val", "layer-val"),) if self.config.roles == "paper" else ()
             refuse_overlap(found, shared)
 
-    def _choose_taps(self) -> None:
-        config, data = self.config, self.data
-        device = next(self.network.parameters()).device
-        listed = graph.layers(self.network, torch.zeros(1, data.channels, data.size, data.size, device=device))
-        shapes = {layer.name: layer.shape for layer in listed if layer.shape}
-        chosen = graph.select(list(shapes), config.layers, {"all": list(shapes),
-                                                            "cuts": [layer.name for layer in listed if layer.cut]})
-        last = listed[-1].name
-        self.head = Tap(last, "flatten") if len(shapes.get(last, ())) == 1 else None
-        chosen = [name for name in chosen if name != last or len(chosen) == 1]
-        self.taps = []
-        for name in chosen:
-            shape = shapes[name]
-            usual = "gap" if len(shape) == 3 and config.ranks else "cls" if len(shape) == 2 else "flatten"
-            for reduce in config.reduce or (usual,):
-                if config.ranks and len(shape) > 1 and reduce not in ("gap", "cls", "mean-token"):
-                    raise UsageError(f"-ranks: --reduce {reduce} does not keep the channels of layer {name} apart; gap does")
-                self.taps.append(Tap(name, reduce))
-        if config.export:
-            for tap in self.taps:
-                truncated.check(tap, self.network)
-        self.ranks = self._possible_ranks({name: shapes[name][-1 if len(shapes[name]) == 2 else 0] for name in chosen})
-
-    def _possible_ranks(self, channels: dict[str, int]) -> tuple[int, ...]:
-        """The ranks that every layer has; larger ones are an error alone and dropped from a list."""
-        asked = self.config.ranks
-        least = min(channels, key=channels.get)
-        beyond = [rank for rank in asked if rank > channels[least]]
-        if beyond and len(beyond) == len(asked):
-            raise UserError(f"-ranks {' '.join(map(str, asked))}: layer {least} has {channels[least]} channels")
-        if beyond:
-            warnings.warn(f"-ranks {' '.join(map(str, beyond))}: left out, layer {least} has {channels[least]} channels",
-                          stacklevel=2)
-        return tuple(dict.fromkeys(rank for rank in asked if rank not in beyond))
-
-    def collect(self, split: Split, head: bool = False, moments: bool = False) -> Collected:
-        """The features of a split at all taps, and at the head."""
-        begin, config = time.perf_counter(), self.config
-        head_tap = (self.head,) if head and self.head else ()
-        found = collect(
-            self.network, split, [*self.taps, *[tap for tap in head_tap if tap not in self.taps]], reducers=self.fitted,
-            moments=moments, exact=head_tap, cache_dir=config.cache_dir, cache_gib=config.cache_gib,
-            dtype=config.cache_type, seed=config.seed[0], label=f"{split.name} {split.variant}".strip(), **self._options())
-        self.count("passes", begin)
-        return found
-
-    def _options(self) -> dict:
-        config = self.config
-        return dict(batch_size=max(config.batch_size, 128), channels=self.data.channels, size=self.data.size,
-                    workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
-
     def count(self, stage: str, begin: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
 
     # --- fitting
 
-    def _fit(self) -> None:
+    def _fit(self, parts: list[list[Unit]]) -> None:
         config, data = self.config, self.data
-        self.fitted = fit_pca(self.network, data.train, self.taps, **self._options())
-        self.loo, self.inner_correct, self.dims = {}, {}, {}
-        inner = self.collect(data.train, moments=bool(self.ranks)) if self._needs_inner() else None
-        self.units, sources = self._units(inner)
-        if len({len(unit.positions) for unit in self.units} - {0}) == 0:
-            raise UserError("there is no image to learn from")
+        # before the features: one pass gives both
+        directions = self.supply.directions() if self.layout.ranks and config.rank_basis == "fixed" else {}
+        inner = self.supply.source(data.train) if self._needs_inner() else None
+        sources = self._sources(inner, parts)
         begin = time.perf_counter()
-        self.probes, self.means = {}, {}
-        for tap in self.taps:
-            directions = None
-            if self.ranks:
-                moments = inner.moments[tap.layer]
-                directions = Directions(moments.mean, low_rank.basis(moments.covariance))
-            mine = [source[tap] for source in sources]
-            warm = self._warm(tap, mine[0].dim) if config.warm_start and tap == self.taps[-1] else None
-            found = study.fit_units(tap, mine, self.units, self.settings, self.ranks, len(data.classes), self.recipe,
-                                    directions, warm)
-            for (place, number), (linear, stack, group) in found.items():
-                self.probes[place, number] = linear
-                self.candidates = stack.candidates
-                if stack.left_out is not None:
-                    self.loo[place, number] = stack.left_out[group]
-                if inner is not None and len(self.inner[self.units[number].seed][1]):
-                    held = self.inner[self.units[number].seed][1]
-                    part = Features(inner.features[tap].stored[held], inner.features[tap].scale)
-                    self.inner_correct[place, number] = study.correct(linear, part, data.train.labels[held])
-            if not self.ranks:
-                for number, unit in enumerate(self.units):
-                    self.means[tap, number] = study.class_means(mine[unit.source], unit, len(data.classes))
+        if self.supply.streams:
+            self._fit_live(sources, directions)
+        else:
+            for tap in self.layout.taps:
+                found = study.fit_units(tap, sources, self.units, self.settings, self.layout.ranks, len(data.classes),
+                                        self.recipe, directions.get(tap.layer), self._warm().get(tap))
+                for (place, number), fitted in found.items():
+                    self.keep(place, number, *fitted)
+        for sweep in self.layout.sweeps:
+            for rank in self.layout.ranks or (None,):
+                self.places.setdefault("probe", []).append([Place(tap, rank) for tap in sweep])
+        baselines.fit(self, sources, inner)
+        self.means = {}
+        if not self.layout.ranks:
+            for number, unit in enumerate(self.units):
+                found = class_means(sources[unit.source], self.layout.taps, unit, len(data.classes))
+                self.means |= {(tap, number): linear for tap, linear in found.items()}
+        self.inner_correct = {}
+        for seed, (_, held) in self.inner.items():
+            if len(held):
+                mine = {key: (self.supply.reads(key[0]), probe) for key, probe in self.probes.items()
+                        if self.units[key[1]].seed == seed}
+                self.inner_correct |= scored(inner, mine, data.train.labels, held)
         self.count("fitting", begin)
 
-    def _needs_inner(self) -> bool:
-        return self.learns_inside or any(len(held) for _, held in self.inner.values())
+    def _fit_live(self, sources: list[Live], directions: dict[str, Directions]) -> None:
+        places = {}
+        for tap in self.layout.taps:
+            for rank in self.layout.ranks or (None,):
+                places.setdefault(self.supply.reads(Place(tap, rank)), []).append(Place(tap, rank))
+        for number, unit in enumerate(self.units):
+            found = fit_live(sources[unit.source], unit, places, self.settings, len(self.data.classes), self.recipe,
+                             directions, self._warm())
+            for place, fitted in found.items():
+                self.keep(place, number, *fitted)
 
-    def _units(self, inner):
-        """What learns, and the features by tap that each source stands for."""
+    def keep(self, place: Place, number: int, probes: Probes, fitted: Fitted, group: int) -> None:
+        """Takes in the probes of a place and a unit: those of a group of a stack."""
+        self.probes[place, number] = probes
+        self.candidates[place.kind] = fitted.candidates
+        if fitted.left_out is not None:
+            self.left_out[place, number] = fitted.left_out[group]
+
+    def _needs_inner(self) -> bool:
+        return (self.learns_inside or any(len(held) for _, held in self.inner.values())
+                or any(name in self.baselines for name in baselines.OF_TRAINING_IMAGES))
+
+    def _draw(self) -> tuple[list[Unit], list[list[Unit]]]:
+        """The units; with --tuning shared also those of single OOD sets that each is made of."""
         config, data = self.config, self.data
         if self.learns_inside:
-            units = [Unit(seed, 0, rows, data.train.labels[rows])
-                     for seed in config.seed for rows in [self._balanced(data.train, self.inner[seed][0], seed)]]
-            return units, [inner.features]
-        shared = config.tuning == "shared"
-        units, sources = [], []
-        collected = [self.collect(shift.test if shift.val is None else shift.val) for shift in data.shifts]
-        for number, shift in enumerate(data.shifts):
-            split = shift.test if shift.val is None else shift.val
-            sources.append(collected[number].features)
-            for seed in config.seed:
-                _, pool = shift.role("probe-train", self.shares[number, seed])
-                for share in (config.fraction or (None,)):
-                    rows = self._drawn(split, pool, share, seed, number if shared else None)
-                    rows = self._balanced(split, rows, seed)
-                    units.append(Unit(seed, number, rows, split.labels[rows], share, None if shared else number))
-        if not shared:
-            return units, sources
-        return self._pooled(units, sources)
+            return units.inside(config, data.train, self.inner), []
+        found = units.outside(config, data.shifts, self.shares, len(data.classes))
+        return units.pooled(found) if config.tuning == "shared" else (found, [])
 
-    def _drawn(self, split, pool, share: float | None, seed: int, part: int | None):
-        """The rows that a probe learns from; `part` is the shift's number where all shifts share one probe."""
-        config = self.config
-        if config.how == "full-ood":
-            return pool
-        if config.shots:
-            return draw_shots(split.labels, pool, len(self.data.classes), config.shots, seed)
-        if part is None:
-            count = round((share or 0.1) * len(split)) if config.roles == "clean" or share else len(pool)
-            return draw_fraction(pool, count, seed)
-        # every image of the pool under one corruption only, as many under each
-        each = (len(pool) if share is None else round(share * len(split))) // len(self.data.shifts)
-        chosen = draw_fraction(pool, each * len(self.data.shifts), seed) if each else pool[:0]
-        if not each:
-            raise UserError(f"--tuning shared: {len(pool)} images are too few for {len(self.data.shifts)} OOD sets")
-        order = torch.randperm(len(chosen), generator=generator(seed, "parts"))
-        return chosen[order[part * each:(part + 1) * each]].sort().values
+    def _sources(self, inner: Kept | Live | None, parts: list[list[Unit]]) -> list[Kept | Live]:
+        """What the units learn from, by number."""
+        config, data, supply = self.config, self.data, self.supply
+        if self.learns_inside:
+            if not config.augment or supply.streams:
+                return [inner]
+            views = [supply.collect(data.train, view=view, share=config.augment + 1).features
+                     for view in range(config.augment)]
+            return [supply.kept({tap: Views(tuple(view[tap] for view in views)) for tap in views[0]})]
+        if supply.streams and parts:
+            return [supply.live(functools.reduce(join, [data.shifts[unit.source].learnt.subset(unit.positions)
+                                                        for unit in several])) for several in parts]
+        sources = [supply.source(shift.learnt, share=len(data.shifts)) for shift in data.shifts]
+        if not parts:
+            return sources
+        return [supply.kept({tap: Features(torch.cat([sources[unit.source].rows(tap, unit.positions) for unit in several]))
+                             for tap in sources[0].features if tap in supply.dims}) for several in parts]
 
-    def _pooled(self, units, sources):
-        """One unit per seed and share from the units of all shifts, on features that are put behind one another."""
-        joined, found = [], []
-        for key in dict.fromkeys((unit.seed, unit.fraction) for unit in units):
-            parts = [unit for unit in units if (unit.seed, unit.fraction) == key]
-            joined.append({tap: Features(torch.cat([sources[unit.source][tap].rows(unit.positions)
-                                                             for unit in parts])) for tap in self.taps})
-            labels = torch.cat([unit.labels for unit in parts])
-            found.append(Unit(key[0], len(joined) - 1, torch.arange(len(labels)), labels, key[1]))
-        return found, joined
-
-    def _balanced(self, split, positions, seed: int):
-        if self.config.class_balance == "none":
-            return positions
-        values = split.groups if self.config.class_balance == "groups" else split.labels
-        return draw_balanced(positions, values, seed)
-
-    def _warm(self, tap, dim: int):
-        head = self.head and self.network.body.get_submodule(self.head.layer)
-        if not isinstance(head, torch.nn.Linear) or head.in_features != dim:
-            raise UserError(f"--warm-start: the head does not read the {dim} features of layer {tap.layer}; choose the "
-                            "layer before it as the last, or another --reduce")
-        if head.out_features != len(self.data.classes):
-            raise UserError(f"--warm-start: the head has {head.out_features} classes, {self.data.name} has "
+    def _warm(self) -> dict[Tap, Linear]:
+        """The network's own head for the last tap, where --warm-start asks for it."""
+        if not self.config.warm_start:
+            return {}
+        tap = self.layout.taps[-1]
+        head = head_of(self.network, self.layout.head)
+        if head is None or head.weights.shape[1] != self.supply.dims[tap]:
+            raise UserError(f"--warm-start: the head does not read the {self.supply.dims[tap]} features of layer "
+                            f"{tap.layer}; choose the layer before it as the last, or another --reduce")
+        if len(head.biases) != len(self.data.classes):
+            raise UserError(f"--warm-start: the head has {len(head.biases)} classes, {self.data.name} has "
                             f"{len(self.data.classes)}")
-        return Linear(head.weight.detach().cpu(), head.bias.detach().cpu())
+        return {tap: head}
 
     # --- scoring
 
-    def applies(self, unit, number: int) -> bool:
+    def applies(self, unit: Unit, number: int) -> bool:
         return unit.shift is None or unit.shift == number
 
-    def _score(self, number: int):
+    def _score(self, number: int) -> study.Scores:
         shift, scores = self.data.shifts[number], study.Scores()
-        splits = {"test": shift.test} | ({"val": shift.val} if shift.val is not None else {})
-        for which, split in splits.items():
-            collected = self.collect(split, head=which == "test")
+        asked = {("probe", *key): (self.supply.reads(key[0]), probe) for key, probe in self.probes.items()
+                 if self.applies(self.units[key[1]], number)}
+        answers = {("means", *key): (key[0], linear) for key, linear in self.means.items()
+                   if self.applies(self.units[key[1]], number)}
+        if self.layout.head and len(self.data.classes) == self.supply.dims[self.layout.head]:
+            same = torch.eye(self.supply.dims[self.layout.head])[None]
+            answers["head"] = (self.layout.head, Linear(same, torch.zeros(same.shape[:2])))
+        for which, split in {"val": shift.val, "test": shift.test}.items():
+            if split is None:
+                continue
+            source = self.supply.source(split, head=which == "test")
             begin = time.perf_counter()
-            for (place, unit), linear in self.probes.items():
-                if self.applies(self.units[unit], number):
-                    kept = scores.correct.setdefault((place, unit), {})
-                    kept[which] = study.correct(linear, collected.features[place.tap], split.labels)
-            if which == "test":
-                for (tap, unit), linear in self.means.items():
-                    if self.applies(self.units[unit], number):
-                        scores.means[tap, unit] = study.correct(linear, collected.features[tap], split.labels)[0]
-                if self.head and len(self.data.classes) == collected.features[self.head].dim:
-                    scores.head["test"] = study.head_predictions(collected, self.head) == split.labels
+            found = scored(source, asked | (answers if which == "test" else {}), split.labels)
+            for key in asked:
+                scores.correct.setdefault(key[1:], {})[which] = found[key]
             self.count("scoring", begin)
-            self.dims |= {tap: kept.dim for tap, kept in collected.features.items()}
+        scores.means = {key[1:]: found[key][0] for key in answers if key != "head"}
+        scores.head = found["head"][0] if "head" in found else None
         return scores
 
     def table(self, number: int, places, units: dict[int, int], seed: int, role: str) -> list[list[float]]:
@@ -285,7 +245,7 @@ class Run:
         unit, table = units[number], []
         for place in places:
             if role == "loo":
-                correct, groups = self.loo.get((place, unit)), self.data.train.groups[self.units[unit].positions]
+                correct, groups = self.left_out.get((place, unit)), self.units[unit].groups
             elif role == "id-val":
                 correct, groups = self.inner_correct.get((place, unit)), self.data.train.groups[self.inner[seed][1]]
             else:
@@ -304,10 +264,10 @@ class Run:
         Raises `UserError` where several were chosen, or none.
         """
         seed, picked = self.config.seed[0], []
-        for places, units, chosen in self.chosen[:1]:
+        for places, of_unit, chosen in self.chosen[:1]:
             for number in range(len(self.data.shifts)):
                 choice = chosen[seed, number]
-                picked.append((places[choice.place], units[seed, number], choice.candidates[choice.place]))
+                picked.append((places[choice.place], of_unit[seed, number], choice.candidates[choice.place]))
         if not picked:
             raise UserError("--export: no rule chose among the layers and settings; --select one, or leave one of each")
         if len(set(picked)) > 1:

@@ -6,6 +6,7 @@ candidate under the same rule: both sides search equally long.
 
     ood-val       settings on OOD images (probe-val), the layer on others (layer-val)
     id-val        settings and layer on in-distribution images
+    transfer      as ood-val, but on the other OOD sets: what is chosen there is tested here
     last-but-one  the place before the last; settings as the protocol validates them
     oracle        settings and layer on the test images: what no honest selection can exceed by much
     none          nothing is chosen: every place and candidate is reported
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from lib.errors import UserError
 
-RULES = ("ood-val", "id-val", "last-but-one", "oracle", "none")
+RULES = ("ood-val", "id-val", "transfer", "last-but-one", "oracle", "none")
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,20 @@ class Choice:
 def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> tuple[str | None, str | None]:
     """The roles whose scores choose (settings, layer); None where nothing has to be chosen.
 
-    available    the roles that have scores; "loo" are exact leave-one-out scores of the training images
+    available    the roles that have scores; "loo" are exact leave-one-out scores of the training images, "other ..." those
+                 of the other OOD sets
 
     Raises `UserError` if the protocol has no images for the rule.
     """
     inside = ("loo", "id-val") if protocol in ("id", "zero-shot") else ("probe-val", "loo")
     preferred = {"ood-val": (("probe-val",), ("layer-val", "probe-val")), "id-val": (("loo", "id-val"), ("id-val", "loo")),
+                 "transfer": (("other probe-val",), ("other layer-val", "other probe-val")),
                  "last-but-one": ((*inside, "probe-val"), ()), "oracle": (("test",), ("test",))}[rule]
     settings = next((role for role in preferred[0] if role in available), None)
     layer = next((role for role in preferred[1] if role in available), None)
     lacking = (settings is None and candidates > 1) or (layer is None and preferred[1])
+    if lacking and rule == "transfer":
+        raise UserError("--select transfer: it takes two or more OOD sets, and --roles that leave validation images of them")
     if lacking:
         raise UserError(f"--select {rule}: --protocol {protocol} has no images for it under these --roles")
     return settings, layer

@@ -1,11 +1,12 @@
 """Probes without steps to tune: ridge regression with exact leave-one-out, L-BFGS, and proximal gradients for L1.
 
-All work in float64 on all examples at once: features (n, d), labels (n,) of k classes. The objectives are those of
-`lib.probes.stack`, except that ridge is |Y - XW' - b|^2 / (2n) + l2/2 |W|^2 on one-hot labels. Where features outnumber
-examples, ridge and L-BFGS work with n numbers per class (the solution lies in the span of the examples).
+All work in float64: features (n, d), labels (n,) of k classes, all examples at once, or for ridge also in turn. The
+objectives are those of `lib.probes.stack`, except that ridge is |Y - XW' - b|^2 / (2n) + l2/2 |W|^2 on one-hot labels. Where
+features outnumber examples, ridge and L-BFGS work with n numbers per class (the solution lies in the span of the examples).
 """
 
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from lib.probes.stack import Linear
 
 RANK_TOLERANCE = 1e-10  # eigenvalues of a Gram matrix below this share of the largest are none
+GRAM_COPIES = 3  # of a Gram matrix that `streamed_ridge` holds
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,59 @@ def ridge(features: Tensor, labels: Tensor, classes: int, penalties: list[float]
         biases.append(centre - mean @ solution)
         left_out.append((targets - residual).argmax(1))
     return Ridge(Linear(torch.stack(weights), torch.stack(biases)), torch.stack(left_out))
+
+
+class GramRidge:
+    """Ridge from examples that come in batches, by their Gram matrix (d, d); the order of batches does not matter."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes, self.count = classes, 0
+        self._sum, self._products, self._targets, self._cross = 0.0, 0.0, 0.0, 0.0
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Takes in features (b, d) and labels (b,)."""
+        x, y = features.double(), F.one_hot(labels, self.classes).double()
+        self.count += len(x)
+        self._sum, self._targets = self._sum + x.sum(0), self._targets + y.sum(0)
+        self._products, self._cross = self._products + x.T @ x, self._cross + x.T @ y
+
+    def solve(self, penalties: list[float]) -> Linear:
+        """All penalties from one eigendecomposition."""
+        n = self.count
+        self.mean, self.centre = self._sum / n, self._targets / n
+        values, self.right = torch.linalg.eigh(self._products - n * torch.outer(self.mean, self.mean))
+        self._products = None
+        self.squares = torch.where(values > RANK_TOLERANCE * values[-1].clamp_min(1e-300), values, 0.0)
+        projected = self.right.T @ (self._cross - n * torch.outer(self.mean, self.centre))
+        projected[self.squares == 0] = 0
+        self.solutions = [self.right @ (projected / (self.squares + n * penalty)[:, None]) for penalty in penalties]
+        self.penalties = penalties
+        return Linear(torch.stack([solution.T for solution in self.solutions]),
+                      torch.stack([self.centre - self.mean @ solution for solution in self.solutions]))
+
+    def left_out(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The exact leave-one-out predictions (penalties, b) of examples that were taken in, after `solve`."""
+        n, x, y = self.count, features.double() - self.mean, F.one_hot(labels, self.classes).double()
+        squares, found = (x @ self.right).square(), []
+        for penalty, solution in zip(self.penalties, self.solutions, strict=True):
+            inverse = torch.where(self.squares > 0, 1 / (self.squares + n * penalty), 0.0)
+            hat = 1 / n + squares @ inverse
+            residual = (y - self.centre - x @ solution) / (1 - hat).clamp_min(1e-12)[:, None]
+            found.append((y - residual).argmax(1))
+        return torch.stack(found)
+
+
+def streamed_ridge(parts: Callable[[], Iterable[Tensor]], labels: Tensor, classes: int, penalties: list[float]) -> Ridge:
+    """`ridge` where `parts()` gives the features (b, d) in turn; it is asked twice, for the Gram matrix and to leave out."""
+    gram, begin = GramRidge(classes), 0
+    for part in parts():
+        gram.add(part, labels[begin:begin + len(part)])
+        begin += len(part)
+    linear, left_out, begin = gram.solve(penalties), [], 0
+    for part in parts():
+        left_out.append(gram.left_out(part, labels[begin:begin + len(part)]))
+        begin += len(part)
+    return Ridge(linear, torch.cat(left_out, 1))
 
 
 def lbfgs(features: Tensor, labels: Tensor, classes: int, penalties: list[float], iterations: int = 200,
@@ -80,7 +135,7 @@ def proximal(features: Tensor, labels: Tensor, classes: int, penalties: list[tup
     x = features.double()
     n, d = x.shape
     ones = torch.cat([x, x.new_ones(n, 1)], 1)
-    curvature = 0.5 * torch.linalg.matrix_norm(ones, 2).square() / n
+    curvature = 0.5 * torch.linalg.eigvalsh(ones @ ones.T if d >= n else ones.T @ ones)[-1] / n
     l1 = x.new_tensor([first for first, _ in penalties]).view(-1, 1, 1)
     l2 = x.new_tensor([second for _, second in penalties]).view(-1, 1, 1)
     step = 1 / (curvature + l2)

@@ -1,14 +1,15 @@
-"""Linear probes trained side by side: groups x settings as one stack of linear layers.
+"""Probes trained side by side: groups x settings as one stack of linear layers, or of small networks.
 
 A group has its own examples, order and initial weights (a seed, a shift, a rank); a setting its own learning rate and
 penalties. Adam and SGD act on each number by itself, so one update of the stack is exactly that of every probe alone.
 
-Letters: g groups, s settings, b images of a batch, d features, k classes. The objective is the mean cross-entropy plus
-l1 |W|_1 + l2/2 |W|^2, biases unpenalised; weight decay is the optimiser's, on weights and biases.
+Letters: g groups, s settings, b images of a batch, d features, h hidden units, k classes. The objective is the mean
+cross-entropy plus l1 |W|_1 + l2/2 |W|^2, biases unpenalised; weight decay is the optimiser's, on weights and biases.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -49,6 +50,59 @@ class Linear:
         weights = self.weights / scale.to(self.weights)
         return Linear(weights, self.biases - weights @ shift.to(self.weights))
 
+    def slopes(self, features: Tensor, labels: Tensor) -> list[Tensor]:
+        """Gradients of the mean cross-entropy of probes (g, s) over features (g, b, d) with labels (g, b)."""
+        g, s, k, d = self.weights.shape
+        b = features.shape[1]
+        logits = torch.bmm(features, self.weights.view(g, s * k, d).transpose(1, 2)).view(g, b, s, k)
+        error = _error(logits + self.biases.unsqueeze(1), labels)
+        return [torch.bmm(error.view(g, b, s * k).transpose(1, 2), features).view(g, s, k, d), error.sum(1)]
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """Probes with one hidden layer of h rectified units: (..., h, d), (..., h), then outer (..., k, h), (..., k)."""
+
+    weights: Tensor
+    biases: Tensor
+    outer_weights: Tensor
+    outer_biases: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, d) -> (..., n, k)."""
+        hidden = Linear(self.weights, self.biases).logits(features).relu()
+        return hidden @ self.outer_weights.transpose(-1, -2) + self.outer_biases.unsqueeze(-2)
+
+    def folded(self, **change) -> "Mlp":
+        """As for linear probes."""
+        first = Linear(self.weights, self.biases).folded(**change)
+        return Mlp(first.weights, first.biases, self.outer_weights, self.outer_biases)
+
+    def slopes(self, features: Tensor, labels: Tensor) -> list[Tensor]:
+        """As for linear probes."""
+        g, s, h, d = self.weights.shape
+        b = features.shape[1]
+        hidden = torch.bmm(features, self.weights.view(g, s * h, d).transpose(1, 2)).view(g, b, s, h)
+        hidden = (hidden + self.biases.unsqueeze(1)).relu_()
+        logits = torch.einsum("gbsh,gskh->gbsk", hidden, self.outer_weights)
+        error = _error(logits + self.outer_biases.unsqueeze(1), labels)
+        inner = torch.einsum("gbsk,gskh->gbsh", error, self.outer_weights) * (hidden > 0)
+        return [torch.bmm(inner.reshape(g, b, s * h).transpose(1, 2), features).view(g, s, h, d), inner.sum(1),
+                torch.einsum("gbsk,gbsh->gskh", error, hidden), error.sum(1)]
+
+
+def combined(function: Callable[[list[Tensor]], Tensor], probes: list[Linear] | list[Mlp]) -> Linear | Mlp:
+    """Probes of one kind made into one: `function` takes the list of each of their tensors."""
+    return type(probes[0])(*[function([getattr(probe, field.name) for probe in probes]) for field in fields(probes[0])])
+
+
+def _error(logits: Tensor, labels: Tensor) -> Tensor:
+    """The gradient (g, b, s, k) of the mean cross-entropy over b images by the logits (g, b, s, k); labels (g, b)."""
+    g, b, s, _ = logits.shape
+    error = logits.softmax(-1)
+    error.scatter_add_(3, labels[:, :, None, None].expand(g, b, s, 1), error.new_full((1,), -1.0).expand(g, b, s, 1))
+    return error.div_(b)
+
 
 def initial(dim: int, classes: int, seeds: list[int], settings: int, name: str, kind: str = "uniform") -> Linear:
     """Fresh weights (g, s, k, d) for a seed per group, the same for all settings.
@@ -67,46 +121,44 @@ def initial(dim: int, classes: int, seeds: list[int], settings: int, name: str, 
     return Linear(weights, biases)
 
 
+def initial_mlp(dim: int, hidden: int, classes: int, seeds: list[int], settings: int, name: str) -> Mlp:
+    """Fresh probes with a hidden layer, each of whose layers starts as a linear probe does."""
+    first = initial(dim, hidden, seeds, settings, f"{name}/hidden")
+    second = initial(hidden, classes, seeds, settings, f"{name}/outer")
+    return Mlp(first.weights, first.biases, second.weights, second.biases)
+
+
 class Stack:
     """Probes (g, s) in training: `step` is one update of all of them."""
 
-    def __init__(self, start: Linear, settings: list[Setting], solver: str = "adam", momentum: float = 0.9,
+    def __init__(self, start: Linear | Mlp, settings: list[Setting], solver: str = "adam", momentum: float = 0.9,
                  weight_decay: float = 0.0) -> None:
-        self.weights, self.biases = start.weights.clone(), start.biases.clone()
+        self.probes = combined(lambda values: values[0].clone(), [start])
+        self.values = list(vars(self.probes).values())
+        self.penalised = ["biases" not in field.name for field in fields(start)]
         self.solver, self.momentum, self.weight_decay, self.steps = solver, momentum, weight_decay, 0
-        shape = (1, len(settings), 1, 1)
-        device = self.weights.device
-        self.lr = torch.tensor([setting.lr for setting in settings], device=device).view(shape)
-        self.l1 = torch.tensor([setting.l1 for setting in settings], device=device).view(shape)
-        self.l2 = torch.tensor([setting.l2 for setting in settings], device=device).view(shape)
-        self.penalised = bool((self.l1 != 0).any() or (self.l2 != 0).any())
-        self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)]
-                      for value in (self.weights, self.biases)]
+        device = self.values[0].device
+        self.lr, self.l1, self.l2 = (torch.tensor([getattr(setting, name) for setting in settings], device=device)
+                                     for name in ("lr", "l1", "l2"))
+        self.penalties = bool((self.l1 != 0).any() or (self.l2 != 0).any())
+        self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)] for value in self.values]
 
     def step(self, features: Tensor, labels: Tensor, rate: float = 1.0) -> None:
         """One update from features (g, b, d) and labels (g, b); `rate` is a factor of every learning rate."""
-        g, s, k, d = self.weights.shape
-        b = features.shape[1]
-        flat = self.weights.view(g, s * k, d)
-        logits = torch.bmm(features, flat.transpose(1, 2)).view(g, b, s, k)
-        error = (logits + self.biases.unsqueeze(1)).softmax(-1)
-        error.scatter_add_(3, labels[:, :, None, None].expand(g, b, s, 1), error.new_full((1,), -1.0).expand(g, b, s, 1))
-        error /= b
-        slope = torch.bmm(error.view(g, b, s * k).transpose(1, 2), features).view(g, s, k, d)
-        bias_slope = error.sum(1)
-        if self.penalised:
-            slope += self.l1 * self.weights.sign() + self.l2 * self.weights
-        if self.weight_decay:
-            slope += self.weight_decay * self.weights
-            bias_slope += self.weight_decay * self.biases
         self.steps += 1
         update = self._adam if self.solver == "adam" else self._sgd
-        update(self.weights, slope, self.state[0], self.lr * rate)
-        update(self.biases, bias_slope, self.state[1], self.lr[..., 0] * rate)
+        for value, slope, state, penalised in zip(self.values, self.probes.slopes(features, labels), self.state,
+                                                  self.penalised, strict=True):
+            shape = (1, -1, *[1] * (value.ndim - 2))
+            if penalised and self.penalties:
+                slope += self.l1.view(shape) * value.sign() + self.l2.view(shape) * value
+            if self.weight_decay:
+                slope += self.weight_decay * value
+            update(value, slope, state, self.lr.view(shape) * rate)
 
-    def linear(self) -> Linear:
+    def now(self) -> Linear | Mlp:
         """A copy of the probes as they are now."""
-        return Linear(self.weights.clone(), self.biases.clone())
+        return combined(lambda values: values[0].clone(), [self.probes])
 
     def _adam(self, value: Tensor, slope: Tensor, state: list[Tensor], rate: Tensor) -> None:
         """Kingma & Ba 2015, with torch's constants and order of operations."""

@@ -1,46 +1,25 @@
-"""Units of probes, their scores under every role, and the rows that a record keeps.
+"""OOD sets, the probes of one layer, their scores under every role, and the rows that a record keeps.
 
-A unit is what learns from one draw of images: a seed, a share of the images, and the shift it is for (None: all). A place is
-a layer with a reducer and a rank. Places of one reducer and rank, in execution order, are what a rule chooses from.
+Places of one kind, reducer and rank, in execution order, are what a rule chooses from.
 """
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from lib.datasets.split import Split
-from lib.features import Collected, Features, Tap
+from lib.features import Tap
 from lib.metrics import groups as group_metrics
 from lib.metrics.classification import standard_error
 from lib.probes import selection
-from lib.probes.fit import Directions, Fitted, Group, Recipe, fit, predictions
+from lib.probes.fit import Directions, Fitted, Probes, Recipe, fit
 from lib.probes.roles import Shares, divide
+from lib.probes.sources import Kept, Place, Unit
 from lib.probes.stack import Linear, Setting
 
 COLUMNS = ("probe", "network", "layer", "reduce", "dim", "rank", "data", "variant", "group", "split", "protocol", "solver",
            "lr", "l1", "l2", "seed", "epoch", "fraction", "selected_by", "chosen", "n", "correct", "accuracy", "se",
-           "baseline", "gain", "gain_low", "gain_high", "gain_median", "candidates")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a probe reads: a tap, restricted to `rank` directions unless None."""
-
-    tap: Tap
-    rank: int | None = None
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Probes of one seed that learn from `positions` of a source; `shift` is the number of the OOD set, None for all."""
-
-    seed: int
-    source: int
-    positions: Tensor
-    labels: Tensor
-    fraction: float | None = None
-    shift: int | None = None
+           "baseline", "gain", "gain_low", "gain_high", "gain_median", "candidates", "strength", "nc1")
 
 
 @dataclass(frozen=True)
@@ -52,6 +31,11 @@ class Shift:
     origin: str
     val: Split | None = None
     val_origin: str = ""
+
+    @property
+    def learnt(self) -> Split:
+        """Where images that are not for testing come from."""
+        return self.test if self.val is None else self.val
 
     def role(self, role: str, shares: dict[str, Shares]) -> tuple[str, Tensor]:
         """Which split ("test" or "val") a role's images are in, and their positions; `shares` by split."""
@@ -72,49 +56,27 @@ class Scores:
     """Whether each image is classified correctly: (place, unit) -> split -> (candidates, n)."""
 
     correct: dict[tuple[Place, int], dict[str, Tensor]] = field(default_factory=dict)
-    head: dict[str, Tensor] = field(default_factory=dict)  # split -> (n,)
-    means: dict[tuple[Place, int], Tensor] = field(default_factory=dict)  # nearest class mean, test images (n,)
+    head: Tensor | None = None  # the network's own answers to the test images, (n,)
+    means: dict[tuple[Tap, int], Tensor] = field(default_factory=dict)  # nearest class mean, test images (n,)
 
 
-def fit_units(tap: Tap, sources: list[Features], units: list[Unit], settings: list[Setting], ranks: tuple[int, ...],
-              classes: int, recipe: Recipe, directions: Directions | None, warm: Linear | None
-              ) -> dict[tuple[Place, int], tuple[Linear, Fitted, int]]:
+def fit_units(tap: Tap, sources: list[Kept], units: list[Unit], settings: list[Setting], ranks: tuple[int, ...],
+              classes: int, recipe: Recipe, directions: Directions | None = None, warm: Linear | None = None,
+              kind: str = "probe") -> dict[tuple[Place, int], tuple[Probes, Fitted, int]]:
     """The probes of one tap: (place, unit) -> (its probes (c, k, d), the stack they come from, their place in it)."""
-    listed = [(Place(tap, rank), number, Group(unit.positions, unit.labels, unit.seed, rank, unit.source))
+    listed = [(Place(tap, rank, kind), number, unit.group(rank))
               for number, unit in enumerate(units) for rank in (ranks or (None,))]
-    found = {}
+    mine, found = [source.features[tap] for source in sources], {}
     for n in sorted({len(group.rows) for _, _, group in listed}):
         alike = [item for item in listed if len(item[2].rows) == n]
-        each = len(settings) * classes * sources[0].dim * 16  # weights, gradients and two moments
-        size = max(1, int(recipe.gib * 2 ** 30 // each))
+        each = len(settings) * (recipe.hidden or classes) * mine[0].dim * 16  # weights, gradients and two moments
+        size = max(1, int(recipe.gib / 4 * 2 ** 30 // each))
         for begin in range(0, len(alike), size):
             part = alike[begin:begin + size]
-            fitted = fit(tap, sources, [group for _, _, group in part], settings, classes, recipe, directions, warm)
+            fitted = fit(tap, mine, [group for _, _, group in part], settings, classes, recipe, directions, warm)
             for number, (place, unit, _) in enumerate(part):
                 found[place, unit] = (fitted.of_group(number), fitted, number)
     return found
-
-
-def class_means(features: Features, unit: Unit, classes: int) -> Linear:
-    """The nearest class mean (Euclidean) as a linear probe (1, k, d); a class without images is never the nearest."""
-    total, count = torch.zeros(classes, features.dim), torch.zeros(classes)
-    for begin in range(0, len(unit.positions), 4096):
-        labels = unit.labels[begin:begin + 4096]
-        total.index_add_(0, labels, features.rows(unit.positions[begin:begin + 4096]))
-        count += torch.bincount(labels, minlength=classes)
-    mean = total / count.clamp_min(1)[:, None]
-    bias = torch.where(count > 0, -0.5 * mean.square().sum(1), -torch.inf)
-    return Linear(mean[None], bias[None])
-
-
-def correct(linear: Linear, features: Features, labels: Tensor) -> Tensor:
-    """Whether each image (n,) is right, of probes (c, k, d): (c, n)."""
-    return predictions(linear, features) == labels
-
-
-def head_predictions(collected: Collected, tap: Tap) -> Tensor:
-    """The classes (n,) that the network's own head answers."""
-    return collected.features[tap].rows().argmax(1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Rows about the network itself beside those of probes: its head as it is and adapted, class means, neural collapse."""
+
+import torch
+from torch import Tensor
+
+from lib.metrics import collapse
+from lib.probes import study
+from lib.probes.adaptation import adapted
+from lib.probes.report import common
+from lib.probes.run import Run
+
+MOST_IMAGES = 2000  # behind a collapse index, evenly spread
+
+
+def rows(run: Run) -> list[dict]:
+    """The network's own head, and nearest class means at every layer; what `--baselines` adds about the network."""
+    found = []
+    for number, shift in enumerate(run.data.shifts):
+        for seed in run.config.seed:
+            _, positions = shift.role("test", run.shares[number, seed])
+            head, means = run.scores[number].head, run.scores[number].means
+            if head is not None:
+                found += _accuracies(run, number, seed, head, positions, probe="head", tap=run.layout.head)
+            for (tap, unit), correct in means.items():
+                if run.units[unit].seed == seed:
+                    found += _accuracies(run, number, seed, correct, positions, probe="class-means", tap=tap,
+                                         share=run.units[unit].fraction)
+            if "batch-norm" in run.baselines:
+                correct = torch.zeros(len(shift.test), dtype=torch.bool)
+                correct[positions] = _adapted(run, number, seed, positions)
+                found += _accuracies(run, number, seed, correct, positions, probe="batch-norm", tap=run.layout.head)
+    return found + (_collapse_rows(run) if "collapse" in run.baselines else [])
+
+
+def _accuracies(run: Run, number: int, seed: int, correct: Tensor, positions: Tensor, *, probe: str, tap,
+                share: float | None = None) -> list[dict]:
+    about = common(run, number, share, probe=probe, layer=tap.layer, reduce=tap.reduce, dim=run.supply.dims[tap], seed=seed)
+    return [about | one for one in study.accuracy_rows(correct, run.data.shifts[number].test, positions, run.sizes)]
+
+
+def _adapted(run: Run, number: int, seed: int, positions: Tensor) -> Tensor:
+    """Whether the adapted network is right on the test images at `positions`; it adapts on those that do not test."""
+    shift, options = run.data.shifts[number], run.supply.images() | {"device": next(run.network.parameters()).device}
+    rest = torch.ones(len(shift.learnt), dtype=torch.bool)
+    if shift.val is None:
+        rest[positions] = False
+    others = shift.learnt.batches(order=rest.nonzero().squeeze(1), **options)
+    with adapted(run.network, (images for images, _, _ in others)), torch.no_grad():
+        answers = [run.network(images).argmax(1).cpu() for images, _, _ in shift.test.batches(order=positions, **options)]
+    return torch.cat(answers) == shift.test.labels[positions]
+
+
+def _collapse_rows(run: Run) -> list[dict]:
+    """NC1 of every layer on the network's training images and on each OOD set."""
+    found = []
+    for number, split in enumerate([run.data.train, *[shift.test for shift in run.data.shifts]]):
+        source = run.supply.source(split)
+        chosen = torch.arange(min(MOST_IMAGES, len(split))) * len(split) // min(MOST_IMAGES, len(split))
+        chosen = chosen[split.labels[chosen] >= 0]
+        about = common(run, number - 1 if number else None, None)
+        if not number:
+            about |= {"data": split.name, "variant": split.variant, "split": split.split}
+        for tap in run.layout.taps:
+            value = collapse.within_over_between(source.rows(tap, chosen), split.labels[chosen])
+            found.append(about | {"probe": "collapse", "layer": tap.layer, "reduce": tap.reduce, "dim": run.supply.dims[tap],
+                                  "group": "all", "n": len(chosen), "nc1": value if value == value else None})
+    return found

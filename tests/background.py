@@ -1,0 +1,45 @@
+"""The scripts run in processes that start at once: forked from a server that has imported torch already.
+
+What the kill and concurrency tests need: dozens of processes that can be killed and whose ends are compared.
+"""
+
+import multiprocessing
+import os
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["torch", "torchvision", "scipy.stats", "sklearn.datasets", "matplotlib.figure",
+                                 "torch.utils.tensorboard"])
+
+
+def start(words: list, folder: Path, log: str = "log") -> multiprocessing.Process:
+    """`python exec_x.py ...` in `folder`, its output in the file `log` there; `process.kill()` is kill -9."""
+    process = _context.Process(target=_run, args=([str(word) for word in words], str(folder), log))
+    process.start()
+    return process
+
+
+def run(words: list, folder: Path, log: str = "log") -> int:
+    """The exit status of the script."""
+    process = start(words, folder, log)
+    process.join(300)
+    assert process.exitcode is not None, f"{words} is still at work"
+    return process.exitcode
+
+
+def _run(words: list[str], folder: str, log: str) -> None:
+    os.chdir(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv, sys.path[0] = words, str(ROOT)
+    runpy.run_path(str(ROOT / words[0]), run_name="__main__")

@@ -1,0 +1,94 @@
+"""Whatever is on the command line or in a file: an answer or one sentence, no traceback, no hang, and no record changed."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, script
+from PIL import Image
+from scipy.io import savemat
+from test_datasets import write_cifar10, write_mnist
+
+NETWORKS = """from torch import nn
+
+def plain(classes, channels, image_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+
+def breaks(classes, channels, image_size):
+    raise ValueError("as it should")
+"""
+
+
+@pytest.fixture(scope="session")
+def laid_out(trained, tmp_path_factory) -> Path:
+    """A folder with a small file of every kind that the suite reads."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    shutil.copytree(trained / "models" / "a", folder / "models" / "a")
+    done = script("exec_eval.py", "models/a/model_2.pt", "--name", "known", "--max-examples", 30, "--save-logits",
+                  cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "b", "-e", 2, "--max-examples", 12, "-gpu", -1,
+                  cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for record in (folder / "results" / "train").glob("*.json"):
+        record.unlink()  # so that the same command reads the folder again
+    draw = np.random.default_rng(0)
+    np.save(folder / "images.npy", draw.integers(0, 256, (24, 32, 32), dtype=np.uint8))
+    np.save(folder / "images_labels.npy", np.arange(24) % 10)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (folder / "tree" / part / name).mkdir(parents=True)
+            for file in ("0.png", "0.jpg", "1.png"):
+                image = Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+                image.save(folder / "tree" / part / name / file)
+    state = torch.load(folder / "models" / "a" / "model_2.pt", weights_only=True)
+    torch.save(state, folder / "bare.pt")
+    torch.save({"state_dict": state, "epoch": 3}, folder / "old.pt", _use_new_zipfile_serialization=False)
+    import safetensors.torch
+    safetensors.torch.save_file(state, folder / "bare.safetensors")
+    data = folder / "data"
+    write_mnist(data)
+    labels = data / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    labels.with_suffix(".gz").write_bytes(gzip.compress(labels.read_bytes()))
+    labels.unlink()
+    write_cifar10(data)
+    for part in ("train", "test"):
+        savemat(data / f"{part}_32x32.mat", {"X": draw.integers(0, 256, (32, 32, 3, 20), dtype=np.uint8),
+                                             "y": np.arange(20)[:, None] % 10 + 1})
+    (data / "cifar5m").mkdir()
+    for part in range(6):
+        np.savez(data / "cifar5m" / f"part{part}.npz", X=draw.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
+                 Y=np.arange(4))
+    (folder / "flags.yaml").write_text("seed: 3\nquiet: true\nbatch-size: 9\n")
+    (folder / "files.txt").write_text("models/a/init.pt\nmodels/a/model_1.pt\n")
+    (folder / "networks.py").write_text(NETWORKS)
+    return folder
+
+
+def fuzz(program: str, count: int, seed: int, laid_out: Path, tmp_path: Path) -> str:
+    """The last line of a fuzzer's output, which says that there were no faults."""
+    folder = tmp_path / "work"
+    shutil.copytree(laid_out, folder)
+    done = subprocess.run([sys.executable, ROOT / "tests" / program, str(count), str(seed)], cwd=folder, text=True,
+                          capture_output=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("count, seed", [(100, 0), pytest.param(1000, 1, marks=pytest.mark.hardening)])
+def test_random_command_lines_are_answered_or_refused_in_a_sentence(laid_out, tmp_path, count, seed):
+    said = fuzz("fuzz_lines.py", count, seed, laid_out, tmp_path)
+    assert f"{count} command lines" in said and " 0 faults" in said
+    assert int(said.split(" refused")[0].split()[-1]) > count / 4 and int(said.split(" run;")[0].split()[-1]) > count / 10
+
+
+@pytest.mark.parametrize("count, seed", [(44, 0), pytest.param(440, 1, marks=pytest.mark.hardening)])
+def test_broken_files_are_read_or_refused_in_a_sentence(laid_out, tmp_path, count, seed):
+    said = fuzz("fuzz_files.py", count, seed, laid_out, tmp_path)
+    assert f"{count} broken files" in said and " 0 faults" in said
+    assert int(said.split(" were refused")[0].split()[-1]) > count / 3
