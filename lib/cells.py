@@ -71,9 +71,12 @@ class _Group:
 def fill(table: Table, published: dict[tuple[str, ...], Published], library: Library,
          seeds: tuple[int, ...] = ()) -> list[Line]:
     """The lines of a table in the order of its cells; open axes have the published headings first, then those measured."""
-    lines = []
-    for cell in cells(table):
-        found = _measured(table, cell, library, seeds)
+    lines, every_cell = [], cells(table)
+    names = list(dict.fromkeys(name for cell in every_cell for name in cell.where))
+    rows = {experiment: _alike(experiment, names, library, seeds)
+            for experiment in dict.fromkeys(cell.experiment for cell in every_cell) if experiment}
+    for cell in every_cell:
+        found = _measured(table, cell, rows.get(cell.experiment, ()))
         known = [labels for labels in published if _fits(labels, cell.labels)]
         every = list(dict.fromkeys([*known, *found])) or [tuple(label or "-" for label in cell.labels)]
         for labels in every:
@@ -88,25 +91,35 @@ def fill(table: Table, published: dict[tuple[str, ...], Published], library: Lib
     return lines
 
 
-def _measured(table: Table, cell: Cell, library: Library, seeds: tuple[int, ...]) -> dict[tuple, dict[str, _Group]]:
+def _alike(experiment: str, names: list[str], library: Library, seeds: tuple[int, ...]) -> list[tuple[dict, list]]:
+    """The rows of an experiment by all that the cells of a table ask of them, so that each answer is looked for once."""
+    own = [name for name in names if "." not in name and name != "same_network"]
+    found: dict[str, tuple[dict, list]] = {}
+    for run in library.of(experiment):
+        for row in run.rows:
+            if seeds and run.seed(row) not in seeds:
+                continue
+            about = run.about(row)
+            facts = {name: run.column(row, name) if name in own else about.get(name) for name in names}
+            found.setdefault(repr(facts), (facts, []))[1].append((run, row))
+    return list(found.values())
+
+
+def _measured(table: Table, cell: Cell, alike: Iterable[tuple[dict, list]]) -> dict[tuple, dict[str, _Group]]:
     """labels -> identity -> its group."""
     found: dict[tuple, dict[str, _Group]] = {}
     opened = [column for column in table.axes.values() if isinstance(column, str)]
-    for run in library.of(cell.experiment) if cell.experiment else ():
-        for row in run.rows:
-            facts = run.facts(row)
-            if not satisfies(facts, cell.where) or any(facts.get(column) is None for column in opened):
-                continue
-            if seeds and run.seed(row) not in seeds:
-                continue
-            if isinstance(cell.metric, str) and row.get(cell.metric) is None:
-                continue
-            headings = iter(opened)
-            labels = tuple(str(facts[next(headings)]) if label is None else label for label in cell.labels)
-            identity = run.identity(row) | {name: facts.get(name) for name in cell.setup}
-            group = found.setdefault(labels, {}).setdefault(provenance.key(identity), _Group(identity))
-            paths = tuple(network.path for network in run.networks(row).values())
-            group.runs.setdefault((paths, run.seeds(row)), {}).setdefault(run, []).append(row)
+    for run, row in (member for facts, members in alike if satisfies(facts, cell.where) for member in members):
+        measured = not isinstance(cell.metric, str) or row.get(cell.metric) is not None
+        if not measured or any(run.column(row, column) is None for column in opened):
+            continue
+        headings = iter(opened)
+        labels = tuple(str(run.column(row, next(headings))) if label is None else label for label in cell.labels)
+        about = run.about(row)
+        identity = run.identity(row) | {f"paper's {name}": about.get(name) for name in cell.setup}
+        group = found.setdefault(labels, {}).setdefault(provenance.key(identity), _Group(identity))
+        paths = tuple(network.path for network in run.networks(row).values())
+        group.runs.setdefault((paths, run.seeds(row)), {}).setdefault(run, []).append(row)
     return found
 
 

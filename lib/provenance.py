@@ -6,7 +6,6 @@ known by the record of its training, found by its folder under models/. Without 
 
 import functools
 import json
-from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,32 +103,43 @@ class Run:
         left_out = (*ROLES, *(TYPES if self.experiment != "train" else ()), *SELECTIONS.get(self.experiment, ()), "seed",
                     "directory")
         self.config, self.setting = _settings(self.experiment, record["config"], left_out)
-        self._known: dict[tuple, dict] = {}  # networks -> what is known of config and networks
+        self._known: dict[str | None, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
         if self.experiment == "train":
             self._paths["net"] = f"models/{_folder(record['config'])}/model_{record['config'].get('epochs')}.pt"
 
     def networks(self, row: dict) -> dict[str, Network]:
         """The networks that a row is of, by role."""
-        own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
-        paths = self._paths | ({"net": own} if own else {})
-        if own and own != self._paths.get("net", own):
-            paths["main"] = self._paths["net"]
-        return {role: self.library.network(path) for role, path in paths.items()}
+        return self._of(row)[0]
 
-    def facts(self, row: dict) -> Mapping:
-        """Everything that a condition may ask of a row: its columns, `config.x`, `net.x` and the like for its networks."""
-        networks = self.networks(row)
-        key = tuple(network.path for network in networks.values())
-        if key not in self._known:
+    def about(self, row: dict) -> dict:
+        """What is known of a row beside its columns: `config.x`, `net.x` and the like for its networks, `same_network`."""
+        return self._of(row)[1]
+
+    def column(self, row: dict, name: str):
+        """A column of a row, by the name that all experiments share; None where it has none."""
+        return row.get(COLUMNS.get(self.experiment, {}).get(name, name))
+
+    def facts(self, row: dict) -> dict:
+        """Everything that a condition may ask of a row."""
+        renamed = {name: self.column(row, name) for name in COLUMNS.get(self.experiment, ())}
+        return {**self.about(row), **renamed, **row}
+
+    def _of(self, row: dict) -> tuple[dict[str, Network], dict]:
+        """Networks and what is known of them, made once for all rows of the same network."""
+        own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
+        if own not in self._known:
+            paths = self._paths | ({"net": own} if own else {})
+            if own and own != self._paths.get("net", own):
+                paths["main"] = self._paths["net"]
+            networks = {role: self.library.network(path) for role, path in paths.items()}
             found = {f"config.{name}": value for name, value in self.config.items()}
             for role, network in networks.items():
                 found |= {f"{role}.{name}": value for name, value in network.training.items()}
             if {"front", "end"} <= networks.keys():
-                found["same_network"] = networks["front"].path == networks["end"].path
-            self._known[key] = found
-        renamed = {name: row[column] for name, column in COLUMNS.get(self.experiment, {}).items() if column in row}
-        return ChainMap(row, renamed, self._known[key])
+                found["same_network"] = paths["front"] == paths["end"]
+            self._known[own] = networks, found
+        return self._known[own]
 
     def identity(self, row: dict) -> dict:
         """What rows must share, beside the condition of a cell, to be runs of one thing: settings, networks, data."""

@@ -50,6 +50,12 @@ box.addEventListener("input", () => {
   for (const group of document.querySelectorAll("main > details")) if (words.length) group.open = true;
   count.textContent = words.length ? `${shown} of ${parts.length} tables and records` : "";
 });
+const unfold = () => {
+  for (let part = document.getElementById(location.hash.slice(1)); part; part = part.parentElement)
+    if (part.tagName === "DETAILS") part.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();
 """
 
 

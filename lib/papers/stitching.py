@@ -1,7 +1,7 @@
 """Balogh & Jelasity, "How not to Stitch Representations to Measure Similarity", AAAI 2025.
 
 The paper's tables, figures and numbers were not found; E1 to E7 are the experiments that its code supports. DM is
-direct matching (least squares), TLM task-loss matching.
+direct matching (least squares), TLM task-loss matching. Grids are over all cuts, which hold the paper's blocks.
 """
 
 from lib.papers.spec import Table, Value
@@ -13,13 +13,11 @@ def both(model_type: str, dataset: str) -> dict:
             for name, value in (("model_type", model_type), ("dataset", dataset))}
 
 
-CIFAR = Value("ResNet-18, CIFAR-10", both("resnet18", "cifar10"), run={"config.front_layer": "layer?.?",
-                                                                      "config.end_layer": "layer?.?"})
-NETWORKS = (CIFAR, Value("ViT-Ti/4, CIFAR-10", both("vit_tiny_patch4_32", "cifar10"), run={
-    "config.front_layer": "blocks.*", "config.end_layer": "blocks.*"}))
-WIDTHS = tuple(Value(label, both(name, "cifar10"), run={"config.front_layer": "layer?.?", "config.end_layer": "layer?.?"})
-               for label, name in (("ResNet-18", "resnet18"), ("equal width", "resnet18_samewidth"),
-                                   ("equal size", "resnet18_samesize"), ("both", "resnet18_samewidth_samesize")))
+NETWORKS = (Value("ResNet-18, CIFAR-10", both("resnet18", "cifar10")),
+            Value("ViT-Ti/4, CIFAR-10", both("vit_tiny_patch4_32", "cifar10")))
+WIDTHS = tuple(Value(label, both(name, "cifar10")) for label, name in (
+    ("ResNet-18", "resnet18"), ("equal width", "resnet18_samewidth"), ("equal size", "resnet18_samesize"),
+    ("both", "resnet18_samewidth_samesize")))
 TLM = Value("TLM", {"init": "rand", "trained": True}, {"config.epochs": 30, "config.batch_size": 256},
             {"config.init": "rand", "config.mod_only_stitch": True})
 DM = Value("DM", {"init": "pinv", "trained": False}, {"config.pinv_samples": "100"},
@@ -27,9 +25,8 @@ DM = Value("DM", {"init": "pinv", "trained": False}, {"config.pinv_samples": "10
 WHOLE = {"stitch_rank": None, "pinv_rank": None, "null": None}
 PAIR = {"front layer": "front_layer", "end layer": "end_layer"}
 CROSS, INTRA = {"same_network": False}, {"same_network": True}
-INDICES = tuple(Value(label, {"rank1": None, "rank2": None}, metric=name, experiment="similarity", run={
-    "config.layers1": "cuts", "config.front_layer": None, "config.end_layer": None})
-    for label, name in (("CKA", "cka"), ("PWCCA", "pwcca"), ("OPD", "procrustes")))
+INDICES = tuple(Value(label, {"rank1": None, "rank2": None}, metric=name, experiment="similarity") for label, name in (
+    ("CKA", "cka"), ("PWCCA", "pwcca"), ("OPD", "procrustes")))
 TESTS = (Value("Spearman"), Value("Kendall"))
 
 TABLES = {
