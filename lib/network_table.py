@@ -97,7 +97,7 @@ COLUMNS = {
                            _alone("ood_layers", ood=["patches"]), inside=True),
     "similarity (CKA)": Column("similarity", {"rank1": None, "rank2": None, **WHOLE}, "front_layer",
                                lambda row: row.get("cka"), _with_sibling("similarity", "model1_path", "model2_path"), TWO),
-    "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, **WHOLE}, "front_layer",
+    "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE}, "front_layer",
                                 lambda row: row["penalty"],
                                 _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0), TWO),
     "NCG": Column("ncg", {"space": "feature", "subset": "all", "in_distribution": False}, "layer",

@@ -19,6 +19,7 @@ from lib.errors import UserError
 ROLES = {"model_path": "net", "source_path": "net", "front_path": "front", "model1_path": "front", "end_path": "end",
          "model2_path": "end", "backbone": "backbone", "against": "against"}
 TYPES = ("model_type", "source_type", "front_type", "end_type", "model1_type", "model2_type")  # said by the training, too
+COMPARED = ("main", "against")  # rows that do not compare are the same whatever they stand beside
 # columns of rows that name the network of the row
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
 # columns of rows that say which images they are of
@@ -52,7 +53,7 @@ class Network:
             return self.path
         told = [f"{name.replace('_', ' ')} {value}" for name, value in self.identity.items() if name in TOLD]
         loss = [self.training["loss"]] if self.training["loss"] != "ce" else []
-        file = [] if self.path.endswith(f"model_{self.training['epochs']}.pt") else [Path(self.path).name]
+        file = [self.identity["file"]] if "file" in self.identity else []
         return ", ".join([f"{self.training['model_type']} {self.training['dataset']}", *loss, *told,
                           f"{self.training['epochs']} epochs", *file])
 
@@ -79,15 +80,26 @@ class Library:
         return next((folder for folder, record in self._trainings.items() if record["config"].get("seed") == seed
                      and _settings("train", record["config"], ("seed", "directory"))[1] == changed), "")
 
+    def _training(self, config: dict) -> tuple[dict, dict]:
+        """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
+        training, changed = _settings("train", config, ("seed", "directory"))
+        features = names.parse(config["dataset"]).features
+        if features:
+            images = {"dataset": names.parse(config["dataset"]).images.name, "features": features[1]}
+            backbone = self.network(features[0]).identity
+            return training | images, changed | images | {f"backbone {name}": value for name, value in backbone.items()}
+        return training, changed
+
     @functools.cache  # noqa: B019 - a library lives as long as the command
     def network(self, path: str) -> Network:
         """The network of a checkpoint, or of a folder of checkpoints."""
         for folder in (Path(path).parent, Path(path)):
             record = self._trainings.get(str(folder).removeprefix("models/"))
             if record:
-                training, changed = _settings("train", record["config"], ("seed", "directory"))
+                training, changed = self._training(record["config"])
                 file = Path(path).name if folder != Path(path) else ""
-                return Network(path, training.get("seed"), training, {**changed, "file": file})
+                other = {} if file == f"model_{training['epochs']}.pt" else {"file": file}
+                return Network(path, training.get("seed"), training, {**changed, **other})
         return Network(path, None, {}, {"path": path})
 
 
@@ -110,6 +122,10 @@ class Run:
     def networks(self, row: dict) -> dict[str, Network]:
         """The networks that a row is of, by role."""
         return self._of(row)[0]
+
+    def subjects(self, row: dict, compared: Iterable[str] = ()) -> dict[str, Network]:
+        """The networks that a row's numbers depend on; those it is compared with only where the roles are named."""
+        return {role: network for role, network in self.networks(row).items() if role not in COMPARED or role in compared}
 
     def about(self, row: dict) -> dict:
         """What is known of a row beside its columns: `config.x`, `net.x` and the like for its networks, `same_network`."""
@@ -140,9 +156,9 @@ class Run:
             self._known[own] = networks, found
         return self._known[own]
 
-    def identity(self, row: dict) -> dict:
+    def identity(self, row: dict, compared: Iterable[str] = ()) -> dict:
         """What rows must share, beside the condition of a cell, to be runs of one thing: settings, networks, data."""
-        networks = self.networks(row)
+        networks = self.subjects(row, compared)
         found = {f"{self.experiment} {name}": value for name, value in self.setting.items()}
         for role, network in networks.items():
             found |= {f"{role} {name}": value for name, value in network.identity.items()}
@@ -151,10 +167,10 @@ class Run:
         found |= {name: row[name] for name in DATA if row.get(name) not in (None, "")}
         return found | {f"content of {name}": known for name, known in self._contents(row).items()}
 
-    def seeds(self, row: dict) -> tuple:
-        """What tells the runs of one thing apart: the networks' seeds, or paths, and those of run and row."""
-        networks = [network.path if network.seed is None else network.seed for network in self.networks(row).values()]
-        return (*networks, row.get("seed", _scalar(self.config.get("seed"))))
+    def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], int | None]:
+        """What tells the runs of one thing apart: the networks, and the seed of row or run."""
+        paths = tuple(network.path for network in self.subjects(row, compared).values())
+        return paths, row.get("seed", _scalar(self.config.get("seed")))
 
     def seed(self, row: dict) -> int | None:
         """The seed by which `--seeds` chooses: that of the row's first network, else that of the row or run."""
@@ -171,6 +187,11 @@ class Run:
                 if parsed and row.get(column) == parsed[0] and parsed[1] in ("", variant):
                     found[f"{parsed[0]}/{parsed[1]}".rstrip("/")] = known["sha256"][:8]
         return found
+
+
+def latest(runs: Iterable[Run]) -> Run:
+    """Of runs of the same instance the one that was started last."""
+    return max(runs, key=lambda run: run.record["started"])
 
 
 def key(identity: Mapping) -> str:

@@ -52,8 +52,9 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
             about = {"run": _title(run, row), **{column: row.get(column) for column in summary.keys}}
             identity = run.identity(row)
             key = (tuple(about.values()), provenance.key(identity))
-            groups.setdefault(key, (about, identity, []))[2].append((run, row))
-    found = [_line(summary, about, members) for about, _, members in groups.values()]
+            groups.setdefault(key, (about, identity, {}))[2].setdefault(run.instance(row), {})[run] = row
+    found = [_line(summary, about, [(latest := provenance.latest(runs), runs[latest]) for runs in instances.values()])
+             for about, _, instances in groups.values()]
     for line, setting in zip(found, _settings(list(groups.values())), strict=True):
         line["setting"] = setting
     kept = [column for column in (found[0] if found else ()) if any(line[column] not in (None, "") for line in found)]
@@ -84,5 +85,4 @@ def _settings(groups: list[tuple]) -> list[str]:
 
 def _title(run: Run, row: dict) -> str:
     """The networks that a row is of."""
-    networks = run.networks(row)
-    return " and ".join(str(networks[role]) for role in ("net", "front", "end") if role in networks)
+    return " and ".join(dict.fromkeys(map(str, run.subjects(row).values())))

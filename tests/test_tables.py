@@ -28,8 +28,8 @@ def library(folder) -> provenance.Library:
 
 def ncg_row(path: str, value: float, **changes) -> dict:
     return {"model": path, "train": "mnist-wo0", "data": "mnist-wo0", "split": "ood", "variant": "", "origin": "",
-            "space": "pixel", "subset": "all", "in_distribution": False, "n": 6903, "ncg": value, "ncg_low": value - 0.01,
-            "ncg_high": value + 0.01, "accuracy": None} | changes
+            "space": "pixel", "subset": "all", "in_distribution": False, "n": 6903, "ncg": value, "accuracy": None,
+            "ncg_low": value and value - 0.01, "ncg_high": value and value + 0.01} | changes
 
 
 NCG = Table("", {"set": (Value("M-0", {"net.dataset": "mnist-wo0"}),)}, "ncg",
@@ -91,7 +91,7 @@ def test_a_table_is_well_formed(name):
         for condition in (*cell.where, *cell.setup, *cell.run):
             role, dot, field = condition.rpartition(".")
             if dot and fields:
-                assert field in (fields if role == "config" else scripts.fields("train")), condition
+                assert field in (fields if role == "config" else {"features", *scripts.fields("train")}), condition
 
 
 def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):
@@ -102,7 +102,8 @@ def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_c
         words = shlex.split(command)
         experiment = words[1].removeprefix("exec_").removesuffix(".py")
         config = cli.parse(scripts.configuration(experiment), words[2:])
-        assert scripts.command(experiment, {field: value for field, value in vars(config).items()}) == command
+        again = shlex.split(scripts.command(experiment, vars(config)))
+        assert cli.parse(scripts.configuration(experiment), again[2:]) == config
         if experiment == "train":
             assert folders.setdefault(config.directory, command) == command
     assert len(folders) > 100
@@ -198,6 +199,34 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     line, = fill(tmp_path)
     assert sorted(line.values) == [0.5, 1.3] and line.networks == 1
     assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
+
+
+def test_networks_of_stored_features_share_a_cell_where_their_backbones_differ_in_seed_only(tmp_path):
+    for seed, (epochs, value) in enumerate(((70, 0.6), (70, 0.8), (8, 0.1))):
+        backbone = records.training(tmp_path, f"b{seed}", seed=seed, epochs=epochs)
+        path = records.training(tmp_path, f"m{seed}", seed=seed, model_type="LargeMLP",
+                                dataset=f"features={backbone}:flatten:mnist-wo0")
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, value, space="feature", train="mnist-wo0@flatten",
+                                                            data="mnist-wo0@flatten")], model_path=path)
+    found = [line for line in cells.fill(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
+    assert {line.labels for line in found} == {("M-0", "NCG", "nat")} and sorted(line.n for line in found) == [1, 2]
+    assert max(found, key=lambda line: line.n).mean == pytest.approx(0.7)
+
+
+def test_what_a_network_is_compared_with_matters_where_the_cell_says_so_only(tmp_path):
+    paths = [records.training(tmp_path, f"t{seed}", seed=seed) for seed in range(2)]
+    robust = records.training(tmp_path, "r", dataset="imagenet100", model_type="ResNet50", loss="trades", eps=2.0)
+    natural = records.training(tmp_path, "n", dataset="imagenet100", model_type="ResNet50")
+    records.write(tmp_path, "ncg", "both", [ncg_row(paths[0], 0.3, against=paths[1]), ncg_row(paths[1], 0.5)],
+                  model_path=paths[0], against=paths[1])
+    records.write(tmp_path, "ncg", "one", [ncg_row(paths[1], 0.5)], model_path=paths[1])
+    records.write(tmp_path, "ncg", "cells", [ncg_row(robust, None, subset="cells", train="imagenet100", difference=0.03)],
+                  model_path=robust, against=natural)
+    line, = fill(tmp_path)
+    assert sorted(line.values) == [0.3, 0.5]
+    found = [line for line in cells.fill(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
+    assert [(line.labels, line.mean) for line in found] == [(("ImageNet-100-C", "pixel", "difference"), 0.03)]
+    assert "comp" not in found[0].note
 
 
 def test_a_foreign_network_is_known_by_its_path_alone(tmp_path):
