@@ -29,7 +29,8 @@ SELECTIONS = {
     "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
     "probe": ("dataset", "ood", "select", "seed"), "ncg": ("dataset", "ood", "space", "corruptions", "against"),
     "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
-    "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save"),
+    "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save",
+               "null"),
     "projections": ("dataset", "paper_json"), "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack"),
 }
 # what pairs of layers are called in either experiment on them

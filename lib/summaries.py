@@ -33,7 +33,8 @@ SUMMARIES = {
     "ncg": Summary(("train", "data", "split", "variant", "space", "n"),
                    ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance"),
                    lambda row: row["subset"] == "all"),
-    "stitch": Summary(("data", "split", "type", "init", "epochs", "front_layer", "end_layer", "stitch_rank", "pinv_rank"),
+    "stitch": Summary(("data", "split", "type", "init", "epochs", "null", "front_layer", "end_layer", "stitch_rank",
+                       "pinv_rank"),
                       ("accuracy", "penalty", "agreement", "normalized_difference")),
 }
 

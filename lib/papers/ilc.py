@@ -109,9 +109,11 @@ TABLES = {
                    "network": (Value("ResNet-18", {"net.model_type": "*resnet18*"}), ARCHITECTURES[1]), "layer": BOTH},
                   "probe", {**GAIN, "protocol": "zero-shot"}, ZERO_SHOT, protocol("zero-shot")),
     "fig7": Table("zero-shot accuracy on variants of ImageNet (Figure 7)",
-                  {"data": tuple(Value(label, {"data": name}, run={"config.ood": [name]}) for label, name in (
-                      ("ImageNet-A", "imagenet-a"), ("ImageNet-R", "imagenet-r"), ("cue-conflict", "cue-conflict"),
-                      ("silhouette", "silhouette"))), "layer": BOTH},
+                  {"data": tuple(Value(label, {"data": name}, run={"config.dataset": inside, "config.ood": [name]})
+                                 for label, name, inside in (
+                      ("ImageNet-A", "imagenet-a", "imagenet200a"), ("ImageNet-R", "imagenet-r", "imagenet200"),
+                      ("cue-conflict", "cue-conflict", "imagenet16"), ("silhouette", "silhouette", "imagenet16"))),
+                   "layer": BOTH},
                   "probe", {**GAIN, "protocol": "zero-shot", "net.dataset": "imagenet", "net.model_type": "tv_resnet50"},
                   ZERO_SHOT, protocol("zero-shot")),
     "fig8": Table("accuracy per layer (Figure 8)",

@@ -45,10 +45,10 @@ TABLES = {
                 where=CROSS),
     "e5": Table("E5: specificity, rank correlation of dissimilarity with differences in probing accuracy",
                 {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="the correlation over records of exec_similarity.py, exec_stitch.py and exec_probe.py"),
+                lacks="it is of many records: exec_tables.py specificity"),
     "e6": Table("E6: sensitivity, the same with sources of limited rank",
                 {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="the correlation over records of exec_similarity.py, exec_stitch.py and exec_probe.py"),
+                lacks="it is of many records: exec_tables.py sensitivity"),
     "e7": Table("E7: direct matching against the number of images, and equal widths and sizes",
                 {"networks": WIDTHS,
                  "images": tuple(Value(str(count), {"samples": count}, run={"config.pinv_samples": str(count)})
