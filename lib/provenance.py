@@ -24,6 +24,7 @@ COMPARED = ("main", "against")  # rows that do not compare are the same whatever
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
 # columns of rows that say which images they are of
 DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "fit_on")
+SETS = ("data", "id", "ood", "train")
 # fields that only say of which images, layers or pairs there are rows, and change no row
 SELECTIONS = {
     "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
@@ -84,10 +85,10 @@ class Library:
     def _training(self, config: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
         training, changed = _settings("train", config, ("seed", "directory"))
-        features = names.parse(config["dataset"]).features
-        if features:
-            images = {"dataset": names.parse(config["dataset"]).images.name, "features": features[1]}
-            backbone = self.network(features[0]).identity
+        parsed = _parsed(str(training["dataset"]))
+        if parsed and parsed.features:
+            images = {"dataset": parsed.images.name, "features": parsed.features[1]}
+            backbone = self.network(parsed.features[0]).identity
             return training | images, changed | images | {f"backbone {name}": value for name, value in backbone.items()}
         return training, changed
 
@@ -180,13 +181,11 @@ class Run:
 
     def _contents(self, row: dict) -> dict[str, str]:
         """Hashes of the files behind the row's data sets."""
-        variant = row.get("variant") or ""
-        found = {}
-        for column in ("data", "id", "ood", "train"):
-            for name, known in self.record["inputs"].items():
-                parsed = _parsed(name)
-                if parsed and row.get(column) == parsed[0] and parsed[1] in ("", variant):
-                    found[f"{parsed[0]}/{parsed[1]}".rstrip("/")] = known["sha256"][:8]
+        variant, found = row.get("variant") or "", {}
+        for name, known in self.record["inputs"].items():
+            parsed = _parsed(name)
+            if parsed and parsed.variant in ("", variant) and parsed.name in (row.get(column) for column in SETS):
+                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = known["sha256"][:8]
         return found
 
 
@@ -235,10 +234,9 @@ def _words(value) -> str:
 
 
 @functools.cache
-def _parsed(name: str) -> tuple[str, str] | None:
-    """Name and variant of a data set as rows carry them; None for another kind of file."""
+def _parsed(name: str) -> names.DataName | None:
+    """The parts of a data set's name; None for another kind of file."""
     try:
-        parsed = names.parse(name)
+        return names.parse(name)
     except UserError:
         return None
-    return parsed.name, parsed.variant

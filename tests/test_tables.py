@@ -407,6 +407,12 @@ def test_missing_prints_commands_and_nothing_else(tmp_path):
     assert sum("-s 1" in line for line in lines) == 6
 
 
+def test_a_reader_who_has_read_enough_is_no_error(tmp_path):
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'exec_tables.py'))} --missing | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------------------ reruns
 
 def test_a_repeated_run_is_compared_with_its_record(trained):

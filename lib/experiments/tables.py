@@ -65,8 +65,8 @@ def text(config: TablesConfig) -> str:
         return "\n".join(_commands(config, library))
     if config.network:
         found = network_tables.tables(config.network, library)
-        figure = Path(config.out or Path(config.results_dir) / "network") / f"{found.name}.png"
-        files.write_atomically(figure, lambda file: file.write(found.picture()))
+        figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
+        files.write_figure(figure, found.figure())
         return _printed(config, found.tables) + f"\n\nfigure: {figure}"
     if config.report:
         page = reports.page(library, _experiments(library, config.seeds) + _tests(config, library),
