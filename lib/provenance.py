@@ -75,6 +75,11 @@ class Library:
         """The runs of an experiment."""
         return [run for run in self.runs if run.experiment == experiment]
 
+    def derive(self, name: str, path: Path, rows: list[dict]) -> None:
+        """Adds what was computed from many records, as if it were the record of a run called `name`."""
+        self.runs.append(Run(path, {"experiment": name, "config": {}, "inputs": {}, "environment": {}, "started": "",
+                                    "command": [], "seconds": {}, "rows": rows}, self))
+
     def trained(self, flags: Mapping, seed: int) -> str:
         """The folder under models/ of the training with these flags, all others at default; "" if no record tells of it."""
         fields = scripts.fields("train")

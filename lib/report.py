@@ -65,8 +65,8 @@ def page(library: Library, experiments: list[formats.Table], papers: list[format
     groups |= {name: (name, paper.citation + (f" (left out: {paper.left_out})" if paper.left_out else ""),
                       [table for table in papers if table.title.startswith(f"{name}/")]) for name, paper in PAPERS.items()}
     body = [_group(key, title, about, [_table(table) for table in made]) for key, (title, about, made) in groups.items()]
-    body.append(_group("records", "Records", f"{len(library.runs)} runs, with their figures", [
-        _record(run) for run in library.runs]))
+    body.append(_group("records", "Records", "runs, with their figures", [
+        _record(run) for run in library.runs if run.record["command"]]))
     links = "".join(f'<a href="#{key}">{html.escape(key)}</a>' for key in [*groups, "records"])
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

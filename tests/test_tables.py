@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT, script
 from scipy import stats
 
-from lib import cells, cli, formats, missing, papers, provenance, reruns, results, scripts, summaries
+from lib import cells, cli, formats, grounding, missing, papers, provenance, reruns, results, scripts, summaries
 from lib.papers import published, rows
 from lib.papers.spec import Table, Value
 
@@ -86,7 +86,7 @@ def test_a_table_is_well_formed(name):
     shown = {"run", "setting", "ours", "95 % interval", "n", "published", "difference", "verdict", "note", "published in"}
     assert not shown & set(table.axes) and len({cell.labels for cell in found}) == len(found)
     for cell in found:
-        assert cell.lacks or cell.experiment in results.EXPERIMENTS and cell.metric
+        assert cell.lacks or cell.experiment in (*results.EXPERIMENTS, *grounding.TESTS) and cell.metric
         fields = scripts.fields(cell.experiment)
         for condition in (*cell.where, *cell.setup, *cell.run):
             role, dot, field = condition.rpartition(".")
@@ -284,6 +284,16 @@ def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself
     for table, values in (("e1", [0.7, 0.5]), ("e2", [0.9])):
         found = [line for line in cells.fill(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
         assert [line.values for line in found] == [values] and found[0].labels[2:] == ("layer1.0", "layer2.0")
+
+
+def test_what_is_computed_from_many_records_has_its_table(tmp_path):
+    known = library(tmp_path)
+    known.derive("specificity", tmp_path / "s.json", [
+        {"data": "digits", "index": index, "setting": "100 images", "layer": layer, "spearman": value, "kendall": None}
+        for index, layer, value in (("cka", "mean", 0.5), ("cka", "layer1", 0.9), ("dm", "mean", 0.7))])
+    found = [line for line in cells.fill(EVERY["stitching/e5"], {}, known) if line.values]
+    assert [(line.labels, line.mean, line.note) for line in found] == [
+        (("digits", "CKA", "100 images", "Spearman"), 0.5, ""), (("digits", "DM", "100 images", "Spearman"), 0.7, "")]
 
 
 def test_an_experiments_table_joins_seeds_and_tells_settings_apart(tmp_path):
