@@ -30,7 +30,10 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; fo
 dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .78rem; overflow-wrap: anywhere; }
 figure { margin: .5rem 0; } img { max-width: 100%; height: auto; background: white; }
 [hidden] { display: none !important; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { font-weight: 600; } body { padding: 0 .6rem 3rem; } }
+@media (max-width: 40rem) {
+  dl { grid-template-columns: 1fr; } dt { font-weight: 600; } body { padding: 0 .6rem 3rem; }
+  th, td { padding: .2rem .35rem; } td:last-child { min-width: 14rem; }
+}
 """
 
 # what the reader types hides every row, table and record without all of its words; a title that has them keeps its rows
