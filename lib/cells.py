@@ -65,7 +65,7 @@ class _Group:
     """The values of one cell and one thing."""
 
     identity: dict
-    runs: dict = field(default_factory=dict)  # (networks, seeds) -> record -> rows
+    runs: dict = field(default_factory=dict)  # instance -> record -> rows
 
 
 def fill(table: Table, published: dict[tuple[str, ...], Published], library: Library,
@@ -109,6 +109,7 @@ def _measured(table: Table, cell: Cell, alike: Iterable[tuple[dict, list]]) -> d
     """labels -> identity -> its group."""
     found: dict[tuple, dict[str, _Group]] = {}
     opened = [column for column in table.axes.values() if isinstance(column, str)]
+    compared = {name.partition(".")[0] for name in (*cell.where, *cell.setup)}
     for run, row in (member for facts, members in alike if satisfies(facts, cell.where) for member in members):
         measured = not isinstance(cell.metric, str) or row.get(cell.metric) is not None
         if not measured or any(run.column(row, column) is None for column in opened):
@@ -116,10 +117,10 @@ def _measured(table: Table, cell: Cell, alike: Iterable[tuple[dict, list]]) -> d
         headings = iter(opened)
         labels = tuple(str(run.column(row, next(headings))) if label is None else label for label in cell.labels)
         about = run.about(row)
-        identity = run.identity(row) | {f"paper's {name}": about.get(name) for name in cell.setup}
+        fixed = {name: about.get(name) for name in cell.setup if name.startswith("config.")}  # selections, too
+        identity = run.identity(row, compared) | fixed
         group = found.setdefault(labels, {}).setdefault(provenance.key(identity), _Group(identity))
-        paths = tuple(network.path for network in run.networks(row).values())
-        group.runs.setdefault((paths, run.seeds(row)), {}).setdefault(run, []).append(row)
+        group.runs.setdefault(run.instance(row, compared), {}).setdefault(run, []).append(row)
     return found
 
 
@@ -127,7 +128,7 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
     line, ambiguous, repeated = Line(labels, cell, setting=setting), 0, 0
     rows: list[tuple[Run, dict]] = []
     for records in group.runs.values():
-        run = max(records, key=lambda run: run.record["started"])
+        run = provenance.latest(records)
         members, repeated = records[run], repeated + len(records) - 1
         if isinstance(cell.metric, str):
             ambiguous += len(members) > 1
@@ -143,7 +144,7 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
     if not rows:
         return line
     line.networks = len({paths for paths, _ in group.runs})
-    line.network = " and ".join(dict.fromkeys(map(str, rows[0][0].networks(rows[0][1]).values())))
+    line.network = " and ".join(dict.fromkeys(map(str, rows[0][0].subjects(rows[0][1]).values())))
     codes = sorted({run.code for run, _ in rows})
     notes = [_departures(cell, *rows[0])]
     notes += [f"several versions of the code: {', '.join(codes)}"] if len(codes) > 1 else []

@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT, script
 from scipy import stats
 
-from lib import cells, cli, formats, missing, papers, provenance, reruns, results, scripts, summaries
+from lib import cells, cli, formats, grounding, missing, papers, provenance, reruns, results, scripts, summaries
 from lib.papers import published, rows
 from lib.papers.spec import Table, Value
 
@@ -28,8 +28,8 @@ def library(folder) -> provenance.Library:
 
 def ncg_row(path: str, value: float, **changes) -> dict:
     return {"model": path, "train": "mnist-wo0", "data": "mnist-wo0", "split": "ood", "variant": "", "origin": "",
-            "space": "pixel", "subset": "all", "in_distribution": False, "n": 6903, "ncg": value, "ncg_low": value - 0.01,
-            "ncg_high": value + 0.01, "accuracy": None} | changes
+            "space": "pixel", "subset": "all", "in_distribution": False, "n": 6903, "ncg": value, "accuracy": None,
+            "ncg_low": value and value - 0.01, "ncg_high": value and value + 0.01} | changes
 
 
 NCG = Table("", {"set": (Value("M-0", {"net.dataset": "mnist-wo0"}),)}, "ncg",
@@ -86,12 +86,12 @@ def test_a_table_is_well_formed(name):
     shown = {"run", "setting", "ours", "95 % interval", "n", "published", "difference", "verdict", "note", "published in"}
     assert not shown & set(table.axes) and len({cell.labels for cell in found}) == len(found)
     for cell in found:
-        assert cell.lacks or cell.experiment in results.EXPERIMENTS and cell.metric
+        assert cell.lacks or cell.experiment in (*results.EXPERIMENTS, *grounding.TESTS) and cell.metric
         fields = scripts.fields(cell.experiment)
         for condition in (*cell.where, *cell.setup, *cell.run):
             role, dot, field = condition.rpartition(".")
             if dot and fields:
-                assert field in (fields if role == "config" else scripts.fields("train")), condition
+                assert field in (fields if role == "config" else {"features", *scripts.fields("train")}), condition
 
 
 def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):
@@ -102,7 +102,8 @@ def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_c
         words = shlex.split(command)
         experiment = words[1].removeprefix("exec_").removesuffix(".py")
         config = cli.parse(scripts.configuration(experiment), words[2:])
-        assert scripts.command(experiment, {field: value for field, value in vars(config).items()}) == command
+        again = shlex.split(scripts.command(experiment, vars(config)))
+        assert cli.parse(scripts.configuration(experiment), again[2:]) == config
         if experiment == "train":
             assert folders.setdefault(config.directory, command) == command
     assert len(folders) > 100
@@ -200,6 +201,34 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
 
 
+def test_networks_of_stored_features_share_a_cell_where_their_backbones_differ_in_seed_only(tmp_path):
+    for seed, (epochs, value) in enumerate(((70, 0.6), (70, 0.8), (8, 0.1))):
+        backbone = records.training(tmp_path, f"b{seed}", seed=seed, epochs=epochs)
+        path = records.training(tmp_path, f"m{seed}", seed=seed, model_type="LargeMLP",
+                                dataset=f"features={backbone}:flatten:mnist-wo0")
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, value, space="feature", train="mnist-wo0@flatten",
+                                                            data="mnist-wo0@flatten")], model_path=path)
+    found = [line for line in cells.fill(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
+    assert {line.labels for line in found} == {("M-0", "NCG", "nat")} and sorted(line.n for line in found) == [1, 2]
+    assert max(found, key=lambda line: line.n).mean == pytest.approx(0.7)
+
+
+def test_what_a_network_is_compared_with_matters_where_the_cell_says_so_only(tmp_path):
+    paths = [records.training(tmp_path, f"t{seed}", seed=seed) for seed in range(2)]
+    robust = records.training(tmp_path, "r", dataset="imagenet100", model_type="ResNet50", loss="trades", eps=2.0)
+    natural = records.training(tmp_path, "n", dataset="imagenet100", model_type="ResNet50")
+    records.write(tmp_path, "ncg", "both", [ncg_row(paths[0], 0.3, against=paths[1]), ncg_row(paths[1], 0.5)],
+                  model_path=paths[0], against=paths[1])
+    records.write(tmp_path, "ncg", "one", [ncg_row(paths[1], 0.5)], model_path=paths[1])
+    records.write(tmp_path, "ncg", "cells", [ncg_row(robust, None, subset="cells", train="imagenet100", difference=0.03)],
+                  model_path=robust, against=natural)
+    line, = fill(tmp_path)
+    assert sorted(line.values) == [0.3, 0.5]
+    found = [line for line in cells.fill(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
+    assert [(line.labels, line.mean) for line in found] == [(("ImageNet-100-C", "pixel", "difference"), 0.03)]
+    assert "comp" not in found[0].note
+
+
 def test_a_foreign_network_is_known_by_its_path_alone(tmp_path):
     table = Table("", {"set": (Value("M-0"),)}, "ncg", {"space": "pixel"}, metric="ncg")
     for path in ("models/f0.pt", "models/f1.pt"):
@@ -255,6 +284,16 @@ def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself
     for table, values in (("e1", [0.7, 0.5]), ("e2", [0.9])):
         found = [line for line in cells.fill(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
         assert [line.values for line in found] == [values] and found[0].labels[2:] == ("layer1.0", "layer2.0")
+
+
+def test_what_is_computed_from_many_records_has_its_table(tmp_path):
+    known = library(tmp_path)
+    known.derive("specificity", tmp_path / "s.json", [
+        {"data": "digits", "index": index, "setting": "100 images", "layer": layer, "spearman": value, "kendall": None}
+        for index, layer, value in (("cka", "mean", 0.5), ("cka", "layer1", 0.9), ("dm", "mean", 0.7))])
+    found = [line for line in cells.fill(EVERY["stitching/e5"], {}, known) if line.values]
+    assert [(line.labels, line.mean, line.note) for line in found] == [
+        (("digits", "CKA", "100 images", "Spearman"), 0.5, ""), (("digits", "DM", "100 images", "Spearman"), 0.7, "")]
 
 
 def test_an_experiments_table_joins_seeds_and_tells_settings_apart(tmp_path):
@@ -376,6 +415,12 @@ def test_missing_prints_commands_and_nothing_else(tmp_path):
     assert done.returncode == 0 and len(lines) == len(set(lines)) == 12
     assert [line.split()[1] for line in lines] == ["exec_train.py"] * 6 + ["exec_reinit.py"] * 6
     assert sum("-s 1" in line for line in lines) == 6
+
+
+def test_a_reader_who_has_read_enough_is_no_error(tmp_path):
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'exec_tables.py'))} --missing | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------------ reruns

@@ -27,7 +27,12 @@ PAIR = {"front layer": "front_layer", "end layer": "end_layer"}
 CROSS, INTRA = {"same_network": False}, {"same_network": True}
 INDICES = tuple(Value(label, {"rank1": None, "rank2": None}, metric=name, experiment="similarity") for label, name in (
     ("CKA", "cka"), ("PWCCA", "pwcca"), ("OPD", "procrustes")))
-TESTS = (Value("Spearman"), Value("Kendall"))
+TESTED = {"data": "data", "index": tuple(Value(label, {"index": name}) for label, name in (
+              ("CKA", "cka"), ("PWCCA", "pwcca"), ("OPD", "procrustes"), ("DM", "dm"), ("DM (struct.)", "dm_struct"),
+              ("TLM", "tlm"))),
+          "depends on": "setting",
+          "coefficient": (Value("Spearman", metric="spearman"), Value("Kendall", metric="kendall"))}
+OF_MANY = "From records of exec_similarity.py, exec_stitch.py and exec_probe.py together; the mean over reference layers."
 
 TABLES = {
     "e1": Table("E1: accuracy of stitched networks, two seeds of one architecture",
@@ -43,12 +48,10 @@ TABLES = {
                  "index": (*INDICES, Value("DM (struct.)", {**DM.where, **WHOLE}, metric="normalized_difference_batch_mean",
                                            run=DM.run, experiment="stitch")), **PAIR},
                 where=CROSS),
-    "e5": Table("E5: specificity, rank correlation of dissimilarity with differences in probing accuracy",
-                {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="it is of many records: exec_tables.py specificity"),
-    "e6": Table("E6: sensitivity, the same with sources of limited rank",
-                {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="it is of many records: exec_tables.py sensitivity"),
+    "e5": Table("E5: specificity, rank correlation of dissimilarity with differences in probing accuracy", TESTED,
+                "specificity", {"layer": "mean"}, note=OF_MANY),
+    "e6": Table("E6: sensitivity, the same with sources of limited rank", TESTED, "sensitivity", {"layer": "mean"},
+                note=OF_MANY),
     "e7": Table("E7: direct matching against the number of images, and equal widths and sizes",
                 {"networks": WIDTHS,
                  "images": tuple(Value(str(count), {"samples": count}, run={"config.pinv_samples": str(count)})
