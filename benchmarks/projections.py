@@ -1,8 +1,8 @@
 """Projections of five snapshots of VGG11: how much longer than reading the files.
 
-    OMP_NUM_THREADS=1 python benchmarks/projections.py [FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/projections.py [FOLDER [TYPE]]
 
-Writes 2.6 GB of checkpoints into FOLDER (default: a temporary one).
+Writes 2.6 GB of checkpoints into FOLDER (default: a temporary one), less for other types.
 """
 
 import sys
@@ -14,15 +14,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import checkpoints  # noqa: E402
 from lib.experiments.projections import ProjectionsConfig, projections  # noqa: E402
+from lib.metrics import orientation  # noqa: E402, F401  its libraries are loaded before anything is measured
+from lib.plots import filters  # noqa: E402, F401
 
 
-def main(folder: str) -> None:
+def main(folder: str, name: str = "vgg11") -> None:
     """Prints seconds: reading the files and checking their hashes, and the whole experiment with its figures."""
-    paths = [Path(folder) / "vgg11" / f"{'init' if epoch == 0 else f'model_{epoch}'}.pt" for epoch in range(5)]
+    paths = [Path(folder) / name / f"{'init' if epoch == 0 else f'model_{epoch}'}.pt" for epoch in range(5)]
     for epoch, path in enumerate(paths):
-        description = checkpoints.Description(architecture="vgg11", classes=tuple("0123456789"), channels=3, image_size=32,
+        description = checkpoints.Description(architecture=name, classes=tuple("0123456789"), channels=3, image_size=32,
                                               epoch=epoch)
         if not path.exists():
             checkpoints.save(path, checkpoints.fresh(description, epoch, "init"), description)
@@ -34,16 +37,15 @@ def main(folder: str) -> None:
         torch.load(path, weights_only=True)
     reading = time.perf_counter() - begin
     begin = time.perf_counter()
-    result = projections(ProjectionsConfig(model_path=(str(Path(folder) / "vgg11"),), normalize=True, with_linear=True))
+    result = projections(ProjectionsConfig(model_path=(str(Path(folder) / name),), normalize=True, with_linear=True))
     whole = time.perf_counter() - begin
     print(f"hash and torch.load of 5 files  {reading:6.2f} s")
     print(f"exec_projections, all layers    {whole:6.2f} s   {whole / reading:.2f} times   "
           + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items()))
+    compared("projections of five snapshots, against only reading them", reading, whole, agreement="no other way is run")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(sys.argv[1])
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(temporary)
+    place, *rest = sys.argv[1:] or [""]
+    with tempfile.TemporaryDirectory() as temporary:
+        main(place or temporary, *rest)

@@ -14,16 +14,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib import filters, models, reinitialization  # noqa: E402
+from benchmarks.timing import compared  # noqa: E402
+from lib import filters, models  # noqa: E402
 from lib.datasets.split import Split  # noqa: E402
+from lib.errors import UserError  # noqa: E402
 from lib.models.normalized import Normalized  # noqa: E402
+from lib.reinitialization import pool, sweep, targets  # noqa: E402
 
 
 @torch.no_grad()
 def naive(network, split, units, cells, batch_size, device) -> torch.Tensor:
     """(layers, sources) correct answers: load, run everything, restore."""
     correct = torch.zeros(len(units), len(cells[0]), dtype=torch.int64)
-    own = {key: value.clone() for key, value in network.body.state_dict().items()}
+    own = {key: network.body.state_dict()[key].clone() for unit in units for key in unit.keys}
     for place, row in enumerate(cells):
         for source, cell in enumerate(row):
             network.body.load_state_dict(cell, strict=False)
@@ -46,12 +49,12 @@ def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: i
                   torch.randint(0, 10, (count,), generator=generator))
     example = torch.zeros(2, 3, 32, 32, device=device)
     layers = [layer.name for layer in filters.layers(trained)]
-    units = reinitialization.targets(trained, example, layers, False)
+    units = targets.find(trained, example, layers, False)
     cells = [[{key: other[key] for key in unit.keys} for other in others] for unit in units]
     ways = {"streaming": (trained, 1), "streaming, stacked": (trained, sources)}
     try:
-        ways["streaming, pool folded"] = (reinitialization.fold_pool(trained, example)[0], 1)
-    except reinitialization.UserError:
+        ways["streaming, pool folded"] = (pool.fold(trained, example)[0], 1)
+    except UserError:
         print(f"{name} has no pool to fold")
     clock = time.process_time if device == "cpu" else time.perf_counter
     seconds = dict.fromkeys(["naive", *ways], 0.0)
@@ -64,12 +67,15 @@ def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: i
                 counts[way] += naive(trained, batch, units, cells, batch_size, device)
             else:
                 network_, stacked = ways[way]
-                counts[way] += reinitialization.sweep(network_, batch, units, cells, batch_size=batch_size, stacked=stacked,
+                counts[way] += sweep.run(network_, batch, units, cells, batch_size=batch_size, stacked=stacked,
                                                       quiet=True).cells[..., 0]
             seconds[way] += clock() - begin
     for way, value in seconds.items():
         print(f"{way:24} {value:8.1f} s   {seconds['naive'] / value:5.2f} times   counts "
               f"{'agree' if torch.equal(counts[way], counts['naive']) else 'DIFFER'}")
+        if way != "naive":
+            compared(f"re-initialised layers of {name}, {way}", seconds["naive"], value, agreement="counts " + (
+                "agree" if torch.equal(counts[way], counts["naive"]) else "DIFFER"))
     print(f"{name}, {count} images of 32 x 32, {len(units)} layers x {sources} sources, batch {batch_size}, {device}, "
           f"{torch.get_num_threads()} threads")
 

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import inspect
 import math
+import os
 import signal
 import sys
 import time
@@ -144,6 +145,9 @@ def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | 
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
         run(config, experiment, [script, *argv])
         sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has read enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except Exception as error:  # the one place where any failure becomes one line
         if debug:
             traceback.print_exc()
@@ -221,7 +225,7 @@ def flags(config_class: type[RunConfig]) -> list[tuple[str, str, str]]:
     rows = []
     for field in dataclasses.fields(config_class):
         default = "required" if field.default is MISSING else _default(field.default)
-        rows.append((" ".join(_options(field)), default, field.metadata["help"]))
+        rows.append((" ".join(spellings(field)), default, field.metadata["help"]))
     return rows
 
 
@@ -234,7 +238,7 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
         text = field.metadata["help"].replace("%", "%%")
         if field.default is not MISSING and field.default not in ("", None, (), False):
             text += f" (default: {_default(field.default)})".replace("%", "%%")
-        options = _options(field)
+        options = spellings(field)
         if kind is bool:
             parser.add_argument(*options, dest=field.name, action=argparse.BooleanOptionalAction, help=text)
             continue
@@ -284,7 +288,8 @@ def _converter(kind: type) -> Callable[[str], object]:
     return convert
 
 
-def _options(field: dataclasses.Field) -> list[str]:
+def spellings(field: dataclasses.Field) -> list[str]:
+    """How a field is written on the command line: its flags, or the name of its position."""
     if field.metadata["positional"]:
         return [field.name.upper()]
     names = list(field.metadata["names"])
@@ -294,7 +299,7 @@ def _options(field: dataclasses.Field) -> list[str]:
 
 
 def _spelling(field: dataclasses.Field) -> str:
-    return _options(field)[0]
+    return spellings(field)[0]
 
 
 def _default(value) -> str:
@@ -332,7 +337,7 @@ def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
         raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     spellings = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items()
-                 for option in _options(field)}
+                 for option in spellings(field)}
     hints = typing.get_type_hints(config_class)
     values = {}
     for key, value in (loaded or {}).items():

@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
-import io
 import json
 import math
 import platform
@@ -26,7 +25,7 @@ from lib.errors import UserError
 
 SCHEMA = 1
 EXPERIMENTS = ("train", "eval", "data", "probe", "stitch", "similarity", "ood_detector", "stitch_ood", "ood_layers", "ncg",
-               "projections", "reinit")
+               "projections", "reinit", "benchmark")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
 
 Row = dict[str, str | int | float | bool | None]
@@ -140,14 +139,12 @@ def write(where: Place, config, result: Result, *, command: list[str], started: 
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
         "rows": [{key: _plain(value) for key, value in row.items()} for row in result.rows],
     }
+    record["tolerance"] = tolerance(record)
     if result.arrays:
         record["arrays"] = where.beside(".npz").name
         files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))
     for suffix, figure in result.figures.items():
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=120)
-        files.write_atomically(where.beside(f"-{suffix}.png" if suffix else ".png"),
-                               lambda file, picture=picture: file.write(picture.getvalue()))
+        files.write_figure(where.beside(f"-{suffix}.png" if suffix else ".png"), figure)
     for name, document in result.documents.items():
         files.write_json(where.path.with_suffix("") / f"{_slug(name)}.json", document)
     problem = _problem(record)
@@ -171,11 +168,20 @@ def read(path: Path) -> dict:
     return record
 
 
-def records(results_dir: str | Path, experiments: tuple[str, ...] = EXPERIMENTS) -> Iterator[tuple[Path, dict]]:
-    """Every record of these experiments under a results folder, in the order of experiments and names."""
+def records(results_dir: str | Path, experiments: tuple[str, ...] = EXPERIMENTS,
+            broken: list[str] | None = None) -> Iterator[tuple[Path, dict]]:
+    """Every record of these experiments under a results folder, in the order of experiments and names.
+
+    One that cannot be read raises `UserError`, or is left out and what is wrong with it appended to `broken`.
+    """
     for experiment in experiments:
         for path in sorted((Path(results_dir) / experiment).glob("*.json")):
-            yield path, read(path)
+            try:
+                yield path, read(path)
+            except UserError as error:
+                if broken is None:
+                    raise
+                broken.append(str(error))
 
 
 def figures(where: Place) -> list[Path]:
@@ -190,6 +196,19 @@ def locked(where: Place) -> Iterator[None]:
     with files.locked(where.path.with_name(f".{where.run}.lock"),
                       f"another process is making {where.path}; wait for it, or give this run a --name"):
         yield
+
+
+def tolerance(record: dict) -> float:
+    """By how much the numbers of a repeated run may differ: what the record states, else what its device allows.
+
+    Sums in another order move results on a CPU by rounding, on a GPU also through training.
+    """
+    if "tolerance" in record:
+        return record["tolerance"]
+    environment = record["environment"]
+    if environment.get("device", "cpu") == "cpu":
+        return 1e-6
+    return 1e-4 if environment.get("deterministic") else 1e-2
 
 
 def plan(where: Place, config) -> str:
@@ -234,9 +253,13 @@ def _identity_fields(config) -> list:
     return [item for item in dataclasses.fields(config) if item.metadata.get("identity", True)]
 
 
+SPELT_OUT = 3  # values of a list that a record's name may hold; of a longer one it holds the first and the number
+
+
 def _label(value) -> str:
     if isinstance(value, tuple):
-        return "+".join(_label(item) for item in value)
+        rest = f"+{len(value) - 1}more" if len(value) > SPELT_OUT else ""
+        return "+".join(_label(item) for item in (value[:1] if rest else value)) + rest
     text = str(value if value is not None else "")
     kind, _, path = text.rpartition("=")
     if kind in ("folder", "npy"):
@@ -267,6 +290,8 @@ def _problem(record) -> str | None:
         return "it has no schema"
     if record["schema"] != SCHEMA:
         return f"its schema is {record['schema']}, this suite's is {SCHEMA}"
+    if not isinstance(record.get("tolerance", 0.0), int | float):
+        return "tolerance is of the wrong kind"
     forms = {"experiment": str, "config": dict, "command": list, "inputs": dict, "environment": dict, "started": str,
              "seconds": dict, "rows": list}
     for key, kind in forms.items():

@@ -7,7 +7,7 @@ network from its cut.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from lib.devices import arithmetic
 from lib.losses import Loss
 from lib.matching import Statistics, Triangle
 from lib.progress import image_bar
+from lib.randomness import generator
 from lib.stitching import Stitch
 
 
@@ -84,26 +85,50 @@ class Passes:
             yield images, labels
 
 
-def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes) -> Statistics:
-    """The statistics with those of all images of a split added: one pass of each network."""
-    for images, _ in passes.over(split, "matching"):
-        statistics.add(donors.sources(images), donors.targets(images)[0])
+def pairs(donors: Donors, split: Split, passes: Passes, label: str,
+          partners: Split | None = None) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """The activations of the front layers and of the end layers, batch by batch: one pass of each network.
+
+    The end network sees the same images, or those of `partners`.
+    """
+    if partners is None:
+        for images, _ in passes.over(split, label):
+            yield donors.sources(images), donors.targets(images)[0]
+    else:
+        others = replace(passes, quiet=True).over(partners, label)
+        for (images, _), (other, _) in zip(passes.over(split, label), others, strict=True):
+            yield donors.sources(images), donors.targets(other)[0]
+
+
+def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes,
+            partners: Split | None = None) -> Statistics:
+    """The statistics with those of all images of a split added."""
+    for sources, targets in pairs(donors, split, passes, "matching", partners):
+        statistics.add(sources, targets)
     return statistics
 
 
-def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes) -> Triangle:
+def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes,
+             partners: Split | None = None) -> Triangle:
     """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
     found = Triangle()
-    for images, _ in passes.over(split, f"matching {front} with {end} again"):
-        rows = stitch.rows_of_source(donors.sources(images)[front]), stitch.rows_of_target(donors.targets(images)[0][end])
+    for sources, targets in pairs(donors, split, passes, f"matching {front} with {end} again", partners):
+        rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
         found.add(*(part.flatten(0, 1) for part in rows))
     return found
 
 
-def activations(donors: Donors, split: Split, passes: Passes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def activations(donors: Donors, split: Split, passes: Passes,
+                partners: Split | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All activations (n, ...) of the front and end layers: for what cannot stream."""
-    parts = [(donors.sources(images), donors.targets(images)[0]) for images, _ in passes.over(split, "matching")]
+    parts = list(pairs(donors, split, passes, "matching", partners))
     return tuple({layer: torch.cat([part[side][layer] for part in parts]) for layer in parts[0][side]} for side in (0, 1))
+
+
+def others(n: int, seed: int) -> Tensor:
+    """For each of n images another one: a random cycle through all of them, int64 (n,)."""
+    order = torch.randperm(n, generator=generator(seed, "null"))
+    return torch.empty_like(order).index_copy_(0, order, order.roll(1))
 
 
 @torch.no_grad()

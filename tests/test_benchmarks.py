@@ -8,7 +8,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import augmentation, cifar5m, timing  # noqa: E402
+from benchmarks import augmentation, cifar5m, projections, reinit, timing  # noqa: E402
 
 
 def test_the_ways_take_turns_and_the_first_turn_is_left_out(capsys):
@@ -38,3 +38,18 @@ def test_reading_cifar5m_measures_both_ways(capfd):
     lines = capfd.readouterr().out.strip().splitlines()
     assert [line.split("  ")[1].strip() for line in lines[1:]] == ["all in memory", "ours"]
     assert all("private memory + " in line for line in lines[1:])
+
+
+def test_streaming_counts_what_full_passes_count(capsys):
+    reinit.main(count=12, name="lenet", sources=2, batch_size=8)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "lenet has no pool to fold" and lines[-1].startswith("lenet, 12 images of 32 x 32, 6 layers x 2 ")
+    assert [line.split("  ")[0] for line in lines[1:-1]] == ["naive", "streaming", "streaming, stacked"]
+    assert all(line.endswith("counts agree") for line in lines[1:-1])
+
+
+def test_projections_are_timed_beside_reading_the_files(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    projections.main(str(tmp_path), "lenet")
+    reading, whole = capsys.readouterr().out.strip().splitlines()
+    assert reading.startswith("hash and torch.load of 5 files") and " times   reading " in whole

@@ -7,11 +7,13 @@ import pytest
 import torch
 from conftest import script
 
-from lib import checkpoints, cli, datasets, models, reinitialization, results, training
+from lib import checkpoints, cli, datasets, models, results, training
 from lib.errors import Interrupted, UserError
 from lib.experiments.projections import ProjectionsConfig, projections
-from lib.experiments.reinit import ReinitConfig, Source, _rows, reinit
+from lib.experiments.reinit import ReinitConfig, reinit
 from lib.metrics import classification, orientation
+from lib.reinitialization import report, sweep
+from lib.reinitialization.initial_weights import Source
 
 EXPERIMENTS = {"projections": (ProjectionsConfig, projections), "reinit": (ReinitConfig, reinit)}
 
@@ -100,6 +102,14 @@ def test_projections_are_folded_with_the_batch_normalisations(here):
     assert rows[0]["mean"] == pytest.approx(plain[0]["mean"] / (1 + 1e-5) ** 0.5, rel=1e-6)
 
 
+def test_the_linear_maps_of_a_vision_transformer_are_layers_too(here):
+    rows = call("projections", "vit_tiny_patch4_32", "--random", 1, "--with-linear", "-d", "digits").rows
+    body = models.build("vit_tiny_patch4_32", 10, 1)
+    expected = [name for name, module in body.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    assert [row["layer"] for row in rows] == [*expected, "net"] and {row["stage"] for row in rows[:-1]} == {"0"}
+    assert [row["dim"] for row in rows[:-1]] == [body.get_submodule(name).weight[0].numel() for name in expected]
+
+
 def test_published_weights_are_those_of_epoch_minus_one(here, monkeypatch):
     asked, build = [], models.build
 
@@ -168,9 +178,9 @@ def test_a_fresh_draw_of_the_first_convolution_costs_a_trained_network_its_answe
 
 
 def test_the_relative_drop_is_that_of_the_paper():  # checks 16 and 26
-    counts = reinitialization.Counts(100, torch.tensor([80, 100]), torch.tensor([[[40, 100]], [[80, 100]], [[88, 100]]]))
+    counts = sweep.Counts(100, torch.tensor([80, 100]), torch.tensor([[[40, 100]], [[80, 100]], [[88, 100]]]))
     facts = {name: {"layer": name, "index": 0} for name in "abc"}
-    rows = _rows({"n": 100, "classes": 3}, facts, [Source("0", 0, {})], [[{}], [{}], [{}]], counts, {})
+    rows = report.rows({"n": 100, "classes": 3}, facts, [Source("0", 0, {})], [[{}], [{}], [{}]], counts, {})
     assert [row["relative_drop"] for row in rows] == pytest.approx([0.5, 0, -0.1], abs=1e-12)
     assert all(row["top5_accuracy"] is None for row in rows)
 
@@ -211,13 +221,13 @@ def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
     for seed in (0, 1):
         torch.manual_seed(seed)
         torch.save(models.build("resnet20", 10, 1).state_dict(), f"r_{seed}.pt")
-    ran, stacks, sweep, drops = [], [], reinitialization.sweep, []
+    ran, stacks, run, drops = [], [], sweep.run, []
 
     def watched(network, split, units, cells, **options):
         ran.append([set(row[0]) for row in cells])
         stacks.append(options["stacked"])
-        return sweep(network, split, units, cells, **options)
-    monkeypatch.setattr(reinitialization, "sweep", watched)
+        return run(network, split, units, cells, **options)
+    monkeypatch.setattr(sweep, "run", watched)
     for flags in ((), ("--what", "weights+bn"), ("--recalibrate-bn", "--fit-examples", 32)):
         rows = call("reinit", "r_0.pt", "resnet20", "-d", "digits", "--mean", .5, "--std", .5, "--inits-from", "r_1.pt",
                     "--layers", "layer1.0.conv1", "layer2.0", "--max-examples", 64, *flags).rows
@@ -234,20 +244,20 @@ def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
 def test_a_sweep_that_was_stopped_continues(here, monkeypatch):
     words = ("models/a/model_2.pt", "-d", "digits", "--inits-from", "models/a/init.pt", "-b", 50, "--name", "stopped")
     expected = call("reinit", *words).rows
-    seen, right = [], reinitialization._right
+    seen, right = [], sweep._right
 
     def interrupted(*answers):
         seen.append(1)
         if len(seen) > 20:
             raise Interrupted("stopped")
         return right(*answers)
-    monkeypatch.setattr(reinitialization, "_right", interrupted)
+    monkeypatch.setattr(sweep, "_right", interrupted)
     with pytest.raises(Interrupted):
         call("reinit", *words)
     partial = here / "results/reinit/stopped.partial"
     assert json.loads(partial.read_text())["images"] == 100  # two batches of seven answers
     seen.clear()
-    monkeypatch.setattr(reinitialization, "_right", lambda *answers: seen.append(1) or right(*answers))
+    monkeypatch.setattr(sweep, "_right", lambda *answers: seen.append(1) or right(*answers))
     assert call("reinit", *words).rows == expected
     assert len(seen) == 6 * 7 and not partial.exists()  # 255 images are six batches
 

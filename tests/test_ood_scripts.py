@@ -6,7 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import script
+from test_datasets import write_cifar10, write_cifar100, write_image, write_mnist
+
+from lib import cli, models
+from lib.experiments.ood_layers import OodLayersConfig, ood_layers
+from lib.plots import ood_layers as plots
+from lib.results import Result
 
 AGGREGATES = ("mean", "absmean", "sq", "maha", "knn", "fisher", "max", "logreg", "oracle")
 BASELINES = ("msp", "max_logit", "energy", "knn", "mahalanobis", "vim", "react", "ash")
@@ -16,6 +23,11 @@ def record(folder, experiment: str) -> tuple[dict, dict]:
     """The latest record and its arrays."""
     path = max((folder / "results" / experiment).glob("*.json"), key=os.path.getmtime)
     return json.loads(path.read_text()), dict(np.load(path.with_suffix(".npz")))
+
+
+def call(*words) -> Result:
+    """What the script's function answers to the script's arguments."""
+    return ood_layers(cli.parse(OodLayersConfig, [*map(str, words), "--quiet"]))
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +101,48 @@ def test_early_exits_are_counted_timed_and_kept(measured):
     assert exits.shape == (300,) and exits.max() <= len(rows) - 1
     assert (exits < len(rows) - 1).mean() == pytest.approx(whole["detected"], abs=0.02)  # made in batches that shrink
     assert arrays["exits_id"].shape == (300,) and arrays["knn_patches"].shape == (300,)
+
+
+def test_a_set_is_no_outlier_of_itself_and_the_command_says_so(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.warns(UserWarning, match="-ood digits:test is the in-distribution set itself: every AUROC is 0.5"):
+        rows = call("models/a/model_2.pt", "-d", "digits", "-ood", "digits:test", "--max-examples", 60, "--aggregate",
+                    "mean,maha,max").rows
+    assert {row["auroc"] for row in rows} == {0.5} and {row["p"] for row in rows} <= {None, 1.0}
+    assert {row["auroc_two_sided"] for row in rows if row["score"] == "energy"} == {0.5}
+
+
+def test_near_and_far_have_rows_of_their_members_and_of_their_means(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for write in (write_cifar10, write_cifar100, write_mnist):
+        write(tmp_path / "data")
+    for number in range(3):
+        write_image(tmp_path / "data" / "textures" / f"{number}.png")
+    torch.manual_seed(0)
+    torch.save(models.build("lenet", 10, 3).state_dict(), "bare.pt")
+    with pytest.warns(UserWarning, match="-ood (near|far): without"):
+        found = call("bare.pt", "lenet", "-d", "cifar10", "-ood", "near", "far", "--aggregate", "mean", "--mean", .5, .5, .5,
+                     "--std", .2, .2, .2)
+    for word, members in (("near", ["cifar100"]), ("far", ["mnist", "textures"])):
+        for score, layer in (("energy", "features.0"), ("mean", "all layers")):
+            whole, = (row for row in found.rows if row["ood"] == word and (row["score"], row["layer"]) == (score, layer))
+            parts = [row["auroc"] for row in found.rows if row["ood"] in members
+                     and (row["score"], row["layer"], row["group"]) == (score, layer, word)]
+            assert whole["members"] == "+".join(members) and whole["auroc"] == pytest.approx(sum(parts) / len(members))
+    assert set(found.figures) == {"cifar100", "mnist", "textures", "signs"}
+
+
+def test_exits_of_many_corruptions_are_drawn_by_severity():
+    layers, draw = ["first", "second"], np.random.default_rng(0)
+    sets = {f"digits-c/{kind}-{severity}": {"ood": "digits-c", "corruption": kind, "severity": severity}
+            for kind in ("fog", "snow", "frost") for severity in (1, 2, 3)}
+    sets["patches"] = {"ood": "patches", "corruption": None}
+    left = {name: draw.integers(0, 3, 40) for name in sets}
+    figure = plots.exits(layers, draw.integers(0, 3, 50), left, sets, "title")
+    heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in figure.axes[0].containers}
+    assert list(heights) == ["in-distribution", *(f"digits-c, severity {severity}" for severity in (1, 2, 3)), "patches"]
+    second = np.concatenate([left[f"digits-c/{kind}-2"] for kind in ("fog", "snow", "frost")])
+    assert heights["digits-c, severity 2"] == pytest.approx([(second == exit).mean() for exit in range(3)])
 
 
 def test_a_network_trained_against_outliers_warns_when_they_are_its_test(folder):

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from lib import graph, models, reinitialization
+from lib import graph, models
 from lib.datasets.split import Split
 from lib.errors import Interrupted, UserError
 from lib.models.normalized import Normalized
+from lib.reinitialization import criticality, pool, statistics, sweep, targets
+from lib.reinitialization.stages import cut_stages, walk
 
 CASES = [("lenet", False), ("vgg", True), ("resnet20", False), ("resnet20", True), ("preact_resnet18", False),
          ("vit_tiny_patch4_32", False), ("tv:densenet121", False),
@@ -73,9 +75,9 @@ def some_layers(whole: Normalized) -> list[str]:
 def answers(whole, units, cells, batch, stacked=1) -> list[list[torch.Tensor]]:
     """Logits of every cell by streaming, for one batch of images in [0, 1]."""
     found = [[None] * len(cells[0]) for _ in units]
-    stages, _ = reinitialization._stages(whole, units, stacked > 1)
+    parts, _ = cut_stages(whole, units, stacked > 1)
     with torch.no_grad():
-        for stage, (activations,) in reinitialization._walk(stages, [batch]):
+        for stage, (activations,) in walk(parts, [batch]):
             for place in stage.units:
                 for first in range(0, len(cells[place]), stacked):
                     logits = stage.answers(place, activations, cells[place][first:first + stacked])
@@ -87,7 +89,7 @@ def answers(whole, units, cells, batch, stacked=1) -> list[list[torch.Tensor]]:
 def test_streamed_logits_are_those_of_full_forwards_to_the_bit(name, with_norms):  # check 15
     whole, sources = network(name), [network(name, seed) for seed in (1, 2)]
     batch = images(3).float() / 255
-    units = reinitialization.targets(whole, batch, some_layers(whole), with_norms)
+    units = targets.find(whole, batch, some_layers(whole), with_norms)
     cells = cells_of(units, sources)
     streamed = answers(whole, units, cells, batch)
     stacked = answers(whole, units, cells, batch, stacked=2)
@@ -103,12 +105,12 @@ def test_streamed_logits_are_those_of_full_forwards_to_the_bit(name, with_norms)
 def test_a_sweep_counts_what_the_naive_loop_counts_and_changes_nothing(name):  # checks 14 and 15
     whole, sources, data = network(name), [network(name, seed) for seed in (1, 2)], split(50)
     batches = [(batch, labels) for batch, labels, _ in data.batches(16)]
-    units = reinitialization.targets(whole, batches[0][0], some_layers(whole), False)
+    units = targets.find(whole, batches[0][0], some_layers(whole), False)
     cells = cells_of(units, sources)
     cells[0][1] = None
     before = {key: value.clone() for key, value in whole.state_dict().items()}
     modes = [module.training for module in whole.modules()]
-    counts = reinitialization.sweep(whole, data, units, cells, batch_size=16, quiet=True)
+    counts = sweep.run(whole, data, units, cells, batch_size=16, quiet=True)
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
     assert [module.training for module in whole.modules()] == modes
 
@@ -125,7 +127,7 @@ def test_a_unit_runs_its_block_and_what_follows_and_nothing_before():
     whole = network("resnet20")
     batch = images(2).float() / 255
     layers = ["conv1", "layer2.1.conv1", "layer2.1.conv2", "fc"]
-    units = {unit.layer: unit for unit in reinitialization.targets(whole, batch, layers, False)}
+    units = {unit.layer: unit for unit in targets.find(whole, batch, layers, False)}
     assert units["conv1"].start is None
     assert units["layer2.1.conv1"].start == units["layer2.1.conv2"].start == "layer2.0"
     assert units["layer2.1.conv2"].end == "layer2.1"
@@ -133,7 +135,7 @@ def test_a_unit_runs_its_block_and_what_follows_and_nothing_before():
     handles = [whole.body.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
                for name in ("conv1", "layer2.0", "layer2.1.conv1", "layer3.0", "fc")]
     unit = [units["layer2.1.conv2"]]
-    counts = reinitialization.sweep(whole, split(4), unit, cells_of(unit, [network("resnet20", 1)] * 2), batch_size=4,
+    counts = sweep.run(whole, split(4), unit, cells_of(unit, [network("resnet20", 1)] * 2), batch_size=4,
                                     quiet=True)
     for handle in handles:
         handle.remove()
@@ -145,38 +147,38 @@ def test_a_unit_runs_its_block_and_what_follows_and_nothing_before():
 def test_normalisations_go_along_only_if_asked_for():
     whole = network("vgg11bn")
     batch = torch.zeros(2, 3, 32, 32)
-    plain, = reinitialization.targets(whole, batch, ["features.4"], False)
-    both, = reinitialization.targets(whole, batch, ["features.4"], True)
+    plain, = targets.find(whole, batch, ["features.4"], False)
+    both, = targets.find(whole, batch, ["features.4"], True)
     assert plain.keys == ("features.4.weight", "features.4.bias")
     assert set(both.keys) == {f"features.{key}" for key in ("4.weight", "4.bias", "5.weight", "5.bias", "5.running_mean",
                                                             "5.running_var")}
-    block, = reinitialization.targets(network("resnet20"), batch, ["layer1.0"], False)
+    block, = targets.find(network("resnet20"), batch, ["layer1.0"], False)
     assert block.keys == ("layer1.0.conv1.weight", "layer1.0.conv2.weight")
-    norm, = reinitialization.targets(network("resnet20"), batch, ["layer1.0.bn1"], False)
+    norm, = targets.find(network("resnet20"), batch, ["layer1.0.bn1"], False)
     assert norm.keys == ("layer1.0.bn1.weight", "layer1.0.bn1.bias")
     with pytest.raises(UserError, match="--layers features.1: ReLU owns no weights"):
-        reinitialization.targets(network("lenet"), batch, ["features.1"], False)
+        targets.find(network("lenet"), batch, ["features.1"], False)
 
 
 def test_an_interrupted_sweep_continues_where_it_was(monkeypatch):
     whole, data = network("lenet"), split(40)
-    units = reinitialization.targets(whole, torch.zeros(1, 3, 32, 32), ["features.0", "classifier.6"], False)
+    units = targets.find(whole, torch.zeros(1, 3, 32, 32), ["features.0", "classifier.6"], False)
     cells = cells_of(units, [network("lenet", 1)])
-    expected = reinitialization.sweep(whole, data, units, cells, batch_size=10, quiet=True)
-    kept, seen, right = [], [], reinitialization._right
+    expected = sweep.run(whole, data, units, cells, batch_size=10, quiet=True)
+    kept, seen, right = [], [], sweep._right
 
     def interrupting(logits, labels):
         seen.append(len(labels))
         if len(seen) == 8:  # in the third batch, three answers each
             raise Interrupted("stopped")
         return right(logits, labels)
-    monkeypatch.setattr(reinitialization, "_right", interrupting)
+    monkeypatch.setattr(sweep, "_right", interrupting)
     with pytest.raises(Interrupted):
-        reinitialization.sweep(whole, data, units, cells, batch_size=10, quiet=True, save=kept.append)
+        sweep.run(whole, data, units, cells, batch_size=10, quiet=True, save=kept.append)
     assert kept[-1].images == 20
     seen.clear()
-    monkeypatch.setattr(reinitialization, "_right", lambda *both: seen.append(1) or right(*both))
-    counts = reinitialization.sweep(whole, data, units, cells, batch_size=10, quiet=True, counts=kept[-1])
+    monkeypatch.setattr(sweep, "_right", lambda *both: seen.append(1) or right(*both))
+    counts = sweep.run(whole, data, units, cells, batch_size=10, quiet=True, counts=kept[-1])
     assert len(seen) == 6 and counts.images == 40
     assert torch.equal(counts.cells, expected.cells) and torch.equal(counts.intact, expected.intact)
 
@@ -184,10 +186,10 @@ def test_an_interrupted_sweep_continues_where_it_was(monkeypatch):
 def test_recalibrated_statistics_are_those_of_the_batches_with_the_cell_in_place():
     whole, source = network("resnet20"), network("resnet20", 1)
     batches = [images(6, seed).float() / 255 for seed in (0, 1)]
-    units = reinitialization.targets(whole, batches[0], ["conv1", "layer2.1.conv2"], False)
+    units = targets.find(whole, batches[0], ["conv1", "layer2.1.conv2"], False)
     cells = cells_of(units, [source])
     before = {key: value.clone() for key, value in whole.state_dict().items()}
-    found = reinitialization.recalibrated(whole, batches, units, cells)
+    found = statistics.recalibrated(whole, batches, units, cells)
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
     assert not any(module.training for module in whole.modules())
     # conv1: by hand, for the first normalisation and, through the network itself, for the last
@@ -217,18 +219,18 @@ def test_recalibrated_statistics_are_those_of_the_batches_with_the_cell_in_place
 def test_folding_a_pool_that_copies_changes_logits_by_rounding_only():  # check 15, the last part
     whole, sources = network("vgg"), [network("vgg", 1)]
     batch = images(4).float() / 255
-    folded, linear, positions = reinitialization.fold_pool(whole, batch)
+    folded, linear, positions = pool.fold(whole, batch)
     assert (linear, positions) == ("classifier.0", 4) and folded.body.classifier[0].in_features == 12
     assert whole.body.classifier[0].in_features == 48 and folded.body.features[0].weight is whole.body.features[0].weight
     assert torch.allclose(folded(batch), whole(batch), rtol=1e-5, atol=1e-6)
-    units = reinitialization.targets(whole, batch, ["features.0", "features.3", "classifier.0", "classifier.2"], False)
+    units = targets.find(whole, batch, ["features.0", "features.3", "classifier.0", "classifier.2"], False)
     cells = cells_of(units, sources)
-    fitting = [[{key: reinitialization.folded_weight(value, 4) if key == "classifier.0.weight" else value
+    fitting = [[{key: pool.folded_weight(value, 4) if key == "classifier.0.weight" else value
                  for key, value in cell.items()} for cell in row] for row in cells]
     for plain, short in zip(answers(whole, units, cells, batch), answers(folded, units, fitting, batch), strict=True):
         assert torch.allclose(plain[0], short[0], rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match="--fold-pool: the network has no average pool"):
-        reinitialization.fold_pool(network("resnet20"), batch)
+        pool.fold(network("resnet20"), batch)
 
 
 class Linear(nn.Module):
@@ -251,14 +253,14 @@ def test_criticality_is_zero_for_a_layer_that_can_be_put_back_and_positive_for_o
     batch = torch.zeros(8, 3, 2, 2)
     batch[:4].flatten(1)[:, :6], batch[4:].flatten(1)[:, 6:] = 1, 1
     labels = torch.tensor([0] * 4 + [1] * 4)
-    units = reinitialization.targets(whole, batch, ["first", "second"], False)
+    units = targets.find(whole, batch, ["first", "second"], False)
     own = whole.body.state_dict()
     start = [{"first.weight": -own["first.weight"]}, {"second.weight": 1.01 * own["second.weight"]}]
-    found = reinitialization.criticality(whole, [(batch, labels)], units, start, tolerance=0.1, draws=2, seed=0)
+    found = criticality.measure(whole, [(batch, labels)], units, start, tolerance=0.1, draws=2, seed=0)
     assert found[1] == 0 and found[0] > 0
-    looser = reinitialization.criticality(whole, [(batch, labels)], units, start, tolerance=50.0, draws=2, seed=0)
+    looser = criticality.measure(whole, [(batch, labels)], units, start, tolerance=50.0, draws=2, seed=0)
     assert looser == [0, 0]
-    again = reinitialization.criticality(whole, [(batch, labels)], units, start, tolerance=0.1, draws=2, seed=0)
+    again = criticality.measure(whole, [(batch, labels)], units, start, tolerance=0.1, draws=2, seed=0)
     assert again == found
 
 
@@ -274,7 +276,7 @@ def test_a_network_that_cannot_be_traced_is_run_as_a_whole():
     torch.manual_seed(0)
     whole, source = Normalized(Untraceable()).eval(), Normalized(Untraceable()).eval()
     batch = images(3).float() / 255
-    units = reinitialization.targets(whole, batch, ["conv", "fc"], False)
+    units = targets.find(whole, batch, ["conv", "fc"], False)
     assert [unit.start for unit in units] == [None, None]
     cells = cells_of(units, [source])
     for row, cell in zip(answers(whole, units, cells, batch), cells, strict=True):

@@ -28,13 +28,17 @@ from test_datasets import (
 )
 from torchvision import transforms
 
-from lib import cli, datasets
-from lib.datasets import catalogue, coloured, corruptions, entry_level, fetch, integrity, names, subpopulations
+from lib import checkpoints, cli, datasets
+from lib.datasets import catalogue, coloured, corruptions, entry_level, fetch, integrity, names, subpopulations, tree
 from lib.datasets.coloured import Colouring
+from lib.datasets.imagenet import WNIDS_100
 from lib.errors import UsageError, UserError
 from lib.experiments.data import DataConfig, data
+from lib.experiments.eval import EvalConfig
+from lib.experiments.eval import eval as evaluate
 from lib.inputs import answering
 from lib.metrics.classification import pooled
+from lib.probes.study import accuracy_rows
 
 WATERBIRDS = "waterbird_complete95_forest2water2"
 COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
@@ -388,6 +392,14 @@ def test_cue_conflict_and_silhouettes_have_sixteen_categories_and_say_whose_text
         load("silhouette", tmp_path)
 
 
+def test_groups_that_training_does_not_have_give_no_adjusted_average(tmp_path):
+    write_cue_conflict(tmp_path)
+    split = load("cue-conflict", tmp_path, image_size=32)
+    found = accuracy_rows(split.groups == 0, split, torch.arange(32), torch.tensor([100]))
+    assert [(row["group"], row["accuracy"]) for row in found] == [
+        ("all", 0.5), ("another's texture", 1), ("its own texture", 0), ("worst: its own texture", 0)]
+
+
 def test_imagenet16_joins_the_classes_of_a_category(tmp_path):
     wnids = [*one_of_each_category().values(), "n02708093", "n02123045"]  # another clock, another cat
     write_imagenet(tmp_path, sorted({*wnids, "n01440764"}))
@@ -434,23 +446,11 @@ def test_pooled_logits_decide_for_the_highest_mean_probability():
     assert torch.equal(pooled(logits, torch.tensor([[3], [5]])), logits[:, [3, 5]])
 
 
-def test_a_network_answers_for_categories_and_subsets_with_the_outputs_it_has(tmp_path):
-    from lib.checkpoints import Checkpoint, Description, fresh
-
-    wnids = tuple(sorted({*one_of_each_category().values(), "n02708093", "n01440764"}))
-    description = Description(architecture="small_cnn", classes=wnids, channels=3, image_size=32, dataset="imagenet")
-    network = fresh(description, 0, "init").eval()
-    checkpoint = Checkpoint(network=network, description=description, path=Path("x"))
-    write_cue_conflict(tmp_path)
-    split = load("cue-conflict", tmp_path, image_size=32)
-    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        logits, answers = network(images), answering(checkpoint, split, "cue-conflict")(images)
-    assert answers.shape == (4, 16)
-    for label, name in enumerate(entry_level.CATEGORIES):
-        mine = [wnids.index(wnid) for wnid in entry_level.WNIDS_16[name] if wnid in wnids]
-        assert torch.allclose(answers[:, label], logits[:, mine].exp().mean(1).log(), atol=1e-5)
-    with pytest.raises(UserError, match="-d digits: it has 10 classes, the network 17"):
+def test_classes_that_are_none_of_imagenets_are_refused(tmp_path):
+    description = checkpoints.Description(architecture="small_cnn", classes=tuple(map(str, range(1000))), channels=1,
+                                          image_size=32)
+    checkpoint = checkpoints.Checkpoint(Path("x"), checkpoints.fresh(description, 0, "init"), description)
+    with pytest.raises(UserError, match="-d digits: it has 10 classes, the network 1000"):
         answering(checkpoint, datasets.load("digits", tmp_path), "digits")
 
 
@@ -514,7 +514,7 @@ def everything(tmp_path_factory) -> Path:
     np.save(root / "300K_random_images.npy", levels(10, 32, 32, 3))
     write_waterbirds(root)
     write_celeba(root, FACES, PARTS)
-    wnids = sorted({*one_of_each_category().values(), *resolved_wnids()})
+    wnids = sorted({*one_of_each_category().values(), *WNIDS_100})
     write_tree(root / "imagenet", ("train", "val"), wnids, count=1, size=(98, 97))
     for letter in "ar":
         write_tree(root / f"imagenet-{letter}", ("",), wnids[:3], count=1, size=(98, 97))
@@ -527,12 +527,6 @@ def everything(tmp_path_factory) -> Path:
     for name in ("textures", "places365", "inaturalist", "ssb_hard", "ninco", "openimage_o"):
         write_image(root / name / "1.jpg", (98, 97))
     return root
-
-
-def resolved_wnids() -> tuple[str, ...]:
-    from lib.datasets.imagenet import WNIDS_100
-
-    return WNIDS_100
 
 
 @pytest.mark.parametrize("name", datasets.DATASETS)
@@ -556,6 +550,30 @@ def test_every_registered_set_keeps_the_contract_of_a_split(everything, name):
     assert all(sum(groups) == size for groups, size in zip(entry.groups, entry.sizes, strict=False))
 
 
+def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classes(everything, tmp_path, monkeypatch):
+    wnids = tree.class_folders(everything / "imagenet" / "train")
+    description = checkpoints.Description(architecture="small_cnn", classes=wnids, channels=3, image_size=32,
+                                          dataset="imagenet")
+    network = checkpoints.fresh(description, 0, "init").eval()
+    checkpoints.save(tmp_path / "models" / "a" / "init.pt", network, description)
+    monkeypatch.chdir(tmp_path)
+    sets = ("cue-conflict", "silhouette", "imagenet-a", "imagenet16:val")
+    words = ["a/init.pt", *[word for name in sets for word in ("-d", name)], "-data", str(everything), "--save-logits",
+             "--quiet"]
+    cli.run(cli.parse(EvalConfig, words), evaluate, ["exec_eval.py", *words])
+    found = {row["data"]: row for row in rows(tmp_path, "eval") if row["subset"] == "all"}
+    members = [wnid for wnids_of in entry_level.WNIDS_16.values() for wnid in wnids_of if wnid in wnids]
+    assert [found[name.partition(":")[0]]["n"] for name in sets] == [32, 16, 3, len(members)]
+    logits = np.load(next((tmp_path / "results" / "eval").glob("*.npz")))
+    split = load("cue-conflict", everything, image_size=32)
+    with torch.no_grad():
+        whole = network(next(split.batches(32))[0]).exp()
+    mine = [[wnids.index(wnid) for wnid in entry_level.WNIDS_16[name] if wnid in wnids] for name in split.classes]
+    means = torch.stack([whole[:, outputs].mean(1) for outputs in mine], 1)
+    assert torch.allclose(torch.from_numpy(logits["logits_cue-conflict-test"]), means.log(), atol=1e-4)
+    assert found["cue-conflict"]["accuracy"] == (means.argmax(1) == split.labels).double().mean()
+
+
 # --- putting them in place
 
 
@@ -573,8 +591,8 @@ def test_archives_that_lie_under_the_root_are_unpacked_and_kept(tmp_path):
         for name in ("n01", "n02") for number in range(3)}))
     fetch.prepare("imagenet-a", root)
     assert load("imagenet-a", root).classes == ("n01", "n02")
-    with pytest.raises(UserError, match="imagenet-r: cannot be downloaded from here; put imagenet-r.tar into .*, and python "
-                                        "exec_data.py prepare imagenet-r -data .* unpacks it"):
+    words = "imagenet-r: cannot be downloaded from here; put the authors' imagenet-r.tar into .*, and .* -data .* unpacks it"
+    with pytest.raises(UserError, match=words):
         fetch.prepare("imagenet-r", root)
 
 

@@ -87,12 +87,13 @@ def _splits(config: DataConfig, name: str):
 
 
 def _contact_sheet(split, title: str, most: int = 100):
-    """Images evenly spread over a split, in rows by class where there are few classes."""
-    rows = min(len(split.classes), 10) if len(split.classes) > 1 else 10
+    """Images of a split in rows by group, else by class where there are few; evenly spread over a split without either."""
+    kinds, values = (split.group_names, split.groups) if len(split.group_names) > 1 else (split.classes, split.labels)
+    rows = min(len(kinds), 10) if len(kinds) > 1 else 10
     per_row = max(1, most // rows)
-    if len(split.classes) > 1:
-        chosen = [(split.labels == label).nonzero().squeeze(1)[:per_row] for label in range(rows)]
-        names = split.classes[:rows]
+    if len(kinds) > 1:
+        chosen = [(values == kind).nonzero().squeeze(1)[:per_row] for kind in range(rows)]
+        names = kinds[:rows]
     else:
         places = torch.arange(rows * per_row) * len(split) // (rows * per_row)
         chosen, names = places.unique().split(per_row), ()

@@ -9,34 +9,29 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from lib import inputs
 from lib.cli import above, at_least, flag
-from lib.datasets import names, openood
+from lib.datasets import openood
 from lib.detectors.aggregate import AGGREGATORS
 from lib.detectors.choice import CHOICES
-from lib.detectors.last_layer import BASELINES, NEEDS, TEMPERATURES
+from lib.detectors.last_layer import BASELINES
 from lib.errors import UsageError, UserError
 from lib.inputs import NetworkConfig
 from lib.lazy import lazy
 from lib.results import Result
 
-if TYPE_CHECKING:
-    from lib.checkpoints import Description
-    from lib.graph import Layer
-
-aggregate = lazy("lib.detectors.aggregate")
 choice = lazy("lib.detectors.choice")
 classification = lazy("lib.metrics.classification")
 comparison = lazy("lib.detectors.comparison")
 early_exit = lazy("lib.detectors.early_exit")
 energies = lazy("lib.energies")
 graph = lazy("lib.graph")
-last_layer = lazy("lib.detectors.last_layer")
 np = lazy("numpy")
 overlap = lazy("lib.datasets.overlap")
+passes = lazy("lib.detectors.passes")
 plots = lazy("lib.plots.ood_layers")
+report = lazy("lib.detectors.report")
 torch = lazy("torch")
 
 
@@ -85,33 +80,6 @@ class OodLayersConfig(NetworkConfig):
         return super().inputs() | inputs.data_files(self, *named, *openood.expand(self.ood, self.dataset, self.data_root))
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """The network, and what the energies are of."""
-
-    config: OodLayersConfig
-    network: "torch.nn.Module"
-    description: "Description"
-    listed: "list[Layer]"
-    layers: list[str]  # those of the rows
-    exits: list[str]
-    head: str  # the last linear layer, where something needs it
-    size: int  # of the images
-
-
-class _Passed(NamedTuple):
-    """What a pass over a split left: energies (n, columns, T), logits (n, k), scores of the last layer (n,) by name."""
-
-    columns: list[str]
-    energies: "np.ndarray"
-    logits: "torch.Tensor"
-    scores: dict[str, "np.ndarray"]
-
-    def of(self, layers: list[str]) -> "np.ndarray":
-        """The energies of these layers, in the order of the columns."""
-        return self.energies[:, [column.partition("@")[0] in layers for column in self.columns]]
-
-
 def ood_layers(config: OodLayersConfig) -> Result:
     """Rows per (layer, OOD set, temperature, score); every image's energies in the arrays; figures."""
     device = inputs.device(config)
@@ -128,46 +96,48 @@ def ood_layers(config: OodLayersConfig) -> Result:
     fitted = inputs.fitting_images(config, name, size)
     keys = _check_outliers(config, description, inside, outliers, load)
     listed = graph.layers(network, torch.zeros(1, description.channels, size, size, device=device))
-    subject = _Subject(config, network, description, listed, choose_layers(network, listed, config.layers),
-                       _exits(config, network, listed), _head(network, listed) if config.baselines else "", size)
+    subject = passes.Subject(config, network, description, listed, choose_layers(network, listed, config.layers),
+                             _exits(config, network, listed), _head(network, listed) if config.baselines else "", size)
     seconds = {}
-    fit, detectors = _fit(subject, fitted, seconds)
-    passes = {other: _measure(subject, load(other), other, seconds, detectors) for other in ("id", *outliers)}
-    passes |= {other: _measure(subject, load(other), other, seconds) for other in (f"validation {other}" for other in
-                                                                                  config.val_ood)}
+    fit, detectors = passes.fit(subject, fitted, seconds)
+    passed = {other: passes.measure(subject, load(other), other, seconds, detectors) for other in ("id", *outliers)}
+    passed |= {other: passes.measure(subject, load(other), other, seconds)
+               for other in (f"validation {other}" for other in config.val_ood)}
     if "jigsaw" in config.choose:
-        passes["jigsaw"] = _measure(subject, choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
-    exits = _leave(subject, fit, outliers, load, passes, seconds) if subject.exits else {}
+        passed["jigsaw"] = passes.measure(subject, choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
+    exits = passes.leave(subject, fit, outliers, load, passed, seconds) if subject.exits else {}
 
     begin = time.perf_counter()
     known = {"id": inside.name, "id_split": inside.split, "n_id": len(inside),
-             "id_accuracy": (classification.accuracy(passes["id"].logits, inside.labels)
+             "id_accuracy": (classification.accuracy(passed["id"].logits, inside.labels)
                              if _same_classes(inside, description) else None),
              "fit_on": f"{fitted.name}:{fitted.split}", "n_fit": len(fitted)}
-    facts = _facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in subject.layers])
-    rows = [{**known, **keys[other], **row} for other, row in _rows(subject, list(facts.values()), fit, passes, outliers)]
+    facts = report.facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in subject.layers])
+    rows = [{**known, **keys[other], **row} for other, row in report.rows(subject, list(facts.values()), fit, passed,
+                                                                          outliers)]
     rows += [{**known, **keys[other], **row} for other, found in exits.items() for row in found.rows]
     for word in ("near", "far"):
         rows += comparison.group_rows(rows, word) if word in config.ood else []
     arrays = {"layers": np.array(list(facts)), "temperatures": np.array(config.temperature), "energies_fit":
-              fit.of(subject.layers), "predictions_id": passes["id"].logits.argmax(1).numpy(), "labels_id":
+              fit.of(subject.layers), "predictions_id": passed["id"].logits.argmax(1).numpy(), "labels_id":
               inside.labels.numpy()}
-    for other, passed in passes.items():
-        arrays |= {f"energies_{other}": passed.of(subject.layers)}
-        arrays |= {f"{score}_{other}": values for score, values in passed.scores.items()}
+    for other, found in passed.items():
+        arrays |= {f"energies_{other}": found.of(subject.layers)}
+        arrays |= {f"{score}_{other}": values for score, values in found.scores.items()}
     figures = plots.figures([row for row in rows if row["T"] in (None, config.temperature[0])], keys,
                             description.architecture)
     if exits:
         left = {other: found.outside for other, found in exits.items()}
         arrays |= {"exit_layers": np.array(subject.exits), "exits_id": exits[outliers[0]].inside}
         arrays |= {f"exits_{other}": values for other, values in left.items()}
-        figures["exits"] = plots.exits(subject.exits, arrays["exits_id"], left, f"{description.architecture}: exits of "
-                                       f"{inside.name} and outliers, false alarms calibrated to {config.early_exit:g}")
+        figures["exits"] = plots.exits(subject.exits, arrays["exits_id"], left, keys, f"{description.architecture}: where "
+                                       f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}")
     seconds["scoring"] = time.perf_counter() - begin
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
+    exiting = ("false_alarms", "detected", "mac_id", "mac_ood", "time_id", "time_ood") if exits else ()
     return Result(rows, arrays, figures, seconds, columns=(
         "layer", "ood", *variants, "T", "score", "mac_fraction", "auroc", "ci_low", "ci_high", "vs_final", "p_holm",
-        "auroc_two_sided", "fpr95", "needs"))
+        "auroc_two_sided", "fpr95", *exiting, "needs"))
 
 
 def choose_layers(network, listed, patterns: tuple[str, ...]) -> list[str]:
@@ -215,7 +185,7 @@ def _check_outliers(config: OodLayersConfig, description, inside, outliers: list
     seen, found = _training_outliers(config, description), {}
     for other in outliers:
         split = load(other)
-        found[other] = _key(inside, split)
+        found[other] = report.about(inside, split)
         if (split.name, split.split, split.variant) == (inside.name, inside.split, inside.variant):
             warnings.warn(f"-ood {other} is the in-distribution set itself: every AUROC is 0.5", stacklevel=3)
         for name, chosen in validation.items():
@@ -239,141 +209,6 @@ def _training_outliers(config: OodLayersConfig, description):
     except UserError as error:
         warnings.warn(f"whether -ood shares images with the training's --outliers is unknown: {error}", stacklevel=4)
         return None
-
-
-def _measure(subject: _Subject, split, stage: str, seconds: dict, detectors: dict | None = None, watch=None) -> _Passed:
-    """One pass over a split; `detectors` score the last layer's input and output as they come by."""
-    config, scores = subject.config, {name: [] for name in detectors or {}}
-
-    def score(features, logits):
-        for name, detector in detectors.items():
-            scores[name].append(detector(features, logits).double().cpu())
-    begin = time.perf_counter()
-    found = energies.layer_energies(
-        subject.network, split, list(dict.fromkeys([*subject.layers, *subject.exits])), config.temperature,
-        batch_size=config.batch_size, channels=subject.description.channels, size=subject.size, workers=config.workers,
-        prefetch=config.prefetch, quiet=config.quiet, head=subject.head, watch=watch or (score if detectors else None))
-    seconds[f"pass over {stage}"] = time.perf_counter() - begin
-    return _Passed(*found, {name: torch.cat(parts).numpy() for name, parts in scores.items()})
-
-
-def _fit(subject: _Subject, fitted, seconds: dict):
-    """The pass over the fitting images, and the scores of the last layer fitted to it."""
-    if not subject.head:
-        return _measure(subject, fitted, "fitting images", seconds), {}
-    asked, features = subject.config.baselines, []
-    if len(subject.description.classes) < 2:
-        raise UserError("--baselines: the network has fewer than two classes, so its last layer tells nothing apart")
-    fit = _measure(subject, fitted, "fitting images", seconds, watch=lambda seen, logits: features.append(seen.clone()))
-    begin = time.perf_counter()
-    linear = subject.network.body.get_submodule(subject.head)
-    bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
-    seen = last_layer.Fitted(linear.weight.detach().float(), bias.detach().float(), torch.cat(features),
-                             fit.logits, fitted.labels)
-    detectors = {}
-    for name in BASELINES:
-        if name in asked:
-            detectors[name] = last_layer.fit(name, seen)
-        elif "all" in asked:
-            try:
-                detectors[name] = last_layer.fit(name, seen)
-            except UserError as error:
-                warnings.warn(f"{error}; left out", stacklevel=3)
-    seconds["fitting the last layer's scores"] = time.perf_counter() - begin
-    return fit, detectors
-
-
-def _rows(subject: _Subject, facts: list[dict], fit: _Passed, passes: dict[str, _Passed], outliers: list[str]):
-    """(OOD set, row) of every layer's energy and every other score."""
-    config, layers = subject.config, [fact["layer"] for fact in facts]
-    final = max(range(len(facts)), key=lambda number: facts[number]["execution_index"])
-    for place, temperature in enumerate(config.temperature):
-        def at(passed, place=place):
-            return passed.of(subject.layers)[..., place]
-        inner, outer, fitted = at(passes["id"]), {other: at(passes[other]) for other in outliers}, at(fit)
-        measured = {other: comparison.layer_rows(inner, outer[other], fitted, final) for other in outliers}
-        comparison.mark_signs(list(measured.values()))
-        validated = [at(passes[f"validation {other}"]) for other in config.val_ood]
-        aggregators = {name: aggregate.fit(name, fitted, np.concatenate(validated) if validated else None)
-                       for name in config.aggregate if name != "oracle"}
-        scored = {name: score(inner) for name, score in aggregators.items()}
-        proxies = at(passes["jigsaw"]) if "jigsaw" in config.choose else None
-        for other in outliers:
-            for fact, row in zip(facts, measured[other], strict=True):
-                yield other, {**fact, "T": temperature, "score": "energy", "needs": "nothing", **row}
-            scores = [comparison.Score({"layer": "all layers", "score": name, "needs": aggregate.needs(name)}, scored[name],
-                                       score(outer[other])) for name, score in aggregators.items()]
-            if "oracle" in config.aggregate:
-                scores.append(aggregate.oracle(layers, inner, outer[other]))
-            scores += choice.scores(config.choose, layers, inner, outer, fitted, proxies, other)
-            if place == 0:
-                scores += _last_layer(subject, passes["id"], passes[other], layers[final])
-            for row in comparison.score_rows(scores, inner[:, final], outer[other][:, final]):
-                yield other, {"T": temperature, **row}
-
-
-def _last_layer(subject: _Subject, inner: _Passed, outer: _Passed, final: str) -> list:
-    """The scores of the last layer; its energy at T = 1 only where that is no row already."""
-    there = final == subject.head and 1.0 in subject.config.temperature
-    return [comparison.Score({"layer": subject.head, "score": name, "needs": NEEDS[name], "T": TEMPERATURES.get(name)},
-                             values, outer.scores[name])
-            for name, values in inner.scores.items() if not (there and name == "energy")]
-
-
-class _Exits(NamedTuple):
-    """The rows of early exits on one OOD set, and the exit of every image."""
-
-    rows: list[dict]
-    inside: "np.ndarray"
-    outside: "np.ndarray"
-
-
-def _leave(subject: _Subject, fit: _Passed, outliers: list[str], load, passes: dict[str, _Passed],
-           seconds: dict) -> dict[str, _Exits]:
-    """Early exits that were made and timed, per OOD set."""
-    config, network, layers = subject.config, subject.network, subject.exits
-    order = [fit.columns.index(layer) for layer in layers]
-    rule = early_exit.calibrate(fit.energies[:, order, 0], config.early_exit, layers)
-    pieces = early_exit.segments(network, layers)
-    before = graph.macs_before(subject.listed)
-    macs = np.array([before[layer] for layer in layers])
-    made = {}
-    for other in ("id", *outliers):
-        batches = load(other).batches(config.batch_size, device=next(network.parameters()).device,
-                                      channels=subject.description.channels, size=subject.size, workers=config.workers,
-                                      prefetch=config.prefetch)
-        made[other] = early_exit.timed(network, pieces, rule, (images for images, _, _ in batches), config.temperature[0])
-        seconds[f"early exits of {other}"], seconds[f"whole passes over {other}"] = made[other][1:]
-    found = {}
-    for other in outliers:
-        rows = early_exit.report(rule, passes["id"].energies[:, order, 0], passes[other].energies[:, order, 0], macs)
-        names = [*layers, f"{len(layers)} exits"]
-        about = {"T": config.temperature[0], "score": "early exit", "needs": "ID images"}
-        rows[-1] |= {f"time_{side}": made[key][1] / made[key][2] for side, key in (("id", "id"), ("ood", other))}
-        found[other] = _Exits([{"layer": layer, **about, **row} for layer, row in zip(names, rows, strict=True)],
-                              made["id"][0], made[other][0])
-    return found
-
-
-def _key(inside, split) -> dict:
-    """What a row says of its OOD set."""
-    kind, severity = names.corruption(names.parse(f"{split.name}/{split.variant}")) if split.variant else (None, None)
-    return {"ood": split.name, "ood_split": split.split, "variant": split.variant, "origin": split.origin,
-            "group": openood.group(inside.name, split.name), "corruption": kind, "severity": severity, "n_ood": len(split)}
-
-
-def _facts(network, listed, columns: list[str]) -> dict[str, dict]:
-    """What each column's layer is: place in registration and execution order, kind, size, share of the cost."""
-    by_name = {layer.name: layer for layer in listed}
-    spent = graph.macs_before(listed)
-    order = {name: number for number, (name, _) in enumerate(network.body.named_modules())}
-    ranked = sorted({column.partition("@")[0] for column in columns}, key=order.get)
-    facts = {}
-    for column in columns:
-        layer = by_name[column.partition("@")[0]]
-        facts[column] = {"layer": column, "index": ranked.index(layer.name), "execution_index": layer.index,
-                         "kind": layer.kind, "dim": int(np.prod(layer.shape)), "mac_fraction": spent[layer.name]}
-    return facts
 
 
 def _same_classes(split, description) -> bool:

@@ -5,6 +5,7 @@ Gamba et al., "Hyperplane Arrangements of Trained ConvNets Are Biased", 2023. On
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def projections(config: ProjectionsConfig) -> Result:
     rows, arrays, documents, seconds = [], {}, {}, {"reading": 0.0, "measuring": 0.0}
     initial_states, layers = {}, None
     begin = time.perf_counter()
-    for weights in _all_weights(config):
+    for weights in _ahead(_all_weights(config)):
         if layers is None:
             skeleton, first = checkpoints.skeleton(weights.description), weights
             layers = filters.layers(skeleton, with_linear=config.with_linear, with_1x1=config.with_1x1)
@@ -102,8 +103,17 @@ def projections(config: ProjectionsConfig) -> Result:
     return result
 
 
+def _ahead(items: Iterator[Weights]) -> Iterator[Weights]:
+    """The same, each made while the one before is worked on: files are read and hashed without Python's lock."""
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = reader.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = reader.submit(next, items, None)
+            yield item
+
+
 def _all_weights(config: ProjectionsConfig) -> Iterator[Weights]:
-    """Every snapshot that is named, then published weights, then fresh ones; one at a time in memory."""
+    """Every snapshot that is named, then published weights, then fresh ones, one at a time."""
     for path in config.paths:
         for file in inputs.snapshots(config, path):
             description, state = checkpoints.weights(file, config.model_type)

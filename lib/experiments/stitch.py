@@ -6,26 +6,31 @@ direct matching is exact in float64 (`--solver reference` is the published float
 on the matched images, and is applied to the source before any resizing, and donors never change.
 """
 
+import hashlib
+import itertools
+import json
 import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib import inputs
+from lib import cli, inputs, known_stitches, results
 from lib.cli import above, at_least, flag
 from lib.datasets.catalogue import AUGMENTATIONS
-from lib.errors import Interrupted, UsageError, UserError
+from lib.errors import UsageError, UserError
 from lib.inputs import CheckpointsConfig
 from lib.lazy import lazy
 from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer, schedule
 from lib.results import Result
 
+checkpoints = lazy("lib.checkpoints")
 devices = lazy("lib.devices")
 graph = lazy("lib.graph")
 matching = lazy("lib.matching")
 np = lazy("numpy")
 plots = lazy("lib.plots.grid")
 randomness = lazy("lib.randomness")
+stitch_training = lazy("lib.stitch_training")
 stitched = lazy("lib.stitched")
 stitching = lazy("lib.stitching")
 torch = lazy("torch")
@@ -85,6 +90,8 @@ class StitchConfig(CheckpointsConfig):
                                                           "on its test images")
     mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
     save: bool = flag(True, help="keep the weights of every stitch in the .npz")
+    null: bool = flag(False, help="beside each stitch what it is worth without similarity: one behind an untrained front "
+                                  "network, and one fitted to the labels, or activations, of other images")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +102,8 @@ class StitchConfig(CheckpointsConfig):
             raise UsageError(f"--solver reference: it solves -i pinv, not -i {self.init}")
         if self.front_pinv_rank and self.init != "pinv":
             raise UsageError(f"--front-pinv-rank: it limits what -i pinv matches, not -i {self.init}")
+        if self.null and self.soft_targets and self.epochs:
+            raise UsageError("--null: it shuffles labels, from which --soft-targets does not learn")
         if ":" in self.dataset and "=" not in self.dataset:
             raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
 
@@ -129,24 +138,28 @@ def stitch(config: StitchConfig) -> Result:
     matched = _matched_images(config, train_split)
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
-    entries, rows = _initial(config, donors, pairs, ranks, matched, passes)
+    parts, rows = _parts(config, front, donors, train_split, matched, passes, pairs, ranks)
     seconds["matching"] = time.perf_counter() - begin
     if config.epochs:
         begin = time.perf_counter()
-        _train(config, donors, entries, train_split, passes)
+        _train(config, parts, rows, passes)
         seconds["training"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    measured, end_accuracy = stitched.evaluate(donors, entries, test_split.to(device), passes)
+    measured, end_accuracy = _evaluated(parts, test_split.to(device), passes)
     seconds["evaluation"] = time.perf_counter() - begin
     common = {"trained": config.epochs > 0, "end_accuracy": end_accuracy, "data": test_split.name, "split": test_split.split,
               "n": len(test_split), "epochs": config.epochs, "seed": config.seed}
-    for number, (row, found, entry) in enumerate(zip(rows, measured, entries, strict=True)):
+    entries = [entry for part in parts for entry in part.entries]
+    origins = [part.origins.get(number) for part in parts for number in range(len(part.entries))]
+    for number, (row, found, entry, origin) in enumerate(zip(rows, measured, entries, origins, strict=True)):
         shares = stitching.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
         row |= found | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
-        row |= {**common, "stitch": number if config.save else None}
+        row |= {**common, "stitch": number if config.save else None, "taken_from": origin}
+    _partial(config).unlink(missing_ok=True)
     return Result(rows, _weights(entries) if config.save else {}, _figures(config, rows, layers), seconds,
-                  columns=("front_layer", "end_layer", "type", "stitch_rank", "pinv_rank", "accuracy", "agreement",
-                           "penalty", "matching_residual", "normalized_difference", "r2", "effective_rank"))
+                  columns=(*(["null"] if config.null else []), "front_layer", "end_layer", "type", "stitch_rank",
+                           "pinv_rank", "accuracy", "agreement", "penalty", "matching_residual", "normalized_difference",
+                           "r2", "effective_rank"))
 
 
 def _check(config: StitchConfig, front, end, split) -> None:
@@ -204,13 +217,34 @@ def _matched_images(config: StitchConfig, split):
     return split.subset(torch.randperm(len(split), generator=randomness.generator(config.seed, "matching"))[:count])
 
 
-def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, passes) -> tuple[list, list[dict]]:
+def _parts(config: StitchConfig, front, donors, split, matched, passes, *grid: dict) -> tuple[list, list[dict]]:
+    """The stitches with their first weights, and the beginnings of their rows; with --null those of both baselines too.
+
+    A stitch that is neither matched nor trained has nothing to shuffle.
+    """
+    kinds = {None: (donors, split, None)}
+    if config.null:
+        untrained = checkpoints.fresh(front.description, config.seed, "null").to(passes.device)
+        kinds["untrained"] = stitched.Donors(untrained, donors.end, donors.front_layers, list(donors.tails)), split, None
+        if config.epochs or config.init in MATCHED:
+            labels = split.labels[stitched.others(len(split), config.seed)]
+            partners = matched.subset(stitched.others(len(matched), config.seed))
+            kinds["shuffled"] = donors, replace(split, labels=labels), partners
+    parts, rows = [], []
+    for null, (networks, images, partners) in kinds.items():
+        entries, begun = _initial(config, networks, *grid, matched, passes, partners)
+        parts.append(stitch_training.Part(networks, images.to(passes.device), entries))
+        rows += [{"null": null, **row} for row in begun]
+    return parts, rows
+
+
+def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, passes, partners) -> tuple[list, list[dict]]:
     """A stitch, on its device and with its first weights, and the beginning of its row for every pair and its ranks."""
     limited = any(rank for chosen in ranks.values() for pair in chosen for rank in pair)
     statistics = None
     if config.init in MATCHED or limited:
-        statistics = stitched.collect(donors, matched, matching.Statistics(pairs, ranks=limited), passes)
-    kept = stitched.activations(donors, matched, passes) if config.solver == "reference" else None
+        statistics = stitched.collect(donors, matched, matching.Statistics(pairs, ranks=limited), passes, partners)
+    kept = stitched.activations(donors, matched, passes, partners) if config.solver == "reference" else None
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
@@ -222,7 +256,7 @@ def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, pa
             if config.init in MATCHED:
                 solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
                 if solution.doubtful:
-                    again = stitched.triangle(donors, matched, made, front, end, passes)
+                    again = stitched.triangle(donors, matched, made, front, end, passes, partners)
                     solution = again.solve(stitching.channels(made.source))
                 row |= {"matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
                         "effective_rank": solution.effective_rank, "condition": solution.condition}
@@ -251,25 +285,56 @@ def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, r
     return replace(matching.exact(problem, statistics.components(front, rank)[1]), doubtful=False)
 
 
-def _train(config: StitchConfig, donors, entries: list, split, passes) -> None:
-    """Task-loss matching of all stitches at once."""
-    network = stitched.Stitches(entries)
-    optimiser = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
-                          weight_decay=config.weight_decay)
-    recipe = training.Recipe(
-        loss=stitched.task_loss(donors, entries, l1=config.l1, soft_targets=config.soft_targets),
-        learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
-                               milestones=config.milestones),
-        seed=config.seed, batch_size=config.batch_size, channels=passes.channels, size=passes.size,
-        augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
-        precision=devices.resolve_precision(config.precision, passes.device, training=True), grad_clip=config.grad_clip,
-        workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
-    split = split.to(passes.device)
-    with training.Stopping().listening() as stopping:
-        for epoch in range(1, config.epochs + 1):
-            training.train_epoch(network, split, optimiser, recipe, training.Position(epoch=epoch), stopping)
-            if stopping.by:
-                raise Interrupted(f"stopped by {stopping.by} in epoch {epoch}; the same command runs it again")
+def _evaluated(parts: list, split, passes) -> tuple[list[dict], float]:
+    """The measures of all stitches in their order; parts with the same donors share a pass."""
+    found, accuracy = {}, None
+    for donors in {id(part.donors): part.donors for part in parts}.values():
+        numbers = [number for number, part in enumerate(parts) if part.donors is donors]
+        measured, accuracy = stitched.evaluate(donors, [entry for number in numbers for entry in parts[number].entries],
+                                               split, passes)
+        measured = iter(measured)
+        found |= {number: list(itertools.islice(measured, len(parts[number].entries))) for number in numbers}
+    return [row for number in range(len(parts)) for row in found[number]], accuracy
+
+
+def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
+    """Task-loss matching of all stitches; those that another record holds are taken from there."""
+    def recipe(part):
+        augmentation = part.split.augmentation if config.augmentation == "auto" else config.augmentation
+        return training.Recipe(
+            loss=stitched.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
+            learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
+                                   milestones=config.milestones),
+            seed=config.seed, batch_size=config.batch_size, channels=passes.channels, size=passes.size,
+            augmentation=augmentation, precision=devices.resolve_precision(config.precision, passes.device, training=True),
+            workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
+
+    def optimiser(network):
+        made = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
+                         weight_decay=config.weight_decay)
+        if config.grad_clip:
+            stitch_training.clip_each(made, network, config.grad_clip)
+        return made
+
+    known = {} if config.overwrite else known_stitches.find(config)
+    beginnings = iter(rows)
+
+    def take(part):
+        origins = {}
+        for number, (entry, row) in enumerate(zip(part.entries, beginnings, strict=False)):
+            path, arrays, place = known.get(known_stitches.cell(row), (None, None, None))
+            if path is not None and known_stitches.load(entry, arrays, place):
+                origins[number] = str(path)
+        return origins
+    identity = {"config": cli.identity(config), "inputs": results.fingerprints(config)}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    stitch_training.train(parts, config.epochs, recipe, optimiser, stitch_training.State(_partial(config), key),
+                          config.overwrite, take, config.quiet)
+
+
+def _partial(config: StitchConfig) -> Path:
+    """Where the state of an interrupted training lies: beside the record."""
+    return results.place(config, "stitch").beside(".partial")
 
 
 def _weights(entries: list) -> dict:
@@ -282,13 +347,17 @@ def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) ->
     """Heat maps over layers, of the first ranks that were asked for."""
     first = {}
     for row in rows:
-        first.setdefault((row["front_layer"], row["end_layer"]), row)
-    if len(first) < 2:
+        first.setdefault((row["null"], row["front_layer"], row["end_layer"]), row)
+    chosen = [row for (null, _, _), row in first.items() if null is None]
+    if len(chosen) < 2:
         return {}
-    chosen = list(first.values())
     named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
     panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
+    limits = dict.fromkeys(panels, (0, 1))
+    for null in dict.fromkeys(null for null, _, _ in first if null):
+        title = f"accuracy, {null}"
+        others = [row for (kind, _, _), row in first.items() if kind == null]
+        panels[title], limits[title] = plots.matrix(others, "front_layer", "end_layer", layers, "accuracy"), (0, 1)
     how = f"{config.init}, {config.epochs} epochs"
     title = f"{config.front_path} into {config.end_path} on {rows[0]['data']} ({how})"
-    limits = {"accuracy": (0, 1), "agreement": (0, 1), "normalized difference": (0, 1)}
     return {"": plots.heat_maps(panels, *layers, "front layer", "end layer", title, limits, ("normalized difference",))}

@@ -1,77 +1,142 @@
 """Tables from records: `exec_tables.py`. Reads records only, and writes none."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import results, tables
+from lib import files, formats, grounding, missing, papers, provenance, results, summaries
+from lib.cells import fill
 from lib.cli import RunConfig, flag
-from lib.errors import UserError
+from lib.errors import UsageError
+from lib.lazy import lazy
+from lib.papers import published
+from lib.papers import rows as paper_rows
+from lib.registry import near
 
-# experiment -> which rows are shown, the columns that say what a row is about, and those that were measured
-TABLES = {
-    "train": (lambda row: row["best"], ("run", "epoch", "selected_on"), ("train_accuracy", "val_accuracy")),
-    "eval": (lambda row: row["subset"] == "all", ("run", "data", "split", "variant", "n"), ("accuracy", "loss", "ece")),
-    "ood_layers": (lambda row: True, ("run", "id", "ood", "variant", "T", "layer", "score"),
-                   ("auroc", "auroc_two_sided", "fpr95")),
-    "projections": (lambda row: True, ("checkpoint", "epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
-    "reinit": (lambda row: row["status"] != "missing", ("run", "data", "source", "layer", "predictor"),
-               ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p")),
-    "probe": (lambda row: row["probe"] == "gain", ("run", "data", "variant", "protocol", "fraction", "selected_by", "group"),
-              ("accuracy", "baseline", "gain", "gain_low", "gain_high")),
-    "similarity": (lambda row: True, ("run", "data", "n", "layer1", "layer2", "rank1", "rank2"),
-                   ("cka", "cka_debiased", "pwcca", "procrustes")),
-    "ncg": (lambda row: row["subset"] == "all", ("architecture", "loss", "eps", "epoch", "recipe", "train", "data", "split",
-                                                 "variant", "space", "n"),
-            ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance")),
-    "stitch": (lambda row: True, ("run", "data", "split", "type", "init", "epochs", "front_layer", "end_layer",
-                                  "stitch_rank", "pinv_rank"),
-               ("accuracy", "penalty", "agreement", "normalized_difference")),
-}
+grounding_plots = lazy("lib.plots.grounding")
+network_tables = lazy("lib.network_table")
+reports = lazy("lib.report")
+reruns = lazy("lib.reruns")
+
+
+def _known(word: str) -> None:
+    known = [*summaries.SUMMARIES, *grounding.TESTS, *papers.names()]
+    if word not in known:
+        raise UsageError(f"{word}: no such experiment, paper or table; {near(word, known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TablesConfig(RunConfig):
-    """Tables of the records under results/."""
+    """Tables of the records under results/: per experiment, and those of the papers beside their published numbers."""
 
-    experiments: tuple[str, ...] = flag((), positional=True, choices=TABLES, help="default: all that have records")
+    tables: tuple[str, ...] = flag((), positional=True, check=_known, help="experiments, papers and their tables: eval, "
+                                   + ", ".join(papers.PAPERS) + ", ilc/fig5; specificity and sensitivity of indices "
+                                   "of similarity; default: the experiments that have records")
+    format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
+    out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
+    seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
+    missing: bool = flag(False, help="print the commands that fill the empty cells of the papers' tables, trainings first")
+    report: str = flag("", metavar="FILE.html", help="write one page with all tables, figures and records")
+    network: str = flag("", metavar="CHECKPOINT", help="what every experiment says of the layers of one network, and how "
+                                                       "these measures go together")
     rerun: str = flag("", help="a record whose run is repeated")
+    check: bool = flag(False, help="with --rerun: compare with the record instead of replacing it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.check and not self.rerun:
+            raise UsageError("--check is for --rerun RECORD")
+        if self.seeds and set(self.tables) & set(grounding.TESTS):
+            raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 
     def answer(self) -> str:
-        return _rerun(Path(self.rerun)) if self.rerun else text(self)
+        if self.rerun:
+            return (reruns.check if self.check else reruns.rerun)(Path(self.rerun))
+        return text(self)
 
 
 def text(config: TablesConfig) -> str:
-    """One table per experiment: the mean of what was measured, its standard deviation and number over seeds."""
-    parts = []
-    for experiment in config.experiments or TABLES:
-        shown, keys, measured = TABLES[experiment]
-        rows = [{**row, "run": _network(record)} for _, record in results.records(config.results_dir, (experiment,))
-                for row in record["rows"] if shown(row)]
-        if experiment == "ncg":  # a network that others are compared with is in all of their records
-            rows = list({tuple(row.get(key) for key in ("model", *keys, *measured)): row for row in rows}.values())
-        if rows:
-            parts.append(f"## {experiment}\n\n{tables.text(tables.summary(rows, keys, measured))}")
-    return "\n\n".join(parts) or f"no records under {config.results_dir}/"
+    """What the command prints: tables, commands, or where they were written."""
+    broken: list[str] = []
+    library = provenance.Library(results.records(config.results_dir, broken=broken))
+    for sentence in broken:
+        print(f"warning: {sentence}; left out", file=sys.stderr)
+    if config.missing:
+        return "\n".join(_commands(config, library))
+    if config.network:
+        found = network_tables.tables(config.network, library)
+        figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
+        files.write_figure(figure, found.figure())
+        return _printed(config, found.tables) + f"\n\nfigure: {figure}"
+    if config.report:
+        page = reports.page(library, _experiments(library, config.seeds) + _tests(config, library),
+                            _papers(config, library))
+        files.write_atomically(Path(config.report), lambda file: file.write(page.encode()))
+        return config.report
+    made = _experiments(library, config.seeds, config.tables) + _tests(config, library)
+    made += _papers(config, library) if config.tables else []
+    return _printed(config, made) if made else f"no records under {config.results_dir}/"
 
 
-def _network(record: dict) -> str:
-    """What was run, without what differs between seeds: the checkpoint or checkpoints, or the type and its folder."""
-    config = record["config"]
-    names = ("model_path", "model1_path", "model2_path", "front_path", "end_path")
-    given = [config[name] for name in names if config.get(name)]
-    paths = [path for value in given for path in (value if isinstance(value, list) else [value])]
-    return " and ".join(paths) or f"{config['model_type']} {config['directory']}"
+def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Table]:
+    """A table per experiment that is named, or that has records."""
+    found = {name: summaries.rows(name, library, seeds) for name in summaries.SUMMARIES if not words or name in words}
+    return [formats.Table(name, name, rows, rows) for name, rows in found.items() if rows]
 
 
-def _rerun(path: Path) -> str:
-    """Runs a record's command again, in this working directory, in place of the record."""
-    command = results.read(path)["command"]
-    script = Path(__file__).resolve().parents[2] / command[0]
-    if not script.is_file():
-        raise UserError(f"{path}: its command {command[0]} is no script of the suite")
-    done = subprocess.run([sys.executable, str(script), *command[1:], "--overwrite"])
-    if done.returncode:
-        raise UserError(f"{path}: its command failed with exit status {done.returncode}")
-    return f"{path} was made again"
+def _tests(config: TablesConfig, library) -> list[formats.Table]:
+    """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
+    wanted = () if config.seeds else [test for test in grounding.TESTS if not config.tables or test in config.tables]
+    records = [run.record for name in ("similarity", "stitch", "probe") for run in library.of(name)] if wanted else []
+    pairs, made = grounding.pairs(records), []
+    for test in wanted:
+        panels: dict[str, list] = {}
+        for pair in pairs:
+            if pair.test == test:
+                panels.setdefault(f"{pair.index}: {pair.setting}", []).append(
+                    (pair.reference.layer, pair.gap, pair.dissimilarity))
+        if panels:
+            rows = [{key: value for key, value in row.items() if key != "test"} for row in grounding.rows(records)
+                    if row["test"] == test]
+            path = Path(config.results_dir) / "tables" / f"{test}.png"
+            files.write_figure(path, grounding_plots.scatter(panels, f"{test} of indices of similarity"))
+            made.append(formats.Table(test, test, rows, rows, f"figure: {path}"))
+    return made
+
+
+def _papers(config: TablesConfig, library) -> list[formats.Table]:
+    """The papers' tables that are named, or all."""
+    words = tuple(word for word in config.tables if word.partition("/")[0] in papers.PAPERS)
+    if config.tables and not words:
+        return []
+    known, made, chosen = published.read(), [], papers.chosen(words)
+    if any(table.experiment in grounding.TESTS for table in chosen.values()):
+        rows = grounding.rows(run.record for run in library.runs)
+        for test in grounding.TESTS:
+            library.derive(test, Path(config.results_dir) / "tables" / f"{test}.json", [
+                row for row in rows if row["test"] == test])
+    for name, table in chosen.items():
+        lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
+        made.append(formats.Table(name.replace("/", "-"), f"{name}: {table.title}", paper_rows.shown(axes, lines),
+                                  paper_rows.raw(axes, lines), table.note, lines))
+    return made
+
+
+def _commands(config: TablesConfig, library) -> list[str]:
+    """The commands that fill the empty cells of the chosen tables, each once, trainings first."""
+    found = [command for table in _papers(config, library)
+             for command in missing.commands(table.name.partition("-")[0], table.lines, library, config.seeds)]
+    return list(dict.fromkeys(sorted(found, key=lambda command: not command.startswith("python exec_train.py"))))
+
+
+def _printed(config: TablesConfig, made: list[formats.Table]) -> str:
+    """The tables as text, or the names of the files that they were written to."""
+    if not config.out:
+        return "\n\n".join(formats.write(config.format, table) for table in made)
+    paths = []
+    for table in made:
+        path = Path(config.out) / f"{table.name}.{formats.SUFFIXES[config.format]}"
+        content = (formats.write(config.format, table) + "\n").encode()
+        files.write_atomically(path, lambda file, content=content: file.write(content))
+        paths.append(str(path))
+    return "\n".join(paths)

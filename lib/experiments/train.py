@@ -18,7 +18,7 @@ from lib.cli import above, at_least, flag, fraction
 from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import Interrupted, UsageError
-from lib.inputs import ImagesConfig
+from lib.image_options import ImagesConfig
 from lib.lazy import lazy
 from lib.losses import LOSSES
 from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer

@@ -17,16 +17,19 @@ def projections(weight: Tensor, normalize: bool = False) -> np.ndarray:
     The cosine of an all-zero filter is NaN.
     """
     filters = weight.detach().flatten(1)
-    sums, norms = [], []
-    for rows in filters.split(max(1, BLOCK // filters.shape[1])):
-        rows = rows.double()
-        sums.append(rows.sum(1))
-        norms.append(rows.square().sum(1).sqrt() if normalize else torch.ones_like(sums[-1]))
-    found = torch.cat(sums) / torch.cat(norms)
-    return (found / filters.shape[1] ** 0.5 if normalize else found).cpu().numpy()
+    n, d = filters.shape
+    sums, norms = torch.empty(2, n, dtype=torch.float64, device=weight.device)
+    scratch = torch.empty(min(n, max(1, BLOCK // d)), d, dtype=torch.float64, device=weight.device)
+    for first in range(0, n, len(scratch)):
+        rows = scratch[:n - first].copy_(filters[first:first + len(scratch)])
+        torch.sum(rows, 1, out=sums[first:first + len(scratch)])
+        if normalize:
+            torch.sum(rows.square_(), 1, out=norms[first:first + len(scratch)])
+    found = sums / norms.sqrt_() / d**0.5 if normalize else sums
+    return found.cpu().numpy()
 
 
-BLOCK = 2**17  # numbers that are made float64 at a time: they stay in the cache
+BLOCK = 2**16  # numbers that are made float64 at a time: half a megabyte, written to over and over, stays in the cache
 
 
 def mass(projections: np.ndarray) -> float:
@@ -69,15 +72,28 @@ def holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
+@torch.no_grad()
 def distances(weight: Tensor, initial: Tensor) -> tuple[float, float]:
     """(||W - W0||_F / ||W0||_F, max |W - W0| / max |W0|), each 0 or more; infinite or NaN for W0 = 0."""
-    # sum of squares and maximum, of what moved and of what it moved from
-    far, furthest, squares, largest = torch.zeros(4, dtype=torch.float64, device=weight.device)
-    for ours, theirs in zip(weight.flatten().split(BLOCK), initial.flatten().split(BLOCK), strict=True):
-        moved, start = (ours - theirs).double(), theirs.double()
-        far, squares = far + moved @ moved, squares + start @ start
-        furthest, largest = torch.maximum(furthest, moved.abs().max()), torch.maximum(largest, start.abs().max())
+    (far, furthest), (squares, largest) = _size(weight, initial), _size(initial)
     return (far / squares).sqrt().item(), (furthest / largest).item()
+
+
+def _size(weight: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The sum of squares, in float64, and the largest absolute value of the weights, less `start` if that is given."""
+    flat = weight.detach().flatten()
+    squares = largest = torch.zeros((), dtype=torch.float64, device=weight.device)
+    difference, scratch = (torch.empty(min(BLOCK, len(flat)), dtype=kind, device=weight.device)
+                           for kind in (weight.dtype, torch.float64))
+    for first in range(0, len(flat), BLOCK):
+        part = flat[first:first + BLOCK]
+        if start is not None:
+            part = torch.sub(part, start.flatten()[first:first + BLOCK], out=difference[:len(part)])
+        low, high = part.aminmax()
+        largest = torch.maximum(largest, torch.maximum(-low, high))
+        values = scratch[:len(part)].copy_(part)
+        squares = squares + values @ values
+    return squares, largest
 
 
 def folding(norm: dict[str, Tensor], eps: float) -> Tensor:

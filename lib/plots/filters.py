@@ -44,6 +44,7 @@ def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: b
                         place + 0.45 * (side != "low"), color="black", linewidth=0.9)
         axes.fill_between([], [], color=colour, label=f"epoch {epoch}" if epoch is not None else "epoch unknown")
     axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 12 else 0, fontsize=8)
+    axes.set_xlim(-0.7, len(names) - 0.3)
     axes.set(xlabel="layer (stage.block)", title="projections of filters on the all-ones direction",
              ylabel=r"cosine $\times \sqrt{D}$ (random filters: N(0, 1))" if normalized else "sum of a filter's weights")
     axes.legend(fontsize=8)

@@ -81,10 +81,12 @@ def corruption_map(layers: list[str], kinds: list[str], severities: list[int], a
         left.axvline(place * len(severities) - 0.5, color="white", linewidth=1)
     left.set_xticks((np.arange(len(kinds)) + 0.5) * len(severities) - 0.5, kinds, rotation=40, ha="right", fontsize=7)
     left.set_yticks(range(len(layers)), layers, fontsize=7)
-    left.set_title(f"{title}; in each column severity {severities[0]} to {severities[-1]}", fontsize=9)
+    columns = f"in each column severity {severities[0]} to {severities[-1]}" if len(severities) > 1 else \
+        f"severity {severities[0]}"
+    figure.suptitle(f"{title}; {columns}", fontsize=9)
     places = np.arange(len(layers))
     for number, severity in enumerate(severities):
-        shade = 0.75 - 0.7 * number / max(len(severities) - 1, 1)
+        shade = 0.75 * (1 - (number + 1) / len(severities))
         right.plot(np.nanmean(two_sided[:, :, number], 1), places, color=str(shade), label=f"severity {severity}")
     right.axvline(0.5, color=FINAL, linewidth=0.8, linestyle=":")
     right.set(xlabel="mean two-sided AUROC", xlim=(0, 1))
@@ -95,14 +97,15 @@ def corruption_map(layers: list[str], kinds: list[str], severities: list[int], a
 
 def exit_histogram(exits: list[str], inside: np.ndarray, outside: dict[str, np.ndarray], title: str) -> Figure:
     """The share of images (K + 1,) that leave at each exit, the last share those that are taken for in-distribution."""
-    figure = Figure(figsize=(max(6, 0.55 * (len(exits) + 1) + 1.5), 4.2), layout="constrained")
-    axes = figure.add_subplot()
     shares = {"in-distribution": inside, **outside}
+    figure = Figure(figsize=(max(6, 0.55 * (len(exits) + 1) + 1.5), 4 + 0.1 * len(shares)), layout="constrained")
+    axes = figure.add_subplot()
     width, places = 0.8 / len(shares), np.arange(len(exits) + 1)
     colours = ["0.55", "#b22222", "#e08a1e", "#4a6fa5", "#2a7f3f", "#8c5fa8", "#3a3a3a"]
     for number, (name, values) in enumerate(shares.items()):
         axes.bar(places + (number + 0.5) * width - 0.4, values, width, label=name, color=colours[number % len(colours)])
     axes.set_xticks(places, [*exits, "not flagged"], rotation=40, ha="right", fontsize=8)
-    axes.set(ylabel="share of images", ylim=(0, 1.02), title=title)
-    axes.legend(fontsize=8)
+    axes.set(ylabel="share of images", ylim=(0, 1.02))
+    axes.set_title(title, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return figure

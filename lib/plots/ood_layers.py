@@ -38,12 +38,21 @@ def figures(rows: list[dict], sets: dict[str, dict], architecture: str) -> dict[
     return found
 
 
-def exits(layers: list[str], inside: np.ndarray, outside: dict[str, np.ndarray], title: str) -> Figure:
+SEPARATE = 6  # more sets than so many are drawn together where they are corruptions of one set
+
+
+def exits(layers: list[str], inside: np.ndarray, outside: dict[str, np.ndarray], sets: dict[str, dict],
+          title: str) -> Figure:
     """The histogram of the exits (n,) at which images left, len(layers) where they did not."""
-    def shares(left):
+    def shares(parts):
+        left = np.concatenate(parts)
         return np.bincount(left, minlength=len(layers) + 1) / len(left)
-    others = {short(other): shares(left) for other, left in outside.items()}
-    return plots.exit_histogram(layers, shares(inside), others, title)
+    together: dict[str, list[np.ndarray]] = {}
+    for other, left in outside.items():
+        corrupted = len(outside) > SEPARATE and sets[other]["corruption"] is not None
+        together.setdefault(f"{sets[other]['ood']}, severity {sets[other]['severity']}" if corrupted else short(other),
+                            []).append(left)
+    return plots.exit_histogram(layers, shares([inside]), {name: shares(parts) for name, parts in together.items()}, title)
 
 
 def suffix(name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lib.reinitialization import norms_in_training
+from lib.reinitialization.statistics import norms_in_training
 
 
 @contextlib.contextmanager

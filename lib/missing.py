@@ -1,0 +1,98 @@
+"""The commands that fill the empty cells of a paper's table: trainings first, then what looks at the networks.
+
+A command follows from the cell: `net.x` are flags of the training, `config.x` those of the experiment, what rows must
+satisfy and what the paper did alike. Where a record of that very training is there, its network is taken.
+"""
+
+import re
+
+from lib import scripts
+from lib.cells import NOT_MEASURED, Line
+from lib.papers.spec import Cell
+from lib.provenance import ROLES, Library
+
+LOSS = ("loss", "eps", "beta")
+TRAINED = ("backbone", "net", "main", "front", "end", "against")  # what stands earlier is used by later ones
+
+
+def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, ...] = ()) -> list[str]:
+    """The commands, each once, for every seed (0 where none is asked for) that a cell with an experiment lacks."""
+    trainings, others = [], []
+    for line in lines:
+        if line.cell.lacks or not line.cell.experiment or not scripts.fields(line.cell.experiment):
+            continue
+        wanted = seeds or ((0,) if line.verdict == NOT_MEASURED else ())
+        for seed in (seed for seed in wanted if seed not in line.seeds):
+            before, command = _of_cell(paper, line.cell, seed, library)
+            trainings += before
+            others.append(command)
+    return list(dict.fromkeys([*trainings, *others]))
+
+
+def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[str], str]:
+    """The trainings that a cell needs, and the command of its experiment."""
+    wanted = _stated(cell)
+    fields = scripts.fields(cell.experiment)
+    folders, trainings, files = {}, [], {}
+    of_net = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("net.")}
+    for role in TRAINED:
+        flags = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith(role + ".")}
+        if role in ("main", "against") and flags:  # trained as the other one, but for the loss
+            flags = {name: value for name, value in of_net.items() if name not in LOSS} | flags
+        if role == "end" and wanted.get("same_network"):
+            folders[role], files[role] = folders["front"], files["front"]
+        elif flags:
+            layer = flags.pop("features", "")
+            folder, known = _training(paper, cell, role, flags, seed + (role == "end"), library)
+            folders[role], files[role] = folder, f"{folder}/model_{flags.get('epochs', 100)}.pt"
+            if layer:  # the network knows its backbone from here on
+                flags["dataset"] = f"features={files.pop('backbone')}:{layer}:{flags['dataset']}"
+            trainings += [] if known else [scripts.command("train", {
+                **flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")})]
+    values = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("config.")}
+    for name, role in ROLES.items():
+        if name in fields and role in files:
+            values.setdefault(name, files[role])
+    if "main" in files:  # rows of the network that is compared with: the run is the other's
+        values |= {"model_path": files["main"], "against": files["net"]}
+    if "seed" in fields:
+        values["seed"] = [seed] if isinstance(fields["seed"].default, tuple) else seed
+    return trainings, scripts.command(cell.experiment, {name: _filled(value, folders) for name, value in values.items()})
+
+
+def _stated(cell: Cell) -> dict:
+    """What the cell, the paper and the command say together; the first of several, and no patterns."""
+    found = {}
+    for part in (cell.where, cell.setup, cell.run):
+        for name, value in part.items():
+            value = value[0] if isinstance(value, tuple) and value else value
+            if value is None and part is not cell.where:
+                found.pop(name, None)
+            elif not (value is None or isinstance(value, str) and re.search(r"[*?]", value) and part is cell.where):
+                found[name] = value
+    return found
+
+
+def _training(paper: str, cell: Cell, role: str, flags: dict, seed: int, library: Library) -> tuple[str, bool]:
+    """The folder of a training, and whether its record is there."""
+    known = library.trained(flags, seed)
+    if known:
+        return f"models/{known}", True
+    told = [_word(name.partition(".")[2], value) for name, value in cell.where.items()
+            if name.startswith(role + ".") and name.partition(".")[2] not in ("model_type", "dataset", "features") and value]
+    words = [flags["model_type"], flags["dataset"], *filter(None, told), f"s{seed}"]
+    return f"models/{paper}/" + "-".join(str(word) for word in words), False
+
+
+def _word(name: str, value) -> str:
+    if value is True:
+        return name.replace("_", "-")
+    return value if isinstance(value, str) and name in ("loss", "form") else f"{name.replace('_', '-')}{value:g}" \
+        if isinstance(value, int | float) else f"{name.replace('_', '-')}-{value}"
+
+
+def _filled(value, folders: dict[str, str]):
+    """The value with `{net.folder}` and the like replaced."""
+    if isinstance(value, list):
+        return [_filled(one, folders) for one in value]
+    return re.sub(r"\{(\w+)\.folder\}", lambda match: folders[match[1]], value) if isinstance(value, str) else value

@@ -1,0 +1,247 @@
+"""What a record's numbers are of, seeds aside: which networks, trained how, on which data, with which settings and code.
+
+Runs that differ in nothing but their seeds are runs of one thing, in whatever folders their checkpoints lie: a network is
+known by the record of its training, found by its folder under models/. Without one it is known by its path alone.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import scripts
+from lib.datasets import names
+from lib.errors import UserError
+
+# field with a checkpoint -> what its network is called in conditions such as `net.epochs` or `end.model_type`
+# (`main` is the network of a run whose row is of the one that it is compared with)
+ROLES = {"model_path": "net", "source_path": "net", "front_path": "front", "model1_path": "front", "end_path": "end",
+         "model2_path": "end", "backbone": "backbone", "against": "against"}
+TYPES = ("model_type", "source_type", "front_type", "end_type", "model1_type", "model2_type")  # said by the training, too
+COMPARED = ("main", "against")  # rows that do not compare are the same whatever they stand beside
+# columns of rows that name the network of the row
+ROW_NETWORKS = ("model", "checkpoint", "source_model")
+# columns of rows that say which images they are of
+DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "fit_on")
+SETS = ("data", "id", "ood", "train")
+# fields that only say of which images, layers or pairs there are rows, and change no row
+SELECTIONS = {
+    "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
+    "probe": ("dataset", "ood", "select", "seed"), "ncg": ("dataset", "ood", "space", "corruptions", "against"),
+    "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
+    "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save",
+               "null"),
+    "projections": ("dataset", "paper_json"), "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack"),
+}
+# what pairs of layers are called in either experiment on them
+COLUMNS = {"similarity": {"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"}}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint: its file, its seed, the settings of its training, and those of them that are not at default.
+
+    Without a record of the training, `training` is empty and the path is the identity.
+    """
+
+    path: str
+    seed: int | None
+    training: Mapping
+    identity: Mapping
+
+    def __str__(self) -> str:
+        if not self.training:
+            return self.path
+        told = [f"{name.replace('_', ' ')} {value}" for name, value in self.identity.items() if name in TOLD]
+        loss = [self.training["loss"]] if self.training["loss"] != "ce" else []
+        file = [self.identity["file"]] if "file" in self.identity else []
+        return ", ".join([f"{self.training['model_type']} {self.training['dataset']}", *loss, *told,
+                          f"{self.training['epochs']} epochs", *file])
+
+
+TOLD = ("eps", "noise", "pixel_shuffle", "outliers", "subsample_classes", "class_sample_seed", "ema")
+
+
+class Library:
+    """All records of a results folder, their trainings by folder."""
+
+    def __init__(self, records: Iterable[tuple[Path, dict]]) -> None:
+        records = list(records)
+        self._trainings = {_folder(record["config"]): record for _, record in records if record["experiment"] == "train"}
+        self.runs = [Run(path, record, self) for path, record in records]
+
+    def of(self, experiment: str) -> "list[Run]":
+        """The runs of an experiment."""
+        return [run for run in self.runs if run.experiment == experiment]
+
+    def derive(self, name: str, path: Path, rows: list[dict]) -> None:
+        """Adds what was computed from many records, as if it were the record of a run called `name`."""
+        self.runs.append(Run(path, {"experiment": name, "config": {}, "inputs": {}, "environment": {}, "started": "",
+                                    "command": [], "seconds": {}, "rows": rows}, self))
+
+    def trained(self, flags: Mapping, seed: int) -> str:
+        """The folder under models/ of the training with these flags, all others at default; "" if no record tells of it."""
+        fields = scripts.fields("train")
+        changed = {name: value for name, value in flags.items() if value != _plain(fields[name].default)}
+        return next((folder for folder, record in self._trainings.items() if record["config"].get("seed") == seed
+                     and _settings("train", record["config"], ("seed", "directory"))[1] == changed), "")
+
+    def _training(self, config: dict) -> tuple[dict, dict]:
+        """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
+        training, changed = _settings("train", config, ("seed", "directory"))
+        parsed = _parsed(str(training["dataset"]))
+        if parsed and parsed.features:
+            images = {"dataset": parsed.images.name, "features": parsed.features[1]}
+            backbone = self.network(parsed.features[0]).identity
+            return training | images, changed | images | {f"backbone {name}": value for name, value in backbone.items()}
+        return training, changed
+
+    @functools.cache  # noqa: B019 - a library lives as long as the command
+    def network(self, path: str) -> Network:
+        """The network of a checkpoint, or of a folder of checkpoints."""
+        for folder in (Path(path).parent, Path(path)):
+            record = self._trainings.get(str(folder).removeprefix("models/"))
+            if record:
+                training, changed = self._training(record["config"])
+                file = Path(path).name if folder != Path(path) else ""
+                other = {} if file == f"model_{training['epochs']}.pt" else {"file": file}
+                return Network(path, training.get("seed"), training, {**changed, **other})
+        return Network(path, None, {}, {"path": path})
+
+
+class Run:
+    """A record, and what is to be known of its rows."""
+
+    def __init__(self, path: Path, record: dict, library: Library) -> None:
+        self.path, self.record, self.library = path, record, library
+        self.experiment, self.rows = record["experiment"], record["rows"]
+        self.code = (record["environment"].get("commit") or "unknown")[:8]
+        paths = {name: record["config"][name] for name in ROLES if record["config"].get(name)}
+        left_out = (*ROLES, *(TYPES if self.experiment != "train" else ()), *SELECTIONS.get(self.experiment, ()), "seed",
+                    "directory")
+        self.config, self.setting = _settings(self.experiment, record["config"], left_out)
+        self._known: dict[str | None, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
+        self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
+        if self.experiment == "train":
+            self._paths["net"] = f"models/{_folder(record['config'])}/model_{record['config'].get('epochs')}.pt"
+
+    def networks(self, row: dict) -> dict[str, Network]:
+        """The networks that a row is of, by role."""
+        return self._of(row)[0]
+
+    def subjects(self, row: dict, compared: Iterable[str] = ()) -> dict[str, Network]:
+        """The networks that a row's numbers depend on; those it is compared with only where the roles are named."""
+        return {role: network for role, network in self.networks(row).items() if role not in COMPARED or role in compared}
+
+    def about(self, row: dict) -> dict:
+        """What is known of a row beside its columns: `config.x`, `net.x` and the like for its networks, `same_network`."""
+        return self._of(row)[1]
+
+    def column(self, row: dict, name: str):
+        """A column of a row, by the name that all experiments share; None where it has none."""
+        return row.get(COLUMNS.get(self.experiment, {}).get(name, name))
+
+    def facts(self, row: dict) -> dict:
+        """Everything that a condition may ask of a row."""
+        renamed = {name: self.column(row, name) for name in COLUMNS.get(self.experiment, ())}
+        return {**self.about(row), **renamed, **row}
+
+    def _of(self, row: dict) -> tuple[dict[str, Network], dict]:
+        """Networks and what is known of them, made once for all rows of the same network."""
+        own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
+        if own not in self._known:
+            paths = self._paths | ({"net": own} if own else {})
+            if own and own != self._paths.get("net", own):
+                paths["main"] = self._paths["net"]
+            networks = {role: self.library.network(path) for role, path in paths.items()}
+            found = {f"config.{name}": value for name, value in self.config.items()}
+            for role, network in networks.items():
+                found |= {f"{role}.{name}": value for name, value in network.training.items()}
+            if {"front", "end"} <= networks.keys():
+                found["same_network"] = paths["front"] == paths["end"]
+            self._known[own] = networks, found
+        return self._known[own]
+
+    def identity(self, row: dict, compared: Iterable[str] = ()) -> dict:
+        """What rows must share, beside the condition of a cell, to be runs of one thing: settings, networks, data."""
+        networks = self.subjects(row, compared)
+        found = {f"{self.experiment} {name}": value for name, value in self.setting.items()}
+        for role, network in networks.items():
+            found |= {f"{role} {name}": value for name, value in network.identity.items()}
+        if {"front", "end"} <= networks.keys():
+            found["same network"] = networks["front"].path == networks["end"].path
+        found |= {name: row[name] for name in DATA if row.get(name) not in (None, "")}
+        return found | {f"content of {name}": known for name, known in self._contents(row).items()}
+
+    def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], int | None]:
+        """What tells the runs of one thing apart: the networks, and the seed of row or run."""
+        paths = tuple(network.path for network in self.subjects(row, compared).values())
+        return paths, row.get("seed", _scalar(self.config.get("seed")))
+
+    def seed(self, row: dict) -> int | None:
+        """The seed by which `--seeds` chooses: that of the row's first network, else that of the row or run."""
+        known = [network.seed for network in self.networks(row).values() if network.seed is not None]
+        return known[0] if known else row.get("seed", _scalar(self.config.get("seed")))
+
+    def _contents(self, row: dict) -> dict[str, str]:
+        """Hashes of the files behind the row's data sets."""
+        variant, found = row.get("variant") or "", {}
+        for name, known in self.record["inputs"].items():
+            parsed = _parsed(name)
+            if parsed and parsed.variant in ("", variant) and parsed.name in (row.get(column) for column in SETS):
+                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = known["sha256"][:8]
+        return found
+
+
+def latest(runs: Iterable[Run]) -> Run:
+    """Of runs of the same instance the one that was started last."""
+    return max(runs, key=lambda run: run.record["started"])
+
+
+def key(identity: Mapping) -> str:
+    """An identity as one word to group by."""
+    return json.dumps(identity, sort_keys=True)
+
+
+def differences(identities: list[dict]) -> list[str]:
+    """For each identity, as words, what is not the same in all of them."""
+    names_ = dict.fromkeys(name for one in identities for name in one)
+    varying = [name for name in names_ if len({json.dumps(one.get(name)) for one in identities}) > 1]
+    return ["; ".join(f"{name} {_words(one[name])}" for name in varying if name in one) for one in identities]
+
+
+def _settings(experiment: str, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:
+    """A whole configuration, younger flags at default, and its changed values that make the run what it is."""
+    fields = scripts.fields(experiment)
+    whole = {name: _plain(field.default) for name, field in fields.items()} | config
+    changed = {name: value for name, value in whole.items()
+               if name not in left_out and (name not in fields or fields[name].metadata.get("identity", True)
+                                            and value != _plain(fields[name].default))}
+    return whole, changed
+
+
+def _plain(value):
+    """A default as a record has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _scalar(value):
+    return value[0] if isinstance(value, list) and len(value) == 1 else None if isinstance(value, list) else value
+
+
+def _folder(config: dict) -> str:
+    return str(config.get("directory", "")).removeprefix("models/").rstrip("/")
+
+
+def _words(value) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@functools.cache
+def _parsed(name: str) -> names.DataName | None:
+    """The parts of a data set's name; None for another kind of file."""
+    try:
+        return names.parse(name)
+    except UserError:
+        return None

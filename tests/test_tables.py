@@ -1,0 +1,449 @@
+"""The papers' tables from made-up records whose numbers are known, and every way in which runs may share a cell or not."""
+
+import csv
+import html.parser
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import records
+import yaml
+from conftest import ROOT, script
+from scipy import stats
+
+from lib import cells, cli, formats, grounding, missing, papers, provenance, reruns, results, scripts, summaries
+from lib.papers import published, rows
+from lib.papers.spec import Table, Value
+
+EVERY = papers.chosen(())
+
+
+def library(folder) -> provenance.Library:
+    return provenance.Library(results.records(folder / "results"))
+
+
+def ncg_row(path: str, value: float, **changes) -> dict:
+    return {"model": path, "train": "mnist-wo0", "data": "mnist-wo0", "split": "ood", "variant": "", "origin": "",
+            "space": "pixel", "subset": "all", "in_distribution": False, "n": 6903, "ncg": value, "accuracy": None,
+            "ncg_low": value and value - 0.01, "ncg_high": value and value + 0.01} | changes
+
+
+NCG = Table("", {"set": (Value("M-0", {"net.dataset": "mnist-wo0"}),)}, "ncg",
+            {"space": "pixel", "subset": "all", "in_distribution": False}, {"net.epochs": 70}, metric="ncg",
+            interval=("ncg_low", "ncg_high"))
+KNOWN = {("M-0",): published.Published(0.36, "0.36", "a source", "NB", 0.005)}
+
+
+def fill(folder, table=NCG, known=KNOWN, seeds=()) -> list[cells.Line]:
+    return cells.fill(table, known, library(folder), seeds)
+
+
+def three_seeds(folder, values=(0.30, 0.36, 0.39), **changes) -> None:
+    for seed, (place, value) in enumerate(zip("abc", values, strict=True)):
+        path = records.training(folder, f"{place}/{seed}", seed=seed)
+        records.write(folder, "ncg", f"n{seed}", [ncg_row(path, value, **changes)], model_path=path, seed=seed)
+
+
+# ------------------------------------------------------------------------------------------------------ published numbers
+
+def test_published_numbers_have_a_place_a_source_and_a_tag():
+    for block in yaml.safe_load(published.FILE.read_text()):
+        assert set(block) <= {"table", "source", "tag", "percent", "tolerance", "columns", "values"}
+        assert block["source"] and block["tag"] in published.TAGS and block["table"] in EVERY
+        for values in block["values"].values():
+            assert all(isinstance(value, int | float | str) for value in values)
+            assert len(values) == len(block["columns"]) == len(set(map(str, block["columns"])))
+    for name, found in published.read().items():
+        known = papers.spec.cells(EVERY[name])
+        for labels, number in found.items():
+            assert any(cells._fits(labels, cell.labels) for cell in known), (name, labels)
+            assert (number.value is None) == (re.fullmatch(r"[-\d.e]+", number.text) is None)
+            assert number.tolerance >= 0 and (number.value is None or abs(number.value) < 1e5)
+
+
+def test_numbers_are_those_of_the_papers_pages_in_the_units_of_records():
+    known = published.read()
+    assert known["ncg/pixel"]["M-0", "NCG", "AT(2)"].value == 0.457
+    assert known["ilc/fig5"]["Waterbirds", "best layer"].value == 0.871
+    assert known["ilc/fig3"]["CIFAR-100-C", "ViT", "gain"].value == -0.002
+    assert known["oodlayers/layers"]["layer1.0.bn2", "oracle sign"].value == 0.944
+    assert known["oodlayers/openood"]["CIFAR-10", "vim", "far"].value == 0.9348
+    assert known["ncg/chi-square"]["M-1", "hits"].value == 880 and known["ncg/chi-square"]["M-1", "n"].value == 7877
+    missing_one = known["ilc/fig5"]["Waterbirds", "base head"]
+    assert missing_one.value is None and missing_one.text == "not found"
+
+
+# ------------------------------------------------------------------------------------------------------------------ tables
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_table_is_well_formed(name):
+    table = EVERY[name]
+    found = papers.spec.cells(table)
+    shown = {"run", "setting", "ours", "95 % interval", "n", "published", "difference", "verdict", "note", "published in"}
+    assert not shown & set(table.axes) and len({cell.labels for cell in found}) == len(found)
+    for cell in found:
+        assert cell.lacks or cell.experiment in (*results.EXPERIMENTS, *grounding.TESTS) and cell.metric
+        fields = scripts.fields(cell.experiment)
+        for condition in (*cell.where, *cell.setup, *cell.run):
+            role, dot, field = condition.rpartition(".")
+            if dot and fields:
+                assert field in (fields if role == "config" else {"features", *scripts.fields("train")}), condition
+
+
+def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):
+    empty, folders, commands = library(tmp_path), {}, []
+    for name, table in EVERY.items():
+        commands += missing.commands(name.partition("/")[0], cells.fill(table, {}, empty), empty)
+    for command in dict.fromkeys(commands):
+        words = shlex.split(command)
+        experiment = words[1].removeprefix("exec_").removesuffix(".py")
+        config = cli.parse(scripts.configuration(experiment), words[2:])
+        again = shlex.split(scripts.command(experiment, vars(config)))
+        assert cli.parse(scripts.configuration(experiment), again[2:]) == config
+        if experiment == "train":
+            assert folders.setdefault(config.directory, command) == command
+    assert len(folders) > 100
+
+
+def test_the_missing_command_of_a_cell_fills_it(tmp_path):
+    lines = fill(tmp_path)
+    assert [line.verdict for line in lines] == [cells.NOT_MEASURED]
+    table = EVERY["ncg/pixel"]
+    lines = [line for line in cells.fill(table, {}, library(tmp_path)) if line.labels == ("M-0", "NCG", "TR(2)")]
+    train, score = missing.commands("ncg", lines, library(tmp_path))
+    config = cli.parse(scripts.configuration("train"), shlex.split(train)[2:])
+    path = records.training(tmp_path, config.directory, **{name: value for name, value in vars(config).items()
+                                                           if name not in ("directory", "model_type", "dataset", "epochs")})
+    asked = cli.parse(scripts.configuration("ncg"), shlex.split(score)[2:])
+    assert asked.model_path == path
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.4)], **vars(asked))  # what the command's run would leave
+    line, = [line for line in cells.fill(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
+    assert line.labels == ("M-0", "NCG", "TR(2)") and line.mean == 0.4 and line.verdict == "below"
+    assert line.difference == pytest.approx(0.4 - 0.457) and line.low == pytest.approx(0.39) and not line.note
+    assert not missing.commands("ncg", [line], library(tmp_path))
+    again, scored = missing.commands("ncg", [line], library(tmp_path), (0, 1))  # seed 0 is there
+    assert again.replace(" -s 1", "") == train.replace("-s0", "-s1") and scored == score.replace("-s0/", "-s1/") + " -s 1"
+
+
+def test_a_training_that_is_there_is_not_asked_for_again(tmp_path):
+    path = records.training(tmp_path, "mine", dataset="cifar10", model_type="resnet18", epochs=100)
+    lines = [line for line in cells.fill(EVERY["stitching/e2"], {}, library(tmp_path)) if "DM" in line.labels]
+    first, *_ = missing.commands("stitching", lines, library(tmp_path))
+    assert not first.startswith("python exec_train.py resnet18") and first.count(path) in (0, 2)
+    assert any(command.count(path) == 2 for command in missing.commands("stitching", lines, library(tmp_path)))
+
+
+# -------------------------------------------------------------------------------------------------- what shares a cell
+
+def test_runs_that_differ_in_seed_alone_are_one_cell_in_whatever_folders_they_lie(tmp_path):
+    three_seeds(tmp_path)
+    line, = fill(tmp_path)
+    assert line.n == line.networks == 3 and line.mean == pytest.approx(0.35)
+    assert line.deviation == pytest.approx((((0.05**2 + 0.01**2 + 0.04**2)) / 2) ** 0.5)
+    half = stats.t.ppf(0.975, 2) * line.deviation / 3**0.5
+    assert (line.low, line.high) == pytest.approx((0.35 - half, 0.35 + half)) and line.interval_of == "seeds"
+    assert line.difference == pytest.approx(-0.01) and line.verdict == "agrees" and not line.note
+    assert "CNN002 mnist-wo0" in line.network and not line.setting
+    line, = fill(tmp_path, seeds=(0, 2))
+    assert line.values == [0.30, 0.39]
+
+
+@pytest.mark.parametrize("changes, config, word", [
+    ({"split": "test"}, {}, "split test"), ({"origin": "generated"}, {}, "origin generated"),
+    ({}, {"max_examples": 100}, "max_examples 100")])
+def test_other_splits_origins_and_settings_never_share_a_cell(tmp_path, changes, config, word):
+    three_seeds(tmp_path)
+    path = records.training(tmp_path, "d", seed=3)
+    records.write(tmp_path, "ncg", "other", [ncg_row(path, 0.9, **changes)], model_path=path, **config)
+    other, together = sorted(fill(tmp_path), key=lambda line: line.n)
+    assert (other.n, together.n) == (1, 3) and word in other.setting and word not in together.setting
+
+
+def test_networks_trained_otherwise_never_share_a_cell_and_are_not_judged(tmp_path):
+    three_seeds(tmp_path)
+    path = records.training(tmp_path, "short", seed=0, epochs=8)
+    records.write(tmp_path, "ncg", "short", [ncg_row(path, 0.36)], model_path=path)
+    short, = [line for line in fill(tmp_path) if line.n == 1]
+    assert short.verdict == cells.OTHER and "epochs 8, not 70" in short.note and short.difference == 0
+    assert "net epochs 8" in short.setting
+
+
+def test_other_contents_of_a_data_set_never_share_a_cell(tmp_path):
+    for seed, content in enumerate(("1" * 64, "1" * 64, "2" * 64)):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, 0.3)], model_path=path, inputs={
+            "mnist-wo0": {"sha256": content, "bytes": 1, "files": 1}})
+    assert sorted(line.n for line in fill(tmp_path)) == [1, 2]
+
+
+def test_versions_of_the_code_that_share_a_cell_are_named(tmp_path):
+    for seed in range(2):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, 0.3)], model_path=path, commit=str(seed) * 40)
+    line, = fill(tmp_path)
+    assert line.n == 2 and "several versions of the code: 00000000, 11111111" in line.note
+
+
+def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_networks(tmp_path):
+    path = records.training(tmp_path, "t")
+    for number in range(2):
+        records.write(tmp_path, "ncg", f"n{number}", [ncg_row(path, 0.3 + number)], model_path=path,
+                      started=f"2026-01-0{number + 1}T00:00:00+00:00")
+    line, = fill(tmp_path)
+    assert line.values == [1.3] and "1 repeated runs" in line.note
+    records.write(tmp_path, "ncg", "n2", [ncg_row(path, 0.5)], model_path=path, seed=5)
+    line, = fill(tmp_path)
+    assert sorted(line.values) == [0.5, 1.3] and line.networks == 1
+    assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
+
+
+def test_networks_of_stored_features_share_a_cell_where_their_backbones_differ_in_seed_only(tmp_path):
+    for seed, (epochs, value) in enumerate(((70, 0.6), (70, 0.8), (8, 0.1))):
+        backbone = records.training(tmp_path, f"b{seed}", seed=seed, epochs=epochs)
+        path = records.training(tmp_path, f"m{seed}", seed=seed, model_type="LargeMLP",
+                                dataset=f"features={backbone}:flatten:mnist-wo0")
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, value, space="feature", train="mnist-wo0@flatten",
+                                                            data="mnist-wo0@flatten")], model_path=path)
+    found = [line for line in cells.fill(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
+    assert {line.labels for line in found} == {("M-0", "NCG", "nat")} and sorted(line.n for line in found) == [1, 2]
+    assert max(found, key=lambda line: line.n).mean == pytest.approx(0.7)
+
+
+def test_what_a_network_is_compared_with_matters_where_the_cell_says_so_only(tmp_path):
+    paths = [records.training(tmp_path, f"t{seed}", seed=seed) for seed in range(2)]
+    robust = records.training(tmp_path, "r", dataset="imagenet100", model_type="ResNet50", loss="trades", eps=2.0)
+    natural = records.training(tmp_path, "n", dataset="imagenet100", model_type="ResNet50")
+    records.write(tmp_path, "ncg", "both", [ncg_row(paths[0], 0.3, against=paths[1]), ncg_row(paths[1], 0.5)],
+                  model_path=paths[0], against=paths[1])
+    records.write(tmp_path, "ncg", "one", [ncg_row(paths[1], 0.5)], model_path=paths[1])
+    records.write(tmp_path, "ncg", "cells", [ncg_row(robust, None, subset="cells", train="imagenet100", difference=0.03)],
+                  model_path=robust, against=natural)
+    line, = fill(tmp_path)
+    assert sorted(line.values) == [0.3, 0.5]
+    found = [line for line in cells.fill(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
+    assert [(line.labels, line.mean) for line in found] == [(("ImageNet-100-C", "pixel", "difference"), 0.03)]
+    assert "comp" not in found[0].note
+
+
+def test_a_foreign_network_is_known_by_its_path_alone(tmp_path):
+    table = Table("", {"set": (Value("M-0"),)}, "ncg", {"space": "pixel"}, metric="ncg")
+    for path in ("models/f0.pt", "models/f1.pt"):
+        records.write(tmp_path, "ncg", path[7:9], [ncg_row(path, 0.3)], model_path=path)
+    assert [line.network for line in fill(tmp_path, table, {})] == ["models/f0.pt", "models/f1.pt"]
+
+
+def test_several_rows_of_one_record_in_one_cell_are_called_ambiguous(tmp_path):
+    path = records.training(tmp_path, "t")
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3), ncg_row(path, 0.4)], model_path=path)
+    line, = fill(tmp_path)
+    assert "ambiguous" in line.note
+
+
+def test_a_function_reads_all_rows_of_a_run(tmp_path):
+    path = records.training(tmp_path, "t")
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3), ncg_row(path, 0.5)], model_path=path)
+    table = Table("", {"set": (Value("M-0"),)}, "ncg", metric=lambda found: sum(row["ncg"] for row in found) / len(found))
+    line, = fill(tmp_path, table, {})
+    assert line.mean == pytest.approx(0.4) and line.n == 1 and "ambiguous" not in line.note
+
+
+def test_open_axes_have_the_headings_of_the_rows_after_the_published_ones(tmp_path):
+    path = records.training(tmp_path, "t")
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3, subset="quintile:2"), ncg_row(path, 0.5, subset="new")],
+                  model_path=path)
+    table = Table("", {"part": "subset", "set": (Value("M-0"),)}, "ncg", metric="ncg")
+    known = {("quintile:2", "M-0"): KNOWN["M-0",], ("all", "M-0"): KNOWN["M-0",]}
+    lines = fill(tmp_path, table, known)
+    assert [(line.labels[0], line.mean) for line in lines] == [("quintile:2", 0.3), ("all", None), ("new", 0.5)]
+
+
+@pytest.mark.parametrize("value, verdict", [(0.354, "below"), (0.3551, "agrees"), (0.3649, "agrees"), (0.366, "above")])
+def test_without_an_interval_a_run_agrees_within_the_tolerance(tmp_path, value, verdict):
+    path = records.training(tmp_path, "t")
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, value, ncg_low=None)], model_path=path)
+    assert [line.verdict for line in fill(tmp_path)] == [verdict]
+
+
+def test_cells_without_an_experiment_say_so_and_are_never_commands(tmp_path):
+    line, = cells.fill(EVERY["ilc/fig10"], {}, library(tmp_path))
+    assert line.verdict == cells.NO_EXPERIMENT and not missing.commands("ilc", [line], library(tmp_path))
+
+
+def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself(tmp_path):
+    paths = [records.training(tmp_path, f"r{seed}", seed=seed, model_type="resnet18", dataset="cifar10", epochs=100)
+             for seed in range(2)]
+    row = {"front_layer": "layer1.0", "end_layer": "layer2.0", "type": "rc2c_pre", "init": "pinv", "trained": False,
+           "stitch_rank": None, "pinv_rank": None, "data": "cifar10", "split": "test", "n": 10, "seed": 0}
+    for name, ends, value in (("same", (0, 0), 0.9), ("cross", (0, 1), 0.5), ("back", (1, 0), 0.7)):
+        records.write(tmp_path, "stitch", name, [row | {"accuracy": value}], front_path=paths[ends[0]],
+                      end_path=paths[ends[1]], init="pinv", epochs=0)
+    for table, values in (("e1", [0.7, 0.5]), ("e2", [0.9])):
+        found = [line for line in cells.fill(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
+        assert [line.values for line in found] == [values] and found[0].labels[2:] == ("layer1.0", "layer2.0")
+
+
+def test_what_is_computed_from_many_records_has_its_table(tmp_path):
+    known = library(tmp_path)
+    known.derive("specificity", tmp_path / "s.json", [
+        {"data": "digits", "index": index, "setting": "100 images", "layer": layer, "spearman": value, "kendall": None}
+        for index, layer, value in (("cka", "mean", 0.5), ("cka", "layer1", 0.9), ("dm", "mean", 0.7))])
+    found = [line for line in cells.fill(EVERY["stitching/e5"], {}, known) if line.values]
+    assert [(line.labels, line.mean, line.note) for line in found] == [
+        (("digits", "CKA", "100 images", "Spearman"), 0.5, ""), (("digits", "DM", "100 images", "Spearman"), 0.7, "")]
+
+
+def test_an_experiments_table_joins_seeds_and_tells_settings_apart(tmp_path):
+    for seed, value in enumerate((0.5, 0.7)):
+        path = records.training(tmp_path, f"x{seed}", seed=seed, epochs=3)
+        row = {"data": "digits", "split": "test", "variant": "", "origin": "", "subset": "all", "n": 355,
+               "accuracy": value, "loss": 1.0, "ece": 0.1}
+        records.write(tmp_path, "eval", f"e{seed}", [row], model_path=path)
+        records.write(tmp_path, "eval", f"f{seed}", [row | {"accuracy": 0.1}], model_path=path, max_examples=10)
+    found = summaries.rows("eval", library(tmp_path))
+    assert [(row["accuracy"], row["runs"]) for row in found] == [(0.6, 2), (0.1, 2)]
+    assert found[0]["accuracy sd"] == pytest.approx(0.02**0.5) and found[1]["setting"] == "eval max_examples 10"
+    assert len({row["run"] for row in found}) == 1
+
+
+# ----------------------------------------------------------------------------------------------------------------- formats
+
+class Cells(html.parser.HTMLParser):
+    """The texts of a table's cells, row by row."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+LATEX_BACK = {written: letter for letter, written in formats.LATEX.items()}
+
+
+def parsed(kind: str, text: str) -> list[list[str]]:
+    if kind == "html":
+        return Cells(text).rows
+    if kind == "csv":
+        return list(csv.reader(io.StringIO(text)))
+    lines = text.splitlines()
+    if kind == "md":
+        body = [line for line in lines if line.startswith("|") and not line.startswith("|---")]
+        return [[word.strip().replace(r"\|", "|") for word in re.split(r"(?<!\\)\|", line)[1:-1]] for line in body]
+    body = [line.removesuffix(r" \\") for line in lines if line.endswith(r" \\")]
+    written = "|".join(sorted(map(re.escape, LATEX_BACK), key=len, reverse=True))
+    return [[re.sub(written, lambda found: LATEX_BACK[found[0]], word) for word in re.split(r"(?<!\\) ?& ?", line)]
+            for line in body]
+
+
+@pytest.mark.parametrize("kind", ["md", "latex", "csv", "html"])
+def test_a_format_says_what_the_table_holds(kind):
+    found = [{"layer": "a_1", "ours": "50 % ± 0.1", "note": "x | y & z < #{$}~^\\ ü"},
+             {"layer": "b", "ours": "", "note": "1"}]
+    text = formats.write(kind, formats.Table("t", "title", found, found, "a note"))
+    assert parsed(kind, text) == [["layer", "ours", "note"], *[list(row.values()) for row in found]]
+
+
+def test_csv_has_every_digit(tmp_path):
+    three_seeds(tmp_path, (1 / 3, 0.1, 0.2))
+    full = rows.raw(["set"], fill(tmp_path))
+    text = formats.write("csv", formats.Table("t", "title", [], full))
+    row, = csv.DictReader(io.StringIO(text))
+    assert float(row["mean"]) == (1 / 3 + 0.1 + 0.2) / 3 and row["n"] == "3" and row["tag"] == "NB"
+    assert row["records"].count(".json") == 3 and float(row["published"]) == 0.36
+
+
+# ------------------------------------------------------------------------------------------------------- the command line
+
+def tables(folder, *words):
+    return script("exec_tables.py", *words, cwd=folder)
+
+
+def test_tables_from_the_command_line_in_files_and_without_torch(tmp_path):
+    three_seeds(tmp_path, (0.3, 0.36, 0.39))
+    done = tables(tmp_path, "ncg/pixel", "--format", "csv", "--out", "made")
+    assert done.returncode == 0 and done.stdout.strip() == "made/ncg-pixel.csv", done.stderr
+    found = [row for row in csv.DictReader(open(tmp_path / "made/ncg-pixel.csv")) if row["n"] != "0"]
+    assert [(row["set"], row["measure"], row["method"], row["n"]) for row in found] == [("M-0", "NCG", "nat", "3")]
+    code = f"import sys, runpy; sys.modules['torch'] = None; sys.argv = ['exec_tables.py', 'ncg/pixel', 'train']; " \
+           f"runpy.run_path({str(ROOT / 'exec_tables.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "0.3500 ± 0.0458" in done.stdout and "## train" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("words, status, told", [
+    (("ilc/fig55",), 2, ("ilc/fig55", "ilc/fig5")), (("evil",), 2, ("evil", "eval")), (("--check",), 2, ("--rerun",)),
+    (("eval", "--format", "xml"), 2, ("--format xml",)), (("--network", "models/none.pt"), 1, ("models/none.pt",)),
+    (("ilc/fig5", "--out", "file/x"), 1, ("file/x",)), (("--report", "file/x.html"), 1, ("file/x.html",))])
+def test_a_mistake_is_one_sentence(tmp_path, words, status, told):
+    (tmp_path / "file").write_text("")
+    done = tables(tmp_path, *words)
+    assert done.returncode == status and len(done.stderr.strip().splitlines()) == 1
+    assert all(word in done.stderr for word in told), done.stderr
+
+
+def test_a_broken_record_is_named_and_the_others_go_on(tmp_path):
+    three_seeds(tmp_path)
+    whole = (tmp_path / "results/ncg/n0.json").read_text()
+    (tmp_path / "results/ncg/n1.json").write_text(whole[:100])
+    (tmp_path / "results/ncg/n9.json").write_text("[]")
+    done = tables(tmp_path, "ncg/pixel")
+    assert done.returncode == 0 and "n1.json: not a whole record" in done.stderr and "n9.json" in done.stderr
+    assert "0.3450 ± 0.0636" in done.stdout
+
+
+def test_missing_prints_commands_and_nothing_else(tmp_path):
+    done = tables(tmp_path, "hyperplanes/f3", "--missing", "--seeds", "0", "1")
+    lines = done.stdout.strip().splitlines()
+    assert done.returncode == 0 and len(lines) == len(set(lines)) == 12
+    assert [line.split()[1] for line in lines] == ["exec_train.py"] * 6 + ["exec_reinit.py"] * 6
+    assert sum("-s 1" in line for line in lines) == 6
+
+
+def test_a_reader_who_has_read_enough_is_no_error(tmp_path):
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'exec_tables.py'))} --missing | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------------ reruns
+
+def test_a_repeated_run_is_compared_with_its_record(trained):
+    done = script("exec_eval.py", "models/a/model_2.pt", "-d", "digits", "--name", "checked", cwd=trained)
+    path = trained / "results/eval/checked.json"
+    before = path.read_text()
+    done = tables(trained, "--rerun", path, "--check")
+    assert done.returncode == 0 and "agree within its tolerance of 1e-06" in done.stdout, done.stderr
+    record = json.loads(before)
+    assert record["tolerance"] == 1e-6
+    record["rows"][0]["accuracy"] += 1e-3
+    path.write_text(json.dumps(record))
+    done = tables(trained, "--rerun", path, "--check")
+    assert done.returncode == 1 and "accuracy of row 0 is" in done.stderr and len(json.loads(path.read_text())["rows"]) == 11
+    path.unlink()
+
+
+def test_differences_are_beyond_the_tolerance_and_clocks_do_not_count():
+    before = [{"layer": "a", "auroc": 0.5, "n": 1000, "seconds": 1.0, "best": True}]
+    assert not reruns.differences(before, [before[0] | {"auroc": 0.5 + 9e-7, "seconds": 9.0}], 1e-6)
+    assert not reruns.differences(before, [before[0] | {"n": 1000.0005}], 1e-6)
+    for change in ({"auroc": 0.51}, {"n": 1001}, {"layer": "b"}, {"best": False}, {"auroc": None}, {"new": 1}):
+        assert len(reruns.differences(before, [before[0] | change], 1e-6)) == 1, change
+    assert reruns.differences(before, [], 1) == ["0 rows instead of 1"]
