@@ -22,6 +22,7 @@ ROLES = {"model_path": "net", "source_path": "net", "front_path": "front", "mode
 TYPES = ("model_type", "source_type", "front_type", "end_type", "model1_type", "model2_type")  # said by the training, too
 # columns of rows that name the network of the row
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
+ROW_ROLES = ("front", "end")
 # columns of rows that say which images they are of
 DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "fit_on")
 # fields that only say of which images, layers or pairs there are rows, and change no row
@@ -30,6 +31,8 @@ SELECTIONS = {
     "probe": ("dataset", "ood", "select", "seed"), "ncg": ("dataset", "ood", "space", "corruptions", "against"),
     "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
     "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save"),
+    "ood_detector": ("layer", "directory", "detectors_dir", "snapshot_every"),
+    "stitch_ood": ("stitch_run", "dataset", "sanity", "detectors"),
     "projections": ("dataset", "paper_json"), "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack"),
 }
 # what pairs of layers are called in either experiment on them
@@ -111,7 +114,7 @@ class Run:
     def networks(self, row: dict) -> dict[str, Network]:
         """The networks that a row is of, by role."""
         own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
-        paths = self._paths | ({"net": own} if own else {})
+        paths = self._paths | ({"net": own} if own else {}) | {role: row[role] for role in ROW_ROLES if row.get(role)}
         if own and own != self._paths.get("net", own):
             paths["main"] = self._paths["net"]
         return {role: self.library.network(path) for role, path in paths.items()}

@@ -33,6 +33,11 @@ SUMMARIES = {
     "ncg": Summary(("train", "data", "split", "variant", "space", "n"),
                    ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance"),
                    lambda row: row["subset"] == "all"),
+    "ood_detector": Summary(("model_type", "layer", "phase", "epoch", "outliers"),
+                            ("train_accuracy", "val_accuracy", "val_loss", "val_energy"),
+                            lambda row: row["detector"] is not None),
+    "stitch_ood": Summary(("kind", "method", "data", "front_layer", "end_layer", "stitch_rank", "pinv_rank", "n"),
+                          ("accuracy", "auroc", "auroc_two_sided", "aupr_in", "fpr95"), lambda row: row["missing"] is None),
     "stitch": Summary(("data", "split", "type", "init", "epochs", "front_layer", "end_layer", "stitch_rank", "pinv_rank"),
                       ("accuracy", "penalty", "agreement", "normalized_difference")),
 }
