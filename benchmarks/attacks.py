@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import attacks, checkpoints, datasets, models  # noqa: E402
 from lib.attacks import Ball  # noqa: E402
 from lib.minimal import minimal_radii  # noqa: E402
@@ -73,6 +74,7 @@ def compare_trades(batches: int) -> None:
     ours, theirs = (total / batches for total in seconds.values())
     print(f"TRADES step: ours {ours:.3f} s, straightforward {theirs:.3f} s, ratio {theirs / ours:.2f}; "
           f"losses differ by {difference:.1e} at most", flush=True)
+    compared("a step of TRADES", theirs, ours, agreement=f"losses differ by {difference:.1e} at most")
 
 
 def carlini_wagner(net, images, labels, steps: int, searches: int) -> tuple[torch.Tensor, float]:
@@ -129,6 +131,8 @@ def compare_radii(count: int, checkpoint: str) -> None:
     print(f"radius of {len(images)} images: ours {ours:.1f} s, mean {found.distances[both].mean():.4f}, success "
           f"{found.found.double().mean():.2f}; CW 9 x 1000 {theirs:.1f} s, mean {radii[both].mean():.4f}, success "
           f"{radii.isfinite().double().mean():.2f}; ratio {theirs / ours:.0f}")
+    compared("minimal L2 radius, against Carlini & Wagner", theirs, ours,
+             agreement=f"mean radii {found.distances[both].mean():.4f} and {radii[both].mean():.4f}")
 
 
 def main(batches: int = 5, count: int = 20, checkpoint: str = "") -> None:

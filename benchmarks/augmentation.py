@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/augmentation.py [IMAGES] [REPEATS]
 """
 
+import statistics
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import alternate, report, seconds  # noqa: E402
+from benchmarks.timing import alternate, compared, report, seconds  # noqa: E402
 from lib.datasets.augment import crop_flip  # noqa: E402
 from lib.randomness import generator  # noqa: E402
 
@@ -39,6 +40,8 @@ def main(count: int = 5000, repeats: int = 5) -> None:
     found = alternate({"image by image (torchvision)": lambda: count / seconds(one_by_one),
                        "whole batches": lambda: count / seconds(whole_batches)}, repeats)
     report("crop and flip", "images/s", found, "image by image (torchvision)")
+    compared("crop and flip of batches, against image by image", *map(statistics.median, found.values()), "images/s",
+             "other draws of the same kind")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib.datasets import load  # noqa: E402
 from lib.training import epoch_order  # noqa: E402
 
@@ -33,8 +34,13 @@ def main(count: int = 200_000, epochs: int = 3, images: int = 50_000) -> None:
             np.savez(folder / f"part{part}.npz", X=draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
                      Y=draw.integers(0, 10, count))
         print(f"6 parts of {count} images, {6 * count * 3072 / 2**20:.0f} MiB; {epochs} epochs of {images}", flush=True)
+        speeds = []
         for way in ("all in memory", "ours"):
-            subprocess.run([sys.executable, __file__, way, root, str(epochs), str(images)], check=True)
+            done = subprocess.run([sys.executable, __file__, way, root, str(epochs), str(images)], check=True, text=True,
+                                  stdout=subprocess.PIPE)
+            print(done.stdout, end="", flush=True)
+            speeds.append(float(done.stdout.partition(" images/s")[0].split()[-1]))
+    compared("reading CIFAR-5M, against all of it in memory", *speeds, "images/s", "the same order of images")
 
 
 def measure(way: str, root: str, epochs: int, images: int) -> None:

@@ -18,6 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import datasets  # noqa: E402
 from lib.neighbors import Points, table  # noqa: E402
 
@@ -55,8 +56,9 @@ def main(queries: int = 2000, training: int = 50_000) -> None:
         agree = (torch.from_numpy(places[:, 0]) == found.indices).double().mean().item()
         print(f"{name:>10} shape: table {ours:.2f} s, faiss {theirs:.2f} s, ratio {theirs / ours:.1f}, "
               f"{100 * agree:.2f} % of faiss's neighbours are the exact ones", flush=True)
+        compared(f"exact neighbours, {name} shape, against faiss", theirs, ours, agreement=f"{100 * agree:.2f} % equal")
     root = Path(os.environ.get("SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    if (root / "MNIST").is_dir():
+    if (root / "MNIST").is_dir() and training >= 50_000:  # not for a look at small sizes
         mnist(root)
 
 

@@ -17,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import graph, models  # noqa: E402
 from lib.detectors import aggregate, comparison  # noqa: E402
 from lib.energies import default_layers, energy  # noqa: E402
@@ -51,7 +52,21 @@ def main(count: int = 2 * FULL, batch: int = 128) -> None:
                 seconds[way] += (now(device) - begin) * (step >= 0)
         print(f"{len(temperatures):>14}{seconds['plain']:>10.2f}{seconds['naive'] / seconds['plain']:>8.2f}"
               f"{seconds['ours'] / seconds['plain']:>8.2f}", flush=True)
+        compared(f"energies of {len(layers)} layers, {len(temperatures)} temperatures, against logsumexp in hooks",
+                 seconds["naive"], seconds["ours"], agreement=agreement(network, images, layers, naive(temperatures),
+                                                                        ours(temperatures)))
     statistics()
+
+
+@torch.no_grad()
+def agreement(network, images, layers, *reducers) -> str:
+    """How far the energies of one batch differ between two ways."""
+    found = []
+    for reduce in reducers:
+        with graph.record(network, layers, reduce=reduce) as outputs:
+            network(images)
+            found.append(torch.stack([outputs[name] for name in layers], 1))
+    return f"largest difference {(found[0] - found[1]).abs().max():.1e}"
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import cli, graph, low_rank, models  # noqa: E402
 from lib.datasets.split import Split  # noqa: E402
 from lib.experiments.probe import ProbeConfig  # noqa: E402
@@ -74,6 +75,8 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     print(f"one pass and stacked probes      {ours:10.1f} s   (the pass: {passed:.1f} s)")
     print(f"a pass per layer, rank and epoch {theirs:10.1f} s   (scaled from {part} images, one layer, rank and epoch)")
     print(f"ratio {theirs / ours:.0f}; same answers on {same:.4f} of the images")
+    compared("probes of 14 ranks of 2 layers, against a pass for each", theirs, ours,
+             agreement=f"{same:.4f} of answers equal")
 
 
 def sweep(reduce: str, count: int = 2000) -> None:

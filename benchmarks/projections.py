@@ -1,8 +1,8 @@
 """Projections of five snapshots of VGG11: how much longer than reading the files.
 
-    OMP_NUM_THREADS=1 python benchmarks/projections.py [FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/projections.py [FOLDER [TYPE]]
 
-Writes 2.6 GB of checkpoints into FOLDER (default: a temporary one).
+Writes 2.6 GB of checkpoints into FOLDER (default: a temporary one), less for other types.
 """
 
 import sys
@@ -14,6 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import checkpoints  # noqa: E402
 from lib.experiments.projections import ProjectionsConfig, projections  # noqa: E402
 from lib.metrics import orientation  # noqa: E402, F401  its libraries are loaded before anything is measured
@@ -41,11 +42,10 @@ def main(folder: str, name: str = "vgg11") -> None:
     print(f"hash and torch.load of 5 files  {reading:6.2f} s")
     print(f"exec_projections, all layers    {whole:6.2f} s   {whole / reading:.2f} times   "
           + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items()))
+    compared("projections of five snapshots, against only reading them", reading, whole, agreement="no other way is run")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(sys.argv[1])
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(temporary)
+    place, *rest = sys.argv[1:] or [""]
+    with tempfile.TemporaryDirectory() as temporary:
+        main(place or temporary, *rest)

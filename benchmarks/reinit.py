@@ -14,6 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import filters, models  # noqa: E402
 from lib.datasets.split import Split  # noqa: E402
 from lib.errors import UserError  # noqa: E402
@@ -72,6 +73,9 @@ def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: i
     for way, value in seconds.items():
         print(f"{way:24} {value:8.1f} s   {seconds['naive'] / value:5.2f} times   counts "
               f"{'agree' if torch.equal(counts[way], counts['naive']) else 'DIFFER'}")
+        if way != "naive":
+            compared(f"re-initialised layers of {name}, {way}", seconds["naive"], value, agreement="counts " + (
+                "agree" if torch.equal(counts[way], counts["naive"]) else "DIFFER"))
     print(f"{name}, {count} images of 32 x 32, {len(units)} layers x {sources} sources, batch {batch_size}, {device}, "
           f"{torch.get_num_threads()} threads")
 

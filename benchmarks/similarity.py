@@ -14,6 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import compared  # noqa: E402
 from lib import graph, models, representations, similarity  # noqa: E402
 from lib.datasets.split import Split  # noqa: E402
 from lib.metrics import similarity as metrics  # noqa: E402
@@ -43,6 +44,8 @@ def main(count: int = 1000, pairs: int = 4) -> None:
     theirs = (time.process_time() - begin) / len(chosen) * len(grid)
     print(f"64 pairs, {count} images: {ours:.1f} s, of which {passes:.1f} s passes; pair by pair {theirs:.0f} s "
           f"({len(chosen)} pairs timed): {theirs / ours:.1f} times faster, largest difference {worst:.1e}")
+    compared("similarity of 64 pairs of layers, against pair by pair", theirs, ours,
+             agreement=f"largest difference {worst:.1e}")
     seconds = []
     for ranks in ([256], RANKS):
         begin = time.process_time()

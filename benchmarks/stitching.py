@@ -18,6 +18,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.similarity import BLOCKS, network, noise  # noqa: E402
+from benchmarks.timing import compared  # noqa: E402
 from lib import graph, matching, stitched, stitching  # noqa: E402
 from lib.stitched import Donors, Entry, Passes  # noqa: E402
 
@@ -43,6 +44,7 @@ def main(count: int = 500, pairs: int = 4) -> None:
     theirs = (time.process_time() - begin) / len(chosen) * len(entries)
     print(f"direct matching, 64 pairs, {count} images: {ours:.1f} s, {ours / floor:.2f} times the floor; pair by pair "
           f"{theirs:.0f} s ({len(chosen)} timed): {theirs / ours:.1f} times faster, largest difference {worst:.1e}")
+    compared("direct matching of 64 pairs, against pair by pair", theirs, ours, agreement=f"largest difference {worst:.1e}")
     images, labels, _ = next(split.batches(BATCH))
     sums, worst = [0.0, 0.0], 0.0
     for entry in entries[::9]:  # the diagonal stands for the grid: fronts and tails of all lengths
@@ -54,6 +56,8 @@ def main(count: int = 500, pairs: int = 4) -> None:
         worst = max(worst, ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item())
     print(f"task-loss matching: {8 * BATCH / sums[0]:.0f} images/s against {8 * BATCH / sums[1]:.0f} with both whole "
           f"networks: {sums[1] / sums[0]:.2f} times; largest relative difference of the gradients {worst:.1e}")
+    compared("task-loss matching, against both whole networks", sums[1], sums[0],
+             agreement=f"gradients differ by {worst:.1e} of their norm")
 
 
 def steps(loss, entry: Entry, turns: int = 3) -> tuple[float, torch.Tensor]:

@@ -3,8 +3,33 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A job done the plain way and ours: seconds ("s") or a speed, and in what way and how far the answers agree."""
+
+    job: str
+    plain: float
+    ours: float
+    unit: str
+    agreement: str
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster ours is."""
+        return self.plain / self.ours if self.unit == "s" else self.ours / self.plain
+
+
+COMPARISONS: list[Comparison] = []  # of this process: benchmarks/run.py gives every benchmark one of its own
+
+
+def compared(job: str, plain: float, ours: float, unit: str = "s", agreement: str = "") -> None:
+    """Notes a comparison for the table of benchmarks/run.py."""
+    COMPARISONS.append(Comparison(job, plain, ours, unit, agreement))
 
 
 def alternate(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:

@@ -9,6 +9,7 @@ batches; in float32, and in bf16 with channels last. Network, SGD with momentum,
 """
 
 import argparse
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import alternate, report, seconds  # noqa: E402
+from benchmarks.timing import alternate, compared, report, seconds  # noqa: E402
 from lib import training  # noqa: E402
 from lib.datasets import load  # noqa: E402
 from lib.datasets.split import Split, fit  # noqa: E402
@@ -126,6 +127,9 @@ def main() -> None:
                           given.repeats)
         report(f"training {name} on {len(part)} images of {given.dataset} ({where})", "images/s", found,
                "plain loop, float32")
+        compared(f"training {name} in float32, against the plain loop",
+                 *(statistics.median(found[way]) for way in ("plain loop, float32", "ours, float32")), "images/s",
+                 "accuracies by training.py --accuracy")
 
 
 def _to_the_end(given, split: Split, device: torch.device, where: str) -> None:

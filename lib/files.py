@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -32,6 +33,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_figure(path: Path, figure) -> None:
+    """Writes a matplotlib figure as PNG."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(path, lambda file: file.write(picture.getvalue()))
 
 
 def write_json(path: Path, content: object) -> None:

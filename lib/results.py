@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
-import io
 import json
 import math
 import platform
@@ -26,7 +25,7 @@ from lib.errors import UserError
 
 SCHEMA = 1
 EXPERIMENTS = ("train", "eval", "data", "probe", "stitch", "similarity", "ood_detector", "stitch_ood", "ood_layers", "ncg",
-               "projections", "reinit")
+               "projections", "reinit", "benchmark")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
 
 Row = dict[str, str | int | float | bool | None]
@@ -145,10 +144,7 @@ def write(where: Place, config, result: Result, *, command: list[str], started: 
         record["arrays"] = where.beside(".npz").name
         files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))
     for suffix, figure in result.figures.items():
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=120)
-        files.write_atomically(where.beside(f"-{suffix}.png" if suffix else ".png"),
-                               lambda file, picture=picture: file.write(picture.getvalue()))
+        files.write_figure(where.beside(f"-{suffix}.png" if suffix else ".png"), figure)
     for name, document in result.documents.items():
         files.write_json(where.path.with_suffix("") / f"{_slug(name)}.json", document)
     problem = _problem(record)
@@ -257,9 +253,13 @@ def _identity_fields(config) -> list:
     return [item for item in dataclasses.fields(config) if item.metadata.get("identity", True)]
 
 
+SPELT_OUT = 3  # values of a list that a record's name may hold; of a longer one it holds the first and the number
+
+
 def _label(value) -> str:
     if isinstance(value, tuple):
-        return "+".join(_label(item) for item in value)
+        rest = f"+{len(value) - 1}more" if len(value) > SPELT_OUT else ""
+        return "+".join(_label(item) for item in (value[:1] if rest else value)) + rest
     text = str(value if value is not None else "")
     kind, _, path = text.rpartition("=")
     if kind in ("folder", "npy"):

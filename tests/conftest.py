@@ -65,3 +65,14 @@ def pair(tmp_path_factory) -> Path:
                 "small_cnn", "-d", "digits", "-dir", name, "-e", "1", "-lr", "3e-3", "-s", str(seed), "--image-size", "16",
                 "--max-examples", "300", "-gpu", "-1", "--quiet"]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def siblings(tmp_path_factory) -> Path:
+    """A working directory with `models/a` and `models/b`: small_cnn of two seeds after two epochs on the built-in digits."""
+    folder = tmp_path_factory.mktemp("siblings")
+    for seed, name in enumerate("ab"):
+        done = script("exec_train.py", "small_cnn", "-d", "digits", "-dir", name, "-e", 2, "-lr", "3e-3", "-s", seed,
+                      cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder

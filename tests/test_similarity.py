@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import script
 
-from lib import cli
+from lib import checkpoints, cli, datasets, randomness, representations
 from lib import similarity as method
 from lib.errors import UserError
 from lib.experiments.similarity import SimilarityConfig
@@ -134,6 +134,48 @@ def test_svcca_and_mean_cca_average_correlations():
     assert side.leading(0.99) <= 7
     assert similarity.svcca(side, sides[1], faint.T @ y) == pytest.approx(
         similarity.svcca(sides[0], sides[1], cross), abs=1e-2)
+
+
+def test_correlations_equal_those_of_orthonormal_bases():
+    x, y = correlated(n=60, p=9, q=6)
+    x[:, 5:] *= 1e-2                                                        # beyond 99 % of the variance
+    centred = [(z - z.mean(0)).numpy() for z in (x, y)]
+    sides, cross = [similarity.Side(torch.from_numpy(z.T @ z)) for z in centred], torch.from_numpy(centred[0].T @ centred[1])
+    bases = [np.linalg.qr(z)[0] for z in centred]
+    slow = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).mean()
+    assert similarity.mean_correlation(*sides, cross) == pytest.approx(slow, abs=1e-10)
+    leading = []
+    for z in centred:
+        u, s, _ = np.linalg.svd(z, full_matrices=False)
+        kept = next(k for k in range(1, len(s) + 1) if (s[:k] ** 2).sum() >= 0.99 * (s ** 2).sum())
+        leading.append(u[:, :kept])
+    assert leading[0].shape[1] < 9
+    slow = np.linalg.svd(leading[0].T @ leading[1], compute_uv=False).mean()
+    assert similarity.svcca(*sides, cross) == pytest.approx(slow, abs=1e-10)
+
+
+def test_disagreement_counts_inputs_with_different_answers():
+    first, second = normal(50, 4), normal(50, 4, seed=1)
+    slow = sum(max(range(4), key=lambda k: a[k]) != max(range(4), key=lambda k: b[k])
+               for a, b in zip(first.tolist(), second.tolist(), strict=True)) / 50
+    assert similarity.disagreement(first, second) == slow and 0 < slow < 1
+
+
+def test_the_bootstrap_is_the_deviation_over_resampled_images(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    paths, layer = ("models/a/model_1.pt", "models/a/model_2.pt"), "features.3"
+    row = compare(cli.parse(SimilarityConfig, [*paths, "auto", "auto", layer, layer, "-n", "60", "--bootstrap", "4",
+                                               "--measures", "cka", "procrustes", "--quiet", "-gpu", "-1"])).rows[0]
+    split = datasets.load("digits", "data", "test").spread(60)
+    found = [representations.features(checkpoints.load(path).network, split, layer, batch_size=60, quiet=True)
+             for path in paths]
+    generator, draws = randomness.generator(0, "bootstrap"), []
+    for _ in range(4):
+        chosen = torch.randint(60, (60,), generator=generator)
+        x, y = (one[chosen].double() for one in found)
+        positions = [z.view(60, 6, -1).transpose(1, 2).flatten(0, 1) for z in (x, y)]
+        draws.append((similarity.linear_cka(x, y), similarity.procrustes(*positions)))
+    assert (row["cka_se"], row["procrustes_se"]) == pytest.approx(tuple(np.std(draws, 0, ddof=1)), rel=1e-6)
 
 
 def test_rsa_and_neighbours_equal_a_loop_over_inputs():

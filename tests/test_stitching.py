@@ -1,19 +1,17 @@
 """Direct matching is least squares, resizing commutes with it, and what stitched networks are measured by."""
 
-import contextlib
 import json
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import script
+from conftest import ROOT, script
 
 from lib import checkpoints, cli, datasets, graph, matching, models, stitched, stitching
 from lib.datasets.split import Split
 from lib.errors import UserError
 from lib.experiments.stitch import StitchConfig, stitch
-from lib.experiments.train import TrainConfig, train
 from lib.models.normalized import Normalized
 from lib.stitching import Stitch
 
@@ -75,6 +73,20 @@ def test_direct_matching_solves_the_normal_equations(shapes):
     statistics(x, y).install(made, "x", "y", solution)
     assert torch.allclose(made(x.float()), torch.from_numpy(z @ v).view(40, after, after, q).movedim(-1, 1).float(),
                           atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("before, after", [(2, 8), (8, 2), (3, 7), (5, 3), (4, 4)])
+def test_products_at_the_smaller_resolution_are_those_of_the_resized_maps(before, after, mode):
+    x, y = maps(30, 6, before), maps(30, 5, after, seed=1)
+    whole = statistics(x, y, upsample=mode, parts=[13, 17]).problem("x", "y")
+    flat = rows(stitching.resize(x, (after, after), mode)), rows(y)
+    means = [one.mean(0) for one in flat]
+    one, two = (value - mean for value, mean in zip(flat, means, strict=True))
+    for ours, slow in ((whole.x_mean, means[0]), (whole.y_mean, means[1]), (whole.xx, one.T @ one), (whole.xy, one.T @ two),
+                       (whole.yy, (two ** 2).sum(0))):
+        assert np.linalg.norm(ours.numpy() - slow) <= 1e-9 * np.linalg.norm(slow)
+    assert whole.rows == 30 * after ** 2
 
 
 def test_direct_matching_ignores_invertible_maps_of_the_source():
@@ -295,20 +307,9 @@ LAYERS = ["features.3", "features.6", "features.9"]  # 16 x 16 x 16, 32 x 8 x 8,
 GRID = ("auto", "auto", ",".join(LAYERS), ",".join(LAYERS))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with models/a and models/b: small_cnn of two seeds, trained on the built-in digits."""
-    place = tmp_path_factory.mktemp("stitching")
-    with contextlib.chdir(place):
-        for seed, name in enumerate("ab"):
-            train(cli.parse(TrainConfig, ["small_cnn", "-d", "digits", "-dir", name, "-e", "2", "-lr", "3e-3",
-                                          "-s", str(seed), "--quiet", "-gpu", "-1"]))
-    return place
-
-
 @pytest.fixture
-def inside(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def inside(siblings, monkeypatch):
+    monkeypatch.chdir(siblings)
 
 
 def run(*words, end="b"):
@@ -506,16 +507,40 @@ def test_options_of_training_are_honoured(inside):
     assert np.allclose(still.arrays["0.weight"], matched.arrays["0.weight"], rtol=0, atol=1e-20)
 
 
-def test_the_papers_command_runs_and_its_record_holds_the_stitch(folder):
+def test_the_papers_command_runs_and_its_record_holds_the_stitch(siblings):
     done = script("exec_stitch.py", "models/a/model_2.pt", "models/b/model_2.pt", "small_cnn", "small_cnn", "features.6",
                   "features.3", "rc2c_pre", "-d", "digits", "-e", 0, "-b", 512, "-i", "pinv", "--mod-only-stitch", "-dir",
-                  "first", cwd=folder)
+                  "first", cwd=siblings)
     assert done.returncode == 0, done.stderr
-    path = folder / done.stdout.strip().splitlines()[-1]
+    path = siblings / done.stdout.strip().splitlines()[-1]
     row = json.loads(path.read_text())["rows"][0]
     weight = np.load(path.with_suffix(".npz"))[f"{row['stitch']}.weight"]
     assert row["type"] == "rc2c_pre" and weight.shape == (16, 32) and row["data"] == "digits" and row["split"] == "test"
     assert "-first-" in path.name
+
+
+def published_calls():
+    """The commands of the README's table of published calls; those of the detectors are run elsewhere."""
+    table = (ROOT / "README.md").read_text().partition("| published call | here |\n|---|---|\n")[2].partition("\n\n")[0]
+    found = [line.split(" | ")[1].split("`")[1] for line in table.splitlines()]
+    return [call for call in found if "ood" not in call.split()[0]]
+
+
+@pytest.mark.parametrize("call", published_calls(), ids=lambda call: call.split()[0])
+def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
+    meanings = {"MODEL": "models/a/model_2.pt", "M1": "models/a/model_2.pt", "M2": "models/b/model_2.pt", "DATA": "digits",
+                **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"), "L1": LAYERS[0], "L2": LAYERS[0], "imagenet": "digits",
+                "90": "1"}
+    words = [meanings.get(word, word) for word in call.split()]
+    if "train" in words[0]:
+        words = [word.replace("DIR", f"published/{words[1]}") for word in words] + ["-e", "1"]
+    done = script(*words, *([] if "tables" in words[0] else ["--max-examples", "120", "-gpu", "-1"]), cwd=siblings)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_published_script_has_its_line():
+    assert len(published_calls()) >= 7 and {call.split()[0] for call in published_calls()} == {
+        f"exec_{name}.py" for name in ("train", "eval", "stitch", "tables", "probe", "similarity")}
 
 
 @pytest.mark.parametrize("words, status, fragments", [

@@ -1,7 +1,7 @@
 """Data sets by name: `load("cifar10", "data", "train")` is a `Split`.
 
 Importing this package, `check` and `sources` need no torch, so that a command line is checked before it is loaded.
-A data set is a function (root, split, options) -> Split, an entry in DATASETS and one in `catalogue.KNOWN`; a folder of
+A data set is a function (root, split, options) -> Split, an entry in DATASETS and one in `entries.KNOWN`; a folder of
 images under the data root needs neither.
 """
 
@@ -85,8 +85,11 @@ def check(text: str, root: str | Path, split: str | None = None) -> None:
 
 
 def splits(text: str, root: str | Path) -> tuple[str, ...]:
-    """The split that `text` states, else every split of the set, "ood" last; ("all",) for a set that is not divided."""
-    data = parse(text)
+    """The split that `text` states, else every split of the set, "ood" last; ("all",) for a set that is not divided.
+
+    Stored features are divided as their images are.
+    """
+    data = parse(text).images
     place = _locate(data, Path(root), None, anything=True)
     return (place.split,) if data.split else place.splits
 

@@ -326,13 +326,17 @@ def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) ->
     """Heat maps over layers, of the first ranks that were asked for."""
     first = {}
     for row in rows:
-        first.setdefault((row["front_layer"], row["end_layer"]), row)
-    if len(first) < 2:
+        first.setdefault((row["null"], row["front_layer"], row["end_layer"]), row)
+    chosen = [row for (null, _, _), row in first.items() if null is None]
+    if len(chosen) < 2:
         return {}
-    chosen = list(first.values())
     named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
     panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
+    limits = dict.fromkeys(panels, (0, 1))
+    for null in dict.fromkeys(null for null, _, _ in first if null):
+        title = f"accuracy, {null}"
+        others = [row for (kind, _, _), row in first.items() if kind == null]
+        panels[title], limits[title] = plots.matrix(others, "front_layer", "end_layer", layers, "accuracy"), (0, 1)
     how = f"{config.init}, {config.epochs} epochs"
     title = f"{config.front_path} into {config.end_path} on {rows[0]['data']} ({how})"
-    limits = {"accuracy": (0, 1), "agreement": (0, 1), "normalized difference": (0, 1)}
     return {"": plots.heat_maps(panels, *layers, "front layer", "end layer", title, limits, ("normalized difference",))}

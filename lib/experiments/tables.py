@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import files, formats, missing, papers, provenance, results, summaries
+from lib import files, formats, grounding, missing, papers, provenance, results, summaries
 from lib.cells import fill
 from lib.cli import RunConfig, flag
 from lib.errors import UsageError
@@ -13,13 +13,14 @@ from lib.papers import published
 from lib.papers import rows as paper_rows
 from lib.registry import near
 
+grounding_plots = lazy("lib.plots.grounding")
 network_tables = lazy("lib.network_table")
 reports = lazy("lib.report")
 reruns = lazy("lib.reruns")
 
 
 def _known(word: str) -> None:
-    known = [*summaries.SUMMARIES, *papers.names()]
+    known = [*summaries.SUMMARIES, *grounding.TESTS, *papers.names()]
     if word not in known:
         raise UsageError(f"{word}: no such experiment, paper or table; {near(word, known)}")
 
@@ -29,7 +30,8 @@ class TablesConfig(RunConfig):
     """Tables of the records under results/: per experiment, and those of the papers beside their published numbers."""
 
     tables: tuple[str, ...] = flag((), positional=True, check=_known, help="experiments, papers and their tables: eval, "
-                                   + ", ".join(papers.PAPERS) + ", ilc/fig5; default: the experiments that have records")
+                                   + ", ".join(papers.PAPERS) + ", ilc/fig5; specificity and sensitivity of indices "
+                                   "of similarity; default: the experiments that have records")
     format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
     out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
     seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
@@ -44,6 +46,8 @@ class TablesConfig(RunConfig):
         super().__post_init__()
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
+        if self.seeds and set(self.tables) & set(grounding.TESTS):
+            raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 
     def answer(self) -> str:
         if self.rerun:
@@ -61,14 +65,16 @@ def text(config: TablesConfig) -> str:
         return "\n".join(_commands(config, library))
     if config.network:
         found = network_tables.tables(config.network, library)
-        figure = Path(config.out or Path(config.results_dir) / "network") / f"{found.name}.png"
-        files.write_atomically(figure, lambda file: file.write(found.picture()))
+        figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
+        files.write_figure(figure, found.figure())
         return _printed(config, found.tables) + f"\n\nfigure: {figure}"
     if config.report:
-        page = reports.page(library, _experiments(library, config.seeds), _papers(config, library))
+        page = reports.page(library, _experiments(library, config.seeds) + _tests(config, library),
+                            _papers(config, library))
         files.write_atomically(Path(config.report), lambda file: file.write(page.encode()))
         return config.report
-    made = _experiments(library, config.seeds, config.tables) + (_papers(config, library) if config.tables else [])
+    made = _experiments(library, config.seeds, config.tables) + _tests(config, library)
+    made += _papers(config, library) if config.tables else []
     return _printed(config, made) if made else f"no records under {config.results_dir}/"
 
 
@@ -78,13 +84,38 @@ def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Ta
     return [formats.Table(name, name, rows, rows) for name, rows in found.items() if rows]
 
 
+def _tests(config: TablesConfig, library) -> list[formats.Table]:
+    """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
+    wanted = () if config.seeds else [test for test in grounding.TESTS if not config.tables or test in config.tables]
+    records = [run.record for name in ("similarity", "stitch", "probe") for run in library.of(name)] if wanted else []
+    pairs, made = grounding.pairs(records), []
+    for test in wanted:
+        panels: dict[str, list] = {}
+        for pair in pairs:
+            if pair.test == test:
+                panels.setdefault(f"{pair.index}: {pair.setting}", []).append(
+                    (pair.reference.layer, pair.gap, pair.dissimilarity))
+        if panels:
+            rows = [{key: value for key, value in row.items() if key != "test"} for row in grounding.rows(records)
+                    if row["test"] == test]
+            path = Path(config.results_dir) / "tables" / f"{test}.png"
+            files.write_figure(path, grounding_plots.scatter(panels, f"{test} of indices of similarity"))
+            made.append(formats.Table(test, test, rows, rows, f"figure: {path}"))
+    return made
+
+
 def _papers(config: TablesConfig, library) -> list[formats.Table]:
     """The papers' tables that are named, or all."""
     words = tuple(word for word in config.tables if word.partition("/")[0] in papers.PAPERS)
     if config.tables and not words:
         return []
-    known, made = published.read(), []
-    for name, table in papers.chosen(words).items():
+    known, made, chosen = published.read(), [], papers.chosen(words)
+    if any(table.experiment in grounding.TESTS for table in chosen.values()):
+        rows = grounding.rows(run.record for run in library.runs)
+        for test in grounding.TESTS:
+            library.derive(test, Path(config.results_dir) / "tables" / f"{test}.json", [
+                row for row in rows if row["test"] == test])
+    for name, table in chosen.items():
         lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
         made.append(formats.Table(name.replace("/", "-"), f"{name}: {table.title}", paper_rows.shown(axes, lines),
                                   paper_rows.raw(axes, lines), table.note, lines))

@@ -8,7 +8,7 @@ import itertools
 import math
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata, spearmanr
 
 EXACT = 8  # up to so many things all orders are counted: 40,320
 TOLERANCE = 1e-12  # orders whose correlations differ by rounding only are as extreme as one another
@@ -27,6 +27,16 @@ def spearman_p(x: np.ndarray, y: np.ndarray, draws: int = 9999, seed: int = 0) -
     return _permutation_p(rankdata(x), rankdata(y), draws, seed)
 
 
+def spearman_one_sided(x: np.ndarray, y: np.ndarray) -> tuple[float | None, float | None]:
+    """Spearman's correlation, and the chance of at least as high a one for unrelated measures: by Student's t."""
+    return _one_sided(x, y, spearmanr)
+
+
+def kendall_one_sided(x: np.ndarray, y: np.ndarray) -> tuple[float | None, float | None]:
+    """The same for Kendall's tau-b; exact for few things without ties, else by the normal distribution."""
+    return _one_sided(x, y, kendalltau)
+
+
 def partial_spearman(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float | None:
     """The correlation of what is left of the ranks of x and y once those of `given` are regressed out of both."""
     return _pearson(*_residuals(x, y, given))
@@ -43,6 +53,14 @@ def _residuals(x, y, given) -> tuple[np.ndarray, np.ndarray]:
     left = ranks - basis @ np.linalg.lstsq(basis, ranks, rcond=None)[0]
     left[:, np.abs(left).max(0, initial=0) < 1e-9 * len(left)] = 0  # explained wholly: no rounding is correlated
     return left[:, 0], left[:, 1]
+
+
+def _one_sided(x, y, test) -> tuple[float | None, float | None]:
+    if _pearson(rankdata(x), rankdata(y)) is None:
+        return None, None
+    found = test(x, y)
+    # as Ding, Denain & Steinhardt 2021: half the two-sided p, or what is left of it
+    return float(found.statistic), float(found.pvalue / 2 if found.statistic > 0 else 1 - found.pvalue / 2)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float | None:

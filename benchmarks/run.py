@@ -1,0 +1,70 @@
+"""Every benchmark of the suite, and one table: the job, the plain way, ours, how many times faster, and whether they agree.
+
+    OMP_NUM_THREADS=1 python benchmarks/run.py --small          sizes for a look; minutes
+    OMP_NUM_THREADS=1 python benchmarks/run.py stitching probe  some of them, at their full size
+    OMP_NUM_THREADS=1 python benchmarks/run.py                  an hour
+
+Each runs in a process of its own and prints what it says alone. The rows are kept as a record, as an experiment's are.
+"""
+
+import multiprocessing
+import runpy
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.cli import RunConfig, flag, main  # noqa: E402
+from lib.results import Result  # noqa: E402
+
+# benchmark -> its arguments for a look; without any it runs at its full size
+BENCHMARKS = {
+    "attacks": ("1", "0"),
+    "augmentation": ("512", "2"),
+    "cifar5m": ("500", "1", "1000"),
+    "corruptions": ("50",),
+    "neighbors": ("100", "2000"),
+    "ood_layers": ("64", "32"),
+    "probe": ("ranks", "256", "64"),
+    "projections": ("", "lenet"),
+    "reinit": ("16", "lenet", "2", "16"),
+    "similarity": ("64", "1"),
+    "stitching": ("256", "1"),
+    "training": ("-d", "patches", "--images", "256", "--repeats", "1", "--networks", "resnet20"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(RunConfig):
+    """Timings beside the straightforward way."""
+
+    names: tuple[str, ...] = flag((), positional=True, choices=BENCHMARKS, label="{}", help="default: all")
+    small: bool = flag(False, help="small sizes: whether everything runs and agrees, not how fast it is")
+
+
+def benchmark(config: BenchmarkConfig) -> Result:
+    """A row per comparison: seconds or speed of the plain way and of ours, the ratio, the agreement."""
+    rows, seconds = [], {}
+    for name in config.names or BENCHMARKS:
+        begin = time.perf_counter()
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            found = process.apply(comparisons, (name, BENCHMARKS[name] if config.small else ()))
+        seconds[name] = time.perf_counter() - begin
+        rows += [{"benchmark": name, **asdict(one), "ratio": one.ratio} for one in found]
+    return Result(rows, seconds=seconds, columns=("job", "plain", "ours", "unit", "ratio", "agreement"))
+
+
+def comparisons(name: str, arguments: tuple[str, ...]) -> list:
+    """What `benchmarks/<name>.py` compared when called with these arguments."""
+    from benchmarks import timing
+
+    file = Path(__file__).with_name(f"{name}.py")
+    sys.argv = [str(file), *arguments]
+    runpy.run_path(str(file), run_name="__main__")
+    return timing.COMPARISONS
+
+
+if __name__ == "__main__":
+    main(BenchmarkConfig, benchmark)

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Table 2: the data sets by kind of shift: counts per split, class and group.
+source "$(dirname "$0")/common.sh"
+
+for data in $(pick "cmnist waterbirds celeba multiceleba cifar10 cifar10-c/fog-5 imagenet-a imagenet-r cue-conflict silhouette" \
+    "digits digits-bg digits-c/fog-5"); do
+    run exec_data.py show "$data"
+done

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Section 7.3: scores made from all layers against the usual scores of the last, near and far.
+source "$(dirname "$0")/common.sh"
+
+for seed in $(pick "0 1 2" 0); do
+    train_ood "oodlayers/resnet18-s$seed" -s "$seed"
+    # shellcheck disable=SC2046
+    run exec_ood_layers.py "$(last "oodlayers/resnet18-s$seed")" -ood $(pick "near far" patches) \
+        --aggregate mean absmean sq maha knn fisher max oracle --baselines all
+done

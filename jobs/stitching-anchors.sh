@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# External anchors: a ResNet-18 trained on CIFAR-10 or on fresh images of CIFAR-5M, tested on both.
+source "$(dirname "$0")/common.sh"
+
+for data in $(pick "cifar10 cifar5m" digits); do
+    run exec_train.py "$(pick resnet18 lenet)" -d "$data" -dir "stitching/anchor-$data" -o sgd -lr 0.1 -wd 5e-4 -b 128 \
+        -sched cosine -e "$(pick 100 1)"
+    # shellcheck disable=SC2046 # words
+    run exec_eval.py "$(last "stitching/anchor-$data")" -d $(pick "cifar10 cifar5m" "digits digits:train")
+done

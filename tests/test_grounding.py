@@ -1,0 +1,145 @@
+"""The statistical tests compare what they should, and their coefficients and p-values are those of their definitions."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import script
+
+from lib import grounding
+from lib.metrics import rank_correlation
+
+LAYERS = ("one", "two", "three")
+PROBES = {"p": (0.4, 0.6, 0.9), "q": (0.5, 0.55, 0.95), "r": (0.45, 0.65, 0.85)}
+RANKS = {4: 0.0, 2: -0.1, 1: -0.3}  # what the probe loses
+
+
+def accuracy(network, layer, rank=None):
+    return PROBES[network][LAYERS.index(layer)] + RANKS.get(rank, 0.0)
+
+
+def record(experiment, config, rows):
+    names = [value for key, value in config.items() if key.endswith("path")]
+    return {"experiment": experiment, "config": config, "rows": rows,
+            "inputs": {name: {"sha256": name[0], "bytes": 1, "files": 1} for name in names}}
+
+
+def probe(network, **changes):
+    row = {"probe": "probe", "network": "trained", "protocol": "id", "group": "all", "data": "d"}
+    return record("probe", {"model_path": f"{network}.pt"}, [
+        row | {"layer": layer, "rank": rank, "accuracy": accuracy(network, layer, rank)} | changes
+        for layer in LAYERS for rank in (None, *RANKS)])
+
+
+def cka(one, two, ranks=(None,)):
+    """Rows whose dissimilarity grows with the gap between probing accuracies."""
+    return record("similarity", {"model1_path": f"{one}.pt", "model2_path": f"{two}.pt"}, [
+        {"layer1": a, "layer2": b, "rank1": rank, "rank2": None, "n": 10, "data": "d",
+         "cka": 1 - (accuracy(one, a, rank) - accuracy(two, b)) ** 2, "procrustes": 0.5}
+        for a in LAYERS for b in LAYERS for rank in ranks])
+
+
+def stitch(one, two, **changes):
+    row = {"null": None, "init": "pinv", "trained": False, "samples": 100, "solver": "exact", "epochs": 0, "data": "d",
+           "stitch_rank": None, "pinv_rank": None, "normalized_difference": 0.3}
+    return record("stitch", {"front_path": f"{one}.pt", "end_path": f"{two}.pt"}, [
+        {**row, "front_layer": a, "end_layer": b, "accuracy": abs(accuracy(one, a) - accuracy(two, b)), **changes}
+        for a in LAYERS for b in LAYERS])
+
+
+def by(rows, **wanted):
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def test_an_index_that_follows_the_probes_is_specific_and_one_that_opposes_them_is_not():
+    records = [probe(name) for name in "pqr"]
+    records += [make(one, two) for one, two in itertools.product("pqr", repeat=2) for make in (cka, stitch)]
+    rows = grounding.rows(records)
+    for layer, best in zip(LAYERS, ("q.pt", "r.pt", "q.pt"), strict=True):
+        row = by(rows, test="specificity", index="cka", layer=layer)[0]
+        assert row["reference"] == best and row["n"] == 8 and row["setting"] == "10 images"   # all but the reference itself
+        assert row["spearman"] == pytest.approx(1) and row["kendall"] == pytest.approx(1) and row["spearman_p"] < 1e-6
+        functional = by(rows, test="specificity", index="dm", layer=layer)[0]
+        assert functional["spearman"] == pytest.approx(-1) and functional["kendall_p"] > 0.999
+        assert by(rows, test="specificity", index="procrustes", layer=layer)[0]["spearman"] is None  # the same everywhere
+    mean = by(rows, index="cka", layer="mean")[0]
+    assert mean["spearman"] == pytest.approx(1) and mean["n"] == 24 and mean["reference"] is None
+    assert not by(rows, test="sensitivity") and {row["index"] for row in rows} == {"cka", "procrustes", "dm", "dm_struct"}
+
+
+def test_sensitivity_limits_the_source_of_the_references_layer():
+    records = [probe("p"), probe("q"), cka("p", "q", tuple(RANKS)), cka("q", "q", tuple(RANKS))]
+    pairs = [pair for pair in grounding.pairs(records) if pair.index == "cka"]
+    assert {pair.test for pair in pairs} == {"sensitivity"} and {pair.reference.network for pair in pairs} == {"q"}
+    assert all(pair.other.layer == pair.reference.layer and pair.other.rank in RANKS for pair in pairs)
+    assert len(pairs) == 3 * 2 * 3
+    for pair in pairs:
+        other = accuracy({"p": "p", "q": "q"}[pair.other.network], pair.other.layer, pair.other.rank)
+        assert pair.gap == pytest.approx(abs(other - accuracy("q", pair.reference.layer)))
+        assert pair.dissimilarity == pytest.approx(pair.gap ** 2)
+
+
+def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
+    records = [probe("p"), probe("q"), stitch("p", "q", stitch_rank=2, pinv_rank=2),
+               stitch("p", "q", stitch_rank=4, pinv_rank=2), stitch("p", "q", stitch_rank=1)]
+    pairs = [pair for pair in grounding.pairs(records) if pair.index == "dm"]
+    assert {pair.other.rank for pair in pairs} == {1, 2} and {pair.test for pair in pairs} == {"sensitivity"}
+
+
+def test_null_rows_other_probes_and_other_data_do_not_count():
+    records = [probe("p"), probe("q"), stitch("p", "q", null="shuffled"), cka("p", "q")]
+    assert {pair.index for pair in grounding.pairs(records)} == {"cka", "procrustes"}
+    for changes in ({"network": "untrained"}, {"protocol": "few-shot"}, {"group": "worst"}, {"data": "e"}):
+        assert not grounding.pairs([probe("p", **changes), probe("q", **changes), cka("p", "q")])
+    assert grounding.rows([]) == []
+
+
+def test_stitches_are_called_by_what_made_them():
+    settings = [({}, "dm", "100 images, exact"), ({"solver": "reference"}, "dm", "100 images, reference"),
+                ({"init": "rand", "trained": True, "epochs": 3, "samples": None}, "tlm", "3 epochs"),
+                ({"trained": True, "epochs": 2}, "tlm_from_dm", "100 images, exact, 2 epochs"),
+                ({"init": "eye", "samples": None}, "stitch_eye", "0 epochs")]
+    for changes, index, setting in settings:
+        found = grounding.pairs([probe("p"), probe("q"), stitch("p", "q", **changes)])
+        assert (index, setting) in {(pair.index, pair.setting) for pair in found}
+        assert ("dm_struct" in {pair.index for pair in found}) == (index == "dm")
+
+
+def test_one_sided_coefficients_equal_counting_pairs_and_orders():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=6)
+    y = x + generator.normal(size=6)
+    signs = [np.sign((x[i] - x[j]) * (y[i] - y[j])) for i, j in itertools.combinations(range(6), 2)]
+    tau, p = rank_correlation.kendall_one_sided(x, y)
+    assert tau == pytest.approx(np.mean(signs))
+
+    def count(order):
+        return sum(np.sign((x[order[i]] - x[order[j]]) * (y[i] - y[j])) for i, j in itertools.combinations(range(6), 2))
+    orders = [count(order) for order in itertools.permutations(range(6))]
+    assert p == pytest.approx(np.mean(np.array(orders) >= sum(signs) - 1e-9))                       # exact
+    rho, p = rank_correlation.spearman_one_sided(x, y)
+    assert rho == pytest.approx(rank_correlation.spearman(x, y))
+    assert p == pytest.approx(rank_correlation.spearman_p(x, y) / 2, abs=0.03)
+    assert rank_correlation.spearman_one_sided(x, -y)[1] == pytest.approx(1 - p, abs=1e-12)
+    assert rank_correlation.kendall_one_sided(x, 0 * y) == (None, None)
+
+
+def test_the_tests_come_from_records_of_the_scripts(trained):
+    layers = "features.0,features.3"
+    both = ("models/a/model_1.pt", "models/a/model_2.pt")
+    for path in both:
+        for ranks in ((), ("-ranks", 6, 2, 1)):
+            done = script("exec_probe.py", path, "-d", "digits", "-l", layers, "--reduce", "gap", "-e", 2, *ranks,
+                          "--results-dir", "grounding", cwd=trained)
+            assert done.returncode == 0, done.stderr
+    for ranks in ((), ("-m1r", 6, 2, 1)):
+        done = script("exec_similarity.py", *both, "auto", "auto", layers, layers, "-n", 100, *ranks, "--results-dir",
+                      "grounding", cwd=trained)
+        assert done.returncode == 0, done.stderr
+    done = script("exec_stitch.py", *both, "auto", "auto", layers, layers, "-d", "digits", "-i", "pinv", "-e", 0,
+                  "--front-stitch-rank", 6, 2, 1, "--results-dir", "grounding", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    done = script("exec_tables.py", "specificity", "sensitivity", "--results-dir", "grounding", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert "## specificity" in done.stdout and "## sensitivity" in done.stdout and "dm_struct" in done.stdout
+    assert len(list((trained / "grounding" / "tables").glob("*.png"))) == 2

@@ -1,0 +1,114 @@
+"""The job scripts and the README's commands: every one is a command the suite takes, at full and at small size."""
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+import readme
+from conftest import ROOT
+
+from lib import cli
+
+SHARED = ("common.sh", "networks.sh", "slurm.sh", "demo.sh")
+JOBS = sorted(path for path in (ROOT / "jobs").glob("*.sh") if path.name not in SHARED)
+
+# in place of python and torchrun: notes the command, and leaves the checkpoint that a training would leave
+NOTES = r"""
+note() {
+    local word before= directory= epochs=
+    printf '%q ' "$@" >> "$COMMANDS"; echo >> "$COMMANDS"
+    if [[ $1 != */exec_train.py ]]; then return; fi
+    for word in "$@"; do
+        case $before in -dir) directory=$word ;; -e) epochs=$word ;; esac
+        before=$word
+    done
+    mkdir -p "models/$directory"
+    touch "models/$directory/init.pt" "models/$directory/model_$epochs.pt"
+}
+python() { note "$@"; }
+export -f note python
+for job in "$@"; do bash "$job"; done
+"""
+
+
+@pytest.mark.parametrize("small", ["", "1"], ids=["paper", "small"])
+def test_every_command_of_every_job_is_one_that_the_suite_takes(tmp_path, small):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    environment |= {"COMMANDS": str(tmp_path / "commands"), "WORK_DIR": str(tmp_path), "SMALL": small}
+    done = subprocess.run(["bash", "-c", NOTES, "bash", *map(str, JOBS)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    commands = [shlex.split(line) for line in (tmp_path / "commands").read_text().splitlines()]
+    assert len(commands) > 2 * len(JOBS)
+    parsed(commands)
+    if small:
+        foreign = [words for words in commands if {"cifar10", "imagenet", "mnist", "waterbirds", "celeba"} & set(words)]
+        assert not foreign
+
+
+def parsed(commands: list[list[str]]) -> None:
+    """Every command line is taken, and names data sets, types and layers in forms that exist."""
+    configurations = readme.configurations()
+    for path, *words in commands:
+        try:
+            cli.parse(configurations[os.path.basename(path)], words)
+        except Exception as error:
+            raise AssertionError(f"{path} {shlex.join(words)}") from error
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
+def test_every_job_says_what_it_is_and_has_its_sbatch_file(job):
+    lines = job.read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash" and lines[1].startswith("# ") and len(lines) < 40
+    batch = job.with_suffix(".sbatch").read_text()
+    assert f"--job-name={job.stem}\n" in batch and batch.endswith(f"source jobs/slurm.sh\njob {job.stem}\n")
+    assert "--requeue" in batch and "--signal=TERM@" in batch
+
+
+def test_shell_scripts_are_free_of_errors_of_form():
+    for path in [*(ROOT / "jobs").iterdir(), *(ROOT / "tests" / "slurm").glob("*.sh")]:
+        done = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def commands_of_the_readme() -> list[list[str]]:
+    """The words of every `python exec_*.py` in the README's blocks, comments and continued lines resolved."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    found = [words[words.index(script):] for words in lines for script in words if script.startswith("exec_")]
+    assert len(found) > 10
+    return found
+
+
+def test_every_command_of_the_readme_is_one_that_the_suite_takes():
+    parsed(commands_of_the_readme())
+
+
+@pytest.mark.parametrize("job", [pytest.param(job, marks=() if job.stem == "hyperplanes-f2" else pytest.mark.jobs)
+                                 for job in JOBS], ids=lambda path: path.stem)
+def test_a_job_runs_at_small_size(job, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "jobs"  # one for all: networks that are there are not trained again
+    environment = {**os.environ, "SMALL": "1", "WORK_DIR": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", job], env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = re.findall(r"^results/.*\.json$", done.stdout, re.MULTILINE)
+    assert records and all((folder / record).is_file() for record in records)
+
+
+# what the README says of larger data, said of the built-in
+SMALLER = {"cifar10": "digits", "imagenet": "digits", "cifar10:test": "digits:test", "vgg11": "lenet", "tv_resnet18": "resnet20",
+           "resnet18": "resnet20", "--upscale": "--no-upscale"}
+
+
+@pytest.mark.jobs
+def test_the_readmes_commands_run_at_small_size(tmp_path):
+    for script, *words in commands_of_the_readme():
+        words = [SMALLER.get(word, word) for word in words]
+        if "-e" in words and int(words[words.index("-e") + 1]) > 10:
+            words[words.index("-e") + 1] = "1"
+        extra = () if script in ("exec_projections.py", "exec_tables.py") else ("--max-examples", "200")
+        done = subprocess.run(["python", ROOT / script, *words, *extra], cwd=tmp_path, capture_output=True, text=True,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1200)
+        assert done.returncode == 0, (script, words, done.stderr[-2000:])
