@@ -1,8 +1,13 @@
-"""What came out: the records under results/ as tables, over seeds where there are several.
+"""What came out: the records under results/ as tables, over seeds, beside the papers' published numbers.
 
-    python exec_tables.py                        every record, a table per experiment
-    python exec_tables.py eval ood_layers
-    python exec_tables.py --rerun RECORD         the run that a record describes, again
+    python exec_tables.py                                    every record, a table per experiment
+    python exec_tables.py eval ilc/fig5 ncg                  an experiment, a paper's table, all of a paper
+    python exec_tables.py ncg/pixel --missing                the commands that fill its empty cells
+    python exec_tables.py --network models/a/model_4.pt      all measures of one network's layers
+    python exec_tables.py --report results.html              everything on one page
+    python exec_tables.py --rerun RECORD --check             the run that a record describes, again, and compared
+
+Reads records only; answers in seconds, and without torch.
 """
 
 from lib.cli import main

@@ -43,7 +43,9 @@ python exec_reinit.py models/demo/small_cnn/model_12.pt -d digits --inits-from m
 python exec_train.py small_cnn -d digits-wo9 -dir demo/wo9 -e 6 -lr 3e-3 -sched onecycle
 python exec_ncg.py models/demo/wo9/model_6.pt
 
-# The tables, from the records alone.
+# The tables, from the records alone: per experiment, of one network's layers, and everything on one page.
 python exec_tables.py
+python exec_tables.py --network models/demo/small_cnn/model_12.pt
+python exec_tables.py --report results/all.html
 echo "figures:"
 ls results/*/*.png

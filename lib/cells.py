@@ -65,15 +65,18 @@ class _Group:
     """The values of one cell and one thing."""
 
     identity: dict
-    runs: dict = field(default_factory=dict)  # (networks, seeds) -> record -> rows
+    runs: dict = field(default_factory=dict)  # instance -> record -> rows
 
 
 def fill(table: Table, published: dict[tuple[str, ...], Published], library: Library,
          seeds: tuple[int, ...] = ()) -> list[Line]:
     """The lines of a table in the order of its cells; open axes have the published headings first, then those measured."""
-    lines = []
-    for cell in cells(table):
-        found = _measured(table, cell, library, seeds)
+    lines, every_cell = [], cells(table)
+    names = list(dict.fromkeys(name for cell in every_cell for name in cell.where))
+    rows = {experiment: _alike(experiment, names, library, seeds)
+            for experiment in dict.fromkeys(cell.experiment for cell in every_cell) if experiment}
+    for cell in every_cell:
+        found = _measured(table, cell, rows.get(cell.experiment, ()))
         known = [labels for labels in published if _fits(labels, cell.labels)]
         every = list(dict.fromkeys([*known, *found])) or [tuple(label or "-" for label in cell.labels)]
         for labels in every:
@@ -88,25 +91,36 @@ def fill(table: Table, published: dict[tuple[str, ...], Published], library: Lib
     return lines
 
 
-def _measured(table: Table, cell: Cell, library: Library, seeds: tuple[int, ...]) -> dict[tuple, dict[str, _Group]]:
+def _alike(experiment: str, names: list[str], library: Library, seeds: tuple[int, ...]) -> list[tuple[dict, list]]:
+    """The rows of an experiment by all that the cells of a table ask of them, so that each answer is looked for once."""
+    own = [name for name in names if "." not in name and name != "same_network"]
+    found: dict[str, tuple[dict, list]] = {}
+    for run in library.of(experiment):
+        for row in run.rows:
+            if seeds and run.seed(row) not in seeds:
+                continue
+            about = run.about(row)
+            facts = {name: run.column(row, name) if name in own else about.get(name) for name in names}
+            found.setdefault(repr(facts), (facts, []))[1].append((run, row))
+    return list(found.values())
+
+
+def _measured(table: Table, cell: Cell, alike: Iterable[tuple[dict, list]]) -> dict[tuple, dict[str, _Group]]:
     """labels -> identity -> its group."""
     found: dict[tuple, dict[str, _Group]] = {}
     opened = [column for column in table.axes.values() if isinstance(column, str)]
-    for run in library.of(cell.experiment) if cell.experiment else ():
-        for row in run.rows:
-            facts = run.facts(row)
-            if not satisfies(facts, cell.where) or any(facts.get(column) is None for column in opened):
-                continue
-            if seeds and run.seed(row) not in seeds:
-                continue
-            if isinstance(cell.metric, str) and row.get(cell.metric) is None:
-                continue
-            headings = iter(opened)
-            labels = tuple(str(facts[next(headings)]) if label is None else label for label in cell.labels)
-            identity = run.identity(row) | {name: facts.get(name) for name in cell.setup}
-            group = found.setdefault(labels, {}).setdefault(provenance.key(identity), _Group(identity))
-            paths = tuple(network.path for network in run.networks(row).values())
-            group.runs.setdefault((paths, run.seeds(row)), {}).setdefault(run, []).append(row)
+    compared = {name.partition(".")[0] for name in (*cell.where, *cell.setup)}
+    for run, row in (member for facts, members in alike if satisfies(facts, cell.where) for member in members):
+        measured = not isinstance(cell.metric, str) or row.get(cell.metric) is not None
+        if not measured or any(run.column(row, column) is None for column in opened):
+            continue
+        headings = iter(opened)
+        labels = tuple(str(run.column(row, next(headings))) if label is None else label for label in cell.labels)
+        about = run.about(row)
+        fixed = {name: about.get(name) for name in cell.setup if name.startswith("config.")}  # selections, too
+        identity = run.identity(row, compared) | fixed
+        group = found.setdefault(labels, {}).setdefault(provenance.key(identity), _Group(identity))
+        group.runs.setdefault(run.instance(row, compared), {}).setdefault(run, []).append(row)
     return found
 
 
@@ -114,7 +128,7 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
     line, ambiguous, repeated = Line(labels, cell, setting=setting), 0, 0
     rows: list[tuple[Run, dict]] = []
     for records in group.runs.values():
-        run = max(records, key=lambda run: run.record["started"])
+        run = provenance.latest(records)
         members, repeated = records[run], repeated + len(records) - 1
         if isinstance(cell.metric, str):
             ambiguous += len(members) > 1
@@ -130,7 +144,7 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
     if not rows:
         return line
     line.networks = len({paths for paths, _ in group.runs})
-    line.network = " and ".join(dict.fromkeys(map(str, rows[0][0].networks(rows[0][1]).values())))
+    line.network = " and ".join(dict.fromkeys(map(str, rows[0][0].subjects(rows[0][1]).values())))
     codes = sorted({run.code for run, _ in rows})
     notes = [_departures(cell, *rows[0])]
     notes += [f"several versions of the code: {', '.join(codes)}"] if len(codes) > 1 else []

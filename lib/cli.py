@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import inspect
 import math
+import os
 import signal
 import sys
 import time
@@ -144,6 +145,9 @@ def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | 
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
         run(config, experiment, [script, *argv])
         sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has read enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except Exception as error:  # the one place where any failure becomes one line
         if debug:
             traceback.print_exc()

@@ -12,7 +12,7 @@ from lib.papers.spec import Cell
 from lib.provenance import ROLES, Library
 
 LOSS = ("loss", "eps", "beta")
-TRAINED = ("net", "main", "front", "end", "backbone", "against")
+TRAINED = ("backbone", "net", "main", "front", "end", "against")  # what stands earlier is used by later ones
 
 
 def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, ...] = ()) -> list[str]:
@@ -42,8 +42,11 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
         if role == "end" and wanted.get("same_network"):
             folders[role], files[role] = folders["front"], files["front"]
         elif flags:
+            layer = flags.pop("features", "")
             folder, known = _training(paper, cell, role, flags, seed + (role == "end"), library)
             folders[role], files[role] = folder, f"{folder}/model_{flags.get('epochs', 100)}.pt"
+            if layer:  # the network knows its backbone from here on
+                flags["dataset"] = f"features={files.pop('backbone')}:{layer}:{flags['dataset']}"
             trainings += [] if known else [scripts.command("train", {
                 **flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")})]
     values = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("config.")}
@@ -76,7 +79,7 @@ def _training(paper: str, cell: Cell, role: str, flags: dict, seed: int, library
     if known:
         return f"models/{known}", True
     told = [_word(name.partition(".")[2], value) for name, value in cell.where.items()
-            if name.startswith(role + ".") and name.partition(".")[2] not in ("model_type", "dataset") and value]
+            if name.startswith(role + ".") and name.partition(".")[2] not in ("model_type", "dataset", "features") and value]
     words = [flags["model_type"], flags["dataset"], *filter(None, told), f"s{seed}"]
     return f"models/{paper}/" + "-".join(str(word) for word in words), False
 

@@ -4,7 +4,6 @@ Ours: no paper has this table. A row is a layer at which the network is cut; fil
 means over the filters' layers within. Every number is the mean over the data sets and runs that the records hold.
 """
 
-import io
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -120,13 +119,11 @@ class Found:
     title: str
     matrix: list[list[float | None]]
 
-    def picture(self) -> bytes:
-        """The figure as PNG."""
-        names, values = list(COLUMNS), np.array(self.matrix, dtype=float)
-        file = io.BytesIO()
-        plots.heat_maps({"Spearman's rank correlation over layers": values}, names, names, "", "", self.title,
-                        {"Spearman's rank correlation over layers": (-1, 1)}).savefig(file, format="png", dpi=120)
-        return file.getvalue()
+    def figure(self):
+        """The matrix as a heat map."""
+        names, panel = list(COLUMNS), "Spearman's rank correlation over layers"
+        return plots.heat_maps({panel: np.array(self.matrix, dtype=float)}, names, names, "", "", self.title,
+                               {panel: (-1, 1)})
 
 
 def tables(checkpoint: str, library: Library) -> Found:

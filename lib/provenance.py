@@ -6,7 +6,6 @@ known by the record of its training, found by its folder under models/. Without 
 
 import functools
 import json
-from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,12 @@ from lib.errors import UserError
 ROLES = {"model_path": "net", "source_path": "net", "front_path": "front", "model1_path": "front", "end_path": "end",
          "model2_path": "end", "backbone": "backbone", "against": "against"}
 TYPES = ("model_type", "source_type", "front_type", "end_type", "model1_type", "model2_type")  # said by the training, too
+COMPARED = ("main", "against")  # rows that do not compare are the same whatever they stand beside
 # columns of rows that name the network of the row
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
 # columns of rows that say which images they are of
 DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "fit_on")
+SETS = ("data", "id", "ood", "train")
 # fields that only say of which images, layers or pairs there are rows, and change no row
 SELECTIONS = {
     "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
@@ -54,7 +55,7 @@ class Network:
             return self.path
         told = [f"{name.replace('_', ' ')} {value}" for name, value in self.identity.items() if name in TOLD]
         loss = [self.training["loss"]] if self.training["loss"] != "ce" else []
-        file = [] if self.path.endswith(f"model_{self.training['epochs']}.pt") else [Path(self.path).name]
+        file = [self.identity["file"]] if "file" in self.identity else []
         return ", ".join([f"{self.training['model_type']} {self.training['dataset']}", *loss, *told,
                           f"{self.training['epochs']} epochs", *file])
 
@@ -74,6 +75,11 @@ class Library:
         """The runs of an experiment."""
         return [run for run in self.runs if run.experiment == experiment]
 
+    def derive(self, name: str, path: Path, rows: list[dict]) -> None:
+        """Adds what was computed from many records, as if it were the record of a run called `name`."""
+        self.runs.append(Run(path, {"experiment": name, "config": {}, "inputs": {}, "environment": {}, "started": "",
+                                    "command": [], "seconds": {}, "rows": rows}, self))
+
     def trained(self, flags: Mapping, seed: int) -> str:
         """The folder under models/ of the training with these flags, all others at default; "" if no record tells of it."""
         fields = scripts.fields("train")
@@ -81,15 +87,26 @@ class Library:
         return next((folder for folder, record in self._trainings.items() if record["config"].get("seed") == seed
                      and _settings("train", record["config"], ("seed", "directory"))[1] == changed), "")
 
+    def _training(self, config: dict) -> tuple[dict, dict]:
+        """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
+        training, changed = _settings("train", config, ("seed", "directory"))
+        parsed = _parsed(str(training["dataset"]))
+        if parsed and parsed.features:
+            images = {"dataset": parsed.images.name, "features": parsed.features[1]}
+            backbone = self.network(parsed.features[0]).identity
+            return training | images, changed | images | {f"backbone {name}": value for name, value in backbone.items()}
+        return training, changed
+
     @functools.cache  # noqa: B019 - a library lives as long as the command
     def network(self, path: str) -> Network:
         """The network of a checkpoint, or of a folder of checkpoints."""
         for folder in (Path(path).parent, Path(path)):
             record = self._trainings.get(str(folder).removeprefix("models/"))
             if record:
-                training, changed = _settings("train", record["config"], ("seed", "directory"))
+                training, changed = self._training(record["config"])
                 file = Path(path).name if folder != Path(path) else ""
-                return Network(path, training.get("seed"), training, {**changed, "file": file})
+                other = {} if file == f"model_{training['epochs']}.pt" else {"file": file}
+                return Network(path, training.get("seed"), training, {**changed, **other})
         return Network(path, None, {}, {"path": path})
 
 
@@ -104,36 +121,51 @@ class Run:
         left_out = (*ROLES, *(TYPES if self.experiment != "train" else ()), *SELECTIONS.get(self.experiment, ()), "seed",
                     "directory")
         self.config, self.setting = _settings(self.experiment, record["config"], left_out)
-        self._known: dict[tuple, dict] = {}  # networks -> what is known of config and networks
+        self._known: dict[str | None, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
         if self.experiment == "train":
             self._paths["net"] = f"models/{_folder(record['config'])}/model_{record['config'].get('epochs')}.pt"
 
     def networks(self, row: dict) -> dict[str, Network]:
         """The networks that a row is of, by role."""
-        own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
-        paths = self._paths | ({"net": own} if own else {})
-        if own and own != self._paths.get("net", own):
-            paths["main"] = self._paths["net"]
-        return {role: self.library.network(path) for role, path in paths.items()}
+        return self._of(row)[0]
 
-    def facts(self, row: dict) -> Mapping:
-        """Everything that a condition may ask of a row: its columns, `config.x`, `net.x` and the like for its networks."""
-        networks = self.networks(row)
-        key = tuple(network.path for network in networks.values())
-        if key not in self._known:
+    def subjects(self, row: dict, compared: Iterable[str] = ()) -> dict[str, Network]:
+        """The networks that a row's numbers depend on; those it is compared with only where the roles are named."""
+        return {role: network for role, network in self.networks(row).items() if role not in COMPARED or role in compared}
+
+    def about(self, row: dict) -> dict:
+        """What is known of a row beside its columns: `config.x`, `net.x` and the like for its networks, `same_network`."""
+        return self._of(row)[1]
+
+    def column(self, row: dict, name: str):
+        """A column of a row, by the name that all experiments share; None where it has none."""
+        return row.get(COLUMNS.get(self.experiment, {}).get(name, name))
+
+    def facts(self, row: dict) -> dict:
+        """Everything that a condition may ask of a row."""
+        renamed = {name: self.column(row, name) for name in COLUMNS.get(self.experiment, ())}
+        return {**self.about(row), **renamed, **row}
+
+    def _of(self, row: dict) -> tuple[dict[str, Network], dict]:
+        """Networks and what is known of them, made once for all rows of the same network."""
+        own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
+        if own not in self._known:
+            paths = self._paths | ({"net": own} if own else {})
+            if own and own != self._paths.get("net", own):
+                paths["main"] = self._paths["net"]
+            networks = {role: self.library.network(path) for role, path in paths.items()}
             found = {f"config.{name}": value for name, value in self.config.items()}
             for role, network in networks.items():
                 found |= {f"{role}.{name}": value for name, value in network.training.items()}
             if {"front", "end"} <= networks.keys():
-                found["same_network"] = networks["front"].path == networks["end"].path
-            self._known[key] = found
-        renamed = {name: row[column] for name, column in COLUMNS.get(self.experiment, {}).items() if column in row}
-        return ChainMap(row, renamed, self._known[key])
+                found["same_network"] = paths["front"] == paths["end"]
+            self._known[own] = networks, found
+        return self._known[own]
 
-    def identity(self, row: dict) -> dict:
+    def identity(self, row: dict, compared: Iterable[str] = ()) -> dict:
         """What rows must share, beside the condition of a cell, to be runs of one thing: settings, networks, data."""
-        networks = self.networks(row)
+        networks = self.subjects(row, compared)
         found = {f"{self.experiment} {name}": value for name, value in self.setting.items()}
         for role, network in networks.items():
             found |= {f"{role} {name}": value for name, value in network.identity.items()}
@@ -142,10 +174,10 @@ class Run:
         found |= {name: row[name] for name in DATA if row.get(name) not in (None, "")}
         return found | {f"content of {name}": known for name, known in self._contents(row).items()}
 
-    def seeds(self, row: dict) -> tuple:
-        """What tells the runs of one thing apart: the networks' seeds, or paths, and those of run and row."""
-        networks = [network.path if network.seed is None else network.seed for network in self.networks(row).values()]
-        return (*networks, row.get("seed", _scalar(self.config.get("seed"))))
+    def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], int | None]:
+        """What tells the runs of one thing apart: the networks, and the seed of row or run."""
+        paths = tuple(network.path for network in self.subjects(row, compared).values())
+        return paths, row.get("seed", _scalar(self.config.get("seed")))
 
     def seed(self, row: dict) -> int | None:
         """The seed by which `--seeds` chooses: that of the row's first network, else that of the row or run."""
@@ -154,14 +186,17 @@ class Run:
 
     def _contents(self, row: dict) -> dict[str, str]:
         """Hashes of the files behind the row's data sets."""
-        variant = row.get("variant") or ""
-        found = {}
-        for column in ("data", "id", "ood", "train"):
-            for name, known in self.record["inputs"].items():
-                parsed = _parsed(name)
-                if parsed and row.get(column) == parsed[0] and parsed[1] in ("", variant):
-                    found[f"{parsed[0]}/{parsed[1]}".rstrip("/")] = known["sha256"][:8]
+        variant, found = row.get("variant") or "", {}
+        for name, known in self.record["inputs"].items():
+            parsed = _parsed(name)
+            if parsed and parsed.variant in ("", variant) and parsed.name in (row.get(column) for column in SETS):
+                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = known["sha256"][:8]
         return found
+
+
+def latest(runs: Iterable[Run]) -> Run:
+    """Of runs of the same instance the one that was started last."""
+    return max(runs, key=lambda run: run.record["started"])
 
 
 def key(identity: Mapping) -> str:
@@ -204,10 +239,9 @@ def _words(value) -> str:
 
 
 @functools.cache
-def _parsed(name: str) -> tuple[str, str] | None:
-    """Name and variant of a data set as rows carry them; None for another kind of file."""
+def _parsed(name: str) -> names.DataName | None:
+    """The parts of a data set's name; None for another kind of file."""
     try:
-        parsed = names.parse(name)
+        return names.parse(name)
     except UserError:
         return None
-    return parsed.name, parsed.variant

@@ -22,7 +22,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem .9rem; padding: .4rem 0; font-s
 table { border-collapse: collapse; font-size: .8rem; }
 th, td { text-align: left; padding: .2rem .55rem; border-bottom: 1px solid var(--line); vertical-align: top;
   white-space: nowrap; }
-td { max-width: 24rem; overflow-wrap: anywhere; } td:last-child { white-space: normal; min-width: 12rem; }
+td { max-width: 24rem; overflow-wrap: anywhere; } td:last-child { white-space: normal; min-width: 26rem; }
 thead th { position: sticky; top: 0; background: Canvas; }
 details { border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .7rem; margin: .4rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; } details > summary { font-weight: 600; }
@@ -30,7 +30,10 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; fo
 dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .78rem; overflow-wrap: anywhere; }
 figure { margin: .5rem 0; } img { max-width: 100%; height: auto; background: white; }
 [hidden] { display: none !important; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { font-weight: 600; } body { padding: 0 .6rem 3rem; } }
+@media (max-width: 40rem) {
+  dl { grid-template-columns: 1fr; } dt { font-weight: 600; } body { padding: 0 .6rem 3rem; }
+  th, td { padding: .2rem .35rem; } td:last-child { min-width: 14rem; }
+}
 """
 
 # what the reader types hides every row, table and record without all of its words; a title that has them keeps its rows
@@ -50,6 +53,12 @@ box.addEventListener("input", () => {
   for (const group of document.querySelectorAll("main > details")) if (words.length) group.open = true;
   count.textContent = words.length ? `${shown} of ${parts.length} tables and records` : "";
 });
+const unfold = () => {
+  for (let part = document.getElementById(location.hash.slice(1)); part; part = part.parentElement)
+    if (part.tagName === "DETAILS") part.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();
 """
 
 
@@ -59,8 +68,8 @@ def page(library: Library, experiments: list[formats.Table], papers: list[format
     groups |= {name: (name, paper.citation + (f" (left out: {paper.left_out})" if paper.left_out else ""),
                       [table for table in papers if table.title.startswith(f"{name}/")]) for name, paper in PAPERS.items()}
     body = [_group(key, title, about, [_table(table) for table in made]) for key, (title, about, made) in groups.items()]
-    body.append(_group("records", "Records", f"{len(library.runs)} runs, with their figures", [
-        _record(run) for run in library.runs]))
+    body.append(_group("records", "Records", "runs, with their figures", [
+        _record(run) for run in library.runs if run.record["command"]]))
     links = "".join(f'<a href="#{key}">{html.escape(key)}</a>' for key in [*groups, "records"])
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

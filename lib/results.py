@@ -253,9 +253,13 @@ def _identity_fields(config) -> list:
     return [item for item in dataclasses.fields(config) if item.metadata.get("identity", True)]
 
 
+SPELT_OUT = 3  # values of a list that a record's name may hold; of a longer one it holds the first and the number
+
+
 def _label(value) -> str:
     if isinstance(value, tuple):
-        return "+".join(_label(item) for item in value)
+        rest = f"+{len(value) - 1}more" if len(value) > SPELT_OUT else ""
+        return "+".join(_label(item) for item in (value[:1] if rest else value)) + rest
     text = str(value if value is not None else "")
     kind, _, path = text.rpartition("=")
     if kind in ("folder", "npy"):

@@ -53,7 +53,8 @@ def command(experiment: str, values: dict) -> str:
 
 
 def _same(value, default) -> bool:
-    return default is not MISSING and value == (list(default) if isinstance(default, tuple) else default)
+    value, default = (list(one) if isinstance(one, tuple) else one for one in (value, default))
+    return default is not MISSING and value == default
 
 
 def _words(value) -> list[str]:

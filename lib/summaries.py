@@ -19,20 +19,20 @@ class Summary:
 
 SUMMARIES = {
     "train": Summary(("epoch", "selected_on"), ("train_accuracy", "val_accuracy"), lambda row: row.get("best")),
-    "eval": Summary(("data", "split", "variant", "n"), ("accuracy", "loss", "ece"), lambda row: row["subset"] == "all"),
+    "eval": Summary(("data", "split", "variant", "n"), ("accuracy", "loss", "ece"), lambda row: row.get("subset") == "all"),
     "ood_layers": Summary(("id", "ood", "variant", "T", "layer", "score", "needs"),
                           ("auroc", "auroc_two_sided", "fpr95")),
     "projections": Summary(("epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
     "reinit": Summary(("data", "source", "layer", "predictor"),
                       ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p"),
-                      lambda row: row["status"] != "missing"),
+                      lambda row: row.get("status") != "missing"),
     "probe": Summary(("data", "variant", "protocol", "fraction", "selected_by", "group"),
-                     ("accuracy", "baseline", "gain", "gain_low", "gain_high"), lambda row: row["probe"] == "gain"),
+                     ("accuracy", "baseline", "gain", "gain_low", "gain_high"), lambda row: row.get("probe") == "gain"),
     "similarity": Summary(("data", "n", "layer1", "layer2", "rank1", "rank2"),
                           ("cka", "cka_debiased", "pwcca", "procrustes")),
     "ncg": Summary(("train", "data", "split", "variant", "space", "n"),
                    ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance"),
-                   lambda row: row["subset"] == "all"),
+                   lambda row: row.get("subset") == "all"),
     "stitch": Summary(("data", "split", "type", "init", "epochs", "null", "front_layer", "end_layer", "stitch_rank",
                        "pinv_rank"),
                       ("accuracy", "penalty", "agreement", "normalized_difference")),
@@ -53,8 +53,9 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
             about = {"run": _title(run, row), **{column: row.get(column) for column in summary.keys}}
             identity = run.identity(row)
             key = (tuple(about.values()), provenance.key(identity))
-            groups.setdefault(key, (about, identity, []))[2].append((run, row))
-    found = [_line(summary, about, members) for about, _, members in groups.values()]
+            groups.setdefault(key, (about, identity, {}))[2].setdefault(run.instance(row), {})[run] = row
+    found = [_line(summary, about, [(latest := provenance.latest(runs), runs[latest]) for runs in instances.values()])
+             for about, _, instances in groups.values()]
     for line, setting in zip(found, _settings(list(groups.values())), strict=True):
         line["setting"] = setting
     kept = [column for column in (found[0] if found else ()) if any(line[column] not in (None, "") for line in found)]
@@ -85,5 +86,4 @@ def _settings(groups: list[tuple]) -> list[str]:
 
 def _title(run: Run, row: dict) -> str:
     """The networks that a row is of."""
-    networks = run.networks(row)
-    return " and ".join(str(networks[role]) for role in ("net", "front", "end") if role in networks)
+    return " and ".join(dict.fromkeys(map(str, run.subjects(row).values())))

@@ -1,7 +1,5 @@
 """Rows as tables of text. Knows rows only: where they come from is not its business."""
 
-import statistics
-
 
 def text(rows: list[dict], columns: tuple[str, ...] = (), most: int | None = None) -> str:
     """An aligned table of the rows, numbers to four digits; of more than `most` rows the middle is left out."""
@@ -23,26 +21,6 @@ def text(rows: list[dict], columns: tuple[str, ...] = (), most: int | None = Non
     if left_out:
         lines.insert(2 + most // 2, f"... {left_out} more rows in the record ...")
     return "\n".join(lines)
-
-
-def summary(rows: list[dict], keys: tuple[str, ...], measured: tuple[str, ...]) -> list[dict]:
-    """One row per combination of the keys: of each measured column the mean, the sample deviation and how many runs.
-
-    The deviation of a single run does not exist and is left empty: one seed is shown as one seed.
-    """
-    groups: dict[tuple, list[dict]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    found = []
-    for values, members in groups.items():
-        line = dict(zip(keys, values, strict=True))
-        for column in measured:
-            numbers = [row[column] for row in members if row.get(column) is not None]
-            line[column] = statistics.fmean(numbers) if numbers else None
-            line[f"{column} sd"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-        found.append({**line, "runs": len(members)})
-    several = any(line["runs"] > 1 for line in found)
-    return found if several else [{key: value for key, value in line.items() if not key.endswith(" sd")} for line in found]
 
 
 def cell(value) -> str:

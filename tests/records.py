@@ -7,8 +7,8 @@ from pathlib import Path
 from lib import results, scripts
 
 
-def write(folder: Path, experiment: str, name: str, rows: list[dict], *, commit: str = "a" * 40, inputs: dict | None = None,
-          started: str = "2026-01-01T00:00:00+00:00", **config) -> Path:
+def write(folder: Path, experiment: str, name: str, rows: list[dict], /, commit: str = "a" * 40,
+          inputs: dict | None = None, started: str = "2026-01-01T00:00:00+00:00", **config) -> Path:
     """Writes `results/<experiment>/<name>.json` under the folder; settings that are not given are at default."""
     whole = {field.name: None if field.default is dataclasses.MISSING else field.default
              for field in dataclasses.fields(scripts.configuration(experiment))} | config

@@ -66,6 +66,16 @@ def test_a_name_depends_on_identity_alone_and_not_on_defaults(tmp_path):
     assert results.run_name(config(tmp_path, word="b/c d")).startswith("b-c-d-")
 
 
+def test_a_name_spells_out_short_lists_and_counts_long_ones():
+    @dataclass(frozen=True, kw_only=True)
+    class Several(RunConfig):
+        names: tuple[str, ...] = flag((), label="{}", help="names")
+
+    assert results.run_name(Several(names=("a", "b", "c"))).startswith("a+b+c-")
+    four, others = (results.run_name(Several(names=names)) for names in (("a", "b", "c", "d"), ("a", "x", "y", "z")))
+    assert four.startswith("a+3more-") and others.startswith("a+3more-") and four != others
+
+
 def test_a_changed_input_voids_the_record(tmp_path):
     file = tmp_path / "input.bin"
     file.write_bytes(b"one")

@@ -38,6 +38,7 @@ from lib.experiments.eval import EvalConfig
 from lib.experiments.eval import eval as evaluate
 from lib.inputs import answering
 from lib.metrics.classification import pooled
+from lib.probes.study import accuracy_rows
 
 WATERBIRDS = "waterbird_complete95_forest2water2"
 COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
@@ -389,6 +390,14 @@ def test_cue_conflict_and_silhouettes_have_sixteen_categories_and_say_whose_text
     (tmp_path / "silhouette" / "oven").rmdir()
     with pytest.raises(UserError, match="lacks the class folders oven"):
         load("silhouette", tmp_path)
+
+
+def test_groups_that_training_does_not_have_give_no_adjusted_average(tmp_path):
+    write_cue_conflict(tmp_path)
+    split = load("cue-conflict", tmp_path, image_size=32)
+    found = accuracy_rows(split.groups == 0, split, torch.arange(32), torch.tensor([100]))
+    assert [(row["group"], row["accuracy"]) for row in found] == [
+        ("all", 0.5), ("another's texture", 1), ("its own texture", 0), ("worst: its own texture", 0)]
 
 
 def test_imagenet16_joins_the_classes_of_a_category(tmp_path):

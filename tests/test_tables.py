@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT, script
 from scipy import stats
 
-from lib import cells, cli, formats, missing, papers, provenance, results, reruns, scripts, summaries
+from lib import cells, cli, formats, grounding, missing, papers, provenance, reruns, results, scripts, summaries
 from lib.papers import published, rows
 from lib.papers.spec import Table, Value
 
@@ -28,8 +28,8 @@ def library(folder) -> provenance.Library:
 
 def ncg_row(path: str, value: float, **changes) -> dict:
     return {"model": path, "train": "mnist-wo0", "data": "mnist-wo0", "split": "ood", "variant": "", "origin": "",
-            "space": "pixel", "subset": "all", "in_distribution": False, "n": 6903, "ncg": value, "ncg_low": value - 0.01,
-            "ncg_high": value + 0.01, "accuracy": None} | changes
+            "space": "pixel", "subset": "all", "in_distribution": False, "n": 6903, "ncg": value, "accuracy": None,
+            "ncg_low": value and value - 0.01, "ncg_high": value and value + 0.01} | changes
 
 
 NCG = Table("", {"set": (Value("M-0", {"net.dataset": "mnist-wo0"}),)}, "ncg",
@@ -61,7 +61,7 @@ def test_published_numbers_have_a_place_a_source_and_a_tag():
         known = papers.spec.cells(EVERY[name])
         for labels, number in found.items():
             assert any(cells._fits(labels, cell.labels) for cell in known), (name, labels)
-            assert (number.value is None) == (number.text == published.NOT_FOUND or not re.fullmatch(r"[-\d.e]+", number.text))
+            assert (number.value is None) == (re.fullmatch(r"[-\d.e]+", number.text) is None)
             assert number.tolerance >= 0 and (number.value is None or abs(number.value) < 1e5)
 
 
@@ -86,12 +86,12 @@ def test_a_table_is_well_formed(name):
     shown = {"run", "setting", "ours", "95 % interval", "n", "published", "difference", "verdict", "note", "published in"}
     assert not shown & set(table.axes) and len({cell.labels for cell in found}) == len(found)
     for cell in found:
-        assert cell.lacks or cell.experiment in results.EXPERIMENTS and cell.metric
+        assert cell.lacks or cell.experiment in (*results.EXPERIMENTS, *grounding.TESTS) and cell.metric
         fields = scripts.fields(cell.experiment)
         for condition in (*cell.where, *cell.setup, *cell.run):
             role, dot, field = condition.rpartition(".")
             if dot and fields:
-                assert field in (fields if role == "config" else scripts.fields("train")), condition
+                assert field in (fields if role == "config" else {"features", *scripts.fields("train")}), condition
 
 
 def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):
@@ -102,7 +102,8 @@ def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_c
         words = shlex.split(command)
         experiment = words[1].removeprefix("exec_").removesuffix(".py")
         config = cli.parse(scripts.configuration(experiment), words[2:])
-        assert scripts.command(experiment, {field: value for field, value in vars(config).items()}) == command
+        again = shlex.split(scripts.command(experiment, vars(config)))
+        assert cli.parse(scripts.configuration(experiment), again[2:]) == config
         if experiment == "train":
             assert folders.setdefault(config.directory, command) == command
     assert len(folders) > 100
@@ -119,14 +120,13 @@ def test_the_missing_command_of_a_cell_fills_it(tmp_path):
                                                            if name not in ("directory", "model_type", "dataset", "epochs")})
     asked = cli.parse(scripts.configuration("ncg"), shlex.split(score)[2:])
     assert asked.model_path == path
-    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.4)], **vars(asked))
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.4)], **vars(asked))  # what the command's run would leave
     line, = [line for line in cells.fill(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
     assert line.labels == ("M-0", "NCG", "TR(2)") and line.mean == 0.4 and line.verdict == "below"
-    assert line.difference == pytest.approx(0.4 - 0.457) and (line.low, line.high) == (0.39, 0.41) and "other" not in line.note
+    assert line.difference == pytest.approx(0.4 - 0.457) and line.low == pytest.approx(0.39) and not line.note
     assert not missing.commands("ncg", [line], library(tmp_path))
-    assert missing.commands("ncg", [line], library(tmp_path), (0, 1)) == [
-        train.replace("-dir", "-s 1 -dir").replace("-s0", "-s1") if "-s 1" not in train else train,
-        score.replace("-s0/", "-s1/") + " -s 1"] or True
+    again, scored = missing.commands("ncg", [line], library(tmp_path), (0, 1))  # seed 0 is there
+    assert again.replace(" -s 1", "") == train.replace("-s0", "-s1") and scored == score.replace("-s0/", "-s1/") + " -s 1"
 
 
 def test_a_training_that_is_there_is_not_asked_for_again(tmp_path):
@@ -159,8 +159,8 @@ def test_other_splits_origins_and_settings_never_share_a_cell(tmp_path, changes,
     three_seeds(tmp_path)
     path = records.training(tmp_path, "d", seed=3)
     records.write(tmp_path, "ncg", "other", [ncg_row(path, 0.9, **changes)], model_path=path, **config)
-    lines = fill(tmp_path)
-    assert [line.n for line in lines] == [1, 3] and word in lines[0].setting, [line.setting for line in lines]
+    other, together = sorted(fill(tmp_path), key=lambda line: line.n)
+    assert (other.n, together.n) == (1, 3) and word in other.setting and word not in together.setting
 
 
 def test_networks_trained_otherwise_never_share_a_cell_and_are_not_judged(tmp_path):
@@ -201,10 +201,38 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
 
 
+def test_networks_of_stored_features_share_a_cell_where_their_backbones_differ_in_seed_only(tmp_path):
+    for seed, (epochs, value) in enumerate(((70, 0.6), (70, 0.8), (8, 0.1))):
+        backbone = records.training(tmp_path, f"b{seed}", seed=seed, epochs=epochs)
+        path = records.training(tmp_path, f"m{seed}", seed=seed, model_type="LargeMLP",
+                                dataset=f"features={backbone}:flatten:mnist-wo0")
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, value, space="feature", train="mnist-wo0@flatten",
+                                                            data="mnist-wo0@flatten")], model_path=path)
+    found = [line for line in cells.fill(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
+    assert {line.labels for line in found} == {("M-0", "NCG", "nat")} and sorted(line.n for line in found) == [1, 2]
+    assert max(found, key=lambda line: line.n).mean == pytest.approx(0.7)
+
+
+def test_what_a_network_is_compared_with_matters_where_the_cell_says_so_only(tmp_path):
+    paths = [records.training(tmp_path, f"t{seed}", seed=seed) for seed in range(2)]
+    robust = records.training(tmp_path, "r", dataset="imagenet100", model_type="ResNet50", loss="trades", eps=2.0)
+    natural = records.training(tmp_path, "n", dataset="imagenet100", model_type="ResNet50")
+    records.write(tmp_path, "ncg", "both", [ncg_row(paths[0], 0.3, against=paths[1]), ncg_row(paths[1], 0.5)],
+                  model_path=paths[0], against=paths[1])
+    records.write(tmp_path, "ncg", "one", [ncg_row(paths[1], 0.5)], model_path=paths[1])
+    records.write(tmp_path, "ncg", "cells", [ncg_row(robust, None, subset="cells", train="imagenet100", difference=0.03)],
+                  model_path=robust, against=natural)
+    line, = fill(tmp_path)
+    assert sorted(line.values) == [0.3, 0.5]
+    found = [line for line in cells.fill(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
+    assert [(line.labels, line.mean) for line in found] == [(("ImageNet-100-C", "pixel", "difference"), 0.03)]
+    assert "comp" not in found[0].note
+
+
 def test_a_foreign_network_is_known_by_its_path_alone(tmp_path):
     table = Table("", {"set": (Value("M-0"),)}, "ncg", {"space": "pixel"}, metric="ncg")
-    for number in range(2):
-        records.write(tmp_path, "ncg", f"n{number}", [ncg_row(f"models/f{number}.pt", 0.3)], model_path=f"models/f{number}.pt")
+    for path in ("models/f0.pt", "models/f1.pt"):
+        records.write(tmp_path, "ncg", path[7:9], [ncg_row(path, 0.3)], model_path=path)
     assert [line.network for line in fill(tmp_path, table, {})] == ["models/f0.pt", "models/f1.pt"]
 
 
@@ -241,8 +269,8 @@ def test_without_an_interval_a_run_agrees_within_the_tolerance(tmp_path, value, 
 
 
 def test_cells_without_an_experiment_say_so_and_are_never_commands(tmp_path):
-    lines = cells.fill(EVERY["ilc/fig10"], {}, library(tmp_path))
-    assert [line.verdict for line in lines] == [cells.NO_EXPERIMENT] and not missing.commands("ilc", lines, library(tmp_path))
+    line, = cells.fill(EVERY["ilc/fig10"], {}, library(tmp_path))
+    assert line.verdict == cells.NO_EXPERIMENT and not missing.commands("ilc", [line], library(tmp_path))
 
 
 def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself(tmp_path):
@@ -251,18 +279,28 @@ def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself
     row = {"front_layer": "layer1.0", "end_layer": "layer2.0", "type": "rc2c_pre", "init": "pinv", "trained": False,
            "stitch_rank": None, "pinv_rank": None, "data": "cifar10", "split": "test", "n": 10, "seed": 0}
     for name, ends, value in (("same", (0, 0), 0.9), ("cross", (0, 1), 0.5), ("back", (1, 0), 0.7)):
-        records.write(tmp_path, "stitch", name, [row | {"accuracy": value}], front_path=paths[ends[0]], end_path=paths[ends[1]],
-                      init="pinv", epochs=0)
+        records.write(tmp_path, "stitch", name, [row | {"accuracy": value}], front_path=paths[ends[0]],
+                      end_path=paths[ends[1]], init="pinv", epochs=0)
     for table, values in (("e1", [0.7, 0.5]), ("e2", [0.9])):
         found = [line for line in cells.fill(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
         assert [line.values for line in found] == [values] and found[0].labels[2:] == ("layer1.0", "layer2.0")
 
 
+def test_what_is_computed_from_many_records_has_its_table(tmp_path):
+    known = library(tmp_path)
+    known.derive("specificity", tmp_path / "s.json", [
+        {"data": "digits", "index": index, "setting": "100 images", "layer": layer, "spearman": value, "kendall": None}
+        for index, layer, value in (("cka", "mean", 0.5), ("cka", "layer1", 0.9), ("dm", "mean", 0.7))])
+    found = [line for line in cells.fill(EVERY["stitching/e5"], {}, known) if line.values]
+    assert [(line.labels, line.mean, line.note) for line in found] == [
+        (("digits", "CKA", "100 images", "Spearman"), 0.5, ""), (("digits", "DM", "100 images", "Spearman"), 0.7, "")]
+
+
 def test_an_experiments_table_joins_seeds_and_tells_settings_apart(tmp_path):
     for seed, value in enumerate((0.5, 0.7)):
         path = records.training(tmp_path, f"x{seed}", seed=seed, epochs=3)
-        row = {"data": "digits", "split": "test", "variant": "", "origin": "", "subset": "all", "n": 355, "accuracy": value,
-               "loss": 1.0, "ece": 0.1}
+        row = {"data": "digits", "split": "test", "variant": "", "origin": "", "subset": "all", "n": 355,
+               "accuracy": value, "loss": 1.0, "ece": 0.1}
         records.write(tmp_path, "eval", f"e{seed}", [row], model_path=path)
         records.write(tmp_path, "eval", f"f{seed}", [row | {"accuracy": 0.1}], model_path=path, max_examples=10)
     found = summaries.rows("eval", library(tmp_path))
@@ -317,7 +355,8 @@ def parsed(kind: str, text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("kind", ["md", "latex", "csv", "html"])
 def test_a_format_says_what_the_table_holds(kind):
-    found = [{"layer": "a_1", "ours": "50 % ± 0.1", "note": "x | y & z < #{$}~^\\ ü"}, {"layer": "b", "ours": "", "note": "1"}]
+    found = [{"layer": "a_1", "ours": "50 % ± 0.1", "note": "x | y & z < #{$}~^\\ ü"},
+             {"layer": "b", "ours": "", "note": "1"}]
     text = formats.write(kind, formats.Table("t", "title", found, found, "a note"))
     assert parsed(kind, text) == [["layer", "ours", "note"], *[list(row.values()) for row in found]]
 
@@ -376,6 +415,12 @@ def test_missing_prints_commands_and_nothing_else(tmp_path):
     assert done.returncode == 0 and len(lines) == len(set(lines)) == 12
     assert [line.split()[1] for line in lines] == ["exec_train.py"] * 6 + ["exec_reinit.py"] * 6
     assert sum("-s 1" in line for line in lines) == 6
+
+
+def test_a_reader_who_has_read_enough_is_no_error(tmp_path):
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'exec_tables.py'))} --missing | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1 and not done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------------ reruns

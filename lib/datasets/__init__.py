@@ -1,7 +1,7 @@
 """Data sets by name: `load("cifar10", "data", "train")` is a `Split`.
 
 Importing this package, `check` and `sources` need no torch, so that a command line is checked before it is loaded.
-A data set is a function (root, split, options) -> Split, an entry in DATASETS and one in `catalogue.KNOWN`; a folder of
+A data set is a function (root, split, options) -> Split, an entry in DATASETS and one in `entries.KNOWN`; a folder of
 images under the data root needs neither.
 """
 

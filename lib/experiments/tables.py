@@ -65,8 +65,8 @@ def text(config: TablesConfig) -> str:
         return "\n".join(_commands(config, library))
     if config.network:
         found = network_tables.tables(config.network, library)
-        figure = Path(config.out or Path(config.results_dir) / "network") / f"{found.name}.png"
-        files.write_atomically(figure, lambda file: file.write(found.picture()))
+        figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
+        files.write_figure(figure, found.figure())
         return _printed(config, found.tables) + f"\n\nfigure: {figure}"
     if config.report:
         page = reports.page(library, _experiments(library, config.seeds) + _tests(config, library),
@@ -109,8 +109,13 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
     words = tuple(word for word in config.tables if word.partition("/")[0] in papers.PAPERS)
     if config.tables and not words:
         return []
-    known, made = published.read(), []
-    for name, table in papers.chosen(words).items():
+    known, made, chosen = published.read(), [], papers.chosen(words)
+    if any(table.experiment in grounding.TESTS for table in chosen.values()):
+        rows = grounding.rows(run.record for run in library.runs)
+        for test in grounding.TESTS:
+            library.derive(test, Path(config.results_dir) / "tables" / f"{test}.json", [
+                row for row in rows if row["test"] == test])
+    for name, table in chosen.items():
         lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
         made.append(formats.Table(name.replace("/", "-"), f"{name}: {table.title}", paper_rows.shown(axes, lines),
                                   paper_rows.raw(axes, lines), table.note, lines))

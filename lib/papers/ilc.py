@@ -109,9 +109,11 @@ TABLES = {
                    "network": (Value("ResNet-18", {"net.model_type": "*resnet18*"}), ARCHITECTURES[1]), "layer": BOTH},
                   "probe", {**GAIN, "protocol": "zero-shot"}, ZERO_SHOT, protocol("zero-shot")),
     "fig7": Table("zero-shot accuracy on variants of ImageNet (Figure 7)",
-                  {"data": tuple(Value(label, {"data": name}, run={"config.ood": [name]}) for label, name in (
-                      ("ImageNet-A", "imagenet-a"), ("ImageNet-R", "imagenet-r"), ("cue-conflict", "cue-conflict"),
-                      ("silhouette", "silhouette"))), "layer": BOTH},
+                  {"data": tuple(Value(label, {"data": name}, run={"config.dataset": inside, "config.ood": [name]})
+                                 for label, name, inside in (
+                      ("ImageNet-A", "imagenet-a", "imagenet200a"), ("ImageNet-R", "imagenet-r", "imagenet200"),
+                      ("cue-conflict", "cue-conflict", "imagenet16"), ("silhouette", "silhouette", "imagenet16"))),
+                   "layer": BOTH},
                   "probe", {**GAIN, "protocol": "zero-shot", "net.dataset": "imagenet", "net.model_type": "tv_resnet50"},
                   ZERO_SHOT, protocol("zero-shot")),
     "fig8": Table("accuracy per layer (Figure 8)",
@@ -127,7 +129,7 @@ TABLES = {
     "table3": Table("few-shot against other methods (Table 3)",
                     {"data": (C10, C100, *GROUPED), "method": (
                         Value("last-layer retraining", metric="baseline"), Value("ILC", metric="accuracy"),
-                        Value("DFR", lacks="no experiment of the suite trains it in this form"),
+                        Value("DFR", {"probe": "dfr-gain"}, run={"config.baselines": ["dfr"]}, metric="baseline"),
                         Value("multi-objective", lacks="no experiment of the suite trains it"))},
                     "probe", {**GAIN, "protocol": "full-ood"}, FEW_SHOT, protocol("full-ood")),
     "table4": Table("zero-shot against other methods (Table 4)",
@@ -142,13 +144,26 @@ TABLES = {
                                Value("OOD", {"protocol": "zero-shot"}, run=protocol("zero-shot"))), "layer": "layer"},
                    "probe", {"probe": "probe", "network": "trained", "selected_by": ("ood-val", "id-val", "none")},
                    metric=mean_accuracy),
-    "fig22": Table("neural-collapse index by depth (Figures 22, 23, App. C.1)", lacks="no experiment measures it"),
+    "fig22": Table("neural collapse by depth: Papyan's within over between (Figures 22, 23, App. C.1)",
+                   {"data": (C10, C100), "images": (Value("ID", {"split": "train"}), Value("OOD", {"split": "test"})),
+                    "layer": "layer"},
+                   "probe", {"probe": "collapse", "network": "trained", "group": "all"},
+                   run={**protocol("zero-shot"), "config.baselines": ["collapse"]},
+                   metric=lambda rows: sum(row["nc1"] for row in rows) / len(rows) if None not in (
+                       row["nc1"] for row in rows) else None, note="Which index the paper takes was not found."),
     "table7": Table("control: features reduced to 512 principal components (Table 7, App. C.3)",
                     {"data": (C10, C100, *GROUPED), "layer": BOTH},
                     "probe", {**GAIN, "protocol": "zero-shot", "reduce": "pca:512"}, ZERO_SHOT,
                     {**protocol("zero-shot"), "config.reduce": ["pca:512"]}),
-    "appendix-c2": Table("MLP probes (App. C.2)", lacks="no experiment trains them"),
-    "appendix-c4": Table("transfer of layers between data sets (App. C.4)", lacks="no experiment measures it"),
+    "appendix-c2": Table("MLP probes (App. C.2)",
+                         {"data": (C10, C100, *GROUPED), "layer": BOTH},
+                         "probe", {**GAIN, "probe": "mlp-gain", "protocol": "zero-shot"}, ZERO_SHOT,
+                         {**protocol("zero-shot"), "config.baselines": ["mlp"]}),
+    "appendix-c4": Table("layer and settings chosen on other shifts (App. C.4)",
+                         {"data": (C10, C100), "layer": BOTH},
+                         "probe", {**GAIN, "protocol": "zero-shot", "selected_by": "transfer"}, ZERO_SHOT,
+                         {**protocol("zero-shot"), "config.select": ["transfer"]},
+                         note="The paper transfers between data sets, here between the corruptions of one."),
     "notebook-waterbirds": Table(
         "Waterbirds, zero-shot, test images (saved notebook)",
         {"layer": tuple(Value(layer, {"probe": "probe", "selected_by": "ood-val", "layer": layer}) for layer in (

@@ -99,6 +99,7 @@ def matches(value, wanted) -> bool:
     """Whether a value is the wanted one, one of a tuple, or of the pattern."""
     if isinstance(wanted, tuple):
         return any(matches(value, one) for one in wanted)
-    if isinstance(wanted, str) and isinstance(value, str):
-        return fnmatchcase(value, wanted)
-    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+    if value == wanted:
+        return isinstance(value, bool) == isinstance(wanted, bool)
+    pattern = isinstance(wanted, str) and ("*" in wanted or "?" in wanted)
+    return pattern and isinstance(value, str) and fnmatchcase(value, wanted)

@@ -1,7 +1,7 @@
 """Balogh & Jelasity, "How not to Stitch Representations to Measure Similarity", AAAI 2025.
 
 The paper's tables, figures and numbers were not found; E1 to E7 are the experiments that its code supports. DM is
-direct matching (least squares), TLM task-loss matching.
+direct matching (least squares), TLM task-loss matching. Grids are over all cuts, which hold the paper's blocks.
 """
 
 from lib.papers.spec import Table, Value
@@ -13,13 +13,11 @@ def both(model_type: str, dataset: str) -> dict:
             for name, value in (("model_type", model_type), ("dataset", dataset))}
 
 
-CIFAR = Value("ResNet-18, CIFAR-10", both("resnet18", "cifar10"), run={"config.front_layer": "layer?.?",
-                                                                      "config.end_layer": "layer?.?"})
-NETWORKS = (CIFAR, Value("ViT-Ti/4, CIFAR-10", both("vit_tiny_patch4_32", "cifar10"), run={
-    "config.front_layer": "blocks.*", "config.end_layer": "blocks.*"}))
-WIDTHS = tuple(Value(label, both(name, "cifar10"), run={"config.front_layer": "layer?.?", "config.end_layer": "layer?.?"})
-               for label, name in (("ResNet-18", "resnet18"), ("equal width", "resnet18_samewidth"),
-                                   ("equal size", "resnet18_samesize"), ("both", "resnet18_samewidth_samesize")))
+NETWORKS = (Value("ResNet-18, CIFAR-10", both("resnet18", "cifar10")),
+            Value("ViT-Ti/4, CIFAR-10", both("vit_tiny_patch4_32", "cifar10")))
+WIDTHS = tuple(Value(label, both(name, "cifar10")) for label, name in (
+    ("ResNet-18", "resnet18"), ("equal width", "resnet18_samewidth"), ("equal size", "resnet18_samesize"),
+    ("both", "resnet18_samewidth_samesize")))
 TLM = Value("TLM", {"init": "rand", "trained": True}, {"config.epochs": 30, "config.batch_size": 256},
             {"config.init": "rand", "config.mod_only_stitch": True})
 DM = Value("DM", {"init": "pinv", "trained": False}, {"config.pinv_samples": "100"},
@@ -27,10 +25,14 @@ DM = Value("DM", {"init": "pinv", "trained": False}, {"config.pinv_samples": "10
 WHOLE = {"stitch_rank": None, "pinv_rank": None, "null": None}
 PAIR = {"front layer": "front_layer", "end layer": "end_layer"}
 CROSS, INTRA = {"same_network": False}, {"same_network": True}
-INDICES = tuple(Value(label, {"rank1": None, "rank2": None}, metric=name, experiment="similarity", run={
-    "config.layers1": "cuts", "config.front_layer": None, "config.end_layer": None})
-    for label, name in (("CKA", "cka"), ("PWCCA", "pwcca"), ("OPD", "procrustes")))
-TESTS = (Value("Spearman"), Value("Kendall"))
+INDICES = tuple(Value(label, {"rank1": None, "rank2": None}, metric=name, experiment="similarity") for label, name in (
+    ("CKA", "cka"), ("PWCCA", "pwcca"), ("OPD", "procrustes")))
+TESTED = {"data": "data", "index": tuple(Value(label, {"index": name}) for label, name in (
+              ("CKA", "cka"), ("PWCCA", "pwcca"), ("OPD", "procrustes"), ("DM", "dm"), ("DM (struct.)", "dm_struct"),
+              ("TLM", "tlm"))),
+          "depends on": "setting",
+          "coefficient": (Value("Spearman", metric="spearman"), Value("Kendall", metric="kendall"))}
+OF_MANY = "From records of exec_similarity.py, exec_stitch.py and exec_probe.py together; the mean over reference layers."
 
 TABLES = {
     "e1": Table("E1: accuracy of stitched networks, two seeds of one architecture",
@@ -46,12 +48,10 @@ TABLES = {
                  "index": (*INDICES, Value("DM (struct.)", {**DM.where, **WHOLE}, metric="normalized_difference_batch_mean",
                                            run=DM.run, experiment="stitch")), **PAIR},
                 where=CROSS),
-    "e5": Table("E5: specificity, rank correlation of dissimilarity with differences in probing accuracy",
-                {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="it is of many records: exec_tables.py specificity"),
-    "e6": Table("E6: sensitivity, the same with sources of limited rank",
-                {"index": tuple(map(Value, ("CKA", "PWCCA", "OPD", "DM", "TLM"))), "coefficient": TESTS},
-                lacks="it is of many records: exec_tables.py sensitivity"),
+    "e5": Table("E5: specificity, rank correlation of dissimilarity with differences in probing accuracy", TESTED,
+                "specificity", {"layer": "mean"}, note=OF_MANY),
+    "e6": Table("E6: sensitivity, the same with sources of limited rank", TESTED, "sensitivity", {"layer": "mean"},
+                note=OF_MANY),
     "e7": Table("E7: direct matching against the number of images, and equal widths and sizes",
                 {"networks": WIDTHS,
                  "images": tuple(Value(str(count), {"samples": count}, run={"config.pinv_samples": str(count)})

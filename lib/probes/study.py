@@ -99,7 +99,10 @@ class Metric:
 
 
 def accuracy_rows(correct: Tensor, split: Split, positions: Tensor, sizes: Tensor) -> list[dict]:
-    """One row for all images; with groups also one per group, the worst group and the adjusted average."""
+    """One row for all images; with groups also one per group and the worst group's.
+
+    Where training has as many groups, `sizes` (groups,), also their adjusted average.
+    """
     right, where = correct[positions], split.groups[positions]
     rows = [_measured("all", int(right.sum()), len(right))]
     if len(split.group_names) < 2:
@@ -109,6 +112,8 @@ def accuracy_rows(correct: Tensor, split: Split, positions: Tensor, sizes: Tenso
         rows.append(_measured(name, int(right[where == number].sum()), int(tested[number])))
     worst = int(group_metrics.worst_group(accuracies)[1])
     rows.append({**rows[1 + worst], "group": f"worst: {split.group_names[worst]}"})
+    if len(sizes) != len(split.group_names):
+        return rows
     adjusted = group_metrics.adjusted_average(accuracies, sizes).item()
     rows.append({"group": "adjusted", "n": len(right), "correct": None, "accuracy": adjusted,
                  "se": group_metrics.adjusted_standard_error(accuracies, sizes, tested)})

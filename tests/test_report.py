@@ -1,0 +1,178 @@
+"""The table of one network's layers, and the page with everything, read by a real browser where one is installed."""
+
+import html
+import json
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+import records
+from conftest import script
+
+from lib import cli, layer_order, network_table, provenance, report, results, scripts
+from lib.formats import Table
+from lib.papers import PAPERS
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CUTS = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
+
+
+def library(folder) -> provenance.Library:
+    return provenance.Library(results.records(folder / "results"))
+
+
+def network(folder) -> str:
+    """A network whose energies rise, whose bias falls and whose similarity to its sibling wavers over six blocks."""
+    path, sibling = (records.training(folder, f"r{seed}", seed=seed, model_type="resnet20", dataset="cifar10")
+                     for seed in range(2))
+    records.write(folder, "ood_layers", "o", [
+        {"layer": layer, "score": "energy", "T": 1.0, "auroc": 0.1 * number + shift, "ood": ood} for ood, shift in
+        (("svhn", 0.0), ("mnist", 0.2)) for number, layer in enumerate(["conv1", *(f"{cut}.bn2" for cut in CUTS), "fc"])],
+        model_path=path)
+    records.write(folder, "projections", "p", [
+        {"layer": f"{cut}.conv{inner}", "checkpoint": path, "folded": False, "mass": 0.5 + sign * 0.01 * (6 - number)}
+        for number, cut in enumerate(CUTS) for inner, sign in ((1, 1), (2, -1))] + [
+        {"layer": "net", "checkpoint": path, "folded": False, "mass": 0.9}], model_path=[path])
+    records.write(folder, "similarity", "s", [
+        {"layer1": one, "layer2": two, "rank1": None, "rank2": None, "cka": value if one == two else 0.99}
+        for one, value in zip(CUTS, (0.9, 0.2, 0.8, 0.3, 0.7, 0.4), strict=True) for two in CUTS],
+        model1_path=path, model2_path=sibling)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------- one network
+
+def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
+    path = network(tmp_path)
+    found = network_table.tables(path, library(tmp_path))
+    layers, pairs, empty = found.tables
+    assert [row["layer"] for row in layers.rows] == ["conv1", *CUTS, "fc"]
+    third = layers.rows[3]
+    assert third["energy AUROC"] == pytest.approx(0.3 + 0.1) and third["filter bias"] == pytest.approx(0.04)
+    assert third["similarity (CKA)"] == 0.8 and third["NCG"] is None
+    assert layers.rows[0]["similarity (CKA)"] is None and layers.rows[-1]["energy AUROC"] == pytest.approx(0.8)
+    rho = {(row["measure"], row["and"]): row for row in pairs.rows}
+    assert rho["energy AUROC", "filter bias"]["spearman"] == -1 and rho["energy AUROC", "filter bias"]["layers"] == 6
+    wavering = rho["energy AUROC", "similarity (CKA)"]
+    assert wavering["spearman"] == pytest.approx(1 - 6 * 44 / (6 * 35)) and wavering["low"] < wavering["spearman"]
+    assert {row["column"] for row in empty.rows} == {"OOD probe gain", "stitching penalty", "NCG", "re-initialisation drop"}
+    assert found.matrix[1][5] == -1 and found.matrix[0] == [None] * 7
+    colours, = found.figure().axes[0].images
+    assert colours.get_clim() == (-1, 1) and colours.get_array()[1, 5] == -1
+
+
+def test_a_probes_gain_is_over_the_deepest_layer(tmp_path):
+    path = network(tmp_path)
+    row = {"probe": "probe", "network": "trained", "group": "all", "rank": None, "selected_by": "none"}
+    probed = (("layer1.0", 0.5), ("layer2.1", 0.7), ("layer3.1", 0.6))
+    records.write(tmp_path, "probe", "b", [{**row, "protocol": "zero-shot", "layer": layer, "accuracy": value}
+                                           for layer, value in probed], model_path=path)
+    layers = network_table.tables(path, library(tmp_path)).tables[0].rows
+    assert [round(row["OOD probe gain"], 6) for row in layers if row["OOD probe gain"] is not None] == [-0.1, 0.1, 0]
+
+
+def test_the_commands_for_empty_columns_are_commands_and_name_the_sibling(tmp_path):
+    path = network(tmp_path)
+    empty = network_table.tables(path, library(tmp_path)).tables[-1].rows
+    for row in empty:
+        words = shlex.split(row["command"])
+        cli.parse(scripts.configuration(words[1].removeprefix("exec_").removesuffix(".py")), words[2:])
+        assert path in row["command"]
+    assert sum(row["column"] == "NCG" for row in empty) == 6
+    stitch = next(row["command"] for row in empty if row["column"] == "stitching penalty")
+    assert "models/r1/model_70.pt models/r0/model_70.pt" in stitch and "-d cifar10" not in stitch  # the default
+
+
+def test_a_network_without_a_sibling_is_given_the_training_of_one(tmp_path):
+    path = records.training(tmp_path, "only", model_type="resnet20", dataset="digits", epochs=3)
+    records.write(tmp_path, "reinit", "r", [{"layer": "conv1", "status": "measured", "source": "0", "relative_drop": 0.2}],
+                  model_path=path)
+    commands = [row["command"] for row in network_table.tables(path, library(tmp_path)).tables[-1].rows]
+    assert any(command.startswith("python exec_train.py resnet20") and "-s 1" in command and "-e 3" in command
+               for command in commands)
+
+
+def test_the_interval_of_a_rank_correlation_is_that_of_fishers_z():
+    low, high = network_table.interval(0.5, 28)
+    assert (low, high) == pytest.approx((0.1327, 0.7466), abs=2e-4)  # tanh(0.5493 -+ 1.96 sqrt(1.125 / 25))
+    assert network_table.interval(1.0, 5) == (1.0, 1.0)
+
+
+def test_layers_keep_the_order_of_every_experiment():
+    assert layer_order.merged([["a", "c", "e"], ["a", "b", "c"], ["c", "d", "e"]]) == ["a", "b", "c", "d", "e"]
+    assert layer_order.merged([["a", "b"], ["b", "a", "c"]]) == ["a", "b", "c"]
+    assert layer_order.units([["conv1", "x.0.conv1", "x.0.bn1", "x.1.conv1", "fc"], ["x.0", "x.1"]], ["x.0", "x.1"]) == [
+        "conv1", "x.0", "x.1", "fc"]
+    assert layer_order.within("x.10.conv1", ["x.1", "x.10", "x"]) == "x.10"
+
+
+def test_the_networks_table_from_the_command_line(tmp_path):
+    path = network(tmp_path)
+    path = path.removeprefix("models/")
+    done = script("exec_tables.py", "--network", path, "--format", "md", "--out", "made", cwd=tmp_path)
+    assert done.returncode == 0 and "figure: made/r0-model_70.png" in done.stdout, done.stderr
+    assert {file.name for file in (tmp_path / "made").iterdir()} == {
+        "r0-model_70.png", "r0-model_70-layers.md", "r0-model_70-correlations.md", "r0-model_70-missing.md"}
+
+
+# ------------------------------------------------------------------------------------------------------------- the page
+
+PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000" "1f15c4890000000d49444154789c6360606060"
+                      "000000050001a5f645400000000049454e44ae426082")
+
+
+def made(folder) -> str:
+    network(folder)
+    (folder / "results/ood_layers/o.png").write_bytes(PIXEL)
+    (folder / "results/ood_layers/o-signs.png").write_bytes(PIXEL)
+    done = script("exec_tables.py", "--report", "page/all.html", cwd=folder)
+    assert done.returncode == 0 and done.stdout.strip() == "page/all.html", done.stderr
+    return (folder / "page/all.html").read_text()
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
+    page = made(tmp_path)
+    assert len(re.findall('src="data:image/png', page)) == 2
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page) and "http://" not in page and "https://" not in page
+    for name, paper in PAPERS.items():
+        for table, spec in paper.tables.items():
+            assert html.escape(f"{name}/{table}: {spec.title}") in page
+    assert page.count("<section>") == sum(len(paper.tables) for paper in PAPERS.values()) + 4 + 5
+    assert "ood_layers: o" in page and "exec_ood_layers.py" in page
+
+
+def test_what_records_say_is_text_on_the_page_and_nothing_else(tmp_path):
+    records.write(tmp_path, "train", "t", [{"epoch": 1, "best": True, "selected_on": "<script>alert(1)</script>"}],
+                  model_type="lenet", dataset="<b>x</b>", directory="a")
+    page = report.page(library(tmp_path), [Table("t", "<i>", [{"a": "<u>"}], [])], [])
+    assert "<b>x" not in page and "<i>" not in page and "<u>" not in page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_finds_and_fits_it_on_a_phone(tmp_path):
+    page = made(tmp_path)
+    probe = """<script>
+      const visible = () => [...document.querySelectorAll("section")].filter(part => !part.hidden).map(
+        part => part.querySelector("h2, summary").textContent);
+      const search = words => { box.value = words; box.dispatchEvent(new Event("input")); };
+      search("f3 relative loss"); const found = visible();
+      search("svhn energy conv1"); const rows = document.querySelectorAll("section:not([hidden]) tbody tr:not([hidden])");
+      const texts = [...rows].map(row => row.textContent); search("no such words"); const none = visible(); search("");
+      document.querySelectorAll("details").forEach(part => part.open = true);
+      document.title = JSON.stringify({ found, texts, none, all: visible().length,
+        pictures: [...document.images].filter(image => image.naturalWidth > 0).length,
+        spill: document.documentElement.scrollWidth - document.documentElement.clientWidth });
+    </script></body>"""
+    for width in (390, 1400):  # a frame, since a window cannot be as narrow as a phone
+        inner = html.escape(page.replace('loading="lazy" ', "").replace("</body>", probe), quote=True)
+        (tmp_path / "frame.html").write_text(f"""<iframe width="{width}" height="800" srcdoc="{inner}"></iframe><script>
+          onload = () => {{ document.body.innerHTML = "<pre>" + frames[0].document.title + "</pre>"; }}</script>""")
+        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
+                               "--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path}/frame.html"],
+                              capture_output=True, text=True, timeout=120)
+        seen = json.loads(html.unescape(re.search("<pre>(.*)</pre>", done.stdout, re.DOTALL)[1]))
+        assert seen["all"] == page.count("<section>") and seen["none"] == [] and seen["spill"] <= 0, seen
+        assert [title.partition(":")[0] for title in seen["found"]] == ["hyperplanes/f3"]
+        assert len(seen["texts"]) == 1 and "svhn" in seen["texts"][0] and seen["pictures"] == 2
