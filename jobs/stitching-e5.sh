@@ -14,3 +14,4 @@ for seed in $seeds; do
     run exec_similarity.py "${pair[@]}" -n "$(pick 1000 100)"
     run exec_stitch.py "${pair[@]}" auto -d "$(pick cifar10 digits)" -i pinv -e 0
 done
+run exec_tables.py specificity

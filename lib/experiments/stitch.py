@@ -188,8 +188,8 @@ def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | Non
 
 def _matched_images(config: StitchConfig, split):
     """The training images that are matched on: the same for every pair of layers, fewer of them within more."""
-    if config.pinv_samples == "all":
-        return split
+    if config.pinv_samples == "all" or not (config.init in MATCHED or config.front_stitch_rank):
+        return split  # in the second case nothing is matched
     count = int(config.pinv_samples)
     if count > len(split):
         raise UserError(f"-pinv-samples {count}: {split.name} has only {len(split)} training images; all takes them")
@@ -332,7 +332,8 @@ def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) ->
         return {}
     named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
     panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
-    limits = dict.fromkeys(panels, (0, 1))
+    worst = np.nanmax(panels["normalized difference"], initial=1)  # task-loss matching may leave any distance
+    limits = dict.fromkeys(panels, (0, 1)) | {"normalized difference": (0, worst)}
     for null in dict.fromkeys(null for null, _, _ in first if null):
         title = f"accuracy, {null}"
         others = [row for (kind, _, _), row in first.items() if kind == null]
