@@ -336,12 +336,11 @@ def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
     if not isinstance(loaded, dict | types.NoneType):
         raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
-    spellings = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items()
-                 for option in spellings(field)}
+    known = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items() for option in spellings(field)}
     hints = typing.get_type_hints(config_class)
     values = {}
     for key, value in (loaded or {}).items():
-        name = key if key in fields else spellings.get(str(key).lstrip("-").replace("-", "_"))
+        name = key if key in fields else known.get(str(key).lstrip("-").replace("-", "_"))
         if name is None:
             raise UsageError(f"--config {path}: {key} is no flag of this script; {near(str(key), fields)}")
         kind, several = _kind(hints[name])
