@@ -49,3 +49,14 @@ def grouped(tmp_path_factory) -> Path:
     done = script("exec_train.py", "small_cnn", "-d", "digits-bg", "-dir", "bg", "-e", 6, "-lr", "5e-3", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def siblings(tmp_path_factory) -> Path:
+    """A working directory with `models/a` and `models/b`: small_cnn of two seeds after two epochs on the built-in digits."""
+    folder = tmp_path_factory.mktemp("siblings")
+    for seed, name in enumerate("ab"):
+        done = script("exec_train.py", "small_cnn", "-d", "digits", "-dir", name, "-e", 2, "-lr", "3e-3", "-s", seed,
+                      cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder

@@ -1,41 +1,25 @@
 """Task-loss matching goes on where it was stopped, takes what is known, and stands beside its null baselines."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, script
+from conftest import script, stopped_script
 
 from lib import cli, results, stitch_training, stitched
 from lib.errors import Interrupted, UserError
 from lib.experiments.stitch import StitchConfig, stitch
-from lib.experiments.train import TrainConfig, train
 
 ONE, TWO = "features.6", "features.9"  # of small_cnn: 32 x 8 x 8, 64 x 4 x 4
 GRID = ("auto", "auto", f"{ONE},{TWO}", f"{ONE},{TWO}", "-b", "50", "-lr", "0.01", "-e", "2", "--max-examples", "100")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with models/a and models/b: small_cnn of two seeds, trained on the built-in digits."""
-    place = tmp_path_factory.mktemp("stitch training")
-    with contextlib.chdir(place):
-        for seed, name in enumerate("ab"):
-            train(cli.parse(TrainConfig, ["small_cnn", "-d", "digits", "-dir", name, "-e", "2", "-lr", "3e-3",
-                                          "-s", str(seed), "--quiet", "-gpu", "-1"]))
-    return place
-
-
 @pytest.fixture
-def inside(folder, monkeypatch, tmp_path):
+def inside(siblings, monkeypatch, tmp_path):
     """That working directory, with a results folder of the test's own."""
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(siblings)
     return tmp_path / "results"
 
 
@@ -148,26 +132,21 @@ def test_each_stitch_has_its_own_gradient_norm(inside):
     assert free["normalized_difference"] != alone["normalized_difference"]
 
 
-def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturbed_run(folder):
-    command = [*words("auto", "auto", TWO, TWO, "-b", "32", "-e", "12")[:-3], "-gpu", "-1"]
-    done = script("exec_stitch.py", *command, "--results-dir", "elsewhere", "--name", "stopped", cwd=folder)
+def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturbed_run(siblings):
+    def command(place):
+        return [*words("auto", "auto", TWO, TWO, "-b", "32", "-e", "12")[:-3], "-gpu", "-1", "--name", "it", "--results-dir",
+                place]
+    done = script("exec_stitch.py", *command("undisturbed"), cwd=siblings)
     assert done.returncode == 0, done.stderr
+    whole = results.read(siblings / "undisturbed" / "stitch" / "it.json")["rows"]
     for number, status in ((signal.SIGTERM, 75), (signal.SIGKILL, -9)):
-        process = subprocess.Popen([sys.executable, ROOT / "exec_stitch.py", *command, "--name", "stopped"], cwd=folder,
-                                   stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1"})
-        state = folder / "results" / "stitch" / "stopped.partial"
-        before = state.stat().st_mtime_ns if state.exists() else None
-        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == status and state.exists(), errors
-        assert status != 75 or "the same command continues from" in errors
-    done = script("exec_stitch.py", *command, "--name", "stopped", cwd=folder)
-    assert done.returncode == 0 and "continuing part 1 of 1" in done.stderr, done.stderr
-    records = [results.read(folder / name / "stitch" / "stopped.json") for name in ("elsewhere", "results")]
-    assert records[0]["rows"] == records[1]["rows"] and not state.exists()
+        state = siblings / f"disturbed-{number}" / "stitch" / "it.partial"
+        process = stopped_script("exec_stitch.py", *command(f"disturbed-{number}"), cwd=siblings, number=number, once=state)
+        assert process.returncode == status and state.exists()
+        assert status != 75 or "the same command continues from" in process.stderr.read()
+        done = script("exec_stitch.py", *command(f"disturbed-{number}"), cwd=siblings)
+        assert done.returncode == 0 and "continuing part 1 of 1" in done.stderr, done.stderr
+        assert results.read(state.with_suffix(".json"))["rows"] == whole and not state.exists()
 
 
 def test_null_rows_stand_beside_the_others_and_score_lower(inside):

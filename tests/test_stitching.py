@@ -1,6 +1,5 @@
 """Direct matching is least squares, resizing commutes with it, and what stitched networks are measured by."""
 
-import contextlib
 import json
 
 import numpy as np
@@ -13,7 +12,6 @@ from lib import checkpoints, cli, datasets, graph, matching, models, stitched, s
 from lib.datasets.split import Split
 from lib.errors import UserError
 from lib.experiments.stitch import StitchConfig, stitch
-from lib.experiments.train import TrainConfig, train
 from lib.models.normalized import Normalized
 from lib.stitching import Stitch
 
@@ -309,20 +307,9 @@ LAYERS = ["features.3", "features.6", "features.9"]  # 16 x 16 x 16, 32 x 8 x 8,
 GRID = ("auto", "auto", ",".join(LAYERS), ",".join(LAYERS))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with models/a and models/b: small_cnn of two seeds, trained on the built-in digits."""
-    place = tmp_path_factory.mktemp("stitching")
-    with contextlib.chdir(place):
-        for seed, name in enumerate("ab"):
-            train(cli.parse(TrainConfig, ["small_cnn", "-d", "digits", "-dir", name, "-e", "2", "-lr", "3e-3",
-                                          "-s", str(seed), "--quiet", "-gpu", "-1"]))
-    return place
-
-
 @pytest.fixture
-def inside(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def inside(siblings, monkeypatch):
+    monkeypatch.chdir(siblings)
 
 
 def run(*words, end="b"):
@@ -520,12 +507,12 @@ def test_options_of_training_are_honoured(inside):
     assert np.allclose(still.arrays["0.weight"], matched.arrays["0.weight"], rtol=0, atol=1e-20)
 
 
-def test_the_papers_command_runs_and_its_record_holds_the_stitch(folder):
+def test_the_papers_command_runs_and_its_record_holds_the_stitch(siblings):
     done = script("exec_stitch.py", "models/a/model_2.pt", "models/b/model_2.pt", "small_cnn", "small_cnn", "features.6",
                   "features.3", "rc2c_pre", "-d", "digits", "-e", 0, "-b", 512, "-i", "pinv", "--mod-only-stitch", "-dir",
-                  "first", cwd=folder)
+                  "first", cwd=siblings)
     assert done.returncode == 0, done.stderr
-    path = folder / done.stdout.strip().splitlines()[-1]
+    path = siblings / done.stdout.strip().splitlines()[-1]
     row = json.loads(path.read_text())["rows"][0]
     weight = np.load(path.with_suffix(".npz"))[f"{row['stitch']}.weight"]
     assert row["type"] == "rc2c_pre" and weight.shape == (16, 32) and row["data"] == "digits" and row["split"] == "test"
@@ -540,14 +527,14 @@ def published_calls():
 
 
 @pytest.mark.parametrize("call", published_calls(), ids=lambda call: call.split()[0])
-def test_the_readmes_counterpart_of_a_published_call_runs(folder, call):
+def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
     meanings = {"MODEL": "models/a/model_2.pt", "M1": "models/a/model_2.pt", "M2": "models/b/model_2.pt", "DATA": "digits",
                 **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"), "L1": LAYERS[0], "L2": LAYERS[0], "imagenet": "digits",
                 "90": "1"}
     words = [meanings.get(word, word) for word in call.split()]
     if "train" in words[0]:
         words = [word.replace("DIR", f"published/{words[1]}") for word in words] + ["-e", "1"]
-    done = script(*words, *([] if "tables" in words[0] else ["--max-examples", "120", "-gpu", "-1"]), cwd=folder)
+    done = script(*words, *([] if "tables" in words[0] else ["--max-examples", "120", "-gpu", "-1"]), cwd=siblings)
     assert done.returncode == 0, done.stderr
 
 

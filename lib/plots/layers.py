@@ -81,10 +81,12 @@ def corruption_map(layers: list[str], kinds: list[str], severities: list[int], a
         left.axvline(place * len(severities) - 0.5, color="white", linewidth=1)
     left.set_xticks((np.arange(len(kinds)) + 0.5) * len(severities) - 0.5, kinds, rotation=40, ha="right", fontsize=7)
     left.set_yticks(range(len(layers)), layers, fontsize=7)
-    left.set_title(f"{title}; in each column severity {severities[0]} to {severities[-1]}", fontsize=9)
+    columns = f"in each column severity {severities[0]} to {severities[-1]}" if len(severities) > 1 else \
+        f"severity {severities[0]}"
+    figure.suptitle(f"{title}; {columns}", fontsize=9)
     places = np.arange(len(layers))
     for number, severity in enumerate(severities):
-        shade = 0.75 - 0.7 * number / max(len(severities) - 1, 1)
+        shade = 0.75 * (1 - (number + 1) / len(severities))
         right.plot(np.nanmean(two_sided[:, :, number], 1), places, color=str(shade), label=f"severity {severity}")
     right.axvline(0.5, color=FINAL, linewidth=0.8, linestyle=":")
     right.set(xlabel="mean two-sided AUROC", xlim=(0, 1))
