@@ -36,11 +36,12 @@ class Column:
     command: Callable[["Subject"], list[str]]
     roles: tuple[str, ...] = ("net",)
     inside: bool = False  # of filters inside the layers
+    each: bool = False  # a run is of one layer
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The network, its siblings of other seeds among the records, and the cuts that records are of."""
+    """The network, its siblings of other seeds among the records, and the cuts of which a measure is lacking."""
 
     network: Network
     siblings: list[str]
@@ -100,7 +101,7 @@ COLUMNS = {
                                 lambda row: row["penalty"],
                                 _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0), TWO),
     "NCG": Column("ncg", {"space": "feature", "subset": "all", "in_distribution": False}, "layer",
-                  lambda row: row["ncg"], _ncg),
+                  lambda row: row["ncg"], _ncg, each=True),
     "filter bias": Column("projections", {"layer": "*", "folded": False}, "layer",
                           lambda row: None if row["mass"] is None else abs(row["mass"] - 0.5),
                           lambda subject: [scripts.command("projections", {"model_path": [subject.network.path],
@@ -142,11 +143,15 @@ def tables(checkpoint: str, library: Library) -> Found:
     probed = columns["OOD probe gain"]
     columns["OOD probe gain"] = {layer: value - probed[max(probed, key=layers.index)] for layer, value in probed.items()}
     network = library.network(path)
-    subject = Subject(network, _siblings(network, library), [layer for layer in layers if layer in cuts])
+    siblings = _siblings(network, library)
     rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
     pairs, matrix = _correlations(columns)
-    empty = [{"column": name, "command": command} for name, values in columns.items() if not values
-             for command in COLUMNS[name].command(subject)]
+    empty = []
+    for name, values in columns.items():
+        lacking = [layer for layer in layers if layer in cuts and layer not in values]
+        if not values or COLUMNS[name].each and lacking:
+            commands = COLUMNS[name].command(Subject(network, siblings, lacking))
+            empty += [{"column": name, "command": command} for command in commands]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
     made = [Table(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
             Table(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs)]
