@@ -92,22 +92,22 @@ COLUMNS = {
     "OOD probe gain": Column(
         "probe", {"probe": "probe", "network": "trained", "group": ("all", None), "rank": None,
                   "selected_by": ("ood-val", "none"), "protocol": ("zero-shot", "few-shot", "full-ood")},
-        "layer", lambda row: row["accuracy"], _probe),
-    "energy AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row["auroc"],
+        "layer", lambda row: row.get("accuracy"), _probe),
+    "energy AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row.get("auroc"),
                            _alone("ood_layers", ood=["patches"]), inside=True),
     "similarity (CKA)": Column("similarity", {"rank1": None, "rank2": None, **WHOLE}, "front_layer",
                                lambda row: row.get("cka"), _with_sibling("similarity", "model1_path", "model2_path"), TWO),
     "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE}, "front_layer",
-                                lambda row: row["penalty"],
+                                lambda row: row.get("penalty"),
                                 _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0), TWO),
     "NCG": Column("ncg", {"space": "feature", "subset": "all", "in_distribution": False}, "layer",
-                  lambda row: row["ncg"], _ncg, each=True),
+                  lambda row: row.get("ncg"), _ncg, each=True),
     "filter bias": Column("projections", {"layer": "*", "folded": False}, "layer",
-                          lambda row: None if row["mass"] is None else abs(row["mass"] - 0.5),
+                          lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
                           lambda subject: [scripts.command("projections", {"model_path": [subject.network.path],
                                                                            "normalize": True})], inside=True),
     "re-initialisation drop": Column("reinit", {"status": ("measured", "unchanged"), "source": ("0", "rand")}, "layer",
-                                     lambda row: row["relative_drop"], _alone("reinit", rand=3), inside=True),
+                                     lambda row: row.get("relative_drop"), _alone("reinit", rand=3), inside=True),
 }
 
 
