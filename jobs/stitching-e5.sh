@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E5, specificity: do the indices go with probing accuracy, over seeds and layers?
+# Fills stitching/e5
 source "$(dirname "$0")/common.sh"
 
 layers=$(pick "layer?.?" features.0,features.3)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E6, sensitivity: the same with the source limited to its first directions.
+# Fills stitching/e6
 source "$(dirname "$0")/common.sh"
 
 for seed in 0 1; do train_stitched "stitching/s$seed" -s "$seed"; done

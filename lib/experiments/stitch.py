@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib import cli, inputs, known_stitches, results
+from lib import cli, inputs, known_stitches, planning, results
 from lib.cli import above, at_least, flag
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import UsageError, UserError
@@ -104,6 +104,17 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
         if not self.front_path or not self.end_path:
             raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
         return inputs.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
+
+    def work(self) -> list[str]:
+        def chosen(words, where):
+            return lambda checkpoint, listed: _choose(
+                checkpoint.network, {layer.name: layer.shape for layer in listed if layer.shape}, words, where)
+        trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
+        return planning.of_checkpoints(
+            self, [(self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
+                   (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER"))], (self.dataset,),
+            f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
+            "and of what follows END_LAYER for every stitch")
 
     def inputs(self) -> dict[str, list[Path]]:
         return inputs.checkpoint_files(self, self.front_path, self.end_path) | inputs.data_files(self, self.dataset)
