@@ -75,7 +75,7 @@ def _count(name: str) -> str:
     """How many images a data set has, where that is known without reading it."""
     data = parse(name)
     known = catalogue.KNOWN.get(data.base)
-    if known is None or not known.sizes or data.held_out is not None:
+    if known is None or not known.sizes or data.unseen:
         return ""
     sizes = dict(zip(known.splits or ("all",), known.sizes, strict=False))
     return f": {sizes.get(data.split or 'test', sum(known.sizes)):,} images"

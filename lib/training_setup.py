@@ -83,7 +83,8 @@ def recipe(config, split: Split, description: Description, device: torch.device,
     precision = devices.resolve_precision(config.precision, device, training=True)
     usual = EPOCH_IMAGES.get(parse(config.dataset).base)
     return Recipe(
-        loss=resolve(LOSSES[config.loss])(config),
+        # stored features have no bounds that an attack could keep to
+        loss=resolve(LOSSES[config.loss])(dataclasses.replace(config, box=False) if split.features else config),
         learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
                                milestones=config.milestones, warmup=config.warmup, lr_step=config.lr_step,
                                lr_decay=config.lr_decay),

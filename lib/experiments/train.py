@@ -71,7 +71,7 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     loss: str = flag("ce", choices=LOSSES, help="what is minimised; at is adversarial training")
     beta: float = flag(6.0, check=at_least(0), help="weight of the divergence of --loss trades")
-    box: bool | None = flag(None, help="keep attacked images in [0, 1]; default: images yes, stored features no")
+    box: bool = flag(True, help="keep attacked images in [0, 1]; stored features go anywhere")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
     outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
     energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
@@ -139,8 +139,6 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
         of_features = names.parse(self.dataset).features is not None
         if of_features:
             stored_features.check_training(self)
-        if self.box is None:
-            object.__setattr__(self, "box", not of_features)
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if (":" in self.dataset and "=" not in self.dataset) or (of_features and names.parse(self.dataset).split):
