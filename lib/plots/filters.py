@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lib.metrics.orientation import null_band
 
@@ -78,6 +79,7 @@ def mass_by_epoch(rows: list[dict]) -> Figure:
         panel.set_title(f"{labels[place]}   {names[place]}, N = {own[0]['filters']}", fontsize=8)
         panel.set_ylim(-0.02, 1.02)
         panel.tick_params(labelsize=7)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     for panel in panels.flat[max(0, len(chosen) - columns):len(chosen)]:  # also where the grid ends above the last line
         panel.tick_params(labelbottom=True)
     figure.supxlabel("epoch", fontsize=9)
