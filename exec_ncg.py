@@ -3,6 +3,7 @@
     python exec_ncg.py models/wo9/model_5.pt -d digits-wo9                    seconds; the images of the held-out class 9
     python exec_ncg.py models/mnist-at/model_70.pt -d mnist-wo9 --against models/mnist/model_70.pt --radius 300
     python exec_ncg.py models/a/model_5.pt -d cifar10 --corruptions fog contrast --space pixel feature --layer avgpool
+    python exec_ncg.py models/head/model_5.pt                 trained on -d features=models/wo9/model_5.pt:flatten:digits-wo9
 
 Yang et al., TMLR 2023. On MNIST without 9 the paper has .578 for a natural network and .714 for an adversarially trained
 one; a network that always answers 4 has .526, which is why the null rates stand beside the score.

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from lib import files, models
-from lib.datasets.names import parse
 from lib.errors import UserError
 from lib.models.normalized import Normalized
 from lib.randomness import stream
@@ -50,15 +49,11 @@ class Description:
 
     @property
     def training(self) -> dict:
-        """How it was trained, as rows state it; `recipe` is the same for trainings that differ in seed and folder only."""
-        told = {key: value for key, value in self.config.items() if key not in ("seed", "directory")}
-        if self.dataset:
-            told["dataset"] = parse(self.dataset).name  # features of another seed's backbone are the same recipe
+        """How it was trained, as rows state it."""
         attacked = self.config.get("loss") in ("at", "trades")
-        recipe = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8] if self.config else ""
         return {"architecture": self.architecture, "loss": self.config.get("loss"),
                 "eps": self.config.get("eps") if attacked else None, "epoch": self.epoch,
-                "network_seed": self.config.get("seed"), "recipe": recipe}
+                "network_seed": self.config.get("seed")}
 
 
 @dataclass(frozen=True)

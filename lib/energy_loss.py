@@ -156,9 +156,6 @@ def _outliers(config) -> tuple[Split, object]:
     outliers = inputs.load_split(config, config.outliers, "train", image_size=config.stated_size)
     train_split = inputs.load_split(config, config.dataset, "train", image_size=config.stated_size)
     test_split = inputs.load_split(config, config.dataset, "test", image_size=config.stated_size)
-    for split in (train_split, test_split):
-        if count := overlap.shared(split, outliers):
-            raise UserError(f"--outliers {config.outliers}: {count} of its images are in {split.name}:{split.split} of -d; "
-                            "outliers must not be data")
+    overlap.refuse(outliers, f"--outliers {config.outliers}", train_split, test_split)
     name = train_split.augmentation if config.augmentation == "auto" else config.augmentation
     return outliers, resolve(AUGMENTATIONS[name])

@@ -39,7 +39,8 @@ def _sources(config: DeviceConfig, name: str) -> list[Path]:
     if data.features is None:
         return datasets.sources(name, config.data_root)
     stored_features.check_taken(config, name)
-    return [locate(config, data.features[0]), *datasets.sources(str(data.images), config.data_root)]
+    path, _ = stored_features.backbone(data.features[0])
+    return [locate(config, path), *datasets.sources(str(data.images), config.data_root)]
 
 
 def checkpoint_files(config: RunConfig, *paths: str) -> dict[str, list[Path]]:
@@ -144,10 +145,10 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
 
 
 def _stored_features(config: DeviceConfig, data: names.DataName, split: str | None) -> "Split":
-    path, layer = data.features
-    backbone = checkpoints.load(locate(config, path), device=device(config))
-    images = load_split(config, str(data.images), split, image_size=backbone.description.image_size)
-    return stored_features.made(backbone, layer, images, data.name, cache_dir=config.cache_dir, workers=config.workers,
+    (path, kind), layer = stored_features.backbone(data.features[0]), data.features[1]
+    network = checkpoints.load(locate(config, path), kind, device=device(config))
+    images = load_split(config, str(data.images), split, image_size=network.description.image_size)
+    return stored_features.made(network, layer, images, data.name, cache_dir=config.cache_dir, workers=config.workers,
                                 batch_size=config.batch_size, prefetch=config.prefetch, quiet=config.quiet)
 
 

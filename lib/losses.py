@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 functional = lazy("torch.nn.functional")
+torch = lazy("torch")
 
 Draws = Callable[[str], "torch.Generator"]
 Loss = Callable[["nn.Module", "Tensor", "Tensor", Draws], tuple["Tensor", "Tensor"]]
@@ -48,6 +49,27 @@ def cross_entropy(config) -> Loss:
         logits = network(images)
         return functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing), logits
     return loss
+
+
+class Separate:
+    """The sum of losses that share no weights: the graph of each is freed before the next one's is made.
+
+    What `total` gives has the value of the sum, and its gradient as a constant.
+    """
+
+    def __init__(self) -> None:
+        self._value, self._gradients = 0.0, 0.0
+
+    def add(self, value: "Tensor", weights: list["Tensor"]) -> None:
+        """Takes in a loss, which depends on all these weights and on no others that are trained."""
+        found = torch.autograd.grad(value, weights)
+        self._gradients = self._gradients + sum((weight * gradient).sum()
+                                                for weight, gradient in zip(weights, found, strict=True))
+        self._value = self._value + value.detach()
+
+    def total(self) -> "Tensor":
+        """The sum so far."""
+        return self._gradients - self._gradients.detach() + self._value
 
 
 def _check_energy_layers(config) -> None:

@@ -1,8 +1,10 @@
-"""Optimisers, and learning rates as functions of time. Importing this needs no torch."""
+"""Optimisers and their flags, and learning rates as functions of time. Importing this needs no torch."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from lib.cli import RunConfig, above, at_least, flag
 from lib.registry import resolve
 
 # adam adds the weight decay to the gradient, adamw shrinks the weights
@@ -14,6 +16,18 @@ SCHEDULES = {
     "onecycle": "lib.optimization:onecycle",
     "step": "lib.optimization:step",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationConfig(RunConfig):
+    """The flags of every script that trains by gradient steps."""
+
+    learning_rate: float = flag(1e-3, "-lr", check=above(0), help="peak learning rate")
+    weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay")
+    optimizer: str = flag("adam", "-o", choices=OPTIMIZERS, help="adam (L2 in the gradient), adamw or sgd")
+    schedule: str = flag("none", "-sched", choices=SCHEDULES, help="course of the learning rate")
+    milestones: tuple[int, ...] = flag((), "-rlre", check=at_least(1),
+                                       help="epochs after which the learning rate is multiplied by 0.1")
 
 
 def optimizer(name: str, parameters, *, learning_rate: float, weight_decay: float, momentum: float = 0.9,

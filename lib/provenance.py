@@ -22,6 +22,7 @@ TYPES = ("model_type", "source_type", "front_type", "end_type", "model1_type", "
 COMPARED = ("main", "against")  # rows that do not compare are the same whatever they stand beside
 # columns of rows that name the network of the row
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
+ROW_ROLES = ("front", "end")  # and those that name the two of a stitch
 # columns of rows that say which images they are of
 DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "fit_on")
 SETS = ("data", "id", "ood", "train")
@@ -32,6 +33,8 @@ SELECTIONS = {
     "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
     "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save",
                "null"),
+    "ood_detector": ("layer", "directory", "detectors_dir", "snapshot_every"),
+    "stitch_ood": ("stitch_run", "dataset", "sanity", "detectors"),
     "projections": ("dataset", "paper_json"), "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack"),
 }
 # what pairs of layers are called in either experiment on them
@@ -116,12 +119,12 @@ class Run:
     def __init__(self, path: Path, record: dict, library: Library) -> None:
         self.path, self.record, self.library = path, record, library
         self.experiment, self.rows = record["experiment"], record["rows"]
-        self.code = (record["environment"].get("commit") or "unknown")[:8]
+        self.code = str(record["environment"].get("commit") or "unknown")[:8]
         paths = {name: record["config"][name] for name in ROLES if record["config"].get(name)}
         left_out = (*ROLES, *(TYPES if self.experiment != "train" else ()), *SELECTIONS.get(self.experiment, ()), "seed",
                     "directory")
         self.config, self.setting = _settings(self.experiment, record["config"], left_out)
-        self._known: dict[str | None, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
+        self._known: dict[tuple, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
         if self.experiment == "train":
             self._paths["net"] = f"models/{_folder(record['config'])}/model_{record['config'].get('epochs')}.pt"
@@ -150,8 +153,10 @@ class Run:
     def _of(self, row: dict) -> tuple[dict[str, Network], dict]:
         """Networks and what is known of them, made once for all rows of the same network."""
         own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
-        if own not in self._known:
-            paths = self._paths | ({"net": own} if own else {})
+        roles = {role: row[role] for role in ROW_ROLES if isinstance(row.get(role), str)}
+        key = own, *roles.values()
+        if key not in self._known:
+            paths = self._paths | ({"net": own} if own else {}) | roles
             if own and own != self._paths.get("net", own):
                 paths["main"] = self._paths["net"]
             networks = {role: self.library.network(path) for role, path in paths.items()}
@@ -160,8 +165,8 @@ class Run:
                 found |= {f"{role}.{name}": value for name, value in network.training.items()}
             if {"front", "end"} <= networks.keys():
                 found["same_network"] = paths["front"] == paths["end"]
-            self._known[own] = networks, found
-        return self._known[own]
+            self._known[key] = networks, found
+        return self._known[key]
 
     def identity(self, row: dict, compared: Iterable[str] = ()) -> dict:
         """What rows must share, beside the condition of a cell, to be runs of one thing: settings, networks, data."""
@@ -190,7 +195,7 @@ class Run:
         for name, known in self.record["inputs"].items():
             parsed = _parsed(name)
             if parsed and parsed.variant in ("", variant) and parsed.name in (row.get(column) for column in SETS):
-                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = known["sha256"][:8]
+                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = str(known.get("sha256"))[:8]
         return found
 
 

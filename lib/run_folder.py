@@ -41,9 +41,7 @@ def claim(directory: Path, config) -> None:
     for path in directory.glob(".*.tmp"):
         path.unlink()
     if config.overwrite or not config.resume:
-        for pattern in ("init", "model_*", "best", "resume", "run"):
-            for path in (*directory.glob(f"{pattern}.pt"), *directory.glob(f"{pattern}.json")):
-                path.unlink()
+        clear(directory)
     if marker.exists():
         try:
             there = json.loads(marker.read_text())
@@ -62,6 +60,13 @@ def claim(directory: Path, config) -> None:
         raise UserError(f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
                         "or --overwrite them")
     files.write_json(marker, wanted)
+
+
+def clear(directory: Path) -> None:
+    """Removes what a run left there."""
+    for pattern in ("init", "model_*", "ft_model_*", "best", "resume", "run"):
+        for path in (*directory.glob(f"{pattern}.pt"), *directory.glob(f"{pattern}.json")):
+            path.unlink()
 
 
 def keep(directory: Path, network, description, rows: list[dict], due: bool) -> None:

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import graph
+from lib.checkpoints import Checkpoint
 from lib.datasets.split import Split
 from lib.devices import arithmetic
-from lib.losses import Loss
+from lib.errors import UserError
+from lib.losses import Loss, Separate
 from lib.matching import Statistics, Triangle
 from lib.progress import image_bar
 from lib.randomness import generator
@@ -45,12 +47,12 @@ class Donors:
     @torch.no_grad()
     def sources(self, images: Tensor) -> dict[str, Tensor]:
         """The activations of the front layers."""
-        return _activations(self.front, self.front_layers, images)[0]
+        return activations_of(self.front, self.front_layers, images)[0]
 
     @torch.no_grad()
     def targets(self, images: Tensor, logits: bool = False) -> tuple[dict[str, Tensor], Tensor | None]:
         """The end network's own activations of the end layers, and its logits if asked for."""
-        return _activations(self.end, list(self.tails), images, whole=logits)
+        return activations_of(self.end, list(self.tails), images, whole=logits)
 
     def logits(self, entry: Entry, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The stitched network's logits (b, k), and the stitched activation."""
@@ -58,10 +60,29 @@ class Donors:
         return self.tails[entry.end](stitched), stitched
 
 
-def _activations(network: nn.Module, layers: list[str], images: Tensor, whole: bool = False):
+def activations_of(network: nn.Module, layers: list[str], images: Tensor,
+                   whole: bool = False) -> tuple[dict[str, Tensor], Tensor | None]:
+    """What these layers put out, and with `whole` the logits: without them the pass ends behind the deepest layer."""
     with graph.record(network, layers, stop=not whole) as outputs:
         logits = graph.run(network, images)
     return {layer: outputs[layer] for layer in layers}, logits
+
+
+def choose(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], words: tuple[str, ...], where: str) -> list[str]:
+    """The cuts with maps or tokens that names and globs choose, in execution order; `shapes` are those of all layers.
+
+    Raises `UserError`, which names `where` the words stand, for what is no layer, no cut, or puts out a vector.
+    """
+    network, cuts = checkpoint.network, graph.cuts(checkpoint.network)
+    usable = [name for name in shapes if name in cuts and len(shapes[name]) in (2, 3)]
+    for word in words:
+        if word in shapes and word not in usable:
+            graph.cut(network, word)
+            raise UserError(f"{where} {word}: it puts out a vector, and stitches join maps and tokens")
+    try:
+        return graph.select(usable, words, {"cuts": usable})
+    except UserError as error:
+        raise UserError(str(error).replace("--layers", where, 1)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,9 +243,8 @@ class Stitches(nn.Module):
 def task_loss(donors: Donors, entries: list[Entry], *, l1: float = 0.0, soft_targets: bool = False) -> Loss:
     """Task-loss matching of all entries in one step: the cross-entropy of each stitched network, and l1 |W, b|_1.
 
-    The stitches share no weights, so that training them together is training each alone. Every pair's graph is freed before
-    the next one's is made: what is returned has the value of the summed losses and their gradient as a constant. With
-    `soft_targets` the labels are the end network's own probabilities.
+    The stitches share no weights, so that training them together is training each alone. With `soft_targets` the labels are
+    the end network's own probabilities.
     """
     def loss(network, images, labels, draws):
         sources = donors.sources(images)
@@ -232,15 +252,12 @@ def task_loss(donors: Donors, entries: list[Entry], *, l1: float = 0.0, soft_tar
         if soft_targets:
             with torch.no_grad():
                 wanted = donors.end(images).float().softmax(1)
-        total, gradients = 0.0, 0.0
+        losses = Separate()
         for entry in entries:
             logits, _ = donors.logits(entry, sources)
             value = F.cross_entropy(logits.float(), wanted)
             if l1:
                 value = value + l1 * (entry.stitch.weight.abs().sum() + entry.stitch.bias.abs().sum())
-            weights = list(entry.stitch.parameters())
-            found = torch.autograd.grad(value, weights)
-            gradients = gradients + sum((weight * gradient).sum() for weight, gradient in zip(weights, found, strict=True))
-            total = total + value.detach()
-        return gradients - gradients.detach() + total, logits.detach()
+            losses.add(value, list(entry.stitch.parameters()))
+        return losses.total(), logits.detach()
     return loss

@@ -1,7 +1,8 @@
 """Stored features in the place of images, `features=BACKBONE:LAYER:DATASET`: what a frozen network makes of a data set.
 
 The nearest-category page, section 2: the activations of one layer, flattened and not rescaled, (n, d, 1, 1). A network that
-was trained on them states whose they are in its description, and takes no others. Importing this needs no torch.
+was trained on them states whose they are in its description, and takes no others. BACKBONE is a checkpoint, or TYPE@PATH for
+a file without a sidecar, such as a published robust network. Importing this needs no torch.
 """
 
 from dataclasses import replace
@@ -26,10 +27,16 @@ def check_taken(config, name: str) -> None:
         raise UsageError(f"{name}: stored features take the place of images in exec_train.py, exec_eval.py and exec_ncg.py")
 
 
+def backbone(text: str) -> tuple[str, str]:
+    """Path and type of the backbone: `TYPE@PATH` for a file without a sidecar, else the path alone."""
+    kind, at, path = text.partition("@")
+    return (path, kind) if at and kind in models.MODELS else (text, "")
+
+
 def check_training(config) -> None:
     """Raises `UsageError` for options of a training on stored features that are for images."""
     models.check_vectors(config.model_type)
-    for_images = {"--box": config.box, "--augmentation": config.augmentation not in ("auto", "none"),
+    for_images = {"--augmentation": config.augmentation not in ("auto", "none"),
                   "--image-size": config.image_size, "--upscale": config.upscale,
                   "--upscale-padding": config.upscale_padding, "--pixel-shuffle": config.pixel_shuffle,
                   "--per-image-std": config.per_image_std, "--outliers": config.outliers}
@@ -38,17 +45,17 @@ def check_training(config) -> None:
             raise UsageError(f"{name} is for images, not for the stored features of -d {config.dataset}")
 
 
-def made(backbone: "Checkpoint", layer: str, images: "Split", name: str, **passing) -> "Split":
-    """The split of that name with the backbone's activations at the layer, float32 (n, d, 1, 1), for its images.
+def made(network: "Checkpoint", layer: str, images: "Split", name: str, **passing) -> "Split":
+    """The split of that name with the network's activations at the layer, float32 (n, d, 1, 1), for its images.
 
     `passing` as in `features.collect`: they are computed once and kept in the cache.
     """
-    described, tap = backbone.description, features.Tap(layer, "flatten")
+    described, tap = network.description, features.Tap(layer, "flatten")
     check_whose(images, described, images.name)
-    found = features.collect(backbone.network, images, [tap], exact=(tap,), channels=described.channels,
+    found = features.collect(network.network, images, [tap], exact=(tap,), channels=described.channels,
                              size=described.image_size, label=f"features of {images.name}", **passing).features[tap]
     return replace(images, name=name, images=found.rows()[:, :, None, None], augmentation="none",
-                   features=f"{layer} of {files.sha256(backbone.path)}")
+                   features=f"{layer} of {files.sha256(network.path)}")
 
 
 def check_whose(split: "Split", description: "Description", name: str) -> None:

@@ -37,7 +37,7 @@ def splits(config) -> tuple[Split, Split]:
         seed = config.seed if config.split_seed is None else config.split_seed
         train_split, val_split = validation_split(train_split, config.split, seed, config.stratified)
     else:
-        name = "val" if "val" in datasets.splits(config.dataset, config.data_root) else "test"
+        name = "val" if "val" in datasets.splits(str(parse(config.dataset).images), config.data_root) else "test"
         val_split = inputs.load_split(config, config.dataset, name, image_size=config.stated_size)
     seed = config.seed if config.noise_seed is None else config.noise_seed
     if config.noise:
@@ -83,7 +83,8 @@ def recipe(config, split: Split, description: Description, device: torch.device,
     precision = devices.resolve_precision(config.precision, device, training=True)
     usual = EPOCH_IMAGES.get(parse(config.dataset).base)
     return Recipe(
-        loss=resolve(LOSSES[config.loss])(config),
+        # stored features have no bounds that an attack could keep to
+        loss=resolve(LOSSES[config.loss])(dataclasses.replace(config, box=False) if split.features else config),
         learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
                                milestones=config.milestones, warmup=config.warmup, lr_step=config.lr_step,
                                lr_decay=config.lr_decay),

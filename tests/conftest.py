@@ -1,5 +1,6 @@
 """Shared by all tests: a suite-wide scratch run of the scripts, and one thread so that results repeat."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -48,6 +49,21 @@ def grouped(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("grouped")
     done = script("exec_train.py", "small_cnn", "-d", "digits-bg", "-dir", "bg", "-e", 6, "-lr", "5e-3", cwd=folder)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory) -> Path:
+    """A working directory with `models/a` and `models/b`: small_cnn of two seeds, briefly trained on digits of 16 px."""
+    from lib import cli
+    from lib.experiments.train import TrainConfig, train
+
+    folder = tmp_path_factory.mktemp("pair")
+    with contextlib.chdir(folder):
+        for seed, name in enumerate("ab"):
+            train(cli.parse(TrainConfig, [
+                "small_cnn", "-d", "digits", "-dir", name, "-e", "1", "-lr", "3e-3", "-s", str(seed), "--image-size", "16",
+                "--max-examples", "300", "-gpu", "-1", "--quiet"]))
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import script
 
-from lib import checkpoints, cli, datasets, inputs
+from lib import attacks, checkpoints, cli, datasets, inputs
 from lib.datasets import names
 from lib.errors import UsageError, UserError
 from lib.experiments.eval import EvalConfig
@@ -77,6 +77,17 @@ def test_features_are_the_backbones_activations_and_the_rest_of_it_makes_its_log
     assert float(batch.max()) > 1
 
 
+def test_a_backbone_without_a_sidecar_needs_its_type(folder, tmp_path):
+    published = tmp_path / "published.pt"
+    published.write_bytes((folder / "models" / "wo9" / "model_1.pt").read_bytes())
+    with pytest.raises(UserError, match="its type must be given"):
+        inputs.load_split(settings(folder), f"features={published}:flatten:digits-wo9:ood")
+    with pytest.warns(UserWarning, match="images go in unnormalised"):
+        found = inputs.load_split(settings(folder), f"features=CNN002@{published}:flatten:digits-wo9:ood")
+    assert found.images.shape == (180, 1600, 1, 1) and found.name == "digits-wo9@flatten"
+    assert found.features == inputs.load_split(settings(folder), name(folder) + ":ood").features  # the same file
+
+
 def test_the_papers_features_have_its_sizes_and_its_heads_their_parameters():
     """Sections 2 and 3.3: CNN002's second pool is 1024 at 28 px; pooled WRN features times the last layer are the logits."""
     from lib import models
@@ -114,12 +125,20 @@ def test_every_loss_trains_a_head_that_says_whose_features_it_takes(folder, loss
     backbone = json.loads((folder / "models" / "wo9" / "model_1.json").read_text())
     assert described["features"] == f"flatten of {backbone['sha256']}"
     assert described["mean"] == [] and described["channels"] == 1600 and described["image_size"] == 1
-    assert described["metrics"]["val_accuracy"] > 0.5 and described["config"]["box"] is False
+    assert described["metrics"]["val_accuracy"] > 0.5
     config = EvalConfig(model_path=str(folder / "models" / loss / "model_2.pt"), cache_dir=str(folder / ".cache"), gpu=-1,
                         quiet=True, attack="pgd", eps=0.5, attack_steps=2, max_examples=320)
     row = evaluate(config).rows[0]
     assert row["accuracy"] == described["metrics"]["val_accuracy"] and row["robust_accuracy"] <= row["accuracy"]
     assert row["data"] == "digits-wo9@flatten"
+
+
+def test_attacked_features_are_kept_in_no_box(folder, monkeypatch):
+    balls = []
+    monkeypatch.setattr("lib.robust_losses.Ball", lambda *words: balls.append(words) or attacks.Ball(*words))
+    for loss in ("at", "trades"):
+        train(settings(folder, directory=f"{loss}-box", loss=loss, epochs=1, max_examples=64))
+    assert balls == [("2", 0.5, False)] * 2
 
 
 def test_a_head_is_scored_among_its_features_and_its_radius_measured_there(folder):
@@ -151,7 +170,6 @@ def test_a_head_is_scored_among_its_features_and_its_radius_measured_there(folde
 
 @pytest.mark.parametrize("changes, message", [
     ({"model_type": "CNN002"}, "CNN002 takes images; stored features are for mlp, mlp_bn, LargeMLP, LargeMLPv4"),
-    ({"box": True}, "--box is for images"),
     ({"augmentation": "crop"}, "--augmentation is for images"),
     ({"upscale": True}, "--upscale is for images"),
     ({"pixel_shuffle": True}, "--pixel-shuffle is for images"),

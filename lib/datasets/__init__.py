@@ -85,8 +85,11 @@ def check(text: str, root: str | Path, split: str | None = None) -> None:
 
 
 def splits(text: str, root: str | Path) -> tuple[str, ...]:
-    """The split that `text` states, else every split of the set, "ood" last; ("all",) for a set that is not divided."""
-    data = parse(text)
+    """The split that `text` states, else every split of the set, "ood" last; ("all",) for a set that is not divided.
+
+    Stored features are divided as their images are.
+    """
+    data = parse(text).images
     place = _locate(data, Path(root), None, anything=True)
     return (place.split,) if data.split else place.splits
 

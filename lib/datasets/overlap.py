@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from lib.datasets.split import Split
+from lib.errors import UserError
 
 
 def shared(first: Split, second: Split) -> int:
@@ -15,6 +16,14 @@ def shared(first: Split, second: Split) -> int:
         return 0
     known = set(_digests(first))
     return sum(digest in known for digest in _digests(second))
+
+
+def refuse(outliers: Split, flag: str, *splits: Split) -> None:
+    """Raises `UserError` for outliers, named by `flag`, of which some are images of one of the splits."""
+    for split in splits:
+        if count := shared(split, outliers):
+            raise UserError(f"{flag}: {count} of its images are in {split.name}:{split.split} of -d; outliers must not be "
+                            "data")
 
 
 def _digests(split: Split) -> Iterator[bytes]:

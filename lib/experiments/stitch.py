@@ -14,18 +14,17 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib import cli, inputs, known_stitches, results
+from lib import cli, inputs, known_stitches, planning, results
 from lib.cli import above, at_least, flag
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import UsageError, UserError
 from lib.inputs import CheckpointsConfig
 from lib.lazy import lazy
-from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer, schedule
+from lib.optimization import OptimizationConfig, optimizer, schedule
 from lib.results import Result
 
 checkpoints = lazy("lib.checkpoints")
 devices = lazy("lib.devices")
-graph = lazy("lib.graph")
 matching = lazy("lib.matching")
 np = lazy("numpy")
 plots = lazy("lib.plots.grid")
@@ -48,7 +47,7 @@ def _samples(text: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StitchConfig(CheckpointsConfig):
+class StitchConfig(OptimizationConfig, CheckpointsConfig):
     """Accuracy and geometry of stitched networks, for a pair of layers or a grid of them."""
 
     front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins")
@@ -75,12 +74,6 @@ class StitchConfig(CheckpointsConfig):
     stitch_norm: str = flag("none", choices=("none", "bn", "ln"), help="normalisation before the affine map, for -i rand")
     epochs: int = flag(30, "-e", label="e{}", check=at_least(0), help="epochs of task-loss matching; 0: none")
     batch_size: int = flag(256, "-b", check=at_least(1), help="images per batch")
-    learning_rate: float = flag(1e-3, "-lr", check=above(0), help="peak learning rate")
-    weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay")
-    optimizer: str = flag("adam", "-o", choices=OPTIMIZERS, help="adam (L2 in the gradient), adamw or sgd")
-    schedule: str = flag("none", "-sched", choices=SCHEDULES, help="course of the learning rate")
-    milestones: tuple[int, ...] = flag((), "-rlre", check=at_least(1),
-                                       help="epochs after which the learning rate is multiplied by 0.1")
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     l1: float = flag(0.0, "-l1", check=at_least(0), help="weight of the L1 norm of the stitch in the loss")
     soft_targets: bool = flag(False, help="train on the end network's probabilities instead of the labels")
@@ -112,6 +105,17 @@ class StitchConfig(CheckpointsConfig):
             raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
         return inputs.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
 
+    def work(self) -> list[str]:
+        def chosen(words, where):
+            return lambda checkpoint, listed: stitched.choose(
+                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where)
+        trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
+        return planning.of_checkpoints(
+            self, [(self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
+                   (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER"))], (self.dataset,),
+            f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
+            "and of what follows END_LAYER for every stitch")
+
     def inputs(self) -> dict[str, list[Path]]:
         return inputs.checkpoint_files(self, self.front_path, self.end_path) | inputs.data_files(self, self.dataset)
 
@@ -127,7 +131,7 @@ def stitch(config: StitchConfig) -> Result:
     _check(config, front.description, end.description, test_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
     shapes = [inputs.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
-    layers = [_choose(checkpoint.network, known, words, where) for checkpoint, known, words, where in
+    layers = [stitched.choose(checkpoint, known, tuple(words.split(",")), where) for checkpoint, known, words, where in
               zip((front, end), shapes, (config.front_layer, config.end_layer), ("FRONT_LAYER", "END_LAYER"), strict=True)]
     donors = stitched.Donors(front.network, end.network, *layers)
     passes = stitched.Passes(device=device, batch_size=config.batch_size, channels=front.description.channels, size=size,
@@ -174,20 +178,6 @@ def _check(config: StitchConfig, front, end, split) -> None:
                         f"{end.channels} of {end.image_size} px: they cannot see the same images")
 
 
-def _choose(network, shapes: dict, words: str, where: str) -> list[str]:
-    """The cuts that comma-separated names and globs choose, in execution order."""
-    cuts = graph.cuts(network)
-    usable = [name for name in shapes if name in cuts and len(shapes[name]) in (2, 3)]
-    for word in words.split(","):
-        if word in shapes and word not in usable:
-            graph.cut(network, word)
-            raise UserError(f"{where} {word}: it puts out a vector, and stitches join maps and tokens")
-    try:
-        return graph.select(usable, tuple(words.split(",")), {"cuts": usable})
-    except UserError as error:
-        raise UserError(str(error).replace("--layers", where, 1)) from None
-
-
 def _blank(config: StitchConfig, source, target):
     return stitching.Stitch(config.stitching_type, source, target, upsample=config.upsample, to_class_token=config.c2t_cls,
                             from_class=config.t2c_cls, norm=config.stitch_norm)
@@ -209,8 +199,8 @@ def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | Non
 
 def _matched_images(config: StitchConfig, split):
     """The training images that are matched on: the same for every pair of layers, fewer of them within more."""
-    if config.pinv_samples == "all":
-        return split
+    if config.pinv_samples == "all" or not (config.init in MATCHED or config.front_stitch_rank):
+        return split  # in the second case nothing is matched
     count = int(config.pinv_samples)
     if count > len(split):
         raise UserError(f"-pinv-samples {count}: {split.name} has only {len(split)} training images; all takes them")
@@ -353,7 +343,8 @@ def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) ->
         return {}
     named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
     panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
-    limits = dict.fromkeys(panels, (0, 1))
+    worst = np.nanmax(panels["normalized difference"], initial=1)  # task-loss matching may leave any distance
+    limits = dict.fromkeys(panels, (0, 1)) | {"normalized difference": (0, worst)}
     for null in dict.fromkeys(null for null, _, _ in first if null):
         title = f"accuracy, {null}"
         others = [row for (kind, _, _), row in first.items() if kind == null]

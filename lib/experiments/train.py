@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder, stored_features
+from lib import (
+    cli,
+    distributed,
+    files,
+    inputs,
+    losses,
+    models,
+    planning,
+    published_names,
+    run_folder,
+    stored_features,
+)
 from lib.cli import above, at_least, flag, fraction
 from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
@@ -21,7 +32,7 @@ from lib.errors import Interrupted, UsageError
 from lib.image_options import ImagesConfig
 from lib.lazy import lazy
 from lib.losses import LOSSES
-from lib.optimization import OPTIMIZERS, SCHEDULES, optimizer
+from lib.optimization import OptimizationConfig, optimizer
 from lib.perturbation import PerturbationConfig
 from lib.results import Result
 
@@ -45,28 +56,22 @@ def _decay(value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PerturbationConfig, ImagesConfig):
+class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
     """Trains a network on a data set."""
 
     model_type: str = flag(positional=True, check=models.check, label="{}", help="type of the network")
     dataset: str = flag("cifar10", "-d", label="{}", help="data set to train on")
     directory: str = flag(cli.MISSING, "-dir", label="{}", help="folder under models/ for the checkpoints")
     epochs: int = flag(100, "-e", check=at_least(1), help="epochs")
-    learning_rate: float = flag(1e-3, "-lr", check=above(0), help="peak learning rate")
-    weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay")
-    optimizer: str = flag("adam", "-o", choices=OPTIMIZERS, help="adam (L2 in the gradient), adamw or sgd")
     momentum: float = flag(0.9, check=fraction, help="momentum of sgd")
     nesterov: bool = flag(False, help="Nesterov's momentum")
-    schedule: str = flag("none", "-sched", choices=SCHEDULES, help="course of the learning rate")
     warmup: float = flag(0, check=at_least(0), help="epochs of linear rise of the learning rate")
-    milestones: tuple[int, ...] = flag((), "-rlre", check=at_least(1),
-                                       help="epochs after which the learning rate is multiplied by 0.1")
     lr_step: int = flag(30, check=at_least(1), help="epochs between the steps of -sched step")
     lr_decay: float = flag(0.1, check=above(0), help="factor of each of them")
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     loss: str = flag("ce", choices=LOSSES, help="what is minimised; at is adversarial training")
     beta: float = flag(6.0, check=at_least(0), help="weight of the divergence of --loss trades")
-    box: bool | None = flag(None, help="keep attacked images in [0, 1]; default: images yes, stored features no")
+    box: bool = flag(True, help="keep attacked images in [0, 1]; stored features go anywhere")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
     outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
     energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
@@ -134,8 +139,6 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
         of_features = names.parse(self.dataset).features is not None
         if of_features:
             stored_features.check_training(self)
-        if self.box is None:
-            object.__setattr__(self, "box", not of_features)
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if (":" in self.dataset and "=" not in self.dataset) or (of_features and names.parse(self.dataset).split):
@@ -152,6 +155,11 @@ class TrainConfig(PerturbationConfig, ImagesConfig):
             return None
         network, description = training_setup.start(self, training_setup.splits(self)[0])
         return inputs.layer_table(network, description.channels, description.image_size)
+
+    def work(self) -> list[str]:
+        network, description = training_setup.start(self, training_setup.splits(self)[0])
+        return planning.of_training(self, network, description,
+                                    f"{self.epochs} epochs of training, each followed by one over the validation images")
 
     def inputs(self) -> dict[str, list[Path]]:
         files_read = inputs.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))

@@ -106,6 +106,15 @@ def fpr_at_tpr(inside: Scores, outside: Scores, tpr: float = 0.95) -> np.ndarray
     return _by_column(lambda a, b: _fpr(a, b, tpr), inside, outside)
 
 
+def fpr_at_nearest_recall(inside: Scores, outside: Scores, recall: float = 0.95) -> np.ndarray:
+    """The share of outliers taken for inliers at the threshold whose share of kept inliers is nearest to `recall`.
+
+    In [0, 1], lower is better. As published with energy fine-tuning (Liu et al., NeurIPS 2020): thresholds are the scores of
+    both sets, what lies on one is kept, and of those with equal recall the highest counts.
+    """
+    return _by_column(lambda a, b: _fpr_nearest(a, b, recall), inside, outside)
+
+
 def average_precision_in(inside: Scores, outside: Scores) -> np.ndarray:
     """AUPR-in: area under precision and recall of the inliers, by low scores; n / (n + m) by chance."""
     return _by_column(lambda a, b: _average_precision(-a, -b), inside, outside)
@@ -155,6 +164,15 @@ def _below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _fpr(inside: np.ndarray, outside: np.ndarray, tpr: float) -> float:
     kept = max(int(tpr * len(inside) + 1e-9), 1)  # 0.95 * 100 is 94.999...
     return float((outside < np.sort(inside)[kept - 1]).mean())
+
+
+def _fpr_nearest(inside: np.ndarray, outside: np.ndarray, recall: float) -> float:
+    thresholds = np.unique(np.concatenate([inside, outside]))
+    kept = np.searchsorted(np.sort(inside), thresholds, "right")
+    thresholds = thresholds[:np.searchsorted(kept, len(inside)) + 1]  # beyond the first that keeps all nothing is gained
+    shares = kept[:len(thresholds)][::-1] / len(inside)
+    chosen = thresholds[::-1][np.argmin(np.abs(shares - recall))]
+    return float((outside <= chosen).mean())
 
 
 def _average_precision(positive: np.ndarray, negative: np.ndarray) -> float:

@@ -84,6 +84,25 @@ MODELS = {
     "vit_gigantic_patch16_224": "lib.models.vit:vit_gigantic_patch16_224",
 }
 
+# Classifiers of what a layer of another network puts out, maps or tokens; `channels` is its width, `image_size` that of the
+# images which the other network takes (stitching)
+REPRESENTATIONS = {
+    "repr_cls_resnet18": "lib.models.representations:repr_cls_resnet18",
+    "repr_cls_resnet34": "lib.models.representations:repr_cls_resnet34",
+    "repr_cls_resnet50": "lib.models.representations:repr_cls_resnet50",
+    "repr_cls_resnet101": "lib.models.representations:repr_cls_resnet101",
+    "repr_cls_resnet152": "lib.models.representations:repr_cls_resnet152",
+    "repr_cls_resnet20": "lib.models.representations:repr_cls_resnet20",
+    "repr_cls_vit_tiny": "lib.models.representations:repr_cls_vit_tiny",
+    "repr_cls_vit_small": "lib.models.representations:repr_cls_vit_small",
+    "repr_cls_vit_medium": "lib.models.representations:repr_cls_vit_medium",
+    "repr_cls_vit_base": "lib.models.representations:repr_cls_vit_base",
+    "repr_cls_vit_large": "lib.models.representations:repr_cls_vit_large",
+    "repr_cls_vit_huge": "lib.models.representations:repr_cls_vit_huge",
+    "repr_cls_vit_giant": "lib.models.representations:repr_cls_vit_giant",
+    "repr_cls_vit_gigantic": "lib.models.representations:repr_cls_vit_gigantic",
+}
+
 LIBRARIES = {"tv": "lib.models.external:torchvision_network", "timm": "lib.models.external:timm_network",
              "probe": "lib.truncated:network"}
 PATTERNS = ("tv:<torchvision name>", "timm:<timm name>", "probe:<type>@<layer>@<reducer>", "path/to/file.py:function")
@@ -135,6 +154,8 @@ def check(name: str) -> None:
     library, _, rest = name.partition(":")
     if name in MODELS or (library in LIBRARIES and rest):
         return
+    if name in REPRESENTATIONS:
+        raise UsageError(f"type {name} takes what a layer puts out, not images: exec_ood_detector.py -m trains it")
     path, _, function = name.rpartition(":")
     if path.endswith(".py") and function:
         if not Path(path).is_file():
@@ -145,6 +166,11 @@ def check(name: str) -> None:
     raise UsageError(f"type {name!r} is neither of this suite nor {' nor '.join(PATTERNS)}; {near(name, MODELS)}")
 
 
+def takes(name: str) -> str:
+    """What a classifier of representations takes: "maps" (n, c, h, w) or "tokens" (n, t, c)."""
+    return "tokens" if name.startswith("repr_cls_vit") else "maps"
+
+
 def build(name: str, classes: int, channels: int = 3, image_size: int = 32, pretrained: bool = False):
     """The network of type `name`, an `nn.Module`: normalised (n, channels, image_size, image_size) -> (n, classes).
 
@@ -153,15 +179,16 @@ def build(name: str, classes: int, channels: int = 3, image_size: int = 32, pret
     that the weights were trained with. Raises a `UserError` for what the architecture cannot take and for weights that
     do not exist, do not fit or cannot be downloaded.
     """
-    check(name)
+    if name not in REPRESENTATIONS:
+        check(name)
     _check_shape(name, classes, channels, image_size)
     library, _, rest = name.partition(":")
     source = name if library in ("tv", "timm") else WEIGHTS.get(name)
     if pretrained and source is None:
         published = ", ".join([*WEIGHTS, *PATTERNS[:2]])
         raise UserError(f"--pretrained: no weights are published for {name}; they are for {published}")
-    if name in MODELS:
-        network = resolve(MODELS[name])(classes, channels, image_size)
+    if name in MODELS or name in REPRESENTATIONS:
+        network = resolve((MODELS | REPRESENTATIONS)[name])(classes, channels, image_size)
     elif library in LIBRARIES:
         network = resolve(LIBRARIES[library])(rest, classes, channels, image_size)
     else:

@@ -22,6 +22,7 @@ TLM = Value("TLM", {"init": "rand", "trained": True}, {"config.epochs": 30, "con
             {"config.init": "rand", "config.mod_only_stitch": True})
 DM = Value("DM", {"init": "pinv", "trained": False}, {"config.pinv_samples": "100"},
            {"config.init": "pinv", "config.epochs": 0, "config.mod_only_stitch": True})
+OF_RECORDS = {"config.stitch_run": ["results/stitch"], "config.front_layer": None, "config.end_layer": None}
 WHOLE = {"stitch_rank": None, "pinv_rank": None, "null": None}
 PAIR = {"front layer": "front_layer", "end layer": "end_layer"}
 CROSS, INTRA = {"same_network": False}, {"same_network": True}
@@ -40,9 +41,12 @@ TABLES = {
     "e2": Table("E2: accuracy of a network stitched to itself",
                 {"networks": NETWORKS, "matching": (TLM, DM), **PAIR}, "stitch", {**WHOLE, **INTRA}, metric="accuracy"),
     "e3": Table("E3: are stitched activations in distribution? under each end layer's detector",
-                {"networks": NETWORKS, "matching": (TLM, DM), **PAIR,
-                 "measure": (Value("AUROC", metric="auroc"), Value("AUPR", metric="aupr"), Value("FPR95", metric="fpr95"))},
-                "stitch_ood"),
+                {"networks": NETWORKS, "matching": (Value("TLM", TLM.where), Value("DM", DM.where)), **PAIR,
+                 "measure": (Value("AUROC", metric="auroc"), Value("AUPR", metric="aupr_in"),
+                             Value("FPR95", metric="fpr95_nearest_recall"))},
+                "stitch_ood", {"kind": "stitched", "stitch_rank": None, "pinv_rank": None},
+                run={"config.stitch_run": ["results/stitch"]},
+                note="Of the grids of e1, under detectors that exec_ood_detector.py has trained before."),
     "e4": Table("E4: structural indices over the grid of layers",
                 {"networks": NETWORKS,
                  "index": (*INDICES, Value("DM (struct.)", {**DM.where, **WHOLE}, metric="normalized_difference_batch_mean",

@@ -1,29 +1,32 @@
 """Grids of layers against layers."""
 
 import math
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
 
 
 def heat_maps(panels: dict[str, np.ndarray], rows: list[str], columns: list[str], row_label: str, column_label: str,
-              title: str, limits: dict[str, tuple[float, float]] | None = None, distances: tuple[str, ...] = ()) -> Figure:
+              title: str, limits: dict[str, tuple[float, float]] | None = None, distances: tuple[str, ...] = (),
+              centred: tuple[str, ...] = ()) -> Figure:
     """A heat map (rows, columns) per panel; cells that were not measured (NaN) stay grey.
 
     limits: panel -> the values at the ends of its colours; by default those of the panel. Bright is alike: the panels in
-    `distances` have their colours turned round.
+    `distances` have their colours turned round; in those of `centred` the middle is light and both ends are dark.
     """
     limits = limits or {}
     across = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
     down = math.ceil(len(panels) / across)
     size = [max(3.6, 0.42 * count + 1.9) for count in (len(columns), len(rows))]
     figure = Figure(figsize=(across * size[0], down * size[1] + 0.4), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(textwrap.wrap(title, int(11 * across * size[0]))), fontsize=10)
     for number, (name, values) in enumerate(panels.items()):
         axes = figure.add_subplot(down, across, number + 1)
         axes.set_facecolor("0.85")
         low, high = limits.get(name, (None, None))
-        image = axes.imshow(values, cmap="viridis_r" if name in distances else "viridis", vmin=low, vmax=high, aspect="auto")
+        colours = "viridis_r" if name in distances else "RdBu_r" if name in centred else "viridis"
+        image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto")
         figure.colorbar(image, ax=axes, shrink=0.9)
         axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
@@ -32,6 +35,7 @@ def heat_maps(panels: dict[str, np.ndarray], rows: list[str], columns: list[str]
             for (row, column), value in np.ndenumerate(values):
                 if np.isfinite(value):
                     shade = 1 - image.norm(value) if name in distances else image.norm(value)
+                    shade = 1 - abs(2 * shade - 1) if name in centred else shade
                     axes.text(column, row, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", fontsize=6,
                               color="black" if shade > 0.55 else "white")
     return figure

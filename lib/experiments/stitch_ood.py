@@ -1,0 +1,288 @@
+"""Whether stitched representations are in distribution: `exec_stitch_ood.py`.
+
+Stitching paper, sections 2.8 and 4.4 of its code. A detector of the end layer (`exec_ood_detector.py`) scores the network's
+own representations of in-distribution images and the stitched ones by their energy, which is higher for outliers. Networks
+are recognised by the hash of their weights; the ranks to which a stitch was limited limit it here, too. Stitched
+representations can also have energies far below all of the network's own, which the published measures call in distribution
+and `auroc_two_sided` does not.
+"""
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lib import inputs, stitch_records
+from lib.cli import DeviceConfig, at_least, flag
+from lib.detectors import descriptors
+from lib.errors import UsageError, UserError
+from lib.lazy import lazy
+from lib.results import Result
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from lib.checkpoints import Checkpoint
+    from lib.datasets.split import Split
+    from lib.detectors.descriptors import Detector
+    from lib.stitch_records import Grid, Place
+
+checkpoints = lazy("lib.checkpoints")
+detection = lazy("lib.metrics.detection")
+devices = lazy("lib.devices")
+energies = lazy("lib.detectors.stitched")
+np = lazy("numpy")
+plots = lazy("lib.plots.energies")
+stitched = lazy("lib.stitched")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchOodConfig(DeviceConfig):
+    """Accuracy of stitched networks, and whether the stitched representations are in distribution."""
+
+    stitch_run: tuple[str, ...] = flag((), positional=True, label="{}", help="records of exec_stitch.py, and folders of "
+                                                                             "them")
+    dataset: str = flag("", "-d", label="{}", help="data that is stitched; default: the test images of the record's data "
+                                                   "set")
+    id_dataset: str = flag("", "-idd", help="in-distribution data; default: the same")
+    id_root: str = flag("", "-iddata", help="folder of its data set; default: that of -data", identity=False)
+    sanity: tuple[str, ...] = flag((), "-scd", help="data sets whose own representations are scored too: sanity checks of "
+                                                    "the detectors")
+    sanity_root: str = flag("", "-scdata", help="folder of their data sets; default: that of -data", identity=False)
+    fit_on: str = flag("", help="in-distribution images whose energies centre and scale the two-sided AUROC; default: the "
+                                "training split of -idd")
+    fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
+    detectors: tuple[str, ...] = flag(("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them")
+
+    def answer(self) -> str | None:
+        if not self.stitch_run:
+            raise UsageError("STITCH_RUN is required: a record of exec_stitch.py, or a folder of them, such as "
+                             "results/stitch")
+        return None
+
+    def inputs(self) -> dict[str, list[Path]]:
+        found = {}
+        for grid in stitch_records.read(self, self.stitch_run):
+            for stored in grid.cells.values():
+                found[str(stored.record)] = [path for path in (stored.record, stored.arrays) if path]
+            found |= inputs.checkpoint_files(self, grid.config["front_path"], grid.config["end_path"])
+            found |= {str(detector.path): [detector.path] for detector in _detectors(self, grid).values()}
+            for config, name in ((self, _data(self, grid)), (self.of_id, self.id_dataset), (self.of_id, self.fit_on)):
+                found |= inputs.data_files(config, name) if name else {}
+        return found | inputs.data_files(self.of_sanity, *self.sanity)
+
+    @property
+    def of_id(self) -> "StitchOodConfig":
+        """The configuration with the data root of -idd."""
+        return dataclasses.replace(self, data_root=self.id_root or self.data_root)
+
+    @property
+    def of_sanity(self) -> "StitchOodConfig":
+        """The configuration with the data root of -scd."""
+        return dataclasses.replace(self, data_root=self.sanity_root or self.data_root)
+
+
+class _Scored(NamedTuple):
+    """The energies of the end network's own representations, by end layer: of the in-distribution test images, of those
+    that the two-sided AUROC is fitted on, and of every sanity data set, by its name.
+    """
+
+    inside: "dict[str, np.ndarray]"
+    fitted: "dict[str, np.ndarray]"
+    sanity: "dict[str, dict[str, np.ndarray]]"
+    id_split: "Split"
+    sanity_splits: "dict[str, Split]"
+
+
+def stitch_ood(config: StitchOodConfig) -> Result:
+    """A row per stitch, per missing one, and per end layer and sanity data set; energies; heat maps and histograms."""
+    grids = stitch_records.read(config, config.stitch_run)
+    _refuse_strangers(config, grids)
+    detectors = [_detectors(config, grid) for grid in grids]
+    if not any(detectors):
+        _refuse_nothing(config, grids[0])
+    model = next(detector for found in detectors for detector in found.values())
+    rows, arrays, figures, seconds = [], {}, {}, {}
+    begin = time.perf_counter()
+    for number, (grid, described) in enumerate(zip(grids, detectors, strict=True)):
+        prefix = f"{number}." if len(grids) > 1 else ""
+        commands = _detector_commands(grid, described, model)
+        new, found, layers = _evaluate(config, grid, described, commands, prefix)
+        rows += new
+        arrays |= found
+        for name, figure in plots.figures(new, found, layers, _title(grid, new)).items():
+            figures["-".join(part for part in (str(number) if prefix else "", name) if part)] = figure
+    seconds["evaluation"] = time.perf_counter() - begin
+    for command in dict.fromkeys(row["fill"] for row in rows if row["fill"]):
+        print(f"missing: {command}", file=sys.stderr)
+    return Result(rows, arrays, figures, seconds, columns=("method", "front_layer", "end_layer", "stitch_rank", "data",
+                                                           "accuracy", "auroc", "auroc_two_sided", "aupr_in", "fpr95",
+                                                           "energy_id", "energy", "missing"))
+
+
+def _evaluate(config: StitchOodConfig, grid: "Grid", described: "dict[str, Detector]", commands: dict[str, str],
+              prefix: str) -> "tuple[list[dict], dict[str, np.ndarray], list[list[str]]]":
+    """Rows, arrays, and the front and end layers in execution order."""
+    device = inputs.device(config)
+    front, end = (checkpoints.load(inputs.locate(config, grid.config[f"{side}_path"]),
+                                   _stated(grid.config[f"{side}_type"]), mean=tuple(grid.config["mean"]),
+                                   std=tuple(grid.config["std"]), device=device) for side in ("front", "end"))
+    name, size = _data(config, grid), front.description.image_size
+    split = inputs.load_split(config, name, "test", image_size=size)
+    inputs.check_classes(split, end.description, name)
+    size = size or max(split.height, split.width)
+    shapes = [inputs.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
+    layers = [[layer for layer in known if layer in grid.layers(side)] for side, known in enumerate(shapes)]
+    passes = stitched.Passes(device=device, batch_size=config.batch_size, channels=end.description.channels, size=size,
+                             workers=config.workers, prefetch=config.prefetch, quiet=config.quiet,
+                             precision=devices.resolve_precision(config.precision, device))
+    missing = grid.missing()
+    places = [place for place in grid.cells if place not in missing]
+    entries = [stitched.Entry(place.front, place.end, stitch_records.restore(
+        grid.cells[place], shapes[0][place.front], shapes[1][place.end]).to(device)) for place in places]
+    networks, scored = _own(config, grid, end, described, split, passes)
+    accuracies, found = energies.stitched_energies(stitched.Donors(front.network, end.network, *layers), entries, networks,
+                                                   split.to(device), passes)
+    measured = dict(zip(places, zip(accuracies, found, strict=True), strict=True))
+    arrays = {f"{prefix}id.{layer}": values for layer, values in scored.inside.items()}
+    arrays |= {f"{prefix}{other}.{layer}": values for other, at in scored.sanity.items() for layer, values in at.items()}
+    arrays |= {f"{prefix}{_name(place)}": values for place, values in zip(places, found, strict=True) if values is not None}
+    common = {"kind": "stitched", "method": grid.method, "front": grid.config["front_path"], "end": grid.config["end_path"],
+              "data": split.name, "split": split.split, "n": len(split), "id_data": scored.id_split.name,
+              "id_split": scored.id_split.split, "n_id": len(scored.id_split), "seed": grid.config["seed"]}
+    rows = [*_stitched_rows(grid, layers, measured, scored, commands, common, prefix),
+            *_sanity_rows(scored, common, prefix)]
+    for row in rows:
+        there = described.get(row["end_layer"])
+        row |= {"id_energies": f"{prefix}id.{row['end_layer']}" if there else None,
+                "detector": str(there.path) if there else None}
+    return rows, arrays, layers
+
+
+def _stitched_rows(grid: "Grid", layers: list[list[str]], measured: dict, scored: _Scored, commands: dict[str, str],
+                   common: dict, prefix: str) -> list[dict]:
+    """A row for every place of the grid; in those of missing stitches and detectors the command that makes them."""
+    rows, missing = [], grid.missing()
+    for place in (stitch_records.Place(front, end, *ranks) for front in layers[0] for end in layers[1]
+                  for ranks in grid.ranks()):
+        row = _row(common, place)
+        if place in missing:
+            ends = [other.end for other in missing if other == place._replace(end=other.end)]
+            rows.append(row | {"missing": "stitch", "fill": grid.command_for(place.front, ends)})
+        elif place in measured:
+            accuracy, found = measured[place]
+            row |= _of_stitch(grid.cells[place]) | {"accuracy": accuracy}
+            if found is None:
+                rows.append(row | {"missing": "detector", "fill": commands[place.end]})
+            else:
+                rows.append(row | _scores(scored, place.end, found) | {"energies": f"{prefix}{_name(place)}"})
+    return rows
+
+
+def _sanity_rows(scored: _Scored, common: dict, prefix: str) -> list[dict]:
+    """A row for every sanity data set and end layer with a detector."""
+    return [_row(common, stitch_records.Place(None, layer, None, None)) | _scores(scored, layer, values) | {
+        "kind": "sanity", "data": other, "split": scored.sanity_splits[other].split, "n": len(values),
+        "energies": f"{prefix}{other}.{layer}"} for other, at in scored.sanity.items() for layer, values in at.items()]
+
+
+def _own(config: StitchOodConfig, grid: "Grid", end: "Checkpoint", described: "dict[str, Detector]", split: "Split",
+         passes) -> "tuple[dict[str, Module], _Scored]":
+    """The detectors' networks by end layer, and the energies of the end network's own representations."""
+    loaded = {layer: checkpoints.load(detector.path, device=passes.device) for layer, detector in described.items()}
+    networks = {layer: checkpoint.network.body for layer, checkpoint in loaded.items()}
+    for checkpoint in loaded.values():
+        if len(checkpoint.description.classes) != len(end.description.classes):
+            raise UserError(f"{checkpoint.path}: it has {len(checkpoint.description.classes)} classes, the end network "
+                            f"{len(end.description.classes)}")
+    id_split = split
+    if config.id_dataset:
+        id_split = inputs.load_split(config.of_id, config.id_dataset, "test", image_size=passes.size)
+    fit_split = inputs.fitting_images(config.of_id, config.id_dataset or _data(config, grid), passes.size)
+    others = [inputs.load_split(config.of_sanity, name, "test", image_size=passes.size) for name in config.sanity]
+    others = {"-".join(part for part in (other.name, other.variant) if part): other for other in others}
+    inside, fitted, *outside = (energies.native_energies(end.network, networks, part.to(passes.device), passes)
+                                for part in (id_split, fit_split, *others.values()))
+    return networks, _Scored(inside, fitted, dict(zip(others, outside, strict=True)), id_split, others)
+
+
+def _detectors(config: StitchOodConfig, grid: "Grid") -> "dict[str, Detector]":
+    """The detector of every end layer that has one. Raises `UserError` where one has several."""
+    return descriptors.of_network(descriptors.find(config, config.detectors), grid.networks[1], grid.config["end_path"],
+                                  grid.layers(1))
+
+
+def _refuse_nothing(config: StitchOodConfig, grid: "Grid") -> None:
+    others = sorted({f"{other.layer} of {other.source_path}" for other in descriptors.find(config, config.detectors)})
+    words = " ".join([grid.config["end_path"], grid.config["end_type"], *grid.layers(1)])
+    raise UserError(f"-detectors {' '.join(config.detectors)}: no detector of {', '.join(grid.layers(1))} of "
+                    f"{grid.config['end_path']}, as it is now; there is {', '.join(others[:8]) or 'nothing'}; python "
+                    f"exec_ood_detector.py {words} -m TYPE -ftoodd OUTLIERS -dir NAME makes them")
+
+
+def _refuse_strangers(config: StitchOodConfig, grids: "list[Grid]") -> None:
+    """Raises `UserError` for a detector that is named itself and is another network's or another layer's."""
+    for place in config.detectors:
+        if inputs.locate(config, place).is_dir():
+            continue
+        found, = descriptors.find(config, (place,))
+        ends = {layer: None for grid in grids for layer in grid.layers(1) if found.source_sha256 == grid.networks[1]}
+        if not ends:
+            raise UserError(f"-detectors {place}: the detector of another network, {found.source_path}, with other weights "
+                            f"than {grids[0].config['end_path']}")
+        if found.layer not in ends:
+            raise UserError(f"-detectors {place}: the detector of another layer, {found.layer}; these stitches end in "
+                            f"{', '.join(ends)}")
+
+
+def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detector") -> dict[str, str]:
+    """For every end layer without a detector the command that trains those of all of them, as another one was trained."""
+    absent = [layer for layer in grid.layers(1) if layer not in there]
+    settings = next(iter(there.values()), model).settings
+    end = [] if there else [Path(grid.config["end_path"]).parent.name]
+    return dict.fromkeys(absent, stitch_records.command("ood_detector", settings | {
+        "source_path": grid.config["end_path"], "source_type": grid.config["end_type"], "layer": absent,
+        "directory": "-".join([settings["directory"], *end, *absent])}))
+
+
+def _row(common: dict, place: "Place") -> dict:
+    """A row without measures."""
+    empty = dict.fromkeys(("record", "type", "init", "trained", "epochs", "accuracy", "auroc", "auroc_two_sided", "aupr_in",
+                           "fpr95", "fpr95_nearest_recall", "energy_id", "energy", "energies", "missing", "fill"))
+    return common | {"front_layer": place.front, "end_layer": place.end, "stitch_rank": place.stitch_rank,
+                     "pinv_rank": place.pinv_rank} | empty
+
+
+def _of_stitch(stored) -> dict:
+    """What a row takes over from the record of the stitch."""
+    return {"record": str(stored.record), **{name: stored.row[name] for name in ("type", "init", "trained", "epochs")}}
+
+
+def _scores(scored: _Scored, layer: str, outside: "np.ndarray") -> dict:
+    """How well the energy tells representations from the layer's own; the means of both."""
+    inside, deviations = scored.inside[layer], [detection.deviation(values, scored.fitted[layer])
+                                                for values in (scored.inside[layer], outside)]
+    return {"auroc": detection.auroc(inside, outside), "auroc_two_sided": detection.auroc(*deviations),
+            "aupr_in": detection.average_precision_in(inside, outside), "fpr95": detection.fpr_at_tpr(inside, outside),
+            "fpr95_nearest_recall": detection.fpr_at_nearest_recall(inside, outside),
+            "energy_id": inside.mean(dtype=np.float64), "energy": outside.mean(dtype=np.float64)}
+
+
+def _title(grid: "Grid", rows: list[dict]) -> str:
+    return f"{grid.config['front_path']} into {grid.config['end_path']} on {rows[0]['data']} ({grid.method})"
+
+
+def _data(config: StitchOodConfig, grid: "Grid") -> str:
+    return config.dataset or grid.config["dataset"]
+
+
+def _stated(kind: str) -> str:
+    return "" if kind == "auto" else kind
+
+
+def _name(place: "Place") -> str:
+    """A stitch's name among the arrays."""
+    ranks = "" if place[2:] == (None, None) else f".{place.stitch_rank or 'full'}.{place.pinv_rank or 'full'}"
+    return f"{place.front}-{place.end}{ranks}"
