@@ -248,6 +248,20 @@ def test_stacked_adam_equals_separate_runs_of_torchs():
         assert torch.allclose(stack.probes.biases[seed, number], probe.bias, atol=1e-5)
 
 
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_updating_large_probes_in_blocks_changes_nothing(solver, monkeypatch):
+    features, labels = blobs(40, d=50)
+    found = []
+    for block in (7, 10 ** 6):
+        monkeypatch.setattr("lib.probes.stack.BLOCK", block)
+        stack = Stack(initial(50, 3, [0, 1], 2, "x"), [Setting(1e-2, l1=1e-2), Setting(1e-3, l2=0.1)], solver,
+                      weight_decay=0.1)
+        for _ in range(5):
+            stack.step(features.expand(2, 40, 50), labels.expand(2, 40), 0.5)
+        found.append(stack.now())
+    assert torch.equal(found[0].weights, found[1].weights) and torch.equal(found[0].biases, found[1].biases)
+
+
 def test_stacked_sgd_equals_torchs_with_momentum():
     features, labels = blobs()
     stack = Stack(initial(6, 3, [0], 1, "x"), [Setting(1e-2)], solver="sgd", momentum=0.9)

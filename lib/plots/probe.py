@@ -22,15 +22,19 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
     what = "worst-group accuracy" if worst else "accuracy"
     found = {}
     plain = [row for row in probes if row["rank"] is None]
+    shares = {row["fraction"] for row in plain}
     if len({row["layer"] for row in plain}) > 1:
         heads = [row for row in shown if row["probe"] == "head"]
-        found["layers"] = by_layer(plain, heads, f"{title}: probes, settings by {rule}", what)
+        most = max(shares, key=lambda share: share or 0)
+        about = f" from {100 * most:g} % of the images" if most else ""
+        found["layers"] = by_layer([row for row in plain if row["fraction"] == most], heads,
+                                   f"{title}: probes{about}, settings by {rule}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
         found["gains"] = gain_bars(gains, f"{title}: layer chosen by {rule} against the last one")
     if len({row["rank"] for row in probes}) > 1:
         found["ranks"] = by_number(probes, "rank", f"{title}: probes of limited rank", what)
-    if len({row["fraction"] for row in plain}) > 1:
+    if len(shares) > 1:
         chosen = [row for row in gains if row["fraction"] is not None]
         found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", what)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]

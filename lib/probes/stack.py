@@ -7,6 +7,7 @@ Letters: g groups, s settings, b images of a batch, d features, h hidden units, 
 cross-entropy plus l1 |W|_1 + l2/2 |W|^2, biases unpenalised; weight decay is the optimiser's, on weights and biases.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from lib.randomness import generator
+
+BLOCK = 2 ** 15  # numbers that are updated at a time where a probe has more: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -146,19 +149,29 @@ class Stack:
     def step(self, features: Tensor, labels: Tensor, rate: float = 1.0) -> None:
         """One update from features (g, b, d) and labels (g, b); `rate` is a factor of every learning rate."""
         self.steps += 1
-        update = self._adam if self.solver == "adam" else self._sgd
-        for value, slope, state, penalised in zip(self.values, self.probes.slopes(features, labels), self.state,
-                                                  self.penalised, strict=True):
-            shape = (1, -1, *[1] * (value.ndim - 2))
-            if penalised and self.penalties:
-                slope += self.l1.view(shape) * value.sign() + self.l2.view(shape) * value
-            if self.weight_decay:
-                slope += self.weight_decay * value
-            update(value, slope, state, self.lr.view(shape) * rate)
+        slopes = self.probes.slopes(features, labels)
+        for value, slope, state, penalised in zip(self.values, slopes, self.state, self.penalised, strict=True):
+            if value[0, 0].numel() < BLOCK:
+                shape = (1, -1, *[1] * (value.ndim - 2))
+                self._update(value, slope, state, penalised, *(x.view(shape) for x in (self.lr * rate, self.l1, self.l2)))
+                continue
+            for g, s in itertools.product(*map(range, value.shape[:2])):
+                parts = [tensor[g, s].view(-1).split(BLOCK) for tensor in (value, slope, *state)]
+                for mine, its_slope, *its_state in zip(*parts, strict=True):
+                    self._update(mine, its_slope, its_state, penalised, self.lr[s] * rate, self.l1[s], self.l2[s])
 
     def now(self) -> Linear | Mlp:
         """A copy of the probes as they are now."""
         return combined(lambda values: values[0].clone(), [self.probes])
+
+    def _update(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: Tensor, l1: Tensor,
+                l2: Tensor) -> None:
+        """One update of some of the numbers; it acts on each by itself."""
+        if penalised and self.penalties:
+            slope += l1 * value.sign() + l2 * value
+        if self.weight_decay:
+            slope += self.weight_decay * value
+        (self._adam if self.solver == "adam" else self._sgd)(value, slope, state, rate)
 
     def _adam(self, value: Tensor, slope: Tensor, state: list[Tensor], rate: Tensor) -> None:
         """Kingma & Ba 2015, with torch's constants and order of operations."""
