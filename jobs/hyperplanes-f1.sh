@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 1: on which side of the all-ones direction the filters of each layer lie, before and after training.
+# Fills hyperplanes/f1
 source "$(dirname "$0")/common.sh"
 
 for seed in $(pick "0 1 2" 0); do

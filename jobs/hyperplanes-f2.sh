@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 2: the share of filters on the negative side, by layer and epoch.
+# Fills hyperplanes/f2
 source "$(dirname "$0")/common.sh"
 
 for seed in $(pick "0 1 2" 0); do

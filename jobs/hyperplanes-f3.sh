@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Figure 3: accuracy lost when one layer is given the weights of an earlier epoch, or fresh ones; and, for the correlation of
 # section 7.3, module criticality.
+# Fills hyperplanes/f3, hyperplanes/correlation
 source "$(dirname "$0")/common.sh"
 
 for seed in $(pick "0 1 2" 0); do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 4: how far each layer moves from its initial weights.
+# Fills hyperplanes/f4
 source "$(dirname "$0")/common.sh"
 
 for seed in $(pick "0 1 2" 0); do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 5: the same resets in networks that have learnt wrong labels, or images with their pixels in random orders.
+# Fills hyperplanes/f5
 source "$(dirname "$0")/common.sh"
 
 for noise in $(pick "0.2 0.4 0.6 0.8 1.0" 0.5); do

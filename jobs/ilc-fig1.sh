@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 1: last against best layer, in distribution, zero-shot and few-shot, on four kinds of shift.
+# Fills ilc/fig1
 source "$(dirname "$0")/common.sh"
 
 # The networks' type and layers as the paper's notebooks have them; a stage per layer.
@@ -16,7 +17,7 @@ train_cmnist ilc/cmnist
 train_probed ilc/cifar10
 train_waterbirds ilc/waterbirds
 train_celeba ilc/celeba
-panel "$(last ilc/cmnist)" "$(pick cmnist digits-colour)" "$(pick 0.25 0.5)"
-panel "$(last ilc/cifar10)" "$(pick cifar10-c digits-c/fog-5)" "$(pick 0.25 0.5)"
-panel "$(last ilc/waterbirds)" "$(pick waterbirds digits-bg)" "$(pick 0.03 0.5)"
-panel "$(last ilc/celeba)" "$(pick celeba digits-bg)" "$(pick 0.03 0.5)"
+panel "$(last ilc/cmnist)" "$(pick cmnist digits-colour)" "$(pick 0.25 0.2)"
+panel "$(last ilc/cifar10)" "$(pick cifar10-c digits-c/fog-5)" "$(pick 0.25 0.2)"
+panel "$(last ilc/waterbirds)" "$(pick waterbirds digits-bg)" "$(pick 0.03 0.2)"
+panel "$(last ilc/celeba)" "$(pick celeba digits-bg)" "$(pick 0.03 0.2)"

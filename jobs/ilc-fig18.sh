@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 18: accuracy in and out of distribution, by depth.
+# Fills ilc/fig18
 source "$(dirname "$0")/common.sh"
 
 train_probed ilc/cifar10

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 3 and Table 3: information content: probes that learn from the whole OOD validation set.
+# Fills ilc/fig3, ilc/table3
 source "$(dirname "$0")/common.sh"
 
 layers=$(pick maxpool,layer1,layer2,layer3,layer4,avgpool features.6,avgpool)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 5, Table 4 and Figure 8: zero-shot worst-group accuracy of the head, the last layer and the best layer.
+# Fills ilc/fig5, ilc/table4, ilc/fig8
 source "$(dirname "$0")/common.sh"
 
 layers=$(pick maxpool,layer1,layer2,layer3,layer4,avgpool features.6,avgpool)

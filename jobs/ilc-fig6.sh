@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 6: zero-shot on CIFAR-10-C and CIFAR-100-C, for several networks; which ones the paper takes is not known.
+# Fills ilc/fig6
 source "$(dirname "$0")/common.sh"
 
 for data in $(pick "cifar10 cifar100" digits); do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 7: zero-shot on relatives of ImageNet, with torchvision's published ResNet-50: put its file under models/published/.
+# Fills ilc/fig7
 source "$(dirname "$0")/common.sh"
 
 if [ -n "${SMALL:-}" ]; then

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Figure 9: the sensitivity score of every layer and group.
+# Fills ilc/fig9
 source "$(dirname "$0")/common.sh"
 
 train_waterbirds ilc/waterbirds

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The published notebook: CIFAR-10-C few-shot, one probe per layer for all corruptions together.
+# Fills ilc/notebook-few-shot
 source "$(dirname "$0")/common.sh"
 
 train_probed ilc/cifar10

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The published notebook: total variation distance of every layer and corruption from the clean images.
+# Fills ilc/notebook-sensitivity
 source "$(dirname "$0")/common.sh"
 
 train_probed ilc/cifar10

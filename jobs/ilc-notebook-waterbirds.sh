@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The published notebook: Waterbirds zero-shot, every layer with one setting, the best epoch of each by worst-group accuracy.
+# Fills ilc/notebook-waterbirds
 source "$(dirname "$0")/common.sh"
 
 train_waterbirds ilc/waterbirds

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The published notebook: CIFAR-10-C zero-shot, gains per corruption.
+# Fills ilc/notebook-zero-shot, ilc/notebook-head
 source "$(dirname "$0")/common.sh"
 
 train_probed ilc/cifar10

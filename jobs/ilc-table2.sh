@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Table 2: the data sets by kind of shift: counts per split, class and group.
+# Fills ilc/table2
 source "$(dirname "$0")/common.sh"
 
 for data in $(pick "cmnist waterbirds celeba multiceleba cifar10 cifar10-c/fog-5 imagenet-a imagenet-r cue-conflict silhouette" \

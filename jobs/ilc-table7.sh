@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Table 7: the control with all layers at 512 principal components.
+# Fills ilc/table7
 source "$(dirname "$0")/common.sh"
 
 train_probed ilc/cifar10

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tables 1, 2, 17-20: nearest-category scores in pixel space of natural and robust networks on unseen classes, and of test
 # images. MNIST here; CIFAR-10 and ImageNet-100 are other lists of sets with WRN_40_10 and ResNet50 (-o adam, -b 64 and 128).
+# Fills ncg/pixel, ncg/in-distribution, ncg/fig5, ncg/distance
 source "$(dirname "$0")/common.sh"
 
 sets=$(pick "$(echo mnist-wo{0..9})" digits-wo9)

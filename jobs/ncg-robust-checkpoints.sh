@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # App. D.4: published robust ResNet-50s for CIFAR-10, as files from elsewhere: put them under models/published/ (l2 0.5 and
 # natural), converted once by exec_data.py convert-checkpoint.
+# Fills ncg/robust-checkpoints
 source "$(dirname "$0")/common.sh"
 
 if [ -n "${SMALL:-}" ]; then

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Table 3 and Figure 3: the distance to the decision boundary at the neighbours of unseen images, beside the images' own distance.
+# Fills ncg/table3, ncg/fig3
 source "$(dirname "$0")/common.sh"
 
 for unseen in $(pick "mnist-wo1 mnist-wo4 mnist-wo9" digits-wo9); do

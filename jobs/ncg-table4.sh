@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Table 4, Figure 6, App. D.3 and D.7: corrupted test images at five levels, a robust network against a natural one.
+# Fills ncg/table4, ncg/fig6, ncg/corruptions, ncg/conditional, ncg/distance-accuracy
 source "$(dirname "$0")/common.sh"
 
 kinds=$(pick all "fog contrast")

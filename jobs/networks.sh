@@ -48,3 +48,8 @@ train_unseen() {
     run exec_train.py "$2" -d "$(pick "$3" digits-wo9)" -dir "$1" -o sgd -lr 0.01 -wd 0 -b 128 --augmentation none \
         -e "$(pick 70 1)" -rlre 40 50 60 "${@:4}"
 }
+
+# A head on stored features of such a network (nearest categories, feature space).
+train_head() {
+    run exec_train.py LargeMLP -d "$2" -dir "$1" -o sgd -lr 0.01 -wd 0 -b 256 -e "$(pick 70 1)" -rlre 40 50 60 "${@:3}"
+}

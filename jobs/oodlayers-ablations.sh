@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Section 7.7: temperatures, and a network that was not trained.
+# Fills oodlayers/ablations
 source "$(dirname "$0")/common.sh"
 
 train_ood oodlayers/resnet18-s0

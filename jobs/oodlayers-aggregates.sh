@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Section 7.3: scores made from all layers against the usual scores of the last, near and far.
+# Fills oodlayers/aggregates, oodlayers/openood
 source "$(dirname "$0")/common.sh"
 
 for seed in $(pick "0 1 2" 0); do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Section 7.2: a layer chosen without labelled outliers, or on another set, and what that costs.
+# Fills oodlayers/choice
 source "$(dirname "$0")/common.sh"
 
 train_ood oodlayers/resnet18-s0

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Section 7.5: AUROC against the severity of corruptions.
+# Fills oodlayers/corruptions
 source "$(dirname "$0")/common.sh"
 
 train_ood oodlayers/resnet18-s0

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Section 7.6: stop at the first layer that is sure: false alarms, detections and cost.
+# Fills oodlayers/early-exit
 source "$(dirname "$0")/common.sh"
 
 train_ood oodlayers/resnet18-s0

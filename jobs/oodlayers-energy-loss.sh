@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Section 7.4: training with the energies of hidden layers.
+# Fills oodlayers/energy-loss
 source "$(dirname "$0")/common.sh"
 
 train_ood oodlayers/resnet18-s0

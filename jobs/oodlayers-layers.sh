@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The bar figure: which layer's energy tells SVHN from CIFAR-10?
+# Fills oodlayers/layers
 source "$(dirname "$0")/common.sh"
 
 for seed in $(pick "0 1 2" 0); do

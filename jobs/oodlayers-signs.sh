@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Section 7.1: do the layers' signs agree between sets of outliers? Both stems, several sets.
+# Fills oodlayers/signs
 source "$(dirname "$0")/common.sh"
 
 for seed in $(pick "0 1 2" 0); do

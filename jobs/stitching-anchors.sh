@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # External anchors: a ResNet-18 trained on CIFAR-10 or on fresh images of CIFAR-5M, tested on both.
+# Fills stitching/anchors
 source "$(dirname "$0")/common.sh"
 
 for data in $(pick "cifar10 cifar5m" digits); do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E1: the grid of layers of two networks that differ by their seed, by task-loss and by direct matching.
+# Fills stitching/e1
 source "$(dirname "$0")/common.sh"
 
 for seed in 0 1; do train_stitched "stitching/s$seed" -s "$seed"; done

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E2: the same grid within one network, where the diagonal should be the best of its row.
+# Fills stitching/e2
 source "$(dirname "$0")/common.sh"
 
 train_stitched stitching/s0

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E4: structural indices over the grid: CKA, PWCCA, orthogonal Procrustes, and direct matching's difference.
+# Fills stitching/e4
 source "$(dirname "$0")/common.sh"
 
 for seed in 0 1; do train_stitched "stitching/s$seed" -s "$seed"; done

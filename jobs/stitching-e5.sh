@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E5, specificity: do the indices go with probing accuracy, over seeds and layers?
+# Fills stitching/e5
 source "$(dirname "$0")/common.sh"
 
 layers=$(pick "layer?.?" features.0,features.3)
@@ -14,3 +15,4 @@ for seed in $seeds; do
     run exec_similarity.py "${pair[@]}" -n "$(pick 1000 100)"
     run exec_stitch.py "${pair[@]}" auto -d "$(pick cifar10 digits)" -i pinv -e 0
 done
+run exec_tables.py specificity

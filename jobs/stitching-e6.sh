@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E6, sensitivity: the same with the source limited to its first directions.
+# Fills stitching/e6
 source "$(dirname "$0")/common.sh"
 
 for seed in 0 1; do train_stitched "stitching/s$seed" -s "$seed"; done
@@ -11,3 +12,5 @@ run exec_similarity.py "$one" "$other" auto auto "$layer" "$layer" -m1r "${ranks
 run exec_stitch.py "$one" "$other" auto auto "$layer" "$layer" auto -d "$(pick cifar10 digits)" -i pinv -e 0 \
     --front-stitch-rank "${ranks[@]}"
 run exec_probe.py "$one" -l "$layer" -ranks "${ranks[@]}" --protocol id -e "$(pick 10 1)"
+run exec_probe.py "$other" -l "$layer" --reduce gap --protocol id -e "$(pick 10 1)"
+run exec_tables.py sensitivity

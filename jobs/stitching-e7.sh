@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # E7, ablations: the number of images that are matched on, and networks of equal width or size throughout.
+# Fills stitching/e7
 source "$(dirname "$0")/common.sh"
 
 for kind in $(pick "resnet18 resnet18_samewidth resnet18_samesize" lenet); do

@@ -103,6 +103,10 @@ class RunConfig:
         """The files beside the record without which the run is not done: checkpoints."""
         return []
 
+    def work(self) -> list[str]:
+        """What `--plan` says besides files and settings: passes, networks, layers, memory, data."""
+        return []
+
     def answer(self) -> str | None:
         """What the command prints instead of running, where a flag asks for that."""
         return None
@@ -336,16 +340,17 @@ def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
     if not isinstance(loaded, dict | types.NoneType):
         raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
-    spellings = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items()
-                 for option in spellings(field)}
+    spelled = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items()
+               for option in spellings(field)}
     hints = typing.get_type_hints(config_class)
     values = {}
     for key, value in (loaded or {}).items():
-        name = key if key in fields else spellings.get(str(key).lstrip("-").replace("-", "_"))
+        name = key if key in fields else spelled.get(str(key).lstrip("-").replace("-", "_"))
         if name is None:
             raise UsageError(f"--config {path}: {key} is no flag of this script; {near(str(key), fields)}")
         kind, several = _kind(hints[name])
-        values[name] = _typed(value, kind, several, f"--config {path}: {key}")
+        values[name] = None if value is fields[name].default is None else _typed(value, kind, several,
+                                                                                 f"--config {path}: {key}")
     return values
 
 

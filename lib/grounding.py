@@ -153,5 +153,7 @@ def _matching(row: dict) -> tuple[str, str]:
     epochs = f"{row['epochs']} epochs"
     if row["init"] == "pinv":
         images = f"{row['samples']} images, {row['solver']}"
+        if row["stitch_rank"] is not None and row["pinv_rank"] is None:
+            images += ", matched at full rank"
         return ("tlm_from_dm", f"{images}, {epochs}") if row["trained"] else ("dm", images)
     return ("tlm" if row["init"] == "rand" and row["trained"] else f"stitch_{row['init']}"), epochs

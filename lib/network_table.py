@@ -36,11 +36,12 @@ class Column:
     command: Callable[["Subject"], list[str]]
     roles: tuple[str, ...] = ("net",)
     inside: bool = False  # of filters inside the layers
+    each: bool = False  # a run is of one layer
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The network, its siblings of other seeds among the records, and the cuts that records are of."""
+    """The network, its siblings of other seeds among the records, and the cuts of which a measure is lacking."""
 
     network: Network
     siblings: list[str]
@@ -91,22 +92,22 @@ COLUMNS = {
     "OOD probe gain": Column(
         "probe", {"probe": "probe", "network": "trained", "group": ("all", None), "rank": None,
                   "selected_by": ("ood-val", "none"), "protocol": ("zero-shot", "few-shot", "full-ood")},
-        "layer", lambda row: row["accuracy"], _probe),
-    "energy AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row["auroc"],
+        "layer", lambda row: row.get("accuracy"), _probe),
+    "energy AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row.get("auroc"),
                            _alone("ood_layers", ood=["patches"]), inside=True),
     "similarity (CKA)": Column("similarity", {"rank1": None, "rank2": None, **WHOLE}, "front_layer",
                                lambda row: row.get("cka"), _with_sibling("similarity", "model1_path", "model2_path"), TWO),
     "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE}, "front_layer",
-                                lambda row: row["penalty"],
+                                lambda row: row.get("penalty"),
                                 _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0), TWO),
     "NCG": Column("ncg", {"space": "feature", "subset": "all", "in_distribution": False}, "layer",
-                  lambda row: row["ncg"], _ncg),
+                  lambda row: row.get("ncg"), _ncg, each=True),
     "filter bias": Column("projections", {"layer": "*", "folded": False}, "layer",
-                          lambda row: None if row["mass"] is None else abs(row["mass"] - 0.5),
+                          lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
                           lambda subject: [scripts.command("projections", {"model_path": [subject.network.path],
                                                                            "normalize": True})], inside=True),
     "re-initialisation drop": Column("reinit", {"status": ("measured", "unchanged"), "source": ("0", "rand")}, "layer",
-                                     lambda row: row["relative_drop"], _alone("reinit", rand=3), inside=True),
+                                     lambda row: row.get("relative_drop"), _alone("reinit", rand=3), inside=True),
 }
 
 
@@ -142,11 +143,15 @@ def tables(checkpoint: str, library: Library) -> Found:
     probed = columns["OOD probe gain"]
     columns["OOD probe gain"] = {layer: value - probed[max(probed, key=layers.index)] for layer, value in probed.items()}
     network = library.network(path)
-    subject = Subject(network, _siblings(network, library), [layer for layer in layers if layer in cuts])
+    siblings = _siblings(network, library)
     rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
     pairs, matrix = _correlations(columns)
-    empty = [{"column": name, "command": command} for name, values in columns.items() if not values
-             for command in COLUMNS[name].command(subject)]
+    empty = []
+    for name, values in columns.items():
+        lacking = [layer for layer in layers if layer in cuts and layer not in values]
+        if not values or COLUMNS[name].each and lacking:
+            commands = COLUMNS[name].command(Subject(network, siblings, lacking))
+            empty += [{"column": name, "command": command} for command in commands]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
     made = [Table(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
             Table(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs)]

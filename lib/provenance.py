@@ -119,7 +119,7 @@ class Run:
     def __init__(self, path: Path, record: dict, library: Library) -> None:
         self.path, self.record, self.library = path, record, library
         self.experiment, self.rows = record["experiment"], record["rows"]
-        self.code = (record["environment"].get("commit") or "unknown")[:8]
+        self.code = str(record["environment"].get("commit") or "unknown")[:8]
         paths = {name: record["config"][name] for name in ROLES if record["config"].get(name)}
         left_out = (*ROLES, *(TYPES if self.experiment != "train" else ()), *SELECTIONS.get(self.experiment, ()), "seed",
                     "directory")
@@ -195,7 +195,7 @@ class Run:
         for name, known in self.record["inputs"].items():
             parsed = _parsed(name)
             if parsed and parsed.variant in ("", variant) and parsed.name in (row.get(column) for column in SETS):
-                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = known["sha256"][:8]
+                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = str(known.get("sha256"))[:8]
         return found
 
 

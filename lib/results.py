@@ -217,6 +217,7 @@ def plan(where: Place, config) -> str:
     lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
     lines += [f"reads:      {name}" for name in config.inputs()]
     lines += [f"writes:     {path}" for path in config.outputs()]
+    lines += config.work()
     lines += [f"  {item.name} = {getattr(config, item.name)}" for item in _identity_fields(config)]
     return "\n".join(lines)
 

@@ -37,7 +37,7 @@ def splits(config) -> tuple[Split, Split]:
         seed = config.seed if config.split_seed is None else config.split_seed
         train_split, val_split = validation_split(train_split, config.split, seed, config.stratified)
     else:
-        name = "val" if "val" in datasets.splits(config.dataset, config.data_root) else "test"
+        name = "val" if "val" in datasets.splits(str(parse(config.dataset).images), config.data_root) else "test"
         val_split = inputs.load_split(config, config.dataset, name, image_size=config.stated_size)
     seed = config.seed if config.noise_seed is None else config.noise_seed
     if config.noise:

@@ -103,7 +103,7 @@ def flag(draw: random.Random, field: dataclasses.Field, kind: type, several: boo
 
 def options(field: dataclasses.Field) -> list[str]:
     """The spellings of a field's flag."""
-    return cli._options(field)
+    return cli.spellings(field)
 
 
 def main(count: int, seed: int) -> int:

@@ -10,6 +10,8 @@ import readme
 from conftest import ROOT
 
 from lib import cli
+from lib.papers import PAPERS, names
+from lib.papers.spec import cells
 
 SHARED = ("common.sh", "networks.sh", "slurm.sh", "demo.sh")
 JOBS = sorted(path for path in (ROOT / "jobs").glob("*.sh") if path.name not in SHARED)
@@ -66,6 +68,14 @@ def test_every_job_says_what_it_is_and_has_its_sbatch_file(job):
     assert "--requeue" in batch and "--signal=TERM@" in batch
 
 
+def test_every_table_that_an_experiment_fills_has_its_job():
+    tables = {f"{paper}/{name}" for paper, found in PAPERS.items() for name, table in found.tables.items()
+              if any(cell.experiment and (ROOT / f"exec_{cell.experiment}.py").exists() for cell in cells(table))}
+    filled = [name for job in JOBS for line in job.read_text().splitlines() if line.startswith("# Fills ")
+              for name in line.removeprefix("# Fills ").split(", ")]
+    assert len(filled) == len(set(filled)) and tables <= set(filled) <= set(names())
+
+
 def test_shell_scripts_are_free_of_errors_of_form():
     for path in [*(ROOT / "jobs").iterdir(), *(ROOT / "tests" / "slurm").glob("*.sh")]:
         done = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
@@ -98,8 +108,8 @@ def test_a_job_runs_at_small_size(job, tmp_path_factory):
 
 
 # what the README says of larger data, said of the built-in
-SMALLER = {"cifar10": "digits", "imagenet": "digits", "cifar10:test": "digits:test", "vgg11": "lenet", "tv_resnet18": "resnet20",
-           "resnet18": "resnet20", "--upscale": "--no-upscale"}
+SMALLER = {"cifar10": "digits", "imagenet": "digits", "cifar10:test": "digits:test", "vgg11": "lenet",
+           "tv_resnet18": "resnet20", "resnet18": "resnet20", "--upscale": "--no-upscale"}
 
 
 @pytest.mark.jobs

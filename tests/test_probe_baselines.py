@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from test_probe_script import probe, rows
 from test_probes import TAP, blobs
 
+from lib import checkpoints, datasets
 from lib.errors import UserError
 from lib.features import Features, SideBySide
 from lib.metrics.collapse import within_over_between
@@ -167,10 +168,16 @@ def test_a_warm_last_layer_that_is_not_trained_is_the_networks_head(grouped):
 
 def test_an_untrained_network_is_probed_beside_the_trained_one_with_weights_of_its_own(trained):
     record = probe(trained, "models/a/model_2.pt", "-l", "features.14", "-e", "1", "--untrained", "--name", "untrained")
-    found = {kind: {name: rows(record, probe=kind, network=name)[0]["accuracy"] for name in ("trained", "untrained")}
-             for kind in ("head", "probe")}
-    assert found["head"]["untrained"] < 0.3 < found["head"]["trained"]  # of ten classes
-    assert found["probe"]["untrained"] > found["head"]["untrained"]  # random features are not nothing
+    images = datasets.load("digits", trained / "data", "test")
+    described = checkpoints.load(trained / "models" / "a" / "model_2.pt").description
+    torch.manual_seed(0)  # the seed of the run
+    fresh = checkpoints.build(described).eval()
+    with torch.no_grad():
+        right = (fresh(images.images / 255).argmax(1) == images.labels).sum().item()
+    heads = {name: rows(record, probe="head", network=name)[0]["correct"] for name in ("trained", "untrained")}
+    assert heads["untrained"] == right != heads["trained"]
+    probes = {name: rows(record, probe="probe", network=name)[0]["accuracy"] for name in ("trained", "untrained")}
+    assert probes["untrained"] > right / 355  # random features are not nothing
 
 
 def test_what_another_set_chose_is_tested_here(trained):

@@ -151,9 +151,12 @@ def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, 
     assert "\n" not in sentence
 
 
-def test_a_rank_above_the_dimension_is_dropped_from_a_list_with_a_warning(trained):
+def test_a_rank_above_the_dimension_is_dropped_from_a_list_with_a_warning(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    words = ["models/a/model_2.pt", "-l", "features.14", "-ranks", "4", "100", "-e", "1", "--quiet"]
     with pytest.warns(UserWarning, match="-ranks 100: left out, layer features.14 has 64 channels"):
-        probe(trained, "models/a/model_2.pt", "-l", "features.14", "-ranks", "4", "100", "-e", "1", "--name", "dropped")
+        result = experiment(cli.parse(ProbeConfig, words))
+    assert {row["rank"] for row in result.rows if row["probe"] == "probe"} == {4}
 
 
 def test_the_worst_group_says_which_group_is_missing_from_the_test_images(grouped, monkeypatch):
@@ -163,10 +166,11 @@ def test_the_worst_group_says_which_group_is_missing_from_the_test_images(groupe
         found = load(config, name, split, **options)
         return found.subset(found.groups < 3) if found.split == "test" else found
     monkeypatch.setattr(inputs, "load_split", without_last_group)
+    monkeypatch.chdir(grouped)
+    words = ["models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "1", "--select", "oracle", "--quiet"]
     with pytest.warns(UserWarning, match="no test image of group five or more, sea; the worst group is one of the others"):
-        record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "1", "--name", "missing",
-                       "--select", "oracle")
-    found = {row["group"]: row for row in rows(record, probe="probe")}
+        result = experiment(cli.parse(ProbeConfig, words))
+    found = {row["group"]: row for row in result.rows if row["probe"] == "probe"}
     assert found["five or more, sea"]["n"] == 0 and found["five or more, sea"]["accuracy"] is None
     assert not any(name.startswith("worst: five or more, sea") for name in found)
 

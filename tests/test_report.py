@@ -85,6 +85,15 @@ def test_the_commands_for_empty_columns_are_commands_and_name_the_sibling(tmp_pa
     assert "models/r1/model_70.pt models/r0/model_70.pt" in stitch and "-d cifar10" not in stitch  # the default
 
 
+def test_a_measure_that_takes_a_run_per_layer_is_asked_for_where_it_lacks(tmp_path):
+    path = network(tmp_path)
+    records.write(tmp_path, "ncg", "n", [{"space": "feature", "subset": "all", "in_distribution": False, "ncg": 0.5,
+                                          "layer": CUTS[2], "model": path}], model_path=path)
+    empty = network_table.tables(path, library(tmp_path)).tables[-1].rows
+    asked = [row["command"].split()[-1] for row in empty if row["column"] == "NCG"]
+    assert asked == [cut for cut in CUTS if cut != CUTS[2]]
+
+
 def test_a_network_without_a_sibling_is_given_the_training_of_one(tmp_path):
     path = records.training(tmp_path, "only", model_type="resnet20", dataset="digits", epochs=3)
     records.write(tmp_path, "reinit", "r", [{"layer": "conv1", "status": "measured", "source": "0", "relative_drop": 0.2}],

@@ -132,6 +132,7 @@ def test_each_stitch_has_its_own_gradient_norm(inside):
     assert free["normalized_difference"] != alone["normalized_difference"]
 
 
+@pytest.mark.slow
 def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturbed_run(siblings):
     def command(place):
         return [*words("auto", "auto", TWO, TWO, "-b", "32", "-e", "12")[:-3], "-gpu", "-1", "--name", "it", "--results-dir",

@@ -150,7 +150,7 @@ def test_ranks_limit_tokens_too(inside):
 def test_donors_are_the_same_to_the_last_bit_after_matching_training_and_nulls(inside, monkeypatch):
     loaded, load = [], inputs.load_checkpoint
     monkeypatch.setattr(inputs, "load_checkpoint", lambda *words: loaded.append(load(*words)) or loaded[-1])
-    run("rc2c_pre", "-i", "pinv", "-e", "2", "--null", "--stitch-norm", "none", "-wd", "0.1")
+    run("rc2c_pre", "-i", "pinv", "-pinv-samples", "all", "-e", "2", "--null", "--stitch-norm", "none", "-wd", "0.1")
     assert len(loaded) == 2
     for checkpoint, name in zip(loaded, "ab", strict=True):
         known = checkpoints.load(f"{name}.pt").network.state_dict()

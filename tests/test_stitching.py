@@ -526,7 +526,9 @@ def published_calls():
     return [call for call in found if "ood" not in call.split()[0]]
 
 
-@pytest.mark.parametrize("call", published_calls(), ids=lambda call: call.split()[0])
+@pytest.mark.parametrize("call", [
+    pytest.param(call, marks=() if call.split()[0] in ("exec_stitch.py", "exec_similarity.py") else pytest.mark.slow)
+    for call in published_calls()], ids=lambda call: call.split()[0])
 def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
     meanings = {"MODEL": "models/a/model_2.pt", "M1": "models/a/model_2.pt", "M2": "models/b/model_2.pt", "DATA": "digits",
                 **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"), "L1": LAYERS[0], "L2": LAYERS[0], "imagenet": "digits",

@@ -383,7 +383,8 @@ def test_tables_from_the_command_line_in_files_and_without_torch(tmp_path):
     found = [row for row in csv.DictReader(open(tmp_path / "made/ncg-pixel.csv")) if row["n"] != "0"]
     assert [(row["set"], row["measure"], row["method"], row["n"]) for row in found] == [("M-0", "NCG", "nat", "3")]
     code = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.modules['torch'] = None; " \
-           f"sys.argv = ['exec_tables.py', 'ncg/pixel', 'train']; runpy.run_path({str(ROOT / 'exec_tables.py')!r}, run_name='__main__')"
+           f"sys.argv = ['exec_tables.py', 'ncg/pixel', 'train']; " \
+           f"runpy.run_path({str(ROOT / 'exec_tables.py')!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "0.3500 ± 0.0458" in done.stdout and "## train" in done.stdout, done.stderr
 

@@ -47,6 +47,9 @@ class DataConfig(DeviceConfig):
         if self.action == "cache" and self.arguments and not _is_size(self.arguments[0]):
             raise UsageError(f"cache {self.arguments[0]}: not a number of GiB, 0 or more")
 
+    def work(self) -> list[str]:
+        return ["passes:     one over the images"] if self.action == "show" else []
+
     def inputs(self) -> dict[str, list[Path]]:
         return inputs.data_files(self, *self.arguments) if self.action == "show" else {}
 

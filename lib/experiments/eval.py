@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import inputs, results, stored_features, tables
+from lib import inputs, planning, results, stored_features, tables
 from lib.cli import at_least, flag
 from lib.errors import UsageError
 from lib.inputs import NetworkConfig
@@ -43,6 +43,11 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
             raise UsageError(f"--eps is required: the radius of --attack {self.attack}")
         if self.eps is not None and not self.attack:
             raise UsageError("--attack is required: --eps is its radius")
+
+    def work(self) -> list[str]:
+        attacked = f", and {self.attack} on the images that are right" if self.attack else ""
+        return planning.of_checkpoints(self, [(self.model_path, self.model_type, None)], self.dataset or ("",),
+                                       f"one over each data set{attacked}")
 
     def answer(self) -> str | None:
         return _listing(self) if self.show_list else super().answer()

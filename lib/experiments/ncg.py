@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import inputs, stored_features
+from lib import inputs, planning, stored_features
 from lib.cli import at_least, flag
 from lib.datasets import corruptions, names
 from lib.errors import UsageError, UserError
@@ -61,6 +61,11 @@ class NcgConfig(NetworkConfig):
             raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
         if "feature" not in self.space and (self.layer or self.backbone):
             raise UsageError("--layer and --backbone are for --space feature")
+
+    def work(self) -> list[str]:
+        networks = [(path, kind, None) for path, kind in ((self.model_path, self.model_type), (self.against, "")) if path]
+        return planning.of_checkpoints(self, networks, (self.dataset, *self.ood),
+                                       "one over each data set; the distance of every image to every training image")
 
     def inputs(self) -> dict[str, list[Path]]:
         networks = [path for path in (self.backbone, self.against) if path]

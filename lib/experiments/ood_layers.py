@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import inputs
+from lib import inputs, planning
 from lib.cli import above, at_least, flag
 from lib.datasets import openood
 from lib.detectors.aggregate import AGGREGATORS
@@ -74,6 +74,13 @@ class OodLayersConfig(NetworkConfig):
             raise UsageError(f"--early-exit {self.early_exit}: a rate of false alarms lies between 0 and 1")
         if self.exits and self.early_exit is None:
             raise UsageError("--exits is for --early-exit")
+
+    def work(self) -> list[str]:
+        data = (self.dataset, *self.ood, self.fit_on or f"{self.dataset.partition(':')[0]}:train" * bool(self.dataset))
+        return planning.of_checkpoints(
+            self, [(self.model_path, self.model_type,
+                    lambda checkpoint, listed: choose_layers(checkpoint.network, listed, self.layers))], data,
+            f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together")
 
     def inputs(self) -> dict[str, list[Path]]:
         named = [name for name in (self.dataset, self.fit_on, *self.val_ood) if name]

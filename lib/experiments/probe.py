@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import cli, datasets, inputs, reducers
+from lib import cli, datasets, inputs, planning, reducers
 from lib.cli import above, at_least, flag
 from lib.datasets import names
 from lib.errors import UsageError, UserError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 checkpoints = lazy("lib.checkpoints")
 displacement = lazy("lib.probes.displacement")
+graph = lazy("lib.graph")
 plots = lazy("lib.plots.probe")
 role_draws = lazy("lib.probes.roles")
 network_rows = lazy("lib.probes.network_rows")
@@ -142,6 +143,15 @@ class ProbeConfig(NetworkConfig):
     def how(self) -> str:
         """The protocol."""
         return self.protocol or ("zero-shot" if self.ood else "id")
+
+    def work(self) -> list[str]:
+        def chosen(checkpoint, listed):
+            usable = [layer.name for layer in listed if layer.shape]
+            return graph.select(usable, self.layers, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]})
+        settings = len(self.learning_rate) * len(self.l1) * len(self.l2) * len(self.seed)
+        return planning.of_checkpoints(
+            self, [(self.model_path, self.model_type, chosen)], (self.dataset, *self.ood),
+            f"one over each data set; then {self.epochs} epochs of {settings} probes per layer over its kept features")
 
     def inputs(self) -> dict[str, list[Path]]:
         shifts = [name for word in self.ood for name in names.expand(word)]

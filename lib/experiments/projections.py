@@ -51,6 +51,9 @@ class ProjectionsConfig(SnapshotsConfig):
         if not self.paths and not self.random and not self.pretrained:
             raise UsageError("MODEL_PATH is required: checkpoints, folders of training runs, or a type with --random N")
 
+    def work(self) -> list[str]:
+        return ["passes:     none over data; every checkpoint is read once"]
+
     def inputs(self) -> dict[str, list[Path]]:
         initial = {path for found in super().inputs().values() for path in map(_beside, found) if path}
         if self.init_from:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import cli, files, inputs, results
+from lib import cli, files, inputs, planning, results
 from lib.cli import above, at_least, flag
 from lib.errors import UsageError, UserError
 from lib.inputs import NetworkConfig
@@ -61,6 +61,15 @@ class ReinitConfig(NetworkConfig):
         super().__post_init__()
         if not self.inits_from and not self.rand and not self.list_layers:
             raise UsageError("--inits-from or --rand is required: the weights that layers are given")
+
+    def work(self) -> list[str]:
+        def chosen(checkpoint, listed):
+            size = checkpoint.description.image_size or 32
+            return _layers(self, checkpoint.network, torch.zeros(1, checkpoint.description.channels, size, size))
+        return planning.of_checkpoints(
+            self, [(self.model_path, self.model_type, chosen)], (self.dataset,),
+            f"one over the data set, with what follows each layer once more for {len(initial_weights.files(self)[0])} files "
+            f"and {self.rand} draws")
 
     def inputs(self) -> dict[str, list[Path]]:
         lists = {word: [inputs.locate(self, word)] for word in self.inits_from if initial_weights.is_list(self, word)}

@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import inputs
+from lib import inputs, planning
 from lib.cli import at_least, flag
 from lib.errors import UsageError, UserError
 from lib.inputs import CheckpointsConfig
@@ -59,6 +59,14 @@ class SimilarityConfig(CheckpointsConfig):
         if not self.model1_path or not self.model2_path:
             raise UsageError("MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt")
         return inputs.layer_tables(self, {self.model1_path: self.model1_type, self.model2_path: self.model2_type})
+
+    def work(self) -> list[str]:
+        def chosen(words):
+            return lambda checkpoint, listed: _choose(checkpoint.network, [layer.name for layer in listed if layer.shape],
+                                                      words, "LAYERS")
+        return planning.of_checkpoints(self, [(self.model1_path, self.model1_type, chosen(self.layers1)),
+                                              (self.model2_path, self.model2_type, chosen(self.layers2 or self.layers1))],
+                                       (self.dataset,), f"one over {self.examples} images through each network")
 
     def inputs(self) -> dict[str, list[Path]]:
         data = inputs.data_files(self, self.dataset) if self.dataset else {}

@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib import cli, inputs, known_stitches, results
+from lib import cli, inputs, known_stitches, planning, results
 from lib.cli import above, at_least, flag
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.errors import UsageError, UserError
@@ -105,6 +105,17 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
             raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
         return inputs.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
 
+    def work(self) -> list[str]:
+        def chosen(words, where):
+            return lambda checkpoint, listed: _choose(
+                checkpoint.network, {layer.name: layer.shape for layer in listed if layer.shape}, words, where)
+        trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
+        return planning.of_checkpoints(
+            self, [(self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
+                   (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER"))], (self.dataset,),
+            f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
+            "and of what follows END_LAYER for every stitch")
+
     def inputs(self) -> dict[str, list[Path]]:
         return inputs.checkpoint_files(self, self.front_path, self.end_path) | inputs.data_files(self, self.dataset)
 
@@ -188,8 +199,8 @@ def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | Non
 
 def _matched_images(config: StitchConfig, split):
     """The training images that are matched on: the same for every pair of layers, fewer of them within more."""
-    if config.pinv_samples == "all":
-        return split
+    if config.pinv_samples == "all" or not (config.init in MATCHED or config.front_stitch_rank):
+        return split  # in the second case nothing is matched
     count = int(config.pinv_samples)
     if count > len(split):
         raise UserError(f"-pinv-samples {count}: {split.name} has only {len(split)} training images; all takes them")
@@ -332,7 +343,8 @@ def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) ->
         return {}
     named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
     panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
-    limits = dict.fromkeys(panels, (0, 1))
+    worst = np.nanmax(panels["normalized difference"], initial=1)  # task-loss matching may leave any distance
+    limits = dict.fromkeys(panels, (0, 1)) | {"normalized difference": (0, worst)}
     for null in dict.fromkeys(null for null, _, _ in first if null):
         title = f"accuracy, {null}"
         others = [row for (kind, _, _), row in first.items() if kind == null]

@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import cli, distributed, files, inputs, losses, models, published_names, run_folder, stored_features
+from lib import (
+    cli,
+    distributed,
+    files,
+    inputs,
+    losses,
+    models,
+    planning,
+    published_names,
+    run_folder,
+    stored_features,
+)
 from lib.cli import above, at_least, flag, fraction
 from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
@@ -146,6 +157,11 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
             return None
         network, description = training_setup.start(self, training_setup.splits(self)[0])
         return inputs.layer_table(network, description.channels, description.image_size)
+
+    def work(self) -> list[str]:
+        network, description = training_setup.start(self, training_setup.splits(self)[0])
+        return planning.of_training(self, network, description,
+                                    f"{self.epochs} epochs of training, each followed by one over the validation images")
 
     def inputs(self) -> dict[str, list[Path]]:
         files_read = inputs.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))

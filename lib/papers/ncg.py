@@ -22,7 +22,7 @@ PIXEL = {
 MLP = {**SGD, "net.model_type": "LargeMLP", "net.learning_rate": 0.01, "net.batch_size": 128}
 LAYERS = {"M": "flatten", "C10": "flatten", "C100": "flatten", "I": "avgpool"}
 FEATURE = {"M": {**MLP, "net.batch_size": 256}, "C10": MLP, "C100": MLP,
-           "I": {**MLP, "net.model_type": "LargeMLPv4", "net.learning_rate": 0.1}}
+           "I": {**MLP, "net.model_type": "LargeMLPv4", "net.learning_rate": (0.1, 0.01)}}  # TR(2) at 0.01
 CORRUPTED = {"ImageNet-100-C": "I", "CIFAR-10-C": "C10", "CIFAR-100-C": "C100"}
 
 

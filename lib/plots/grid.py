@@ -1,6 +1,7 @@
 """Grids of layers against layers."""
 
 import math
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ def heat_maps(panels: dict[str, np.ndarray], rows: list[str], columns: list[str]
     down = math.ceil(len(panels) / across)
     size = [max(3.6, 0.42 * count + 1.9) for count in (len(columns), len(rows))]
     figure = Figure(figsize=(across * size[0], down * size[1] + 0.4), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(textwrap.wrap(title, int(11 * across * size[0]))), fontsize=10)
     for number, (name, values) in enumerate(panels.items()):
         axes = figure.add_subplot(down, across, number + 1)
         axes.set_facecolor("0.85")

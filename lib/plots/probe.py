@@ -23,7 +23,8 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
     found = {}
     plain = [row for row in probes if row["rank"] is None]
     if len({row["layer"] for row in plain}) > 1:
-        found["layers"] = by_layer(plain, f"{title}: probes, settings by {rule}", what)
+        heads = [row for row in shown if row["probe"] == "head"]
+        found["layers"] = by_layer(plain, heads, f"{title}: probes, settings by {rule}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
         found["gains"] = gain_bars(gains, f"{title}: layer chosen by {rule} against the last one")
@@ -96,13 +97,21 @@ def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
     return figure
 
 
-def by_layer(rows: list[dict], title: str, what: str) -> Figure:
-    """A line per shift over the layers, with 95% intervals; many shifts are grey, their mean is drawn over them."""
+def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figure:
+    """A line per shift over the layers, with 95% intervals; many shifts are grey, their mean is drawn over them.
+
+    Dashed is the network's own head, from its rows.
+    """
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     shifts = list(dict.fromkeys(_shift(row) for row in rows))
     figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
     axes = figure.add_subplot()
     places, means = np.arange(len(layers)), []
+
+    def head(mine, colour, label):
+        known = [row["accuracy"] for row in mine if row["accuracy"] is not None]
+        if known:
+            axes.axhline(np.mean(known), linestyle="--", linewidth=0.9, color=colour, label=label)
     for number, shift in enumerate(shifts):
         values, errors = _means([[row for row in rows if row["layer"] == layer and _shift(row) == shift]
                                  for layer in layers])
@@ -110,11 +119,14 @@ def by_layer(rows: list[dict], title: str, what: str) -> Figure:
         if len(shifts) <= MOST_LINES:
             axes.errorbar(places, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=shift,
                           color=COLOURS[number])
+            head([row for row in heads if _shift(row) == shift], COLOURS[number],
+                 "the network's own head" if number == 0 else None)
         else:
             axes.plot(places, values, color=NEUTRAL, linewidth=0.7, alpha=0.7,
                       label=f"each of {len(shifts)} OOD sets" if number == 0 else None)
     if len(shifts) > MOST_LINES:
         axes.plot(places, np.mean(means, 0), color=BEST, marker="o", linewidth=2, label="their mean")
+        head(heads, BASE, "the network's own head, mean")
     axes.set_xticks(places, layers, rotation=60, ha="right", fontsize=8)
     axes.set(ylabel=what, xlabel="layer, in order of execution", title=title)
     axes.grid(alpha=0.3)
@@ -133,11 +145,12 @@ def gain_bars(rows: list[dict], title: str) -> Figure:
     intervals = np.array([[row["gain"] - row["gain_low"], row["gain_high"] - row["gain"]] for row in parts]).T
     colours = [BEST if row["gain_low"] > 0 else BASE if row["gain_high"] < 0 else NEUTRAL for row in parts]
     axes.barh(places, 100 * values, color=colours, xerr=100 * np.maximum(intervals, 0), ecolor="0.2", capsize=2)
-    axes.set_yticks(places, [f"{_shift(row)}  ({row['layer']})" for row in parts], fontsize=8)
+    axes.set_yticks(places, [f"{_shift(row)}  ({_shortened(row['layer'])})" for row in parts], fontsize=8)
     axes.axvline(0, color="0.2", linewidth=0.8)
     axes.axvline(100 * float(np.median(values)), color=BEST, linestyle=":", label=f"median {100 * np.median(values):+.2f}")
-    axes.set(xlabel="gain in percentage points, with 95% intervals; grey: they hold 0", title=title)
+    axes.set(xlabel="percentage points, 95% intervals; grey: they hold 0")
     axes.legend(fontsize=8, loc="lower right")
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -170,6 +183,12 @@ def by_number(rows: list[dict], column: str, title: str, what: str) -> Figure:
 
 def _shift(row: dict) -> str:
     return row["variant"] or f"{row['data']}:{row['split']}"
+
+
+def _shortened(layers: str, most: int = 2) -> str:
+    """The layers that seeds chose, the first of them by name."""
+    names = layers.split()
+    return " ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _means(cells: Iterable[list[dict]]) -> tuple[np.ndarray, np.ndarray]:

@@ -99,7 +99,7 @@ def _test_rows(run: Run, place, unit: int, candidate: int, number: int, seed: in
     found = study.accuracy_rows(run.scores[number].correct[place, unit]["test"][candidate], shift.test, positions,
                                 run.sizes)
     about = common(run, number, share, probe=place.kind, layer=place.tap.layer, reduce=place.tap.reduce,
-                   dim=run.supply.dims[place.tap], rank=place.rank, solver=run.config.solver, lr=setting.lr, l1=setting.l1,
+                   dim=run.supply.dim(place.tap), rank=place.rank, solver=run.config.solver, lr=setting.lr, l1=setting.l1,
                    l2=setting.l2, seed=seed, epoch=epoch, selected_by=rule,
                    strength=run.strengths.get((place, unit)))
     return [about | one for one in found]

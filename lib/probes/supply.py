@@ -58,6 +58,11 @@ class Supply:
         self.made = simple | self.fitted
         self._count(begin)
 
+    def dim(self, tap: Tap) -> int:
+        """The number of features of a tap, or of all taps of a sweep together."""
+        joined = {together(sweep): sum(self.dims[one] for one in sweep) for sweep in self.layout.sweeps}
+        return (self.dims | joined)[tap]
+
     @property
     def per_batch(self) -> bool:
         return self.config.rank_basis == "per-batch"
