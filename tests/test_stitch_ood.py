@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import script
+from conftest import ROOT, script
 
 from lib import checkpoints, cli, datasets
 from lib.detectors import descriptors
 from lib.errors import UserError
-from lib.experiments.ood_detector import OodDetectorConfig
+from lib.experiments.ood_detector import OodDetectorConfig, ood_detector
 from lib.experiments.stitch import StitchConfig, stitch
 from lib.experiments.stitch_ood import StitchOodConfig, stitch_ood
 from lib.experiments.tables import TablesConfig, text
@@ -282,6 +282,18 @@ def test_what_cannot_be_trusted_is_refused_in_one_sentence(here, how, fragments)
         run(*words)
     message = str(refused.value)
     assert all(fragment in message for fragment in fragments) and "\n" not in message, message
+
+
+def test_the_readmes_counterparts_of_the_published_detector_calls_run(here):
+    lines = [line.split(" | ")[1].split("`")[1].split() for line in (ROOT / "README.md").read_text().splitlines()
+             if line.startswith(("| `exec_train_representation_classifier.py", "| `exec_eval_stitcher_ood.py"))]
+    assert [words[0] for words in lines] == ["exec_ood_detector.py", "exec_stitch_ood.py"]
+    meanings = {"M1": "models/a/model_1.pt", "T1": "small_cnn", "L1": "features.6", "DATA": "digits", "OUTLIERS": "patches",
+                "DIR": "x", "repr_cls_resnet18": "repr_cls_resnet20", "100": "1", "10": "1", "512": "16"}
+    detector, ood = ([meanings.get(word, word) for word in words[1:]] for words in lines)
+    rows = ood_detector(cli.parse(OodDetectorConfig, [*detector, "--max-examples", "48", *COMMON])).rows
+    assert len(rows) == 2 and rows[-1]["detector"]
+    assert {row["kind"] for row in run(*ood).rows} == {"stitched", "sanity"}
 
 
 def test_without_a_record_the_command_line_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import files, inputs, models, run_folder
+from lib import files, inputs, models, planning, run_folder
 from lib.cli import at_least, flag
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.detectors import descriptors
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 checkpoints = lazy("lib.checkpoints")
 detector_setup = lazy("lib.detectors.detector_setup")
 representation = lazy("lib.detectors.representation")
+stitched = lazy("lib.stitched")
 tensorboard = lazy("torch.utils.tensorboard")
 training = lazy("lib.training")
 
@@ -91,6 +92,15 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
         if not self.source_path or not (self.layer or self.list_layers):
             raise UsageError("SOURCE_PATH SOURCE_TYPE LAYER ... are required: a checkpoint, its type or auto, and layers")
         return inputs.layer_tables(self, {self.source_path: self.source_type})
+
+    def work(self) -> list[str]:
+        def chosen(checkpoint, listed):
+            shapes = {layer.name: layer.shape for layer in listed if layer.shape}
+            return stitched.choose(checkpoint, shapes, self.layer, "LAYER")
+        data = self.dataset, *filter(None, (self.ft_id, self.ft_outliers))
+        return planning.of_checkpoints(
+            self, [(self.source_path, self.source_type, chosen)], data,
+            f"{self.epochs} epochs of a classifier per layer, {self.ft_epochs} of its fine-tuning")
 
     def inputs(self) -> dict[str, list[Path]]:
         found = inputs.checkpoint_files(self, self.source_path)

@@ -62,6 +62,12 @@ class StitchOodConfig(DeviceConfig):
                              "results/stitch")
         return None
 
+    def work(self) -> list[str]:
+        grids = stitch_records.read(self, self.stitch_run)
+        return ["passes:     one of each network over the data, for every grid",
+                *(f"grid:       {grid.config['front_path']} into {grid.config['end_path']}, {grid.method}: "
+                  f"{len(grid.cells)} stitches, {len(grid.missing())} missing" for grid in grids)]
+
     def inputs(self) -> dict[str, list[Path]]:
         found = {}
         for grid in stitch_records.read(self, self.stitch_run):

@@ -22,7 +22,7 @@ TLM = Value("TLM", {"init": "rand", "trained": True}, {"config.epochs": 30, "con
             {"config.init": "rand", "config.mod_only_stitch": True})
 DM = Value("DM", {"init": "pinv", "trained": False}, {"config.pinv_samples": "100"},
            {"config.init": "pinv", "config.epochs": 0, "config.mod_only_stitch": True})
-OF_RECORDS = {"config.stitch_run": ["results/stitch"], "config.front_layer": None, "config.end_layer": None}
+OF_RECORDS = {"config.stitch_run": ["results/stitch"]}
 WHOLE = {"stitch_rank": None, "pinv_rank": None, "null": None}
 PAIR = {"front layer": "front_layer", "end layer": "end_layer"}
 CROSS, INTRA = {"same_network": False}, {"same_network": True}
