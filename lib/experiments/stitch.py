@@ -107,8 +107,8 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
 
     def work(self) -> list[str]:
         def chosen(words, where):
-            return lambda checkpoint, listed: _choose(
-                checkpoint.network, {layer.name: layer.shape for layer in listed if layer.shape}, words, where)
+            return lambda checkpoint, listed: stitched.choose(
+                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where)
         trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
         return planning.of_checkpoints(
             self, [(self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
