@@ -126,7 +126,7 @@ def test_the_identity_at_one_layer_of_one_network_changes_nothing(inside, kind):
                                             ("perm", "-i perm: 8 channels of wide are no permutation of the 6 of maps")])
 def test_unequal_widths_are_refused_by_what_needs_equal_ones(inside, init, fragment):
     with pytest.raises(UserError, match=fragment):
-        run("auto", "-i", init, "-e", "0", ends=("wide", "maps"))
+        run("auto", "-i", init, "-e", "0", "-pinv-samples", "all", ends=("wide", "maps"))
     assert run("auto", "-i", "pinv", "-e", "0", "-pinv-samples", "all", ends=("wide", "maps")).rows[0]["type"] == "rc2c_pre"
 
 
