@@ -11,6 +11,7 @@ import multiprocessing
 import runpy
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def benchmark(config: BenchmarkConfig) -> Result:
     rows, seconds = [], {}
     for name in config.names or BENCHMARKS:
         begin = time.perf_counter()
-        with multiprocessing.get_context("spawn").Pool(1) as process:
-            found = process.apply(comparisons, (name, BENCHMARKS[name] if config.small else ()))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            found = process.submit(comparisons, name, BENCHMARKS[name] if config.small else ()).result()
         seconds[name] = time.perf_counter() - begin
         rows += [{"benchmark": name, **asdict(one), "ratio": one.ratio} for one in found]
     return Result(rows, seconds=seconds, columns=("job", "plain", "ours", "unit", "ratio", "agreement"))

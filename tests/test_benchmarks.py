@@ -1,14 +1,15 @@
 """The benchmarks run, and compare what they say they compare."""
 
+import json
 import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, script
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import augmentation, cifar5m, projections, reinit, timing  # noqa: E402
+from benchmarks import augmentation, cifar5m, projections, reinit, run, timing  # noqa: E402
 
 
 def test_the_ways_take_turns_and_the_first_turn_is_left_out(capsys):
@@ -53,3 +54,18 @@ def test_projections_are_timed_beside_reading_the_files(capsys, tmp_path, monkey
     projections.main(str(tmp_path), "lenet")
     reading, whole = capsys.readouterr().out.strip().splitlines()
     assert reading.startswith("hash and torch.load of 5 files") and " times   reading " in whole
+
+
+def test_one_table_has_every_benchmark():
+    files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"run", "timing"}
+    assert files == set(run.BENCHMARKS)
+    noted = [name for name in files if "compared(" in (ROOT / "benchmarks" / f"{name}.py").read_text()]
+    assert set(noted) == files
+
+
+def test_the_table_is_kept_as_a_record_with_ratio_and_agreement(tmp_path):
+    done = script("benchmarks/run.py", "reinit", "--small", "--name", "look", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results" / "benchmark" / "look.json").read_text())["rows"]
+    assert len(rows) == 2 and all(row["agreement"] == "counts agree" for row in rows)
+    assert all(row["ratio"] == pytest.approx(row["plain"] / row["ours"]) for row in rows)
