@@ -1,6 +1,6 @@
 """Attacks inside a ball around each image: projected gradient ascent on the network's loss (Madry et al. 2018).
 
-The nearest-category page, sections 3.1 and 6.4. Images are in [0, 1]; with a box, so are their perturbed versions. The
+The nearest-category paper, sections 3.1 and 6.4. Images are in [0, 1]; with a box, so are their perturbed versions. The
 network answers in eval mode, without gradients of its parameters, and is left as it was; the losses of the images are
 added up, so that no image's attack depends on those beside it.
 """

@@ -1,6 +1,6 @@
 """The rows of the nearest-category score: of all images, by distance to the training set, over levels of corruption.
 
-The nearest-category page, sections 2 and 6.4; the numbers are those of `lib.metrics.nearest_category`.
+The nearest-category paper, sections 2 and 6.4; the numbers are those of `lib.metrics.nearest_category`.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The smallest L2 change of an image that changes a network's answer: DDN, a FAB polish, bisection.
 
-The nearest-category page, section 6.4; DDN after Rony et al. 2019, the polish after Croce & Hein 2020. The nearest
+The nearest-category paper, section 6.4; DDN after Rony et al. 2019, the polish after Croce & Hein 2020. The nearest
 adversarial point that any of them has seen is kept, so that another attack never increases the distance.
 """
 

@@ -1,7 +1,7 @@
 """Exact nearest neighbours, as a table: for every query the nearest training example of each class.
 
 A masked minimum over the columns of one table gives the nearest neighbour in the whole training set, in the set without
-any class, and among the other classes (Yang et al. 2023; the nearest-category page, section 6.4). Distances are squared
+any class, and among the other classes (Yang et al. 2023; the nearest-category paper, section 6.4). Distances are squared
 Euclidean ones. Those of 8-bit images are integers and exact: 128 is subtracted and the products are summed in 32 bits.
 Otherwise candidates are searched in float32 and their distances taken again in float64; where the candidates' own
 distances do not prove that the nearest one is among them, all of the class is taken again. Of equal distances the

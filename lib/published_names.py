@@ -1,6 +1,6 @@
 """The model strings of the nearest-category paper, `[augNN-]LOSS-vtor2-[pre]ARCH[NormNN]`, as settings of a training.
 
-Its page, section 3.2: without a suffix images go in as they are; Norm01 stands for ImageNet's mean and deviation, Norm02 for
+Section 3.2: without a suffix images go in as they are; Norm01 stands for ImageNet's mean and deviation, Norm02 for
 CIFAR's, which are those of the training images here; aug01 and aug09 pad by four pixels, crop 32 and mirror.
 """
 

@@ -1,7 +1,7 @@
 """How far the decision boundary lies, beside how far the images from elsewhere lie from the training set.
 
 The paper does not measure at the images themselves but at the training examples nearest to them, as far as the network
-classifies these correctly (nearest-category page, section 2); the extension measures at the images (section 6.4).
+classifies these correctly (nearest-category paper, section 2); the extension measures at the images (section 6.4).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Losses of robust training: adversarial training, TRADES and mixup (the nearest-category page, section 3.1).
+"""Losses of robust training: adversarial training, TRADES and mixup (the nearest-category paper, section 3.1).
 
 The attacks run in eval mode, so that no statistic of a batch normalisation sees them; what is minimised is computed in train
 mode. TRADES has three such forward passes, as the paper's code: of the images, of the attacked ones, and of the images

@@ -1,6 +1,6 @@
 """Where distances between images are taken: among their pixels, or among features of a layer, not rescaled.
 
-The nearest-category page, section 2. Pixel distances are in [0, 1] units of the images as the data set has them.
+The nearest-category paper, section 2. Pixel distances are in [0, 1] units of the images as the data set has them.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Stored features in the place of images, `features=BACKBONE:LAYER:DATASET`: what a frozen network makes of a data set.
 
-The nearest-category page, section 2: the activations of one layer, flattened and not rescaled, (n, d, 1, 1). A network that
+The nearest-category paper, section 2: the activations of one layer, flattened and not rescaled, (n, d, 1, 1). A network that
 was trained on them states whose they are in its description, and takes no others. BACKBONE is a checkpoint, or TYPE@PATH for
 a file without a sidecar, such as a published robust network. Importing this needs no torch.
 """

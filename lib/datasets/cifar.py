@@ -30,7 +30,7 @@ def cifar100coarse(root: Path, split: str, options: Options) -> Split:
 
 
 def one_of_each(root: Path, seed: int) -> tuple[int, ...]:
-    """One fine class of each coarse class of CIFAR-100, drawn by the seed (nearest-category page, section 2), ascending.
+    """One fine class of each coarse class of CIFAR-100, drawn by the seed (nearest-category paper, section 2), ascending.
 
     The draw is ours: the paper's own is not published.
     """

@@ -62,7 +62,7 @@ def imagenet_r(root: Path, split: str, options: Options) -> Split:
 
 
 def corrupted(name: str, cell: Path, options: Options) -> Split:
-    """A cell of ImageNet-C, `<level>/<wnid>/*.JPEG`, of `imagenet` or `imagenet100` (nearest-category page, section 5).
+    """A cell of ImageNet-C, `<level>/<wnid>/*.JPEG`, of `imagenet` or `imagenet100` (nearest-category paper, section 5).
 
     Its images are the central squares of 224 px that the clean ones are evaluated at, so that they are resized only: another
     crop would see less of them.

@@ -1,4 +1,4 @@
-"""Uniform noise as images from elsewhere (nearest-category page, sections 1.9 and 5): every level of every pixel alike.
+"""Uniform noise as images from elsewhere (nearest-category paper, sections 1.9 and 5): every level of every pixel alike.
 
 An image follows from its position alone, in 8 bits, at the size that the network takes.
 """

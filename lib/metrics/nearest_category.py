@@ -1,6 +1,6 @@
 """Nearest-category generalisation: how often a network gives an image the label of its nearest training example.
 
-Yang et al. 2023, TMLR; the null rates and paired tests are those of the nearest-category page, sections 2 and 6.4. Labels
+Yang et al. 2023, TMLR; the null rates and paired tests are those of the nearest-category paper, sections 2 and 6.4. Labels
 are integer arrays (n,): `predicted` what the network answers, `nearest` the label of the nearest training example.
 """
 

@@ -1,7 +1,7 @@
 """Deep feature reweighting, at any layer.
 
 Kirichenko, Izmailov & Wilson, "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations", ICLR 2023, as
-in section 6.3 of the intermediate-layers paper's page: features standardised by the network's training images; logistic
+in section 6.3 of the intermediate-layers paper: features standardised by the network's training images; logistic
 regression with an L1 penalty on as many images of each group as the smallest has; the penalty chosen on half of the images;
 weights averaged over draws of balanced images out of all of them. Without groups the classes are balanced.
 """
