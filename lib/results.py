@@ -265,6 +265,8 @@ def _label(value) -> str:
     kind, _, path = text.rpartition("=")
     if kind in ("folder", "npy"):
         return Path(path).stem
+    if Path(text).suffix == ".json":
+        return Path(text).stem
     if Path(text).suffix in (".pt", ".pth", ".tar", ".safetensors"):
         return "-".join(Path(text).with_suffix("").parts[-2:])
     return text

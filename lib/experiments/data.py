@@ -89,11 +89,10 @@ def _splits(config: DataConfig, name: str):
         yield inputs.load_split(config, name, split)
 
 
-def _contact_sheet(split, title: str, most: int = 100):
+def _contact_sheet(split, title: str, per_row: int = 10):
     """Images of a split in rows by group, else by class where there are few; evenly spread over a split without either."""
     kinds, values = (split.group_names, split.groups) if len(split.group_names) > 1 else (split.classes, split.labels)
     rows = min(len(kinds), 10) if len(kinds) > 1 else 10
-    per_row = max(1, most // rows)
     if len(kinds) > 1:
         chosen = [(values == kind).nonzero().squeeze(1)[:per_row] for kind in range(rows)]
         names = kinds[:rows]

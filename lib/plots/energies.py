@@ -58,7 +58,7 @@ def histograms(panels: dict[str, dict[str, np.ndarray]], sanity: dict[str, dict[
     across = min(len(panels), 3)
     down = math.ceil(len(panels) / across)
     figure = Figure(figsize=(max(7, 4.4 * across), 1.4 + 3.0 * down), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    grid.head(figure, title)
     fronts = list(dict.fromkeys(front for stitched in panels.values() for front in stitched))
     colours = dict(zip(fronts, colormaps["viridis"](np.linspace(0, 0.9, len(fronts))), strict=True))
     lines = {}

@@ -20,7 +20,7 @@ def heat_maps(panels: dict[str, np.ndarray], rows: list[str], columns: list[str]
     down = math.ceil(len(panels) / across)
     size = [max(3.6, 0.42 * count + 1.9) for count in (len(columns), len(rows))]
     figure = Figure(figsize=(across * size[0], down * size[1] + 0.4), layout="constrained")
-    figure.suptitle("\n".join(textwrap.wrap(title, int(11 * across * size[0]))), fontsize=10)
+    head(figure, title)
     for number, (name, values) in enumerate(panels.items()):
         axes = figure.add_subplot(down, across, number + 1)
         axes.set_facecolor("0.85")
@@ -48,3 +48,8 @@ def matrix(rows: list[dict], row_key: str, column_key: str, names: tuple[list[st
         if row.get(value) is not None:
             found[names[0].index(row[row_key]), names[1].index(row[column_key])] = row[value]
     return found
+
+
+def head(figure: Figure, title: str) -> None:
+    """The title over the whole figure, in as many lines as its width asks for."""
+    figure.suptitle("\n".join(textwrap.wrap(title, int(11 * figure.get_figwidth()))), fontsize=10)
