@@ -240,11 +240,16 @@ def _inputs(sources, groups: list[Group], sights: list[Sight], recipe: Recipe) -
         made = {key: sights[number](sources[groups[number].source].rows(_all_rows(sources[groups[number].source],
                                                                                  groups[number])))
                 for key, number in distinct.items()}
-        return lambda places, epoch: torch.stack([made[key][place + (epoch - 1) % views * len(group.rows)]
-                                                  for key, place, group in zip(keys, places, groups, strict=True)])
-    return lambda places, epoch: torch.stack([
+        return lambda places, epoch: _stacked([made[key][place + (epoch - 1) % views * len(group.rows)]
+                                               for key, place, group in zip(keys, places, groups, strict=True)])
+    return lambda places, epoch: _stacked([
         look(sources[group.source].rows(group.rows[place] + (epoch - 1) % views * stride))
         for look, group, place, stride in zip(sights, groups, places, strides, strict=True)])
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """The parts (b, d) as (g, b, d); a single one is not copied."""
+    return torch.stack(parts) if len(parts) > 1 else parts[0][None]
 
 
 def _closed(name: Tap, sources, groups: list[Group], sights: list[Sight], settings: list[Setting], classes: int,
