@@ -3,6 +3,12 @@
 #   pick PAPER SMALL      the paper's setting; with SMALL=1 one for built-in data, such that a whole job takes minutes
 #   run exec_x.py ...     a command of the suite; under Slurm as a step of the job, trainings on all its GPUs
 #
+# Any job takes other settings from the environment, for one's own data, network or machine:
+#
+#   INSTEAD="cifar10=my-set resnet18=resnet20"     words that are replaced in its commands
+#   MORE_TRAIN="-e 20 -lr 0.05" MORE_NCG="-k 5"    flags behind those of every exec_train.py, exec_ncg.py
+#   SEEDS="0 1"   UNSEEN="cifar10-wo4"             in jobs that go over several
+#
 # Jobs work in the root of the repository, at SMALL=1 in small/ with models and results of their own, or in WORK_DIR.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,12 +20,26 @@ export PATH="$root/.venv/bin:$PATH"
 
 pick() { if [ -n "${SMALL:-}" ]; then echo "$2"; else echo "$1"; fi; }
 
+# A word, or what INSTEAD has for it.
+instead() {
+    local pair pairs
+    read -ra pairs <<< "${INSTEAD:-}"
+    for pair in "${pairs[@]}"; do
+        if [ "$1" = "${pair%%=*}" ]; then printf '%s\n' "${pair#*=}"; return; fi
+    done
+    printf '%s\n' "$1"
+}
+
 # The last epoch of a training, by its folder under models/.
-last() { find "models/$1" -name 'model_*.pt' | sort -V | tail -1; }
+last() { find "models/$(instead "$1")" -name 'model_*.pt' | sort -V | tail -1; }
 
 run() {
     local script=$1 step=() processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}} nodes=${SLURM_NNODES:-1}
-    shift
+    local name=${1#exec_} word words=() more
+    name=MORE_${name%.py} name=${name^^}
+    read -ra more <<< "${!name:-}"
+    for word in "${@:2}"; do words+=("$(instead "$word")"); done
+    set -- "${words[@]}" "${more[@]}"
     if [ -n "${SMALL:-}" ] && [[ $script != exec_projections.py && $script != exec_tables.py ]]; then
         set -- "$@" --max-examples 200
     fi

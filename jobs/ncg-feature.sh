@@ -4,7 +4,7 @@
 # Fills ncg/feature, ncg/in-distribution-feature
 source "$(dirname "$0")/common.sh"
 
-for unseen in $(pick "$(echo mnist-wo{0..9})" digits-wo9); do
+for unseen in ${UNSEEN:-$(pick "$(echo mnist-wo{0..9})" digits-wo9)}; do
     train_unseen "ncg/$unseen/nat" CNN002 "$unseen"
     features="features=$(last "ncg/$unseen/nat"):flatten:$(pick "$unseen" digits-wo9)"
     train_head "ncg/$unseen/head-nat" "$features"

@@ -4,7 +4,7 @@
 # Fills ncg/pixel, ncg/in-distribution, ncg/fig5, ncg/distance
 source "$(dirname "$0")/common.sh"
 
-sets=$(pick "$(echo mnist-wo{0..9})" digits-wo9)
+sets=${UNSEEN:-$(pick "$(echo mnist-wo{0..9})" digits-wo9)}
 for unseen in $sets; do
     train_unseen "ncg/$unseen/nat" CNN002 "$unseen"
     run exec_ncg.py "$(last "ncg/$unseen/nat")"

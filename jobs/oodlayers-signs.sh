@@ -3,7 +3,7 @@
 # Fills oodlayers/signs
 source "$(dirname "$0")/common.sh"
 
-for seed in $(pick "0 1 2" 0); do
+for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
     train_ood "oodlayers/resnet18-s$seed" -s "$seed"
     # shellcheck disable=SC2046 # words
     run exec_ood_layers.py "$(last "oodlayers/resnet18-s$seed")" -ood \

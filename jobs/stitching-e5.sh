@@ -4,7 +4,7 @@
 source "$(dirname "$0")/common.sh"
 
 layers=$(pick "layer?.?" features.0,features.3)
-seeds=$(pick "0 1 2 3 4" "0 1")
+seeds=${SEEDS:-$(pick "0 1 2 3 4" "0 1")}
 for seed in $seeds; do
     train_stitched "stitching/s$seed" -s "$seed"
     run exec_probe.py "$(last "stitching/s$seed")" -l "$layers" --reduce gap --protocol id -e "$(pick 10 1)"

@@ -35,18 +35,35 @@ for job in "$@"; do bash "$job"; done
 """
 
 
+def commands_of(jobs: list, folder, **environment: str) -> list[list[str]]:
+    """The words of the commands that jobs run."""
+    whole = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    whole |= {"COMMANDS": str(folder / "commands"), "WORK_DIR": str(folder)} | environment
+    done = subprocess.run(["bash", "-c", NOTES, "bash", *map(str, jobs)], env=whole, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [shlex.split(line) for line in (folder / "commands").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("small", ["", "1"], ids=["paper", "small"])
 def test_every_command_of_every_job_is_one_that_the_suite_takes(tmp_path, small):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
-    environment |= {"COMMANDS": str(tmp_path / "commands"), "WORK_DIR": str(tmp_path), "SMALL": small}
-    done = subprocess.run(["bash", "-c", NOTES, "bash", *map(str, JOBS)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    commands = [shlex.split(line) for line in (tmp_path / "commands").read_text().splitlines()]
+    commands = commands_of(JOBS, tmp_path, SMALL=small)
     assert len(commands) > 2 * len(JOBS)
     parsed(commands)
     if small:
         foreign = [words for words in commands if {"cifar10", "imagenet", "mnist", "waterbirds", "celeba"} & set(words)]
         assert not foreign
+
+
+def test_the_environment_gives_a_job_other_words_flags_seeds_and_classes(tmp_path):
+    layers = [ROOT / "jobs" / "oodlayers-layers.sh"]
+    commands = commands_of(layers, tmp_path, INSTEAD="cifar10=digits svhn=npy=dots.npy oodlayers/resnet18-s1=mine",
+                           MORE_TRAIN="-e 3 --precision bf16", MORE_OOD_LAYERS="-T 1 10", SEEDS="1")
+    parsed(commands)
+    (train, *words), (layers, *others) = commands
+    assert words[1:5] == ["-d", "digits", "-dir", "mine"] and words[-4:] == ["-e", "3", "--precision", "bf16"]
+    assert others == ["models/mine/model_3.pt", "-ood", "npy=dots.npy", "-T", "1", "10"]
+    unseen = commands_of([ROOT / "jobs" / "ncg-table3.sh"], tmp_path, UNSEEN="cifar10-wo4")[2:]
+    assert len(unseen) == 3 and unseen[0][3] == "cifar10-wo4"
 
 
 def parsed(commands: list[list[str]]) -> None:
