@@ -17,7 +17,7 @@ from lib.probes.fit import Directions, Group, Recipe, check_memory, fit, predict
 from lib.probes.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probes.solvers import lbfgs, proximal, ridge, violation
 from lib.probes.sources import Kept, Unit, class_means
-from lib.probes.stack import Linear, Setting, Stack, initial
+from lib.probes.stack import Linear, Setting, Stack, _error, initial
 
 TAP = Tap("layer", "gap")
 
@@ -249,17 +249,26 @@ def test_stacked_adam_equals_separate_runs_of_torchs():
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
-def test_updating_large_probes_in_blocks_changes_nothing(solver, monkeypatch):
+def test_large_probes_are_updated_as_small_ones_are(solver, monkeypatch):
     features, labels = blobs(40, d=50)
     found = []
-    for block in (7, 10 ** 6):
-        monkeypatch.setattr("lib.probes.stack.BLOCK", block)
+    for large in (7, 10 ** 6):
+        monkeypatch.setattr("lib.probes.stack.LARGE", large)
         stack = Stack(initial(50, 3, [0, 1], 2, "x"), [Setting(1e-2, l1=1e-2), Setting(1e-3, l2=0.1)], solver,
                       weight_decay=0.1)
         for _ in range(5):
             stack.step(features.expand(2, 40, 50), labels.expand(2, 40), 0.5)
         found.append(stack.now())
-    assert torch.equal(found[0].weights, found[1].weights) and torch.equal(found[0].biases, found[1].biases)
+    assert torch.allclose(found[0].weights, found[1].weights, atol=1e-6)
+    assert torch.allclose(found[0].biases, found[1].biases, atol=1e-6)
+
+
+def test_errors_that_underflow_are_none_and_change_no_update():
+    logits = torch.tensor([0.0, -30.0, -50.0, -95.0]).view(1, 1, 1, 4)
+    error = _error(logits, torch.tensor([[0]]))[0, 0, 0]
+    expected = logits.double().softmax(-1)[0, 0, 0] - torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
+    assert torch.allclose(error.double(), expected, atol=1e-7)
+    assert error[1] > 0 and error[2:].tolist() == [0, 0]
 
 
 def test_stacked_sgd_equals_torchs_with_momentum():

@@ -19,6 +19,7 @@ from lib.randomness import generator
 
 STEPWISE = ("adam", "sgd")  # solvers that need a batch at a time only
 CHUNK = 4096  # rows that are read at once where all are passed through
+PIECE = 16  # and where they make up a batch: few enough to stay in the processor's cache
 COPIES = 3  # of the features in float64 that the other solvers hold
 
 Probes = Linear | Mlp
@@ -230,26 +231,31 @@ def _parts(source, group: Group, look: Sight) -> Iterator[Tensor]:
 
 def _inputs(sources, groups: list[Group], sights: list[Sight], recipe: Recipe) -> Callable[[list[Tensor], int], Tensor]:
     """A function from the places of each group's batch, and the epoch, to what it sees (g, b, d); made beforehand where
-    memory allows."""
+    memory allows. What it returns holds until it is called again."""
     keys = [(group.source, group.rows.data_ptr(), group.rank) for group in groups]
     distinct = {key: number for number, key in enumerate(keys)}
-    strides = [len(sources[group.source]) // group.views for group in groups]
-    views = groups[0].views
-    size = sum(len(groups[number].rows) * views * sources[groups[number].source].dim * 4 for number in distinct.values())
+    sizes = [len(sources[group.source]) // group.views for group in groups]
+    views, dim = groups[0].views, sources[groups[0].source].dim
+    room = torch.empty(len(groups), min(recipe.batch_size, len(groups[0].rows)), dim)
+    size = sum(len(groups[number].rows) * views * dim * 4 for number in distinct.values())
+    made = {}
     if size <= recipe.gib / 4 * 2 ** 30:
         made = {key: sights[number](sources[groups[number].source].rows(_all_rows(sources[groups[number].source],
                                                                                  groups[number])))
                 for key, number in distinct.items()}
-        return lambda places, epoch: _stacked([made[key][place + (epoch - 1) % views * len(group.rows)]
-                                               for key, place, group in zip(keys, places, groups, strict=True)])
-    return lambda places, epoch: _stacked([
-        look(sources[group.source].rows(group.rows[place] + (epoch - 1) % views * stride))
-        for look, group, place, stride in zip(sights, groups, places, strides, strict=True)])
 
-
-def _stacked(parts: list[Tensor]) -> Tensor:
-    """The parts (b, d) as (g, b, d); a single one is not copied."""
-    return torch.stack(parts) if len(parts) > 1 else parts[0][None]
+    def inputs(places: list[Tensor], epoch: int) -> Tensor:
+        view = (epoch - 1) % views
+        for number, (group, place) in enumerate(zip(groups, places, strict=True)):
+            mine = room[number, :len(place)]
+            if made:
+                torch.index_select(made[keys[number]], 0, place + view * len(group.rows), out=mine)
+                continue
+            index = group.rows[place] + view * sizes[number]
+            for part, seen in zip(index.split(PIECE), mine.split(PIECE), strict=True):
+                seen.copy_(sights[number](sources[group.source].rows(part)))
+        return room[:, :len(places[0])]
+    return inputs
 
 
 def _closed(name: Tap, sources, groups: list[Group], sights: list[Sight], settings: list[Setting], classes: int,

@@ -7,17 +7,19 @@ Letters: g groups, s settings, b images of a batch, d features, h hidden units, 
 cross-entropy plus l1 |W|_1 + l2/2 |W|^2, biases unpenalised; weight decay is the optimiser's, on weights and biases.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from lib.randomness import generator
 
-BLOCK = 2 ** 15  # numbers that are updated at a time where a probe has more: they stay in the processor's cache
+LARGE = 2 ** 15  # numbers from which on a probe is updated by kernels that pass over it once
+UNDERFLOW = 1e-20  # errors below it are none: an update does not show them, and products with denormal numbers are slow
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ class Linear:
         weights = self.weights / scale.to(self.weights)
         return Linear(weights, self.biases - weights @ shift.to(self.weights))
 
-    def slopes(self, features: Tensor, labels: Tensor) -> list[Tensor]:
-        """Gradients of the mean cross-entropy of probes (g, s) over features (g, b, d) with labels (g, b)."""
+    def slopes(self, features: Tensor, labels: Tensor, room: Tensor) -> list[Tensor]:
+        """Gradients of the mean cross-entropy of probes (g, s) over features (g, b, d) with labels (g, b).
+
+        room    where those of the weights go; memory that is asked for anew in every step costs more than the products
+        """
         g, s, k, d = self.weights.shape
         b = features.shape[1]
         logits = torch.bmm(features, self.weights.view(g, s * k, d).transpose(1, 2)).view(g, b, s, k)
         error = _error(logits + self.biases.unsqueeze(1), labels)
-        return [torch.bmm(error.view(g, b, s * k).transpose(1, 2), features).view(g, s, k, d), error.sum(1)]
+        torch.bmm(error.view(g, b, s * k).transpose(1, 2), features, out=room.view(g, s * k, d))
+        return [room, error.sum(1)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Mlp:
         first = Linear(self.weights, self.biases).folded(**change)
         return Mlp(first.weights, first.biases, self.outer_weights, self.outer_biases)
 
-    def slopes(self, features: Tensor, labels: Tensor) -> list[Tensor]:
+    def slopes(self, features: Tensor, labels: Tensor, room: Tensor) -> list[Tensor]:
         """As for linear probes."""
         g, s, h, d = self.weights.shape
         b = features.shape[1]
@@ -90,8 +96,8 @@ class Mlp:
         logits = torch.einsum("gbsh,gskh->gbsk", hidden, self.outer_weights)
         error = _error(logits + self.outer_biases.unsqueeze(1), labels)
         inner = torch.einsum("gbsk,gskh->gbsh", error, self.outer_weights) * (hidden > 0)
-        return [torch.bmm(inner.reshape(g, b, s * h).transpose(1, 2), features).view(g, s, h, d), inner.sum(1),
-                torch.einsum("gbsk,gbsh->gskh", error, hidden), error.sum(1)]
+        torch.bmm(inner.reshape(g, b, s * h).transpose(1, 2), features, out=room.view(g, s * h, d))
+        return [room, inner.sum(1), torch.einsum("gbsk,gbsh->gskh", error, hidden), error.sum(1)]
 
 
 def combined(function: Callable[[list[Tensor]], Tensor], probes: list[Linear] | list[Mlp]) -> Linear | Mlp:
@@ -104,7 +110,7 @@ def _error(logits: Tensor, labels: Tensor) -> Tensor:
     g, b, s, _ = logits.shape
     error = logits.softmax(-1)
     error.scatter_add_(3, labels[:, :, None, None].expand(g, b, s, 1), error.new_full((1,), -1.0).expand(g, b, s, 1))
-    return error.div_(b)
+    return error.div_(b).masked_fill_(error.abs() < UNDERFLOW, 0)
 
 
 def initial(dim: int, classes: int, seeds: list[int], settings: int, name: str, kind: str = "uniform") -> Linear:
@@ -136,7 +142,7 @@ class Stack:
 
     def __init__(self, start: Linear | Mlp, settings: list[Setting], solver: str = "adam", momentum: float = 0.9,
                  weight_decay: float = 0.0) -> None:
-        self.probes = combined(lambda values: values[0].clone(), [start])
+        self.probes, self.settings = combined(lambda values: values[0].clone(), [start]), settings
         self.values = list(vars(self.probes).values())
         self.penalised = ["biases" not in field.name for field in fields(start)]
         self.solver, self.momentum, self.weight_decay, self.steps = solver, momentum, weight_decay, 0
@@ -145,42 +151,49 @@ class Stack:
                                      for name in ("lr", "l1", "l2"))
         self.penalties = bool((self.l1 != 0).any() or (self.l2 != 0).any())
         self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)] for value in self.values]
+        self.room = torch.empty_like(self.values[0])
 
     def step(self, features: Tensor, labels: Tensor, rate: float = 1.0) -> None:
         """One update from features (g, b, d) and labels (g, b); `rate` is a factor of every learning rate."""
         self.steps += 1
-        slopes = self.probes.slopes(features, labels)
+        slopes = self.probes.slopes(features, labels, self.room)
         for value, slope, state, penalised in zip(self.values, slopes, self.state, self.penalised, strict=True):
-            if value[0, 0].numel() < BLOCK:
-                shape = (1, -1, *[1] * (value.ndim - 2))
-                self._update(value, slope, state, penalised, *(x.view(shape) for x in (self.lr * rate, self.l1, self.l2)))
-                continue
-            for g, s in itertools.product(*map(range, value.shape[:2])):
-                parts = [tensor[g, s].view(-1).split(BLOCK) for tensor in (value, slope, *state)]
-                for mine, its_slope, *its_state in zip(*parts, strict=True):
-                    self._update(mine, its_slope, its_state, penalised, self.lr[s] * rate, self.l1[s], self.l2[s])
+            update = self._together if value[0, 0].numel() < LARGE else self._one_by_one
+            update(value, slope, state, penalised and self.penalties, rate)
 
     def now(self) -> Linear | Mlp:
         """A copy of the probes as they are now."""
         return combined(lambda values: values[0].clone(), [self.probes])
 
-    def _update(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: Tensor, l1: Tensor,
-                l2: Tensor) -> None:
-        """One update of some of the numbers; it acts on each by itself."""
-        if penalised and self.penalties:
+    def _together(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: float) -> None:
+        """One update of all probes (g, s, ...) in the same operations."""
+        lr, l1, l2 = (of_setting.view(1, -1, *[1] * (value.ndim - 2)) for of_setting in (self.lr * rate, self.l1, self.l2))
+        if penalised:
             slope += l1 * value.sign() + l2 * value
         if self.weight_decay:
             slope += self.weight_decay * value
-        (self._adam if self.solver == "adam" else self._sgd)(value, slope, state, rate)
-
-    def _adam(self, value: Tensor, slope: Tensor, state: list[Tensor], rate: Tensor) -> None:
-        """Kingma & Ba 2015, with torch's constants and order of operations."""
-        mean, square = state
+        if self.solver == "sgd":
+            state[0].mul_(self.momentum).add_(slope)
+            value -= lr * state[0]
+            return
+        mean, square = state  # Kingma & Ba 2015, with torch's constants and order of operations
         mean.lerp_(slope, 0.1)
         square.mul_(0.999).addcmul_(slope, slope, value=0.001)
         spread = (square.sqrt() / math.sqrt(1 - 0.999 ** self.steps)).add_(1e-8)
-        value -= rate / (1 - 0.9 ** self.steps) * mean / spread
+        value -= lr / (1 - 0.9 ** self.steps) * mean / spread
 
-    def _sgd(self, value: Tensor, slope: Tensor, state: list[Tensor], rate: Tensor) -> None:
-        state[0].mul_(self.momentum).add_(slope)
-        value -= rate * state[0]
+    def _one_by_one(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: float) -> None:
+        """The same by torch's fused kernels, which take one setting at a time."""
+        for s, setting in enumerate(self.settings):
+            mine, its_slope, *its_state = ([tensor[s] for tensor in part] for part in (value, slope, *state))
+            if penalised and setting.l1:
+                for parts in zip(mine, its_slope, strict=True):
+                    for weights, slopes in zip(*(part.view(-1).split(LARGE) for part in parts), strict=True):
+                        slopes.add_(weights.sign(), alpha=setting.l1)
+            common = {"lr": setting.lr * rate, "weight_decay": self.weight_decay + penalised * setting.l2,
+                      "maximize": False, "fused": True}
+            if self.solver == "sgd":
+                sgd(mine, its_slope, its_state[0], momentum=self.momentum, dampening=0, nesterov=False, **common)
+            else:
+                steps = [torch.tensor(self.steps - 1.0) for _ in mine]
+                adam(mine, its_slope, *its_state, [], steps, amsgrad=False, beta1=0.9, beta2=0.999, eps=1e-8, **common)
