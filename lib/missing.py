@@ -1,10 +1,12 @@
-"""The commands that fill the empty cells of a paper's table: trainings first, then what looks at the networks.
+"""The commands that fill the empty cells of a paper's table: trainings first, then what looks at the networks, then what
+reads records of that.
 
 A command follows from the cell: `net.x` are flags of the training, `config.x` those of the experiment, what rows must
 satisfy and what the paper did alike. Where a record of that very training is there, its network is taken.
 """
 
 import re
+from collections.abc import Iterable
 
 from lib import scripts
 from lib.cells import NOT_MEASURED, Line
@@ -12,6 +14,7 @@ from lib.papers.spec import Cell
 from lib.provenance import ROLES, Library
 
 LOSS = ("loss", "eps", "beta")
+OF_RECORDS = ("stitch_ood",)  # experiments that read records of others
 TRAINED = ("backbone", "net", "main", "front", "end", "against")  # what stands earlier is used by later ones
 
 
@@ -19,20 +22,27 @@ def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, 
     """The commands, each once, for every seed (0 where none is asked for) that a cell with an experiment lacks."""
     trainings, others = [], []
     for line in lines:
-        if line.cell.lacks or not line.cell.experiment or not scripts.fields(line.cell.experiment):
+        if line.cell.lacks or not line.cell.experiment or not (scripts.fields(line.cell.experiment) or line.cell.before):
             continue
         wanted = seeds or ((0,) if line.verdict == NOT_MEASURED else ())
         for seed in (seed for seed in wanted if seed not in line.seeds):
-            before, command = _of_cell(paper, line.cell, seed, library)
-            trainings += before
-            others.append(command)
-    return list(dict.fromkeys([*trainings, *others]))
+            first, then = _of_cell(paper, line.cell, seed, library)
+            trainings += first
+            others += then
+    return in_turn([*trainings, *others])
 
 
-def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[str], str]:
-    """The trainings that a cell needs, and the command of its experiment."""
+def in_turn(found: Iterable[str]) -> list[str]:
+    """Commands, each once: trainings, then what reads checkpoints, then what reads records."""
+    def turn(command: str) -> int:
+        experiment = command.split()[1].removeprefix("exec_").removesuffix(".py")
+        return 0 if experiment == "train" else 2 if experiment in OF_RECORDS else 1
+    return sorted(dict.fromkeys(found), key=turn)
+
+
+def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[str], list[str]]:
+    """The trainings that a cell needs, and the commands of the runs that it is made from."""
     wanted = _stated(cell)
-    fields = scripts.fields(cell.experiment)
     folders, trainings, files = {}, [], {}
     of_net = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("net.")}
     for role in TRAINED:
@@ -49,6 +59,17 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
                 flags["dataset"] = f"features={files.pop('backbone')}:{layer}:{flags['dataset']}"
             trainings += [] if known else [scripts.command("train", {
                 **flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")})]
+    words = {f"{role}.folder": folder for role, folder in folders.items()}
+    words |= {f"{role}.file": file for role, file in files.items()}
+    runs = [_command(experiment, run, files, words, seed) for experiment, run in cell.before]
+    if scripts.fields(cell.experiment):
+        runs.append(_command(cell.experiment, wanted, files, words, seed))
+    return trainings, runs
+
+
+def _command(experiment: str, wanted: dict, files: dict[str, str], words: dict[str, str], seed: int) -> str:
+    """The command of an experiment on these networks."""
+    fields = scripts.fields(experiment)
     values = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("config.")}
     for name, role in ROLES.items():
         if name in fields and role in files:
@@ -57,7 +78,7 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
         values |= {"model_path": files["main"], "against": files["net"]}
     if "seed" in fields:
         values["seed"] = [seed] if isinstance(fields["seed"].default, tuple) else seed
-    return trainings, scripts.command(cell.experiment, {name: _filled(value, folders) for name, value in values.items()})
+    return scripts.command(experiment, {name: _filled(value, words) for name, value in values.items()})
 
 
 def _stated(cell: Cell) -> dict:
@@ -91,8 +112,8 @@ def _word(name: str, value) -> str:
         if isinstance(value, int | float) else f"{name.replace('_', '-')}-{value}"
 
 
-def _filled(value, folders: dict[str, str]):
+def _filled(value, words: dict[str, str]):
     """The value with `{net.folder}` and the like replaced."""
     if isinstance(value, list):
-        return [_filled(one, folders) for one in value]
-    return re.sub(r"\{(\w+)\.folder\}", lambda match: folders[match[1]], value) if isinstance(value, str) else value
+        return [_filled(one, words) for one in value]
+    return re.sub(r"\{([\w.]+)\}", lambda match: words[match[1]], value) if isinstance(value, str) else value

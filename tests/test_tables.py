@@ -137,6 +137,22 @@ def test_a_training_that_is_there_is_not_asked_for_again(tmp_path):
     assert any(command.count(path) == 2 for command in missing.commands("stitching", lines, library(tmp_path)))
 
 
+def test_cells_that_are_made_from_records_ask_for_the_runs_that_leave_them(tmp_path):
+    def asked(name, *labels):
+        lines = [line for line in cells.fill(EVERY[name], {}, library(tmp_path)) if set(labels) <= set(line.labels)]
+        return [shlex.split(command)[1:] for command in missing.commands("stitching", lines, library(tmp_path))]
+    one, two = (f"models/stitching/resnet18-cifar10-s{seed}/model_100.pt" for seed in (0, 1))
+    trainings, (first, second, index) = asked("stitching/e5", "CKA")[:2], asked("stitching/e5", "CKA")[2:]
+    assert [words[0] for words in trainings] == ["exec_train.py"] * 2
+    assert first[:2] == ["exec_probe.py", one] and second[:2] == ["exec_probe.py", two]
+    assert index[:3] == ["exec_similarity.py", one, two]
+    stitch = asked("stitching/e6", "TLM")[-1]
+    assert stitch[:3] == ["exec_stitch.py", one, two] and "--front-stitch-rank" in stitch
+    *_, detector, stitch, judged = asked("stitching/e3", "DM", "ResNet-18, CIFAR-10")
+    assert detector[:2] == ["exec_ood_detector.py", two] and stitch[0] == "exec_stitch.py" and "pinv" in stitch
+    assert judged == ["exec_stitch_ood.py", "results/stitch"]
+
+
 # -------------------------------------------------------------------------------------------------- what shares a cell
 
 def test_runs_that_differ_in_seed_alone_are_one_cell_in_whatever_folders_they_lie(tmp_path):

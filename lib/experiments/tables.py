@@ -126,7 +126,7 @@ def _commands(config: TablesConfig, library) -> list[str]:
     """The commands that fill the empty cells of the chosen tables, each once, trainings first."""
     found = [command for table in _papers(config, library)
              for command in missing.commands(table.name.partition("-")[0], table.lines, library, config.seeds)]
-    return list(dict.fromkeys(sorted(found, key=lambda command: not command.startswith("python exec_train.py"))))
+    return missing.in_turn(found)
 
 
 def _printed(config: TablesConfig, made: list[formats.Table]) -> str:

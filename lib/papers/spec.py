@@ -21,11 +21,13 @@ class Reading:
     metric    a column of the row, or a function of all rows of a run
     interval  the columns with its interval in a single run
     lacks     why no experiment of the suite fills the cell
+    before    the runs whose records the cell is made from, where its experiment reads records: (experiment, flags) each
     """
 
     metric: Metric = ""
     interval: tuple[str, str] = ()
     lacks: str = ""
+    before: tuple[tuple[str, Facts], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Value(Reading):
 
     where   what rows must satisfy: a value, a tuple of which one, or a pattern such as "worst: *"
     setup   what the paper did, None where that was not found; runs that did something else are shown, and not judged
-    run     further flags of the command that fills the cell: `config.ood` and the like
+    run     further flags of the command that fills the cell: `config.ood` and the like; "{net.folder}" and "{net.file}" in
+            them stand for the folder and the last epoch of a network
     """
 
     label: str
@@ -75,7 +78,7 @@ class Cell(Reading):
 def cells(table: Table) -> list[Cell]:
     """All combinations of a table's headings, the last axis running fastest."""
     found = [Cell((), table.where, table.setup, table.run, table.experiment, metric=table.metric, interval=table.interval,
-                  lacks=table.lacks)]
+                  lacks=table.lacks, before=table.before)]
     for headings in table.axes.values():
         if isinstance(headings, str):
             found = [replace(cell, labels=(*cell.labels, None)) for cell in found]
@@ -87,7 +90,8 @@ def cells(table: Table) -> list[Cell]:
 def _narrowed(cell: Cell, value: Value) -> Cell:
     return Cell((*cell.labels, value.label), cell.where | value.where, cell.setup | value.setup, cell.run | value.run,
                 value.experiment or cell.experiment, metric=value.metric or cell.metric,
-                interval=value.interval or cell.interval, lacks=value.lacks or cell.lacks)
+                interval=value.interval or cell.interval, lacks=value.lacks or cell.lacks,
+                before=cell.before + value.before)
 
 
 def satisfies(facts, where: Facts) -> bool:
