@@ -408,6 +408,9 @@ def _sentence(error: Exception) -> str:
         return f"error: {where}{error.strerror or error}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "error: out of memory; a smaller -b needs less"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "lib").partition(".")[0] != "lib":
+        return (f"error: this Python has no {error.name.partition('.')[0]}; the suite's packages are in its environment "
+                "(source .venv/bin/activate) and in requirements.txt")
     first = (str(error).strip().splitlines() or [""])[0]
     return f"error: {type(error).__name__}: {first} (unexpected; --debug shows where)"
 

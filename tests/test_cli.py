@@ -1,8 +1,11 @@
 """The command line: dataclass to flags, defaults from YAML, one sentence for every mistake."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
+from conftest import ROOT
 
 from lib import cli
 from lib.cli import RunConfig, at_least, flag
@@ -79,3 +82,10 @@ def test_a_mistake_in_yaml_is_one_sentence(tmp_path, content, fragment):
 def test_identity_leaves_out_where_and_how_a_run_is_made():
     same = cli.identity(parse("a")) == cli.identity(parse("a", "--results-dir", "elsewhere", "--quiet"))
     assert same and cli.identity(parse("a")) != cli.identity(parse("a", "-e", "4"))
+
+
+def test_a_python_without_the_packages_is_told_where_they_are(tmp_path):
+    command = [sys.executable, "-S", ROOT / "exec_train.py", "small_cnn", "-d", "digits", "-dir", "a"]  # -S: no packages
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "this Python has no " in done.stderr and "source .venv/bin/activate" in done.stderr

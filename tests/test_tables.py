@@ -405,7 +405,15 @@ def test_tables_from_the_command_line_in_files_and_without_torch(tmp_path):
     assert done.returncode == 0 and "0.3500 ± 0.0458" in done.stdout and "## train" in done.stdout, done.stderr
 
 
+def test_measured_leaves_out_the_cells_and_tables_without_a_record(tmp_path):
+    three_seeds(tmp_path)
+    done = tables(tmp_path, "ncg/pixel", "ncg/table3", "--measured")
+    assert done.returncode == 0 and "not measured" not in done.stdout and "table3" not in done.stdout
+    assert [line.split()[:3] for line in done.stdout.splitlines() if line.startswith("M-")] == [["M-0", "NCG", "nat"]]
+
+
 @pytest.mark.parametrize("words, status, told", [
+    (("ilc/fig5", "--measured", "--missing"), 2, ("--measured", "--missing")),
     (("ilc/fig55",), 2, ("ilc/fig55", "ilc/fig5")), (("evil",), 2, ("evil", "eval")), (("--check",), 2, ("--rerun",)),
     (("eval", "--format", "xml"), 2, ("--format xml",)), (("--network", "models/none.pt"), 1, ("models/none.pt",)),
     (("ilc/fig5", "--out", "file/x"), 1, ("file/x",)), (("--report", "file/x.html"), 1, ("file/x.html",))])

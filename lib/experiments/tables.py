@@ -35,6 +35,7 @@ class TablesConfig(RunConfig):
     format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
     out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
     seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
+    measured: bool = flag(False, help="of the papers' tables only the cells that a record fills")
     missing: bool = flag(False, help="print the commands that fill the empty cells of the papers' tables, trainings first")
     report: str = flag("", metavar="FILE.html", help="write one page with all tables, figures and records")
     network: str = flag("", metavar="CHECKPOINT", help="what every experiment says of the layers of one network, and how "
@@ -46,6 +47,8 @@ class TablesConfig(RunConfig):
         super().__post_init__()
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
+        if self.measured and self.missing:
+            raise UsageError("--measured --missing: one asks for the cells that are filled, the other for those that are not")
         if self.seeds and set(self.tables) & set(grounding.TESTS):
             raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 
@@ -117,6 +120,8 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
                 row for row in rows if row["test"] == test])
     for name, table in chosen.items():
         lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
+        if config.measured and not (lines := [line for line in lines if line.values]):
+            continue
         made.append(formats.Table(name.replace("/", "-"), f"{name}: {table.title}", paper_rows.shown(axes, lines),
                                   paper_rows.raw(axes, lines), table.note, lines))
     return made
