@@ -28,7 +28,7 @@ BENCHMARKS = {
     "corruptions": ("50",),
     "neighbors": ("100", "2000"),
     "ood_layers": ("64", "32"),
-    "probe": ("ranks", "256", "64"),
+    "probe": ("all", "256", "64", "100"),
     "projections": ("", "lenet"),
     "reinit": ("16", "lenet", "2", "16"),
     "similarity": ("64", "1"),

@@ -11,7 +11,7 @@ for unseen in ${UNSEEN:-$(pick "$(echo mnist-wo{0..9})" digits-wo9)}; do
     run exec_ncg.py "$(last "ncg/$unseen/head-nat")"
     train_head "ncg/$unseen/head-at2" "$features" --loss at --eps 2 --attack-steps "$(pick 10 2)"
     run exec_ncg.py "$(last "ncg/$unseen/head-at2")" --against "$(last "ncg/$unseen/head-nat")"
-    for eps in $(pick "2 4 8" 2); do
+    for eps in ${EPS:-$(pick "2 4 8" 2)}; do
         train_head "ncg/$unseen/head-tr$eps" "$features" --loss trades --eps "$eps" --attack-steps "$(pick 10 2)"
         run exec_ncg.py "$(last "ncg/$unseen/head-tr$eps")" --against "$(last "ncg/$unseen/head-nat")"
     done

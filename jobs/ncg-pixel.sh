@@ -10,7 +10,7 @@ for unseen in $sets; do
     run exec_ncg.py "$(last "ncg/$unseen/nat")"
     train_unseen "ncg/$unseen/at2" advce-vtor2-CNN002 "$unseen" --eps 2 --attack-steps "$(pick 10 2)"
     run exec_ncg.py "$(last "ncg/$unseen/at2")" --against "$(last "ncg/$unseen/nat")"
-    for eps in $(pick "2 4 8" 2); do
+    for eps in ${EPS:-$(pick "2 4 8" 2)}; do
         train_unseen "ncg/$unseen/tr$eps" trades6ce-vtor2-CNN002 "$unseen" --eps "$eps" --attack-steps "$(pick 10 2)"
         run exec_ncg.py "$(last "ncg/$unseen/tr$eps")" --against "$(last "ncg/$unseen/nat")"
     done
