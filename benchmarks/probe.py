@@ -200,4 +200,5 @@ def straightforward(network, split: Split, tap: Tap, directions: Directions, ran
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, *rest = sys.argv[1:] or ["all"]
-    {"all": everything, "ranks": ranks, "sweep": sweep, "memory": memory}[what](*[int(word) if word.isdigit() else word for word in rest])
+    ways = {"all": everything, "ranks": ranks, "sweep": sweep, "memory": memory}
+    ways[what](*[int(word) if word.isdigit() else word for word in rest])

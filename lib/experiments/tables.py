@@ -48,7 +48,7 @@ class TablesConfig(RunConfig):
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
         if self.measured and self.missing:
-            raise UsageError("--measured --missing: one asks for the cells that are filled, the other for those that are not")
+            raise UsageError("--measured --missing: the cells that are filled, or the commands for those that are not")
         if self.seeds and set(self.tables) & set(grounding.TESTS):
             raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 
