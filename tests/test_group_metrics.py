@@ -7,12 +7,16 @@ import torch
 
 from lib.metrics.groups import adjusted_average, adjusted_standard_error, group_accuracies, paired_gain, worst_group
 from lib.metrics.sensitivity import (
+    BLOCK,
     debiased_variation,
+    distances,
+    divisions,
+    energies,
     energy_distance,
     moment_ratio,
     null,
-    pairwise_null,
     pairwise_ratio,
+    ratios,
     row_space_share,
     total_variation,
 )
@@ -96,7 +100,21 @@ def test_the_plug_in_variation_has_the_known_bias_and_the_debiased_one_has_not()
     uniform = [torch.rand(1000, 300, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4)]
     assert total_variation(*uniform).mean().item() == pytest.approx(0.123, abs=0.005)
     assert debiased_variation(x, moved).mean().item() == pytest.approx(0.19741, abs=0.01)
-    assert debiased_variation(x, again).mean().item() == pytest.approx(0, abs=0.015)
+    assert debiased_variation(x, again).mean().item() == pytest.approx(0, abs=0.01)
+
+
+def test_the_debiased_variation_is_right_for_atoms_and_rectified_units():
+    def rectified(zeros, seed):
+        draw = torch.Generator().manual_seed(seed)
+        positive = -torch.rand(1000, 300, generator=draw).log()
+        return torch.where(torch.rand(1000, 300, generator=draw) < zeros, 0.0, positive)
+    zero, one = torch.zeros(1000, 2), torch.ones(1000, 2)
+    assert torch.equal(debiased_variation(zero, one), torch.ones(2, dtype=torch.float64))
+    coins = [(torch.rand(1000, 300, generator=torch.Generator().manual_seed(seed)) < share).float()
+             for seed, share in ((0, 0.3), (1, 0.5))]
+    assert debiased_variation(*coins).mean().item() == pytest.approx(0.2, abs=0.01)
+    assert 0.1 < debiased_variation(rectified(0.7, 0), rectified(0.5, 1)).mean() < 0.2
+    assert debiased_variation(rectified(0.7, 2), rectified(0.7, 3)).mean().item() == pytest.approx(0, abs=0.01)
 
 
 def test_s_ignores_scale_and_rotation_and_is_zero_for_the_same_images():
@@ -117,12 +135,22 @@ def test_the_moment_formula_is_the_mean_of_squared_distances():
 
 def test_scores_without_a_shift_lie_in_their_null_bands_and_with_one_above():
     x, same, moved = normal(200, 6, 0), normal(180, 6, 1), normal(180, 6, 2, shift=0.5)
-    for band, score in ((pairwise_null, pairwise_ratio), (lambda x, y: null(energy_distance, x, y), energy_distance),
-                        (lambda x, y: null(moment_ratio, x, y), moment_ratio)):
-        low, high = torch.quantile(band(x, same), torch.tensor([0.005, 0.995])).tolist()
-        assert low - 0.02 <= score(x, same) <= high + 0.02 and score(x, moved) > band(x, moved).max()
-    slow, fast = null(pairwise_ratio, x, same, draws=3), pairwise_null(x, same, draws=3)
-    assert torch.allclose(slow, fast, atol=1e-6)
+    for score in (pairwise_ratio, energy_distance, moment_ratio):
+        low, high = torch.quantile(null(score, x, same), torch.tensor([0.005, 0.995])).tolist()
+        assert low - 0.02 <= score(x, same) <= high + 0.02 and score(x, moved) > null(score, x, moved).max()
+
+
+def test_scores_of_many_divisions_are_those_of_each():
+    x, y = normal(60, 6, 0).double(), normal(50, 6, 1, shift=0.3).double()
+    between, drawn = distances(x, y), divisions(60, 50, 3)
+    pooled = torch.cat([x, y])
+    assert torch.allclose(between, torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist"), atol=1e-7)
+    for score, found in ((pairwise_ratio, ratios(between, drawn)), (moment_ratio, ratios(between.square(), drawn)),
+                         (energy_distance, energies(between, drawn))):
+        assert torch.allclose(null(score, x, y, draws=3).double(), found, atol=1e-6)
+    assert drawn.sum(1).tolist() == [60] * 3
+    wide = normal(20, 3 * BLOCK // 2, 2)
+    assert torch.allclose(distances(wide[:8], wide[8:]), torch.cdist(wide.double(), wide.double()), atol=1e-6)
 
 
 def test_the_energy_distance_is_at_most_one_and_zero_for_equal_distributions():

@@ -12,26 +12,30 @@ from lib.probes.report import common
 from lib.probes.run import Run
 from lib.probes.sources import Place
 
-MOST_IMAGES = 1000  # of a group on either side, evenly spread
+MOST_IMAGES = 1000  # of a group on either side, evenly spread; fewer where they take more than half of --cache-gib
 MOST_UNITS = 4096  # with histograms, evenly spread
 DRAWS = 40  # random divisions behind a null
 
 
 def rows(run: Run) -> list[dict]:
-    """A row per OOD set, layer and group; the probes are the first candidate of the first seed."""
+    """A row per OOD set, layer and group of its images, compared with the training images of the group of that name.
+
+    Where training has no such group, with all of them. `row_space` is of the probes that the first rule chose for the first
+    seed. `report.rows` comes first.
+    """
     train, positions, found = run.data.train, run.units[0].positions, []
     inner = run.supply.source(train)
     for number, shift in enumerate(run.data.shifts):
         _, tested = shift.role("test", run.shares[number, run.config.seed[0]])
         outer = run.supply.source(shift.test)
         for tap in run.layout.taps:
-            weights = next(linear.weights[0] for (place, _), linear in run.probes.items() if place == Place(tap))
-            for group, name in enumerate(shift.test.group_names or ("all",)):
-                before = _spread(positions[train.groups[positions] == group])
-                after = _spread(tested[shift.test.groups[tested] == group])
+            most = min(MOST_IMAGES, max(2, int(run.config.cache_gib / 2 * 2 ** 30 / (8 * run.supply.dims[tap]))))
+            for name in shift.test.group_names or ("all",):
+                before, after = (_spread(_members(split, places, name), most)
+                                 for split, places in ((train, positions), (shift.test, tested)))
                 if min(len(before), len(after)) < 2:
                     continue
-                values = scores(inner.rows(tap, before), outer.rows(tap, after), weights)
+                values = scores(inner.rows(tap, before), outer.rows(tap, after), _weights(run, tap, number))
                 found.append(common(run, number, None, probe="sensitivity", layer=tap.layer, reduce=tap.reduce,
                                     dim=run.supply.dims[tap], group=name, n=len(after)) | values)
     return found
@@ -41,11 +45,14 @@ def scores(x: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
     """All scores of a displacement from x (n, d) to y (m, d), for probes with weights (k, d)."""
     units = torch.arange(x.shape[1]) if x.shape[1] <= MOST_UNITS else torch.arange(MOST_UNITS) * x.shape[1] // MOST_UNITS
     narrow = x[:, units], y[:, units]
-    band = sensitivity.pairwise_null(x, y, DRAWS)
-    low, high = torch.quantile(band, torch.tensor([0.025, 0.975])).tolist()
-    return {
-        "s": sensitivity.pairwise_ratio(x, y), "s_null_low": low, "s_null_high": high,
-        "s_moments": sensitivity.moment_ratio(x, y), "energy_distance": sensitivity.energy_distance(x, y),
+    between, n, m, found = sensitivity.distances(x, y), len(x), len(y), {}
+    members = torch.cat([sensitivity.division(n, m), sensitivity.divisions(n, m, DRAWS)])
+    for name, values in (("s", sensitivity.ratios(between, members)),
+                         ("s_moments", sensitivity.ratios(between.square(), members)),
+                         ("energy_distance", sensitivity.energies(between, members))):
+        low, high = torch.quantile(values[1:], torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+        found |= {name: values[0].item(), f"{name}_null_low": low, f"{name}_null_high": high}
+    return found | {
         "tvd": sensitivity.total_variation(*narrow).mean().item(),
         "tvd_null": sensitivity.null(_mean_variation, *narrow, draws=3).mean().item(),
         "tvd_debiased": sensitivity.debiased_variation(*narrow).mean().item(),
@@ -53,12 +60,28 @@ def scores(x: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
     }
 
 
+def _weights(run: Run, tap, number: int) -> Tensor:
+    """The weights (k, d) of a layer's probe: the one that the first rule chose for an OOD set, else the first candidate."""
+    place, seed = Place(tap), run.config.seed[0]
+    for places, units, chosen in run.chosen:
+        if place in places:
+            candidate = chosen[seed, number].candidates[places.index(place)]
+            return run.probes[place, units[seed, number]].weights[candidate]
+    return next(linear.weights[0] for (one, _), linear in run.probes.items() if one == place)
+
+
+def _members(split, positions: Tensor, name: str) -> Tensor:
+    """Those of the positions that are of the group of this name; all of them where the split has no such group."""
+    names = list(split.group_names)
+    return positions[split.groups[positions] == names.index(name)] if name in names else positions
+
+
 def _mean_variation(x: Tensor, y: Tensor) -> float:
     return sensitivity.total_variation(x, y).mean().item()
 
 
-def _spread(positions: Tensor) -> Tensor:
-    """At most `MOST_IMAGES` of the positions."""
-    if len(positions) <= MOST_IMAGES:
+def _spread(positions: Tensor, most: int) -> Tensor:
+    """At most so many of the positions, evenly spread."""
+    if len(positions) <= most:
         return positions
-    return positions[torch.arange(MOST_IMAGES) * len(positions) // MOST_IMAGES]
+    return positions[torch.arange(most) * len(positions) // most]
