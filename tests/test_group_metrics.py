@@ -84,6 +84,11 @@ def test_the_interval_of_a_gain_is_that_of_paired_differences():
     worst = [min(correct[groups[0] == group].double().mean() for group in (0, 1)) for correct in (first, second)]
     found = paired_gain([first], [second], [torch.arange(2000)], groups=groups)
     assert found[0] == pytest.approx((worst[0] - worst[1]).item())
+    sizes = torch.tensor([3, 1])
+    means = [sum(weight * correct[groups[0] == group].double().mean() for group, weight in ((0, 0.75), (1, 0.25)))
+             for correct in (first, second)]
+    gain, low, high = paired_gain([first], [second], [torch.arange(2000)], groups=groups, sizes=sizes)
+    assert gain == pytest.approx((means[0] - means[1]).item()) and low < gain < high
 
 
 def test_variation_is_zero_for_the_same_images_one_for_disjoint_ones_and_symmetric():

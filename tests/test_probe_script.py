@@ -12,6 +12,7 @@ from lib.datasets import names
 from lib.errors import UsageError, UserError
 from lib.experiments.probe import ProbeConfig
 from lib.experiments.probe import probe as experiment
+from lib.probes import run as probe_runs
 
 
 def probe(folder, *words) -> dict:
@@ -57,6 +58,52 @@ def test_a_warm_probe_that_is_not_trained_answers_like_the_networks_head(grouped
     head, mine = rows(record, probe="head"), rows(record, probe="probe")
     assert len(head) == 7
     assert [(row["group"], row["correct"]) for row in head] == [(row["group"], row["correct"]) for row in mine]
+
+
+@pytest.mark.parametrize("words", [(), ("--standardise",)], ids=["as-they-are", "standardised"])
+def test_a_warm_probe_starts_at_the_heads_own_logits(grouped, monkeypatch, words):
+    monkeypatch.chdir(grouped)
+    config = cli.parse(ProbeConfig, ["models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.12", "avgpool", "--reduce",
+                                     "flatten", "grid:1", "-e", "0", "--warm-start", "--select", "none", "--cache-type",
+                                     "fp32", "--quiet", *words])
+    found = experiment(config)
+    heads = [row["correct"] for row in found.rows if row["probe"] == "head"]
+    last = [row for row in found.rows if row["probe"] == "probe" and row["layer"] == "avgpool"]
+    assert len(heads) == 7
+    for reduce in ("flatten", "grid:1"):  # the last layers of both sweeps read the same
+        assert [row["correct"] for row in last if row["reduce"] == reduce] == heads
+
+
+def test_an_adjusted_gain_lies_in_the_interval_of_its_own_measure(grouped):
+    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "avgpool", "--reduce", "gap",
+                   "-e", "5", "--metric", "adjusted", "--select", "oracle")
+    gain, = rows(record, probe="gain")
+    chosen = [row["accuracy"] for row in rows(record, probe="probe") if row["group"] == "adjusted"]
+    assert gain["group"] == "adjusted" and gain["gain"] == pytest.approx(max(chosen) - chosen[-1])
+    assert gain["gain_low"] <= gain["gain"] <= gain["gain_high"]
+    figures = {path.stem.rpartition("-")[2] for path in (grouped / "results/probe").glob("*adjusted*.png")}
+    assert not figures - {"layers"}
+
+
+def test_the_papers_roles_choose_among_the_layers_before_the_last(grouped):
+    for roles, searched in (("clean", 3), ("paper", 2)):
+        record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "features.12", "avgpool",
+                       "--reduce", "gap", "-e", "5", "--roles", roles, "--select", "oracle")
+        gain, = rows(record, probe="gain")
+        assert gain["candidates"] == searched and (roles == "clean" or gain["layer"] != "avgpool")
+
+
+def test_groups_of_other_names_are_not_taken_for_those_of_training(grouped, monkeypatch):
+    monkeypatch.setattr(probe_runs, "refuse_overlap", lambda *roles: None)  # both sets are of the same digits
+    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "digits-colour", "-l", "avgpool", "--reduce", "gap",
+                   "-e", "1", "--sensitivity", "--select", "none", "--roles", "paper")
+    adjusted = [row["data"] for row in rows(record, probe="probe") if row["group"] == "adjusted"]
+    assert adjusted == ["digits-bg"]
+
+
+def test_probes_learn_from_no_image_that_tests_under_another_name(grouped):
+    with pytest.raises(UserError, match="images of digits:train are probe-train as well as"):
+        probe(grouped, "models/bg/model_6.pt", "-ood", "digits-colour", "-l", "avgpool", "--reduce", "gap", "-e", "1")
 
 
 def test_few_shot_probes_repair_what_the_spurious_background_broke(grouped):
@@ -140,6 +187,11 @@ def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(train
     (("-ood", "digits-c/fog-3", "--shots", "3"), 2, ("are for --protocol few-shot",)),
     (("--metric", "worst-group"), 1, ("no groups in common",)),
     (("-l", "features.14", "--warm-start"), 1, ("--warm-start: the head does not read",)),
+    (("-l", "avgpool", "--warm-start", "--solver", "ridge", "--l2", "1"), 2, ("--warm-start", "does not depend on the start")),
+    (("-l", "features.14", "-ranks", "4", "--sensitivity"), 2, ("--sensitivity", "leave out -ranks")),
+    (("-l", "features.14", "-ranks", "4", "--rank-basis", "per-batch", "--export", "x"), 2, ("--export", "per-batch")),
+    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--solver", "ridge", "--l2", "0.1", "1", "--select", "id-val",
+      "--roles", "paper"), 1, ("--select id-val", "no images for it")),
     (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--roles", "paper", "--select", "ood-val", "-lr", "1e-3", "1e-2"),
      1, ("--select ood-val", "no images for it")),
 ])

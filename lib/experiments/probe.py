@@ -127,8 +127,12 @@ class ProbeConfig(NetworkConfig):
                              "zero-shot")
         if self.rank_basis == "per-batch" and not (self.ranks and self.solver in ("adam", "sgd")):
             raise UsageError("--rank-basis per-batch: for -ranks, with --solver adam or sgd, which learn from batches")
-        if self.rank_basis == "per-batch" and self.sensitivity:
-            raise UsageError("--sensitivity: features change with the batch under --rank-basis per-batch")
+        if self.ranks and self.sensitivity:
+            raise UsageError("--sensitivity: it is of all directions; leave out -ranks")
+        if self.rank_basis == "per-batch" and self.export:
+            raise UsageError("--export: under --rank-basis per-batch what a probe answers depends on the batch")
+        if self.warm_start and self.solver not in ("adam", "sgd"):
+            raise UsageError(f"--warm-start: where --solver {self.solver} ends does not depend on the start")
         if self.baselines and self.ranks:
             raise UsageError("--baselines: they are of all directions; leave out -ranks")
         if self.augment and self.how not in ("id", "zero-shot"):

@@ -11,24 +11,30 @@ MOST_LINES = 6
 
 
 def figures(rows: list[dict], title: str) -> dict[str, Figure]:
-    """The figures that the rows are enough for, by suffix."""
-    shown = [row for row in rows if row["network"] == "trained" and row["group"] and
-             (row["group"] == "all" or row["group"].startswith("worst"))]
-    worst = any(row["group"].startswith("worst") for row in shown)
-    shown = [row for row in shown if row["group"].startswith("worst") == worst]
+    """The figures that the rows are enough for, by suffix; of the measure that rules chose by."""
+    measure = next((row["group"] for row in rows if row["probe"] == "gain"), None) or (
+        "worst" if any((row["group"] or "").startswith("worst") for row in rows) else "all")
+    shown = [row for row in rows if row["network"] == "trained" and (row["group"] or "").partition(":")[0] == measure]
     rules = [row["selected_by"] for row in shown if row["selected_by"] not in (None, "none")]
     rule = rules[0] if rules else "none"
     probes = [row for row in shown if row["probe"] == "probe" and row["selected_by"] == rule]
-    what = "worst-group accuracy" if worst else "accuracy"
+    what = {"worst": "worst-group accuracy", "adjusted": "adjusted average accuracy"}.get(measure, "accuracy")
     found = {}
-    plain = [row for row in probes if row["rank"] is None]
-    shares = {row["fraction"] for row in plain}
-    if len({row["layer"] for row in plain}) > 1:
+    shares = {row["fraction"] for row in probes}
+    reducers = list(dict.fromkeys(row["reduce"] for row in probes))
+    for reduce in reducers:
+        plain = [row for row in probes if row["rank"] is None and row["reduce"] == reduce]
+        if len({row["layer"] for row in plain}) < 2:
+            continue
         heads = [row for row in shown if row["probe"] == "head"]
         most = max(shares, key=lambda share: share or 0)
         about = f" from {100 * most:g} % of the images" if most else ""
-        found["layers"] = by_layer([row for row in plain if row["fraction"] == most], heads,
-                                   f"{title}: probes{about}, settings by {rule}", what)
+        about += f" by {reduce}" if len(reducers) > 1 else ""
+        suffix = f"-{reduce.replace(':', '')}" if len(reducers) > 1 else ""
+        plain = [row for row in plain if row["fraction"] == most]
+        found[f"layers{suffix}"] = by_layer(plain, heads, f"{title}: probes{about}, settings by {rule}", what)
+        if len({_shift(row) for row in plain}) > MOST_LINES:
+            found[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}: probes{about}, settings by {rule}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
         found["gains"] = gain_bars(gains, f"{title}: layer chosen by {rule} against the last one")
@@ -101,8 +107,35 @@ def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
     return figure
 
 
+def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figure:
+    """A cell per shift and layer with its accuracy and, of several seeds, the standard error; last the network's own head."""
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    shifts = list(dict.fromkeys(_shift(row) for row in rows))
+    columns = layers + (["head"] if heads else [])
+    figure = Figure(figsize=(max(6, 0.75 * len(columns) + 3), 0.32 * len(shifts) + 2), layout="constrained")
+    axes = figure.add_subplot()
+
+    def cell(shift, column):
+        mine = heads if column == "head" else [row for row in rows if row["layer"] == column]
+        return [row for row in mine if _shift(row) == shift]
+    found = [_means([cell(shift, column) for column in columns]) for shift in shifts]
+    values = np.array([accuracies for accuracies, _ in found])
+    image = axes.imshow(values, aspect="auto", cmap="viridis")
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for y, (accuracies, errors) in enumerate(found):
+        for x, (accuracy, error) in enumerate(zip(accuracies, errors, strict=True)):
+            axes.text(x, y, f"{100 * accuracy:.1f} \u00b1 {100 * error:.1f}", ha="center", va="center", fontsize=7,
+                      color="black" if accuracy > middle else "white")
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
+    axes.set_yticks(range(len(shifts)), shifts, fontsize=8)
+    axes.set(xlabel="layer, in order of execution; in %, with standard errors")
+    figure.colorbar(image, label=what)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figure:
-    """A line per shift over the layers, with 95% intervals; many shifts are grey, their mean is drawn over them.
+    """A line per shift over the layers, with 95% intervals; many shifts are grey, with that of their mean over them.
 
     Dashed is the network's own head, from its rows.
     """
@@ -129,7 +162,12 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
             axes.plot(places, values, color=NEUTRAL, linewidth=0.7, alpha=0.7,
                       label=f"each of {len(shifts)} OOD sets" if number == 0 else None)
     if len(shifts) > MOST_LINES:
-        axes.plot(places, np.mean(means, 0), color=BEST, marker="o", linewidth=2, label="their mean")
+        seeds = sorted({row["seed"] for row in rows if row["seed"] is not None})
+        by_seed = [[np.mean([row["accuracy"] for row in rows if row["layer"] == layer and row["seed"] == seed
+                             and row["accuracy"] is not None]) for layer in layers] for seed in seeds]
+        reach = 1.96 * np.std(by_seed, 0, ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else None
+        axes.errorbar(places, np.mean(means, 0), reach, color=BEST, marker="o", linewidth=2, capsize=2,
+                      label="their mean" + (", 95% interval over seeds" if reach is not None else ""))
         head(heads, BASE, "the network's own head, mean")
     axes.set_xticks(places, layers, rotation=60, ha="right", fontsize=8)
     axes.set(ylabel=what, xlabel="layer, in order of execution", title=title)

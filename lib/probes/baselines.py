@@ -76,7 +76,8 @@ def fit(run, sources: list[Kept], inner: Kept | None) -> None:
             _reweighted(run, sources, sweep, inner)
     if "last-layer" in names:
         _stacked(run, sources, "last-layer", [run.layout.penultimate])
-        _stacked(run, sources, "last-layer-warm", [run.layout.penultimate], warm=head_of(run.network, run.layout.head))
+        if run.config.solver in STEPWISE:  # where the others end does not depend on the start
+            _stacked(run, sources, "last-layer-warm", [run.layout.penultimate], warm=head_of(run.network, run.layout.head))
 
 
 def _stacked(run, sources: list[Kept], kind: str, taps: list[Tap], recipe=None, warm: Linear | None = None) -> None:

@@ -101,6 +101,12 @@ class Sight:
             rows = (rows - mean) @ self.projector.to(rows) + mean
         return rows if self.shift is None else (rows - self.shift) / self.scale
 
+    def taken_in(self, linear: Linear) -> Linear:
+        """A probe (k, d) of the features as one of what is seen of them, which `folded` undoes."""
+        if self.shift is None:
+            return linear
+        return Linear(linear.weights * self.scale, linear.biases + linear.weights @ self.shift)
+
     def folded(self, probes: Probes) -> Probes:
         """The probes as they act on the features themselves."""
         if self.shift is not None:
@@ -146,7 +152,8 @@ class Training:
         else:
             start = initial(dim, classes, seeds, len(settings), label, recipe.start)
         if warm is not None:
-            start = combined(lambda values: values[0].expand_as(values[1]).clone(), [warm, start])
+            heads = combined(torch.stack, [look.taken_in(warm) for look in sights])
+            start = combined(lambda values: values[0][:, None].expand_as(values[1]).clone(), [heads, start])
         self.stack = Stack(start, settings, recipe.solver, recipe.momentum, recipe.weight_decay)
 
     def step(self, seen: Tensor, labels: Tensor, rate: float) -> None:

@@ -8,6 +8,7 @@ from lib.probes import study
 from lib.probes.adaptation import adapted
 from lib.probes.report import common
 from lib.probes.run import Run
+from lib.randomness import generator
 
 MOST_IMAGES = 2000  # behind a collapse index, evenly spread
 
@@ -35,7 +36,8 @@ def rows(run: Run) -> list[dict]:
 def _accuracies(run: Run, number: int, seed: int, correct: Tensor, positions: Tensor, *, probe: str, tap,
                 share: float | None = None) -> list[dict]:
     about = common(run, number, share, probe=probe, layer=tap.layer, reduce=tap.reduce, dim=run.supply.dims[tap], seed=seed)
-    return [about | one for one in study.accuracy_rows(correct, run.data.shifts[number].test, positions, run.sizes)]
+    test = run.data.shifts[number].test
+    return [about | one for one in study.accuracy_rows(correct, test, positions, run.sizes_for(test))]
 
 
 def _adapted(run: Run, number: int, seed: int, positions: Tensor) -> Tensor:
@@ -44,7 +46,10 @@ def _adapted(run: Run, number: int, seed: int, positions: Tensor) -> Tensor:
     rest = torch.ones(len(shift.learnt), dtype=torch.bool)
     if shift.val is None:
         rest[positions] = False
-    others = shift.learnt.batches(order=rest.nonzero().squeeze(1), **options)
+    order = rest.nonzero().squeeze(1)
+    order = order[torch.randperm(len(order), generator=generator(seed, "adaptation"))]  # folders come class by class
+    whole = len(order) // options["batch_size"] * options["batch_size"]  # statistics of a few images would count as much
+    others = shift.learnt.batches(order=order[:whole] if whole else order, **options)
     with adapted(run.network, (images for images, _, _ in others)), torch.no_grad():
         answers = [run.network(images).argmax(1).cpu() for images, _, _ in shift.test.batches(order=positions, **options)]
     return torch.cat(answers) == shift.test.labels[positions]
@@ -59,7 +64,7 @@ def _collapse_rows(run: Run) -> list[dict]:
         chosen = chosen[split.labels[chosen] >= 0]
         about = common(run, number - 1 if number else None, None)
         if not number:
-            about |= {"data": split.name, "variant": split.variant, "split": split.split}
+            about |= {"data": split.name, "variant": split.variant, "origin": split.origin, "split": split.split}
         for tap in run.layout.taps:
             value = collapse.within_over_between(source.rows(tap, chosen), split.labels[chosen])
             found.append(about | {"probe": "collapse", "layer": tap.layer, "reduce": tap.reduce, "dim": run.supply.dims[tap],

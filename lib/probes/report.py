@@ -1,9 +1,11 @@
 """The rows of probes: candidates, what each rule chose, and what choosing gained."""
 
+import statistics
 import time
 
 from lib.errors import UserError
 from lib.metrics import groups as group_metrics
+from lib.metrics.classification import standard_error
 from lib.probes import selection, study
 from lib.probes.run import Run
 from lib.probes.sources import Place
@@ -50,6 +52,7 @@ def _rows_of(run: Run, kind: str, places: list[Place], share: float | None) -> l
                                if (table := run.table(number, places, {number: units[seed, number]}, seed, role))}
               for seed in config.seed for number in range(len(shifts))}
     available = set.intersection(*[set(found) for found in tables.values()])
+    tables = {key: {role: found[role] for role in available} for key, found in tables.items()}
     if len(shifts) > 1:
         available |= {f"other {role}" for role in available}
     rows = []
@@ -63,7 +66,7 @@ def _rows_of(run: Run, kind: str, places: list[Place], share: float | None) -> l
         chosen = {}
         for seed, number in units:
             table = _table(run, tables, seed, number)
-            chosen[seed, number] = study.choice_of(rule, config.how, available, table, len(places), count)
+            chosen[seed, number] = study.choice_of(rule, config, available, table, len(places), count)
             for at, place in enumerate(places):
                 choice = chosen[seed, number]
                 found = _test_rows(run, place, units[seed, number], choice.candidates[at], number, seed, share, rule)
@@ -86,10 +89,11 @@ def _table(run: Run, tables: dict, seed: int, number: int) -> dict[str, list[lis
 
 def common(run: Run, number: int | None, share: float | None, **values) -> dict:
     """A row about an OOD set by number, or about all of them."""
-    shift = run.data.shifts[number] if number is not None else None
-    data = shift.test.name if shift else ", ".join(dict.fromkeys(one.test.name for one in run.data.shifts))
-    return study.row(network=run.label, data=data, variant=shift.test.variant if shift else "mean",
-                     split=shift.test.split if shift else "test", protocol=run.config.how, fraction=share, **values)
+    splits = [shift.test for shift in run.data.shifts] if number is None else [run.data.shifts[number].test]
+    data, origin = (", ".join(dict.fromkeys(getattr(split, name) for split in splits)) for name in ("name", "origin"))
+    variant, part = ("mean", "test") if number is None else (splits[0].variant, splits[0].split)
+    return study.row(network=run.label, data=data, variant=variant, origin=origin, split=part, protocol=run.config.how,
+                     fraction=share, **values)
 
 
 def _test_rows(run: Run, place, unit: int, candidate: int, number: int, seed: int, share, rule: str) -> list[dict]:
@@ -97,7 +101,7 @@ def _test_rows(run: Run, place, unit: int, candidate: int, number: int, seed: in
     setting, epoch = run.candidates[place.kind][candidate]
     _, positions = shift.role("test", run.shares[number, seed])
     found = study.accuracy_rows(run.scores[number].correct[place, unit]["test"][candidate], shift.test, positions,
-                                run.sizes)
+                                run.sizes_for(shift.test))
     about = common(run, number, share, probe=place.kind, layer=place.tap.layer, reduce=place.tap.reduce,
                    dim=run.supply.dim(place.tap), rank=place.rank, solver=run.config.solver, lr=setting.lr, l1=setting.l1,
                    l2=setting.l2, seed=seed, epoch=epoch, selected_by=rule,
@@ -122,9 +126,7 @@ def _gain_rows(run: Run, kind: str, rule: str, places, units, chosen, share) -> 
         rows.append(_gain_row(run, kind, rule, number, share, places, entries, layers,
                                    chosen[run.config.seed[0], number].searched))
     if len(shifts) > 1 and len({shift.origin for shift in shifts}) == 1:
-        gains = sorted(row["gain"] for row in rows)
-        middle = len(gains) // 2
-        median = gains[middle] if len(gains) % 2 else (gains[middle - 1] + gains[middle]) / 2
+        median = statistics.median(row["gain"] for row in rows)
         mean = _gain_row(run, kind, rule, None, share, places, [entry for entries in everything for entry in entries], [],
                               rows[0]["candidates"])
         rows.append(mean | {"gain_median": median})
@@ -134,18 +136,29 @@ def _gain_rows(run: Run, kind: str, rule: str, places, units, chosen, share) -> 
 def _gain_row(run: Run, kind: str, rule: str, number: int | None, share, places, entries, layers: list[str],
               searched: int) -> dict:
     first, second, ids, groups = (list(column) for column in zip(*entries, strict=True))
-    grouped = run.metric.name == "worst-group"
+    measure, grouped = run.metric.name, run.metric.name != "accuracy"
     values = [[run.metric.values(correct[None], where)[0] for correct, where in zip(column, groups, strict=True)]
               for column in (first, second)]
-    gain, low, high = group_metrics.paired_gain(first, second, ids, groups=groups if grouped else None)
-    best, base = (sum(column) / len(column) for column in values)
-    name = " ".join(dict.fromkeys(layers))
-    return common(run, number, share, probe="gain" if kind == "probe" else f"{kind}-gain", layer=name,
+    gain, low, high = group_metrics.paired_gain(first, second, ids, groups=groups if grouped else None,
+                                                sizes=run.sizes if measure == "adjusted" else None)
+    best, base = (statistics.fmean(column) for column in values)
+    return common(run, number, share, probe="gain" if kind == "probe" else f"{kind}-gain",
+                  layer=" ".join(dict.fromkeys(layers)),
                   reduce=" ".join(dict.fromkeys(place.tap.reduce for place in places)), rank=places[0].rank,
-                        group="worst" if grouped else run.metric.name if run.metric.name != "accuracy" else "all",
-                        solver=run.config.solver, selected_by=rule, n=sum(map(len, first)), accuracy=best,
-                        baseline=base, gain=best - base if run.metric.name == "adjusted" else gain, gain_low=low,
-                        gain_high=high, candidates=searched)
+                  group={"accuracy": "all", "worst-group": "worst"}.get(measure, measure), solver=run.config.solver,
+                  selected_by=rule, n=sum(map(len, first)), accuracy=best, se=_standard_error(run, values[0], first),
+                  baseline=base, gain=gain, gain_low=low, gain_high=high, candidates=searched)
+
+
+def _standard_error(run: Run, values: list[float], correct: list) -> float | None:
+    """That of the mean of the values of all seeds (and OOD sets, seeds running faster): between seeds, else binomial."""
+    seeds = len(run.config.seed)
+    if seeds > 1:
+        return statistics.stdev([statistics.fmean(values[seed::seeds]) for seed in range(seeds)]) / seeds ** 0.5
+    if run.metric.name != "accuracy":
+        return None
+    errors = [standard_error(value, len(one)) for value, one in zip(values, correct, strict=True)]
+    return sum(error ** 2 for error in errors) ** 0.5 / len(errors)
 
 
 def _mean(tables: list[list[list[float]]]) -> list[list[float]]:

@@ -25,6 +25,8 @@ PAPER = {"id": (0, 0, 0), "zero-shot": (0, 0.1, 0), "few-shot": (0.1, 0, 0), "fu
 CLEAN_VAL = {"zero-shot": (0, 0.5, 0.5), "few-shot": (0.6, 0.2, 0.2), "full-ood": (0.6, 0.2, 0.2)}
 PAPER_VAL = {"zero-shot": (0, 1, 0), "few-shot": (1, 0, 0), "full-ood": (1, 0, 0)}
 ID_VAL = 0.1  # of the in-distribution training images
+# sets made of another one's images, whose ids they keep; their split "val" is part of the other's "train"
+MADE_OF = {"digits-bg": "digits", "digits-colour": "digits", "cmnist": "mnist", "cmnist-domainbed": "mnist"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,12 @@ class Shares:
 
 
 def origin(name: str, split: Split) -> str:
-    """Where a split's ids come from: `cifar10:test` of `cifar10-c/fog-3`."""
+    """Where a split's ids come from: `cifar10:test` of `cifar10-c/fog-3`, `digits:train` of `digits-bg:val`."""
     data = names.parse(name)
-    return f"{data.path or data.base}:{split.split}"
+    base = data.path or data.base
+    if base in MADE_OF:
+        return f"{MADE_OF[base]}:{'train' if split.split == 'val' else split.split}"
+    return f"{base}:{split.split}"
 
 
 def divide(ids: Tensor, protocol: str, roles: str, seed: int, validation: bool = False) -> Shares:

@@ -114,6 +114,10 @@ class Run:
             shared = (("probe-val", "layer-val"),) if self.config.roles == "paper" else ()
             refuse_overlap(found, shared)
 
+    def sizes_for(self, split: Split) -> torch.Tensor:
+        """The sizes in training (groups,) of a split's groups; none where training has other groups."""
+        return self.sizes if split.group_names == self.data.train.group_names else self.sizes[:0]
+
     def count(self, stage: str, begin: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
 
@@ -200,18 +204,18 @@ class Run:
                              for tap in sources[0].features if tap in supply.dims}) for several in parts]
 
     def _warm(self) -> dict[Tap, Linear]:
-        """The network's own head for the last tap, where --warm-start asks for it."""
+        """The network's own head for the last tap of every sweep that it reads, where --warm-start asks for it."""
         if not self.config.warm_start:
             return {}
-        tap = self.layout.taps[-1]
-        head = head_of(self.network, self.layout.head)
-        if head is None or head.weights.shape[1] != self.supply.dims[tap]:
-            raise UserError(f"--warm-start: the head does not read the {self.supply.dims[tap]} features of layer "
-                            f"{tap.layer}; choose the layer before it as the last, or another --reduce")
+        head, lasts = head_of(self.network, self.layout.head), [sweep[-1] for sweep in self.layout.sweeps]
+        readable = [tap for tap in lasts if head is not None and head.weights.shape[1] == self.supply.dims[tap]]
+        if not readable:
+            raise UserError(f"--warm-start: the head does not read the {self.supply.dims[lasts[-1]]} features of layer "
+                            f"{lasts[-1].layer}; choose the layer before it as the last, or another --reduce")
         if len(head.biases) != len(self.data.classes):
             raise UserError(f"--warm-start: the head has {len(head.biases)} classes, {self.data.name} has "
                             f"{len(self.data.classes)}")
-        return {tap: head}
+        return dict.fromkeys(readable, head)
 
     # --- scoring
 

@@ -38,8 +38,9 @@ def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> 
 
     Raises `UserError` if the protocol has no images for the rule.
     """
-    inside = ("loo", "id-val") if protocol in ("id", "zero-shot") else ("probe-val", "loo")
-    preferred = {"ood-val": (("probe-val",), ("layer-val", "probe-val")), "id-val": (("loo", "id-val"), ("id-val", "loo")),
+    learns_inside = protocol in ("id", "zero-shot")  # else what is left out are OOD images
+    inside = ("loo", "id-val") if learns_inside else ("probe-val", "loo")
+    preferred = {"ood-val": (("probe-val",), ("layer-val", "probe-val")), "id-val": (("loo", "id-val"), ("id-val", "loo")) if learns_inside else (("id-val",), ("id-val",)),
                  "transfer": (("other probe-val",), ("other layer-val", "other probe-val")),
                  "last-but-one": ((*inside, "probe-val"), ()), "oracle": (("test",), ("test",))}[rule]
     settings = next((role for role in preferred[0] if role in available), None)
@@ -52,17 +53,19 @@ def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> 
     return settings, layer
 
 
-def choose(rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, places: int) -> Choice:
+def choose(rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, places: int,
+           last: bool = True) -> Choice:
     """The choice of a rule, from the tables (places, candidates) of the roles that `roles_of` names; the first of equals.
 
-    Scores that do not exist (NaN) are never chosen.
+    Scores that do not exist (NaN) are never chosen, and the last place is only where it may be: it is the baseline.
     """
     candidates = tuple(_best(row) for row in settings) if settings is not None else (0,) * places
     width = len(settings[0]) if settings is not None else 1
     if rule == "last-but-one":
         return Choice(max(0, places - 2), candidates, width)
-    place = _best([row[candidate] for row, candidate in zip(layer, candidates, strict=True)])
-    return Choice(place, candidates, places * width)
+    scores = [row[candidate] for row, candidate in zip(layer, candidates, strict=True)]
+    scores = scores if last or places == 1 else scores[:-1]
+    return Choice(_best(scores), candidates, len(scores) * width)
 
 
 def _best(scores: list[float]) -> int:

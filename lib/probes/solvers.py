@@ -16,6 +16,7 @@ from torch import Tensor
 from lib.probes.stack import Linear
 
 RANK_TOLERANCE = 1e-10  # eigenvalues of a Gram matrix below this share of the largest are none
+FLAT = 1e-4  # largest entry of the gradient where L-BFGS counts as converged
 GRAM_COPIES = 3  # of a Gram matrix that `streamed_ridge` holds
 
 
@@ -188,6 +189,11 @@ def _minimise(x: Tensor, labels: Tensor, weights: Tensor, biases: Tensor, penalt
         return value
     with torch.enable_grad():
         optimizer.step(loss)
+        loss()
+    steepest = max(float(weights.grad.abs().max()), float(biases.grad.abs().max()))
+    if steepest > FLAT:
+        warnings.warn(f"--solver lbfgs: {iterations} iterations leave a gradient of {steepest:.1e}; more -e come nearer",
+                      stacklevel=2)
     return weights.detach(), biases.detach()
 
 

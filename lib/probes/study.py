@@ -17,8 +17,8 @@ from lib.probes.roles import Shares, divide
 from lib.probes.sources import Kept, Place, Unit
 from lib.probes.stack import Linear, Setting
 
-COLUMNS = ("probe", "network", "layer", "reduce", "dim", "rank", "data", "variant", "group", "split", "protocol", "solver",
-           "lr", "l1", "l2", "seed", "epoch", "fraction", "selected_by", "chosen", "n", "correct", "accuracy", "se",
+COLUMNS = ("probe", "network", "layer", "reduce", "dim", "rank", "data", "variant", "origin", "group", "split", "protocol",
+           "solver", "lr", "l1", "l2", "seed", "epoch", "fraction", "selected_by", "chosen", "n", "correct", "accuracy", "se",
            "baseline", "gain", "gain_low", "gain_high", "gain_median", "candidates", "strength", "nc1")
 
 
@@ -101,7 +101,7 @@ class Metric:
 def accuracy_rows(correct: Tensor, split: Split, positions: Tensor, sizes: Tensor) -> list[dict]:
     """One row for all images; with groups also one per group and the worst group's.
 
-    Where training has as many groups, `sizes` (groups,), also their adjusted average.
+    With the groups' sizes in training (groups,) also their adjusted average; there are none where training has others.
     """
     right, where = correct[positions], split.groups[positions]
     rows = [_measured("all", int(right.sum()), len(right))]
@@ -130,8 +130,9 @@ def row(**values) -> dict:
     return dict.fromkeys(COLUMNS) | values
 
 
-def choice_of(rule: str, protocol: str, available: set[str], tables: dict[str, list[list[float]]], places: int,
+def choice_of(rule: str, config, available: set[str], tables: dict[str, list[list[float]]], places: int,
               candidates: int) -> selection.Choice:
-    """What a rule chooses from tables (places, candidates) by role."""
-    settings, layer = selection.roles_of(rule, protocol, available, candidates)
-    return selection.choose(rule, tables[settings] if settings else None, tables[layer] if layer else None, places)
+    """What a rule chooses from tables (places, candidates) by role; the paper's candidates are the layers before the last."""
+    settings, layer = selection.roles_of(rule, config.how, available, candidates)
+    return selection.choose(rule, tables[settings] if settings else None, tables[layer] if layer else None, places,
+                            last=config.roles != "paper")
