@@ -187,7 +187,7 @@ def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(train
     (("-ood", "digits-c/fog-3", "--shots", "3"), 2, ("are for --protocol few-shot",)),
     (("--metric", "worst-group"), 1, ("no groups in common",)),
     (("-l", "features.14", "--warm-start"), 1, ("--warm-start: the head does not read",)),
-    (("-l", "avgpool", "--warm-start", "--solver", "ridge", "--l2", "1"), 2, ("--warm-start", "does not depend on the start")),
+    (("-l", "avgpool", "--warm-start", "--solver", "ridge", "--l2", "1"), 2, ("--warm-start", "not depend on the start")),
     (("-l", "features.14", "-ranks", "4", "--sensitivity"), 2, ("--sensitivity", "leave out -ranks")),
     (("-l", "features.14", "-ranks", "4", "--rank-basis", "per-batch", "--export", "x"), 2, ("--export", "per-batch")),
     (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--solver", "ridge", "--l2", "0.1", "1", "--select", "id-val",
@@ -248,6 +248,15 @@ def test_displacement_is_reported_by_layer_and_group_beside_its_null(grouped):
     assert (grouped / "results" / "probe" / "moved-sensitivity.png").exists()
     inside = probe(grouped, "models/bg/model_6.pt", "-l", "avgpool", "-e", "1", "--sensitivity", "-d", "digits-bg")
     assert len(rows(inside, probe="sensitivity")) == 4
+
+
+def test_a_copy_of_the_test_images_is_displaced_no_more_than_sampling_allows(trained):
+    record = probe(trained, "models/a/model_2.pt", "-ood", "digits:test", "-l", "features.4", "features.14", "--reduce",
+                   "gap", "-e", "1", "--select", "none", "--sensitivity")
+    for row in rows(record, probe="sensitivity"):
+        assert row["energy_distance_null_low"] - 0.01 <= row["energy_distance"] <= row["energy_distance_null_high"] + 0.01
+        assert row["s_null_low"] - 0.02 <= row["s"] <= row["s_null_high"] + 0.02
+        assert row["tvd"] == pytest.approx(row["tvd_null"], abs=0.02) and abs(row["tvd_debiased"]) < 0.02
 
 
 def test_an_exported_probe_is_a_checkpoint_that_answers_like_the_probe_and_ends_at_its_layer(trained):

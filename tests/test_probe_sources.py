@@ -14,10 +14,10 @@ from test_probes import TAP, blobs, images, network
 from lib import feature_cache, graph, low_rank
 from lib.datasets.split import Split
 from lib.errors import UserError
-from lib.features import Features, Tap, Views, collect
+from lib.features import Features, Tap, Views, collect, layer_reducer
 from lib.probes.fit import Group, Recipe, fit
 from lib.probes.solvers import GramRidge, ridge
-from lib.probes.sources import Place, limited_in_batch
+from lib.probes.sources import Live, Place, Unit, fit_live, limited_in_batch
 from lib.probes.stack import Setting, Stack, initial
 from lib.randomness import generator
 from lib.reducers import reducer
@@ -43,6 +43,30 @@ def test_streamed_probes_are_those_of_kept_features(trained, words):
                {key: other[key] for key in ("probe", "layer", "rank", "selected_by", "seed", "n")}
         if one["correct"] is not None:
             assert abs(one["correct"] - other["correct"]) <= 1  # an image between two classes, by rounding
+
+
+def test_half_precision_features_that_are_kept_answer_like_streamed_ones(trained):
+    common = ("models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.4", "features.14", "-e", "5", "--select",
+              "none")
+    kept, streamed = (probe(trained, *common, *words, "--overwrite", "--name", "half") for words in
+                      (("--cache-type", "fp16"), ("--cache-limit", "0")))
+    for one, other in zip(rows(kept, probe="probe"), rows(streamed, probe="probe"), strict=True):
+        assert one["layer"] == other["layer"] and abs(one["correct"] - other["correct"]) <= 1  # of 355 images
+
+
+def test_probes_that_train_together_in_one_stream_are_those_that_train_alone():
+    whole, split, recipe = network(), images(40), Recipe(epochs=2, batch_size=16)
+    taps = [Tap("layer1", "gap"), Tap("layer3", "gap")]
+
+    def trained_on(chosen):
+        reduce = {tap.layer: layer_reducer({tap: reducer(tap.reduce)}) for tap in chosen}
+        live = Live(whole, split, reduce, {taps[0]: 16, taps[1]: 64}, quiet=True)
+        unit = Unit(0, 0, torch.arange(40), split.labels)
+        found = fit_live(live, unit, {tap: [Place(tap)] for tap in chosen}, [Setting(1e-2)], 10, recipe, {}, {})
+        return {place.tap: probes.weights for place, (probes, _, _) in found.items()}
+    together = trained_on(taps)
+    for tap in taps:
+        assert torch.equal(trained_on([tap])[tap], together[tap])
 
 
 def test_streaming_leaves_no_features_behind_and_says_what_it_cannot_do(trained, tmp_path):

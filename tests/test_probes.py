@@ -1,6 +1,7 @@
 """Probes: features in one pass, stacked training, solvers, roles, rules; the claims of the papers' acceptance checks."""
 
 import math
+import types
 
 import pytest
 import torch
@@ -12,12 +13,14 @@ from lib.datasets.split import Split
 from lib.errors import UsageError, UserError
 from lib.features import Features, Tap, collect, dimensions, fit_pca
 from lib.models.normalized import Normalized
-from lib.probes import selection
+from lib.probes import selection, units
 from lib.probes.fit import Directions, Group, Recipe, check_memory, fit, predictions
+from lib.probes.layout import head_of
 from lib.probes.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probes.solvers import lbfgs, proximal, ridge, violation
 from lib.probes.sources import Kept, Unit, class_means
 from lib.probes.stack import Linear, Setting, Stack, _error, initial
+from lib.probes.study import Shift
 
 TAP = Tap("layer", "gap")
 
@@ -319,16 +322,17 @@ def test_a_probe_of_zeros_answers_the_first_class_with_the_loss_of_a_guess():
         assert (logits.argmax(1) == labels).double().mean() == (labels == 0).double().mean()
 
 
-def test_standardisation_is_folded_into_the_probe():
+@pytest.mark.parametrize("scales, bound", [((10, 1, 0.1, 1, 1, 0), 1e-4), ((1e3, 1, 1e-3, 1, 1, 0), 1e-3)])
+def test_standardisation_is_folded_into_the_probe(scales, bound):
     features, labels = blobs()
-    features = features * torch.tensor([1e3, 1, 1e-3, 1, 1, 0]) + 5
+    features = features * torch.tensor(scales) + 5
     mean, deviation = features.double().mean(0), features.double().std(0, correction=0)
     deviation[5] = 1
     standard = ((features - mean) / deviation).float()
     rows = torch.arange(300)
     folded = fit(TAP, [Features(features)], [Group(rows, labels)], [Setting(1e-2)], 3, Recipe(epochs=3, standardise=True))
     explicit = fit(TAP, [Features(standard)], [Group(rows, labels)], [Setting(1e-2)], 3, Recipe(epochs=3))
-    assert torch.allclose(folded.of_group(0).logits(features), explicit.of_group(0).logits(standard), atol=1e-3)
+    assert torch.allclose(folded.of_group(0).logits(features), explicit.of_group(0).logits(standard), atol=bound)
 
 
 def test_probes_of_separated_classes_reach_the_bayes_accuracy():
@@ -366,7 +370,7 @@ def test_class_means_are_the_nearest_by_euclidean_distance():
 def test_primal_and_dual_logistic_regression_agree():
     features, labels = blobs(40, d=90)
     primal, dual = (lbfgs(features, labels, 3, [1e-1, 1e-2], 2000, dual=dual) for dual in (False, True))
-    assert torch.allclose(primal.logits(features.double()), dual.logits(features.double()), atol=1e-5)
+    assert torch.allclose(primal.logits(features.double()), dual.logits(features.double()), atol=1e-6)
 
     def objective(probe, place, penalty):
         loss = F.cross_entropy(probe.logits(features.double())[place], labels)
@@ -429,6 +433,19 @@ def test_a_probe_behind_the_pooling_is_a_spatial_one_with_tiled_weights():
     assert tiled.weights.abs().sum().item() == pytest.approx(pooled.weights.abs().sum().item(), rel=1e-6)
 
 
+def test_the_networks_own_head_tiled_over_space_answers_for_the_layer_before_the_pool():
+    whole, split = network(), images()
+    head = head_of(whole, Tap("fc", "flatten"))
+    layer, pool = Tap("layer3", "flatten"), Tap("avgpool", "flatten")
+    found = collect(whole, split, [layer, pool], dtype="fp32", quiet=True).features
+    space = found[layer].dim // found[pool].dim
+    tiled = Linear((head.weights / space).repeat_interleave(space, 1), head.biases)
+    own = whole(split.images.float() / 255)
+    for probe, tap in ((tiled, layer), (head, pool)):
+        assert torch.allclose(probe.logits(found[tap].rows()), own, atol=1e-5)
+    assert tiled.weights.abs().sum().item() == pytest.approx(head.weights.abs().sum().item(), rel=1e-6)
+
+
 def test_solvers_that_need_all_features_refuse_those_that_do_not_fit():
     features, labels = blobs()
     with pytest.raises(UserError, match="--cache-gib.*--reduce gap"):
@@ -449,11 +466,19 @@ def test_roles_share_no_image_and_leave_none_out(protocol):
 
 
 def test_the_papers_few_shot_division_has_988_pooled_images_and_9000_for_testing():
-    shares = divide(torch.arange(10000), "few-shot", "paper", seed=0).ids
-    pool, each = shares["probe-train"], 1000 // 19
-    parts = draw_fraction(pool, each * 19, 0)
-    assert each == 52 and len(parts) == 988 == len(set(parts.tolist())) and len(shares["test"]) == 9000
-    assert not set(pool.tolist()) & set(shares["test"].tolist())
+    shape = torch.zeros(10000, 1, 1, 1, dtype=torch.uint8)
+    shifts = [Shift(f"shift {number}", Split("made up", "test", shape, torch.arange(10000) % 10), "made-up:test")
+              for number in range(19)]
+    config = types.SimpleNamespace(how="few-shot", roles="paper", tuning="shared", fraction=(), shots=None, seed=(0,),
+                                   class_balance="none")
+    shares = {(number, 0): shift.shares("few-shot", "paper", 0) for number, shift in enumerate(shifts)}
+    found = units.outside(config, shifts, shares, 10)
+    (joined,), _ = units.pooled(found)
+    learnt = torch.cat([unit.positions for unit in found])
+    assert {len(unit.positions) for unit in found} == {52} and len(joined.positions) == len(learnt.unique()) == 988
+    for number, shift in enumerate(shifts):
+        _, tested = shift.role("test", shares[number, 0])
+        assert len(tested) == 9000 and not torch.isin(tested, learnt).any()
 
 
 def test_an_image_in_two_roles_is_refused():

@@ -104,21 +104,18 @@ def total_variation(x: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
 def debiased_variation(x: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
     """Total variation per unit (d,) without the floor of sampling: about 0 for equal distributions.
 
-    A bin's difference is not counted with its own sign, in which noise adds up, but with one that other rows and other bins
-    give: half of the rows say it for the other half, together with the bins beside it, none of which says more than
-    `VOICE` standard errors. So it is right for densities as for atoms, such as a rectified unit has at zero. Can be slightly
-    negative.
+    A bin's difference is not counted with its own sign, in which noise adds up, but with one that other rows give: half of
+    the rows say it for the other half, in that bin and in those beside it, none of which says more than `VOICE` standard
+    errors. So it is right for densities as for atoms, such as a rectified unit has at zero. Can be slightly negative.
     """
-    shares, sizes = _histograms(x, y, bins), (len(x), len(y))
-    beside = _standardised(_both(shares), sizes).clamp(-VOICE, VOICE)
-    kernel = beside.new_ones(1, 1, 2 * REACH + 1)
+    shares, found = _histograms(x, y, bins), []
+    kernel = torch.ones(1, 1, 2 * REACH + 1, dtype=torch.float64)
     kernel[0, 0, REACH] = 0
-    padded = torch.nn.functional.pad(beside.T[:, None], (REACH, REACH))
-    beside = torch.nn.functional.conv1d(padded, kernel)[:, 0].T
-    found = []
     for mine, others in ((0, 1), (1, 0)):
         p, q = (half[mine] for half in shares)
-        told = beside + _standardised(tuple(half[others] for half in shares), tuple(size / 2 for size in sizes))
+        told = _standardised(tuple(half[others] for half in shares), (len(x) / 2, len(y) / 2))
+        padded = torch.nn.functional.pad(told.clamp(-VOICE, VOICE).T[:, None], (REACH, REACH))
+        told = told + torch.nn.functional.conv1d(padded, kernel)[:, 0].T
         found.append(0.5 * ((p - q) * told.sign()).sum(0))
     return (found[0] + found[1]) / 2
 

@@ -108,7 +108,7 @@ def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
 
 
 def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figure:
-    """A cell per shift and layer with its accuracy and, of several seeds, the standard error; last the network's own head."""
+    """A cell per shift and layer: accuracy and its standard error; last the network's own head."""
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     shifts = list(dict.fromkeys(_shift(row) for row in rows))
     columns = layers + (["head"] if heads else [])

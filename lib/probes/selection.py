@@ -40,7 +40,8 @@ def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> 
     """
     learns_inside = protocol in ("id", "zero-shot")  # else what is left out are OOD images
     inside = ("loo", "id-val") if learns_inside else ("probe-val", "loo")
-    preferred = {"ood-val": (("probe-val",), ("layer-val", "probe-val")), "id-val": (("loo", "id-val"), ("id-val", "loo")) if learns_inside else (("id-val",), ("id-val",)),
+    inner = (("loo", "id-val"), ("id-val", "loo")) if learns_inside else (("id-val",), ("id-val",))
+    preferred = {"ood-val": (("probe-val",), ("layer-val", "probe-val")), "id-val": inner,
                  "transfer": (("other probe-val",), ("other layer-val", "other probe-val")),
                  "last-but-one": ((*inside, "probe-val"), ()), "oracle": (("test",), ("test",))}[rule]
     settings = next((role for role in preferred[0] if role in available), None)

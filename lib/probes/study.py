@@ -17,9 +17,9 @@ from lib.probes.roles import Shares, divide
 from lib.probes.sources import Kept, Place, Unit
 from lib.probes.stack import Linear, Setting
 
-COLUMNS = ("probe", "network", "layer", "reduce", "dim", "rank", "data", "variant", "origin", "group", "split", "protocol",
-           "solver", "lr", "l1", "l2", "seed", "epoch", "fraction", "selected_by", "chosen", "n", "correct", "accuracy", "se",
-           "baseline", "gain", "gain_low", "gain_high", "gain_median", "candidates", "strength", "nc1")
+COLUMNS = ("probe", "network", "layer", "reduce", "dim", "rank", "data", "variant", "origin", "group", "split",
+           "protocol", "solver", "lr", "l1", "l2", "seed", "epoch", "fraction", "selected_by", "chosen", "n", "correct",
+           "accuracy", "se", "baseline", "gain", "gain_low", "gain_high", "gain_median", "candidates", "strength", "nc1")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def row(**values) -> dict:
 
 def choice_of(rule: str, config, available: set[str], tables: dict[str, list[list[float]]], places: int,
               candidates: int) -> selection.Choice:
-    """What a rule chooses from tables (places, candidates) by role; the paper's candidates are the layers before the last."""
+    """What a rule chooses from tables (places, candidates) by role; of the paper's roles the last place is no candidate."""
     settings, layer = selection.roles_of(rule, config.how, available, candidates)
     return selection.choose(rule, tables[settings] if settings else None, tables[layer] if layer else None, places,
                             last=config.roles != "paper")
