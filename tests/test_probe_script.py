@@ -256,7 +256,8 @@ def test_a_copy_of_the_test_images_is_displaced_no_more_than_sampling_allows(tra
     for row in rows(record, probe="sensitivity"):
         assert row["energy_distance_null_low"] - 0.01 <= row["energy_distance"] <= row["energy_distance_null_high"] + 0.01
         assert row["s_null_low"] - 0.02 <= row["s"] <= row["s_null_high"] + 0.02
-        assert row["tvd"] == pytest.approx(row["tvd_null"], abs=0.02) and abs(row["tvd_debiased"]) < 0.02
+        # the digits are divided class by class, more evenly than by chance
+        assert row["tvd"] == pytest.approx(row["tvd_null"], abs=0.03) and abs(row["tvd_debiased"]) < 0.03
 
 
 def test_an_exported_probe_is_a_checkpoint_that_answers_like_the_probe_and_ends_at_its_layer(trained):
