@@ -15,10 +15,13 @@ class Pooled(nn.Module):
     def __init__(self, network: nn.Module, members: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
         self.network = network
-        width = max(map(len, members))
-        device = next(network.parameters()).device
-        rows = [[*outputs, *[-1] * (width - len(outputs))] for outputs in members]
-        self.register_buffer("members", torch.tensor(rows, device=device))
+        self.register_buffer("members", padded(members).to(next(network.parameters()).device))
 
     def forward(self, images: Tensor) -> Tensor:
         return pooled(self.network(images), self.members)
+
+
+def padded(members: tuple[tuple[int, ...], ...]) -> Tensor:
+    """The outputs of each class (c, m), -1 where a class has fewer than another."""
+    width = max(map(len, members))
+    return torch.tensor([[*outputs, *[-1] * (width - len(outputs))] for outputs in members])

@@ -124,7 +124,9 @@ def test_adapted_statistics_undo_a_change_of_contrast_and_are_gone_afterwards():
     assert not torch.allclose(network(shifted), expected, atol=0.1) and not network.training
 
 
-def test_collapse_is_zero_on_class_means_and_the_trace_of_its_definition_elsewhere():
+@pytest.mark.parametrize("block", [3, 4096])
+def test_collapse_is_zero_on_class_means_and_the_trace_of_its_definition_elsewhere(block, monkeypatch):
+    monkeypatch.setattr("lib.metrics.collapse.BLOCK", block)
     features, labels = blobs(90, d=7, k=4)
     means = torch.stack([features[labels == label].mean(0) for label in range(4)]).double()
     assert within_over_between(means[labels], labels) == pytest.approx(0, abs=1e-12)

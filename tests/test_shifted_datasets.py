@@ -36,8 +36,10 @@ from lib.errors import UsageError, UserError
 from lib.experiments.data import DataConfig, data
 from lib.experiments.eval import EvalConfig
 from lib.experiments.eval import eval as evaluate
+from lib.experiments.probe import ProbeConfig, probe
 from lib.inputs import answering
 from lib.metrics.classification import pooled
+from lib.probes.roles import divide
 from lib.probes.study import accuracy_rows
 
 WATERBIRDS = "waterbird_complete95_forest2water2"
@@ -572,6 +574,14 @@ def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classe
     means = torch.stack([whole[:, outputs].mean(1) for outputs in mine], 1)
     assert torch.allclose(torch.from_numpy(logits["logits_cue-conflict-test"]), means.log(), atol=1e-4)
     assert found["cue-conflict"]["accuracy"] == (means.argmax(1) == split.labels).double().mean()
+    words = ["a/init.pt", "-d", "imagenet16", "-ood", "cue-conflict", "-l", "avgpool", "-e", "1", "--roles", "paper",
+             "--select", "none", "-data", str(everything), "--quiet"]
+    head = [row for row in probe(cli.parse(ProbeConfig, words)).rows if row["probe"] == "head" and row["group"] == "all"]
+    tested = divide(split.indices, "zero-shot", "paper", seed=0).positions(split, "test")
+    right = int((means.argmax(1) == split.labels)[tested].sum())
+    assert [(row["n"], row["correct"]) for row in head] == [(len(tested), right)]
+    with pytest.raises(UserError, match="are not the .* of imagenet .*; -d imagenet16 has them"):
+        probe(cli.parse(ProbeConfig, ["a/init.pt", "-ood", "silhouette", "-l", "avgpool", "-data", str(everything)]))
 
 
 # --- putting them in place

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 checkpoints = lazy("lib.checkpoints")
 displacement = lazy("lib.probes.displacement")
+entry_level = lazy("lib.datasets.entry_level")
 graph = lazy("lib.graph")
 plots = lazy("lib.plots.probe")
 role_draws = lazy("lib.probes.roles")
@@ -38,6 +39,9 @@ truncated = lazy("lib.truncated")
 PROTOCOLS = ("id", "zero-shot", "few-shot", "full-ood")
 SOLVERS = ("adam", "sgd", "lbfgs", "ridge", "prox")
 BASELINES = ("mlp", "concatenated", "averaged", "last-layer", "dfr", "batch-norm", "collapse")
+# sets that ask for some of ImageNet's classes, or for groups of them -> its images with these classes
+LEARNT_FROM = {"imagenet-a": "imagenet200a", "imagenet-r": "imagenet200", "cue-conflict": "imagenet16",
+               "silhouette": "imagenet16"}
 COLUMNS = ("probe", "layer", "reduce", "rank", "data", "variant", "group", "solver", "lr", "l1", "l2", "seed", "selected_by",
            "n", "accuracy", "baseline", "gain", "gain_low", "gain_high", "candidates")
 
@@ -201,11 +205,19 @@ def _data(config: ProbeConfig, checkpoint) -> "Data":
         test = inputs.load_split(config, word, image_size=size)
         if test.classes != train.classes:
             raise UserError(f"-ood {word}: its {len(test.classes)} classes ({', '.join(test.classes[:3])}, ...) are not the "
-                            f"{len(train.classes)} of {base} ({', '.join(train.classes[:3])}, ...)")
+                            f"{len(train.classes)} of {base} ({', '.join(train.classes[:3])}, ...){_hint(word)}")
         val = None
         divided = datasets.splits(word, config.data_root)
         if config.how != "id" and "val" in divided and "test" in divided and test.split == "test":
             val = inputs.load_split(config, word, "val", image_size=size)
         shifts.append(study.Shift(word, test, role_draws.origin(word, test), val,
                                   role_draws.origin(word, val) if val else ""))
-    return runs.Data(base, train, role_draws.origin(base, train), shifts, train.classes, description.channels, size)
+    outputs = tuple(map(str, description.classes))
+    members = entry_level.members(train.classes, outputs) if len(outputs) != len(train.classes) else ()
+    return runs.Data(base, train, role_draws.origin(base, train), shifts, train.classes, description.channels, size, members)
+
+
+def _hint(word: str) -> str:
+    """Which of ImageNet's images have the classes of an OOD set made for it."""
+    inside = LEARNT_FROM.get(names.parse(word).base)
+    return f"; -d {inside} has them" if inside else ""

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+BLOCK = 4096  # features that are in float64 at a time
+
 
 def within_over_between(features: Tensor, labels: Tensor) -> float:
     """NC1 of Papyan, Han & Donoho 2020: tr(S_W S_B^+) / k, 0 or more; 0 where every image lies at its class mean.
@@ -13,13 +15,15 @@ def within_over_between(features: Tensor, labels: Tensor) -> float:
     """
     kinds, place = labels.unique(return_inverse=True)
     k = len(kinds)
-    means = torch.zeros(k, features.shape[1], dtype=torch.float64)
-    means.index_add_(0, place, features.double())
-    means /= torch.bincount(place, minlength=k)[:, None]
+    sizes = torch.bincount(place, minlength=k).double()[:, None]
+    blocks = features.split(BLOCK, 1)
+    means = torch.cat([torch.zeros(k, block.shape[1], dtype=torch.float64).index_add_(0, place, block.double())
+                       for block in blocks], 1) / sizes
     _, lengths, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     kept = lengths > 1e-9 * lengths[0]
     if k < 2 or not kept.any() or lengths[0] == 0:
         return float("nan")
-    inside = (features.double() - means[place]) @ directions[kept].T  # (n, k - 1)
+    inside = sum((block.double() - mean[place]) @ axes.T for block, mean, axes in zip(
+        blocks, means.split(BLOCK, 1), directions[kept].split(BLOCK, 1), strict=True))  # (n, k - 1)
     within = inside.square().sum(0) / len(features)
     return (within * k / lengths[kept].square()).sum().item() / k

@@ -29,7 +29,7 @@ def rows(run: Run) -> list[dict]:
         _, tested = shift.role("test", run.shares[number, run.config.seed[0]])
         outer = run.supply.source(shift.test)
         for tap in run.layout.taps:
-            most = min(MOST_IMAGES, max(2, int(run.config.cache_gib / 2 * 2 ** 30 / (8 * run.supply.dims[tap]))))
+            most = run.affordable(tap, MOST_IMAGES, copies=2)
             for name in shift.test.group_names or ("all",):
                 before, after = (_spread(_members(split, places, name), most)
                                  for split, places in ((train, positions), (shift.test, tested)))

@@ -10,7 +10,7 @@ from lib.probes.report import common
 from lib.probes.run import Run
 from lib.randomness import generator
 
-MOST_IMAGES = 2000  # behind a collapse index, evenly spread
+MOST_IMAGES = 2000  # behind a collapse index, evenly spread; fewer where they take more than half of --cache-gib
 
 
 def rows(run: Run) -> list[dict]:
@@ -60,12 +60,13 @@ def _collapse_rows(run: Run) -> list[dict]:
     found = []
     for number, split in enumerate([run.data.train, *[shift.test for shift in run.data.shifts]]):
         source = run.supply.source(split)
-        chosen = torch.arange(min(MOST_IMAGES, len(split))) * len(split) // min(MOST_IMAGES, len(split))
-        chosen = chosen[split.labels[chosen] >= 0]
         about = common(run, number - 1 if number else None, None)
         if not number:
             about |= {"data": split.name, "variant": split.variant, "origin": split.origin, "split": split.split}
         for tap in run.layout.taps:
+            most = min(run.affordable(tap, MOST_IMAGES, copies=1), len(split))
+            chosen = torch.arange(most) * len(split) // most
+            chosen = chosen[split.labels[chosen] >= 0]
             value = collapse.within_over_between(source.rows(tap, chosen), split.labels[chosen])
             found.append(about | {"probe": "collapse", "layer": tap.layer, "reduce": tap.reduce, "dim": run.supply.dims[tap],
                                   "group": "all", "n": len(chosen), "nc1": value if value == value else None})

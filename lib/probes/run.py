@@ -13,7 +13,9 @@ import torch
 from lib.datasets.split import Split, join
 from lib.errors import UserError
 from lib.features import Features, Tap, Views
+from lib.metrics.classification import pooled
 from lib.models.normalized import Normalized
+from lib.pooled import padded
 from lib.probes import baselines, study, units
 from lib.probes.fit import Directions, Fitted, Probes, Recipe
 from lib.probes.layout import choose, head_of
@@ -26,8 +28,27 @@ from lib.randomness import generator
 
 
 @dataclass(frozen=True)
+class PooledHead:
+    """The network's own logits, read as answers in classes each of which several outputs answer for (`lib.pooled`)."""
+
+    members: torch.Tensor
+
+    @property
+    def biases(self) -> torch.Tensor:
+        """Zeros of the shape that a probe's biases have."""
+        return torch.zeros(1, len(self.members))
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, k) -> (1, n, c)."""
+        return pooled(features, self.members)[None]
+
+
+@dataclass(frozen=True)
 class Data:
-    """What the run reads: the training split and its labels' classes, OOD sets, and how images are given."""
+    """What the run reads: the training split and its labels' classes, OOD sets, and how images are given.
+
+    members    the network's outputs that answer for each class, where they are others than the classes
+    """
 
     name: str
     train: Split
@@ -36,6 +57,7 @@ class Data:
     classes: tuple[str, ...]
     channels: int
     size: int
+    members: tuple[tuple[int, ...], ...] = ()
 
 
 class Run:
@@ -117,6 +139,11 @@ class Run:
     def sizes_for(self, split: Split) -> torch.Tensor:
         """The sizes in training (groups,) of a split's groups; none where training has other groups."""
         return self.sizes if split.group_names == self.data.train.group_names else self.sizes[:0]
+
+    def affordable(self, tap: Tap, most: int, copies: int) -> int:
+        """At most how many images' float32 features, so many times, take half of --cache-gib; two at least."""
+        each = 4 * copies * self.supply.dims[tap]
+        return min(most, max(2, int(self.config.cache_gib / 2 * 2 ** 30 / each)))
 
     def count(self, stage: str, begin: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
@@ -228,7 +255,9 @@ class Run:
                  if self.applies(self.units[key[1]], number)}
         answers = {("means", *key): (key[0], linear) for key, linear in self.means.items()
                    if self.applies(self.units[key[1]], number)}
-        if self.layout.head and len(self.data.classes) == self.supply.dims[self.layout.head]:
+        if self.layout.head and self.data.members:
+            answers["head"] = (self.layout.head, PooledHead(padded(self.data.members)))
+        elif self.layout.head and len(self.data.classes) == self.supply.dims[self.layout.head]:
             same = torch.eye(self.supply.dims[self.layout.head])[None]
             answers["head"] = (self.layout.head, Linear(same, torch.zeros(same.shape[:2])))
         for which, split in {"val": shift.val, "test": shift.test}.items():
