@@ -4,11 +4,15 @@ The last layer is the penultimate one of the network, where last-layer retrainin
 OOD validation images. On data with groups the measure is the accuracy of the worst one.
 """
 
+from dataclasses import replace
+
 from lib.datasets.corruptions import CORRUPTIONS
 from lib.papers.spec import Table, Value
 
 NESTEROV = {"net.optimizer": "sgd", "net.nesterov": True, "net.momentum": 0.9}
 RESNET_LAYERS = {"config.layers": ["relu", "maxpool", "layer?", "avgpool"]}
+POOLS_WITHOUT_LAYERS = {"config.layers": ["bn1", "layer?"]}  # pytorch-cifar's: its last place is layer4, unpooled
+VIT_LAYERS = {"config.layers": ["blocks.?", "blocks.??", "norm"]}
 # trainings of the checkpoints that the paper took, section 4 of the page
 CIFAR10 = {"net.model_type": "cifar_resnet18_maxpool", **NESTEROV, "net.learning_rate": 0.01, "net.weight_decay": 0.01,
            "net.batch_size": 256, "net.epochs": 100, "net.schedule": "cosine", "net.warmup": 30}
@@ -23,25 +27,30 @@ ZERO_SHOT = {"config.epochs": 100, "config.learning_rate": [1e-4, 1e-3, 1e-2], "
 FEW_SHOT = {**ZERO_SHOT, "config.l1": [0.0, 1e-4, 1e-3, 1e-2]}
 
 
-def shift(label: str, name: str, setup: dict, *, corrupted: bool = False, model: str = "*", group: str = "all",
+def shift(label: str, name: str, setup: dict, *, corrupted: bool = False, model: str = "*", group=("all",),
           layers: dict = RESNET_LAYERS) -> Value:
     """A heading for a data set with its shift: its test images corrupted in all ways, or as they are."""
     data = f"{name}-c" if corrupted else name
     where = {"net.dataset": name, "data": (data, name), "variant": ("mean", "", None), "net.model_type": model}
-    measure = {"config.metric": "accuracy"} if group == "all" else {}
+    measure = {"config.metric": "accuracy"} if group == ("all",) else {}
     return Value(label, {**where, "group": group}, setup, {"config.ood": [data], **layers, **measure})
 
 
+def each(*values: Value) -> tuple[Value, ...]:
+    """The same headings where rows are of a corruption each: what a choice gained alone has a row for their mean."""
+    return tuple(replace(value, where=value.where | {"variant": ("*-5", "", None)}) for value in values)
+
+
 CMNIST = shift("CMNIST", "cmnist", {}, layers={"net.model_type": "resnet20"})  # which network the paper took was not found
-BIRDS = shift("Waterbirds", "waterbirds", WATERBIRDS, group="worst")
-FACES = shift("CelebA", "celeba", CELEBA, group="worst")
-MULTI = shift("MultiCelebA", "multiceleba", {"net.model_type": "tv_resnet18"}, group="worst")
-C10, C100 = (shift(label, name, setup, corrupted=True) for label, name, setup in
-             (("CIFAR-10-C", "cifar10", CIFAR10), ("CIFAR-100-C", "cifar100", CIFAR100)))
+WORST = "worst", "worst: *"  # in rows on what a choice gained, and in those of a layer
+BIRDS = shift("Waterbirds", "waterbirds", WATERBIRDS, group=WORST)
+FACES = shift("CelebA", "celeba", CELEBA, group=WORST)
+MULTI = shift("MultiCelebA", "multiceleba", {"net.model_type": "tv_resnet18"}, group=WORST)
+C10 = shift("CIFAR-10-C", "cifar10", CIFAR10, corrupted=True)
+C100 = shift("CIFAR-100-C", "cifar100", CIFAR100, corrupted=True, layers=POOLS_WITHOUT_LAYERS)
 GROUPED = (BIRDS, FACES, MULTI)
 ARCHITECTURES = (Value("ResNet", {"net.model_type": "*resnet*"}),
-                 Value("ViT", {"net.model_type": "vit*"}, VIT, {"net.model_type": "vit_tiny_patch4_32",
-                                                                    "config.layers": ["blocks.*"]}))
+                 Value("ViT", {"net.model_type": "vit*"}, VIT, {"net.model_type": "vit_tiny_patch4_32", **VIT_LAYERS}))
 
 GAIN = {"probe": "gain", "network": "trained", "selected_by": "ood-val"}
 BOTH = (Value("last layer", metric="baseline"), Value("best layer", metric="accuracy"),
@@ -57,8 +66,9 @@ def protocol(name: str, fraction: float | None = None) -> dict:
 def panels() -> tuple[Value, ...]:
     """The bars of Figure 1; its few-shot ones are at different shares of the OOD data."""
     few = {"protocol": ("few-shot", "full-ood"), "fraction": (0.25, None)}
-    return (Value("ID last layer", {"protocol": "id", "selected_by": "id-val"}, run={
-                **protocol("id"), "config.select": ["id-val"], "config.ood": []}, metric="baseline"),
+    inside = {"probe": "probe", "protocol": "id", "selected_by": "id-val", "group": ("all", "adjusted")}
+    return (Value("ID last layer", inside, run={
+                **protocol("id"), "config.select": ["id-val"], "config.ood": []}, metric=last_accuracy),
             *(Value(f"{word} {layer}", where, setup, run, metric=metric)
               for word, where, setup, run in (("zero-shot", {"protocol": "zero-shot"}, ZERO_SHOT, protocol("zero-shot")),
                                               ("few-shot", few, FEW_SHOT, protocol("few-shot", 0.25)))
@@ -68,6 +78,11 @@ def panels() -> tuple[Value, ...]:
 def mean_accuracy(rows: list[dict]) -> float:
     """The mean over the corruptions of one run."""
     return sum(row["accuracy"] for row in rows) / len(rows)
+
+
+def last_accuracy(rows: list[dict]) -> float:
+    """That of the last row: of the last layer, of what a rule chose, of groups weighted as in training if there are any."""
+    return rows[-1]["accuracy"]
 
 
 def kinds() -> tuple[Value, ...]:
@@ -84,15 +99,15 @@ TVD = {"probe": "sensitivity", "network": "trained"}
 TABLES = {
     "fig1": Table("last layer and best layer, in distribution, zero-shot and few-shot (Figure 1)",
                   {"data": (CMNIST, shift("CIFAR-10", "cifar10", CIFAR10, corrupted=True), BIRDS, FACES), "bar": panels()},
-                  "probe", {"probe": "gain", "network": "trained", "selected_by": "ood-val"}),
+                  "probe", GAIN, note="In distribution, groups of the test images are weighted as in training."),
     "table2": Table("the data sets (Table 2): test images",
-                    {"data": tuple(Value(label, {"data": name}, run={"config.arguments": [name]}) for label, name in (
+                    {"data": tuple(Value(label, {"data": name.partition("/")[0], "variant": name.partition("/")[2]},
+                                         run={"config.arguments": [name]}) for label, name in (
                         ("CMNIST", "cmnist"), ("Waterbirds", "waterbirds"), ("CelebA", "celeba"),
                         ("MultiCelebA", "multiceleba"), ("CIFAR-10-C", "cifar10-c/fog-5"),
                         ("CIFAR-100-C", "cifar100-c/fog-5"), ("ImageNet-A", "imagenet-a"), ("ImageNet-R", "imagenet-r"),
-                        ("cue-conflict", "cue-conflict"),
-                        ("silhouette", "silhouette")))},
-                    "data", {"subset": "all", "split": ("test", "all", "val")}, run={"config.action": "show"}, metric="n"),
+                        ("cue-conflict", "cue-conflict"), ("silhouette", "silhouette")))},
+                    "data", {"subset": "all", "split": "test"}, run={"config.action": "show"}, metric="n"),
     "fig3": Table("information content: probes given the whole OOD validation set (Figure 3)",
                   {"data": (CMNIST, C10, C100, MULTI), "network": ARCHITECTURES, "layer": BOTH},
                   "probe", {**GAIN, "protocol": "full-ood"}, FEW_SHOT, protocol("full-ood")),
@@ -117,12 +132,13 @@ TABLES = {
                   "probe", {**GAIN, "protocol": "zero-shot", "net.dataset": "imagenet", "net.model_type": "tv_resnet50"},
                   ZERO_SHOT, protocol("zero-shot")),
     "fig8": Table("accuracy per layer (Figure 8)",
-                  {"data": (CMNIST, C10, *GROUPED),
+                  {"data": each(CMNIST, C10, *GROUPED),
                    "protocol": (Value("few-shot", {"protocol": ("few-shot", "full-ood")}, FEW_SHOT, protocol("full-ood")),
                                 Value("zero-shot", {"protocol": "zero-shot"}, ZERO_SHOT, protocol("zero-shot"))),
                    "layer": "layer"}, "probe", PER_LAYER, metric=mean_accuracy),
     "fig9": Table("sensitivity score S per layer and group (Figure 9)",
-                  {"data": (FACES, MULTI, BIRDS), "layer": "layer", "group": "group"},
+                  {"data": tuple(replace(value, where=value.where | {"group": "*"}) for value in (FACES, MULTI, BIRDS)),
+                   "layer": "layer", "group": "group"},
                   "probe", TVD, run={"config.sensitivity": True, **protocol("zero-shot")}, metric="s",
                   interval=("s_null_low", "s_null_high"), note="The interval of a single run is that of no displacement."),
     "fig10": Table("principal components of features (Figure 10)", lacks="no experiment draws it"),
@@ -139,13 +155,15 @@ TABLES = {
                                                                                                  "Correct-n-Contrast")))},
                     "probe", {**GAIN, "protocol": "zero-shot"}, ZERO_SHOT, protocol("zero-shot")),
     "fig18": Table("in- and out-of-distribution accuracy by depth (Figure 18, App. B.1.1)",
-                   {"data": (C10, C100),
-                    "images": (Value("ID", {"protocol": "id"}, run={**protocol("id"), "config.ood": []}),
+                   {"data": each(C10, C100),
+                    "images": (Value("ID", {"protocol": "id", "selected_by": ("none", "id-val")},
+                                     run={**protocol("id"), "config.ood": []}, metric=last_accuracy),
                                Value("OOD", {"protocol": "zero-shot"}, run=protocol("zero-shot"))), "layer": "layer"},
-                   "probe", {"probe": "probe", "network": "trained", "selected_by": ("ood-val", "id-val", "none")},
+                   "probe", PER_LAYER,
                    metric=mean_accuracy),
     "fig22": Table("neural collapse by depth: Papyan's within over between (Figures 22, 23, App. C.1)",
-                   {"data": (C10, C100), "images": (Value("ID", {"split": "train"}), Value("OOD", {"split": "test"})),
+                   {"data": each(C10, C100),
+                    "images": (Value("ID", {"split": "train"}), Value("OOD", {"split": "test"})),
                     "layer": "layer"},
                    "probe", {"probe": "collapse", "network": "trained", "group": "all"},
                    run={**protocol("zero-shot"), "config.baselines": ["collapse"]},
