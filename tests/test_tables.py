@@ -17,7 +17,21 @@ import yaml
 from conftest import ROOT, script
 from scipy import stats
 
-from lib import cells, cli, formats, grounding, missing, papers, provenance, reruns, results, scripts, summaries
+from lib import (
+    cells,
+    cli,
+    formats,
+    graph,
+    grounding,
+    missing,
+    models,
+    papers,
+    provenance,
+    reruns,
+    results,
+    scripts,
+    summaries,
+)
 from lib.papers import published, rows
 from lib.papers.spec import Table, Value
 from lib.probes import study
@@ -110,6 +124,25 @@ def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_c
         if experiment == "train":
             assert folders.setdefault(config.directory, command) == command
     assert len(folders) > 100
+
+
+def test_missing_commands_name_layers_that_their_networks_have(tmp_path):
+    types_, asked = {}, set()
+    for name, table in EVERY.items():
+        for command in missing.commands(name.partition("/")[0], cells.fill(table, {}, library(tmp_path)), library(tmp_path)):
+            words = shlex.split(command)
+            config = cli.parse(scripts.configuration(words[1][len("exec_"):-len(".py")]), words[2:])
+            if words[1] == "exec_train.py":
+                types_[f"models/{config.directory}/model_{config.epochs}.pt"] = config.model_type
+            elif words[1] == "exec_probe.py" and config.layers != ("cuts",):
+                asked.add((types_[config.model_path], config.layers))
+            elif words[1] == "exec_ood_detector.py":
+                asked.add((types_[config.source_path], config.layer))
+    for model_type, layers in sorted(asked):
+        listed = graph.layers(models.build(model_type, 10).eval(), torch.zeros(1, 3, 32, 32))
+        found = graph.select([layer.name for layer in listed if layer.shape], layers, {})
+        assert layers == ("blocks.*",) or all(name.count(".") < 2 for name in found), found  # no parts of blocks
+    assert {"pytorch_cifar_resnet18", "vit_tiny_patch4_32", "tv_resnet50"} <= {model_type for model_type, _ in asked}
 
 
 def test_the_missing_command_of_a_cell_fills_it(tmp_path):
