@@ -52,11 +52,12 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
         if role == "end" and wanted.get("same_network"):
             folders[role], files[role] = folders["front"], files["front"]
         elif flags:
-            layer = flags.pop("features", "")
-            folder, known = _training(paper, cell, role, flags, seed + (role == "end"), library)
-            folders[role], files[role] = folder, f"{folder}/model_{flags.get('epochs', 100)}.pt"
-            if layer:  # the network knows its backbone from here on
+            name = _name(paper, cell, role, flags, seed + (role == "end"))
+            if layer := flags.pop("features", ""):  # the network knows its backbone from here on
                 flags["dataset"] = f"features={files.pop('backbone')}:{layer}:{flags['dataset']}"
+            known = library.trained(flags, seed + (role == "end"))
+            folder = f"models/{known or name}"
+            folders[role], files[role] = folder, f"{folder}/model_{flags.get('epochs', 100)}.pt"
             trainings += [] if known else [scripts.command("train", {
                 **flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")})]
     words = {f"{role}.folder": folder for role, folder in folders.items()}
@@ -94,15 +95,13 @@ def _stated(cell: Cell) -> dict:
     return found
 
 
-def _training(paper: str, cell: Cell, role: str, flags: dict, seed: int, library: Library) -> tuple[str, bool]:
-    """The folder of a training, and whether its record is there."""
-    known = library.trained(flags, seed)
-    if known:
-        return f"models/{known}", True
+def _name(paper: str, cell: Cell, role: str, flags: dict, seed: int) -> str:
+    """The folder of a training under models/; heads on stored features are trained at several learning rates."""
     told = [_word(name.partition(".")[2], value) for name, value in cell.where.items()
             if name.startswith(role + ".") and name.partition(".")[2] not in ("model_type", "dataset", "features") and value]
+    told += [f"lr{flags['learning_rate']:g}"] if flags.get("features") else []
     words = [flags["model_type"], flags["dataset"], *filter(None, told), f"s{seed}"]
-    return f"models/{paper}/" + "-".join(str(word) for word in words), False
+    return f"{paper}/" + "-".join(str(word) for word in words)
 
 
 def _word(name: str, value) -> str:

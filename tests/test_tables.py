@@ -173,6 +173,73 @@ def test_a_training_that_is_there_is_not_asked_for_again(tmp_path):
     assert any(command.count(path) == 2 for command in missing.commands("stitching", lines, library(tmp_path)))
 
 
+def trained_as(folder, command: str, directory: str, **changes) -> str:
+    """The record that a missing training would leave, in another folder and with changes; its last checkpoint's path."""
+    config = vars(cli.parse(scripts.configuration("train"), shlex.split(command)[2:])) | changes
+    return records.training(folder, directory, **{name: value for name, value in config.items() if name != "directory"})
+
+
+def heads(folder, name: str, *labels: str) -> list[str]:
+    """The commands that one cell of a table on stored features lacks: backbone, head, score."""
+    lines = [line for line in cells.fill(EVERY[name], {}, library(folder)) if line.labels == labels]
+    return missing.commands("ncg", lines, library(folder))
+
+
+def test_a_head_on_stored_features_that_is_there_is_not_asked_for_again(tmp_path):
+    backbone, *_ = heads(tmp_path, "ncg/feature", "M-0", "NCG", "nat")
+    path = trained_as(tmp_path, backbone, "mine")
+    head, score = heads(tmp_path, "ncg/feature", "M-0", "NCG", "nat")
+    assert f"features={path}:flatten:mnist-wo0" in head
+    path = trained_as(tmp_path, head, "head")
+    score, = heads(tmp_path, "ncg/feature", "M-0", "NCG", "nat")
+    assert score == f"python exec_ncg.py {path}"
+
+
+def test_heads_and_networks_are_trained_as_the_paper_has_it(tmp_path):
+    def flags(name, *labels):
+        return [cli.parse(scripts.configuration("train"), shlex.split(command)[2:])
+                for command in heads(tmp_path, name, *labels) if "exec_train.py" in command]
+    for name, labels, rate in (("feature", ("I-0", "NCG", "nat"), 0.1), ("feature", ("I-0", "NCG", "TR(2)"), 0.01),
+                               ("feature", ("I-0", "NCG", "TR(4)"), 0.1), ("feature", ("M-0", "NCG", "TR(2)"), 0.01),
+                               ("chi-square", ("I-0", "hits"), 0.01), ("chi-square", ("M-0", "hits"), 0.01)):
+        backbone, head = flags(f"ncg/{name}", *labels)
+        assert head.learning_rate == rate and backbone.learning_rate == 0.01, labels
+        assert backbone.unnormalize == (labels[0] == "M-0") and backbone.loss == "ce"
+    assert backbone.mean == () and flags("ncg/pixel", "C10-0", "NCG", "nat")[0].unnormalize
+    assert flags("ncg/pixel", "I-0", "NCG", "nat")[0].mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("changes, told", [({}, ""), ({"unnormalize": False}, "unnormalize False, not True"),
+                                           ({"epochs": 8}, "epochs 8, not 70")])
+def test_networks_normalised_otherwise_than_the_papers_are_not_judged(tmp_path, changes, told):
+    path = trained_as(tmp_path, heads(tmp_path, "ncg/pixel", "M-0", "NCG", "nat")[0], "mine", **changes)
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.362)], model_path=path)
+    line, = [line for line in cells.fill(EVERY["ncg/pixel"], published.read()["ncg/pixel"], library(tmp_path)) if line.n]
+    assert line.verdict == (cells.OTHER if told else "agrees") and told in line.note
+
+
+def test_a_head_has_a_rate_and_a_backbone_that_its_cell_asks_for():
+    def cell(name, *labels):
+        return next(cell for cell in papers.spec.cells(EVERY[name]) if cell.labels == labels)
+    for name, labels in (("ncg/feature", ("I-0", "NCG", "nat")), ("ncg/chi-square", ("C10-0", "hits"))):
+        asked = cell(name, *labels).setup
+        assert papers.spec.matches(70, asked["backbone.epochs"]) and not papers.spec.matches(8, asked["backbone.epochs"])
+        assert asked["backbone.loss"] == ("ce", None)
+    assert not papers.spec.matches(0.01, cell("ncg/feature", "I-0", "NCG", "nat").setup["net.learning_rate"])
+    assert not papers.spec.matches(0.1, cell("ncg/chi-square", "I-0", "hits").setup["net.learning_rate"])
+
+
+@pytest.mark.parametrize("dataset, changes, told", [("cifar10", {"epochs": 1}, "epochs 1, not 100"), ("cifar5m", {
+    "epochs": 100}, "max examples None, not 50000"), ("cifar5m", {"epochs": 100, "max_examples": 50000}, "")])
+def test_anchors_are_networks_trained_to_the_end_on_as_many_images(tmp_path, dataset, changes, told):
+    path = records.training(tmp_path, "r", dataset=dataset, model_type="resnet18", **changes)
+    records.write(tmp_path, "eval", "e", [{"data": "cifar10", "split": "test", "variant": "", "origin": "", "subset": "all",
+                                           "n": 10000, "accuracy": 0.3}], model_path=path)
+    known = published.read()["stitching/anchors"]
+    line, = [line for line in cells.fill(EVERY["stitching/anchors"], known, library(tmp_path)) if line.n]
+    assert line.verdict == (cells.OTHER if told else "below") and told in line.note
+
+
 def test_cells_that_are_made_from_records_ask_for_the_runs_that_leave_them(tmp_path):
     def asked(name, *labels):
         lines = [line for line in cells.fill(EVERY[name], {}, library(tmp_path)) if set(labels) <= set(line.labels)]

@@ -196,7 +196,8 @@ TABLES = {
         "CIFAR-10-C at severity 5, zero-shot: gain of the best layer (saved notebook)",
         {"corruption": (*kinds(), Value("mean", {"variant": "mean"})), "measure": (BOTH[2],)},
         "probe", {**NOTEBOOK, **GAIN, "protocol": "zero-shot"}, NOTEBOOK_SETUP, {**NOTEBOOK_RUN, **protocol("zero-shot")},
-        note="The notebook's penalty is the norm itself, ours half its square; its images were normalised wrongly."),
+        note="The notebook's gain is over the better of head and last probe, ours over the last probe; its penalty is the "
+             "norm itself, ours half its square; its images were normalised wrongly."),
     "notebook-head": Table(
         "CIFAR-10-C at severity 5: the network as it is (saved notebook)",
         {"corruption": kinds(), "measure": (HEAD,)},

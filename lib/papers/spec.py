@@ -88,10 +88,10 @@ def cells(table: Table) -> list[Cell]:
 
 
 def _narrowed(cell: Cell, value: Value) -> Cell:
+    lacks = value.lacks or cell.lacks
     return Cell((*cell.labels, value.label), cell.where | value.where, cell.setup | value.setup, cell.run | value.run,
-                value.experiment or cell.experiment, metric=value.metric or cell.metric,
-                interval=value.interval or cell.interval, lacks=value.lacks or cell.lacks,
-                before=cell.before + value.before)
+                "" if lacks else value.experiment or cell.experiment, metric=value.metric or cell.metric,
+                interval=value.interval or cell.interval, lacks=lacks, before=cell.before + value.before)
 
 
 def satisfies(facts, where: Facts) -> bool:
