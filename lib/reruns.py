@@ -9,7 +9,8 @@ from pathlib import Path
 from lib import results
 from lib.errors import UserError
 
-CLOCKS = ("seconds", "images_per_second", "time_id", "time_ood")  # columns that no two runs share
+# columns that no two runs share: clocks, and where a detector lies
+OWN = ("seconds", "images_per_second", "time_id", "time_ood", "detector")
 MOST = 5  # differences that are told
 
 
@@ -23,8 +24,7 @@ def check(path: Path) -> str:
     """Runs the command into a folder of its own and compares the rows; raises `UserError` where they differ."""
     record = results.read(path)
     with tempfile.TemporaryDirectory() as folder:
-        apart = ["--results-dir", folder, *(["--models-dir", folder] if record["experiment"] == "train" else [])]
-        _run(path, record, *apart, "--overwrite")
+        _run(path, record, "--results-dir", folder, *_apart(record, Path(folder) / "models"), "--overwrite")
         made = [again for _, again in results.records(folder, (record["experiment"],))]
     tolerance = results.tolerance(record)
     found = differences(record["rows"], made[0]["rows"], tolerance)
@@ -34,6 +34,24 @@ def check(path: Path) -> str:
     return f"{path}: repeated, all {len(record['rows'])} rows agree within its tolerance of {tolerance:g}"
 
 
+def _apart(record: dict, models: Path) -> list[str]:
+    """Flags that keep what a run leaves beside its record away from the checkpoints that are there.
+
+    A run that trains has links to these in a folder of its own: it reads through them, and replaces them.
+    """
+    if record["experiment"] == "probe":
+        return ["--export", ""]
+    if record["experiment"] not in ("train", "ood_detector"):
+        return []
+    there = Path(record["config"].get("models_dir", "models"))
+    for file in there.rglob("[!.]*"):
+        if file.is_file():
+            link = models / file.relative_to(there)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
+    return ["--models-dir", str(models), *(["-fdir", "detectors"] if record["experiment"] == "ood_detector" else [])]
+
+
 def differences(before: list[dict], after: list[dict], tolerance: float) -> list[str]:
     """What differs between two lists of rows, as sentences; numbers below 1 by so much, larger ones by that share."""
     if len(before) != len(after):
@@ -41,7 +59,7 @@ def differences(before: list[dict], after: list[dict], tolerance: float) -> list
     found = []
     for number, (one, other) in enumerate(zip(before, after, strict=True)):
         for column in dict.fromkeys([*one, *other]):
-            if column not in CLOCKS and not _agree(one.get(column), other.get(column), tolerance):
+            if column not in OWN and not _agree(one.get(column), other.get(column), tolerance):
                 found.append(f"{column} of row {number} is {other.get(column)} instead of {one.get(column)}")
     return found
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -657,6 +658,23 @@ def test_a_repeated_run_is_compared_with_its_record(trained):
     done = tables(trained, "--rerun", path, "--check")
     assert done.returncode == 1 and "accuracy of row 0 is" in done.stderr and len(json.loads(path.read_text())["rows"]) == 11
     path.unlink()
+
+
+def test_a_check_leaves_the_checkpoints_that_are_there_as_they_are(trained):
+    small = "--max-examples", "60", "--quiet"
+    for name, *words in (
+            ("train", "mlp", "-d", "features=a/model_2.pt:features.4:digits", "-dir", "checks/mlp", "-e", 1),
+            ("ood_detector", "a/model_2.pt", "auto", "features.4", "-m", "repr_cls_resnet20", "-e", 1, "-fe", 0, "-dir",
+             "checks/detector", "-fdir", trained / "models/checks"),
+            ("probe", "a/model_2.pt", "-l", "features.4", "--export", "checks/cut", "--select", "id-val", "-e", 1)):
+        done = script(f"exec_{name}.py", *words, *small, cwd=trained)
+        assert done.returncode == 0, done.stderr
+        before = {path: path.lstat().st_mtime_ns for path in (trained / "models").rglob("*")}
+        record = trained / done.stdout.strip().splitlines()[-1]
+        done = tables(trained, "--rerun", record, "--check")
+        assert done.returncode == 0 and "agree within" in done.stdout, (name, done.stderr)
+        assert {path: path.lstat().st_mtime_ns for path in (trained / "models").rglob("*")} == before, name
+    shutil.rmtree(trained / "models/checks")
 
 
 def test_differences_are_beyond_the_tolerance_and_clocks_do_not_count():
