@@ -1,10 +1,11 @@
-"""The commands that fill the empty cells of a paper's table: trainings first, then what looks at the networks, then what
-reads records of that.
+"""The commands that fill the empty cells of a paper's table in stages, each of which reads what earlier ones leave:
+trainings, trainings on others' checkpoints, what looks at the networks, what reads records of that.
 
 A command follows from the cell: `net.x` are flags of the training, `config.x` those of the experiment, what rows must
 satisfy and what the paper did alike. Where a record of that very training is there, its network is taken.
 """
 
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from lib.provenance import ROLES, Library
 
 LOSS = ("loss", "eps", "beta")
 OF_RECORDS = ("stitch_ood",)  # experiments that read records of others
+AFTER = "# then, when these are done:"  # the line between two stages
 TRAINED = ("backbone", "net", "main", "front", "end", "against")  # what stands earlier is used by later ones
 
 
@@ -33,11 +35,23 @@ def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, 
 
 
 def in_turn(found: Iterable[str]) -> list[str]:
-    """Commands, each once: trainings, then what reads checkpoints, then what reads records."""
-    def turn(command: str) -> int:
-        experiment = command.split()[1].removeprefix("exec_").removesuffix(".py")
-        return 0 if experiment == "train" else 2 if experiment in OF_RECORDS else 1
-    return sorted(dict.fromkeys(found), key=turn)
+    """Commands, each once, by stage."""
+    return sorted(dict.fromkeys(found), key=_stage)
+
+
+def staged(found: Iterable[str]) -> list[str]:
+    """The same with `AFTER` between the stages."""
+    lines: list[str] = []
+    for _, commands_ in itertools.groupby(in_turn(found), _stage):
+        lines += [*([AFTER] if lines else []), *commands_]
+    return lines
+
+
+def _stage(command: str) -> int:
+    experiment = command.split()[1].removeprefix("exec_").removesuffix(".py")
+    if experiment == "train":
+        return int(".pt" in command)  # a backbone's checkpoint
+    return 3 if experiment in OF_RECORDS else 2
 
 
 def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[str], list[str]]:

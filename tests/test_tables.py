@@ -632,9 +632,22 @@ def test_a_broken_record_is_named_and_the_others_go_on(tmp_path):
 def test_missing_prints_commands_and_nothing_else(tmp_path):
     done = tables(tmp_path, "hyperplanes/f3", "--missing", "--seeds", "0", "1")
     lines = done.stdout.strip().splitlines()
-    assert done.returncode == 0 and len(lines) == len(set(lines)) == 12
-    assert [line.split()[1] for line in lines] == ["exec_train.py"] * 6 + ["exec_reinit.py"] * 6
+    assert done.returncode == 0 and len(lines) == len(set(lines)) == 13 and lines[6] == missing.AFTER
+    assert [line.split()[1] for line in lines] == ["exec_train.py"] * 6 + ["then,"] + ["exec_reinit.py"] * 6
     assert sum("-s 1" in line for line in lines) == 6
+
+
+def test_no_stage_of_the_missing_commands_reads_what_it_leaves(tmp_path):
+    for paper in papers.PAPERS:
+        done = tables(tmp_path, paper, "--missing")
+        made, scripts_ = set(), set()
+        for stage in done.stdout.strip().split(f"\n{missing.AFTER}\n"):
+            commands = [shlex.split(line) for line in stage.splitlines()]
+            read = {word for words in commands for word in re.findall(r"models/[^:\s]*\.pt", shlex.join(words))}
+            assert all(path.rpartition("/")[0] in made for path in read) and not scripts_ & {"exec_stitch_ood.py"}
+            made |= {"models/" + words[words.index("-dir") + 1] for words in commands if words[1] == "exec_train.py"}
+            scripts_ |= {words[1] for words in commands}
+        assert len(made) > 2 and (paper != "stitching" or [words[1] for words in commands] == ["exec_stitch_ood.py"])
 
 
 def test_a_reader_who_has_read_enough_is_no_error(tmp_path):

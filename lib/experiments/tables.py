@@ -36,7 +36,8 @@ class TablesConfig(RunConfig):
     out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
     seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
     measured: bool = flag(False, help="of the papers' tables only the cells that a record fills")
-    missing: bool = flag(False, help="print the commands that fill the empty cells of the papers' tables, trainings first")
+    missing: bool = flag(False, help="print the commands that fill the empty cells of the papers' tables, in stages: "
+                                      "trainings first")
     report: str = flag("", metavar="FILE.html", help="write one page with all tables, figures and records")
     network: str = flag("", metavar="CHECKPOINT", help="what every experiment says of the layers of one network, and how "
                                                        "these measures go together")
@@ -128,10 +129,10 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
 
 
 def _commands(config: TablesConfig, library) -> list[str]:
-    """The commands that fill the empty cells of the chosen tables, each once, trainings first."""
+    """The commands that fill the empty cells of the chosen tables, each once, and a comment line between their stages."""
     found = [command for table in _papers(config, library)
              for command in missing.commands(table.name.partition("-")[0], table.lines, library, config.seeds)]
-    return missing.in_turn(found)
+    return missing.staged(found)
 
 
 def _printed(config: TablesConfig, made: list[formats.Table]) -> str:
