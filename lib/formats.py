@@ -8,6 +8,7 @@ import html
 import io
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lib import tables
 
@@ -21,7 +22,9 @@ LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the name of its file, its title, its rows for readers and in full, a note, and the lines it was made of."""
+    """A table: the name of its file, its title, its rows for readers and in full, a note, the lines it was made of, and the
+    file of its figure, where it has one of its own.
+    """
 
     name: str
     title: str
@@ -29,6 +32,7 @@ class Table:
     full: list[dict]
     note: str = ""
     lines: list = field(default_factory=list)
+    figure: Path | None = None
 
 
 def write(kind: str, table: Table) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+from collections.abc import Iterable
 
 from lib import formats
 from lib.papers import PAPERS
@@ -67,9 +68,11 @@ def page(library: Library, experiments: list[formats.Table], papers: list[format
     groups = {"experiments": ("Measured", "one table per experiment", experiments)}
     groups |= {name: (name, paper.citation + (f" (left out: {paper.left_out})" if paper.left_out else ""),
                       [table for table in papers if table.title.startswith(f"{name}/")]) for name, paper in PAPERS.items()}
-    body = [_group(key, title, about, [_table(table) for table in made]) for key, (title, about, made) in groups.items()]
-    body.append(_group("records", "Records", "runs, with their figures", [
-        _record(run) for run in library.runs if run.record["command"]]))
+    runs = [run for run in library.runs if run.record["command"]]
+    shown = {figure for run in runs for figure in _figures(run.path)} | {table.figure for table in experiments}
+    body = [_group(key, title, about, [_table(table, shown) for table in made])
+            for key, (title, about, made) in groups.items()]
+    body.append(_group("records", "Records", "runs, with their figures", map(_record, runs)))
     links = "".join(f'<a href="#{key}">{html.escape(key)}</a>' for key in [*groups, "records"])
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -84,16 +87,18 @@ def page(library: Library, experiments: list[formats.Table], papers: list[format
 """
 
 
-def _group(key: str, title: str, about: str, sections: list[str]) -> str:
+def _group(key: str, title: str, about: str, sections: Iterable[str]) -> str:
     opened = " open" if key == "experiments" else ""
     return (f'<details id="{key}"{opened}><summary>{html.escape(title)}</summary><p>{html.escape(about)}</p>\n'
             + "\n".join(sections) + "</details>")
 
 
-def _table(table: formats.Table) -> str:
+def _table(table: formats.Table, shown: set) -> str:
+    """The table with its own figure, and links to those of its records that the page shows."""
     figures = dict.fromkeys(figure for line in table.lines for path in line.records for figure in _figures(path))
-    links = " ".join(f'<a href="#{_anchor(figure)}">{html.escape(figure.stem)}</a>' for figure in figures)
-    return f"<section>{formats.write('html', table)}" + (f"<p>figures: {links}</p>" if links else "") + "</section>"
+    links = " ".join(f'<a href="#{_anchor(figure)}">{html.escape(figure.stem)}</a>' for figure in figures if figure in shown)
+    own = _picture(table.figure) if table.figure else ""
+    return f"<section>{formats.write('html', table)}{own}" + (f"<p>figures: {links}</p>" if links else "") + "</section>"
 
 
 def _record(run: Run) -> str:

@@ -11,7 +11,7 @@ import pytest
 import records
 from conftest import script
 
-from lib import cli, layer_order, network_table, provenance, report, results, scripts
+from lib import cells, cli, layer_order, network_table, provenance, report, results, scripts
 from lib.formats import Table
 from lib.papers import PAPERS
 
@@ -150,6 +150,21 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
             assert html.escape(f"{name}/{table}: {spec.title}") in page
     assert page.count("<section>") == sum(len(paper.tables) for paper in PAPERS.values()) + 4 + 5
     assert "ood_layers: o" in page and "exec_ood_layers.py" in page
+
+
+def test_every_link_to_a_figure_leads_to_it(tmp_path):
+    known, figure = library(tmp_path), tmp_path / "tables/specificity.png"
+    figure.parent.mkdir()
+    figure.write_bytes(PIXEL)
+    known.derive("specificity", figure.with_suffix(".json"), [
+        {"data": "digits", "index": "cka", "setting": "all", "layer": "mean", "spearman": 0.5, "kendall": None}])
+    lines = cells.fill(PAPERS["stitching"].tables["e5"], {}, known)
+    table = Table("stitching-e5", "stitching/e5: E5", [], [], lines=lines)
+    for own, pictures in ((figure, 1), (None, 0)):
+        page = report.page(known, [Table("specificity", "specificity", [], [], figure=own)], [table])
+        links = re.findall('href="#([^"]*specificity[^"]*)"', page)
+        assert len(links) == pictures == len(re.findall('src="data:image/png', page))
+        assert all(f'id="{link}"' in page for link in links)
 
 
 def test_what_records_say_is_text_on_the_page_and_nothing_else(tmp_path):

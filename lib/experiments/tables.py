@@ -104,7 +104,7 @@ def _tests(config: TablesConfig, library) -> list[formats.Table]:
                     if row["test"] == test]
             path = Path(config.results_dir) / "tables" / f"{test}.png"
             files.write_figure(path, grounding_plots.scatter(panels, f"{test} of indices of similarity"))
-            made.append(formats.Table(test, test, rows, rows, f"figure: {path}"))
+            made.append(formats.Table(test, test, rows, rows, f"figure: {path}", figure=path))
     return made
 
 
