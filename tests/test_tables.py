@@ -91,6 +91,13 @@ def test_numbers_are_those_of_the_papers_pages_in_the_units_of_records():
     assert known["oodlayers/layers"]["layer1.0.bn2", "oracle sign"].value == 0.944
     assert known["oodlayers/openood"]["CIFAR-10", "vim", "far"].value == 0.9348
     assert known["ncg/chi-square"]["M-1", "hits"].value == 880 and known["ncg/chi-square"]["M-1", "n"].value == 7877
+    assert known["ilc/fig4"]["CMNIST", "0.25", "best layer"].value == 0.952
+    assert known["ilc/fig4"]["CelebA", "0.03", "gain"].tolerance == pytest.approx(0.0005)
+    assert known["ilc/fig6"]["CIFAR-10-C", "ResNet-18", "last layer"].value == 0.631
+    assert known["ncg/table3"]["M-4", "distance", "TR(2)"].text == "5.64 to 5.89"
+    assert known["ncg/table3"]["I-2", "covered", "nat"].text == "0 to .0045"
+    for digit in range(10):
+        assert known["ncg/distance"][f"M-{digit}", "NCG"] == known["ncg/pixel"][f"M-{digit}", "NCG", "nat"]
     missing_one = known["ilc/fig5"]["Waterbirds", "base head"]
     assert missing_one.value is None and missing_one.text == "not found"
 
