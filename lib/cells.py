@@ -97,7 +97,7 @@ def _alike(experiment: str, names: list[str], library: Library, seeds: tuple[int
     found: dict[str, tuple[dict, list]] = {}
     for run in library.of(experiment):
         for row in run.rows:
-            if seeds and run.seed(row) not in seeds:
+            if seeds and not set(run.seeds(row)) <= set(seeds):
                 continue
             about = run.about(row)
             facts = {name: run.column(row, name) if name in own else about.get(name) for name in names}
@@ -139,7 +139,7 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
             continue
         line.values.append(float(value))
         line.records.append(run.path)
-        line.seeds.add(run.seed(members[0]))
+        line.seeds.update(run.seeds(members[0]))
         rows.append((run, members[0]))
     if not rows:
         return line

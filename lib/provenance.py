@@ -24,12 +24,12 @@ COMPARED = ("main", "against")  # rows that do not compare are the same whatever
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
 ROW_ROLES = ("front", "end")  # and those that name the two of a stitch
 # columns of rows that say which images they are of
-DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "fit_on")
+DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "members", "fit_on")
 SETS = ("data", "id", "ood", "train")
 # fields that only say of which images, layers or pairs there are rows, and change no row
 SELECTIONS = {
     "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
-    "probe": ("dataset", "ood", "select", "seed"), "ncg": ("dataset", "ood", "space", "corruptions", "against"),
+    "probe": ("dataset", "ood", "select"), "ncg": ("dataset", "ood", "space", "corruptions", "against"),
     "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
     "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save",
                "null"),
@@ -176,18 +176,24 @@ class Run:
             found |= {f"{role} {name}": value for name, value in network.identity.items()}
         if {"front", "end"} <= networks.keys():
             found["same network"] = networks["front"].path == networks["end"].path
+        if len(seeds := self._own_seeds(row)) > 1:
+            found["seeds in one number"] = len(seeds)
         found |= {name: row[name] for name in DATA if row.get(name) not in (None, "")}
         return found | {f"content of {name}": known for name, known in self._contents(row).items()}
 
-    def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], int | None]:
-        """What tells the runs of one thing apart: the networks, and the seed of row or run."""
-        paths = tuple(network.path for network in self.subjects(row, compared).values())
-        return paths, row.get("seed", _scalar(self.config.get("seed")))
+    def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """What tells the runs of one thing apart: the networks, and the seeds of row or run."""
+        return tuple(network.path for network in self.subjects(row, compared).values()), self._own_seeds(row)
 
-    def seed(self, row: dict) -> int | None:
-        """The seed by which `--seeds` chooses: that of the row's first network, else that of the row or run."""
+    def seeds(self, row: dict) -> tuple[int, ...]:
+        """The seeds by which `--seeds` chooses: that of the row's first network, else those of the row or run."""
         known = [network.seed for network in self.networks(row).values() if network.seed is not None]
-        return known[0] if known else row.get("seed", _scalar(self.config.get("seed")))
+        return tuple(known[:1]) or self._own_seeds(row)
+
+    def _own_seeds(self, row: dict) -> tuple[int, ...]:
+        """The seed of the row, else those of the run, over which it is then; none of what other records give."""
+        found = row["seed"] if row.get("seed") is not None else self.config.get("seed")
+        return tuple(found) if isinstance(found, list) else () if found is None else (found,)
 
     def _contents(self, row: dict) -> dict[str, str]:
         """Hashes of the files behind the row's data sets."""
@@ -229,10 +235,6 @@ def _settings(experiment: str, config: dict, left_out: Iterable[str]) -> tuple[d
 def _plain(value):
     """A default as a record has it."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def _scalar(value):
-    return value[0] if isinstance(value, list) and len(value) == 1 else None if isinstance(value, list) else value
 
 
 def _folder(config: dict) -> str:

@@ -54,7 +54,7 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
     summary, groups = SUMMARIES[experiment], {}
     for run in library.of(experiment):
         for row in filter(summary.shown, run.rows):
-            if seeds and run.seed(row) not in seeds:
+            if seeds and not set(run.seeds(row)) <= set(seeds):
                 continue
             about = {"run": _title(run, row), **{column: row.get(column) for column in summary.keys}}
             identity = run.identity(row)

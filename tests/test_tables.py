@@ -419,6 +419,28 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
 
 
+GAINS = Table("", {"set": (Value("fog", {"probe": "gain"}),)}, "probe", metric="gain")
+
+
+def gain_row(value: float, **changes) -> dict:
+    return {"probe": "gain", "data": "cifar10-c", "split": "test", "variant": "fog-5", "origin": "official", "group": "all",
+            "seed": None, "gain": value} | changes
+
+
+def test_probes_that_differ_in_their_seed_alone_are_runs_of_one_thing_and_not_one_run_repeated(tmp_path):
+    path, foreign = records.training(tmp_path, "t", seed=7), "models/foreign.pt"
+    for place, network in enumerate((path, foreign)):
+        for seed in range(2):
+            records.write(tmp_path, "probe", f"p{place}{seed}", [gain_row(0.1 + seed)], model_path=network, seed=(seed,))
+    for line in fill(tmp_path, GAINS, {}):
+        assert line.values == [0.1, 1.1] and line.networks == 1 and "repeated" not in line.note
+    line, = fill(tmp_path, GAINS, {}, seeds=(1,))  # a foreign network is known by the seeds of its probes
+    assert line.values == [1.1] and line.network == foreign
+    records.write(tmp_path, "probe", "both", [gain_row(0.6)], model_path=path, seed=(0, 1))
+    assert sorted((line.n, line.setting) for line in fill(tmp_path, GAINS, {}, seeds=(7,))) == [
+        (1, "seeds in one number 2"), (2, "")]
+
+
 def test_networks_of_stored_features_share_a_cell_where_their_backbones_differ_in_seed_only(tmp_path):
     for seed, (epochs, value) in enumerate(((70, 0.6), (70, 0.8), (8, 0.1))):
         backbone = records.training(tmp_path, f"b{seed}", seed=seed, epochs=epochs)
