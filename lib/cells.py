@@ -110,6 +110,7 @@ def _measured(table: Table, cell: Cell, alike: Iterable[tuple[dict, list]]) -> d
     found: dict[tuple, dict[str, _Group]] = {}
     opened = [column for column in table.axes.values() if isinstance(column, str)]
     compared = {name.partition(".")[0] for name in (*cell.where, *cell.setup)}
+    joined: dict[tuple, tuple[dict, list[dict]]] = {}  # the rows of each number, and their settings
     for run, row in (member for facts, members in alike if satisfies(facts, cell.where) for member in members):
         measured = not isinstance(cell.metric, str) or row.get(cell.metric) is not None
         if not measured or any(run.column(row, column) is None for column in opened):
@@ -118,9 +119,14 @@ def _measured(table: Table, cell: Cell, alike: Iterable[tuple[dict, list]]) -> d
         labels = tuple(str(run.column(row, next(headings))) if label is None else label for label in cell.labels)
         about = run.about(row)
         fixed = {name: about.get(name) for name in cell.setup if name.startswith("config.")}  # selections, too
-        identity = run.identity(row, compared) | fixed
+        settings = run.settings(row, compared) | fixed
+        alone = id(row) if isinstance(cell.metric, str) else None
+        key = labels, run, run.instance(row, compared), provenance.key(settings), alone
+        joined.setdefault(key, (settings, []))[1].append(row)
+    for (labels, run, instance, _, alone), (settings, rows) in joined.items():
+        identity = settings | run.images(rows, joined=alone is None)
         group = found.setdefault(labels, {}).setdefault(provenance.key(identity), _Group(identity))
-        group.runs.setdefault(run.instance(row, compared), {}).setdefault(run, []).append(row)
+        group.runs.setdefault(instance, {}).setdefault(run, []).extend(rows)
     return found
 
 

@@ -6,6 +6,7 @@ known by the record of its training, found by its folder under models/. Without 
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ ROW_NETWORKS = ("model", "checkpoint", "source_model")
 ROW_ROLES = ("front", "end")  # and those that name the two of a stitch
 # columns of rows that say which images they are of
 DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "members", "fit_on")
-SETS = ("data", "id", "ood", "train")
+SETS = ("data", "id", "ood", "train", "members")  # several are joined by ", " or "+"
 # fields that only say of which images, layers or pairs there are rows, and change no row
 SELECTIONS = {
     "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
@@ -170,6 +171,10 @@ class Run:
 
     def identity(self, row: dict, compared: Iterable[str] = ()) -> dict:
         """What rows must share, beside the condition of a cell, to be runs of one thing: settings, networks, data."""
+        return self.settings(row, compared) | self.images([row])
+
+    def settings(self, row: dict, compared: Iterable[str] = ()) -> dict:
+        """Its part that rows of one run have in common, whichever corruption of a data set they are of."""
         networks = self.subjects(row, compared)
         found = {f"{self.experiment} {name}": value for name, value in self.setting.items()}
         for role, network in networks.items():
@@ -178,8 +183,33 @@ class Run:
             found["same network"] = networks["front"].path == networks["end"].path
         if len(seeds := self._own_seeds(row)) > 1:
             found["seeds in one number"] = len(seeds)
-        found |= {name: row[name] for name in DATA if row.get(name) not in (None, "")}
-        return found | {f"content of {name}": known for name, known in self._contents(row).items()}
+        return found | {name: row[name] for name in DATA if row.get(name) not in (None, "")}
+
+    def images(self, rows: list[dict], joined: bool = False) -> dict:
+        """Its other part, of the rows that make one number: what the files hold, and over which corruptions it is joined."""
+        sets = {row[column] for row in rows for column in SETS if row.get(column)}
+        sets |= {part for name in sets for part in re.split(r", |\+", name)}
+        found, variants = {}, sorted({variant for row in rows for variant in self._variants(row)})
+        if variants and (joined or variants != [rows[0]["variant"]]):
+            found["over"] = variants
+        for name, known in self.record["inputs"].items():
+            parsed = _parsed(name)
+            if parsed and parsed.variant in ("", *variants) and parsed.name in sets:
+                found[f"content of {parsed.name}/{parsed.variant}".rstrip("/")] = str(known.get("sha256"))[:8]
+        return found
+
+    def _variants(self, row: dict) -> list[str]:
+        """The corruptions and levels that a row is of: its own, all levels of its corruption, or all of the run."""
+        own = row.get("variant") or ""
+        if own == "mean" or row.get("n_cells"):
+            return self._levels
+        return [one for one in self._levels if one == own or one.startswith(f"{own}-")] if own else []
+
+    @functools.cached_property
+    def _levels(self) -> list[str]:
+        """All corruptions with their levels that there are rows of."""
+        return [one for one in dict.fromkeys(row.get("variant") for row in self.rows)
+                if isinstance(one, str) and re.fullmatch(r".+-\d+", one)]
 
     def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """What tells the runs of one thing apart: the networks, and the seeds of row or run."""
@@ -194,15 +224,6 @@ class Run:
         """The seed of the row, else those of the run, over which it is then; none of what other records give."""
         found = row["seed"] if row.get("seed") is not None else self.config.get("seed")
         return tuple(found) if isinstance(found, list) else () if found is None else (found,)
-
-    def _contents(self, row: dict) -> dict[str, str]:
-        """Hashes of the files behind the row's data sets."""
-        variant, found = row.get("variant") or "", {}
-        for name, known in self.record["inputs"].items():
-            parsed = _parsed(name)
-            if parsed and parsed.variant in ("", variant) and parsed.name in (row.get(column) for column in SETS):
-                found[f"{parsed.name}/{parsed.variant}".rstrip("/")] = str(known.get("sha256"))[:8]
-        return found
 
 
 def latest(runs: Iterable[Run]) -> Run:

@@ -398,6 +398,64 @@ def test_other_contents_of_a_data_set_never_share_a_cell(tmp_path):
     assert sorted(line.n for line in fill(tmp_path)) == [1, 2]
 
 
+GAINS = Table("", {"set": (Value("fog", {"probe": "gain"}),)}, "probe", metric="gain")
+
+
+def gain_row(value: float, **changes) -> dict:
+    return {"probe": "gain", "data": "cifar10-c", "split": "test", "variant": "fog-5", "origin": "official", "group": "all",
+            "seed": None, "gain": value} | changes
+
+
+CORRUPTED = Table("", {"set": (Value("C", {"probe": "probe"}),)}, "probe",
+                  metric=lambda found: sum(row["accuracy"] for row in found) / len(found))
+
+
+def corrupted(folder, name: str, path: str, accuracies: dict, origin: str = "official", files: bool = True) -> None:
+    """The record of probes on corrupted images, a file per corruption."""
+    rows = [gain_row(0.1, probe="probe", variant=kind, origin=origin, accuracy=value) for kind, value in accuracies.items()]
+    rows += [gain_row(0.1, variant="mean", origin=origin)] if len(accuracies) > 1 else []
+    records.write(folder, "probe", name, rows, model_path=path, ood=tuple(accuracies), inputs={
+        f"cifar10-c/{kind}": {"sha256": kind, "bytes": 1, "files": 1} for kind in accuracies if files})
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_a_mean_over_corruptions_is_one_line_and_that_over_others_another(tmp_path, files):
+    for seed, kinds in enumerate(({"fog-5": 0.2, "contrast-5": 0.4}, {"fog-5": 0.4, "contrast-5": 0.6}, {"fog-5": 0.9})):
+        corrupted(tmp_path, f"p{seed}", records.training(tmp_path, f"t{seed}", seed=seed), kinds, files=files)
+    both, fog = fill(tmp_path, CORRUPTED, {})
+    assert both.mean == pytest.approx(0.4) and both.n == 2 and "over contrast-5 fog-5" in both.setting
+    assert fog.values == [0.9] and "over fog-5" in fog.setting
+
+
+@pytest.mark.parametrize("table", [GAINS, CORRUPTED])
+def test_official_and_generated_corruptions_of_probes_are_two_lines_in_their_mean_too(tmp_path, table):
+    for seed, origin in enumerate(("official", "generated")):
+        corrupted(tmp_path, origin, records.training(tmp_path, f"t{seed}", seed=seed), {"fog-5": 0.2, "contrast-5": 0.4},
+                  origin=origin)
+    lines = fill(tmp_path, table, {})
+    assert [line.n for line in lines] == [1, 1] and "origin generated" in "".join(line.setting for line in lines)
+
+
+def test_the_contents_of_the_files_behind_a_mean_tell_lines_apart(tmp_path):
+    for seed, first in enumerate("ab"):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        records.write(tmp_path, "probe", f"p{seed}", [gain_row(0.1, variant=kind) for kind in ("fog-5", "snow-5", "mean")],
+                      model_path=path, inputs={f"cifar10-c/{kind}-5": {"sha256": first * 64, "bytes": 1, "files": 1}
+                                               for kind in ("fog", "snow")})
+    table = Table("", {"set": (Value("mean", {"variant": "mean"}),)}, "probe", metric="gain")
+    assert ["content of cifar10-c/fog-5 aaaaaaaa" in line.setting for line in fill(tmp_path, table, {})] == [True, False]
+
+
+def test_a_group_of_outliers_is_of_its_members(tmp_path):
+    table = Table("", {"outliers": (Value("near", {"ood": "near"}),)}, "ood_layers", metric="auroc")
+    for seed, members in enumerate(("cifar100+tinyimagenet", "cifar100")):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        records.write(tmp_path, "ood_layers", f"o{seed}", [{"ood": "near", "members": members, "auroc": 0.5 + seed}],
+                      model_path=path, ood=("near",))
+    assert [(line.values, line.setting) for line in fill(tmp_path, table, {})] == [
+        ([0.5], "members cifar100+tinyimagenet"), ([1.5], "members cifar100")]
+
+
 def test_versions_of_the_code_that_share_a_cell_are_named(tmp_path):
     for seed in range(2):
         path = records.training(tmp_path, f"t{seed}", seed=seed)
@@ -417,14 +475,6 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     line, = fill(tmp_path)
     assert sorted(line.values) == [0.5, 1.3] and line.networks == 1
     assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
-
-
-GAINS = Table("", {"set": (Value("fog", {"probe": "gain"}),)}, "probe", metric="gain")
-
-
-def gain_row(value: float, **changes) -> dict:
-    return {"probe": "gain", "data": "cifar10-c", "split": "test", "variant": "fog-5", "origin": "official", "group": "all",
-            "seed": None, "gain": value} | changes
 
 
 def test_probes_that_differ_in_their_seed_alone_are_runs_of_one_thing_and_not_one_run_repeated(tmp_path):
