@@ -23,6 +23,7 @@ class Line:
 
     low, high    the 95 % interval of the mean: Student's over seeds, of one run that over its images; `interval_of` says
     networks     how many different networks the n values are of
+    generated    corrupted images are not known to be the official ones, whose numbers then say nothing of them
     """
 
     labels: tuple[str, ...]
@@ -39,6 +40,7 @@ class Line:
     note: str = ""
     records: list = field(default_factory=list)
     seeds: set = field(default_factory=set)
+    generated: bool = False
 
     @property
     def n(self) -> int:
@@ -55,9 +57,9 @@ class Line:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published number, where there are both."""
+        """Ours minus the published number, where there are both and they are of the same images."""
         known = self.published.value if self.published else None
-        return None if self.mean is None or known is None else self.mean - known
+        return None if self.mean is None or known is None or self.generated else self.mean - known
 
 
 @dataclass
@@ -152,22 +154,30 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
     line.networks = len({paths for paths, _ in group.runs})
     line.network = " and ".join(dict.fromkeys(map(str, rows[0][0].subjects(rows[0][1]).values())))
     codes = sorted({run.code for run, _ in rows})
-    notes = [_departures(cell, *rows[0])]
+    origins = {_origin(row) for _, row in rows}
+    line.generated = not origins <= {"", "official"}
+    notes = [_departures(cell, *rows[0], len(members), origins - {"", "official"})]
     notes += [f"several versions of the code: {', '.join(codes)}"] if len(codes) > 1 else []
     notes += [f"{repeated} repeated runs, of which the latest counts"] if repeated else []
-    notes += ["generated corruptions"] if rows[0][1].get("origin") == "generated" else []
     notes += [f"ambiguous: {ambiguous} records have several rows for this cell, the first is shown"] if ambiguous else []
     line.note = "; ".join(filter(None, notes))
     line.low, line.high, line.interval_of = _interval(line, cell, [row for _, row in rows])
     return line
 
 
-def _departures(cell: Cell, run: Run, row: dict) -> str:
-    """What the run did otherwise than the paper, as words."""
-    facts = run.facts(row)
-    departed = [f"{name.partition('.')[2].replace('_', ' ')} {facts.get(name)}, not {_first(wanted)}"
+def _departures(cell: Cell, run: Run, row: dict, count: int, origins: Iterable[str]) -> str:
+    """What the run did otherwise than the paper, as words; `count`: the rows that its number is made from."""
+    facts = run.facts(row) | {"rows": count}
+    departed = [f"{name.rpartition('.')[2].replace('_', ' ')} {facts.get(name)}, not {_first(wanted)}"
                 for name, wanted in cell.setup.items() if wanted is not None and not matches(facts.get(name), wanted)]
+    departed += [f"{origin} corruptions, not the official archive" for origin in sorted(origins)]
     return f"{OTHER}: {', '.join(departed)}" if departed else ""
+
+
+def _origin(row: dict) -> str:
+    """Where the corrupted images of a row are from: "official", "generated" or "unknown"; "" of other images."""
+    corrupted = any(str(row.get(column) or "").endswith("-c") for column in provenance.SETS)
+    return row.get("origin") or ("unknown" if corrupted else "")
 
 
 def _first(wanted):

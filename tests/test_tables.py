@@ -436,6 +436,29 @@ def test_official_and_generated_corruptions_of_probes_are_two_lines_in_their_mea
     assert [line.n for line in lines] == [1, 1] and "origin generated" in "".join(line.setting for line in lines)
 
 
+@pytest.mark.parametrize("origin, verdict, word", [("official", "below", ""), ("generated", cells.OTHER, "generated"),
+                                                   (None, cells.OTHER, "unknown")])
+def test_only_official_corruptions_are_judged_by_numbers_of_the_official_archive(tmp_path, origin, verdict, word):
+    records.write(tmp_path, "probe", "p", [gain_row(0.1, origin=origin)], model_path=records.training(tmp_path, "t"))
+    line, = fill(tmp_path, GAINS, {("fog",): published.Published(0.36, "0.36", "a source", "NB")})
+    assert line.verdict == verdict and (line.difference is None) == bool(word)
+    assert line.note == (f"{cells.OTHER}: {word} corruptions, not the official archive" if word else "")
+
+
+def test_counts_out_of_other_totals_are_not_judged(tmp_path):
+    path = records.training(tmp_path, "t")
+    cells_row, slope = ncg_row(path, 0.3, subset="cells", n_cells=95, cells_above=95), ncg_row(path, 0.3, subset="slope")
+    records.write(tmp_path, "ncg", "n", [cells_row, slope, slope], model_path=path)
+    for total, verdict in ((75, cells.OTHER), (95, "above")):
+        table = Table("", {"set": (Value("M-0"),)}, "ncg", {"subset": "cells"}, {"n_cells": total}, metric="cells_above")
+        line, = fill(tmp_path, table)
+        assert line.verdict == verdict and line.note == ("other set-up: n cells 95, not 75" if total == 75 else "")
+    for total, verdict in ((15, cells.OTHER), (2, "above")):
+        table = Table("", {"set": (Value("M-0"),)}, "ncg", {"subset": "slope"}, {"rows": total}, metric=len)
+        line, = fill(tmp_path, table)
+        assert line.verdict == verdict and line.note == ("other set-up: rows 2, not 15" if total == 15 else "")
+
+
 def test_the_contents_of_the_files_behind_a_mean_tell_lines_apart(tmp_path):
     for seed, first in enumerate("ab"):
         path = records.training(tmp_path, f"t{seed}", seed=seed)
