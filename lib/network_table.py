@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from lib import layer_order, scripts
+from lib import layer_order, provenance, scripts
 from lib.errors import UserError
 from lib.formats import Table
 from lib.lazy import lazy
@@ -130,7 +130,8 @@ class Found:
 def tables(checkpoint: str, library: Library) -> Found:
     """The layers with their measures, the rank correlations between these, and the commands that fill empty columns."""
     path = _path(checkpoint)
-    runs = {name: [(run, row) for run in library.of(column.experiment) for row in _rows(run, column, path)]
+    network = library.network(path)
+    runs = {name: [(run, row) for run in library.of(column.experiment) for row in _rows(run, column, network)]
             for name, column in COLUMNS.items()}
     if not any(runs.values()):
         known = sorted({_path(network.path) for run in library.runs for row in run.rows[:1]
@@ -142,7 +143,6 @@ def tables(checkpoint: str, library: Library) -> Found:
     columns = {name: _values(COLUMNS[name], found, layers) for name, found in runs.items()}
     probed = columns["OOD probe gain"]
     columns["OOD probe gain"] = {layer: value - probed[max(probed, key=layers.index)] for layer, value in probed.items()}
-    network = library.network(path)
     siblings = _siblings(network, library)
     rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
     pairs, matrix = _correlations(columns)
@@ -165,15 +165,15 @@ NOTE = ("OOD probe gain: accuracy of the layer's probe less that of the deepest 
 
 
 def _path(text: str) -> str:
-    path = str(PurePath(text))
+    path = provenance.below_here(text)
     return path if path.startswith(("models/", "/")) else f"models/{path}"
 
 
-def _rows(run: Run, column: Column, path: str) -> Iterable[dict]:
+def _rows(run: Run, column: Column, network: Network) -> Iterable[dict]:
     """The rows of a run that are of the network and the column; of pairs of layers only those of equal names."""
     for row in run.rows:
-        networks = run.networks(row)
-        if not any(role in networks and _path(networks[role].path) == path for role in column.roles):
+        known = [other for role, other in run.networks(row).items() if role in column.roles]
+        if not any(_path(other.path) == network.path and other.training == network.training for other in known):
             continue
         facts = run.facts(row)
         if satisfies(facts, column.where) and facts.get(column.layer) is not None and column.value(row) is not None and (

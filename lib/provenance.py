@@ -1,11 +1,14 @@
 """What a record's numbers are of, seeds aside: which networks, trained how, on which data, with which settings and code.
 
 Runs that differ in nothing but their seeds are runs of one thing, in whatever folders their checkpoints lie: a network is
-known by the record of its training, found by its folder under models/. Without one it is known by its path alone.
+known by the record of its training, found by its folder. Where a folder was trained in again, records are of the training
+whose checkpoint they read, by its hash, else of the latest before them. Without a training a network is known by its path
+and its hash.
 """
 
 import functools
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -46,7 +49,7 @@ COLUMNS = {"similarity": {"front_layer": "layer1", "end_layer": "layer2", "front
 class Network:
     """A checkpoint: its file, its seed, the settings of its training, and those of them that are not at default.
 
-    Without a record of the training, `training` is empty and the path is the identity.
+    Without a record of the training, `training` is empty and path and hash are the identity.
     """
 
     path: str
@@ -72,7 +75,17 @@ class Library:
 
     def __init__(self, records: Iterable[tuple[Path, dict]]) -> None:
         records = list(records)
-        self._trainings = {_folder(record["config"]): record for _, record in records if record["experiment"] == "train"}
+        self._trainings: dict[str, list[dict]] = {}  # folder -> its trainings, the latest last
+        self._read: dict[str, list[tuple[str, str]]] = {}  # file -> when records read it, and its hash then
+        by_time = sorted((record for _, record in records), key=lambda record: record["started"])
+        for record in by_time:
+            if record["experiment"] == "train":
+                self._trainings.setdefault(_folder(record["config"]), []).append(record)
+        for record in by_time:
+            for name, known in record["inputs"].items():
+                place, folder = self._locate(name, _root(record["config"]))
+                if folder and "sha256" in known:
+                    self._read.setdefault(place, []).append((record["started"], known["sha256"]))
         self.runs = [Run(path, record, self) for path, record in records]
 
     def of(self, experiment: str) -> "list[Run]":
@@ -88,30 +101,50 @@ class Library:
         """The folder under models/ of the training with these flags, all others at default; "" if no record tells of it."""
         fields = scripts.fields("train")
         changed = {name: value for name, value in flags.items() if value != _plain(fields[name].default)}
-        return next((folder for folder, record in self._trainings.items() if record["config"].get("seed") == seed
+        return next((folder.removeprefix("models/") for folder, (*_, record) in self._trainings.items()
+                     if record["config"].get("seed") == seed
                      and _settings("train", record["config"], ("seed", "directory"))[1] == changed), "")
 
-    def _training(self, config: dict) -> tuple[dict, dict]:
+    def _training(self, record: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
-        training, changed = _settings("train", config, ("seed", "directory"))
+        training, changed = _settings("train", record["config"], ("seed", "directory"))
         parsed = _parsed(str(training["dataset"]))
         if parsed and parsed.features:
             images = {"dataset": parsed.images.name, "features": parsed.features[1]}
-            backbone = self.network(parsed.features[0]).identity
+            backbone = self.network(parsed.features[0], record["started"]).identity
             return training | images, changed | images | {f"backbone {name}": value for name, value in backbone.items()}
         return training, changed
 
     @functools.cache  # noqa: B019 - a library lives as long as the command
-    def network(self, path: str) -> Network:
-        """The network of a checkpoint, or of a folder of checkpoints."""
-        for folder in (Path(path).parent, Path(path)):
-            record = self._trainings.get(str(folder).removeprefix("models/"))
-            if record:
-                training, changed = self._training(record["config"])
-                file = Path(path).name if folder != Path(path) else ""
+    def network(self, path: str, read: str = "", content: str = "", root: str = "models") -> Network:
+        """The network of a checkpoint, or of a folder of checkpoints.
+
+        read, content    when a record read it, and its hash then; without them it is that of the latest training
+        root             the folder that paths may leave out
+        """
+        place, folder = self._locate(path, root)
+        content = content if place != folder else ""
+        for record in reversed(self._trainings.get(folder, [])):
+            if self._left(place, folder, record) == content if content else not read or record["started"] <= read:
+                training, changed = self._training(record)
+                file = Path(place).name if folder != place else ""
                 other = {} if file == f"model_{training['epochs']}.pt" else {"file": file}
-                return Network(path, training.get("seed"), training, {**changed, **other})
-        return Network(path, None, {}, {"path": path})
+                return Network(place, training.get("seed"), training, {**changed, **other})
+        return Network(place, None, {}, {"path": place, **({"content": content[:8]} if content else {})})
+
+    def _locate(self, path: str, root: str) -> tuple[str, str]:
+        """The path as the working directory has it, and the folder of its training; "" where there is no such record."""
+        for place in (below_here(path), below_here(f"{root}/{path}")):
+            for folder in (str(Path(place).parent), place):
+                if folder in self._trainings:
+                    return place, folder
+        return below_here(path), ""
+
+    def _left(self, place: str, folder: str, training: dict) -> str:
+        """The hash of the checkpoint that a training left: that which was read first, before the next training began."""
+        later = [other["started"] for other in self._trainings[folder] if other["started"] > training["started"]]
+        return next((content for read, content in self._read.get(place, ())
+                     if training["started"] <= read and not any(start <= read for start in later)), "")
 
 
 class Run:
@@ -128,7 +161,7 @@ class Run:
         self._known: dict[tuple, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
         if self.experiment == "train":
-            self._paths["net"] = f"models/{_folder(record['config'])}/model_{record['config'].get('epochs')}.pt"
+            self._paths["net"] = f"{_folder(record['config'])}/model_{record['config'].get('epochs')}.pt"
 
     def networks(self, row: dict) -> dict[str, Network]:
         """The networks that a row is of, by role."""
@@ -158,16 +191,21 @@ class Run:
         key = own, *roles.values()
         if key not in self._known:
             paths = self._paths | ({"net": own} if own else {}) | roles
-            if own and own != self._paths.get("net", own):
+            if own and below_here(own) != below_here(self._paths.get("net", own)):
                 paths["main"] = self._paths["net"]
-            networks = {role: self.library.network(path) for role, path in paths.items()}
+            networks = {role: self.library.network(path, self.record["started"], self._content(path), _root(self.config))
+                        for role, path in paths.items()}
             found = {f"config.{name}": value for name, value in self.config.items()}
             for role, network in networks.items():
                 found |= {f"{role}.{name}": value for name, value in network.training.items()}
             if {"front", "end"} <= networks.keys():
-                found["same_network"] = paths["front"] == paths["end"]
+                found["same_network"] = networks["front"] == networks["end"]
             self._known[key] = networks, found
         return self._known[key]
+
+    def _content(self, path: str) -> str:
+        """The hash of a file that the run read; "" where it says nothing."""
+        return self.record["inputs"].get(path, {}).get("sha256", "")
 
     def identity(self, row: dict, compared: Iterable[str] = ()) -> dict:
         """What rows must share, beside the condition of a cell, to be runs of one thing: settings, networks, data."""
@@ -258,8 +296,22 @@ def _plain(value):
     return list(value) if isinstance(value, tuple) else value
 
 
+def below_here(path: str) -> str:
+    """A path as the working directory has it: relative if it lies there."""
+    for here in (os.getcwd(), os.environ.get("PWD", "")):
+        if here and Path(path).is_relative_to(here):
+            return str(Path(path).relative_to(here))
+    return str(Path(path))
+
+
 def _folder(config: dict) -> str:
-    return str(config.get("directory", "")).removeprefix("models/").rstrip("/")
+    """The folder of a training, whether its flag names the one above or not."""
+    root, given = Path(_root(config)), Path(str(config.get("directory", "")))
+    return below_here(str(given if given.is_relative_to(root) else root / given))
+
+
+def _root(config: Mapping) -> str:
+    return config.get("models_dir") or "models"
 
 
 def _words(value) -> str:

@@ -549,6 +549,51 @@ def test_a_foreign_network_is_known_by_its_path_alone(tmp_path):
     assert [line.network for line in fill(tmp_path, table, {})] == ["models/f0.pt", "models/f1.pt"]
 
 
+def started(day: int) -> dict:
+    return {"started": f"2026-01-0{day}T00:00:00+00:00"}
+
+
+def read(folder, name: str, path: str, day: int, content: str = "", value: float = 0.3) -> None:
+    records.write(folder, "ncg", name, [ncg_row(path, value)], model_path=path, **started(day), inputs={
+        path: {"sha256": content * 64, "bytes": 1, "files": 1}} if content else {})
+
+
+def test_records_are_of_the_latest_training_of_their_folder_that_was_there_when_they_read_it(tmp_path):
+    path = "models/t/model_70.pt"
+    for name, loss, day in (("z-first", "trades", 2), ("a-second", "ce", 4)):  # by name the first one comes last
+        row = {"epoch": 70, "best": True}
+        records.write(tmp_path, "train", name, [row], model_type="CNN002", dataset="mnist-wo0", epochs=70, loss=loss,
+                      directory="t", seed=0, **started(day))
+    for day in (1, 3, 5):
+        read(tmp_path, f"n{day}", path, day, value=day)
+    known = library(tmp_path)
+    assert known.network(path).training["loss"] == "ce"
+    losses = {run.rows[0]["ncg"]: run.networks(run.rows[0])["net"].training.get("loss") for run in known.of("ncg")}
+    assert losses == {1: None, 3: "trades", 5: "ce"}
+    assert sorted(line.mean for line in fill(tmp_path)) == [3, 5]
+
+
+def test_a_checkpoint_of_another_hash_than_the_training_left_is_not_of_that_training(tmp_path):
+    path = records.training(tmp_path, "t", **started(3))
+    for day, content in ((1, "b"), (2, "a"), (4, "a"), (5, "b")):  # what was read first is what the training left
+        read(tmp_path, f"n{day}", path, day, content, value=day)
+    known = library(tmp_path)
+    networks = {run.rows[0]["ncg"]: run.networks(run.rows[0])["net"] for run in known.of("ncg")}
+    assert {day: bool(network.training) for day, network in networks.items()} == {1: False, 2: True, 4: True, 5: False}
+    assert networks[1].identity == networks[5].identity == {"path": path, "content": "bbbbbbbb"}
+
+
+def test_a_network_is_the_same_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = records.training(tmp_path, "t")
+    for number, spelt in enumerate((path, str(tmp_path / path), "t/model_70.pt")):
+        read(tmp_path, f"n{number}", spelt, number + 1)
+    line, = fill(tmp_path)
+    assert line.n == line.networks == 1 and "2 repeated runs" in line.note
+    elsewhere = records.training(tmp_path, "t", seed=1, models_dir=str(tmp_path / "scratch"))
+    assert library(tmp_path).network(str(tmp_path / "scratch/t/model_70.pt")).seed == 1 and elsewhere == path
+
+
 def test_several_rows_of_one_record_in_one_cell_are_called_ambiguous(tmp_path):
     path = records.training(tmp_path, "t")
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3), ncg_row(path, 0.4)], model_path=path)
