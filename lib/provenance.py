@@ -30,6 +30,7 @@ ROW_ROLES = ("front", "end")  # and those that name the two of a stitch
 # columns of rows that say which images they are of
 DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "members", "fit_on")
 SETS = ("data", "id", "ood", "train", "members")  # several are joined by ", " or "+"
+STITCH = ("type", "init", "epochs", "samples", "solver")  # columns of how a stitch was made whose record is not there
 # fields that only say of which images, layers or pairs there are rows, and change no row
 SELECTIONS = {
     "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
@@ -87,6 +88,7 @@ class Library:
                 if folder and "sha256" in known:
                     self._read.setdefault(place, []).append((record["started"], known["sha256"]))
         self.runs = [Run(path, record, self) for path, record in records]
+        self.stitches = {run.path.name: run for run in self.of("stitch")}
 
     def of(self, experiment: str) -> "list[Run]":
         """The runs of an experiment."""
@@ -219,6 +221,10 @@ class Run:
             found |= {f"{role} {name}": value for name, value in network.identity.items()}
         if {"front", "end"} <= networks.keys():
             found["same network"] = networks["front"].path == networks["end"].path
+        if self.experiment == "stitch_ood":
+            stitch = self.library.stitches.get(Path(row.get("record") or "").name)
+            made = stitch.setting if stitch else {name: row[name] for name in STITCH if row.get(name) is not None}
+            found |= {f"stitch {name}": value for name, value in made.items()}
         if len(seeds := self._own_seeds(row)) > 1:
             found["seeds in one number"] = len(seeds)
         return found | {name: row[name] for name in DATA if row.get(name) not in (None, "")}

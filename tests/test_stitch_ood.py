@@ -15,7 +15,7 @@ from lib.detectors import descriptors
 from lib.errors import UserError
 from lib.experiments.ood_detector import OodDetectorConfig, ood_detector
 from lib.experiments.stitch import StitchConfig, stitch
-from lib.experiments.stitch_ood import StitchOodConfig, stitch_ood
+from lib.experiments.stitch_ood import OF_STITCH, StitchOodConfig, stitch_ood
 from lib.experiments.tables import TablesConfig, text
 from lib.metrics import detection
 
@@ -87,7 +87,9 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
                                                                           for rank in (16, 2)]
     row = rows[1]
     record, arrays = json.loads(path.read_text()), np.load(path.with_suffix(".npz"))
-    number, = (other["stitch"] for other in record["rows"] if (other["front_layer"], other["stitch_rank"]) == (LAYERS[0], 2))
+    made, = (other for other in record["rows"] if (other["front_layer"], other["stitch_rank"]) == (LAYERS[0], 2))
+    assert [row[name] for name in OF_STITCH] == [made[name] for name in OF_STITCH] and row["samples"] and row["solver"]
+    number = made["stitch"]
     weight, bias, mean, basis = (torch.from_numpy(arrays[f"{number}.{name}"]) for name in ("weight", "bias", "limit.mean",
                                                                                           "limit.basis"))
     assert basis.shape == (16, 2)

@@ -644,6 +644,25 @@ def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself
         assert [line.values for line in found] == [values] and found[0].labels[2:] == ("layer1.0", "layer2.0")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_stitches_that_were_made_otherwise_are_other_lines_of_what_judges_them(tmp_path, kept):
+    one, two = (records.training(tmp_path, f"r{seed}", seed=seed, model_type="resnet18", dataset="cifar10")
+                for seed in range(2))
+    for samples, value in ((10, 0.5), (1000, 0.9)):
+        row = {"front_layer": "layer1.0", "end_layer": "layer2.0", "stitch_rank": None, "pinv_rank": None, "init": "pinv",
+               "trained": False, "epochs": 0, "samples": samples, "seed": 0}
+        made = records.write(tmp_path, "stitch", f"s{samples}", [row], front_path=one, end_path=two, init="pinv", epochs=0,
+                             pinv_samples=str(samples))
+        if not kept:
+            made.unlink()
+        records.write(tmp_path, "stitch_ood", f"o{samples}", [row | {
+            "kind": "stitched", "front": one, "end": two, "auroc": value, "record": f"results/stitch/{made.name}"}],
+            stitch_run=("results/stitch",))
+    found = [line for line in cells.fill(EVERY["stitching/e3"], {}, library(tmp_path)) if line.values]
+    assert [line.values for line in found] == [[0.5], [0.9]] and all("repeated" not in line.note for line in found)
+    assert "samples 1000" in found[1].setting and all(line.labels[1] == "DM" for line in found)
+
+
 def test_what_is_computed_from_many_records_has_its_table(tmp_path):
     known = library(tmp_path)
     known.derive("specificity", tmp_path / "s.json", [

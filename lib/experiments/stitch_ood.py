@@ -37,6 +37,8 @@ np = lazy("numpy")
 plots = lazy("lib.plots.energies")
 stitched = lazy("lib.stitched")
 
+OF_STITCH = ("type", "init", "trained", "epochs", "samples", "solver")  # columns that rows share with those of the stitch
+
 
 @dataclass(frozen=True, kw_only=True)
 class StitchOodConfig(DeviceConfig):
@@ -255,15 +257,15 @@ def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detec
 
 def _row(common: dict, place: "Place") -> dict:
     """A row without measures."""
-    empty = dict.fromkeys(("record", "type", "init", "trained", "epochs", "accuracy", "auroc", "auroc_two_sided", "aupr_in",
-                           "fpr95", "fpr95_nearest_recall", "energy_id", "energy", "energies", "missing", "fill"))
+    empty = dict.fromkeys(("record", *OF_STITCH, "accuracy", "auroc", "auroc_two_sided", "aupr_in", "fpr95",
+                           "fpr95_nearest_recall", "energy_id", "energy", "energies", "missing", "fill"))
     return common | {"front_layer": place.front, "end_layer": place.end, "stitch_rank": place.stitch_rank,
                      "pinv_rank": place.pinv_rank} | empty
 
 
 def _of_stitch(stored) -> dict:
     """What a row takes over from the record of the stitch."""
-    return {"record": str(stored.record), **{name: stored.row[name] for name in ("type", "init", "trained", "epochs")}}
+    return {"record": str(stored.record), **{name: stored.row.get(name) for name in OF_STITCH}}
 
 
 def _scores(scored: _Scored, layer: str, outside: "np.ndarray") -> dict:
