@@ -14,6 +14,9 @@ from lib.papers.published import NOT_FOUND, Published
 from lib.papers.spec import Cell, Table, cells, matches, satisfies
 from lib.provenance import Library, Run
 
+# the first column of an interval that a single run has -> what it is over, other than images
+OVER = {"mass_low": "filters", "q05": "filters, 5 % to 95 %", "s_null_low": "draws of the null"}
+SPREADS = ("q05", "s_null_low")  # those that are no intervals of the number
 NO_EXPERIMENT, NOT_MEASURED, OTHER = "no experiment fills this", "not measured", "other set-up"
 
 
@@ -21,7 +24,7 @@ NO_EXPERIMENT, NOT_MEASURED, OTHER = "no experiment fills this", "not measured",
 class Line:
     """One thing measured for one cell, or a cell that is empty.
 
-    low, high    the 95 % interval of the mean: Student's over seeds, of one run that over its images; `interval_of` says
+    low, high    the 95 % interval of the mean: Student's over seeds, of one run its own; `interval_of` says over what
     networks     how many different networks the n values are of
     generated    corrupted images are not known to be the official ones, whose numbers then say nothing of them
     """
@@ -191,7 +194,7 @@ def _interval(line: Line, cell: Cell, rows: list[dict]) -> tuple[float | None, f
         half = float(stdtrit(line.n - 1, 0.975)) * line.deviation / math.sqrt(line.n)
         return line.mean - half, line.mean + half, "seeds"
     low, high = (rows[0].get(column) for column in cell.interval) if cell.interval else (None, None)
-    return (low, high, "images") if low is not None and high is not None else (None, None, "")
+    return (low, high, OVER.get(cell.interval[0], "images")) if None not in (low, high) else (None, None, "")
 
 
 def _verdict(line: Line) -> tuple[str, str]:
@@ -205,7 +208,8 @@ def _verdict(line: Line) -> tuple[str, str]:
         return (f"published: {NOT_FOUND}" if known is None or known.text == NOT_FOUND else "published as words"), ""
     if line.note.startswith(OTHER):
         return OTHER, ""
-    low, high = (line.mean, line.mean) if line.low is None else (line.low, line.high)
+    spread = line.interval_of != "seeds" and line.cell.interval[:1] and line.cell.interval[0] in SPREADS
+    low, high = (line.mean, line.mean) if line.low is None or spread else (line.low, line.high)
     if low - known.tolerance <= known.value <= high + known.tolerance:
         return "agrees", ""
     return ("above" if line.mean > known.value else "below"), ""

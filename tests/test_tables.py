@@ -626,6 +626,17 @@ def test_without_an_interval_a_run_agrees_within_the_tolerance(tmp_path, value, 
     assert [line.verdict for line in fill(tmp_path)] == [verdict]
 
 
+@pytest.mark.parametrize("columns, over, verdict", [
+    (("ncg_low", "ncg_high"), "images", "agrees"), (("mass_low", "mass_high"), "filters", "agrees"),
+    (("q05", "q95"), "filters, 5 % to 95 %", "below"), (("s_null_low", "s_null_high"), "draws of the null", "below")])
+def test_an_interval_says_what_it_is_over_and_only_one_of_the_number_judges(tmp_path, columns, over, verdict):
+    path = records.training(tmp_path, "t")
+    records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3, **dict(zip(columns, (0.2, 0.4), strict=True)))], model_path=path)
+    table = Table("", {"set": (Value("M-0"),)}, "ncg", metric="ncg", interval=columns)
+    line, = fill(tmp_path, table)
+    assert (line.low, line.high, line.interval_of, line.verdict) == (0.2, 0.4, over, verdict)
+
+
 def test_cells_without_an_experiment_say_so_and_are_never_commands(tmp_path):
     line, = cells.fill(EVERY["ilc/fig10"], {}, library(tmp_path))
     assert line.verdict == cells.NO_EXPERIMENT and not missing.commands("ilc", [line], library(tmp_path))
