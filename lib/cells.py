@@ -26,6 +26,7 @@ class Line:
 
     low, high    the 95 % interval of the mean: Student's over seeds, of one run its own; `interval_of` says over what
     networks     how many different networks the n values are of
+    departed     the run did something else than the paper that a flag can change
     generated    corrupted images are not known to be the official ones, whose numbers then say nothing of them
     """
 
@@ -43,6 +44,7 @@ class Line:
     note: str = ""
     records: list = field(default_factory=list)
     seeds: set = field(default_factory=set)
+    departed: bool = False
     generated: bool = False
 
     @property
@@ -159,7 +161,10 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
     codes = sorted({run.code for run, _ in rows})
     origins = {_origin(row) for _, row in rows}
     line.generated = not origins <= {"", "official"}
-    notes = [_departures(cell, *rows[0], len(members), origins - {"", "official"})]
+    departed = _departures(cell, *rows[0], len(members))
+    line.departed = any("." in name for name in departed)
+    departed |= {origin: f"{origin} corruptions, not the official archive" for origin in sorted(origins - {"", "official"})}
+    notes = [f"{OTHER}: {', '.join(departed.values())}" if departed else ""]
     notes += [f"several versions of the code: {', '.join(codes)}"] if len(codes) > 1 else []
     notes += [f"{repeated} repeated runs, of which the latest counts"] if repeated else []
     notes += [f"ambiguous: {ambiguous} records have several rows for this cell, the first is shown"] if ambiguous else []
@@ -168,13 +173,11 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
     return line
 
 
-def _departures(cell: Cell, run: Run, row: dict, count: int, origins: Iterable[str]) -> str:
+def _departures(cell: Cell, run: Run, row: dict, count: int) -> dict[str, str]:
     """What the run did otherwise than the paper, as words; `count`: the rows that its number is made from."""
     facts = run.facts(row) | {"rows": count}
-    departed = [f"{name.rpartition('.')[2].replace('_', ' ')} {facts.get(name)}, not {_first(wanted)}"
-                for name, wanted in cell.setup.items() if wanted is not None and not matches(facts.get(name), wanted)]
-    departed += [f"{origin} corruptions, not the official archive" for origin in sorted(origins)]
-    return f"{OTHER}: {', '.join(departed)}" if departed else ""
+    return {name: f"{name.rpartition('.')[2].replace('_', ' ')} {facts.get(name)}, not {_first(wanted)}"
+            for name, wanted in cell.setup.items() if wanted is not None and not matches(facts.get(name), wanted)}
 
 
 def _origin(row: dict) -> str:

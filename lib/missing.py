@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from lib import scripts
-from lib.cells import NOT_MEASURED, Line
+from lib.cells import Line
 from lib.papers.spec import Cell
 from lib.provenance import ROLES, Library
 
@@ -22,16 +22,28 @@ TRAINED = ("backbone", "net", "main", "front", "end", "against")  # what stands 
 
 def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, ...] = ()) -> list[str]:
     """The commands, each once, for every seed (0 where none is asked for) that a cell with an experiment lacks."""
-    trainings, others = [], []
+    trainings, others, cells = [], [], {}
     for line in lines:
-        if line.cell.lacks or not line.cell.experiment or not (scripts.fields(line.cell.experiment) or line.cell.before):
+        cells.setdefault(line.labels, []).append(line)
+    for alike in cells.values():
+        cell = alike[0].cell
+        if cell.lacks or not cell.experiment or not (scripts.fields(cell.experiment) or cell.before):
             continue
-        wanted = seeds or ((0,) if line.verdict == NOT_MEASURED else ())
-        for seed in (seed for seed in wanted if seed not in line.seeds):
-            first, then = _of_cell(paper, line.cell, seed, library)
+        for seed in _lacking(alike, seeds):
+            first, then = _of_cell(paper, cell, seed, library)
             trainings += first
             others += then
     return in_turn([*trainings, *others])
+
+
+def _lacking(lines: list[Line], seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds that the lines of one cell lack together; what several records give and has no seed is there for each."""
+    if not seeds:
+        return () if any(line.values for line in lines) else (0,)
+    done = [line for line in lines if line.values and not line.departed]
+    if any(not line.seeds for line in done):
+        return ()
+    return tuple(seed for seed in seeds if not any(seed in line.seeds for line in done))
 
 
 def in_turn(found: Iterable[str]) -> list[str]:

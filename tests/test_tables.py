@@ -248,6 +248,32 @@ def test_anchors_are_networks_trained_to_the_end_on_as_many_images(tmp_path, dat
     assert line.verdict == (cells.OTHER if told else "below") and told in line.note
 
 
+def test_a_cell_lacks_the_seeds_that_none_of_its_lines_has(tmp_path):
+    table = EVERY["ncg/pixel"]
+
+    def asked(*seeds):
+        lines = cells.fill(table, {}, library(tmp_path), seeds)
+        return missing.commands("ncg", [line for line in lines if line.labels == ("M-0", "NCG", "nat")], library(tmp_path),
+                                seeds)
+    setup = {name.removeprefix("net."): value for name, value in {**papers.ncg.EVERYWHERE, **papers.ncg.PIXEL["M"]}.items()}
+    path = records.training(tmp_path, "short", seed=0, **{**setup, "epochs": 8})
+    records.write(tmp_path, "ncg", "short", [ncg_row(path, 0.1)], model_path=path)
+    for seed, where in ((1, "test-1"), (2, "test-2")):  # lines of their own, by the contents of the data
+        path = records.training(tmp_path, where, seed=seed, **setup)
+        records.write(tmp_path, "ncg", where, [ncg_row(path, 0.3)], model_path=path, inputs={
+            "mnist-wo0": {"sha256": str(seed) * 64, "bytes": 1, "files": 1}})
+    assert not asked() and not asked(1, 2)
+    assert len(asked(0, 1, 2)) == 2 and all("s0" in command for command in asked(0, 1, 2))  # 8 epochs are not the paper's
+
+
+def test_a_number_that_many_records_give_is_there_for_every_seed(tmp_path):
+    known = library(tmp_path)
+    known.derive("specificity", tmp_path / "s.json", [
+        {"data": "digits", "index": "cka", "setting": "100 images", "layer": "mean", "spearman": 0.5, "kendall": 0.4}])
+    lines = [line for line in cells.fill(EVERY["stitching/e5"], {}, known, (0, 1)) if "CKA" in line.labels]
+    assert all(line.n == 1 for line in lines) and not missing.commands("stitching", lines, known, (0, 1))
+
+
 def test_cells_that_are_made_from_records_ask_for_the_runs_that_leave_them(tmp_path):
     def asked(name, *labels):
         lines = [line for line in cells.fill(EVERY[name], {}, library(tmp_path)) if set(labels) <= set(line.labels)]
