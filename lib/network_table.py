@@ -6,6 +6,7 @@ means over the filters' layers within. Every number is the mean over the data se
 
 import math
 import re
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -22,6 +23,7 @@ np = lazy("numpy")
 plots = lazy("lib.plots.grid")
 rank_correlation = lazy("lib.metrics.rank_correlation")
 
+IMAGES = ("data", "variant", "split", "protocol", "fraction", "selected_by", "seed")  # what paired probes share in a run
 FEWEST = 5  # layers that a correlation has at least
 
 
@@ -141,8 +143,7 @@ def tables(checkpoint: str, library: Library) -> Found:
     cuts = list(dict.fromkeys(layer for name, found in orders.items() if not COLUMNS[name].inside for layer in found))
     layers = layer_order.units(list(orders.values()), cuts)
     columns = {name: _values(COLUMNS[name], found, layers) for name, found in runs.items()}
-    probed = columns["OOD probe gain"]
-    columns["OOD probe gain"] = {layer: value - probed[max(probed, key=layers.index)] for layer, value in probed.items()}
+    columns["OOD probe gain"] = _gains(COLUMNS["OOD probe gain"], runs["OOD probe gain"], layers)
     siblings = _siblings(network, library)
     rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
     pairs, matrix = _correlations(columns)
@@ -159,8 +160,8 @@ def tables(checkpoint: str, library: Library) -> Found:
     return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
 
 
-NOTE = ("OOD probe gain: accuracy of the layer's probe less that of the deepest one; energy AUROC: of the raw energy, "
-        "unturned; similarity, stitching penalty: with the same layer of another network; filter bias: |mass - 1/2|; "
+NOTE = ("OOD probe gain: accuracy of the layer's probe less that of the deepest one, on the same images; energy "
+        "AUROC: of the raw energy, unturned; similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - 1/2|; "
         "re-initialisation drop: relative, to epoch 0 or fresh draws. Means over data sets, networks and modules.")
 
 
@@ -170,10 +171,11 @@ def _path(text: str) -> str:
 
 
 def _rows(run: Run, column: Column, network: Network) -> Iterable[dict]:
-    """The rows of a run that are of the network and the column; of pairs of layers only those of equal names."""
+    """The rows of a run that are of the network and the column; of pairs only those of equal layers of it and a sibling."""
     for row in run.rows:
         known = [other for role, other in run.networks(row).items() if role in column.roles]
-        if not any(_path(other.path) == network.path and other.training == network.training for other in known):
+        own = [_path(other.path) == network.path and other.training == network.training for other in known]
+        if not any(own) or not all(mine or _alike(other, network) for other, mine in zip(known, own, strict=True)):
             continue
         facts = run.facts(row)
         if satisfies(facts, column.where) and facts.get(column.layer) is not None and column.value(row) is not None and (
@@ -204,11 +206,30 @@ def _values(column: Column, found: list[tuple[Run, dict]], layers: list[str]) ->
     return {layer: sum(values) / len(values) for layer, values in (held | own).items()}
 
 
+def _gains(column: Column, found: list[tuple[Run, dict]], layers: list[str]) -> dict[str, float]:
+    """layer -> how much more its probes get right than those of the deepest layer on the same images, the mean."""
+    deepest = max((_named(run, row, column) for run, row in found), key=layers.index, default="")
+    probed: dict[tuple, dict[str, list[float]]] = {}
+    for run, row in found:
+        images = run, *(row.get(name) for name in IMAGES)
+        probed.setdefault(images, {}).setdefault(_named(run, row, column), []).append(column.value(row))
+    gains: dict[str, list[float]] = {}
+    for of_layer in probed.values():
+        for layer in of_layer if deepest in of_layer else ():
+            gains.setdefault(layer, []).append(statistics.fmean(of_layer[layer]) - statistics.fmean(of_layer[deepest]))
+    return {layer: statistics.fmean(values) for layer, values in gains.items()}
+
+
 def _siblings(network: Network, library: Library) -> list[str]:
     """Checkpoints of networks that differ from this one in their seed only."""
     known = dict.fromkeys(found.path for run in library.runs for row in run.rows[:1] for found in run.networks(row).values()
-                          if found.training and found.identity == network.identity and found.path != network.path)
+                          if found.training and _alike(found, network) and found.path != network.path)
     return list(known) if network.training else []
+
+
+def _alike(one: Network, other: Network) -> bool:
+    """Whether networks differ in their seed only, as far as records of their trainings tell."""
+    return one.identity == other.identity if one.training else not other.training
 
 
 def _correlations(columns: dict[str, dict[str, float]]) -> tuple[list[dict], list[list[float | None]]]:

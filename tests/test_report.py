@@ -73,6 +73,28 @@ def test_a_probes_gain_is_over_the_deepest_layer(tmp_path):
     assert [round(row["OOD probe gain"], 6) for row in layers if row["OOD probe gain"] is not None] == [-0.1, 0.1, 0]
 
 
+def test_a_probes_gain_compares_probes_on_the_same_images(tmp_path):
+    path = network(tmp_path)
+    row = {"probe": "probe", "network": "trained", "group": "all", "rank": None, "selected_by": "none",
+           "protocol": "zero-shot", "data": "digits-c"}
+    easy = [{**row, "variant": "fog-5", "layer": layer, "accuracy": 0.9} for layer in ("layer1.0", "layer2.1", "layer3.1")]
+    records.write(tmp_path, "probe", "easy", easy, model_path=path)
+    records.write(tmp_path, "probe", "hard", [{**row, "variant": "fog-1", "layer": "layer3.1", "accuracy": 0.3}],
+                  model_path=path)
+    layers = network_table.tables(path, library(tmp_path)).tables[0].rows
+    assert [row["OOD probe gain"] for row in layers if row["OOD probe gain"] is not None] == [0, 0, 0]
+
+
+def test_only_a_sibling_is_what_a_network_is_compared_with(tmp_path):
+    path = network(tmp_path)
+    other = records.training(tmp_path, "short", epochs=8, model_type="resnet18", dataset="cifar10", seed=1)
+    records.write(tmp_path, "stitch", "s", [{"front_layer": cut, "end_layer": cut, "stitch_rank": None, "pinv_rank": None,
+                                             "null": None, "penalty": 0.5} for cut in CUTS], front_path=other, end_path=path)
+    layers, *_ = network_table.tables(path, library(tmp_path)).tables
+    assert all(row["stitching penalty"] is None for row in layers.rows)
+    assert sum(row["similarity (CKA)"] is not None for row in layers.rows) == len(CUTS)
+
+
 def test_the_commands_for_empty_columns_are_commands_and_name_the_sibling(tmp_path):
     path = network(tmp_path)
     empty = network_table.tables(path, library(tmp_path)).tables[-1].rows
