@@ -161,8 +161,8 @@ def tables(checkpoint: str, library: Library) -> Found:
 
 
 NOTE = ("OOD probe gain: accuracy of the layer's probe less that of the deepest one, on the same images; energy AUROC: of "
-        "the raw energy, unturned; similarity, stitching penalty: with the same layer of a sibling; filter bias: "
-        "|mass - 1/2|; re-initialisation drop: relative, to epoch 0 or fresh draws. Means over data sets, siblings and modules.")
+        "the raw energy, unturned; similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - "
+        "1/2|; re-initialisation drop: relative, to epoch 0 or fresh draws. Means over data sets, siblings and modules.")
 
 
 def _path(text: str) -> str:
