@@ -151,7 +151,7 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
         if value is None:
             continue
         line.values.append(float(value))
-        line.records.append(run.path)
+        line.records.extend(run.sources)
         line.seeds.update(run.seeds(members[0]))
         rows.append((run, members[0]))
     if not rows:

@@ -4,6 +4,7 @@ The stitching paper, experiments E5 and E6, by the protocol of Ding, Denain & St
 Similarity with Statistical Testing", NeurIPS 2021: of the pairs (A, reference) an index should call dissimilar those whose
 probing accuracies differ. The reference is, at every depth, the network with the best probing accuracy there. Specificity
 takes all layers of all networks for A; sensitivity takes the reference's layer with its channels limited to some ranks.
+Networks of one type are compared, by probes of the same settings.
 
 Reads rows of `exec_similarity.py`, `exec_stitch.py` and `exec_probe.py`; checkpoints are told apart by their content.
 """
@@ -14,13 +15,18 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lib.lazy import lazy
+from lib.provenance import Run
 
 np = lazy("numpy")
 rank_correlation = lazy("lib.metrics.rank_correlation")
 
 TESTS = ("specificity", "sensitivity")
+READ = ("similarity", "stitch", "probe")  # the experiments whose records they read
 SIMILARITIES = ("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard")  # dissimilarity is 1 - index
 DISTANCES = ("pwcca", "procrustes")
+# settings of exec_probe.py that rows tell of, or that change no row; a search changes what is chosen
+NO_SETTING = ("layers", "ranks", "reduce", "solver", "epochs", "protocol", "baselines", "sensitivity", "export", "untrained")
+SEARCHED = ("learning_rate", "l1", "l2", "keep_epochs")
 SIDES = {"similarity": ("model1_path", "model2_path"), "stitch": ("front_path", "end_path")}
 
 
@@ -35,10 +41,14 @@ class Representation(NamedTuple):
 class Pair(NamedTuple):
     """How dissimilar an index calls a representation and the reference; `gap` is how far their probing accuracies lie apart.
 
-    setting   what the index depends on: images, epochs
+    model_type    of all networks that are compared
+    probes        settings of the probes
+    setting       what the index depends on: images, epochs
     """
 
     test: str
+    model_type: str
+    probes: str
     data: str
     index: str
     setting: str
@@ -48,29 +58,29 @@ class Pair(NamedTuple):
     gap: float
 
 
-def rows(records: Iterable[dict]) -> list[dict]:
-    """A row per test, data set, index and reference layer, and one with layer "mean" of the mean over these.
+def rows(runs: Iterable[Run]) -> list[dict]:
+    """A row per test, type of networks, probes, data set, index and reference layer, and one with layer "mean" of these.
 
     spearman, kendall: in [-1, 1], high where the index agrees with the probes; spearman_p, kendall_p: one-sided, as if pairs
     were independent of one another. n: pairs. None where there are fewer than three pairs, or all are alike.
     """
-    records = list(records)
-    names = {found["sha256"]: name for record in records for name, found in record["inputs"].items() if "sha256" in found}
+    runs = list(runs)
+    names = {known["sha256"]: name for run in runs for name, known in run.record["inputs"].items() if "sha256" in known}
     groups = defaultdict(list)
-    for pair in pairs(records):
-        groups[pair.test, pair.data, pair.index, pair.setting, pair.reference].append(pair)
+    for pair in pairs(runs):
+        groups[pair[:6], pair.reference].append(pair)
     found, means = [], defaultdict(list)
-    for (test, data, index, setting, reference), members in groups.items():
+    for (about, reference), members in groups.items():
         gaps, distances = (np.array([getattr(pair, name) for pair in members]) for name in ("gap", "dissimilarity"))
-        row = {"test": test, "data": data, "index": index, "setting": setting, "reference": names[reference.network],
+        row = {**dict(zip(Pair._fields, about, strict=False)), "reference": names[reference.network],
                "layer": reference.layer, "n": len(members)}
         for name, function in (("spearman", rank_correlation.spearman_one_sided),
                                ("kendall", rank_correlation.kendall_one_sided)):
             row[name], row[f"{name}_p"] = function(distances, gaps)
         found.append(row)
-        means[test, data, index, setting].append(row)
-    for (test, data, index, setting), members in means.items():
-        mean = {"test": test, "data": data, "index": index, "setting": setting, "reference": None, "layer": "mean",
+        means[about].append(row)
+    for about, members in means.items():
+        mean = {**dict(zip(Pair._fields, about, strict=False)), "reference": None, "layer": "mean",
                 "n": sum(row["n"] for row in members)}
         for name in ("spearman", "spearman_p", "kendall", "kendall_p"):
             values = [row[name] for row in members if row[name] is not None]
@@ -79,67 +89,82 @@ def rows(records: Iterable[dict]) -> list[dict]:
     return found
 
 
-def pairs(records: Iterable[dict]) -> list[Pair]:
+def pairs(runs: Iterable[Run]) -> list[Pair]:
     """What the tests compare: all pairs of a reference with both indices and probing accuracies."""
-    records = list(records)
-    accuracies, measured = _probing(records), defaultdict(list)
-    for data, index, setting, other, reference, dissimilarity in _dissimilarities(records):
-        if reference.rank is None and other != reference and {(data, other), (data, reference)} <= accuracies.keys():
-            measured[data, index, setting, other, reference].append(dissimilarity)
+    runs = list(runs)
+    accuracies, measured = _probing(runs), defaultdict(list)
+    for model_type, data, index, setting, other, reference, dissimilarity in _dissimilarities(runs):
+        if reference.rank is None and other != reference:
+            for probes, known in accuracies.items():
+                if {(data, other), (data, reference)} <= known.keys():
+                    measured[(model_type, probes, data, index, setting), other, reference].append(dissimilarity)
     best = {}
-    for data, _, _, _, reference in measured:
-        known = best.get((data, reference.layer))
-        if known is None or accuracies[data, reference] > accuracies[data, known]:
-            best[data, reference.layer] = reference
+    for (model_type, probes, data, *_), _, reference in measured:
+        place = model_type, probes, data, reference.layer
+        known = best.get(place)
+        if known is None or accuracies[probes][data, reference] > accuracies[probes][data, known]:
+            best[place] = reference
     found = []
-    for (data, index, setting, other, reference), values in measured.items():
-        if best[data, reference.layer] != reference:
+    for (about, other, reference), values in measured.items():
+        model_type, probes, data, *_ = about
+        if best[model_type, probes, data, reference.layer] != reference:
             continue
-        gap = abs(accuracies[data, other] - accuracies[data, reference])
-        about = data, index, setting, reference, other, statistics.fmean(values), gap
+        gap = abs(accuracies[probes][data, other] - accuracies[probes][data, reference])
+        measures = reference, other, statistics.fmean(values), gap
         if other.rank is None:
-            found.append(Pair("specificity", *about))
+            found.append(Pair("specificity", *about, *measures))
         elif other.layer == reference.layer:
-            found.append(Pair("sensitivity", *about))
+            found.append(Pair("sensitivity", *about, *measures))
     return found
 
 
-def _probing(records: list[dict]) -> dict[tuple[str, Representation], float]:
-    """Test accuracy of the probes of a representation on the data they are trained for: the mean over seeds and settings."""
-    found = defaultdict(list)
-    for record in records:
-        networks = _networks(record, "model_path") if record["experiment"] == "probe" else None
-        if networks:
-            for row in record["rows"]:
-                if (row["probe"], row["network"], row["protocol"], row["group"]) == ("probe", "trained", "id", "all"):
-                    found[row["data"], Representation(*networks, row["layer"], row["rank"])].append(row["accuracy"])
-    return {key: statistics.fmean(values) for key, values in found.items()}
+def _probing(runs: list[Run]) -> dict[str, dict[tuple[str, Representation], float]]:
+    """By settings of the probes: their test accuracy on the data they are trained for, the mean over seeds."""
+    found = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        networks = _networks(run.record, "model_path") if run.experiment == "probe" else None
+        for row in run.rows if networks else ():
+            if (row["probe"], row["network"], row["protocol"], row["group"]) == ("probe", "trained", "id", "all"):
+                found[_settings(run, row)][row["data"], Representation(*networks, row["layer"], row["rank"])].append(
+                    row["accuracy"])
+    return {probes: {key: statistics.fmean(values) for key, values in known.items()} for probes, known in found.items()}
 
 
-def _dissimilarities(records: list[dict]) -> Iterator[tuple]:
-    """(data, index, setting, A, reference, dissimilarity) of all rows; the reference is on the second side."""
-    for record in records:
-        networks = _networks(record, *SIDES[record["experiment"]]) if record["experiment"] in SIDES else None
-        if networks is None:
+def _settings(run: Run, row: dict) -> str:
+    """What made a probe, and what it was chosen from."""
+    rule = row.get("selected_by") or "none"
+    found = [row.get("reduce"), row.get("solver"), f"{row.get('epoch')} epochs"]
+    found += [f"{name} {row.get(name)}" for name in ("lr", "l1", "l2") if row.get(name)] if rule == "none" else [rule]
+    left_out = NO_SETTING + (SEARCHED if rule == "none" else ())
+    found += [f"{name} {value}" for name, value in sorted(run.setting.items()) if name not in left_out]
+    return ", ".join(str(word) for word in found if word)
+
+
+def _dissimilarities(runs: list[Run]) -> Iterator[tuple]:
+    """(type, data, index, setting, A, reference, dissimilarity) of all rows; the reference is on the second side."""
+    for run in runs:
+        networks = _networks(run.record, *SIDES[run.experiment]) if run.experiment in SIDES else None
+        types = {network.training.get("model_type", "unknown") for network in run.networks({}).values()}
+        if networks is None or len(types) > 1:
             continue
-        one, two = networks
-        if record["experiment"] == "similarity":
-            for row in record["rows"]:
+        (one, two), (model_type,) = networks, types
+        if run.experiment == "similarity":
+            for row in run.rows:
                 sides = (Representation(one, row["layer1"], row["rank1"]), Representation(two, row["layer2"], row["rank2"]))
                 for name in (*SIMILARITIES, *DISTANCES):
                     if row.get(name) is not None:
                         value = row[name] if name in DISTANCES else 1 - row[name]
-                        yield row["data"], name, f"{row['n']} images", *sides, value
+                        yield model_type, row["data"], name, f"{row['n']} images", *sides, value
         else:
-            for row in record["rows"]:
+            for row in run.rows:
                 if row.get("null") or row["pinv_rank"] not in (None, row["stitch_rank"]):
                     continue
                 sides = (Representation(one, row["front_layer"], row["stitch_rank"]),
                          Representation(two, row["end_layer"], None))
                 name, setting = _matching(row)
-                yield row["data"], name, setting, *sides, 1 - row["accuracy"]
+                yield model_type, row["data"], name, setting, *sides, 1 - row["accuracy"]
                 if name == "dm" and row["normalized_difference"] is not None:
-                    yield row["data"], "dm_struct", setting, *sides, row["normalized_difference"]
+                    yield model_type, row["data"], "dm_struct", setting, *sides, row["normalized_difference"]
 
 
 def _networks(record: dict, *names: str) -> tuple[str, ...] | None:

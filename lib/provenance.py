@@ -28,7 +28,8 @@ COMPARED = ("main", "against")  # rows that do not compare are the same whatever
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
 ROW_ROLES = ("front", "end")  # and those that name the two of a stitch
 # columns of rows that say which images they are of
-DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "members", "fit_on")
+DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "members", "fit_on", "model_type",
+        "probes")
 SETS = ("data", "id", "ood", "train", "members")  # several are joined by ", " or "+"
 STITCH = ("type", "init", "epochs", "samples", "solver")  # columns of how a stitch was made whose record is not there
 # fields that only say of which images, layers or pairs there are rows, and change no row
@@ -94,10 +95,10 @@ class Library:
         """The runs of an experiment."""
         return [run for run in self.runs if run.experiment == experiment]
 
-    def derive(self, name: str, path: Path, rows: list[dict]) -> None:
-        """Adds what was computed from many records, as if it were the record of a run called `name`."""
-        self.runs.append(Run(path, {"experiment": name, "config": {}, "inputs": {}, "environment": {}, "started": "",
-                                    "command": [], "seconds": {}, "rows": rows}, self))
+    def derive(self, name: str, sources: Iterable[Path], rows: list[dict]) -> None:
+        """Adds what was computed from the records `sources`, as if it were the record of a run called `name`."""
+        self.runs.append(Run(Path(name), {"experiment": name, "config": {}, "inputs": {}, "environment": {}, "started": "",
+                                          "command": [], "seconds": {}, "rows": rows}, self, tuple(sources)))
 
     def trained(self, flags: Mapping, seed: int) -> str:
         """The folder under models/ of the training with these flags, all others at default; "" if no record tells of it."""
@@ -150,10 +151,10 @@ class Library:
 
 
 class Run:
-    """A record, and what is to be known of its rows."""
+    """A record, and what is to be known of its rows; `sources` are the records that its numbers are from."""
 
-    def __init__(self, path: Path, record: dict, library: Library) -> None:
-        self.path, self.record, self.library = path, record, library
+    def __init__(self, path: Path, record: dict, library: Library, sources: tuple[Path, ...] = ()) -> None:
+        self.path, self.record, self.library, self.sources = path, record, library, sources or (path,)
         self.experiment, self.rows = record["experiment"], record["rows"]
         self.code = str(record["environment"].get("commit") or "unknown")[:8]
         paths = {name: record["config"][name] for name in ROLES if record["config"].get(name)}

@@ -1,12 +1,13 @@
 """The statistical tests compare what they should, and their coefficients and p-values are those of their definitions."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import script
 
-from lib import grounding
+from lib import grounding, provenance
 from lib.metrics import rank_correlation
 
 LAYERS = ("one", "two", "three")
@@ -20,8 +21,12 @@ def accuracy(network, layer, rank=None):
 
 def record(experiment, config, rows):
     names = [value for key, value in config.items() if key.endswith("path")]
-    return {"experiment": experiment, "config": config, "rows": rows,
-            "inputs": {name: {"sha256": name[0], "bytes": 1, "files": 1} for name in names}}
+    return {"experiment": experiment, "config": config, "rows": rows, "environment": {}, "started": "",
+            "inputs": {name: {"sha256": Path(name).name[0], "bytes": 1, "files": 1} for name in names}}
+
+
+def runs(records):
+    return provenance.Library((Path(f"{number}.json"), record) for number, record in enumerate(records)).runs
 
 
 def probe(name, **changes):
@@ -54,7 +59,7 @@ def by(rows, **wanted):
 def test_an_index_that_follows_the_probes_is_specific_and_one_that_opposes_them_is_not():
     records = [probe(name) for name in "pqr"]
     records += [make(one, two) for one, two in itertools.product("pqr", repeat=2) for make in (cka, stitch)]
-    rows = grounding.rows(records)
+    rows = grounding.rows(runs(records))
     for layer, best in zip(LAYERS, ("q.pt", "r.pt", "q.pt"), strict=True):
         row = by(rows, test="specificity", index="cka", layer=layer)[0]
         assert row["reference"] == best and row["n"] == 8 and row["setting"] == "10 images"   # all but the reference itself
@@ -69,7 +74,7 @@ def test_an_index_that_follows_the_probes_is_specific_and_one_that_opposes_them_
 
 def test_sensitivity_limits_the_source_of_the_references_layer():
     records = [probe("p"), probe("q"), cka("p", "q", tuple(RANKS)), cka("q", "q", tuple(RANKS))]
-    pairs = [pair for pair in grounding.pairs(records) if pair.index == "cka"]
+    pairs = [pair for pair in grounding.pairs(runs(records)) if pair.index == "cka"]
     assert {pair.test for pair in pairs} == {"sensitivity"} and {pair.reference.network for pair in pairs} == {"q"}
     assert all(pair.other.layer == pair.reference.layer and pair.other.rank in RANKS for pair in pairs)
     assert len(pairs) == 3 * 2 * 3
@@ -82,7 +87,7 @@ def test_sensitivity_limits_the_source_of_the_references_layer():
 def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
     records = [probe("p"), probe("q"), stitch("p", "q", stitch_rank=2, pinv_rank=2),
                stitch("p", "q", stitch_rank=4, pinv_rank=2), stitch("p", "q", stitch_rank=1)]
-    pairs = [pair for pair in grounding.pairs(records) if pair.index == "dm"]
+    pairs = [pair for pair in grounding.pairs(runs(records)) if pair.index == "dm"]
     assert {(pair.other.rank, pair.setting) for pair in pairs} == {
         (2, "100 images, exact"), (1, "100 images, exact, matched at full rank")}
     assert {pair.test for pair in pairs} == {"sensitivity"}
@@ -90,10 +95,37 @@ def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
 
 def test_null_rows_other_probes_and_other_data_do_not_count():
     records = [probe("p"), probe("q"), stitch("p", "q", null="shuffled"), cka("p", "q")]
-    assert {pair.index for pair in grounding.pairs(records)} == {"cka", "procrustes"}
+    assert {pair.index for pair in grounding.pairs(runs(records))} == {"cka", "procrustes"}
     for changes in ({"network": "untrained"}, {"protocol": "few-shot"}, {"group": "worst"}, {"data": "e"}):
-        assert not grounding.pairs([probe("p", **changes), probe("q", **changes), cka("p", "q")])
+        assert not grounding.pairs(runs([probe("p", **changes), probe("q", **changes), cka("p", "q")]))
     assert grounding.rows([]) == []
+
+
+def test_probes_of_other_settings_are_tests_of_their_own():
+    records = [cka(one, two) for one, two in itertools.product("pq", repeat=2)]
+    plain = [probe(name, reduce="gap", solver="adam", epoch=10, lr=0.001, selected_by="none") for name in "pq"]
+    for change in ({"reduce": "gmp"}, {"solver": "lbfgs"}, {"epoch": 20}, {"lr": 0.1}, {"selected_by": "id-val"}):
+        settings = {"reduce": "gap", "solver": "adam", "epoch": 10, "lr": 0.001, "selected_by": "none", **change}
+        others = [probe(name, **settings, accuracy=value) for name, value in zip("pq", (0.2, 0.1), strict=True)]
+        rows = by(grounding.rows(runs([*records, *plain, *others])), index="cka", layer="one", test="specificity")
+        assert sorted(row["reference"] for row in rows) == ["p.pt", "q.pt"] and len({row["probes"] for row in rows}) == 2
+    found = grounding.pairs(runs([*records, plain[0], others[1]]))
+    assert found and all(pair.reference.network == pair.other.network for pair in found)
+
+
+def test_references_are_of_the_type_that_is_compared():
+    def trained(name, model_type):
+        return record("train", {"directory": name, "model_type": model_type, "dataset": "d", "epochs": 1, "seed": 0}, [])
+
+    def made(make, *names):
+        return make(*(f"models/{name}/{name}" for name in names))
+    PROBES.update({f"models/{name}/{name}": PROBES[name] for name in "pqr"})
+    records = [trained("p", "resnet18"), trained("q", "resnet18"), trained("r", "vgg11")]
+    records += [made(probe, name) for name in "pqr"]
+    records += [made(cka, one, two) for one, two in itertools.product("pqr", repeat=2)]
+    rows = by(grounding.rows(runs(records)), index="cka", test="specificity", layer="two")
+    assert {(row["model_type"], Path(row["reference"]).stem, row["n"]) for row in rows} == {
+        ("resnet18", "p", 5), ("vgg11", "r", 2)}
 
 
 def test_stitches_are_called_by_what_made_them():
@@ -102,7 +134,7 @@ def test_stitches_are_called_by_what_made_them():
                 ({"trained": True, "epochs": 2}, "tlm_from_dm", "100 images, exact, 2 epochs"),
                 ({"init": "eye", "samples": None}, "stitch_eye", "0 epochs")]
     for changes, index, setting in settings:
-        found = grounding.pairs([probe("p"), probe("q"), stitch("p", "q", **changes)])
+        found = grounding.pairs(runs([probe("p"), probe("q"), stitch("p", "q", **changes)]))
         assert (index, setting) in {(pair.index, pair.setting) for pair in found}
         assert ("dm_struct" in {pair.index for pair in found}) == (index == "dm")
 

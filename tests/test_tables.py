@@ -268,7 +268,7 @@ def test_a_cell_lacks_the_seeds_that_none_of_its_lines_has(tmp_path):
 
 def test_a_number_that_many_records_give_is_there_for_every_seed(tmp_path):
     known = library(tmp_path)
-    known.derive("specificity", tmp_path / "s.json", [
+    known.derive("specificity", [tmp_path / "one.json", tmp_path / "two.json"], [
         {"data": "digits", "index": "cka", "setting": "100 images", "layer": "mean", "spearman": 0.5, "kendall": 0.4}])
     lines = [line for line in cells.fill(EVERY["stitching/e5"], {}, known, (0, 1)) if "CKA" in line.labels]
     assert all(line.n == 1 for line in lines) and not missing.commands("stitching", lines, known, (0, 1))
@@ -702,12 +702,13 @@ def test_stitches_that_were_made_otherwise_are_other_lines_of_what_judges_them(t
 
 def test_what_is_computed_from_many_records_has_its_table(tmp_path):
     known = library(tmp_path)
-    known.derive("specificity", tmp_path / "s.json", [
+    known.derive("specificity", [tmp_path / "one.json", tmp_path / "two.json"], [
         {"data": "digits", "index": index, "setting": "100 images", "layer": layer, "spearman": value, "kendall": None}
         for index, layer, value in (("cka", "mean", 0.5), ("cka", "layer1", 0.9), ("dm", "mean", 0.7))])
     found = [line for line in cells.fill(EVERY["stitching/e5"], {}, known) if line.values]
     assert [(line.labels, line.mean, line.note) for line in found] == [
         (("digits", "CKA", "100 images", "Spearman"), 0.5, ""), (("digits", "DM", "100 images", "Spearman"), 0.7, "")]
+    assert found[0].n == 1 and found[0].records == [tmp_path / "one.json", tmp_path / "two.json"]
 
 
 def test_an_experiments_table_joins_seeds_and_tells_settings_apart(tmp_path):

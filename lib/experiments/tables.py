@@ -91,16 +91,17 @@ def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Ta
 def _tests(config: TablesConfig, library) -> list[formats.Table]:
     """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
     wanted = () if config.seeds else [test for test in grounding.TESTS if not config.tables or test in config.tables]
-    records = [run.record for name in ("similarity", "stitch", "probe") for run in library.of(name)] if wanted else []
-    pairs, made = grounding.pairs(records), []
+    runs = [run for name in grounding.READ for run in library.of(name)] if wanted else []
+    pairs, made = grounding.pairs(runs), []
+    several = len({pair[1:3] for pair in pairs}) > 1
     for test in wanted:
         panels: dict[str, list] = {}
         for pair in pairs:
             if pair.test == test:
-                panels.setdefault(f"{pair.index}: {pair.setting}", []).append(
-                    (pair.reference.layer, pair.gap, pair.dissimilarity))
+                what = f"{pair.index}: {pair.setting}" + (f"\n{pair.model_type}, {pair.probes}" if several else "")
+                panels.setdefault(what, []).append((pair.reference.layer, pair.gap, pair.dissimilarity))
         if panels:
-            rows = [{key: value for key, value in row.items() if key != "test"} for row in grounding.rows(records)
+            rows = [{key: value for key, value in row.items() if key != "test"} for row in grounding.rows(runs)
                     if row["test"] == test]
             path = Path(config.results_dir) / "tables" / f"{test}.png"
             files.write_figure(path, grounding_plots.scatter(panels, f"{test} of indices of similarity"))
@@ -115,10 +116,10 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
         return []
     known, made, chosen = published.read(), [], papers.chosen(words)
     if any(table.experiment in grounding.TESTS for table in chosen.values()):
-        rows = grounding.rows(run.record for run in library.runs)
+        runs = [run for name in grounding.READ for run in library.of(name)]
+        rows = grounding.rows(runs)
         for test in grounding.TESTS:
-            library.derive(test, Path(config.results_dir) / "tables" / f"{test}.json", [
-                row for row in rows if row["test"] == test])
+            library.derive(test, [run.path for run in runs], [row for row in rows if row["test"] == test])
     for name, table in chosen.items():
         lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
         if config.measured and not (lines := [line for line in lines if line.values]):
