@@ -28,6 +28,17 @@ EXPERIMENTS = ("train", "eval", "data", "probe", "stitch", "similarity", "ood_de
                "projections", "reinit", "benchmark")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
 
+# columns that are numbers in the rows of every experiment, so that tables can reckon with them; benchmarks are no experiment
+NUMBERS = frozenset("""
+    accuracy agreement attack_success aupr_in auroc auroc_oracle_sign auroc_two_sided baseline cells_above chance
+    ci_high ci_low cka cka_debiased covered detected difference ece epoch false_alarms fpr95 fpr95_nearest_recall
+    gain gain_high gain_low hits id_accuracy independence kappa kendall l2_distance mac_ood majority mass
+    mass_high mass_low mean_distance n ncg ncg_high ncg_low normalized_difference normalized_difference_batch_mean
+    p_value partial partial_p penalty procrustes pwcca q05 q95 r_distance_accuracy radius_mean radius_median ratio
+    regret relative_drop s_null_high s_null_low seed spearman time_ood train_accuracy tvd val_accuracy val_energy
+    val_loss welch z
+""".split())
+
 Row = dict[str, str | int | float | bool | None]
 
 
@@ -302,10 +313,19 @@ def _problem(record) -> str | None:
             return f"{key} is missing or of the wrong kind"
     if record["experiment"] not in EXPERIMENTS:
         return f"there is no experiment {record['experiment']}"
+    if not all(isinstance(word, str) for word in record["command"]):
+        return "command is not all words"
+    if not all(isinstance(spent, int | float) for spent in record["seconds"].values()):
+        return "seconds are not all numbers"
+    for name, known in record["inputs"].items():
+        if not isinstance(known, dict) or [type(known.get(key)) for key in ("sha256", "bytes")] != [str, int]:
+            return f"input {name} has no hash and size"
     for number, row in enumerate(record["rows"]):
         if not isinstance(row, dict):
             return f"row {number} is no dictionary"
         for key, value in row.items():
             if not isinstance(value, str | int | float | bool | None):
                 return f"{key} of row {number} is not one value"
+            if key in NUMBERS and isinstance(value, str | bool) and record["experiment"] != "benchmark":
+                return f"{key} of row {number} is {value!r}, no number"
     return None

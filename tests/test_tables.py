@@ -833,6 +833,31 @@ def test_a_broken_record_is_named_and_the_others_go_on(tmp_path):
     assert "0.3450 ± 0.0636" in done.stdout
 
 
+@pytest.mark.parametrize("change, told", [
+    (lambda record: record["rows"][0].update(ncg="0.5"), "ncg of row 0 is '0.5', no number"),
+    (lambda record: record["rows"][0].update(accuracy=True), "accuracy of row 0 is True, no number"),
+    (lambda record: record.update(inputs={"mnist": {"sha256": "a"}}), "input mnist has no hash and size"),
+    (lambda record: record["seconds"].update(total="1"), "seconds are not all numbers"),
+    (lambda record: record.update(command=[1]), "command is not all words")])
+def test_a_record_with_values_of_the_wrong_kind_is_named_and_left_out(tmp_path, change, told):
+    three_seeds(tmp_path)
+    path = tmp_path / "results/ncg/n1.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    done = tables(tmp_path, "ncg/pixel", "ncg")
+    assert done.returncode == 0 and f"n1.json: not a valid record: {told}; left out" in done.stderr
+    assert "0.3450 ± 0.0636" in done.stdout
+
+
+def test_every_number_of_a_table_is_known_to_be_one():
+    known = {column for summary in summaries.SUMMARIES.values() for column in summary.measured}
+    for table in EVERY.values():
+        for cell in papers.spec.cells(table):
+            known |= {*cell.interval, *([cell.metric] if isinstance(cell.metric, str) and cell.metric else [])}
+    assert known - results.NUMBERS == {"loss", "mean", "s"}  # columns that are words in rows of other experiments
+
+
 def test_missing_prints_commands_and_nothing_else(tmp_path):
     done = tables(tmp_path, "hyperplanes/f3", "--missing", "--seeds", "0", "1")
     lines = done.stdout.strip().splitlines()
