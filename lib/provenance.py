@@ -128,7 +128,8 @@ class Library:
         place, folder = self._locate(path, root)
         content = content if place != folder else ""
         for record in reversed(self._trainings.get(folder, [])):
-            if self._left(place, folder, record) == content if content else not read or record["started"] <= read:
+            before = not read or record["started"] <= read
+            if (self._left(place, folder, record) == content) if content else before:
                 training, changed = self._training(record)
                 file = Path(place).name if folder != place else ""
                 other = {} if file == f"model_{training['epochs']}.pt" else {"file": file}
@@ -144,7 +145,12 @@ class Library:
         return below_here(path), ""
 
     def _left(self, place: str, folder: str, training: dict) -> str:
-        """The hash of the checkpoint that a training left: that which was read first, before the next training began."""
+        """The hash of the checkpoint that a training left; where its record tells of none, that which was read first, before
+        the next training began.
+        """
+        left = {below_here(name): known["sha256"] for name, known in training.get("outputs", {}).items()}
+        if place in left:
+            return left[place]
         later = [other["started"] for other in self._trainings[folder] if other["started"] > training["started"]]
         return next((content for read, content in self._read.get(place, ())
                      if training["started"] <= read and not any(start <= read for start in later)), "")

@@ -151,6 +151,8 @@ def write(where: Place, config, result: Result, *, command: list[str], started: 
         "rows": [{key: _plain(value) for key, value in row.items()} for row in result.rows],
     }
     record["tolerance"] = tolerance(record)
+    record["outputs"] = {str(path): files.fingerprint([path], Path(config.cache_dir)) for path in config.outputs()
+                         if path.exists()}
     if result.arrays:
         record["arrays"] = where.beside(".npz").name
         files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))
@@ -317,9 +319,11 @@ def _problem(record) -> str | None:
         return "command is not all words"
     if not all(isinstance(spent, int | float) for spent in record["seconds"].values()):
         return "seconds are not all numbers"
-    for name, known in record["inputs"].items():
+    if not isinstance(record.get("outputs", {}), dict):
+        return "outputs is of the wrong kind"
+    for name, known in {**record["inputs"], **record.get("outputs", {})}.items():
         if not isinstance(known, dict) or [type(known.get(key)) for key in ("sha256", "bytes")] != [str, int]:
-            return f"input {name} has no hash and size"
+            return f"file {name} has no hash and size"
     for number, row in enumerate(record["rows"]):
         if not isinstance(row, dict):
             return f"row {number} is no dictionary"

@@ -1,5 +1,6 @@
 """Records: named by their configuration, written whole, checked on every read, never replaced unasked."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,15 @@ def test_a_changed_input_voids_the_record(tmp_path):
     assert run(config(tmp_path, file=str(file))) == 0
     file.write_bytes(b"two!")
     assert run(config(tmp_path, file=str(file))) == 1
+
+
+def test_a_record_tells_the_hash_of_the_checkpoints_that_it_leaves(tmp_path, monkeypatch):
+    left = tmp_path / "model.pt"
+    left.write_bytes(b"weights")
+    monkeypatch.setattr(Toy, "outputs", lambda self: [left, tmp_path / "none.pt"])
+    run(config(tmp_path))
+    assert results.read(results.place(config(tmp_path), "eval").path)["outputs"] == {
+        str(left): {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7, "files": 1}}
 
 
 @pytest.mark.parametrize("content, fragment", [

@@ -607,6 +607,10 @@ def test_a_checkpoint_of_another_hash_than_the_training_left_is_not_of_that_trai
     networks = {run.rows[0]["ncg"]: run.networks(run.rows[0])["net"] for run in known.of("ncg")}
     assert {day: bool(network.training) for day, network in networks.items()} == {1: False, 2: True, 4: True, 5: False}
     assert networks[1].identity == networks[5].identity == {"path": path, "content": "bbbbbbbb"}
+    told = tmp_path / "results/train/t.json"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"outputs": {path: {"sha256": "b" * 64, "bytes": 1}}}))
+    known = library(tmp_path)
+    assert [run.rows[0]["ncg"] for run in known.of("ncg") if run.networks(run.rows[0])["net"].training] == [1, 5]
 
 
 def test_a_network_is_the_same_by_its_absolute_path(tmp_path, monkeypatch):
@@ -836,7 +840,7 @@ def test_a_broken_record_is_named_and_the_others_go_on(tmp_path):
 @pytest.mark.parametrize("change, told", [
     (lambda record: record["rows"][0].update(ncg="0.5"), "ncg of row 0 is '0.5', no number"),
     (lambda record: record["rows"][0].update(accuracy=True), "accuracy of row 0 is True, no number"),
-    (lambda record: record.update(inputs={"mnist": {"sha256": "a"}}), "input mnist has no hash and size"),
+    (lambda record: record.update(inputs={"mnist": {"sha256": "a"}}), "file mnist has no hash and size"),
     (lambda record: record["seconds"].update(total="1"), "seconds are not all numbers"),
     (lambda record: record.update(command=[1]), "command is not all words")])
 def test_a_record_with_values_of_the_wrong_kind_is_named_and_left_out(tmp_path, change, told):
