@@ -114,8 +114,9 @@ class Library:
         parsed = _parsed(str(training["dataset"]))
         if parsed and parsed.features:
             images = {"dataset": parsed.images.name, "features": parsed.features[1]}
-            backbone = self.network(parsed.features[0], record["started"]).identity
-            return training | images, changed | images | {f"backbone {name}": value for name, value in backbone.items()}
+            backbone = self.network(parsed.features[0], record["started"])
+            return (training | images | {"backbone": backbone.training},
+                    changed | images | {f"backbone {name}": value for name, value in backbone.identity.items()})
         return training, changed
 
     @functools.cache  # noqa: B019 - a library lives as long as the command
@@ -207,6 +208,7 @@ class Run:
             found = {f"config.{name}": value for name, value in self.config.items()}
             for role, network in networks.items():
                 found |= {f"{role}.{name}": value for name, value in network.training.items()}
+                found |= {f"backbone.{name}": value for name, value in network.training.get("backbone", {}).items()}
             if {"front", "end"} <= networks.keys():
                 found["same_network"] = networks["front"] == networks["end"]
             self._known[key] = networks, found
