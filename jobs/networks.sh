@@ -37,10 +37,20 @@ train_cmnist() {
     run exec_train.py "$(pick resnet20 small_cnn)" -d "$(pick cmnist digits-colour)" -dir "$1" -e "$(pick 20 1)" "${@:2}"
 }
 
-# A ResNet-18 on CIFAR-10 by OpenOOD's recipe, with torchvision's stem (OOD layers).
+# `train_ood DIR TYPE DATA`: a ResNet-18 by OpenOOD's recipe: resnet18 with the CIFAR stem as there, tv_resnet18 with
+# ImageNet's (OOD layers).
 train_ood() {
-    run exec_train.py "$(pick tv_resnet18 lenet)" -d "$(pick cifar10 digits)" -dir "$1" -o sgd -lr 0.1 -wd 5e-4 -b 128 \
-        -e "$(pick 100 1)" -sched cosine "${@:2}"
+    run exec_train.py "$(pick "$2" lenet)" -d "$3" -dir "$1" -o sgd -lr 0.1 -wd 5e-4 -b 128 -e "$(pick 100 1)" -sched cosine \
+        "${@:4}"
+}
+
+# The outliers of a data set that are small sets themselves (OOD layers).
+outside() {
+    case $1 in
+        cifar100) echo svhn cifar10 mnist fashionmnist ;;
+        digits) echo patches digits-c/fog-5 ;;
+        *) echo svhn cifar100 mnist fashionmnist ;;
+    esac
 }
 
 # Networks that have not seen a class (nearest categories): 70 epochs, a tenth of the rate after 40, 50 and 60.

@@ -3,9 +3,11 @@
 # Fills oodlayers/aggregates, oodlayers/openood
 source "$(dirname "$0")/common.sh"
 
-for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
-    train_ood "oodlayers/resnet18-s$seed" -s "$seed"
-    # shellcheck disable=SC2046
-    run exec_ood_layers.py "$(last "oodlayers/resnet18-s$seed")" -ood $(pick "near far" patches) \
-        --aggregate mean absmean sq maha knn fisher max oracle --baselines all
+for data in $(pick "cifar10 cifar100" digits); do
+    for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
+        train_ood "oodlayers/$data-s$seed" resnet18 "$data" -s "$seed"
+        # shellcheck disable=SC2046 # words
+        run exec_ood_layers.py "$(last "oodlayers/$data-s$seed")" -ood $(pick "near far" patches) \
+            --aggregate mean absmean sq maha knn fisher max oracle --baselines all
+    done
 done

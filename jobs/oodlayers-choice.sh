@@ -3,7 +3,8 @@
 # Fills oodlayers/choice
 source "$(dirname "$0")/common.sh"
 
-train_ood oodlayers/resnet18-s0
-# shellcheck disable=SC2046
-run exec_ood_layers.py "$(last oodlayers/resnet18-s0)" -ood $(pick "svhn cifar100 mnist" "patches digits-c/fog-5") \
-    --choose mixture jigsaw transfer
+for data in $(pick "cifar10 cifar100" digits); do
+    train_ood "oodlayers/$data-s0" resnet18 "$data"
+    # shellcheck disable=SC2046 # words
+    run exec_ood_layers.py "$(last "oodlayers/$data-s0")" -ood $(outside "$data") --choose mixture jigsaw transfer
+done

@@ -3,8 +3,10 @@
 # Fills oodlayers/early-exit
 source "$(dirname "$0")/common.sh"
 
-train_ood oodlayers/resnet18-s0
-for rate in $(pick "0.01 0.05 0.1" 0.05); do
-    # shellcheck disable=SC2046
-    run exec_ood_layers.py "$(last oodlayers/resnet18-s0)" -ood $(pick "svhn cifar100" patches) --early-exit "$rate"
+for data in $(pick "cifar10 cifar100" digits); do
+    train_ood "oodlayers/$data-s0" resnet18 "$data"
+    for rate in $(pick "0.01 0.05 0.1" 0.05); do
+        # shellcheck disable=SC2046 # words
+        run exec_ood_layers.py "$(last "oodlayers/$data-s0")" -ood $(outside "$data") --early-exit "$rate"
+    done
 done

@@ -56,7 +56,7 @@ def test_every_command_of_every_job_is_one_that_the_suite_takes(tmp_path, small)
 
 def test_the_environment_gives_a_job_other_words_flags_seeds_and_classes(tmp_path):
     layers = [ROOT / "jobs" / "oodlayers-layers.sh"]
-    commands = commands_of(layers, tmp_path, INSTEAD="cifar10=digits svhn=npy=dots.npy oodlayers/resnet18-s1=mine",
+    commands = commands_of(layers, tmp_path, INSTEAD="cifar10=digits svhn=npy=dots.npy oodlayers/imagenet-stem-s1=mine",
                            MORE_TRAIN="-e 3 --precision bf16", MORE_OOD_LAYERS="-T 1 10", SEEDS="1")
     parsed(commands)
     (train, *words), (layers, *others) = commands
