@@ -4,6 +4,7 @@ Every experiment reads its data and networks through these, so that the common f
 Importing this needs no torch.
 """
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,14 @@ def dataset_name(given: str, checkpoint: "Checkpoint") -> str:
     if not name:
         raise UserError(f"-d is required: {checkpoint.path} does not say what it was trained on")
     return name
+
+
+def trained_on(config: RunConfig, path: str) -> str:
+    """The data set that a checkpoint's sidecar names, "" where none does: known before the checkpoint is loaded."""
+    try:
+        return str(json.loads(locate(config, path).with_suffix(".json").read_text())["dataset"])
+    except (OSError, ValueError, KeyError, TypeError):  # loading says what is wrong
+        return ""
 
 
 def load_checkpoint(config, path: str, architecture: str = "", device="cpu") -> "Checkpoint":

@@ -10,7 +10,7 @@ import torch
 from conftest import script
 from test_datasets import write_cifar10, write_cifar100, write_image, write_mnist
 
-from lib import cli, models
+from lib import checkpoints, cli, models
 from lib.experiments.ood_layers import OodLayersConfig, ood_layers
 from lib.plots import ood_layers as plots
 from lib.results import Result
@@ -132,6 +132,19 @@ def test_near_and_far_have_rows_of_their_members_and_of_their_means(tmp_path, mo
     assert set(found.figures) == {"cifar100", "mnist", "textures", "signs"}
 
 
+def test_near_and_far_are_those_of_the_data_that_the_network_was_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_cifar10(tmp_path / "data")
+    write_cifar100(tmp_path / "data")
+    description = checkpoints.Description(architecture="lenet", classes=tuple("0123456789"), channels=3, image_size=32,
+                                          mean=(.5,) * 3, std=(.2,) * 3, dataset="cifar10")
+    checkpoints.save(tmp_path / "model_1.pt", checkpoints.fresh(description, 0, "init"), description)
+    config = cli.parse(OodLayersConfig, ["model_1.pt", "-ood", "near"])
+    with pytest.warns(UserWarning, match="-ood near: without tinyimagenet"):
+        assert "cifar100" in config.inputs()
+        assert {row["ood"] for row in ood_layers(config).rows} == {"cifar100", "near"}
+
+
 def test_exits_of_many_corruptions_are_drawn_by_severity():
     layers, draw = ["first", "second"], np.random.default_rng(0)
     sets = {f"digits-c/{kind}-{severity}": {"ood": "digits-c", "corruption": kind, "severity": severity}
@@ -169,6 +182,7 @@ TRAIN = ("exec_train.py", "lenet", "-d", "digits", "-dir", "bad")
     ((*MODEL, "patches", "--aggregate", "logreg", "--val-ood", "patches"), 1,
      ("--val-ood patches: 750 of its images are also in -ood patches",)),
     ((*MODEL, "near"), 2, ("no such group for digits",)),
+    ((*MODEL[:2], "-ood", "near"), 2, ("no such group for digits",)),
     ((*MODEL, "digits-c/mist-3"), 2, ("mist: no such corruption",)),
     ((*MODEL, "patches", "--early-exit", "1.5"), 2, ("--early-exit 1.5", "between 0 and 1")),
     ((*MODEL, "patches", "--exits", "features.0"), 2, ("--exits is for --early-exit",)),

@@ -36,7 +36,8 @@ def expand(outliers: tuple[str, ...], inside: str, root: str | Path) -> list[str
 
 def _members(word: str, inside: str, root: str | Path) -> list[str]:
     if not inside:
-        raise UsageError(f"-ood {word}: which sets these are depends on -d, so it must be given")
+        raise UsageError(f"-ood {word}: which sets these are depends on -d, which must be given: the network does not say "
+                         "what it was trained on")
     base = names.parse(inside).base
     if base not in GROUPS:
         raise UsageError(f"-ood {word}: OpenOOD has no such group for {base}; it has for {', '.join(GROUPS)}")

@@ -42,7 +42,8 @@ class OodLayersConfig(NetworkConfig):
     dataset: str = flag("", "-d", label="{}", help="in-distribution data; default: the test split of the one it was trained "
                                                    "on")
     ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets; near, far: OpenOOD's groups "
-                                                             "for -d; NAME-c: every corruption and severity")
+                                                             "for the in-distribution data; NAME-c: every corruption and "
+                                                             "severity")
     layers: tuple[str, ...] = flag((), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear "
                                                                "and BatchNorm2d")
     temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy")
@@ -84,7 +85,8 @@ class OodLayersConfig(NetworkConfig):
 
     def inputs(self) -> dict[str, list[Path]]:
         named = [name for name in (self.dataset, self.fit_on, *self.val_ood) if name]
-        return super().inputs() | inputs.data_files(self, *named, *openood.expand(self.ood, self.dataset, self.data_root))
+        inside = self.dataset or inputs.trained_on(self, self.model_path)
+        return super().inputs() | inputs.data_files(self, *named, *openood.expand(self.ood, inside, self.data_root))
 
 
 def ood_layers(config: OodLayersConfig) -> Result:
@@ -95,7 +97,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
     name = inputs.dataset_name(config.dataset, checkpoint)
     inside = inputs.load_split(config, name, image_size=description.image_size)
     size = description.image_size or max(inside.height, inside.width)
-    outliers = openood.expand(config.ood, config.dataset, config.data_root)
+    outliers = openood.expand(config.ood, name, config.data_root)
 
     def load(other):
         """A set by name: one at a time, because many corrupted sets would not fit into memory together."""
