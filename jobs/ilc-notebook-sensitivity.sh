@@ -3,6 +3,6 @@
 # Fills ilc/notebook-sensitivity
 source "$(dirname "$0")/common.sh"
 
-train_probed ilc/cifar10
-run exec_probe.py "$(last ilc/cifar10)" -ood "$(pick cifar10-c digits-c/fog-5)" --sensitivity -b 256 -e 1 \
-    -l "$(pick maxpool,layer1,layer2,layer3,layer4,avgpool features.6,avgpool)"
+data=$(pick cifar10 digits)
+train_probed "$data"
+probe "$data" zero-shot --sensitivity -e 1

@@ -3,6 +3,8 @@
 # Fills ilc/notebook-waterbirds
 source "$(dirname "$0")/common.sh"
 
-train_waterbirds ilc/waterbirds
-run exec_probe.py "$(last ilc/waterbirds)" -ood "$(pick waterbirds digits-bg)" --roles paper -b 256 -lr 1e-4 -l1 1e-2 \
-    -l "$(pick maxpool,layer1,layer2,layer3,layer4,avgpool features.6,avgpool)" -e "$(pick 50 1)" --warm-start
+data=$(pick waterbirds digits-bg)
+train_probed "$data"
+# shellcheck disable=SC2046 # words
+probe "$data" zero-shot --roles paper -lr 1e-4 -l1 1e-2 -e "$(pick 50 1)" --warm-start \
+    --keep-epochs $(pick "1 5 10 15 20 25 30 35 40 45 50" 1)

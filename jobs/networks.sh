@@ -12,29 +12,47 @@ train_stitched() {
     run exec_train.py "$(pick resnet18 lenet)" -d "$(pick cifar10 digits)" -dir "$1" -e "$(pick 100 1)" "${@:2}"
 }
 
-# The ResNet-18 of the probing notebooks on CIFAR-10 (intermediate layers).
+# `train_probed NAME`: a network of the intermediate-layer paper, in models/ilc/NAME/; NAME is its data, or vit- and its data.
+# Recipes are those of the checkpoints that the paper took; those of MultiCelebA, CMNIST and of the ViTs were not found.
 train_probed() {
-    run exec_train.py "$(pick cifar_resnet18_maxpool small_cnn)" -d "$(pick cifar10 digits)" -dir "$1" -o sgd -lr 0.01 \
-        --nesterov -wd 1e-2 -b 256 -e "$(pick 100 1)" -sched cosine --warmup "$(pick 30 0)" "${@:2}"
+    local settings=(small_cnn -e 1)
+    case $1 in
+        cifar10) settings=(cifar_resnet18_maxpool -o sgd --nesterov -lr 0.01 -wd 1e-2 -b 256 -e 100 -sched cosine --warmup 30) ;;
+        cifar100) settings=(pytorch_cifar_resnet18 -o sgd --nesterov -lr 0.1 -wd 5e-4 -e 200 -sched cosine) ;;
+        waterbirds) settings=(tv_resnet50 --pretrained -o sgd -lr 1e-3 -wd 1e-3 -b 32 -e 100) ;;
+        celeba) settings=(tv_resnet50 --pretrained -o sgd -lr 1e-3 -wd 1e-4 -b 128 -e 50) ;;
+        multiceleba) settings=(tv_resnet18 --pretrained -o sgd -lr 1e-3 -wd 1e-4 -b 128 -e 50) ;;
+        cmnist) settings=(resnet20 -e 20) ;;
+        vit-*) settings=(vit_tiny_patch4_32) ;;
+    esac
+    run exec_train.py "${settings[@]}" -d "${1#vit-}" -dir "ilc/$1" "${@:2}"
 }
 
-# A network with a shortcut that goes with the label: ResNet-50 from published weights on Waterbirds (intermediate layers).
-train_waterbirds() {
-    # shellcheck disable=SC2046 # a flag or none
-    run exec_train.py "$(pick tv_resnet50 small_cnn)" -d "$(pick waterbirds digits-bg)" -dir "$1" -o sgd -lr 1e-3 -wd 1e-3 \
-        -b 32 -e "$(pick 100 1)" $(pick --pretrained "") "${@:2}"
+# `probe NAME PROTOCOL [more flags]`: probes on that network with five seeds, on the layers and shifts of the paper.
+probe() {
+    local shifts=("${1#vit-}") layers="maxpool,layer?,avgpool" metric=auto
+    case $1 in
+        digits) shifts=(digits-c/fog-5 digits-c/contrast-5) layers=features.6,avgpool ;;
+        digits-*) layers=features.6,avgpool ;;
+        *cifar*) shifts=("${1#vit-}-c") layers="relu,$layers" ;;
+    esac
+    case $1 in
+        cifar100) layers="layer?" ;;
+        cmnist) layers="relu,layer?,avgpool" ;;
+        vit-*) layers="blocks.?,blocks.??" ;;
+    esac
+    case $1-$2 in *cmnist* | digits-colour* | *-id) metric=accuracy ;; esac  # the worst group's is for the other sets
+    if [ "$2" = id ]; then shifts=(); else shifts=(-ood "${shifts[@]}"); fi
+    # shellcheck disable=SC2046 # words
+    run exec_probe.py "$(last "ilc/$1")" --protocol "$2" "${shifts[@]}" -l "$layers" --metric "$metric" -b 256 \
+        -s $(pick "0 1 2 3 4" 0) "${@:3}"
 }
 
-# The same for CelebA.
-train_celeba() {
-    # shellcheck disable=SC2046
-    run exec_train.py "$(pick tv_resnet50 small_cnn)" -d "$(pick celeba digits-bg)" -dir "$1" -o sgd -lr 1e-3 -wd 1e-4 -b 128 \
-        -e "$(pick 50 1)" $(pick --pretrained "") "${@:2}"
-}
-
-# Two labels of every digit's colour (intermediate layers; the paper's own generator is not published).
-train_cmnist() {
-    run exec_train.py "$(pick resnet20 small_cnn)" -d "$(pick cmnist digits-colour)" -dir "$1" -e "$(pick 20 1)" "${@:2}"
+# The same with the paper's search for learning rate and penalty.
+searched() {
+    local l1=(0 1e-3 1e-2)
+    case $2 in few-shot | full-ood) l1=(0 1e-4 1e-3 1e-2) ;; esac
+    probe "$1" "$2" -lr 1e-4 1e-3 1e-2 -l1 "${l1[@]}" -e "$(pick 100 1)" "${@:3}"
 }
 
 # `train_ood DIR TYPE DATA`: a ResNet-18 by OpenOOD's recipe: resnet18 with the CIFAR stem as there, tv_resnet18 with
