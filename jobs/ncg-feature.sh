@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Nearest-category scores in feature space: heads trained, naturally and robustly, on the second pool's 1024 features of the
-# natural CNN002. For CIFAR-10 and ImageNet-100: WRN_40_10's and ResNet50's pooled features, AT with --eps 1 and 0.5.
+# Nearest-category scores in feature space: MLPs, trained naturally and robustly, on features of the natural network: those
+# of CNN002's second pool (1024), and pooled ones of WRN_40_10 (640) and ResNet50 (2048).
 # Fills ncg/feature, ncg/in-distribution-feature
 source "$(dirname "$0")/common.sh"
 
-for unseen in ${UNSEEN:-$(pick "$(echo mnist-wo{0..9})" digits-wo9)}; do
-    train_unseen "ncg/$unseen/nat" CNN002 "$unseen"
-    features="features=$(last "ncg/$unseen/nat"):flatten:$(pick "$unseen" digits-wo9)"
-    train_head "ncg/$unseen/head-nat" "$features"
+sets=$(echo mnist-wo{0..9} cifar10-wo{0,4,9} cifar100coarse-wo{0,4,9} imagenet100-wo{0,1,2})
+for unseen in ${UNSEEN:-$(pick "$sets" digits-wo9)}; do
+    train_method nat "$unseen"
+    train_head head-nat "$unseen"
     run exec_ncg.py "$(last "ncg/$unseen/head-nat")"
-    train_head "ncg/$unseen/head-at2" "$features" --loss at --eps 2 --attack-steps "$(pick 10 2)"
-    run exec_ncg.py "$(last "ncg/$unseen/head-at2")" --against "$(last "ncg/$unseen/head-nat")"
+    train_head head-mixup "$unseen" --loss mixup
+    run exec_ncg.py "$(last "ncg/$unseen/head-mixup")" --against "$(last "ncg/$unseen/head-nat")"
     for eps in ${EPS:-$(pick "2 4 8" 2)}; do
-        train_head "ncg/$unseen/head-tr$eps" "$features" --loss trades --eps "$eps" --attack-steps "$(pick 10 2)"
+        rate=()
+        case $unseen-$eps in imagenet100*-2) rate=(-lr 0.01) ;; esac
+        train_head "head-tr$eps" "$unseen" --loss trades --eps "$eps" --attack-steps "$(pick 10 2)" "${rate[@]}"
         run exec_ncg.py "$(last "ncg/$unseen/head-tr$eps")" --against "$(last "ncg/$unseen/head-nat")"
     done
 done

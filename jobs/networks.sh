@@ -71,13 +71,37 @@ outside() {
     esac
 }
 
-# Networks that have not seen a class (nearest categories): 70 epochs, a tenth of the rate after 40, 50 and 60.
-train_unseen() {
-    run exec_train.py "$2" -d "$(pick "$3" digits-wo9)" -dir "$1" -o sgd -lr 0.01 -wd 0 -b 128 --augmentation none \
-        -e "$(pick 70 1)" -rlre 40 50 60 "${@:4}"
+# `train_nearest NAME DATA STRING`: a network of the nearest-category paper in models/ncg/DATA/NAME/, on all classes of DATA or
+# on those but one: 70 epochs, a tenth of the rate after 40, 50 and 60. STRING is its loss as the paper's model strings have
+# it: ce, advce, trades6ce. Like those, networks get images as they are, those of ImageNet-100 normalised.
+train_nearest() {
+    local network=CNN002 settings=(-o sgd -b 128)
+    case $2 in
+        cifar*) network=WRN_40_10 settings=(-o adam -b 64) ;;
+        imagenet100*) network=ResNet50Norm01 settings=(-o adam -b 128 --image-size 112) ;;
+    esac
+    run exec_train.py "$3-vtor2-$network" -d "$2" -dir "ncg/$2/$1" "${settings[@]}" -lr 0.01 -wd 0 -e "$(pick 70 1)" \
+        -rlre 40 50 60 "${@:4}"
 }
 
-# A head on stored features of such a network (nearest categories, feature space).
+# Its networks by their names: nat, at2, tr2, tr4, tr8. `train_method NAME DATA`
+train_method() {
+    local steps
+    steps=$(pick 10 2)
+    case $1 in
+        nat) train_nearest nat "$2" ce ;;
+        at*) train_nearest "$1" "$2" advce --eps "${1#at}" --attack-steps "$steps" ;;
+        tr*) train_nearest "$1" "$2" trades6ce --eps "${1#tr}" --attack-steps "$steps" ;;
+    esac
+}
+
+# `train_head NAME DATA [more flags]`: an MLP on the natural network's features, in models/ncg/DATA/NAME/.
 train_head() {
-    run exec_train.py LargeMLP -d "$2" -dir "$1" -o sgd -lr 0.01 -wd 0 -b 256 -e "$(pick 70 1)" -rlre 40 50 60 "${@:3}"
+    local network=LargeMLP layer=flatten settings=(-b 256 -lr 0.01)
+    case $2 in
+        cifar*) settings=(-b 128 -lr 0.01) ;;
+        imagenet100*) network=LargeMLPv4 layer=avgpool settings=(-b 128 -lr 0.1) ;;
+    esac
+    run exec_train.py "$network" -d "features=$(last "ncg/$2/nat"):$layer:$2" -dir "ncg/$2/$1" -o sgd "${settings[@]}" -wd 0 \
+        --augmentation none -e "$(pick 70 1)" -rlre 40 50 60 "${@:3}"
 }

@@ -63,7 +63,7 @@ def test_the_environment_gives_a_job_other_words_flags_seeds_and_classes(tmp_pat
     assert words[1:5] == ["-d", "digits", "-dir", "mine"] and words[-4:] == ["-e", "3", "--precision", "bf16"]
     assert others == ["models/mine/model_3.pt", "-ood", "npy=dots.npy", "-T", "1", "10"]
     unseen = commands_of([ROOT / "jobs" / "ncg-table3.sh"], tmp_path, UNSEEN="cifar10-wo4")[2:]
-    assert len(unseen) == 3 and unseen[0][3] == "cifar10-wo4"
+    assert len(unseen) == 10 and unseen[0][3] == "cifar10-wo4"
 
 
 def parsed(commands: list[list[str]]) -> None:
