@@ -3,7 +3,10 @@
 # Fills hyperplanes/f2
 source "$(dirname "$0")/common.sh"
 
-for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
-    train_vgg "hyperplanes/vgg-s$seed" -s "$seed"
-    run exec_projections.py "models/hyperplanes/vgg-s$seed" --normalize
+for network in $networks; do
+    for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
+        folder=hyperplanes/${network%:*}-s$seed
+        train_plain "$folder" "$network" -s "$seed"
+        run exec_projections.py "models/$folder" --normalize
+    done
 done

@@ -4,8 +4,10 @@
 # Fills hyperplanes/f3, hyperplanes/correlation
 source "$(dirname "$0")/common.sh"
 
-for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
-    train_vgg "hyperplanes/vgg-s$seed" -s "$seed"
-    run exec_reinit.py "$(last "hyperplanes/vgg-s$seed")" --inits-from "models/hyperplanes/vgg-s$seed" --rand "$(pick 5 2)" \
-        --criticality
+for network in $networks; do
+    for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
+        folder=hyperplanes/${network%:*}-s$seed
+        train_plain "$folder" "$network" -s "$seed"
+        run exec_reinit.py "$(last "$folder")" --inits-from "models/$folder" --rand "$(pick 5 2)" --criticality
+    done
 done

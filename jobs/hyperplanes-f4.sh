@@ -3,7 +3,10 @@
 # Fills hyperplanes/f4
 source "$(dirname "$0")/common.sh"
 
-for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
-    train_vgg "hyperplanes/vgg-s$seed" -s "$seed"
-    run exec_projections.py "models/hyperplanes/vgg-s$seed" --with-linear --init-from "models/hyperplanes/vgg-s$seed/init.pt"
+for network in $networks; do
+    for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
+        folder=hyperplanes/${network%:*}-s$seed
+        train_plain "$folder" "$network" -s "$seed"
+        run exec_projections.py "models/$folder" --with-linear --init-from "models/$folder/init.pt"
+    done
 done

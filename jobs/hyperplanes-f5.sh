@@ -3,9 +3,11 @@
 # Fills hyperplanes/f5
 source "$(dirname "$0")/common.sh"
 
-for noise in $(pick "0.2 0.4 0.6 0.8 1.0" 0.5); do
-    train_vgg "hyperplanes/noise-$noise" --noise "$noise"
-    run exec_reinit.py "$(last "hyperplanes/noise-$noise")" --inits-from "models/hyperplanes/noise-$noise" --rand "$(pick 5 2)"
+for network in $networks; do
+    for noise in $(pick "0.2 0.4 0.6 0.8 1.0" 0.5) pixels; do
+        folder=hyperplanes/${network%:*}-noise-$noise
+        case $noise in pixels) flags=(--pixel-shuffle) ;; *) flags=(--noise "$noise") ;; esac
+        train_plain "$folder" "$network" "${flags[@]}"
+        run exec_reinit.py "$(last "$folder")" --inits-from "models/$folder" --rand "$(pick 5 2)"
+    done
 done
-train_vgg hyperplanes/pixels --pixel-shuffle
-run exec_reinit.py "$(last hyperplanes/pixels)" --inits-from models/hyperplanes/pixels --rand "$(pick 5 2)"

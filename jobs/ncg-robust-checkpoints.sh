@@ -5,11 +5,11 @@ source "$(dirname "$0")/common.sh"
 
 if [ -n "${SMALL:-}" ]; then
     train_method nat digits-wo9
-    networks=("$(last ncg/digits-wo9/nat)")
+    files=("$(last ncg/digits-wo9/nat)")
 else
-    networks=(models/published/cifar_{nat,l2_0_25,l2_0_5,l2_1_0}.pt" pytorch_cifar_resnet50")
+    files=(models/published/cifar_{nat,l2_0_25,l2_0_5,l2_1_0}.pt" pytorch_cifar_resnet50")
 fi
-for network in "${networks[@]}"; do
+for network in "${files[@]}"; do
     # shellcheck disable=SC2086 # a path and its type
     run exec_eval.py $network -d $(pick "cifar10:train cifar10:test" digits-wo9)
     # shellcheck disable=SC2086

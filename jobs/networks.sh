@@ -1,15 +1,23 @@
 # The papers' networks. `train_x DIR [more flags]` leaves models/DIR/; what is there is not trained again. Settings are the
 # papers' where they state them (the README says where they do not).
 
-# A VGG19 with snapshots on the way (hyperplanes): 40 epochs, the first ten saved.
-train_vgg() {
-    run exec_train.py "$(pick vgg19 lenet)" -d "$(pick cifar10 digits)" -dir "$1" -o sgd -lr 0.01 -wd 5e-4 -b 128 \
-        -e "$(pick 40 2)" --per-image-std -sf "$(pick 5 1)" --snapshot-all-until "$(pick 10 1)" "${@:2}"
+# The hyperplane paper's networks, as type:data; a job goes over them and over seeds.
+networks=${NETWORKS:-$(pick "lenet:mnist vgg11:cifar10 vgg19:cifar10" lenet:digits)}
+
+# `train_plain DIR TYPE:DATA [more flags]`: one of them with snapshots on the way, the first ten epochs and every tenth.
+train_plain() {
+    run exec_train.py "${2%:*}" -d "${2#*:}" -dir "$1" -o sgd -lr 0.01 -wd 5e-4 -b 128 -e "$(pick 40 2)" --per-image-std \
+        -sf "$(pick 10 1)" --snapshot-all-until "$(pick 10 1)" "${@:3}"
 }
 
-# A ResNet-18 with the CIFAR stem (stitching): the code's defaults, Adam 1e-3, 100 epochs.
+# `train_stitched DIR TYPE`: a ResNet-18 with the CIFAR stem, or a ViT (stitching): the code's defaults, Adam 1e-3, 100 epochs.
 train_stitched() {
-    run exec_train.py "$(pick resnet18 lenet)" -d "$(pick cifar10 digits)" -dir "$1" -e "$(pick 100 1)" "${@:2}"
+    run exec_train.py "$2" -d "$(pick cifar10 digits)" -dir "$1" -e "$(pick 100 1)" "${@:3}"
+}
+
+# The layers at which networks of a type are stitched.
+blocks() {
+    case $1 in vit*) echo "blocks.*" ;; lenet) echo features.0,features.3 ;; *) echo "layer?.?" ;; esac
 }
 
 # `train_probed NAME`: a network of the intermediate-layer paper, in models/ilc/NAME/; NAME is its data, or vit- and its data.

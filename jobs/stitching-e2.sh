@@ -3,8 +3,9 @@
 # Fills stitching/e2
 source "$(dirname "$0")/common.sh"
 
-train_stitched stitching/s0
-one=$(last stitching/s0)
-layers=$(pick "layer?.?" features.0,features.3)
-run exec_stitch.py "$one" "$one" auto auto "$layers" "$layers" auto -d "$(pick cifar10 digits)" -i rand -e "$(pick 30 1)"
-run exec_stitch.py "$one" "$one" auto auto "$layers" "$layers" auto -d "$(pick cifar10 digits)" -i pinv -e 0
+for kind in $(pick "resnet18 vit_tiny_patch4_32" lenet); do
+    train_stitched "stitching/$kind-s0" "$kind"
+    one=$(last "stitching/$kind-s0") layers=$(blocks "$kind")
+    run exec_stitch.py "$one" "$one" auto auto "$layers" "$layers" auto -d "$(pick cifar10 digits)" -i rand -e "$(pick 30 1)"
+    run exec_stitch.py "$one" "$one" auto auto "$layers" "$layers" auto -d "$(pick cifar10 digits)" -i pinv -e 0
+done

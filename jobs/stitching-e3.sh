@@ -3,12 +3,15 @@
 # Fills stitching/e3
 source "$(dirname "$0")/common.sh"
 
-for seed in 0 1; do train_stitched "stitching/s$seed" -s "$seed"; done
-one=$(last stitching/s0) other=$(last stitching/s1)
-layers=$(pick "layer?.?" features.3)
-run exec_ood_detector.py "$other" auto "$layers" -m "$(pick repr_cls_resnet18 repr_cls_resnet20)" -d "$(pick cifar10 digits)" \
-    -b "$(pick 512 64)" -e "$(pick 100 1)" -fe "$(pick 10 1)" -ftoodd "$(pick 300k patches)" -dir stitching/detectors
-run exec_stitch.py "$one" "$other" auto auto "$layers" "$layers" auto -d "$(pick cifar10 digits)" -i rand -e "$(pick 30 1)" \
-    --name e3-task
-run exec_stitch.py "$one" "$other" auto auto "$layers" "$layers" auto -d "$(pick cifar10 digits)" -i pinv -e 0 --name e3-direct
-run exec_stitch_ood.py results/stitch/e3-task.json results/stitch/e3-direct.json -scd "$(pick svhn patches)"
+for kind in $(pick "resnet18 vit_tiny_patch4_32" lenet); do
+    for seed in 0 1; do train_stitched "stitching/$kind-s$seed" "$kind" -s "$seed"; done
+    one=$(last "stitching/$kind-s0") other=$(last "stitching/$kind-s1")
+    layers=$(pick "$(blocks "$kind")" features.3)
+    case $kind in resnet18) detector=repr_cls_resnet18 ;; vit*) detector=repr_cls_vit_tiny ;; *) detector=repr_cls_resnet20 ;; esac
+    run exec_ood_detector.py "$other" auto "$layers" -m "$detector" -d "$(pick cifar10 digits)" -b "$(pick 512 64)" \
+        -e "$(pick 100 1)" -fe "$(pick 10 1)" -ftoodd "$(pick 300k patches)" -dir "stitching/$kind-detectors"
+    pair=("$one" "$other" auto auto "$layers" "$layers" auto -d "$(pick cifar10 digits)")
+    run exec_stitch.py "${pair[@]}" -i rand -e "$(pick 30 1)" --name "e3-$kind-task"
+    run exec_stitch.py "${pair[@]}" -i pinv -e 0 --name "e3-$kind-direct"
+    run exec_stitch_ood.py "results/stitch/e3-$kind-task.json" "results/stitch/e3-$kind-direct.json" -scd "$(pick svhn patches)"
+done
