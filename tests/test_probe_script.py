@@ -52,6 +52,15 @@ def test_zero_shot_rules_stand_side_by_side_with_groups_and_equal_search(grouped
     assert [path.name for path in (grouped / "results" / "probe").glob("rules*.png")] == ["rules-layers.png"]
 
 
+@pytest.mark.parametrize("words, group", [(("--metric", "accuracy"), "all"), (("--metric", "adjusted"), "adjusted"),
+                                          (("--select", "none"), None)])
+def test_shares_of_images_with_groups_are_drawn_whatever_is_chosen_by(grouped, tmp_path, words, group):
+    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.12", "avgpool", "--reduce", "gap",
+                   "--protocol", "few-shot", "--fraction", "0.1", "0.2", "-e", "1", "--results-dir", str(tmp_path), *words)
+    assert {row["group"] for row in rows(record, probe="gain")} == {group} - {None}
+    assert len(list(tmp_path.glob("probe/*-fractions.png"))) == (group is not None)
+
+
 def test_a_warm_probe_that_is_not_trained_answers_like_the_networks_head(grouped):
     record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "0", "--warm-start",
                    "--select", "none", "--cache-type", "fp32")

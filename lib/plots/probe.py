@@ -40,9 +40,10 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
         found["gains"] = gain_bars(gains, f"{title}: layer chosen by {rule} against the last one")
     if len({row["rank"] for row in probes}) > 1:
         found["ranks"] = by_number(probes, "rank", f"{title}: probes of limited rank", what)
-    if len(shares) > 1:
-        chosen = [row for row in gains if row["fraction"] is not None]
-        found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", what)
+    chosen = [row for row in gains if row["fraction"] is not None]
+    if len(shares) > 1 and chosen:
+        measure = {"all": "accuracy", "worst": "worst-group accuracy"}.get(chosen[0]["group"], "adjusted accuracy")
+        found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", measure)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
         found["sensitivity"] = sensitivity_by_layer(moved, f"{title}: displacement of test from training images")
