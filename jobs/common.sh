@@ -35,10 +35,12 @@ last() { find "models/$(instead "$1")" -name 'model_*.pt' | sort -V | tail -1; }
 
 run() {
     local script=$1 step=() processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}} nodes=${SLURM_NNODES:-1}
-    local name=${1#exec_} word words=() more
+    local name=${1#exec_} place words=("${@:2}") more
     name=MORE_${name%.py} name=${name^^}
     read -ra more <<< "${!name:-}"
-    for word in "${@:2}"; do words+=("$(instead "$word")"); done
+    if [ -n "${INSTEAD:-}" ]; then
+        for place in "${!words[@]}"; do words[place]=$(instead "${words[place]}"); done
+    fi
     set -- "${words[@]}" "${more[@]}"
     if [ -n "${SMALL:-}" ] && [[ $script != exec_projections.py && $script != exec_tables.py ]]; then
         set -- "$@" --max-examples 200

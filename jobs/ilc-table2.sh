@@ -3,7 +3,7 @@
 # Fills ilc/table2
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "cmnist waterbirds celeba multiceleba cifar10 cifar10-c/fog-5 cifar100-c/fog-5 imagenet-a imagenet-r cue-conflict
-    silhouette" "digits digits-bg digits-c/fog-5"); do
+sets="cmnist waterbirds celeba multiceleba cifar10-c/fog-5 cifar100-c/fog-5 imagenet-a imagenet-r cue-conflict silhouette"
+for data in $(pick "$sets" "digits digits-bg digits-c/fog-5"); do
     run exec_data.py show "$data"
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# App. D.4: published robust ResNet-50s for CIFAR-10, as files from elsewhere: put them under models/published/, converted once
-# by exec_data.py convert-checkpoint. Their table stays empty: records cannot tell which file is which.
+# App. D.4: published robust ResNet-50s for CIFAR-10, as files from elsewhere: put them under models/published/, converted
+# once by exec_data.py convert-checkpoint. Their table stays empty: records cannot tell which file is which.
 source "$(dirname "$0")/common.sh"
 
 if [ -n "${SMALL:-}" ]; then

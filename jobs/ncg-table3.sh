@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table 3 and Figure 3: the distance to the decision boundary at the neighbours of unseen images, and the images' own distance.
+# Table 3 and Figure 3: the distance to the decision boundary at the neighbours of unseen images, and the images' own.
 # Fills ncg/table3, ncg/fig3
 source "$(dirname "$0")/common.sh"
 

@@ -10,7 +10,7 @@ train_plain() {
         -sf "$(pick 10 1)" --snapshot-all-until "$(pick 10 1)" "${@:3}"
 }
 
-# `train_stitched DIR TYPE`: a ResNet-18 with the CIFAR stem, or a ViT (stitching): the code's defaults, Adam 1e-3, 100 epochs.
+# `train_stitched DIR TYPE`: a ResNet-18 with the CIFAR stem, or a ViT (stitching): the code's defaults, Adam, 100 epochs.
 train_stitched() {
     run exec_train.py "$2" -d "$(pick cifar10 digits)" -dir "$1" -e "$(pick 100 1)" "${@:3}"
 }
@@ -20,12 +20,13 @@ blocks() {
     case $1 in vit*) echo "blocks.*" ;; lenet) echo features.0,features.3 ;; *) echo "layer?.?" ;; esac
 }
 
-# `train_probed NAME`: a network of the intermediate-layer paper, in models/ilc/NAME/; NAME is its data, or vit- and its data.
+# `train_probed NAME`: a network of the intermediate-layer paper in models/ilc/NAME/; NAME is its data, or vit- and that.
 # Recipes are those of the checkpoints that the paper took; those of MultiCelebA, CMNIST and of the ViTs were not found.
 train_probed() {
     local settings=(small_cnn -e 1)
     case $1 in
-        cifar10) settings=(cifar_resnet18_maxpool -o sgd --nesterov -lr 0.01 -wd 1e-2 -b 256 -e 100 -sched cosine --warmup 30) ;;
+        cifar10) settings=(cifar_resnet18_maxpool -o sgd --nesterov -lr 0.01 -wd 1e-2 -b 256 -e 100 -sched cosine
+            --warmup 30) ;;
         cifar100) settings=(pytorch_cifar_resnet18 -o sgd --nesterov -lr 0.1 -wd 5e-4 -e 200 -sched cosine) ;;
         waterbirds) settings=(tv_resnet50 --pretrained -o sgd -lr 1e-3 -wd 1e-3 -b 32 -e 100) ;;
         celeba) settings=(tv_resnet50 --pretrained -o sgd -lr 1e-3 -wd 1e-4 -b 128 -e 50) ;;
@@ -56,7 +57,7 @@ probe() {
         -s $(pick "0 1 2 3 4" 0) "${@:3}"
 }
 
-# The same with the paper's search for learning rate and penalty.
+# The same with the paper's search for learning rate and penalty, 100 epochs.
 searched() {
     local l1=(0 1e-3 1e-2)
     case $2 in few-shot | full-ood) l1=(0 1e-4 1e-3 1e-2) ;; esac
@@ -110,6 +111,6 @@ train_head() {
         cifar*) settings=(-b 128 -lr 0.01) ;;
         imagenet100*) network=LargeMLPv4 layer=avgpool settings=(-b 128 -lr 0.1) ;;
     esac
-    run exec_train.py "$network" -d "features=$(last "ncg/$2/nat"):$layer:$2" -dir "ncg/$2/$1" -o sgd "${settings[@]}" -wd 0 \
-        --augmentation none -e "$(pick 70 1)" -rlre 40 50 60 "${@:3}"
+    run exec_train.py "$network" -d "features=$(last "ncg/$2/nat"):$layer:$2" -dir "ncg/$2/$1" -o sgd "${settings[@]}" \
+        -wd 0 --augmentation none -e "$(pick 70 1)" -rlre 40 50 60 "${@:3}"
 }

@@ -20,7 +20,7 @@ JOBS = sorted(path for path in (ROOT / "jobs").glob("*.sh") if path.name not in 
 NOTES = r"""
 note() {
     local word before= directory= epochs=
-    printf '%q ' "$@" >> "$COMMANDS"; echo >> "$COMMANDS"
+    printf '%q ' "$JOB" "$@" >> "$COMMANDS"; echo >> "$COMMANDS"
     if [[ $1 != */exec_train.py ]]; then return; fi
     for word in "$@"; do
         case $before in -dir) directory=$word ;; -e) epochs=$word ;; esac
@@ -31,17 +31,26 @@ note() {
 }
 python() { note "$@"; }
 export -f note python
-for job in "$@"; do bash "$job"; done
+for JOB in "$@"; do export JOB; bash "$JOB"; done
 """
 
 
 def commands_of(jobs: list, folder, **environment: str) -> list[list[str]]:
     """The words of the commands that jobs run."""
+    return [words for commands in commands_by_job(jobs, folder, **environment).values() for words in commands]
+
+
+def commands_by_job(jobs: list, folder, **environment: str) -> dict[str, list[list[str]]]:
+    """The words of the commands by the path of their job."""
     whole = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
     whole |= {"COMMANDS": str(folder / "commands"), "WORK_DIR": str(folder)} | environment
     done = subprocess.run(["bash", "-c", NOTES, "bash", *map(str, jobs)], env=whole, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [shlex.split(line) for line in (folder / "commands").read_text().splitlines()]
+    found = {}
+    for line in (folder / "commands").read_text().splitlines():
+        job, *words = shlex.split(line)
+        found.setdefault(job, []).append(words)
+    return found
 
 
 @pytest.mark.parametrize("small", ["", "1"], ids=["paper", "small"])
