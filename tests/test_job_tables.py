@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import readme
+import torch
 from test_jobs import JOBS, commands_by_job
 
-from lib import cli, scripts
+from lib import cli, graph, models, scripts
 from lib.datasets import names
 from lib.detectors.last_layer import BASELINES
 from lib.papers import chosen
@@ -58,6 +59,32 @@ def test_a_jobs_commands_fill_the_tables_that_it_names(job, runs):
         empty = [" / ".join(str(label) for label in cell.labels) for cell in wanted if not filled(cell, runs[str(job)])]
         missing = [words for words in empty if not words.startswith(LEFT_OUT.get(name, ()))]
         assert wanted and len(empty) < len(wanted) and not missing, (name, missing)
+
+
+def test_jobs_name_layers_that_their_networks_have(runs):
+    asked = {(kind, tuple(words)) for commands in runs.values() for run, config in commands
+             for about, _ in rows(run, config, commands) for kind, words in layers(run, config, about)}
+    assert {kind for kind, _ in asked} >= {"pytorch_cifar_resnet18", "vit_tiny_patch4_32", "WRN_40_10", "tv_resnet50"}
+    for kind, words in asked:
+        with torch.device("meta"):
+            network = models.build(kind, 10, 3, models.accepted_size(kind, 32))
+        assert graph.select([name for name, _ in network.named_modules() if name], words, {}), (kind, words)
+
+
+def layers(run: Run, config, about: dict) -> list[tuple[str, list[str]]]:
+    """Types of networks with the words for layers that a configuration has for them."""
+    if run.experiment == "probe":
+        return [(about["net.model_type"], config.layers)]
+    if run.experiment == "ood_detector":
+        return [(about["net.model_type"], config.layer)]
+    if run.experiment in ("stitch", "similarity"):
+        words = ("front_layer", "end_layer") if run.experiment == "stitch" else ("layers1", "layers2")
+        return [(about[f"{role}.model_type"], getattr(config, name).split(","))
+                for role, name in zip(("front", "end"), words, strict=True)]
+    if run.experiment == "train" and about.get("net.features"):
+        backbone, layer = names.parse(config.dataset).features
+        return [(run.library.network(backbone).training["model_type"], [layer])]
+    return []
 
 
 def filled(cell: Cell, commands: list[tuple]) -> bool:
