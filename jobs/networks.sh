@@ -1,5 +1,5 @@
-# The papers' networks. `train_x DIR [more flags]` leaves models/DIR/; what is there is not trained again. Settings are the
-# papers' where they state them (the README says where they do not).
+# The papers' networks, each trained by a word `train_x`; what is there is not trained again. Settings are the papers' where
+# they state them.
 
 # The hyperplane paper's networks, as type:data; a job goes over them and over seeds.
 networks=${NETWORKS:-$(pick "lenet:mnist vgg11:cifar10 vgg19:cifar10" lenet:digits)}
@@ -31,7 +31,7 @@ train_probed() {
         waterbirds) settings=(tv_resnet50 --pretrained -o sgd -lr 1e-3 -wd 1e-3 -b 32 -e 100) ;;
         celeba) settings=(tv_resnet50 --pretrained -o sgd -lr 1e-3 -wd 1e-4 -b 128 -e 50) ;;
         multiceleba) settings=(tv_resnet18 --pretrained -o sgd -lr 1e-3 -wd 1e-4 -b 128 -e 50) ;;
-        cmnist) settings=(resnet20 -e 20) ;;
+        cmnist) settings=(resnet20) ;;
         vit-*) settings=(vit_tiny_patch4_32) ;;
     esac
     run exec_train.py "${settings[@]}" -d "${1#vit-}" -dir "ilc/$1" "${@:2}"
@@ -39,7 +39,7 @@ train_probed() {
 
 # `probe NAME PROTOCOL [more flags]`: probes on that network with five seeds, on the layers and shifts of the paper.
 probe() {
-    local shifts=("${1#vit-}") layers="maxpool,layer?,avgpool" metric=auto
+    local shifts=("${1#vit-}") layers="maxpool,layer?,avgpool" metric=accuracy
     case $1 in
         digits) shifts=(digits-c/fog-5 digits-c/contrast-5) layers=features.6,avgpool ;;
         digits-*) layers=features.6,avgpool ;;
@@ -50,7 +50,7 @@ probe() {
         cmnist) layers="relu,layer?,avgpool" ;;
         vit-*) layers="blocks.?,blocks.??" ;;
     esac
-    case $1-$2 in *cmnist* | digits-colour* | *-id) metric=accuracy ;; esac  # the worst group's is for the other sets
+    case $1-$2 in *-id) ;; waterbirds-* | *celeba-* | digits-bg-*) metric=auto ;; esac  # the worst group
     if [ "$2" = id ]; then shifts=(); else shifts=(-ood "${shifts[@]}"); fi
     # shellcheck disable=SC2046 # words
     run exec_probe.py "$(last "ilc/$1")" --protocol "$2" "${shifts[@]}" -l "$layers" --metric "$metric" -b 256 \
@@ -80,8 +80,8 @@ outside() {
     esac
 }
 
-# `train_nearest NAME DATA STRING`: a network of the nearest-category paper in models/ncg/DATA/NAME/, on all classes of DATA or
-# on those but one: 70 epochs, a tenth of the rate after 40, 50 and 60. STRING is its loss as the paper's model strings have
+# `train_nearest NAME DATA STRING`: a network of the nearest-category paper in models/ncg/DATA/NAME/, on all classes of DATA
+# or on those but one: 70 epochs, a tenth of the rate after 40, 50 and 60. STRING is its loss as the paper's model strings have
 # it: ce, advce, trades6ce. Like those, networks get images as they are, those of ImageNet-100 normalised.
 train_nearest() {
     local network=CNN002 settings=(-o sgd -b 128)
