@@ -47,7 +47,8 @@ def record(script: str, config) -> dict:
     """A record as far as it is known before the run."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {"experiment": script.removeprefix("exec_").removesuffix(".py"), "environment": {}, "rows": [], "inputs": {},
-            "started": "", "config": {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}}
+            "started": "", "config": {name: list(value) if isinstance(value, tuple) else value
+                                      for name, value in values.items()}}
 
 
 @pytest.mark.parametrize("job", FILLS, ids=lambda job: job.stem)
