@@ -178,7 +178,7 @@ def test_every_link_to_a_figure_leads_to_it(tmp_path):
     known, figure = library(tmp_path), tmp_path / "tables/specificity.png"
     figure.parent.mkdir()
     figure.write_bytes(PIXEL)
-    known.derive("specificity", figure.with_suffix(".json"), [
+    known.derive("specificity", [figure.with_suffix(".json")], [
         {"data": "digits", "index": "cka", "setting": "all", "layer": "mean", "spearman": 0.5, "kendall": None}])
     lines = cells.fill(PAPERS["stitching"].tables["e5"], {}, known)
     table = Table("stitching-e5", "stitching/e5: E5", [], [], lines=lines)

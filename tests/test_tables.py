@@ -906,21 +906,21 @@ def test_a_repeated_run_is_compared_with_its_record(trained):
     path.unlink()
 
 
-def test_a_check_leaves_the_checkpoints_that_are_there_as_they_are(trained):
+def test_a_check_leaves_the_checkpoints_that_are_there_as_they_are(trained, tmp_path):
+    shutil.copytree(trained / "models" / "a", tmp_path / "models" / "a")
     small = "--max-examples", "60", "--quiet"
     for name, *words in (
             ("train", "mlp", "-d", "features=a/model_2.pt:features.4:digits", "-dir", "checks/mlp", "-e", 1),
             ("ood_detector", "a/model_2.pt", "auto", "features.4", "-m", "repr_cls_resnet20", "-e", 1, "-fe", 0, "-dir",
-             "checks/detector", "-fdir", trained / "models/checks"),
+             "checks/detector", "-fdir", tmp_path / "models/checks"),
             ("probe", "a/model_2.pt", "-l", "features.4", "--export", "checks/cut", "--select", "id-val", "-e", 1)):
-        done = script(f"exec_{name}.py", *words, *small, cwd=trained)
+        done = script(f"exec_{name}.py", *words, *small, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        before = {path: path.lstat().st_mtime_ns for path in (trained / "models").rglob("*")}
-        record = trained / done.stdout.strip().splitlines()[-1]
-        done = tables(trained, "--rerun", record, "--check")
+        before = {path: path.lstat().st_mtime_ns for path in (tmp_path / "models").rglob("*")}
+        record = tmp_path / done.stdout.strip().splitlines()[-1]
+        done = tables(tmp_path, "--rerun", record, "--check")
         assert done.returncode == 0 and "agree within" in done.stdout, (name, done.stderr)
-        assert {path: path.lstat().st_mtime_ns for path in (trained / "models").rglob("*")} == before, name
-    shutil.rmtree(trained / "models/checks")
+        assert {path: path.lstat().st_mtime_ns for path in (tmp_path / "models").rglob("*")} == before, name
 
 
 def test_differences_are_beyond_the_tolerance_and_clocks_do_not_count():
