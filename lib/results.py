@@ -127,11 +127,13 @@ def finished(where: Place, config) -> bool:
 
 def fingerprints(config, missing_ok: bool = False) -> dict[str, dict]:
     """The hash and size of everything the run reads, by name."""
-    found = {}
+    found, known = {}, {}  # corrupted versions of a set are of the same files
     for name, paths in config.inputs().items():
         if missing_ok and not all(path.exists() for path in paths):
             continue
-        found[name] = files.fingerprint(paths, Path(config.cache_dir))
+        if tuple(paths) not in known:
+            known[tuple(paths)] = files.fingerprint(paths, Path(config.cache_dir))
+        found[name] = known[tuple(paths)]
     return found
 
 
