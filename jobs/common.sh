@@ -7,7 +7,8 @@
 #
 #   INSTEAD="cifar10=my-set resnet18=resnet20"     words that are replaced in its commands
 #   MORE_TRAIN="-e 20 -lr 0.05" MORE_NCG="-k 5"    flags behind those of every exec_train.py, exec_ncg.py
-#   SEEDS="0 1"   UNSEEN="cifar10-wo4"   EPS=2   NETWORKS="lenet:mnist"     in jobs that go over several
+#   DATA=cifar10   TYPES=resnet18   NETWORKS="lenet:mnist"   SEEDS="0 1"   UNSEEN="cifar10-wo4"   EPS=2
+#                                                  some of those that a job goes over
 #
 # Jobs work in the root of the repository, at SMALL=1 in small/ with models and results of their own, or in WORK_DIR.
 set -euo pipefail

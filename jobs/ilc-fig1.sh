@@ -3,7 +3,7 @@
 # Fills ilc/fig1
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "cmnist cifar10 waterbirds celeba" "digits-colour digits digits-bg"); do
+for data in ${DATA:-$(pick "cmnist cifar10 waterbirds celeba" "digits-colour digits digits-bg")}; do
     train_probed "$data"
     searched "$data" id
     searched "$data" zero-shot

@@ -4,7 +4,7 @@
 # Fills ilc/fig5, ilc/table4, ilc/fig8
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "waterbirds celeba multiceleba cmnist cifar10" "digits-bg digits"); do
+for data in ${DATA:-$(pick "waterbirds celeba multiceleba cmnist cifar10" "digits-bg digits")}; do
     train_probed "$data"
     run exec_eval.py "$(last "ilc/$data")" -d "$data"
     searched "$data" zero-shot

@@ -3,7 +3,7 @@
 # Fills ilc/fig6
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "cifar10 cifar100 vit-cifar10 vit-cifar100" digits); do
+for data in ${DATA:-$(pick "cifar10 cifar100 vit-cifar10 vit-cifar100" digits)}; do
     train_probed "$data"
     searched "$data" zero-shot
 done

@@ -5,7 +5,7 @@ source "$(dirname "$0")/common.sh"
 
 standard="gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur snow frost fog brightness
     contrast elastic_transform pixelate jpeg_compression"
-for data in $(pick "imagenet100 cifar10 cifar100coarse" digits); do
+for data in ${DATA:-$(pick "imagenet100 cifar10 cifar100coarse" digits)}; do
     train_method nat "$data"
     kinds=$(pick all "fog contrast")
     if [ "$data" = imagenet100 ]; then kinds=$standard; fi # the paper has 15 of ImageNet-C

@@ -3,7 +3,7 @@
 # Fills oodlayers/aggregates, oodlayers/openood
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "cifar10 cifar100" digits); do
+for data in ${DATA:-$(pick "cifar10 cifar100" digits)}; do
     for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
         train_ood "oodlayers/$data-s$seed" resnet18 "$data" -s "$seed"
         # shellcheck disable=SC2046 # words

@@ -3,7 +3,7 @@
 # Fills oodlayers/choice
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "cifar10 cifar100" digits); do
+for data in ${DATA:-$(pick "cifar10 cifar100" digits)}; do
     train_ood "oodlayers/$data-s0" resnet18 "$data"
     # shellcheck disable=SC2046 # words
     run exec_ood_layers.py "$(last "oodlayers/$data-s0")" -ood $(outside "$data") --choose mixture jigsaw transfer

@@ -3,7 +3,7 @@
 # Fills oodlayers/early-exit
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "cifar10 cifar100" digits); do
+for data in ${DATA:-$(pick "cifar10 cifar100" digits)}; do
     train_ood "oodlayers/$data-s0" resnet18 "$data"
     for rate in $(pick "0.01 0.05 0.1" 0.05); do
         # shellcheck disable=SC2046 # words

@@ -4,7 +4,7 @@
 source "$(dirname "$0")/common.sh"
 
 outliers=$(pick 300k patches)
-for data in $(pick "cifar10 cifar100" digits); do
+for data in ${DATA:-$(pick "cifar10 cifar100" digits)}; do
     train_ood "oodlayers/$data-s0" resnet18 "$data"
     train_ood "oodlayers/$data-hinge" resnet18 "$data" --loss energy_layers --outliers "$outliers"
     train_ood "oodlayers/$data-contrastive" resnet18 "$data" --loss energy_layers --form contrastive --outliers "$outliers"

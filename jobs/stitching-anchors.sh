@@ -3,7 +3,7 @@
 # Fills stitching/anchors
 source "$(dirname "$0")/common.sh"
 
-for data in $(pick "cifar10 cifar5m" digits); do
+for data in ${DATA:-$(pick "cifar10 cifar5m" digits)}; do
     few=()
     if [ "$data" = cifar5m ]; then few=(--max-examples 50000); fi
     run exec_train.py "$(pick resnet18 lenet)" -d "$data" -dir "stitching/anchor-$data" -o sgd -lr 0.1 -wd 5e-4 -b 128 \

@@ -3,7 +3,7 @@
 # Fills stitching/e2
 source "$(dirname "$0")/common.sh"
 
-for kind in $(pick "resnet18 vit_tiny_patch4_32" lenet); do
+for kind in ${TYPES:-$(pick "resnet18 vit_tiny_patch4_32" lenet)}; do
     train_stitched "stitching/$kind-s0" "$kind"
     one=$(last "stitching/$kind-s0")
     pair=("$one" "$one" auto auto "$(blocks "$kind")" "$(blocks "$kind")" auto -d "$(pick cifar10 digits)")

@@ -3,7 +3,7 @@
 # Fills stitching/e3
 source "$(dirname "$0")/common.sh"
 
-for kind in $(pick "resnet18 vit_tiny_patch4_32" lenet); do
+for kind in ${TYPES:-$(pick "resnet18 vit_tiny_patch4_32" lenet)}; do
     for seed in 0 1; do train_stitched "stitching/$kind-s$seed" "$kind" -s "$seed"; done
     one=$(last "stitching/$kind-s0") other=$(last "stitching/$kind-s1")
     layers=$(pick "$(blocks "$kind")" features.3)

@@ -73,6 +73,10 @@ def test_the_environment_gives_a_job_other_words_flags_seeds_and_classes(tmp_pat
     assert others == ["models/mine/model_3.pt", "-ood", "npy=dots.npy", "-T", "1", "10"]
     unseen = commands_of([ROOT / "jobs" / "ncg-table3.sh"], tmp_path, UNSEEN="cifar10-wo4")[2:]
     assert len(unseen) == 10 and unseen[0][3] == "cifar10-wo4"
+    (tmp_path / "some").mkdir()
+    one = commands_of([ROOT / "jobs" / "stitching-e1.sh", ROOT / "jobs" / "ilc-fig6.sh"], tmp_path / "some",
+                      TYPES="resnet20", DATA="cifar10")
+    assert {words[1] for words in one if words[0].endswith("exec_train.py")} == {"resnet20", "cifar_resnet18_maxpool"}
 
 
 def parsed(commands: list[list[str]]) -> None:
