@@ -12,6 +12,7 @@ from lib.datasets import names
 from lib.errors import UsageError, UserError
 from lib.experiments.probe import ProbeConfig
 from lib.experiments.probe import probe as experiment
+from lib.plots import probe as plots
 from lib.probes import run as probe_runs
 
 
@@ -146,6 +147,19 @@ def test_the_mean_and_median_gain_over_shifts_are_reported(trained):
     assert path.with_name(path.stem + "-gains.png").exists() and path.with_name(path.stem + "-layers.png").exists()
     done = script("exec_tables.py", "probe", cwd=trained)
     assert done.returncode == 0 and "contrast-3" in done.stdout
+
+
+def test_many_shifts_have_a_figure_that_tells_them_apart(trained):
+    record = probe(trained, "models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.9", "features.14", "--reduce",
+                   "gap", "flatten", "-e", "1", "-s", "0", "1", "--select", "oracle")
+    many = [row | {"variant": f"kind{number}-3"} for number in range(7) for row in record["rows"]]
+    assert "shifts-gap" not in plots.figures(record["rows"], "few")
+    found = plots.figures(many, "many")
+    assert {"layers-gap", "layers-flatten", "shifts-gap", "shifts-flatten"} <= found.keys()
+    axes = found["shifts-gap"].axes[0]
+    assert len(axes.texts) == 7 * 3 and [label.get_text() for label in axes.get_xticklabels()][-1] == "head"
+    own = [row["accuracy"] for row in record["rows"] if row["probe"] == "head"]  # of both seeds' test images
+    assert axes.texts[2].get_text().startswith(f"{100 * sum(own) / 2:.1f}")
 
 
 def test_an_ood_set_that_is_the_test_set_gives_the_in_distribution_numbers(trained):
