@@ -813,6 +813,7 @@ def test_measured_leaves_out_the_cells_and_tables_without_a_record(tmp_path):
     done = tables(tmp_path, "ncg/pixel", "ncg/table3", "--measured")
     assert done.returncode == 0 and "not measured" not in done.stdout and "table3" not in done.stdout
     assert [line.split()[:3] for line in done.stdout.splitlines() if line.startswith("M-")] == [["M-0", "NCG", "nat"]]
+    assert tables(tmp_path, "ncg/table3", "--measured").stdout == "no records under results/ that fill these tables\n"
 
 
 @pytest.mark.parametrize("words, status, told", [

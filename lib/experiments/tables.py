@@ -79,7 +79,10 @@ def text(config: TablesConfig) -> str:
         return config.report
     made = _experiments(library, config.seeds, config.tables) + _tests(config, library)
     made += _papers(config, library) if config.tables else []
-    return _printed(config, made) if made else f"no records under {config.results_dir}/"
+    if not made:
+        wanted = " that fill these tables" if config.measured and library.runs else ""
+        return f"no records under {config.results_dir}/{wanted}"
+    return _printed(config, made)
 
 
 def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Table]:
