@@ -379,6 +379,14 @@ def test_primal_and_dual_logistic_regression_agree():
         assert objective(primal, place, penalty) == pytest.approx(objective(dual, place, penalty).item(), abs=1e-8)
 
 
+def test_too_few_iterations_of_lbfgs_are_named(recwarn):
+    features, labels = blobs(200, d=20)
+    lbfgs(features, labels, 3, [1e-1], 500)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="--solver lbfgs: 2 iterations leave a gradient of .*; more -e come nearer"):
+        lbfgs(features, labels, 3, [1e-4], 2)
+
+
 @pytest.mark.parametrize("n, d", [(60, 5), (20, 40)])
 def test_ridge_solves_its_normal_equations_and_leaves_each_example_out_exactly(n, d):
     features, labels = blobs(n, d=d)
