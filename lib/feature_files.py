@@ -21,7 +21,7 @@ from lib.errors import UserError
 from lib.reducers import Projection
 
 LARGEST = 2.0 ** 11  # to which the first batch is scaled: a factor of 32 below the largest float16
-PIECE = 16  # rows that are scaled at a time: few enough to stay in the processor's cache
+PIECE = 16  # rows that are scaled or read at a time: few enough to stay in the processor's cache
 VERSION = 1  # of what the files hold
 
 

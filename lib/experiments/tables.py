@@ -95,7 +95,7 @@ def _tests(config: TablesConfig, library) -> list[formats.Table]:
     """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
     wanted = () if config.seeds else [test for test in grounding.TESTS if not config.tables or test in config.tables]
     runs = [run for name in grounding.READ for run in library.of(name)] if wanted else []
-    pairs, made = grounding.pairs(runs), []
+    pairs, found, made = grounding.pairs(runs), grounding.rows(runs), []
     several = len({pair[1:3] for pair in pairs}) > 1
     for test in wanted:
         panels: dict[str, list] = {}
@@ -104,8 +104,7 @@ def _tests(config: TablesConfig, library) -> list[formats.Table]:
                 what = f"{pair.index}: {pair.setting}" + (f"\n{pair.model_type}, {pair.probes}" if several else "")
                 panels.setdefault(what, []).append((pair.reference.layer, pair.gap, pair.dissimilarity))
         if panels:
-            rows = [{key: value for key, value in row.items() if key != "test"} for row in grounding.rows(runs)
-                    if row["test"] == test]
+            rows = [{key: value for key, value in row.items() if key != "test"} for row in found if row["test"] == test]
             path = Path(config.results_dir) / "tables" / f"{test}.png"
             files.write_figure(path, grounding_plots.scatter(panels, f"{test} of indices of similarity"))
             made.append(formats.Table(test, test, rows, rows, f"figure: {path}", figure=path))

@@ -42,8 +42,7 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
         found["ranks"] = by_number(probes, "rank", f"{title}: probes of limited rank", what)
     chosen = [row for row in gains if row["fraction"] is not None]
     if len(shares) > 1 and chosen:
-        measure = {"all": "accuracy", "worst": "worst-group accuracy"}.get(chosen[0]["group"], "adjusted accuracy")
-        found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", measure)
+        found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", what)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
         found["sensitivity"] = sensitivity_by_layer(moved, f"{title}: displacement of test from training images")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lib.metrics import sensitivity
 from lib.probes.report import common
+from lib.probes.roles import spread
 from lib.probes.run import Run
 from lib.probes.sources import Place
 
@@ -31,7 +32,7 @@ def rows(run: Run) -> list[dict]:
         for tap in run.layout.taps:
             most = run.affordable(tap, MOST_IMAGES, copies=2)
             for name in shift.test.group_names or ("all",):
-                before, after = (_spread(_members(split, places, name), most)
+                before, after = (spread(_members(split, places, name), most)
                                  for split, places in ((train, positions), (shift.test, tested)))
                 if min(len(before), len(after)) < 2:
                     continue
@@ -78,10 +79,3 @@ def _members(split, positions: Tensor, name: str) -> Tensor:
 
 def _mean_variation(x: Tensor, y: Tensor) -> float:
     return sensitivity.total_variation(x, y).mean().item()
-
-
-def _spread(positions: Tensor, most: int) -> Tensor:
-    """At most so many of the positions, evenly spread."""
-    if len(positions) <= most:
-        return positions
-    return positions[torch.arange(most) * len(positions) // most]

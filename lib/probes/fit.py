@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import UserError
+from lib.feature_files import PIECE
 from lib.features import Features, SideBySide, Tap, Views
 from lib.probes import solvers
 from lib.probes.stack import Linear, Mlp, Setting, Stack, combined, initial, initial_mlp
@@ -19,7 +20,6 @@ from lib.randomness import generator
 
 STEPWISE = ("adam", "sgd")  # solvers that need a batch at a time only
 CHUNK = 4096  # rows that are read at once where all are passed through
-PIECE = 16  # and where they make up a batch: few enough to stay in the processor's cache
 COPIES = 3  # of the features in float64 that the other solvers hold
 
 Probes = Linear | Mlp

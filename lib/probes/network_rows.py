@@ -7,6 +7,7 @@ from lib.metrics import collapse
 from lib.probes import study
 from lib.probes.adaptation import adapted
 from lib.probes.report import common
+from lib.probes.roles import spread
 from lib.probes.run import Run
 from lib.randomness import generator
 
@@ -64,8 +65,7 @@ def _collapse_rows(run: Run) -> list[dict]:
         if not number:
             about |= {"data": split.name, "variant": split.variant, "origin": split.origin, "split": split.split}
         for tap in run.layout.taps:
-            most = min(run.affordable(tap, MOST_IMAGES, copies=1), len(split))
-            chosen = torch.arange(most) * len(split) // most
+            chosen = spread(torch.arange(len(split)), run.affordable(tap, MOST_IMAGES, copies=1))
             chosen = chosen[split.labels[chosen] >= 0]
             value = collapse.within_over_between(source.rows(tap, chosen), split.labels[chosen])
             found.append(about | {"probe": "collapse", "layer": tap.layer, "reduce": tap.reduce, "dim": run.supply.dims[tap],

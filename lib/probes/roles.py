@@ -73,6 +73,13 @@ def divide(ids: Tensor, protocol: str, roles: str, seed: int, validation: bool =
     return Shares(found)
 
 
+def spread(positions: Tensor, most: int) -> Tensor:
+    """At most so many of the positions (m,), evenly spread."""
+    if len(positions) <= most:
+        return positions
+    return positions[torch.arange(most) * len(positions) // most]
+
+
 def draw_shots(labels: Tensor, pool: Tensor, classes: int, shots: int, seed: int) -> Tensor:
     """Positions of `shots` images per class out of `pool` (m,), positions in labels (n,)."""
     draw, chosen = generator(seed, "shots"), []
