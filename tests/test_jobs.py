@@ -9,7 +9,7 @@ import pytest
 import readme
 from conftest import ROOT
 
-from lib import cli
+from lib import cli, missing
 from lib.papers import PAPERS, names
 from lib.papers.spec import cells
 
@@ -104,6 +104,37 @@ def test_every_table_that_an_experiment_fills_has_its_job():
     filled = [name for job in JOBS for line in job.read_text().splitlines() if line.startswith("# Fills ")
               for name in line.removeprefix("# Fills ").split(", ")]
     assert len(filled) == len(set(filled)) and tables <= set(filled) <= set(names())
+
+
+# in place of Slurm: notes what is submitted, and counts as its job numbers
+SLURM = r"""
+sbatch() { echo "$*" >> "$COMMANDS"; wc -l < "$COMMANDS"; }
+srun() { shift; "$@"; }
+export -f sbatch srun
+bash jobs/array.sbatch "$@"
+"""
+
+
+def array(*words: str, tmp_path, task: int | str = "") -> subprocess.CompletedProcess:
+    """`jobs/array.sbatch` with some words: submitted, or its task of a number."""
+    whole = {**os.environ, "COMMANDS": str(tmp_path / "submitted"), "SLURM_ARRAY_TASK_ID": str(task)}
+    return subprocess.run(["bash", "-c", SLURM, "bash", *map(str, words)], cwd=ROOT, env=whole, capture_output=True,
+                          text=True)
+
+
+def test_the_stages_of_a_command_file_become_arrays_each_after_the_one_before(tmp_path):
+    todo = tmp_path / "todo"
+    todo.write_text(f"# first\n\necho one\necho  two\n{missing.AFTER}\n   # none\n{missing.AFTER}\necho 'three  four'\n")
+    done = array(todo, "--time=9", tmp_path=tmp_path)
+    assert done.returncode == 0 and re.findall(r"job (\d+): (\d+) commands", done.stdout) == [("1", "2"), ("2", "1")]
+    assert (tmp_path / "submitted").read_text().splitlines() == [
+        f"--parsable --array=1-2 --time=9 jobs/array.sbatch {todo} 0",
+        f"--parsable --array=1-1 --time=9 --dependency=afterok:1 jobs/array.sbatch {todo} 2"]
+    for stage, task, said in ((0, 1, "one"), (0, 2, "two"), (2, 1, "three  four")):
+        done = array(todo, stage, tmp_path=tmp_path, task=task)
+        assert done.returncode == 0 and done.stdout.splitlines()[-1] == said
+    refused = array(tmp_path / "nothing", tmp_path=tmp_path)
+    assert refused.returncode == 2 and "a file of commands is needed, not" in refused.stderr
 
 
 def test_shell_scripts_are_free_of_errors_of_form():
