@@ -3,12 +3,15 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import background
 import numpy as np
 import pytest
+from conftest import script
 
 SMALL = ("--max-examples", "120", "-gpu", "-1")
 
@@ -39,7 +42,7 @@ MEASURED = ("seconds", "images_per_second", "time_id", "time_ood")  # columns th
 
 @pytest.fixture(scope="module")
 def whole(trained, tmp_path_factory):
-    """A function: script -> (its folder, its uninterrupted run's contents, the seconds it took), made when asked for."""
+    """A function: script -> (a folder for it, one in which it ran to its end, the seconds it took), made when asked for."""
     made = {}
 
     def find(name: str):
@@ -51,7 +54,7 @@ def whole(trained, tmp_path_factory):
             pristine = shutil.copytree(folder, tmp_path_factory.mktemp(name) / "pristine")
             begin = time.perf_counter()
             assert background.run(COMMANDS[name], folder) == 0, (folder / "log").read_text()
-            made[name] = pristine, contents(folder), time.perf_counter() - begin
+            made[name] = pristine, folder, time.perf_counter() - begin
         return made[name]
     return find
 
@@ -77,7 +80,7 @@ def contents(folder: Path) -> dict:
 
 def killed_and_repeated(name: str, moment: float, whole, folder: Path) -> bool:
     """Whether the kill came before the end. Runs the command, kills it after that share of its time, runs it again."""
-    pristine, expected, seconds = whole(name)
+    pristine, uninterrupted, seconds = whole(name)
     shutil.copytree(pristine, folder)
     process = background.start(COMMANDS[name], folder)
     process.join(moment * seconds)
@@ -88,7 +91,7 @@ def killed_and_repeated(name: str, moment: float, whole, folder: Path) -> bool:
         json.loads(record.read_text())  # what is there is whole
     assert background.run(COMMANDS[name], folder) == 0, (folder / "log").read_text()
     sweep(folder)
-    assert contents(folder) == expected
+    assert contents(folder) == contents(uninterrupted)
     return struck
 
 
@@ -111,6 +114,23 @@ def test_fifty_kills_at_random_moments_of_all_scripts_change_no_record(whole, tm
         struck += killed_and_repeated(name, draw.uniform(0, 1.1), whole, tmp_path / f"{number}-{name}")
         shutil.rmtree(tmp_path / f"{number}-{name}")
     assert struck > 25
+
+
+IN_CI = ("train", "reinit", "probe")
+
+
+@pytest.mark.parametrize("name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.hardening)
+                                  for name in COMMANDS])
+def test_a_repeated_command_says_what_is_there_within_two_seconds_without_importing_torch(whole, name):
+    _, folder, _ = whole(name)
+    path, *words = COMMANDS[name]
+    begin = time.perf_counter()
+    done = script(path, *words, cwd=folder)
+    assert done.returncode == 0 and "already there" in done.stderr and time.perf_counter() - begin < 2, done.stderr
+    assert done.stdout.strip().splitlines()[-1].endswith(".json")
+    done = subprocess.run([sys.executable, "-X", "importtime", background.ROOT / path, *words], cwd=folder,
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and "| torch" not in done.stderr
 
 
 def test_every_script_that_makes_a_record_is_among_them():

@@ -2,13 +2,10 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
-from conftest import ROOT, script, stopped_script
+from conftest import script, stopped_script
 
 from lib import optimization
 
@@ -110,16 +107,6 @@ def test_the_same_seed_twice_gives_the_same_weights_and_another_seed_others(tmp_
         folder.mkdir()
         assert script("exec_train.py", *SHORT, "-s", seed, cwd=folder).returncode == 0
         assert equal(weights(folder), weights(uninterrupted)) is expected
-
-
-def test_a_repeated_command_says_what_is_there_without_importing_torch(uninterrupted):
-    begin = time.perf_counter()
-    done = script("exec_train.py", *SHORT, cwd=uninterrupted)
-    assert done.returncode == 0 and "already there" in done.stderr and time.perf_counter() - begin < 2
-    assert done.stdout.strip().endswith(".json")
-    done = subprocess.run([sys.executable, "-X", "importtime", ROOT / "exec_train.py", *SHORT], cwd=uninterrupted,
-                          capture_output=True, text=True)
-    assert done.returncode == 0 and "| torch" not in done.stderr
 
 
 def test_the_folder_holds_what_was_asked_for(trained):
