@@ -14,7 +14,9 @@ import inprocess
 SMALL = ("--max-examples", "12", "-gpu", "-1")
 NETWORK = ("models/a/model_2.pt", *SMALL)
 
-# file -> the commands that read it
+STITCH_OOD = (("exec_stitch_ood.py", "results/stitch/known.json", "-scd", "patches", *SMALL),)
+
+# file, or a pattern that one file matches -> the commands that read it
 READERS = {
     "models/a/model_2.pt": (("exec_eval.py", *NETWORK, "-d", "digits"), ("exec_projections.py", "models/a/model_2.pt"),
                             ("exec_similarity.py", "models/a/model_2.pt", "models/a/model_1.pt", "auto", "auto",
@@ -28,6 +30,10 @@ READERS = {
     "bare.safetensors": (("exec_eval.py", "bare.safetensors", "lenet", "-d", "digits", *SMALL),),
     "results/eval/known.json": (("exec_tables.py", "eval"), ("exec_eval.py", "--list"),
                                 ("exec_eval.py", "models/a/model_2.pt", "--name", "known")),
+    "results/stitch/known.json": (("exec_tables.py", "stitch", "stitching/e1"), *STITCH_OOD),
+    "results/stitch/known.npz": STITCH_OOD,
+    "models/repr_cls_ood_detectors/*.pt": STITCH_OOD,
+    "models/repr_cls_ood_detectors/*.json": STITCH_OOD,
     "images.npy": (("exec_eval.py", *NETWORK, "-d", "npy=images.npy"),
                    ("exec_ood_layers.py", *NETWORK, "-ood", "npy=images.npy")),
     "images_labels.npy": (("exec_eval.py", *NETWORK, "-d", "npy=images.npy"), ("exec_data.py", "show", "npy=images.npy")),
@@ -41,6 +47,9 @@ READERS = {
     "data/cifar-10-batches-py/batches.meta": (("exec_data.py", "show", "cifar10:test"),),
     "data/test_32x32.mat": (("exec_data.py", "show", "svhn:test"),),
     "data/cifar5m/part0.npz": (("exec_data.py", "show", "cifar5m:train"), ("exec_data.py", "verify", "cifar5m")),
+    "data/waterbird_complete95_forest2water2/metadata.csv": (("exec_data.py", "show", "waterbirds:test"),
+                                                             ("exec_eval.py", *NETWORK, "-d", "waterbirds")),
+    "data/celeba/list_attr_celeba.csv": (("exec_data.py", "show", "celeba:test"),),
     "flags.yaml": (("exec_eval.py", *NETWORK, "-d", "digits", "--config", "flags.yaml"),),
     "files.txt": (("exec_reinit.py", *NETWORK, "--inits-from", "files.txt"),),
     "networks.py": (("exec_train.py", "networks.py:plain", "-d", "digits", "-dir", "user", "-e", "1", *SMALL),),
@@ -73,8 +82,9 @@ def main(count: int, seed: int) -> int:
     records = inprocess.contents("results")
     files = list(READERS)
     for number in range(count):
-        file = Path(files[number % len(files)])
-        words = [*draw.choice(READERS[str(file)])]
+        pattern = files[number % len(files)]
+        file, = Path().glob(pattern)
+        words = [*draw.choice(READERS[pattern])]
         whole = file.read_bytes()
         broken = mutated(whole, draw)
         replace(file, broken)

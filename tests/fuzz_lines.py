@@ -37,9 +37,9 @@ SUITING = {"dataset": DATA, "ood": DATA, "on": DATA, "outliers": DATA, "layers":
            "reduce": ("gap", "grid:2", "pca:2")}
 # what would use the network, delete what the test compares, or rightly take long
 LEFT_OUT = {"--pretrained", "--overwrite", "--no-resume", "--rerun", "-workers", "--workers", "--attack", "--debug"}
-LONG = {"epochs", "bootstrap", "rand", "random", "restarts", "attack_steps", "radius", "prefetch", "upscale",
+LONG = {"epochs", "ft_epochs", "bootstrap", "rand", "random", "restarts", "attack_steps", "radius", "prefetch", "upscale",
         "upscale_padding", "image_size", "epoch_images", "permutations"}
-BRIEF = {"epochs": "1", "max_examples": "12", "image_size": "32", "batch_size": "7"}
+BRIEF = {"epochs": "1", "ft_epochs": "1", "max_examples": "12", "image_size": "32", "batch_size": "7"}
 
 
 def lines(count: int, seed: int) -> list[list[str]]:
@@ -73,6 +73,9 @@ BEGINNINGS = {
                      ("convert-checkpoint", "models/a/model_1.pt", "new.pt")),
     "exec_eval.py": (("models/a/model_2.pt",), ("models/a/model_2.pt", "lenet", "-d", "digits")),
     "exec_ncg.py": (("models/a/model_2.pt", "-ood", "digits-c/fog-3"), ("models/a/model_2.pt", "-ood", "digits-c/fog-5")),
+    "exec_ood_detector.py": (("models/a/model_2.pt", "auto", "features.0", "-m", "repr_cls_resnet20", "-d", "digits",
+                              "-ftoodd", "patches", "-dir", "e"),
+                             ("models/a/model_2.pt", "auto", "features.*", "-m", "repr_cls_resnet20", "-dir", "f")),
     "exec_ood_layers.py": (("models/a/model_2.pt", "-ood", "patches"), ("models/a/model_2.pt", "lenet", "-d", "digits")),
     "exec_probe.py": (("models/a/model_2.pt", "-d", "digits", "-l", "features.0"),
                       ("models/a/model_2.pt", "-ood", "digits-c/fog-5", "-l", "features.0,features.3")),
@@ -81,6 +84,9 @@ BEGINNINGS = {
     "exec_similarity.py": (("models/a/model_1.pt", "models/a/model_2.pt", "auto", "auto", "features.0"),),
     "exec_stitch.py": (("models/a/model_1.pt", "models/a/model_2.pt", "auto", "auto", "features.0", "features.0",
                         "auto", "-d", "digits", "-pinv-samples", "all"),),
+    "exec_stitch_ood.py": (("results/stitch/known.json",), ("results/stitch", "-scd", "patches", "-d", "digits")),
+    "exec_tables.py": (("eval",), ("ilc/fig5", "ncg/pixel"), ("--missing", "oodlayers"), ("stitching", "--measured"),
+                       ("--network", "models/a/model_2.pt")),
     "exec_train.py": (("lenet", "-d", "digits", "-dir", "b"), ("small_cnn", "-d", "digits-wo3", "-dir", "c"),
                       ("lenet", "-d", "digits", "-dir", "a")),
 }
