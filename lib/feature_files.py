@@ -88,7 +88,7 @@ def read(path: Path) -> tuple[Tensor, float] | None:
         if described["dtype"] == str(torch.bfloat16):
             stored = stored.view(torch.bfloat16)
         return stored, float(described["scale"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except files.NO_ARRAYS:
         return None
 
 
@@ -99,7 +99,7 @@ def read_moments(folder: Path, layer: str) -> low_rank.Moments | None:
             moments.count = int(kept["count"])
             moments._sum, moments._products = torch.from_numpy(kept["sum"]), torch.from_numpy(kept["products"])
             return moments
-    except (OSError, ValueError, KeyError, EOFError):
+    except files.NO_ARRAYS:
         return None
 
 

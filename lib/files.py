@@ -7,11 +7,19 @@ import io
 import json
 import os
 import secrets
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from lib.errors import UserError
+
+# what reading an array, or an archive of arrays, raises where the file is not whole
+NO_ARRAYS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
+             struct.error, tokenize.TokenError)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -5,11 +5,10 @@ contents of both checkpoints and of the data, the settings, the kind of device.
 """
 
 import json
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import cli, results
+from lib import cli, files, results
 from lib.errors import UserError
 from lib.lazy import lazy
 
@@ -55,7 +54,7 @@ def load(entry: "Entry", arrays: Path, number: int) -> bool:
     try:
         with np.load(arrays) as stored:
             state = {name: torch.from_numpy(stored[f"{number}.{name}"]) for name in entry.stitch.state_dict()}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except files.NO_ARRAYS:
         return False
     entry.stitch.load_state_dict(state)
     return True

@@ -10,7 +10,6 @@ smallest position in the training set wins.
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +108,7 @@ def cached_table(cache_dir: str | Path, queries: Points, training: Points, label
     try:
         with np.load(path) as kept:
             return Table(torch.from_numpy(kept["squared"]), torch.from_numpy(kept["indices"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except files.NO_ARRAYS:
         pass  # not there, or not whole
     found = table(queries, training, labels, classes, **options)
     buffer = io.BytesIO()

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ class _Kept:
         try:
             with np.load(self.path) as arrays:
                 self.batches = dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        except files.NO_ARRAYS:
             pass  # not there, or not whole
 
     def add(self, key: str, robust: np.ndarray) -> None:

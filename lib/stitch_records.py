@@ -6,7 +6,6 @@ torch; `restore` makes a stitch from its weights again.
 
 import dataclasses
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -118,7 +117,7 @@ def restore(stored: Stored, source: "Shape", target: "Shape") -> "Stitch":
         if "limit.basis" in state:
             made.limit = stitching.RankLimit(state["limit.mean"], state["limit.basis"])
         made.load_state_dict(state)
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile):
+    except files.NO_ARRAYS:
         raise UserError(f"{stored.arrays}: not the whole weights of {stored.record}; exec_tables.py --rerun {stored.record} "
                         "makes them again") from None
     return made

@@ -1,11 +1,14 @@
 """Whatever is on the command line or in a file: an answer or one sentence, no traceback, no hang, and no record changed."""
 
 import gzip
+import io
+import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import fuzz_files
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,8 @@ from PIL import Image
 from scipy.io import savemat
 from test_datasets import write_cifar10, write_mnist
 from test_shifted_datasets import FACES, PARTS, write_celeba, write_waterbirds
+
+from lib import files
 
 NETWORKS = """from torch import nn
 
@@ -94,6 +99,21 @@ def test_random_command_lines_are_answered_or_refused_in_a_sentence(laid_out, tm
     said = fuzz("fuzz_lines.py", count, seed, laid_out, tmp_path)
     assert f"{count} command lines" in said and " 0 faults" in said
     assert int(said.split(" refused")[0].split()[-1]) > count / 4 and int(said.split(" run;")[0].split()[-1]) > count / 10
+
+
+@pytest.mark.parametrize("save", [lambda file, x: np.save(file, x), lambda file, x: np.savez(file, x=x, y=x[0]),
+                                  lambda file, x: np.savez_compressed(file, x=x, y=x[0])], ids=["npy", "npz", "packed"])
+def test_of_a_broken_array_numpy_says_what_the_suite_expects(save):
+    whole, draw, refused = io.BytesIO(), random.Random(0), 0
+    save(whole, np.arange(30).reshape(5, 6))
+    for _ in range(1000):
+        try:
+            found = np.load(io.BytesIO(fuzz_files.mutated(whole.getvalue(), draw)))
+            if not isinstance(found, np.ndarray):
+                dict(found)
+        except files.NO_ARRAYS:
+            refused += 1
+    assert refused > 500
 
 
 @pytest.mark.parametrize("count, seed", [(28, 0), pytest.param(560, 1, marks=pytest.mark.hardening)])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib import files
 from lib.datasets import Options, catalogue
 from lib.datasets.split import Split
 from lib.errors import UserError
@@ -45,7 +46,7 @@ def map_array(file: Path) -> np.ndarray:
     """The memory-mapped array; the mapping is private, so that nothing written to it reaches the file."""
     try:
         return np.load(file, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except files.NO_ARRAYS as error:
         raise UserError(f"{file}: cannot be read as an array ({error}); is it whole?") from None
 
 

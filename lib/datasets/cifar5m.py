@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib import files
 from lib.datasets import Options, catalogue, cifar
 from lib.datasets.lazy import JoinedImages, MappedImages
 from lib.datasets.split import Split
@@ -49,7 +50,7 @@ def member(file: Path, name: str, cache: Path) -> np.ndarray:
             return _map(_unpacked(file, archive, entry, cache / "unpacked"), 0)
     except KeyError:
         raise UserError(f"{file}: holds no array {name}") from None
-    except (OSError, ValueError, zipfile.BadZipFile, struct.error) as error:
+    except files.NO_ARRAYS as error:
         raise UserError(f"{file}: cannot be read ({error}); is it whole?") from None
 
 

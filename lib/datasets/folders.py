@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib import files
 from lib.datasets import Options, tree
 from lib.datasets.crops import open_image
 from lib.datasets.lazy import DecodedImages
@@ -61,7 +62,7 @@ def map_cached(file: Path) -> torch.Tensor | None:
     """The array in a cache file, or None if it is not there or not whole."""
     try:
         return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
-    except (OSError, ValueError, EOFError):
+    except files.NO_ARRAYS:
         return None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import datasets
+from lib import datasets, files
 from lib.datasets import catalogue, fetch, tree
 from lib.datasets.lazy import DecodedImages
 from lib.datasets.names import parse
@@ -95,7 +95,7 @@ def _arrays(name: str, root: Path) -> list[Finding]:
     for file in catalogue.require(name, catalogue.KNOWN[name], root):
         try:
             array = np.load(file, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except files.NO_ARRAYS as error:
             raise UserError(f"{file}: cannot be read ({error}); is it whole?") from None
         expected = (50000,) if file.stem == "labels" else (50000, 32, 32, 3)
         findings.append(Finding(f"shape of {file.name}", str(expected), str(array.shape)))
