@@ -358,8 +358,8 @@ def _typed(value, kind: type, several: bool, where: str):
     if several:
         items = value if isinstance(value, list) else [value]
         return [_typed(item, kind, False, where) for item in items]
-    if value is None and kind is not bool:
-        return None
+    if value is None:
+        raise UsageError(f"{where} has no value")
     if kind is bool:
         if not isinstance(value, bool):
             raise UsageError(f"{where}: {value!r} is neither true nor false")

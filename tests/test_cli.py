@@ -71,6 +71,7 @@ def test_yaml_sets_defaults_and_the_command_line_wins(tmp_path):
 @pytest.mark.parametrize("content, fragment", [
     ("epoch: 3", "did you mean epochs"), ("epochs: many", "not a whole number"), ("pool: 3", "neither true nor false"),
     ("[1, 2]", "no 'flag: value' pairs"), ("a: [", "not a YAML file"), ("loss: {a: 1}", "not one value"),
+    ("epochs:", "epochs has no value"), ("lr: [0.1, null]", "lr has no value"),
 ])
 def test_a_mistake_in_yaml_is_one_sentence(tmp_path, content, fragment):
     file = tmp_path / "toy.yaml"
