@@ -154,6 +154,15 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
     assert np.array_equal(arrays["labels_digits-wo9-c-test-contrast-5"], arrays["labels_test"])
 
 
+def test_corrupted_images_of_other_classes_have_slopes_of_the_score_alone(folder):
+    levels = [f"digits-c/contrast-{level}" for level in (1, 3, 5)]
+    found = ask(folder, "wo9/model_3.pt", "-ood", *levels, "--max-examples", 100)
+    slope, = choose(found.rows, subset="slope")
+    over_cells, = choose(found.rows, subset="cells")
+    assert "slope_ncg" in slope and "slope_accuracy" not in slope and over_cells["n_cells"] == 3
+    assert not {"r_distance_accuracy", "welch"} & over_cells.keys()
+
+
 def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_the_images(folder):
     found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--radius", 4, "--max-examples", 150, "--against",
                 "wo9/init.pt")
@@ -196,6 +205,7 @@ def test_fewer_images_than_quintiles_leave_some_empty(folder):
     (("wo9/model_3.pt", "--space", "feature", "--radius", "5"), 2, ("--radius is measured in --space pixel",)),
     (("wo9/model_3.pt", "--corruptions", "fogg"), 2, ("did you mean fog",)),
     (("wo9/model_3.pt", "--against", "wo9/model_7.pt"), 1, ("model_7.pt: no such checkpoint",)),
+    (("wo9/model_3.pt", "--against", "wo9/../wo9/model_3.pt"), 2, ("the network itself",)),
 ])
 def test_bad_input_is_one_sentence_with_its_exit_status(folder, words, status, fragments):
     with pytest.raises(UserError) as caught:

@@ -79,6 +79,8 @@ def ncg(config: NcgConfig) -> Result:
     networks = [inputs.load_checkpoint(config, config.model_path, config.model_type, device)]
     if config.against:
         networks.append(inputs.load_checkpoint(config, config.against, device=device))
+        if networks[1].path.resolve() == networks[0].path.resolve():
+            raise UsageError(f"--against {config.against}: the network itself")
     _check_space(config, networks[0])
     name = stored_features.as_trained(inputs.dataset_name(config.dataset, networks[0]), networks[0].description)
     seen = inputs.load_split(config, name, "train", image_size=networks[0].description.image_size)
