@@ -40,7 +40,7 @@ def claim(directory: Path, config) -> None:
     marker = directory / "run.json"
     for path in directory.glob(".*.tmp"):
         path.unlink()
-    if config.overwrite or not config.resume:
+    if config.overwrite:
         clear(directory)
     if marker.exists():
         try:
@@ -59,6 +59,8 @@ def claim(directory: Path, config) -> None:
     elif any(directory.glob("*.pt")):
         raise UserError(f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
                         "or --overwrite them")
+    if not config.resume:
+        clear(directory)
     files.write_json(marker, wanted)
 
 

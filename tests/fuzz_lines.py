@@ -36,7 +36,7 @@ SUITING = {"dataset": DATA, "ood": DATA, "on": DATA, "outliers": DATA, "layers":
            "config": ("flags.yaml",), "corruptions": ("fog", "all"), "samples": ("all", "5"),
            "reduce": ("gap", "grid:2", "pca:2")}
 # what would use the network, delete what the test compares, or rightly take long
-LEFT_OUT = {"--pretrained", "--overwrite", "--no-resume", "--rerun", "-workers", "--workers", "--attack", "--debug"}
+LEFT_OUT = {"--pretrained", "--overwrite", "--rerun", "-workers", "--workers", "--attack", "--debug"}
 LONG = {"epochs", "ft_epochs", "bootstrap", "rand", "random", "restarts", "attack_steps", "radius", "prefetch", "upscale",
         "upscale_padding", "image_size", "epoch_images", "permutations"}
 BRIEF = {"epochs": "1", "ft_epochs": "1", "max_examples": "12", "image_size": "32", "batch_size": "7"}

@@ -109,6 +109,19 @@ def test_a_folder_belongs_to_one_run(tmp_path, monkeypatch):
     assert not (directory / "model_1.pt").exists()
 
 
+def test_without_resuming_a_run_begins_again_in_its_own_folder_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory = run_folder.folder(config())
+    directory.mkdir(parents=True)
+    run_folder.claim(directory, config())
+    (directory / "resume.pt").write_bytes(b"of this run")
+    with pytest.raises(UserError, match="holds another run"):
+        run_folder.claim(directory, config(noise=0.5, resume=False))
+    assert (directory / "resume.pt").exists()
+    run_folder.claim(directory, config(resume=False))
+    assert not (directory / "resume.pt").exists() and (directory / "run.json").exists()
+
+
 def test_a_flag_younger_than_the_folder_had_its_default_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     directory = run_folder.folder(config())

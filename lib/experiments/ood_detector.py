@@ -66,7 +66,8 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
                          help="when the learning rate of the fine-tuning is multiplied by 0.1: after half its epochs, or, "
                               "as published, after that number of batches")
     snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last")
-    resume: bool = flag(True, help="continue an interrupted run of the same command", identity=False)
+    resume: bool = flag(True, help="continue an interrupted run of the same command; --no-resume begins it again",
+                        identity=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -109,7 +109,8 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
     ema: float | None = flag(None, check=_decay, help="validate and save the running average of the weights, with this "
                                                       "decay per step")
     sync_batchnorm: bool = flag(False, help="under torchrun on GPUs: batch statistics of the whole batch, not per process")
-    resume: bool = flag(True, help="continue an interrupted run of the same command", identity=False)
+    resume: bool = flag(True, help="continue an interrupted run of the same command; --no-resume begins it again",
+                        identity=False)
     compile: bool = flag(False, help="torch.compile the network")
     list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
     channels_last: bool | None = flag(None, help="memory layout of the images; default: with bf16")
