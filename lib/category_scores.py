@@ -60,18 +60,17 @@ def _rate(hits) -> dict:
 def over_levels(corrupted: list[dict]) -> list[dict]:
     """From the rows of corrupted images: slopes over the levels of each corruption, and what holds over all cells.
 
-    A row (subset "slope") per network, space and corruption of three levels or more; the second network's slopes are tested
-    against the first's.
-    A row (subset "cells") per network and space, over its n_cells corruptions and levels: r_distance_accuracy, Pearson's r
-    of mean distance and accuracy; welch, in how many cells hits are significantly more accurate than misses (p < 0.05), in
-    all and by distance quintile; and the network's scores against those of the second one (`metrics.compare_cells`).
+    A row (subset "slope") per network, space, data set and corruption of three levels or more; the second network's slopes
+    are tested against the first's.
+    A row (subset "cells") per network, space and data set, over its n_cells corruptions and levels: r_distance_accuracy,
+    Pearson's r of mean distance and accuracy; welch, in how many cells hits are significantly more accurate than misses
+    (p < 0.05), in all and by distance quintile; the network's scores against the second one's (`metrics.compare_cells`).
     Where images have no labels in the network's classes, there is nothing of accuracy.
     """
     found_rows, first = [], {}
     cells = [row for row in corrupted if row["subset"] == "all"]
-    for (space, model), found in _grouped(cells, "space", "model"):
-        base = {"model": model, "space": space, "train": found[0]["train"], "data": found[0]["data"],
-                "origin": found[0]["origin"]}
+    for (space, model, data), found in _grouped(cells, "space", "model", "data"):
+        base = {"model": model, "space": space, "train": found[0]["train"], "data": data, "origin": found[0]["origin"]}
         known = all(cell["accuracy"] is not None for cell in found)  # labels of these images in the network's classes
         for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in found], "kind"):
             levels, row = [int(cell["variant"].rpartition("-")[2]) for cell in members], {**base, "variant": kind}
@@ -81,7 +80,7 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
             for measure in ("ncg", "accuracy") if known else ("ncg",):
                 fitted = metrics.slope(levels, [cell[measure] for cell in members])
                 row |= {f"slope_{measure}": fitted[0], f"slope_{measure}_se": fitted[1]}
-                before = first.setdefault((space, kind, measure), fitted)
+                before = first.setdefault((space, data, kind, measure), fitted)
                 if before is not fitted:  # rows of the network itself come first, then those of --against
                     row |= {f"{key}_{measure}": p for key, p in metrics.slopes_differ(before, fitted, len(levels)).items()}
             found_rows.append(row)
@@ -89,7 +88,7 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
         if known:
             row["r_distance_accuracy"] = metrics.correlation([cell["mean_distance"] for cell in found],
                                                              [cell["accuracy"] for cell in found])
-            own = [row for row in corrupted if (row["space"], row["model"]) == (space, model)]
+            own = [row for row in corrupted if (row["space"], row["model"], row["data"]) == (space, model, data)]
             for (subset,), members in _grouped(own, "subset"):
                 significant = sum(cell["p_welch"] is not None and cell["p_welch"] < LEVEL for cell in members)
                 row["welch" if subset == "all" else f"welch_{subset.replace(':', '_')}"] = significant

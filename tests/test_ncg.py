@@ -154,11 +154,14 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
     assert np.array_equal(arrays["labels_digits-wo9-c-test-contrast-5"], arrays["labels_test"])
 
 
-def test_corrupted_images_of_other_classes_have_slopes_of_the_score_alone(folder):
-    levels = [f"digits-c/contrast-{level}" for level in (1, 3, 5)]
-    found = ask(folder, "wo9/model_3.pt", "-ood", *levels, "--max-examples", 100)
-    slope, = choose(found.rows, subset="slope")
-    over_cells, = choose(found.rows, subset="cells")
+def test_corrupted_images_of_other_classes_have_their_own_slopes_and_no_accuracy(folder):
+    levels = [f"digits-c/contrast-{level}" for level in (5, 1, 3)]
+    found = ask(folder, "wo9/model_3.pt", "-ood", *levels, "--corruptions", "contrast", "--max-examples", 100)
+    slope, other = choose(found.rows, subset="slope")
+    over_cells, _ = choose(found.rows, subset="cells")
+    assert (slope["data"], other["data"]) == ("digits-c", "digits-wo9-c") and "slope_accuracy" in other
+    lines = found.figures["corruptions"].axes[0].lines
+    assert [[*line.get_xdata()] for line in lines] == [[1, 3, 5], [1, 2, 3, 4, 5]]
     assert "slope_ncg" in slope and "slope_accuracy" not in slope and over_cells["n_cells"] == 3
     assert not {"r_distance_accuracy", "welch"} & over_cells.keys()
 

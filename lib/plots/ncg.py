@@ -55,17 +55,23 @@ def quintiles(rows: list[dict], title: str) -> Figure:
 
 
 def levels(rows: list[dict], title: str) -> Figure:
-    """Score and accuracy against the level, a line per corruption; the score has a panel per space."""
+    """Score against the level, a line per corruption and a panel per space; and the accuracy, if it is known."""
     spaces = list(dict.fromkeys(row["space"] for row in rows))
-    kinds = list(dict.fromkeys(row["variant"].rpartition("-")[0] for row in rows))
-    panels = [*((space, "ncg", f"score, {space} space") for space in spaces), (spaces[0], "accuracy", "accuracy")]
+    lines: dict[tuple[str, str], list[tuple[int, dict]]] = {}
+    for row in rows:
+        kind, _, level = row["variant"].rpartition("-")
+        lines.setdefault((row["data"], kind), []).append((int(level), row))
+    several = len({data for data, _ in lines}) > 1
+    panels = [(space, "ncg", f"score, {space} space") for space in spaces]
+    if any(row["accuracy"] is not None for row in rows):
+        panels.append((spaces[0], "accuracy", "accuracy"))
     figure = Figure(figsize=(4.2 * len(panels) + 2, 4.4), layout="constrained")
     colours = colormaps["tab20"].colors
     for axes, (space, measure, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for number, kind in enumerate(kinds):
-            found = [row for row in rows if row["space"] == space and row["variant"].rpartition("-")[0] == kind]
-            axes.plot([int(row["variant"].rpartition("-")[2]) for row in found], [row[measure] for row in found],
-                      marker="o", markersize=3, color=colours[number % 20], label=kind)
+        for number, ((data, kind), members) in enumerate(lines.items()):
+            found = sorted((level, row[measure]) for level, row in members if row["space"] == space)
+            axes.plot(*zip(*found, strict=True), marker="o", markersize=3, color=colours[number % 20],
+                      label=f"{data}, {kind}" if several else kind)
         axes.set(ylim=(0, 1.05), xlabel="level", ylabel=label, xticks=range(1, 6))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     figure.suptitle(title, fontsize=10)
