@@ -7,6 +7,6 @@ for network in $networks; do
     for seed in ${SEEDS:-$(pick "0 1 2" 0)}; do
         folder=hyperplanes/${network%:*}-s$seed
         train_plain "$folder" "$network" -s "$seed"
-        run exec_projections.py "models/$folder" --with-linear --init-from "models/$folder/init.pt"
+        run exec_projections.py "models/$folder" --with-linear
     done
 done

@@ -3,8 +3,9 @@
 The stitching paper, experiments E5 and E6, by the protocol of Ding, Denain & Steinhardt, "Grounding Representation
 Similarity with Statistical Testing", NeurIPS 2021: of the pairs (A, reference) an index should call dissimilar those whose
 probing accuracies differ. The reference is, at every depth, the network with the best probing accuracy there. Specificity
-takes all layers of all networks for A; sensitivity takes the reference's layer with its channels limited to some ranks.
-Networks of one type are compared, by probes of the same settings.
+takes all layers of all networks for A; sensitivity takes the reference's layer with its channels limited to some
+ranks. Networks of one type are compared, by probes of the same settings, and indices by the same reference: of the networks
+for which most indices are known the best one.
 
 Reads rows of `exec_similarity.py`, `exec_stitch.py` and `exec_probe.py`; checkpoints are told apart by their content.
 """
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lib.lazy import lazy
+from lib.papers.spec import satisfies
 from lib.provenance import Run
 
 np = lazy("numpy")
@@ -27,6 +29,7 @@ DISTANCES = ("pwcca", "procrustes")
 # settings of exec_probe.py that rows tell of, or that change no row; a search changes what is chosen
 NO_SETTING = ("layers", "ranks", "reduce", "solver", "epochs", "protocol", "baselines", "sensitivity", "export", "untrained")
 SEARCHED = ("learning_rate", "l1", "l2", "keep_epochs")
+PROBED = {"probe": "probe", "network": "trained", "protocol": "id", "group": "all"}  # rows of probes that accuracies are of
 SIDES = {"similarity": ("model1_path", "model2_path"), "stitch": ("front_path", "end_path")}
 
 
@@ -94,27 +97,24 @@ def pairs(runs: Iterable[Run]) -> list[Pair]:
     runs = list(runs)
     accuracies, measured = _probing(runs), defaultdict(list)
     for model_type, data, index, setting, other, reference, dissimilarity in _dissimilarities(runs):
-        if reference.rank is None and other != reference:
+        test = "specificity" if other.rank is None else "sensitivity"
+        compared = other != reference if other.rank is None else other.layer == reference.layer
+        if reference.rank is None and compared:
             for probes, known in accuracies.items():
                 if {(data, other), (data, reference)} <= known.keys():
-                    measured[(model_type, probes, data, index, setting), other, reference].append(dissimilarity)
-    best = {}
-    for (model_type, probes, data, *_), _, reference in measured:
-        place = model_type, probes, data, reference.layer
-        known = best.get(place)
-        if known is None or accuracies[probes][data, reference] > accuracies[probes][data, known]:
-            best[place] = reference
+                    measured[(test, model_type, probes, data, index, setting), other, reference].append(dissimilarity)
+    indices = defaultdict(lambda: defaultdict(set))  # place -> its references -> what is known of them
+    for (*place, index, _), _, reference in measured:
+        indices[*place, reference.layer][reference].add(index)
+    best = {(*place, layer): max(known, key=lambda one: (len(known[one]), accuracies[place[2]][place[3], one]))
+            for (*place, layer), known in indices.items()}
     found = []
     for (about, other, reference), values in measured.items():
-        model_type, probes, data, *_ = about
-        if best[model_type, probes, data, reference.layer] != reference:
-            continue
-        gap = abs(accuracies[probes][data, other] - accuracies[probes][data, reference])
-        measures = reference, other, statistics.fmean(values), gap
-        if other.rank is None:
-            found.append(Pair("specificity", *about, *measures))
-        elif other.layer == reference.layer:
-            found.append(Pair("sensitivity", *about, *measures))
+        *place, _, _ = about
+        if best[*place, reference.layer] == reference:
+            known = accuracies[place[2]]
+            gap = abs(known[place[3], other] - known[place[3], reference])
+            found.append(Pair(*about, reference, other, statistics.fmean(values), gap))
     return found
 
 
@@ -124,9 +124,9 @@ def _probing(runs: list[Run]) -> dict[str, dict[tuple[str, Representation], floa
     for run in runs:
         networks = _networks(run.record, "model_path") if run.experiment == "probe" else None
         for row in run.rows if networks else ():
-            if (row["probe"], row["network"], row["protocol"], row["group"]) == ("probe", "trained", "id", "all"):
-                found[_settings(run, row)][row["data"], Representation(*networks, row["layer"], row["rank"])].append(
-                    row["accuracy"])
+            if row.get("accuracy") is not None and satisfies(row, PROBED):
+                layer = Representation(*networks, row.get("layer"), row.get("rank"))
+                found[_settings(run, row)][row.get("data"), layer].append(row["accuracy"])
     return {probes: {key: statistics.fmean(values) for key, values in known.items()} for probes, known in found.items()}
 
 
@@ -150,21 +150,23 @@ def _dissimilarities(runs: list[Run]) -> Iterator[tuple]:
         (one, two), (model_type,) = networks, types
         if run.experiment == "similarity":
             for row in run.rows:
-                sides = (Representation(one, row["layer1"], row["rank1"]), Representation(two, row["layer2"], row["rank2"]))
+                sides = (Representation(one, row.get("layer1"), row.get("rank1")),
+                         Representation(two, row.get("layer2"), row.get("rank2")))
                 for name in (*SIMILARITIES, *DISTANCES):
                     if row.get(name) is not None:
                         value = row[name] if name in DISTANCES else 1 - row[name]
-                        yield model_type, row["data"], name, f"{row['n']} images", *sides, value
+                        yield model_type, row.get("data"), name, f"{row.get('n')} images", *sides, value
         else:
             for row in run.rows:
-                if row.get("null") or row["pinv_rank"] not in (None, row["stitch_rank"]):
+                if row.get("null") or row.get("pinv_rank") not in (None, row.get("stitch_rank")):
                     continue
-                sides = (Representation(one, row["front_layer"], row["stitch_rank"]),
-                         Representation(two, row["end_layer"], None))
+                sides = (Representation(one, row.get("front_layer"), row.get("stitch_rank")),
+                         Representation(two, row.get("end_layer"), None))
                 name, setting = _matching(row)
-                yield model_type, row["data"], name, setting, *sides, 1 - row["accuracy"]
-                if name == "dm" and row["normalized_difference"] is not None:
-                    yield model_type, row["data"], "dm_struct", setting, *sides, row["normalized_difference"]
+                if row.get("accuracy") is not None:
+                    yield model_type, row.get("data"), name, setting, *sides, 1 - row["accuracy"]
+                if name == "dm" and row.get("normalized_difference") is not None:
+                    yield model_type, row.get("data"), "dm_struct", setting, *sides, row["normalized_difference"]
 
 
 def _networks(record: dict, *names: str) -> tuple[str, ...] | None:
@@ -175,10 +177,10 @@ def _networks(record: dict, *names: str) -> tuple[str, ...] | None:
 
 def _matching(row: dict) -> tuple[str, str]:
     """What the paper calls the index that is the accuracy of this stitch, and what it depends on."""
-    epochs = f"{row['epochs']} epochs"
-    if row["init"] == "pinv":
-        images = f"{row['samples']} images, {row['solver']}"
-        if row["stitch_rank"] is not None and row["pinv_rank"] is None:
+    epochs, init, trained = f"{row.get('epochs')} epochs", row.get("init"), row.get("trained")
+    if init == "pinv":
+        images = f"{row.get('samples')} images, {row.get('solver')}"
+        if row.get("stitch_rank") is not None and row.get("pinv_rank") is None:
             images += ", matched at full rank"
-        return ("tlm_from_dm", f"{images}, {epochs}") if row["trained"] else ("dm", images)
-    return ("tlm" if row["init"] == "rand" and row["trained"] else f"stitch_{row['init']}"), epochs
+        return ("tlm_from_dm", f"{images}, {epochs}") if trained else ("dm", images)
+    return ("tlm" if init == "rand" and trained else f"stitch_{init}"), epochs

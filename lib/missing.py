@@ -123,8 +123,10 @@ def _stated(cell: Cell) -> dict:
 
 def _name(paper: str, cell: Cell, role: str, flags: dict, seed: int) -> str:
     """The folder of a training under models/; heads on stored features are trained at several learning rates."""
-    told = [_word(name.partition(".")[2], value) for name, value in cell.where.items()
-            if name.startswith(role + ".") and name.partition(".")[2] not in ("model_type", "dataset", "features") and value]
+    fields = scripts.fields("train")
+    stated = {name.partition(".")[2]: value for name, value in cell.where.items() if name.startswith(role + ".")}
+    told = [_word(name, value) for name, value in stated.items()
+            if name in fields and name not in ("model_type", "dataset") and value != fields[name].default]
     told += [f"lr{flags['learning_rate']:g}"] if flags.get("features") else []
     words = [flags["model_type"], flags["dataset"], *filter(None, told), f"s{seed}"]
     return f"{paper}/" + "-".join(str(word) for word in words)

@@ -97,6 +97,8 @@ COLUMNS = {
         "layer", lambda row: row.get("accuracy"), _probe),
     "energy AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row.get("auroc"),
                            _alone("ood_layers", ood=["patches"]), inside=True),
+    "two-sided AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer",
+                              lambda row: row.get("auroc_two_sided"), _alone("ood_layers", ood=["patches"]), inside=True),
     "similarity (CKA)": Column("similarity", {"rank1": None, "rank2": None, **WHOLE}, "front_layer",
                                lambda row: row.get("cka"), _with_sibling("similarity", "model1_path", "model2_path"), TWO),
     "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE}, "front_layer",
@@ -108,7 +110,7 @@ COLUMNS = {
                           lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
                           lambda subject: [scripts.command("projections", {"model_path": [subject.network.path],
                                                                            "normalize": True})], inside=True),
-    "re-initialisation drop": Column("reinit", {"status": ("measured", "unchanged"), "source": ("0", "rand")}, "layer",
+    "re-initialisation drop": Column("reinit", {"status": ("measured", "unchanged"), "source": "rand"}, "layer",
                                      lambda row: row.get("relative_drop"), _alone("reinit", rand=3), inside=True),
 }
 
@@ -161,8 +163,9 @@ def tables(checkpoint: str, library: Library) -> Found:
 
 
 NOTE = ("OOD probe gain: accuracy of the layer's probe less that of the deepest one, on the same images; energy AUROC: of "
-        "the raw energy, unturned; similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - "
-        "1/2|; re-initialisation drop: relative, to epoch 0 or fresh draws. Means over data sets, siblings and modules.")
+        "the raw energy, unturned, so that outlier sets below and above 1/2 cancel, unlike in the two-sided one; "
+        "similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - 1/2|; "
+        "re-initialisation drop: relative, to fresh draws. Means over data sets, siblings and modules.")
 
 
 def _path(text: str) -> str:
@@ -246,15 +249,18 @@ def _correlations(columns: dict[str, dict[str, float]]) -> tuple[list[dict], lis
             rho = rank_correlation.spearman(x, y)
             matrix[i][j] = matrix[j][i] = rho
             if i < j and rho is not None:
-                low, high = interval(rho, len(both))
+                low, high = interval(rho, len(both)) or (None, None)
                 rows.append({"measure": first, "and": second, "layers": len(both), "spearman": rho, "low": low, "high": high,
                              "p_value": rank_correlation.spearman_p(x, y)})
     return rows, matrix
 
 
-def interval(rho: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of Spearman's correlation of n > 3 things: Fisher's z, variance of Bonett & Wright (2000)."""
+def interval(rho: float, n: int) -> tuple[float, float] | None:
+    """The 95 % interval of Spearman's correlation of n > 3 things: Fisher's z, variance of Bonett & Wright (2000).
+
+    None for a perfect correlation, of whose error it says nothing.
+    """
     if abs(rho) == 1:
-        return rho, rho
+        return None
     half = 1.959964 * math.sqrt((1 + rho**2 / 2) / (n - 3))
     return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)

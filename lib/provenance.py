@@ -1,9 +1,9 @@
 """What a record's numbers are of, seeds aside: which networks, trained how, on which data, with which settings and code.
 
 Runs that differ in nothing but their seeds are runs of one thing, in whatever folders their checkpoints lie: a network is
-known by the record of its training, found by its folder. Where a folder was trained in again, records are of the training
-whose checkpoint they read, by its hash, else of the latest before them. Without a training a network is known by its path
-and its hash.
+known by the record of its training, found by its folder, and trainings of the same settings and seed are one training
+repeated. Where a folder was trained in again, records are of the training whose checkpoint they read, by its hash, else of
+the latest before them. Without a training a network is known by its path and its hash.
 """
 
 import functools
@@ -17,6 +17,7 @@ from pathlib import Path
 from lib import scripts
 from lib.datasets import names
 from lib.errors import UserError
+from lib.inputs import SUFFIXES
 
 # field with a checkpoint -> what its network is called in conditions such as `net.epochs` or `end.model_type`
 # (`main` is the network of a run whose row is of the one that it is compared with)
@@ -32,17 +33,24 @@ DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split"
         "probes")
 SETS = ("data", "id", "ood", "train", "members")  # several are joined by ", " or "+"
 STITCH = ("type", "init", "epochs", "samples", "solver")  # columns of how a stitch was made whose record is not there
-# fields that only say of which images, layers or pairs there are rows, and change no row
+# fields that only say of which images, layers or pairs there are rows, and change no row but those of `MADE_BY`
 SELECTIONS = {
-    "eval": ("dataset",), "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose"),
-    "probe": ("dataset", "ood", "select"), "ncg": ("dataset", "ood", "space", "corruptions", "against"),
+    "train": ("snapshot_every", "snapshot_all_until", "train_acc"),
+    "eval": ("dataset",),
+    "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose", "early_exit", "exits"),
+    "probe": ("dataset", "ood", "select", "baselines", "untrained", "export", "sensitivity"),
+    "ncg": ("dataset", "ood", "space", "corruptions", "against", "radius"),
     "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
     "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save",
                "null"),
     "ood_detector": ("layer", "directory", "detectors_dir", "snapshot_every"),
     "stitch_ood": ("stitch_run", "dataset", "sanity", "detectors"),
-    "projections": ("dataset", "paper_json"), "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack"),
+    "projections": ("dataset", "paper_json", "init_from"),
+    "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack", "criticality"),
 }
+# experiment -> fields of SELECTIONS that change the rows with this column at this value
+MADE_BY = {"ood_layers": (("early_exit", "exits"), "score", "early exit"), "ncg": (("radius",), "subset", "radius"),
+           "reinit": (("criticality",), "predictor", "criticality")}
 # what pairs of layers are called in either experiment on them
 COLUMNS = {"similarity": {"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"}}
 
@@ -58,6 +66,12 @@ class Network:
     seed: int | None
     training: Mapping
     identity: Mapping
+
+    @property
+    def instance(self) -> str:
+        """What tells it from networks that were trained alike: its seed and its backbone's; without a training the path."""
+        seeds = [self.seed, self.training.get("backbone", {}).get("seed")]
+        return self.path if self.seed is None else " on ".join(str(seed) for seed in seeds if seed is not None)
 
     def __str__(self) -> str:
         if not self.training:
@@ -85,7 +99,7 @@ class Library:
                 self._trainings.setdefault(_folder(record["config"]), []).append(record)
         for record in by_time:
             for name, known in record["inputs"].items():
-                place, folder = self._locate(name, _root(record["config"]))
+                place, folder = self.locate(name, _root(record["config"]))
                 if folder and "sha256" in known:
                     self._read.setdefault(place, []).append((record["started"], known["sha256"]))
         self.runs = [Run(path, record, self) for path, record in records]
@@ -110,7 +124,7 @@ class Library:
 
     def _training(self, record: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
-        training, changed = _settings("train", record["config"], ("seed", "directory"))
+        training, changed = _settings("train", record["config"], ("seed", "directory", *SELECTIONS["train"]))
         parsed = _parsed(str(training["dataset"]))
         if parsed and parsed.features:
             images = {"dataset": parsed.images.name, "features": parsed.features[1]}
@@ -126,18 +140,20 @@ class Library:
         read, content    when a record read it, and its hash then; without them it is that of the latest training
         root             the folder that paths may leave out
         """
-        place, folder = self._locate(path, root)
+        place, folder = self.locate(path, root)
         content = content if place != folder else ""
-        for record in reversed(self._trainings.get(folder, [])):
-            before = not read or record["started"] <= read
-            if (self._left(place, folder, record) == content) if content else before:
-                training, changed = self._training(record)
-                file = Path(place).name if folder != place else ""
-                other = {} if file == f"model_{training['epochs']}.pt" else {"file": file}
-                return Network(place, training.get("seed"), training, {**changed, **other})
-        return Network(place, None, {}, {"path": place, **({"content": content[:8]} if content else {})})
+        trainings = self._trainings.get(folder, [])
+        before = [record for record in trainings if not read or record["started"] <= read]
+        fitting = [record for record in [*reversed(before), *trainings] if self._left(place, folder, record) == content]
+        record = next(iter(fitting if content else reversed(before)), None)
+        if record is None:
+            return Network(place, None, {}, {"path": place, **({"content": content[:8]} if content else {})})
+        training, changed = self._training(record)
+        file = Path(place).name if folder != place else ""
+        other = {} if file == f"model_{training['epochs']}.pt" else {"file": file}
+        return Network(place, training.get("seed"), training, {**changed, **other})
 
-    def _locate(self, path: str, root: str) -> tuple[str, str]:
+    def locate(self, path: str, root: str) -> tuple[str, str]:
         """The path as the working directory has it, and the folder of its training; "" where there is no such record."""
         for place in (below_here(path), below_here(f"{root}/{path}")):
             for folder in (str(Path(place).parent), place):
@@ -234,9 +250,22 @@ class Run:
             stitch = self.library.stitches.get(Path(row.get("record") or "").name)
             made = stitch.setting if stitch else {name: row[name] for name in STITCH if row.get(name) is not None}
             found |= {f"stitch {name}": value for name, value in made.items()}
+        if others := self._weights_of_others(networks):
+            found["weights from"] = others
+        made_by, column, value = MADE_BY.get(self.experiment, ((), "", ""))
+        if made_by and row.get(column) == value:
+            found |= {f"{self.experiment} {name}": self.config.get(name) for name in made_by}
         if len(seeds := self._own_seeds(row)) > 1:
             found["seeds in one number"] = len(seeds)
         return found | {name: row[name] for name in DATA if row.get(name) not in (None, "")}
+
+    def _weights_of_others(self, networks: dict[str, Network]) -> list[str]:
+        """The files that layers were given weights of, or that distances are from, which are of another run."""
+        read = {"reinit": [name for name in self.record["inputs"] if Path(name).suffix in SUFFIXES],
+                "projections": [self.config["init_from"]] if self.config.get("init_from") else []}
+        own = {str(Path(network.path).parent) for network in networks.values()}
+        places = (self.library.locate(name, _root(self.config)) for name in read.get(self.experiment, ()))
+        return sorted(place for place, _ in places if str(Path(place).parent) not in own)
 
     def images(self, rows: list[dict], joined: bool = False) -> dict:
         """Its other part, of the rows that make one number: what the files hold, and over which corruptions it is joined."""
@@ -266,7 +295,7 @@ class Run:
 
     def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """What tells the runs of one thing apart: the networks, and the seeds of row or run."""
-        return tuple(network.path for network in self.subjects(row, compared).values()), self._own_seeds(row)
+        return tuple(network.instance for network in self.subjects(row, compared).values()), self._own_seeds(row)
 
     def seeds(self, row: dict) -> tuple[int, ...]:
         """The seeds by which `--seeds` chooses: that of the row's first network, else those of the row or run."""

@@ -9,14 +9,23 @@ from pathlib import Path
 from lib import results
 from lib.errors import UserError
 
-# columns that no two runs share: clocks, and where a detector lies
-OWN = ("seconds", "images_per_second", "time_id", "time_ood", "detector")
+# columns that no two runs share: clocks, where a detector lies, and which record had a stitch already
+OWN = ("seconds", "images_per_second", "time_id", "time_ood", "detector", "taken_from")
 MOST = 5  # differences that are told
 
 
 def rerun(path: Path) -> str:
-    """Runs the record's command again, in this working directory, in place of the record."""
-    _run(path, results.read(path), "--overwrite")
+    """Runs the record's command again, in this working directory, in place of the record.
+
+    Raises `UserError` where it is not a record that its command would write.
+    """
+    record = results.read(path)
+    if path.absolute().parent.name != record["experiment"]:
+        raise UserError(f"{path}: a copy of a record; the record itself lies in a folder {record['experiment']}")
+    before = path.stat().st_mtime_ns
+    _run(path, record, "--results-dir", str(path.parent.parent), "--overwrite")
+    if path.stat().st_mtime_ns == before:
+        raise UserError(f"{path}: its command wrote a record of another name beside it")
     return f"{path} was made again"
 
 

@@ -18,7 +18,7 @@ class Summary:
 
 
 SUMMARIES = {
-    "train": Summary(("epoch", "selected_on"), ("train_accuracy", "val_accuracy"), lambda row: row.get("best")),
+    "train": Summary(("selected_on",), ("epoch", "train_accuracy", "val_accuracy"), lambda row: row.get("best")),
     "eval": Summary(("data", "split", "variant", "n"), ("accuracy", "loss", "ece"), lambda row: row.get("subset") == "all"),
     "ood_layers": Summary(("id", "ood", "variant", "T", "layer", "score", "needs"),
                           ("auroc", "auroc_two_sided", "fpr95")),

@@ -84,6 +84,21 @@ def test_sensitivity_limits_the_source_of_the_references_layer():
         assert pair.dissimilarity == pytest.approx(pair.gap ** 2)
 
 
+def test_indices_are_compared_by_the_reference_that_most_of_them_have():
+    records = [probe("p"), probe("q"), cka("q", "p"), stitch("q", "p"), stitch("q", "q")]  # q is better at two layers
+    pairs = grounding.pairs(runs(records))
+    assert {pair.index for pair in pairs} == {"cka", "procrustes", "dm", "dm_struct"}
+    assert {pair.reference.network for pair in pairs} == {"p"}
+
+
+@pytest.mark.parametrize("column", ["pinv_rank", "accuracy", "front_layer", "normalized_difference", "samples"])
+def test_a_row_without_a_column_is_passed_over(column):
+    made = [probe("p"), probe("q"), cka("p", "q"), stitch("p", "q")]
+    for record in made:
+        record["rows"] = [{key: value for key, value in row.items() if key != column} for row in record["rows"]]
+    grounding.rows(runs(made))
+
+
 def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
     records = [probe("p"), probe("q"), stitch("p", "q", stitch_rank=2, pinv_rank=2),
                stitch("p", "q", stitch_rank=4, pinv_rank=2), stitch("p", "q", stitch_rank=1)]

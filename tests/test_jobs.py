@@ -118,7 +118,8 @@ bash jobs/array.sbatch "$@"
 def array(*words: str, tmp_path, task: int | str = "") -> subprocess.CompletedProcess:
     """`jobs/array.sbatch` with some words: submitted, or its task of a number."""
     whole = {**os.environ, "COMMANDS": str(tmp_path / "submitted"), "SLURM_ARRAY_TASK_ID": str(task)}
-    return subprocess.run(["bash", "-c", SLURM, "bash", *map(str, words)], cwd=ROOT, env=whole, capture_output=True,
+    (tmp_path / "jobs").exists() or (tmp_path / "jobs").symlink_to(ROOT / "jobs")
+    return subprocess.run(["bash", "-c", SLURM, "bash", *map(str, words)], cwd=tmp_path, env=whole, capture_output=True,
                           text=True)
 
 
@@ -127,12 +128,15 @@ def test_the_stages_of_a_command_file_become_arrays_each_after_the_one_before(tm
     todo.write_text(f"# first\n\necho one\necho  two\n{missing.AFTER}\n   # none\n{missing.AFTER}\necho 'three  four'\n")
     done = array(todo, "--time=9", tmp_path=tmp_path)
     assert done.returncode == 0 and re.findall(r"job (\d+): (\d+) commands", done.stdout) == [("1", "2"), ("2", "1")]
-    assert (tmp_path / "submitted").read_text().splitlines() == [
-        f"--parsable --array=1-2 --time=9 jobs/array.sbatch {todo} 0",
-        f"--parsable --array=1-1 --time=9 --dependency=afterok:1 jobs/array.sbatch {todo} 2"]
+    first, second = (line.split() for line in (tmp_path / "submitted").read_text().splitlines())
+    assert first[:3] == ["--parsable", "--array=1-2", "--time=9"] and first[3] == "jobs/array.sbatch" and first[5] == "0"
+    assert second[:4] == ["--parsable", "--array=1-1", "--time=9", "--dependency=afterok:1"] and second[-1] == "2"
+    todo.write_text("echo later\n")  # what is submitted stays what it was
     for stage, task, said in ((0, 1, "one"), (0, 2, "two"), (2, 1, "three  four")):
-        done = array(todo, stage, tmp_path=tmp_path, task=task)
+        done = array(first[4], stage, tmp_path=tmp_path, task=task)
         assert done.returncode == 0 and done.stdout.splitlines()[-1] == said
+    gone = array(first[4], 0, tmp_path=tmp_path, task=3)
+    assert gone.returncode and "has no such command any more" in gone.stderr
     refused = array(tmp_path / "nothing", tmp_path=tmp_path)
     assert refused.returncode == 2 and "a file of commands is needed, not" in refused.stderr
 

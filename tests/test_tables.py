@@ -526,6 +526,63 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
 
 
+def test_a_training_that_was_repeated_in_another_folder_counts_once(tmp_path):
+    for number, folder in enumerate("ab"):
+        path = records.training(tmp_path, folder, snapshot_every=number)  # which files stay changes no network
+        records.write(tmp_path, "ncg", folder, [ncg_row(path, 0.36)], model_path=path,
+                      started=f"2026-01-0{number + 1}T00:00:00+00:00")
+    line, = fill(tmp_path)
+    assert (line.n, line.networks, line.interval_of, line.setting) == (1, 1, "images", "") and "1 repeated runs" in line.note
+
+
+def test_flags_that_add_rows_split_no_others(tmp_path):
+    for seed, radius in enumerate((0, 5, 300)):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        radii = [ncg_row(path, None, subset="radius", at="images", radius_mean=1.0 + seed)] if radius else []
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, 0.3 + seed), *radii], model_path=path, radius=radius)
+    line, = fill(tmp_path)
+    assert line.n == 3 and not line.setting
+    radius = Table("", {"set": (Value("M-0", {"subset": "radius"}),)}, "ncg", metric="radius_mean")
+    assert [(line.values, line.setting) for line in fill(tmp_path, radius, {})] == [
+        ([2.0], "ncg radius 5"), ([3.0], "ncg radius 300")]
+
+
+def known(content: str) -> dict:
+    """What a record says of a file that it read."""
+    return {"sha256": content, "bytes": 1, "files": 1}
+
+
+def test_weights_of_another_run_are_told_from_those_of_the_networks_own(tmp_path):
+    drop = Table("", {"layer": "layer"}, "reinit", {"source": "0"}, metric="relative_drop")
+    far = Table("", {"layer": "layer"}, "projections", metric="l2_distance")
+    for seed in range(3):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        initial = f"models/t{min(seed, 1)}/init.pt"  # the third's is the second's
+        records.write(tmp_path, "reinit", f"r{seed}", [{"layer": "conv", "source": "0", "relative_drop": 0.1 + seed}],
+                      model_path=path, inits_from=(initial,), inputs={name: known(name) for name in (path, initial)})
+        records.write(tmp_path, "projections", f"p{seed}", [
+            {"layer": "conv", "checkpoint": path, "l2_distance": 0.1 + seed}], model_path=(path,), init_from=initial)
+    for table in (drop, far):
+        assert [(line.values, line.setting) for line in fill(tmp_path, table, {})] == [
+            ([0.1, 1.1], ""), ([2.1], "weights from models/t1/init.pt")]
+
+
+def test_rows_stay_with_the_training_that_had_begun_when_they_were_made(tmp_path):
+    start = {"model_path": "models/t/init.pt", "inputs": {"models/t/init.pt": known("same")}}
+    records.training(tmp_path, "t", epochs=2)
+    records.write(tmp_path, "eval", "e", [{"subset": "all", "model": "models/t/init.pt"}],
+                  started="2026-01-02T00:00:00+00:00", **start)
+    (tmp_path / "results/train/t.json").rename(tmp_path / "results/train/first.json")
+    records.training(tmp_path, "t", epochs=1)  # the same seed: the same initial weights
+    later = json.loads((tmp_path / "results/train/t.json").read_text())
+    (tmp_path / "results/train/t.json").write_text(json.dumps(later | {"started": "2026-01-03T00:00:00+00:00"}))
+    for path in (tmp_path / "results" / "train").iterdir():
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"outputs": {"models/t/init.pt": known("same")}}))
+    run, = library(tmp_path).of("eval")
+    assert run.networks(run.rows[0])["net"].training["epochs"] == 2
+
+
 def test_probes_that_differ_in_their_seed_alone_are_runs_of_one_thing_and_not_one_run_repeated(tmp_path):
     path, foreign = records.training(tmp_path, "t", seed=7), "models/foreign.pt"
     for place, network in enumerate((path, foreign)):
@@ -818,6 +875,9 @@ def test_measured_leaves_out_the_cells_and_tables_without_a_record(tmp_path):
 
 @pytest.mark.parametrize("words, status, told", [
     (("ilc/fig5", "--measured", "--missing"), 2, ("--measured", "--missing")),
+    (("ilc/fig5", "--missing", "--format", "csv"), 2, ("--missing", "--format")),
+    (("--network", "models/a", "--report", "r.html"), 2, ("--network --report", "one of them")),
+    (("eval", "--missing"), 2, ("--missing is for the papers' tables",)),
     (("ilc/fig55",), 2, ("ilc/fig55", "ilc/fig5")), (("evil",), 2, ("evil", "eval")), (("--check",), 2, ("--rerun",)),
     (("eval", "--format", "xml"), 2, ("--format xml",)), (("--network", "models/none.pt"), 1, ("models/none.pt",)),
     (("ilc/fig5", "--out", "file/x"), 1, ("file/x",)), (("--report", "file/x.html"), 1, ("file/x.html",))])
@@ -905,6 +965,20 @@ def test_a_repeated_run_is_compared_with_its_record(trained):
     done = tables(trained, "--rerun", path, "--check")
     assert done.returncode == 1 and "accuracy of row 0 is" in done.stderr and len(json.loads(path.read_text())["rows"]) == 11
     path.unlink()
+
+
+def test_a_record_is_made_again_where_it_lies_and_a_copy_is_refused(trained, tmp_path):
+    done = script("exec_eval.py", "models/a/model_2.pt", "-d", "digits", "--max-examples", "20", "--results-dir",
+                  tmp_path / "kept", cwd=trained)
+    path = tmp_path / done.stdout.strip().splitlines()[-1]
+    copy = shutil.copy(path, tmp_path)
+    moved = shutil.copytree(tmp_path / "kept", tmp_path / "moved") / "eval" / path.name
+    before, there = path.read_text(), json.loads(moved.read_text())
+    moved.write_text(json.dumps(there | {"rows": []}))
+    done = tables(trained, "--rerun", copy)
+    assert done.returncode == 1 and "a copy of a record" in done.stderr
+    done = tables(trained, "--rerun", moved)
+    assert done.returncode == 0 and json.loads(moved.read_text())["rows"] == there["rows"] and path.read_text() == before
 
 
 def test_a_check_leaves_the_checkpoints_that_are_there_as_they_are(trained, tmp_path):

@@ -48,8 +48,15 @@ class TablesConfig(RunConfig):
         super().__post_init__()
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
+        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report") if getattr(self, name)]
+        if len(asked) > 1:
+            raise UsageError(f"{' '.join(asked)}: one of them at a time")
         if self.measured and self.missing:
             raise UsageError("--measured --missing: the cells that are filled, or the commands for those that are not")
+        if self.missing and (self.out or self.format != "text"):
+            raise UsageError("--missing prints commands: --format and --out are for tables")
+        if self.missing and not {word.partition("/")[0] for word in self.tables} <= set(papers.PAPERS):
+            raise UsageError("--missing is for the papers' tables")
         if self.seeds and set(self.tables) & set(grounding.TESTS):
             raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 

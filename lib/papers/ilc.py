@@ -190,8 +190,8 @@ TABLES = {
         {"layer": tuple(Value(layer, {"probe": "probe", "selected_by": "ood-val", "layer": layer}) for layer in (
             "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")) + (HEAD,),
          "group": (Value("accuracy", {"group": "all"}), *(Value(name, {"group": pattern}) for name, pattern in (
-             ("land/land", "*land*land*"), ("land/water", "*land*water*"), ("water/land", "*water*land*"),
-             ("water/water", "*water*water*"))), Value("worst group", {"group": "worst: *"}))},
+             ("land/land", "landbird*land"), ("land/water", "landbird*water"), ("water/land", "waterbird*land"),
+             ("water/water", "waterbird*water"))), Value("worst group", {"group": "worst: *"}))},
         "probe", {"net.dataset": "waterbirds", "data": "waterbirds", "protocol": "zero-shot", "network": "trained"},
         {**WATERBIRDS, "config.epochs": 50, "config.learning_rate": [1e-4], "config.l1": [1e-2], "config.batch_size": 256},
         {"config.ood": ["waterbirds"], "config.layers": ["maxpool", "layer?", "avgpool"]}, metric="accuracy"),
