@@ -337,3 +337,6 @@ def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architec
                   for keys, what in ((missing, "missing"), (unexpected, "unknown"), (shapes, "of another shape")) if keys]
     if complaints:
         raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints))
+    broken = [key for key, value in state.items() if value.is_floating_point() and bool(value.isnan().any())]
+    if broken:
+        raise UserError(f"{path}: {len(broken)} of its tensors hold NaN (first: {broken[0]}); did its training diverge?")

@@ -217,6 +217,9 @@ def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[s
         matching = groups.get(pattern)
         if matching is None:
             matching = [name for name in known if name == pattern] or fnmatch.filter(known, pattern)
+        if not matching and pattern in groups:
+            raise UserError(f"--layers {pattern}: the network has none, as it cannot be traced; name layers, such as "
+                            f"{', '.join(known[:5])}")
         if not matching:
             raise UserError(f"--layers {pattern}: no layer is called so; {near(pattern, known)}")
         chosen.update(matching)

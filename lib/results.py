@@ -62,8 +62,13 @@ class Result:
     documents: dict = field(default_factory=dict)
 
     def text(self) -> str:
-        """The rows as an aligned table, the middle of a long one left out."""
-        return tables.text(self.rows, self.columns, most=60)
+        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
+        numbers = [[row.get(column) for column in self.columns or row if not isinstance(row.get(column), str | bool)]
+                   for row in self.rows]
+        shown = [row for row, values in zip(self.rows, numbers, strict=True) if any(value is not None for value in values)]
+        found = tables.text(shown or self.rows, self.columns, most=60)
+        left_out = len(self.rows) - len(shown) if shown else 0
+        return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
 
 
 @dataclass(frozen=True)

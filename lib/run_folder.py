@@ -32,7 +32,7 @@ def folder(config) -> Path:
 
 
 def claim(directory: Path, config) -> None:
-    """Makes the folder this configuration's; raises `UserError` if it holds the run of another one.
+    """Makes the folder this configuration's; raises `UserError` if it holds checkpoints of another one's run.
 
     Only the process that holds the folder's lock may claim it: half-written files in it are those of killed ones.
     """
@@ -42,7 +42,8 @@ def claim(directory: Path, config) -> None:
         path.unlink()
     if config.overwrite:
         clear(directory)
-    if marker.exists():
+    begun = any(directory.rglob("*.pt"))  # else it was claimed by a run that failed before its first step
+    if begun and marker.exists():
         try:
             there = json.loads(marker.read_text())
         except ValueError:
@@ -56,7 +57,7 @@ def claim(directory: Path, config) -> None:
             differences = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} here" for key in keys)
             raise UserError(f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
                             "-dir, or --overwrite it")
-    elif any(directory.glob("*.pt")):
+    elif begun:
         raise UserError(f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
                         "or --overwrite them")
     if not config.resume:

@@ -5,6 +5,7 @@ they must not mean.
 """
 
 import dataclasses
+import warnings
 
 import torch
 
@@ -54,6 +55,9 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
     training images as the network sees them.
     """
     size = config.stated_size or models.accepted_size(config.model_type, max(split.height, split.width))
+    if not split.features and split.height != split.width:
+        warnings.warn(f"{config.dataset}: images of {split.height} x {split.width} pixels are stretched to {size} x {size}",
+                      stacklevel=2)
     description = Description(
         architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size,
         padding=config.padding, dataset=config.dataset, features=split.features, config=cli.identity(config))

@@ -168,6 +168,15 @@ def test_weights_that_changed_under_their_sidecar_are_refused(saved):
         checkpoints.load(saved)
 
 
+@pytest.mark.filterwarnings("ignore:.*no sidecar")
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    file = tmp_path / "diverged.pt"
+    torch.save(network().body.state_dict() | {"fc.bias": torch.full((7,), torch.nan)}, file)
+    for read in (checkpoints.load, checkpoints.weights):
+        with pytest.raises(UserError, match=r"1 of its tensors hold NaN \(first: fc.bias\)"):
+            read(file, "resnet20")
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"sha256": 1}'])
 def test_a_broken_sidecar_is_refused(saved, content):
     checkpoints.sidecar(saved).write_text(content)

@@ -1060,7 +1060,8 @@ def test_verify_counts_images_and_compares_checksums(tmp_path):
     write_corrupted(tmp_path, "CIFAR-10-C", 20, 10)
     assert not any(finding.good for finding in integrity.verify("cifar10-c/fog-3", tmp_path))
     write_tree(tmp_path / "large", size=(120, 100))
-    assert [f.found for f in integrity.verify("large", tmp_path)] == ["6", "6"]
+    for name in ("large", f"folder={tmp_path}/large", f"folder={tmp_path}/large:test"):
+        assert [f.found for f in integrity.verify(name, tmp_path)] == ["6", "6"]
     broken = tmp_path / "large" / "test" / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:500])
     with pytest.raises(UserError, match="dog/1.png: cannot be decoded"):

@@ -150,6 +150,10 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
             parts = (row["accuracy_hits"] or 0) * row["ncg"] + (row["accuracy_misses"] or 0) * (1 - row["ncg"])
             assert parts == pytest.approx(row["accuracy"], abs=1e-12)
     assert set(found.figures) == {"", "quintiles", "corruptions"}
+    panel = found.figures["corruptions"].axes[0]
+    assert [line.get_linestyle() for line in panel.lines] == ["-", "--"] and panel.get_ylabel() == "score, pixel space"
+    printed = found.text()
+    assert "slope" not in printed and f"{len(slopes) + 2} rows of other columns are in the record" in printed
     arrays = found.arrays
     assert np.array_equal(arrays["labels_digits-wo9-c-test-contrast-5"], arrays["labels_test"])
 

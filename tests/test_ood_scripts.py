@@ -10,7 +10,7 @@ import torch
 from conftest import script
 from test_datasets import write_cifar10, write_cifar100, write_image, write_mnist
 
-from lib import checkpoints, cli, models
+from lib import checkpoints, cli, datasets, models
 from lib.experiments.ood_layers import OodLayersConfig, ood_layers
 from lib.plots import ood_layers as plots
 from lib.results import Result
@@ -174,6 +174,41 @@ def test_a_network_trained_against_outliers_warns_when_they_are_its_test(folder)
 
 MODEL = ("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood")
 TRAIN = ("exec_train.py", "lenet", "-d", "digits", "-dir", "bad")
+
+
+UNTRACED = """
+from torch import nn
+
+class Turning(nn.Module):
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        return self.inside(x if x.mean() > 0 else -x)  # which images these are decides the path
+
+def turning(classes, channels, image_size):
+    return Turning(nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes)))
+"""
+
+
+def test_a_network_that_cannot_be_traced_has_no_cuts_to_name_or_to_stop_at(tmp_path):
+    (tmp_path / "networks.py").write_text(UNTRACED)
+    done = script("exec_train.py", "networks.py:turning", "-d", "digits", "-dir", "t", "-e", "1", "--max-examples", "50",
+                  cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words, fragment in ((("--early-exit", "0.1"), "no cuts at which a pass could stop"),
+                            (("-l", "cuts"), "it cannot be traced; name layers, such as inside")):
+        done = script("exec_ood_layers.py", "models/t/model_1.pt", "-ood", "patches", "--max-examples", "50", *words,
+                      cwd=tmp_path)
+        assert done.returncode == 1 and fragment in done.stderr, done.stderr
+
+
+def test_a_single_outlier_has_its_bars_without_an_interval(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    np.save(tmp_path / "one.npy", datasets.load("digits:test", "data").images[60, 0].numpy()[None])
+    found = call("models/a/model_2.pt", "-ood", f"npy={tmp_path}/one.npy", "--max-examples", "50")
+    assert (None, None) in {(row["ci_low"], row["ci_high"]) for row in found.rows} and "" in found.figures
 
 
 @pytest.mark.parametrize("words, status, fragments", [

@@ -98,9 +98,13 @@ def test_a_folder_belongs_to_one_run(tmp_path, monkeypatch):
     directory.mkdir(parents=True)
     run_folder.claim(directory, config())
     run_folder.claim(directory, config(quiet=False))  # how a run is run is no part of it
+    run_folder.claim(directory, config(noise=0.3))  # the other one failed before it had begun
+    run_folder.claim(directory, config())
+    (directory / "init.pt").write_bytes(b"begun")
     with pytest.raises(UserError, match=r"noise 0.0 there, 0.5 here, split 0.0 there, 0.1 here"):
         run_folder.claim(directory, config(noise=0.5, split=0.1))
     (directory / "run.json").unlink()
+    (directory / "init.pt").rename(directory / "model_1.pt")
     (directory / "model_1.pt").write_bytes(b"somebody's")
     with pytest.raises(UserError, match="unknown origin"):
         run_folder.claim(directory, config())
@@ -128,6 +132,7 @@ def test_a_flag_younger_than_the_folder_had_its_default_there(tmp_path, monkeypa
     directory.mkdir(parents=True)
     run_folder.claim(directory, config())
     marker = directory / "run.json"
+    (directory / "init.pt").write_bytes(b"begun")
     older = {key: value for key, value in json.loads(marker.read_text()).items() if key not in ("noise", "energy_layers")}
     marker.write_text(json.dumps(older))
     with pytest.raises(UserError, match=r"energy_layers \[\] there, \['fc'\] here"):

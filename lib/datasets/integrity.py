@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
         found = datasets.sources(text, root)
         splits, sizes = (tuple(tree.splits(found[0])) if found[0].is_dir() else ()) or ("all",), ()
     for number, split in enumerate(splits):
-        loaded = datasets.load(data.name if data.path else data.base, root, split, cache_dir=cache_dir)
+        loaded = datasets.load(str(replace(data, split="")) if data.path else data.base, root, split, cache_dir=cache_dir)
         if isinstance(loaded.images, DecodedImages):
             for _ in loaded.batches(64):
                 pass

@@ -179,7 +179,10 @@ def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest, unit: fl
 
 def _check_pixels(checkpoint, seen) -> None:
     described, size = checkpoint.description, checkpoint.description.image_size
-    if described.channels != seen.channels or size not in (None, seen.height) or seen.height != seen.width:
+    if seen.height != seen.width:
+        raise UserError(f"--radius: images of {seen.name} have {seen.height} x {seen.width} pixels, and networks take "
+                        "squares: their distances are in different units")
+    if described.channels != seen.channels or size not in (None, seen.height):
         raise UserError(f"--radius: {checkpoint.path} takes {described.channels} x {size} x {size} images and {seen.name} "
                         f"has {seen.channels} x {seen.height} x {seen.width}: their distances are in different units")
 
@@ -229,7 +232,7 @@ def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
         figures = {"": plots.scores(whole, title),
                    "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title)}
     if cells:
-        figures["corruptions"] = plots.levels([row for row in cells if row["model"] == str(networks[0].path)], title)
+        figures["corruptions"] = plots.levels(cells, title)
     return figures
 
 

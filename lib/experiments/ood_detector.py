@@ -44,7 +44,7 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
     source_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that puts out representations")
     source_type: str = flag("auto", positional=True, check=inputs.check_type, help="its type; auto: the one its sidecar "
                                                                                    "states")
-    layer: tuple[str, ...] = flag((), positional=True, label="{}", help="layers: names or globs, or cuts")
+    layer: tuple[str, ...] = flag((), positional=True, commas=True, label="{}", help="layers: names or globs, or cuts")
     model_type: str = flag("", "-m", choices=models.REPRESENTATIONS, label="{}",
                            help="type of the classifiers: a resnet for maps, a vit for tokens")
     dataset: str = flag("", "-d", help="data set that they are trained on; default: the one that the source was trained on")

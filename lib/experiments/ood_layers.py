@@ -167,9 +167,11 @@ def _exits(config: OodLayersConfig, network, listed) -> list[str]:
     """The cuts at which `--early-exit` may stop, in execution order."""
     if config.early_exit is None:
         return []
+    cuts = early_exit.possible_exits(listed)
+    if not cuts:
+        raise UserError(f"--early-exit {config.early_exit}: the network has no cuts at which a pass could stop")
     if not config.exits:
         return early_exit.default_exits(listed)
-    cuts = early_exit.possible_exits(listed)
     try:
         return graph.select(cuts, config.exits, {"cuts": cuts, "all": cuts})
     except UserError:

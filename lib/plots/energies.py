@@ -72,12 +72,13 @@ def histograms(panels: dict[str, dict[str, np.ndarray]], sanity: dict[str, dict[
         edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
         heights, _, drawn = axes.hist(native[end], edges, density=True, color="0.8")
         lines.setdefault("its own", drawn[0])
-        highest = heights.max()
+        highest = tallest = heights.max()
         for label, (values, style) in curves.items():
             heights, _, drawn = axes.hist(values, edges, density=True, histtype="step", linewidth=1.2, **style)
             lines.setdefault(label, drawn[0])
-            highest = highest if label in others else max(highest, heights.max())
-        axes.set(title=end, xlabel="energy", ylabel="density", ylim=(0, 1.1 * highest))
+            highest = max(highest, heights.max())
+            tallest = tallest if label in others else max(tallest, heights.max())
+        axes.set(title=end, xlabel="energy", ylabel="density", ylim=(0, 1.1 * min(highest, 4 * tallest)))
         axes.title.set_fontsize(9)
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 5), fontsize=8)
     return figure

@@ -14,8 +14,8 @@ def figures(rows: list[dict], arrays: dict[str, np.ndarray], normalized: bool) -
     """Distributions of the projections, masses with their null bands, and, where known, distances from the start."""
     by_layer = [row for row in rows if row["layer"] != "net"]
     found = {"": distributions(by_layer, arrays, normalized)}
-    several = len({row["epoch"] for row in by_layer}) > 1
-    found["mass"] = mass_by_epoch(by_layer) if several else mass_by_layer(by_layer)
+    epochs = {row["epoch"] for row in by_layer}
+    found["mass"] = mass_by_epoch(by_layer) if len(epochs) > 1 and None not in epochs else mass_by_layer(by_layer)
     if any(row["l2_distance"] is not None and row["epoch"] != 0 for row in by_layer):
         found["distance"] = distance_by_layer(by_layer)
     return found
@@ -63,7 +63,7 @@ def mass_by_epoch(rows: list[dict]) -> Figure:
     for panel in panels.flat[len(chosen):]:
         panel.set_axis_off()
     for panel, place in zip(panels.flat, chosen, strict=False):
-        own = [row for row in rows if row["layer"] == names[place] and row["epoch"] is not None]
+        own = [row for row in rows if row["layer"] == names[place]]
         panel.axhspan(*null_band(own[0]["counted"]), color=NULL)
         panel.axhline(0.5, color="0.5", linewidth=0.8)
         runs: dict[str, list[dict]] = {}

@@ -17,7 +17,8 @@ def layer_bars(rows: list[dict], scores: list[dict], final: str, title: str) -> 
     names = [row["layer"] for row in rows] + [row["label"] for row in scores]
     places = np.arange(len(names)) + np.repeat([0, 0.8], [len(rows), len(scores)])
     values = np.array([row["auroc"] for row in rows + scores])
-    around = np.array([[row["auroc"] - row["ci_low"], row["ci_high"] - row["auroc"]] for row in rows + scores]).T
+    around = np.array([[0, 0] if row["ci_low"] is None else [row["auroc"] - row["ci_low"], row["ci_high"] - row["auroc"]]
+                       for row in rows + scores]).T
     reference = next(row["auroc"] for row in rows if row["layer"] == final)
     colours = [FINAL if row["layer"] == final else ABOVE if row["auroc"] > reference else BELOW for row in rows]
     colours += [BOUND if row["upper_bound"] else SCORE for row in scores]
@@ -36,6 +37,8 @@ def layer_bars(rows: list[dict], scores: list[dict], final: str, title: str) -> 
     reference_line = axes.axhline(reference, color=FINAL, linestyle=":", label=f"final layer {final}: {reference:.3f}")
     chance = axes.axhline(0.5, color="0.5", linewidth=0.8, label="chance; hatched bars below it are inverted")
     handles = [reference_line, chance]
+    handles += [Patch(color=colour, label=f"layers {where} the final one")
+                for colour, where in ((ABOVE, "above"), (BELOW, "below")) if colour in colours]
     if scores:
         handles.append(Patch(color=SCORE, label="other scores"))
     if any(row["upper_bound"] for row in scores):

@@ -55,12 +55,15 @@ def quintiles(rows: list[dict], title: str) -> Figure:
 
 
 def levels(rows: list[dict], title: str) -> Figure:
-    """Score against the level, a line per corruption and a panel per space; and the accuracy, if it is known."""
-    spaces = list(dict.fromkeys(row["space"] for row in rows))
-    lines: dict[tuple[str, str], list[tuple[int, dict]]] = {}
+    """Score against the level, a line per corruption and a panel per space; and the accuracy, if it is known.
+
+    Lines of a second network are dashed.
+    """
+    spaces, models = ([*dict.fromkeys(row[column] for row in rows)] for column in ("space", "model"))
+    lines: dict[tuple[str, str], dict[str, list[tuple[int, dict]]]] = {}
     for row in rows:
         kind, _, level = row["variant"].rpartition("-")
-        lines.setdefault((row["data"], kind), []).append((int(level), row))
+        lines.setdefault((row["data"], kind), {}).setdefault(row["model"], []).append((int(level), row))
     several = len({data for data, _ in lines}) > 1
     panels = [(space, "ncg", f"score, {space} space") for space in spaces]
     if any(row["accuracy"] is not None for row in rows):
@@ -68,13 +71,15 @@ def levels(rows: list[dict], title: str) -> Figure:
     figure = Figure(figsize=(4.2 * len(panels) + 2, 4.4), layout="constrained")
     colours = colormaps["tab20"].colors
     for axes, (space, measure, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for number, ((data, kind), members) in enumerate(lines.items()):
-            found = sorted((level, row[measure]) for level, row in members if row["space"] == space)
-            axes.plot(*zip(*found, strict=True), marker="o", markersize=3, color=colours[number % 20],
-                      label=f"{data}, {kind}" if several else kind)
+        for number, ((data, kind), by_model) in enumerate(lines.items()):
+            for model, members in by_model.items():
+                found = sorted((level, row[measure]) for level, row in members if row["space"] == space)
+                name = f"{data}, {kind}" if several else kind
+                axes.plot(*zip(*found, strict=True), marker="o", markersize=3, color=colours[number % 20],
+                          linestyle="-" if model == models[0] else "--", label=name if model == models[0] else None)
         axes.set(ylim=(0, 1.05), xlabel="level", ylabel=label, xticks=range(1, 6))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join([title, *(f"dashed: {model}" for model in models[1:])]), fontsize=10)
     return figure
 
 
@@ -104,7 +109,8 @@ def radii(arrays: dict[str, np.ndarray], models: list[str], title: str, space: s
                     axes.hist(values, bins, weights=np.full(len(values), 1 / len(values)), color=colour, alpha=0.6,
                               label=f"{label}, mean {values.mean():.2f}")
             axes.set(xscale="log", xlabel=f"Euclidean distance, {label_of[space]}", title=f"{key}: {model}")
-            axes.legend(fontsize=7)
+            axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
+            axes.legend(fontsize=7, loc="upper left")
         row[0].set_ylabel("share")
     figure.suptitle(f"neighbours in {title}", fontsize=10)
     return figure

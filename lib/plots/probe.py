@@ -32,23 +32,23 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
         about += f" by {reduce}" if len(reducers) > 1 else ""
         suffix = f"-{reduce.replace(':', '')}" if len(reducers) > 1 else ""
         plain = [row for row in plain if row["fraction"] == most]
-        found[f"layers{suffix}"] = by_layer(plain, heads, f"{title}: probes{about}, settings by {rule}", what)
+        found[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
         if len({_shift(row) for row in plain}) > MOST_LINES:
-            found[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}: probes{about}, settings by {rule}", what)
+            found[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
-        found["gains"] = gain_bars(gains, f"{title}: layer chosen by {rule} against the last one")
+        found["gains"] = gain_bars(gains, f"{title}\nlayer chosen by {rule} against the last one")
     if len({row["rank"] for row in probes}) > 1:
-        found["ranks"] = by_number(probes, "rank", f"{title}: probes of limited rank", what)
+        found["ranks"] = by_number(probes, "rank", f"{title}\nprobes of limited rank", what)
     chosen = [row for row in gains if row["fraction"] is not None]
     if len(shares) > 1 and chosen:
-        found["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {rule}", what)
+        found["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {rule}", what)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
-        found["sensitivity"] = sensitivity_by_layer(moved, f"{title}: displacement of test from training images")
+        found["sensitivity"] = sensitivity_by_layer(moved, f"{title}\ndisplacement of test from training images")
     collapsed = [row for row in rows if row["probe"] == "collapse" and row["network"] == "trained"]
     if len({row["layer"] for row in collapsed}) > 1:
-        found["collapse"] = collapse_by_layer(collapsed, f"{title}: neural collapse by depth")
+        found["collapse"] = collapse_by_layer(collapsed, f"{title}\nneural collapse by depth")
     return found
 
 
