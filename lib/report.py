@@ -24,6 +24,7 @@ table { border-collapse: collapse; font-size: .8rem; }
 th, td { text-align: left; padding: .2rem .55rem; border-bottom: 1px solid var(--line); vertical-align: top;
   white-space: nowrap; }
 td { max-width: 24rem; overflow-wrap: anywhere; } td:last-child { white-space: normal; min-width: 26rem; }
+#experiments td:last-child { min-width: 0; }
 thead th { position: sticky; top: 0; background: Canvas; }
 details { border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .7rem; margin: .4rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; } details > summary { font-weight: 600; }

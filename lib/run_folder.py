@@ -42,8 +42,7 @@ def claim(directory: Path, config) -> None:
         path.unlink()
     if config.overwrite:
         clear(directory)
-    begun = any(directory.rglob("*.pt"))  # else it was claimed by a run that failed before its first step
-    if begun and marker.exists():
+    if marker.exists() and any(directory.rglob("*.pt")):  # else that run failed before its first step
         try:
             there = json.loads(marker.read_text())
         except ValueError:
@@ -57,7 +56,7 @@ def claim(directory: Path, config) -> None:
             differences = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} here" for key in keys)
             raise UserError(f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
                             "-dir, or --overwrite it")
-    elif begun:
+    elif any(directory.glob("*.pt")):
         raise UserError(f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
                         "or --overwrite them")
     if not config.resume:

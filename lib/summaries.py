@@ -72,7 +72,7 @@ def _line(summary: Summary, about: dict, members: list[tuple[Run, dict]]) -> dic
     line = {"run": about["run"], "setting": "", **about}
     for column in summary.measured:
         numbers = [row[column] for _, row in members if row.get(column) is not None]
-        line[column] = statistics.fmean(numbers) if numbers else None
+        line[column] = numbers[0] if len(set(numbers)) == 1 else statistics.fmean(numbers) if numbers else None
         line[f"{column} sd"] = statistics.stdev(numbers) if len(numbers) > 1 else None
     codes = sorted({run.code for run, _ in members})
     return {**line, "runs": len(members), "code": " ".join(codes) if len(codes) > 1 else ""}
