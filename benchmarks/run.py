@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.cli import RunConfig, flag, main  # noqa: E402
+from lib.errors import UserError  # noqa: E402
 from lib.results import Result  # noqa: E402
 
 # benchmark -> its arguments for a look; without any it runs at its full size
@@ -46,14 +47,23 @@ class BenchmarkConfig(RunConfig):
 
 
 def benchmark(config: BenchmarkConfig) -> Result:
-    """A row per comparison: seconds or speed of the plain way and of ours, the ratio, the agreement."""
+    """A row per comparison: seconds or speed of the plain way and of ours, the ratio, the agreement.
+
+    What cannot run, such as for want of its data, is left out with a warning; `UserError` where nothing remains.
+    """
     rows, seconds = [], {}
     for name in config.names or BENCHMARKS:
         begin = time.perf_counter()
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            found = process.submit(comparisons, name, BENCHMARKS[name] if config.small else ()).result()
+        try:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                found = process.submit(comparisons, name, BENCHMARKS[name] if config.small else ()).result()
+        except UserError as error:
+            print(f"warning: {name} is left out: {error}", file=sys.stderr)
+            continue
         seconds[name] = time.perf_counter() - begin
         rows += [{"benchmark": name, **asdict(one), "ratio": one.ratio} for one in found]
+    if not rows:
+        raise UserError("none of the benchmarks could run")
     return Result(rows, seconds=seconds, columns=("job", "plain", "ours", "unit", "ratio", "agreement"))
 
 

@@ -56,6 +56,12 @@ def test_projections_are_timed_beside_reading_the_files(capsys, tmp_path, monkey
     assert reading.startswith("hash and torch.load of 5 files") and " times   reading " in whole
 
 
+def test_a_benchmark_without_its_data_is_left_out(tmp_path):
+    done = script("benchmarks/run.py", "training", cwd=tmp_path)
+    assert done.returncode == 1 and "training is left out: cifar10-jpeg: no such data set" in done.stderr
+    assert "none of the benchmarks could run" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_one_table_has_every_benchmark():
     files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"run", "timing"}
     assert files == set(run.BENCHMARKS)
