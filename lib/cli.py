@@ -6,6 +6,7 @@ command line wins. Nothing here imports torch, and nothing here knows an experim
 """
 
 import argparse
+import atexit
 import dataclasses
 import inspect
 import math
@@ -377,12 +378,16 @@ def _description() -> str:
     return inspect.getdoc(sys.modules["__main__"]) or ""
 
 
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1)
+
+
 def _announce_signals() -> None:
     """Scheduler's warnings end a run in order; `lib.training` replaces this while it can save a position."""
     def stop(number, frame):
         raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command runs it again")
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in WARNINGS:
         signal.signal(number, stop)
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in WARNINGS])  # nothing is left to save
 
 
 def _show_warnings(config: RunConfig) -> None:

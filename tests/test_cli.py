@@ -80,6 +80,14 @@ def test_a_mistake_in_yaml_is_one_sentence(tmp_path, content, fragment):
         parse("a", "--config", str(file))
 
 
+def test_a_warning_that_comes_when_all_is_done_is_no_failure():
+    """What a scheduler's signal would do while the interpreter shuts down."""
+    program = ("import atexit, os, signal; from lib import cli\n"
+               "for number in cli.WARNINGS: atexit.register(os.kill, os.getpid(), number)\n"  # runs after what comes later
+               "cli._announce_signals()")
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
 def test_identity_leaves_out_where_and_how_a_run_is_made():
     same = cli.identity(parse("a")) == cli.identity(parse("a", "--results-dir", "elsewhere", "--quiet"))
     assert same and cli.identity(parse("a")) != cli.identity(parse("a", "-e", "4"))

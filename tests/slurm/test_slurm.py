@@ -105,7 +105,7 @@ def test_an_array_of_the_demo_survives_preemption(checkout):
 
 
 def test_a_command_that_reaches_its_time_limit_continues(checkout):
-    command = "python exec_train.py lenet -d digits -dir long -e 1000 --kill-plateaus -gpu -1"
+    command = "python exec_train.py lenet -d digits -dir long -e 1000 -gpu -1"
     (checkout / "todo").write_text(command + "\n")
     job, = submitted("bash", "jobs/array.sbatch", "todo", "--time=1", "--signal=USR1@40", cwd=checkout)
     log = checkout / f"slurm-commands-{job}_1.log"
