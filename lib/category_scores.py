@@ -68,8 +68,8 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
     Where images have no labels in the network's classes, there is nothing of accuracy.
     """
     found_rows, first = [], {}
-    cells = [row for row in corrupted if row["subset"] == "all"]
-    for (space, model, data), found in _grouped(cells, "space", "model", "data"):
+    for (space, model, data), own in _grouped(corrupted, "space", "model", "data"):
+        found = [row for row in own if row["subset"] == "all"]
         base = {"model": model, "space": space, "train": found[0]["train"], "data": data, "origin": found[0]["origin"]}
         known = all(cell["accuracy"] is not None for cell in found)  # labels of these images in the network's classes
         for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in found], "kind"):
@@ -88,7 +88,6 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
         if known:
             row["r_distance_accuracy"] = metrics.correlation([cell["mean_distance"] for cell in found],
                                                              [cell["accuracy"] for cell in found])
-            own = [row for row in corrupted if (row["space"], row["model"], row["data"]) == (space, model, data)]
             for (subset,), members in _grouped(own, "subset"):
                 significant = sum(cell["p_welch"] is not None and cell["p_welch"] < LEVEL for cell in members)
                 row["welch" if subset == "all" else f"welch_{subset.replace(':', '_')}"] = significant

@@ -26,8 +26,8 @@ TESTS = ("specificity", "sensitivity")
 READ = ("similarity", "stitch", "probe")  # the experiments whose records they read
 SIMILARITIES = ("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard")  # dissimilarity is 1 - index
 DISTANCES = ("pwcca", "procrustes")
-# settings of exec_probe.py that rows tell of, or that change no row; a search changes what is chosen
-NO_SETTING = ("layers", "ranks", "reduce", "solver", "epochs", "protocol", "baselines", "sensitivity", "export", "untrained")
+# settings of exec_probe.py that rows tell of; a search changes what is chosen
+NO_SETTING = ("layers", "ranks", "reduce", "solver", "epochs", "protocol")
 SEARCHED = ("learning_rate", "l1", "l2", "keep_epochs")
 PROBED = {"probe": "probe", "network": "trained", "protocol": "id", "group": "all"}  # rows of probes that accuracies are of
 SIDES = {"similarity": ("model1_path", "model2_path"), "stitch": ("front_path", "end_path")}

@@ -70,9 +70,9 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
     """The trainings that a cell needs, and the commands of the runs that it is made from."""
     wanted = _stated(cell)
     folders, trainings, files = {}, [], {}
-    of_net = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("net.")}
+    of_net = _of_role("net", wanted)
     for role in TRAINED:
-        flags = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith(role + ".")}
+        flags = _of_role(role, wanted)
         if role in ("main", "against") and flags:  # trained as the other one, but for the loss
             flags = {name: value for name, value in of_net.items() if name not in LOSS} | flags
         if role == "end" and wanted.get("same_network"):
@@ -121,11 +121,15 @@ def _stated(cell: Cell) -> dict:
     return found
 
 
+def _of_role(role: str, facts: dict) -> dict:
+    """What is said of the network of a role, such as `net.x`."""
+    return {name.partition(".")[2]: value for name, value in facts.items() if name.startswith(role + ".")}
+
+
 def _name(paper: str, cell: Cell, role: str, flags: dict, seed: int) -> str:
     """The folder of a training under models/; heads on stored features are trained at several learning rates."""
     fields = scripts.fields("train")
-    stated = {name.partition(".")[2]: value for name, value in cell.where.items() if name.startswith(role + ".")}
-    told = [_word(name, value) for name, value in stated.items()
+    told = [_word(name, value) for name, value in _of_role(role, cell.where).items()
             if name in fields and name not in ("model_type", "dataset") and value != fields[name].default]
     told += [f"lr{flags['learning_rate']:g}"] if flags.get("features") else []
     words = [flags["model_type"], flags["dataset"], *filter(None, told), f"s{seed}"]

@@ -143,9 +143,9 @@ class Library:
         place, folder = self.locate(path, root)
         content = content if place != folder else ""
         trainings = self._trainings.get(folder, [])
-        before = [record for record in trainings if not read or record["started"] <= read]
-        fitting = [record for record in [*reversed(before), *trainings] if self._left(place, folder, record) == content]
-        record = next(iter(fitting if content else reversed(before)), None)
+        begun = [record for record in reversed(trainings) if not read or record["started"] <= read]
+        candidates = [*begun, *trainings] if content else begun
+        record = next((one for one in candidates if not content or self._left(place, folder, one) == content), None)
         if record is None:
             return Network(place, None, {}, {"path": place, **({"content": content[:8]} if content else {})})
         training, changed = self._training(record)
@@ -261,11 +261,17 @@ class Run:
 
     def _weights_of_others(self, networks: dict[str, Network]) -> list[str]:
         """The files that layers were given weights of, or that distances are from, which are of another run."""
-        read = {"reinit": [name for name in self.record["inputs"] if Path(name).suffix in SUFFIXES],
-                "projections": [self.config["init_from"]] if self.config.get("init_from") else []}
         own = {str(Path(network.path).parent) for network in networks.values()}
-        places = (self.library.locate(name, _root(self.config)) for name in read.get(self.experiment, ()))
-        return sorted(place for place, _ in places if str(Path(place).parent) not in own)
+        return [place for place in self._given if str(Path(place).parent) not in own]
+
+    @functools.cached_property
+    def _given(self) -> list[str]:
+        """The files whose weights layers were given, or that distances are from."""
+        if self.experiment == "reinit":
+            found = [name for name in self.record["inputs"] if Path(name).suffix in SUFFIXES]
+        else:
+            found = [self.config["init_from"]] if self.config.get("init_from") else []
+        return sorted(self.library.locate(name, _root(self.config))[0] for name in found)
 
     def images(self, rows: list[dict], joined: bool = False) -> dict:
         """Its other part, of the rows that make one number: what the files hold, and over which corruptions it is joined."""

@@ -23,7 +23,7 @@ def rerun(path: Path) -> str:
     if path.absolute().parent.name != record["experiment"]:
         raise UserError(f"{path}: a copy of a record; the record itself lies in a folder {record['experiment']}")
     before = path.stat().st_mtime_ns
-    _run(path, record, "--results-dir", str(path.parent.parent), "--overwrite")
+    _run(path, record, "--results-dir", os.path.relpath(path.absolute().parent.parent), "--overwrite")
     if path.stat().st_mtime_ns == before:
         raise UserError(f"{path}: its command wrote a record of another name beside it")
     return f"{path} was made again"

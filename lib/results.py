@@ -63,11 +63,9 @@ class Result:
 
     def text(self) -> str:
         """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
-        numbers = [[row.get(column) for column in self.columns or row if not isinstance(row.get(column), str | bool)]
-                   for row in self.rows]
-        shown = [row for row, values in zip(self.rows, numbers, strict=True) if any(value is not None for value in values)]
-        found = tables.text(shown or self.rows, self.columns, most=60)
-        left_out = len(self.rows) - len(shown) if shown else 0
+        shown = [row for row in self.rows
+                 if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)] or self.rows
+        found, left_out = tables.text(shown, self.columns, most=60), len(self.rows) - len(shown)
         return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
 
 

@@ -118,12 +118,12 @@ bash jobs/array.sbatch "$@"
 def array(*words: str, tmp_path, task: int | str = "") -> subprocess.CompletedProcess:
     """`jobs/array.sbatch` with some words: submitted, or its task of a number."""
     whole = {**os.environ, "COMMANDS": str(tmp_path / "submitted"), "SLURM_ARRAY_TASK_ID": str(task)}
-    (tmp_path / "jobs").exists() or (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     return subprocess.run(["bash", "-c", SLURM, "bash", *map(str, words)], cwd=tmp_path, env=whole, capture_output=True,
                           text=True)
 
 
 def test_the_stages_of_a_command_file_become_arrays_each_after_the_one_before(tmp_path):
+    (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     todo = tmp_path / "todo"
     todo.write_text(f"# first\n\necho one\necho  two\n{missing.AFTER}\n   # none\n{missing.AFTER}\necho 'three  four'\n")
     done = array(todo, "--time=9", tmp_path=tmp_path)
