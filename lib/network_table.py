@@ -89,16 +89,19 @@ def _ncg(subject: Subject) -> list[str]:
             for command in _alone("ncg", space=["feature"], layer=layer, ood=["patches"])(subject)]
 
 
+def _of_energies(measure: str) -> Column:
+    return Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row.get(measure),
+                  _alone("ood_layers", ood=["patches"]), inside=True)
+
+
 WHOLE, TWO = {"same_network": False}, ("front", "end")
 COLUMNS = {
     "OOD probe gain": Column(
         "probe", {"probe": "probe", "network": "trained", "group": ("all", None), "rank": None,
                   "selected_by": ("ood-val", "none"), "protocol": ("zero-shot", "few-shot", "full-ood")},
         "layer", lambda row: row.get("accuracy"), _probe),
-    "energy AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row.get("auroc"),
-                           _alone("ood_layers", ood=["patches"]), inside=True),
-    "two-sided AUROC": Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer",
-                              lambda row: row.get("auroc_two_sided"), _alone("ood_layers", ood=["patches"]), inside=True),
+    "energy AUROC": _of_energies("auroc"),
+    "two-sided AUROC": _of_energies("auroc_two_sided"),
     "similarity (CKA)": Column("similarity", {"rank1": None, "rank2": None, **WHOLE}, "front_layer",
                                lambda row: row.get("cka"), _with_sibling("similarity", "model1_path", "model2_path"), TWO),
     "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE}, "front_layer",

@@ -72,11 +72,11 @@ def levels(rows: list[dict], title: str) -> Figure:
     colours = colormaps["tab20"].colors
     for axes, (space, measure, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, ((data, kind), by_model) in enumerate(lines.items()):
+            name = f"{data}, {kind}" if several else kind
             for model, members in by_model.items():
                 found = sorted((level, row[measure]) for level, row in members if row["space"] == space)
-                name = f"{data}, {kind}" if several else kind
-                axes.plot(*zip(*found, strict=True), marker="o", markersize=3, color=colours[number % 20],
-                          linestyle="-" if model == models[0] else "--", label=name if model == models[0] else None)
+                style = {"linestyle": "-", "label": name} if model == models[0] else {"linestyle": "--"}
+                axes.plot(*zip(*found, strict=True), marker="o", markersize=3, color=colours[number % 20], **style)
         axes.set(ylim=(0, 1.05), xlabel="level", ylabel=label, xticks=range(1, 6))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     figure.suptitle("\n".join([title, *(f"dashed: {model}" for model in models[1:])]), fontsize=10)
