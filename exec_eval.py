@@ -4,8 +4,8 @@
     python exec_eval.py --list                                          the runs and checkpoints there are
 """
 
-from lib.cli import main
 from lib.experiments.eval import EvalConfig, eval
+from lib.runs.cli import main
 
 if __name__ == "__main__":
     main(EvalConfig, eval)

@@ -10,8 +10,8 @@
 Reads records only; answers in seconds, and without torch.
 """
 
-from lib.cli import main
 from lib.experiments.tables import TablesConfig, text
+from lib.runs.cli import main
 
 if __name__ == "__main__":
     main(TablesConfig, text)

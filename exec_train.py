@@ -9,8 +9,8 @@
 The same command again continues an interrupted run and recognises a finished one.
 """
 
-from lib.cli import main
 from lib.experiments.train import TrainConfig, train
+from lib.runs.cli import main
 
 if __name__ == "__main__":
     main(TrainConfig, train)

@@ -18,10 +18,12 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
-from lib import attacks, checkpoints, datasets, models  # noqa: E402
-from lib.attacks import Ball  # noqa: E402
-from lib.minimal import minimal_radii  # noqa: E402
-from lib.robust_losses import START, kl, trades  # noqa: E402
+from lib import datasets, models  # noqa: E402
+from lib.attacks import pgd
+from lib.attacks.minimum_norm import minimal_radii  # noqa: E402
+from lib.attacks.pgd import Ball  # noqa: E402
+from lib.models import checkpoints
+from lib.training.robust_losses import START, kl, trades  # noqa: E402
 
 EPS, STEPS, BETA, BATCH = 2.0, 10, 6.0, 128
 
@@ -39,10 +41,10 @@ def straightforward_trades(net, images, labels, generator) -> torch.Tensor:
     """The loss as its formula says it, with everything computed where it is used."""
     net.eval()
     ball = Ball("2", EPS)
-    perturbed = images + START * attacks.normal(images, generator)
+    perturbed = images + START * pgd.normal(images, generator)
     for _ in range(STEPS):
         perturbed = perturbed.detach().requires_grad_()
-        attacks.divergence(net(images))(net(perturbed)).sum().backward()
+        pgd.divergence(net(images))(net(perturbed)).sum().backward()
         direction = ball.direction(perturbed.grad, generator)
         perturbed = ball.project(images, perturbed.detach() + 2 * EPS / STEPS * direction)
     net.train()
@@ -125,7 +127,7 @@ def compare_radii(count: int, checkpoint: str) -> None:
     begin = time.perf_counter()
     found = minimal_radii(net, images, labels, generator=torch.Generator().manual_seed(0))
     ours = time.perf_counter() - begin
-    with attacks.attacked(net):
+    with pgd.attacked(net):
         radii, theirs = carlini_wagner(net, images, labels, 1000, 9)
     both = found.found & radii.isfinite()
     print(f"radius of {len(images)} images: ours {ours:.1f} s, mean {found.distances[both].mean():.4f}, success "

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
 from lib.datasets import load  # noqa: E402
-from lib.training import epoch_order  # noqa: E402
+from lib.training.loop import epoch_order  # noqa: E402
 
 BATCH = 128
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
 from lib import datasets  # noqa: E402
-from lib.neighbors import Points, table  # noqa: E402
+from lib.nearest_category.neighbors import Points, table  # noqa: E402
 
 SHAPES = {"CIFAR-10's": (3, 32, 32), "MNIST's": (1, 28, 28)}
 

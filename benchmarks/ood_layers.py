@@ -18,10 +18,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
-from lib import graph, models  # noqa: E402
-from lib.detectors import aggregate, comparison  # noqa: E402
-from lib.energies import default_layers, energy  # noqa: E402
+from lib import models  # noqa: E402
+from lib.models import cutting
 from lib.models.normalized import Normalized  # noqa: E402
+from lib.ood import aggregate, comparison  # noqa: E402
+from lib.ood.layer_energies import default_layers, energy  # noqa: E402
 
 TEMPERATURES = ((1.0,), (1.0, 10.0, 100.0))
 FULL, LAYERS = 10_000, 41
@@ -63,7 +64,7 @@ def agreement(network, images, layers, *reducers) -> str:
     """How far the energies of one batch differ between two ways."""
     found = []
     for reduce in reducers:
-        with graph.record(network, layers, reduce=reduce) as outputs:
+        with cutting.record(network, layers, reduce=reduce) as outputs:
             network(images)
             found.append(torch.stack([outputs[name] for name in layers], 1))
     return f"largest difference {(found[0] - found[1]).abs().max():.1e}"
@@ -75,7 +76,7 @@ def forward(network, images, layers, reduce) -> None:
     if reduce is None:
         network(images)
         return
-    with graph.record(network, layers, reduce=reduce) as outputs:
+    with cutting.record(network, layers, reduce=reduce) as outputs:
         network(images)
         torch.stack([outputs[name] for name in layers], 1)
 

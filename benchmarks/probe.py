@@ -30,17 +30,20 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
-from lib import cli, graph, low_rank, models  # noqa: E402
+from lib import models  # noqa: E402
+from lib.core.randomness import generator  # noqa: E402
 from lib.datasets.split import Split  # noqa: E402
 from lib.experiments.probe import ProbeConfig  # noqa: E402
-from lib.features import Tap, collect  # noqa: E402
+from lib.models import cutting
 from lib.models.normalized import Normalized  # noqa: E402
-from lib.probes import report  # noqa: E402
-from lib.probes.fit import Directions, Group, Recipe, fit, predictions  # noqa: E402
-from lib.probes.run import Data, Run  # noqa: E402
-from lib.probes.stack import Setting, initial  # noqa: E402
-from lib.probes.study import Shift  # noqa: E402
-from lib.randomness import generator  # noqa: E402
+from lib.probing import rows as probing_rows  # noqa: E402
+from lib.probing.evaluation import Shift  # noqa: E402
+from lib.probing.fit import Directions, Group, Recipe, fit, predictions  # noqa: E402
+from lib.probing.run import Data, Run  # noqa: E402
+from lib.probing.stacked_probes import Setting, initial  # noqa: E402
+from lib.representations import principal_components
+from lib.representations.features import Tap, collect  # noqa: E402
+from lib.runs import cli
 
 SEVEN = ("relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
 LAYERS, RANKS, EPOCHS, BATCH = ("layer2", "layer4"), (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128), 10, 64
@@ -55,7 +58,7 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     kept = collect(network, split, [Tap(layer, "gap") for layer in LAYERS], moments=True, dtype="fp32", batch_size=256,
                    quiet=True)
     passed = time.perf_counter() - begin
-    directions = {layer: Directions(moments.mean, low_rank.basis(moments.covariance))
+    directions = {layer: Directions(moments.mean, principal_components.basis(moments.covariance))
                   for layer, moments in kept.moments.items()}
     for tap, features in kept.features.items():
         rows = torch.arange(count)
@@ -69,7 +72,7 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     begin = time.perf_counter()
     slow = straightforward(network, split.subset(rows), tap, directions[tap.layer], rank)
     theirs = (time.perf_counter() - begin) * count / part * len(LAYERS) * len(RANKS) * EPOCHS
-    answers = slow(low_rank.project(kept.features[tap].rows(), directions[tap.layer].mean, directions[tap.layer].basis,
+    answers = slow(principal_components.project(kept.features[tap].rows(), directions[tap.layer].mean, directions[tap.layer].basis,
                                     rank)).argmax(1)
     same = (predictions(fast, kept.features[tap])[0] == answers).double().mean().item()
     print(f"{len(LAYERS)} layers x {len(RANKS)} ranks x {EPOCHS} epochs, {count} images, one thread")
@@ -147,7 +150,7 @@ def probed(config: ProbeConfig, count: int, shifts: int) -> tuple[Run, list[dict
     warnings.simplefilter("ignore")
     run = Run(config, "trained", network, data, seconds := {})
     run.fit_and_score()
-    return run, report.rows(run), seconds
+    return run, probing_rows.rows(run), seconds
 
 
 def rate(batch: int, dim: int, width: int, repeats: int = 3) -> float:
@@ -179,7 +182,7 @@ def made_up(count: int, seed: int = 0) -> Split:
 
 def straightforward(network, split: Split, tap: Tap, directions: Directions, rank: int) -> torch.nn.Linear:
     """One epoch of one probe, the network run for every batch and its activation projected before it is pooled."""
-    front = graph.cut(network, tap.layer)[0]
+    front = cutting.cut(network, tap.layer)[0]
     start = initial(len(directions.mean), 10, [0], 1, f"{tap.layer}/{tap.reduce}")
     probe = torch.nn.Linear(len(directions.mean), 10)
     probe.weight.data, probe.bias.data = start.weights[0, 0].clone(), start.biases[0, 0].clone()
@@ -189,7 +192,7 @@ def straightforward(network, split: Split, tap: Tap, directions: Directions, ran
         with torch.no_grad():
             activation = front(images)
             b, c, h, w = activation.shape
-            limited = low_rank.project(low_rank.channel_rows(activation), directions.mean, directions.basis, rank)
+            limited = principal_components.project(principal_components.channel_rows(activation), directions.mean, directions.basis, rank)
             features = limited.view(b, h, w, c).mean((1, 2))
         optimizer.zero_grad()
         F.cross_entropy(probe(features), labels).backward()

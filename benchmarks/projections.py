@@ -15,9 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
-from lib import checkpoints  # noqa: E402
 from lib.experiments.projections import ProjectionsConfig, projections  # noqa: E402
-from lib.metrics import orientation  # noqa: E402, F401  its libraries are loaded before anything is measured
+from lib.metrics import filter_projections  # noqa: E402, F401  its libraries are loaded before anything is measured
+from lib.models import checkpoints  # noqa: E402
 from lib.plots import filters  # noqa: E402, F401
 
 

@@ -15,11 +15,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
-from lib import filters, models  # noqa: E402
+from lib import models  # noqa: E402
+from lib.core.errors import UserError  # noqa: E402
 from lib.datasets.split import Split  # noqa: E402
-from lib.errors import UserError  # noqa: E402
+from lib.models import filters
 from lib.models.normalized import Normalized  # noqa: E402
-from lib.reinitialization import pool, sweep, targets  # noqa: E402
+from lib.reinit import fold_pool, sweep, targets  # noqa: E402
 
 
 @torch.no_grad()
@@ -53,7 +54,7 @@ def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: i
     cells = [[{key: other[key] for key in unit.keys} for other in others] for unit in units]
     ways = {"streaming": (trained, 1), "streaming, stacked": (trained, sources)}
     try:
-        ways["streaming, pool folded"] = (pool.fold(trained, example)[0], 1)
+        ways["streaming, pool folded"] = (fold_pool.fold(trained, example)[0], 1)
     except UserError:
         print(f"{name} has no pool to fold")
     clock = time.process_time if device == "cpu" else time.perf_counter

@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.cli import RunConfig, flag, main  # noqa: E402
-from lib.errors import UserError  # noqa: E402
-from lib.results import Result  # noqa: E402
+from lib.core.errors import UserError  # noqa: E402
+from lib.runs.cli import RunConfig, flag, main  # noqa: E402
+from lib.runs.records import Result  # noqa: E402
 
 # benchmark -> its arguments for a look; without any it runs at its full size
 BENCHMARKS = {

@@ -15,10 +15,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared  # noqa: E402
-from lib import graph, models, representations, similarity  # noqa: E402
+from lib import models
 from lib.datasets.split import Split  # noqa: E402
 from lib.metrics import similarity as metrics  # noqa: E402
+from lib.models import cutting
 from lib.models.normalized import Normalized  # noqa: E402
+from lib.representations import passes as representations_passes  # noqa: E402
+from lib.representations import similarity
 
 BLOCKS = [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)]
 MEASURES = ("cka", "pwcca", "procrustes")
@@ -72,7 +75,7 @@ def network(seed: int) -> Normalized:
 def represented(one: Normalized, split: Split, layers: list[str]) -> dict:
     """The layers' representations from one pass."""
     parts = {layer: [] for layer in layers}
-    for batch, _, _ in representations.represent(one, split, layers, lambda output: output, batch_size=256, quiet=True):
+    for batch, _, _ in representations_passes.represent(one, split, layers, lambda output: output, batch_size=256, quiet=True):
         for layer, values in batch.items():
             parts[layer].append(values)
     return {layer: similarity.representation(torch.cat(values)) for layer, values in parts.items()}
@@ -84,7 +87,7 @@ def straightforward(networks: list[Normalized], split: Split, one: str, two: str
     sides = []
     for network_, layer in zip(networks, (one, two), strict=True):
         parts = []
-        with graph.record(network_, [layer]) as outputs:
+        with cutting.record(network_, [layer]) as outputs:
             for images, _, _ in split.batches(256):
                 network_(images)
                 parts.append(outputs[layer])

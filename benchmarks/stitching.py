@@ -19,8 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.similarity import BLOCKS, network, noise  # noqa: E402
 from benchmarks.timing import compared  # noqa: E402
-from lib import graph, matching, stitched, stitching  # noqa: E402
-from lib.stitched import Donors, Entry, Passes  # noqa: E402
+from lib.models import cutting
+from lib.stitching import grid, least_squares  # noqa: E402
+from lib.stitching import layer as stitching_layer
+from lib.stitching.grid import Donors, Entry, Passes  # noqa: E402
 
 BATCH = 256
 
@@ -33,7 +35,7 @@ def main(count: int = 500, pairs: int = 4) -> None:
     passes = Passes(device=torch.device("cpu"), batch_size=BATCH, channels=3, size=32, quiet=True)
     begin = time.process_time()
     entries = matched(donors, split, passes)
-    rows, _ = stitched.evaluate(donors, entries, split, passes)
+    rows, _ = grid.evaluate(donors, entries, split, passes)
     ours = time.process_time() - begin
     floor = seconds_of_the_floor(donors, entries, split)
     chosen = range(0, len(entries), -(-len(entries) // pairs))
@@ -48,7 +50,7 @@ def main(count: int = 500, pairs: int = 4) -> None:
     images, labels, _ = next(split.batches(BATCH))
     sums, worst = [0.0, 0.0], 0.0
     for entry in entries[::9]:  # the diagonal stands for the grid: fronts and tails of all lengths
-        loss = stitched.task_loss(Donors(*networks, [entry.front], [entry.end]), [entry])
+        loss = grid.task_loss(Donors(*networks, [entry.front], [entry.end]), [entry])
         ways = {"ours": lambda loss=loss: loss(None, images, labels, None)[0],
                 "whole": lambda entry=entry: whole_loss(networks, entry, images, labels)}
         least, gradients = zip(*(steps(way, entry) for way in ways.values()), strict=True)
@@ -75,10 +77,10 @@ def matched(donors: Donors, split, passes: Passes) -> list[Entry]:
     """Direct matching of all pairs from one pass of each network."""
     images, _, _ = next(split.batches(1))
     shapes = {layer: tuple(value.shape[1:]) for layer, value in donors.sources(images).items()}
-    pairs = {(one, two): stitching.Stitch("auto", shapes[one], shapes[two]) for one in BLOCKS for two in BLOCKS}
-    statistics = stitched.collect(donors, split, matching.Statistics(pairs), passes)
+    pairs = {(one, two): stitching_layer.Stitch("auto", shapes[one], shapes[two]) for one in BLOCKS for two in BLOCKS}
+    statistics = grid.collect(donors, split, least_squares.Statistics(pairs), passes)
     for (one, two), stitch in pairs.items():
-        statistics.install(stitch, one, two, matching.exact(statistics.problem(one, two)))
+        statistics.install(stitch, one, two, least_squares.exact(statistics.problem(one, two)))
     return [Entry(one, two, stitch) for (one, two), stitch in pairs.items()]
 
 
@@ -103,13 +105,13 @@ def straightforward(networks, split, entry: Entry) -> float:
     """One pair alone; its normalised difference over the images."""
     rows = [[], []]
     for images, _, _ in split.batches(BATCH):
-        with graph.record(networks[0], [entry.front]) as fronts, graph.record(networks[1], [entry.end]) as ends:
+        with cutting.record(networks[0], [entry.front]) as fronts, cutting.record(networks[1], [entry.end]) as ends:
             networks[0](images), networks[1](images)
         rows[0].append(entry.stitch.rows_of_source(fronts[entry.front]).flatten(0, 1).double())
         rows[1].append(entry.stitch.rows_of_target(ends[entry.end]).flatten(0, 1).double())
     x, y = map(torch.cat, rows)
     solution = torch.linalg.lstsq(torch.cat([x, x.new_ones(len(x), 1)], 1), y, driver="gelsd").solution
-    made = stitching.Stitch("auto", entry.stitch.source, entry.stitch.target)
+    made = stitching_layer.Stitch("auto", entry.stitch.source, entry.stitch.target)
     made.weight.copy_(solution[:-1].T)
     made.bias.copy_(solution[-1])
     seen, difference, whole = {}, 0.0, 0.0
@@ -118,7 +120,7 @@ def straightforward(networks, split, entry: Entry) -> float:
         seen["own"], seen["stitched"] = output.clone(), made(fronts[entry.front])
         return seen["stitched"]
     for images, _, _ in split.batches(BATCH):
-        with graph.record(networks[0], [entry.front]) as fronts:
+        with cutting.record(networks[0], [entry.front]) as fronts:
             networks[0](images)
         handle = networks[1].body.get_submodule(entry.end).register_forward_hook(replace)
         networks[1](images)
@@ -130,7 +132,7 @@ def straightforward(networks, split, entry: Entry) -> float:
 
 def whole_loss(networks, entry: Entry, images, labels) -> torch.Tensor:
     """The loss of a training step that runs both whole networks, the stitched activation put in by a hook."""
-    with torch.no_grad(), graph.record(networks[0], [entry.front]) as fronts:
+    with torch.no_grad(), cutting.record(networks[0], [entry.front]) as fronts:
         networks[0](images)
     handle = networks[1].body.get_submodule(entry.end).register_forward_hook(
         lambda *_: entry.stitch(fronts[entry.front]))

@@ -22,13 +22,13 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import alternate, compared, report, seconds  # noqa: E402
-from lib import training  # noqa: E402
 from lib.datasets import load  # noqa: E402
 from lib.datasets.split import Split, fit  # noqa: E402
-from lib.losses import cross_entropy  # noqa: E402
 from lib.models import build  # noqa: E402
 from lib.models.normalized import Normalized  # noqa: E402
-from lib.optimization import onecycle  # noqa: E402
+from lib.training import loop  # noqa: E402
+from lib.training.losses import cross_entropy  # noqa: E402
+from lib.training.optimizers import onecycle  # noqa: E402
 
 BATCH = 128
 
@@ -76,7 +76,7 @@ class Plain:
 
 
 class Ours:
-    """`lib.training` as exec_train.py uses it."""
+    """`lib.training.loop` as exec_train.py uses it."""
 
     def __init__(self, name: str, split: Split, device: torch.device, epochs: int, precision: str) -> None:
         self.split = split.to(device)
@@ -85,7 +85,7 @@ class Ours:
         if precision == "bf16":
             self.network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1, 0.9, weight_decay=5e-4)
-        self.recipe = training.Recipe(
+        self.recipe = loop.Recipe(
             loss=cross_entropy(argparse.Namespace(label_smoothing=0.0)), seed=0, batch_size=BATCH, channels=3, quiet=True,
             learning_rate=lambda time: 0.1 * onecycle(time, epochs=epochs), augmentation="crop-flip", precision=precision,
             channels_last=precision == "bf16")
@@ -94,8 +94,8 @@ class Ours:
     def epoch(self) -> None:
         """One pass over the images."""
         self.done += 1
-        training.train_epoch(self.network, self.split, self.optimizer, self.recipe, training.Position(epoch=self.done),
-                             training.Stopping())
+        loop.train_epoch(self.network, self.split, self.optimizer, self.recipe, loop.Position(epoch=self.done),
+                             loop.Stopping())
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def _to_the_end(given, split: Split, device: torch.device, where: str) -> None:
             way.epoch()
         spent = time.perf_counter() - begin
         network = way.network if isinstance(way, Ours) else Normalized(way.network, *split.statistics())
-        logits = training.predict(network.to(device), test.to(device), batch_size=500, channels=3, quiet=True)
+        logits = loop.predict(network.to(device), test.to(device), batch_size=500, channels=3, quiet=True)
         accuracy = (logits.argmax(1) == test.labels).double().mean().item()
         print(f"{given.accuracy}, {given.epochs} epochs of {given.dataset} ({where}): {title:20} accuracy {accuracy:.4f} in "
               f"{spent:.0f} s", flush=True)

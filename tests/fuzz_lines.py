@@ -13,7 +13,7 @@ import typing
 import inprocess
 import readme
 
-from lib import cli
+from lib.runs import cli
 
 WORDS = ["", "a b", "near far", "\n", "x" * 300, *"""
     x - -- -1 0 1 2 nan inf -inf 1e400 0x1f 1_0 ² ü a,b , * [ ** .. ../../x / /dev/null %s%n {} $HOME -d auto none True false

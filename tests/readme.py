@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lib import cli  # noqa: E402
+from lib.runs import cli  # noqa: E402
 
 BEGIN, END = "<!-- flags: written by tests/readme.py -->", "<!-- end of flags -->"
 

@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from conftest import script
 from torch import nn
 
-from lib import attacks, losses, models
-from lib.attacks import Ball
-from lib.errors import UsageError
+from lib import models
+from lib.attacks import pgd
+from lib.attacks.pgd import Ball
+from lib.core.errors import UsageError
+from lib.core.registry import resolve
 from lib.experiments.train import TrainConfig, train
 from lib.models.normalized import Normalized
-from lib.published_names import settings
-from lib.registry import resolve
-from lib.robust_losses import kl, mix, trades_images
+from lib.training import losses
+from lib.training.model_strings import settings
+from lib.training.robust_losses import kl, mix, trades_images
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -60,7 +62,7 @@ def test_an_attack_stays_in_its_ball_and_box_and_leaves_the_network_as_it_was(ne
     if kind == "trades":
         found = trades_images(network, images, ball, 3, radius, generator())
     else:
-        found = attacks.pgd(network, images, attacks.cross_entropy(LABELS), ball, steps=3, step_size=radius,
+        found = pgd.pgd(network, images, pgd.cross_entropy(LABELS), ball, steps=3, step_size=radius,
                             start=ball.uniform_start(images, generator()), generator=generator())
     distance = (found - images).flatten(1).norm(dim=1) if norm == "2" else (found - images).abs().amax((1, 2, 3))
     assert bool((distance <= (radius * (1 + 1e-5) if norm == "2" else radius + 1e-6)).all())
@@ -76,7 +78,7 @@ def test_an_attack_stays_in_its_ball_and_box_and_leaves_the_network_as_it_was(ne
 
 
 def test_the_network_is_as_it_was_after_an_error_too(network):
-    with pytest.raises(RuntimeError), attacks.attacked(network):
+    with pytest.raises(RuntimeError), pgd.attacked(network):
         raise RuntimeError
     assert network.training and all(parameter.requires_grad for parameter in network.parameters())
 
@@ -85,7 +87,7 @@ def test_the_network_is_as_it_was_after_an_error_too(network):
 def test_zero_gradients_give_no_nan(norm, images):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     nn.init.zeros_(flat[1].weight)
-    found = attacks.pgd(flat, images, attacks.cross_entropy(LABELS), Ball(norm, 0.5), start=images, steps=3, step_size=0.3,
+    found = pgd.pgd(flat, images, pgd.cross_entropy(LABELS), Ball(norm, 0.5), start=images, steps=3, step_size=0.3,
                         generator=generator())
     moved = (found - images).flatten(1).norm(dim=1)
     assert bool(torch.isfinite(found).all()) and bool((moved > 0.1).all() if norm == "2" else (moved == 0).all())
@@ -96,7 +98,7 @@ def test_pgd_finds_the_best_point_of_a_linear_network():
     linear = nn.Linear(50, 2).double()
     points, radius = torch.rand(20, 50, dtype=torch.float64, generator=generator(2)), 0.3
     labels = torch.arange(20) % 2
-    found = attacks.pgd(linear, points, lambda logits: F.cross_entropy(logits, labels, reduction="none"),
+    found = pgd.pgd(linear, points, lambda logits: F.cross_entropy(logits, labels, reduction="none"),
                         Ball("2", radius, box=False), start=points, steps=5, step_size=2 * radius / 5, generator=generator())
     weight = (linear.weight[1] - linear.weight[0]).detach()
     sign = (labels * 2 - 1)[:, None]
@@ -110,8 +112,8 @@ def test_pgd_finds_the_best_point_of_a_linear_network():
 def test_an_attack_of_one_image_does_not_depend_on_its_neighbours(network, images):
     ball = Ball("inf", 0.03)
     options = {"steps": 3, "step_size": 0.01, "generator": generator()}
-    together = attacks.pgd(network, images, attacks.cross_entropy(LABELS), ball, start=images, **options)
-    alone = attacks.pgd(network, images[2:3], attacks.cross_entropy(LABELS[2:3]), ball, start=images[2:3], **options)
+    together = pgd.pgd(network, images, pgd.cross_entropy(LABELS), ball, start=images, **options)
+    alone = pgd.pgd(network, images[2:3], pgd.cross_entropy(LABELS[2:3]), ball, start=images[2:3], **options)
     assert torch.allclose(together[2:3], alone, atol=1e-6)
 
 
@@ -152,7 +154,7 @@ def test_the_divergence_is_zero_only_for_equal_answers_and_ignores_constants():
     assert float(kl(logits, logits)) == pytest.approx(0, abs=1e-6)
     assert float(kl(others, logits)) > 1
     assert float(kl(others + 7, logits - 3)) == pytest.approx(float(kl(others, logits)), rel=1e-5)
-    assert torch.allclose(attacks.divergence(logits)(others).mean(), kl(others, logits))
+    assert torch.allclose(pgd.divergence(logits)(others).mean(), kl(others, logits))
 
 
 def test_trades_moves_batch_statistics_three_times_and_its_attack_not_at_all(network, images):

@@ -8,9 +8,10 @@ import zipfile
 import pytest
 import torch
 
-from lib import checkpoints, models
-from lib.checkpoints import Description
-from lib.errors import UserError
+from lib import models
+from lib.core.errors import UserError
+from lib.models import checkpoints
+from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 from conftest import ROOT
 
-from lib import cli
-from lib.cli import RunConfig, at_least, flag
-from lib.errors import UsageError
+from lib.core.errors import UsageError
+from lib.runs import cli
+from lib.runs.cli import RunConfig, at_least, flag
 
 
 @dataclass(frozen=True, kw_only=True)

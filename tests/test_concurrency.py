@@ -7,7 +7,7 @@ from pathlib import Path
 import background
 import pytest
 
-from lib import results
+from lib.runs import records as runs_records
 
 SMALL = ("--max-examples", "60", "-gpu", "-1", "--quiet")
 SAME = ("exec_eval.py", "models/a/model_2.pt", "-d", "digits", *SMALL)
@@ -41,7 +41,7 @@ def test_eight_processes_make_every_record_once(trained, tmp_path, rounds):
 
 def check(folder: Path, count: int) -> None:
     """So many records, all valid, each of another configuration; nothing temporary."""
-    records = [record for _, record in results.records(folder / "results")]
+    records = [record for _, record in runs_records.records(folder / "results")]
     assert len(records) == count
     assert len({json.dumps([record["experiment"], record["config"]]) for record in records}) == count
     assert not [path for path in (folder / "results").rglob(".*") if path.is_file()]

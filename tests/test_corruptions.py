@@ -10,14 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.datasets import corruptions_filters as filters
-from lib.datasets import corruptions_spatter
-from lib.datasets.corruptions import CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, corrupt
-from lib.datasets.corruptions_blur import disk, glass_blur, zoom_factors
-from lib.datasets.corruptions_digital import elastic_transform
-from lib.datasets.corruptions_draws import Draws
-from lib.datasets.corruptions_weather import plasma
-from lib.errors import UsageError, UserError
+from lib.core.errors import UsageError, UserError
+from lib.datasets.corruptions import CORRUPTIONS, EXTRA, SEVERITIES, STANDARD, corrupt, spatter
+from lib.datasets.corruptions import filters as filters
+from lib.datasets.corruptions.blur import disk, glass_blur, zoom_factors
+from lib.datasets.corruptions.digital import elastic_transform
+from lib.datasets.corruptions.draws import Draws
+from lib.datasets.corruptions.weather import plasma
 
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 BLURS = ("gaussian_blur", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur")
@@ -311,7 +310,7 @@ def test_chamfer_distance_is_the_shortest_path_of_its_moves():
     moves = {(y, x): length for y, x, length in
              [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 1.4), (1, 2, 2.1969), (2, 1, 2.1969)]}
     moves = {(a * y, b * x): length for (y, x), length in moves.items() for a in (-1, 1) for b in (-1, 1)}
-    found = corruptions_spatter.chamfer_distance(marked)[:, 0] / 65536
+    found = spatter.chamfer_distance(marked)[:, 0] / 65536
     for image, distance in zip(marked[:, 0], found, strict=True):
         expected = np.where(image, 0, np.inf)
         for _ in range(32):         # Bellman and Ford
@@ -326,7 +325,7 @@ def test_canny_outlines_a_square_and_keeps_weak_edges_only_where_they_touch_stro
     levels[0, 0, 8:20, 8:20] = 200
     levels[1:, 0, 8:20, 8:20] = 24              # |dx| + |dy| up to 144: above the low threshold, below the high one
     levels[2, 0, 8:20, 18:28] = 200
-    square, weak, both = corruptions_spatter.canny(levels, 50, 150)[:, 0]
+    square, weak, both = spatter.canny(levels, 50, 150)[:, 0]
     ys, xs = np.nonzero(square)
     assert ys.min() in (7, 8) and ys.max() in (19, 20) and xs.min() in (7, 8) and xs.max() in (19, 20)
     assert not square[10:18, 10:18].any() and 40 <= square.sum() <= 52
@@ -335,19 +334,19 @@ def test_canny_outlines_a_square_and_keeps_weak_edges_only_where_they_touch_stro
 
 
 def test_spatter_leaves_dry_images_alone():
-    assert (corruptions_spatter.relief(np.zeros((2, 1, 32, 32), np.int32)) >= 0).all()
+    assert (spatter.relief(np.zeros((2, 1, 32, 32), np.int32)) >= 0).all()
 
     class Dry:
         def normal(self, shape, mean, deviation):
             return np.zeros((2, *shape), np.float32)
     images = floats(scenes(2))
     for severity in SEVERITIES:
-        assert np.array_equal(corruptions_spatter.spatter(images, severity, Dry()), images)
+        assert np.array_equal(spatter.spatter(images, severity, Dry()), images)
 
 
 def test_equalizing_follows_the_cumulative_histogram():
     levels = np.array([3, 3, 5, 5, 5, 9, 20, 20]).reshape(1, 1, 2, 4)
-    found = corruptions_spatter.equalized(levels).ravel()
+    found = spatter.equalized(levels).ravel()
     assert found.tolist() == [0, 0, *[round(255 * 3 / 6)] * 3, round(255 * 4 / 6), 255, 255]
 
 

@@ -5,10 +5,10 @@ import torch
 from conftest import ROOT, SHARED_DATA
 
 from lib import datasets
+from lib.core.errors import UserError
 from lib.datasets import names
 from lib.datasets.split import Split, fit
 from lib.datasets.statistics import channel_statistics
-from lib.errors import UserError
 
 
 def random_split(shape=(40, 3, 12, 12)) -> Split:

@@ -26,13 +26,14 @@ from scipy.stats import chisquare
 from torchvision import transforms
 
 from lib import datasets
-from lib.datasets import arrays, augment, catalogue, corruptions, fetch, folders, integrity, matlab, names, unpack
-from lib.datasets.lazy import DecodedImages
-from lib.datasets.noise import label_noise, pixel_shuffle
+from lib.core.errors import UsageError, UserError
+from lib.core.randomness import generator
+from lib.datasets import augment, catalogue, corruptions, names
+from lib.datasets.label_noise import label_noise, pixel_shuffle
 from lib.datasets.split import Split, fit, join
+from lib.datasets.storage import arrays, download, folders, mat_files, unpack, verify
+from lib.datasets.storage.lazy_images import DecodedImages
 from lib.datasets.subsets import class_subset, hold_out, validation_split
-from lib.errors import UsageError, UserError
-from lib.randomness import generator
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -344,7 +345,7 @@ def test_cifar_without_a_class_has_the_sizes_of_the_paper(tmp_path, monkeypatch,
         return Split(base, split, torch.zeros(n, 3, 1, 1, dtype=torch.uint8), torch.arange(n) % classes,
                      classes=tuple(f"c{label}" for label in range(classes)))
 
-    monkeypatch.setattr(f"lib.datasets.cifar.{base}", balanced)
+    monkeypatch.setattr(f"lib.datasets.sets.cifar.{base}", balanced)
     monkeypatch.setattr(catalogue, "missing", lambda root, known: [])
     splits = [load(f"{base}wo{k}", tmp_path, part) for part in ("train", "test", "ood")]
     assert tuple(map(len, splits)) == sizes and splits[2].classes == (f"c{k}",)
@@ -458,7 +459,7 @@ def test_svhn_reads_matlab_files_and_calls_ten_zero(tmp_path):
 def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, packed):
     written = {"X": levels(5, 4, 3, 7), "y": np.arange(7.0)[:, None], "z": np.float32([[0.5, -2]]), "one": np.int64([[9]])}
     savemat(tmp_path / "x.mat", written, do_compression=packed)
-    found, known = matlab.arrays(tmp_path / "x.mat"), loadmat(tmp_path / "x.mat")
+    found, known = mat_files.arrays(tmp_path / "x.mat"), loadmat(tmp_path / "x.mat")
     for name, values in written.items():
         assert np.array_equal(found[name], known[name]) and found[name].dtype == known[name].dtype == values.dtype
 
@@ -471,7 +472,7 @@ def test_a_broken_matlab_file_is_refused_and_ends_no_process(tmp_path):
         for value in (0, 14, 255):
             (tmp_path / "x.mat").write_bytes(whole[:place] + bytes([value]) + whole[place + 1:])
             with contextlib.suppress(ValueError):
-                assert all(array.size <= len(whole) for array in matlab.arrays(tmp_path / "x.mat").values())
+                assert all(array.size <= len(whole) for array in mat_files.arrays(tmp_path / "x.mat").values())
 
 
 @pytest.mark.parametrize("spelling", ["cifar5m_part{}.npz", "part{}.npz"])
@@ -662,7 +663,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
 
 @pytest.mark.parametrize("parts", [("imagenet/train", "imagenet/val"), ("training_data", "validation_data")])
 def test_imagenet_has_either_spelling_of_its_folders(tmp_path, parts):
-    from lib.datasets.imagenet import WNIDS_100
+    from lib.datasets.sets.imagenet import WNIDS_100
 
     wnids = sorted(["n00000001", *WNIDS_100])
     write_tree(tmp_path, parts, wnids, count=1, size=(100, 100))
@@ -675,7 +676,7 @@ def test_imagenet_has_either_spelling_of_its_folders(tmp_path, parts):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs SHARED_DATA")
 def test_the_hundred_classes_are_the_published_list():
-    from lib.datasets.imagenet import WNIDS_100
+    from lib.datasets.sets.imagenet import WNIDS_100
 
     assert list(WNIDS_100) == (SHARED / "imagenet100_wnids.txt").read_text().split()
 
@@ -754,7 +755,7 @@ def test_a_missing_or_cut_off_official_array_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("category", ["", "weather/"])
 def test_imagenet_c_is_read_with_or_without_its_categories_and_not_cropped_again(tmp_path, category):
-    from lib.datasets.imagenet import WNIDS_100
+    from lib.datasets.sets.imagenet import WNIDS_100
 
     cell = tmp_path / "ImageNet-C" / f"{category}fog" / "3"
     write_tree(cell, ("",), ["n00000001", *WNIDS_100], count=1, size=(112, 112))
@@ -932,22 +933,22 @@ def cifar10_archive(tmp_path: Path) -> bytes:
 def serve(monkeypatch, tmp_path: Path, content: bytes, md5: str | None = None) -> None:
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(content)
     url = (tmp_path / "cifar-10-python.tar.gz").as_uri()
-    archive = fetch.Archive((url,), md5 or hashlib.md5(content).hexdigest(), "cifar-10-batches-py")
-    monkeypatch.setattr(fetch, "archives", lambda name: [archive])
+    archive = download.Archive((url,), md5 or hashlib.md5(content).hexdigest(), "cifar-10-batches-py")
+    monkeypatch.setattr(download, "archives", lambda name: [archive])
 
 
 def test_prepare_downloads_checks_and_unpacks(tmp_path, monkeypatch):
     serve(monkeypatch, tmp_path, cifar10_archive(tmp_path))
     root, seen = tmp_path / "data", []
-    files = fetch.prepare("cifar10-wo0:ood", root, lambda *progress: seen.append(progress))
+    files = download.prepare("cifar10-wo0:ood", root, lambda *progress: seen.append(progress))
     assert len(files) == 7 and seen[-1][1] == seen[-1][2]
     assert len(load("cifar10", root)) == 20
     assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]  # nothing is left behind
     (root / "cifar-10-batches-py" / "test_batch").unlink()
-    fetch.prepare("cifar10", root)
+    download.prepare("cifar10", root)
     assert len(load("cifar10", root)) == 20
-    monkeypatch.setattr(fetch, "archives", None)  # what is whole is not fetched again
-    assert fetch.prepare("cifar10", root) == files
+    monkeypatch.setattr(download, "archives", None)  # what is whole is not fetched again
+    assert download.prepare("cifar10", root) == files
 
 
 def test_prepare_unpacks_single_files(tmp_path, monkeypatch):
@@ -956,34 +957,34 @@ def test_prepare_unpacks_single_files(tmp_path, monkeypatch):
     for file in sorted((tmp_path / "source" / "MNIST" / "raw").iterdir()):
         packed = tmp_path / f"{file.name}.gz"
         packed.write_bytes(gzip.compress(file.read_bytes()))
-        archives.append(fetch.Archive((packed.as_uri(),), fetch.file_md5(packed), f"MNIST/raw/{file.name}"))
-    monkeypatch.setattr(fetch, "archives", lambda name: archives)
-    fetch.prepare("mnist", tmp_path / "data")
+        archives.append(download.Archive((packed.as_uri(),), download.file_md5(packed), f"MNIST/raw/{file.name}"))
+    monkeypatch.setattr(download, "archives", lambda name: archives)
+    download.prepare("mnist", tmp_path / "data")
     assert len(load("mnist", tmp_path / "data", "train")) == 40
 
 
 def test_a_wrong_checksum_leaves_nothing(tmp_path, monkeypatch):
     serve(monkeypatch, tmp_path, cifar10_archive(tmp_path), md5="0" * 32)
     with pytest.raises(UserError, match="the MD5 is .* instead of 000"):
-        fetch.prepare("cifar10", tmp_path / "data")
+        download.prepare("cifar10", tmp_path / "data")
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
 def test_sets_that_cannot_be_downloaded_say_how_to_get_them(tmp_path):
     with pytest.raises(UserError, match="imagenet: cannot be downloaded from here; put its class folders into"):
-        fetch.prepare("imagenet", tmp_path)
-    assert fetch.prepare("digits", tmp_path) == []
-    assert fetch.registered("cifar100-c/fog-3") == "cifar100-c"
+        download.prepare("imagenet", tmp_path)
+    assert download.prepare("digits", tmp_path) == []
+    assert download.registered("cifar100-c/fog-3") == "cifar100-c"
     with pytest.raises(UserError, match="not a registered data set"):
-        fetch.prepare("pets", tmp_path)
+        download.prepare("pets", tmp_path)
 
 
 def test_the_addresses_of_all_downloads_are_known():
     for name, entry in catalogue.KNOWN.items():
         if entry.obtain == catalogue.PREPARE:
-            for archive in fetch.archives(name):
+            for archive in download.archives(name):
                 assert len(archive.md5) == (0 if name == "waterbirds" else 32)  # none is published
-                assert archive.urls and fetch._beneath(archive.target, entry)
+                assert archive.urls and download._beneath(archive.target, entry)
 
 
 class Ranges(http.server.BaseHTTPRequestHandler):
@@ -1011,14 +1012,14 @@ def test_an_interrupted_download_continues_where_it_stopped(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/x.bin?download=1"
-        archive = fetch.Archive((url,), hashlib.md5(Ranges.content).hexdigest(), "x.bin")
+        archive = download.Archive((url,), hashlib.md5(Ranges.content).hexdigest(), "x.bin")
         for _ in range(2):
             with pytest.raises(UserError, match="x.bin: download failed .*the same command tries it again"):
-                fetch.download(archive, tmp_path)
-        assert fetch.download(archive, tmp_path).read_bytes() == Ranges.content
+                download.download(archive, tmp_path)
+        assert download.download(archive, tmp_path).read_bytes() == Ranges.content
         assert Ranges.asked == [0, 2000, 4000]
         (tmp_path / "x.bin").rename(tmp_path / "x.bin.part")  # stopped after the last byte
-        assert fetch.download(archive, tmp_path).read_bytes() == Ranges.content
+        assert download.download(archive, tmp_path).read_bytes() == Ranges.content
         server.shutdown()
 
 
@@ -1052,25 +1053,25 @@ def test_links_and_bombs_are_not_unpacked(tmp_path):
 
 
 def test_verify_counts_images_and_compares_checksums(tmp_path):
-    assert all(finding.good for finding in integrity.verify("digits", tmp_path, cache_dir=tmp_path / "cache"))
+    assert all(finding.good for finding in verify.verify("digits", tmp_path, cache_dir=tmp_path / "cache"))
     write_cifar10(tmp_path)
-    findings = {finding.what: finding for finding in integrity.verify("cifar10", tmp_path)}
+    findings = {finding.what: finding for finding in verify.verify("cifar10", tmp_path)}
     assert not findings["md5 of test_batch"].good
     assert (findings["images in train"].expected, findings["images in train"].found) == ("50,000", "100")
     write_corrupted(tmp_path, "CIFAR-10-C", 20, 10)
-    assert not any(finding.good for finding in integrity.verify("cifar10-c/fog-3", tmp_path))
+    assert not any(finding.good for finding in verify.verify("cifar10-c/fog-3", tmp_path))
     write_tree(tmp_path / "large", size=(120, 100))
     for name in ("large", f"folder={tmp_path}/large", f"folder={tmp_path}/large:test"):
-        assert [f.found for f in integrity.verify(name, tmp_path)] == ["6", "6"]
+        assert [f.found for f in verify.verify(name, tmp_path)] == ["6", "6"]
     broken = tmp_path / "large" / "test" / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:500])
     with pytest.raises(UserError, match="dog/1.png: cannot be decoded"):
-        integrity.verify("large", tmp_path)
+        verify.verify("large", tmp_path)
 
 
 @pytest.mark.skipif(not (SHARED / "MNIST" / "raw").is_dir(), reason="needs SHARED_DATA")
 def test_the_real_mnist_is_whole():
-    assert all(finding.good for finding in integrity.verify("mnist", SHARED))
+    assert all(finding.good for finding in verify.verify("mnist", SHARED))
 
 
 @pytest.mark.skipif(not (SHARED / "cifar10_jpeg.tar.gz").is_file(), reason="needs SHARED_DATA")

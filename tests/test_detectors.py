@@ -8,14 +8,14 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from lib import graph
+from lib.core.errors import UsageError, UserError
 from lib.datasets import openood, overlap
 from lib.datasets.split import Split
-from lib.detectors import aggregate, choice, comparison, early_exit, last_layer, standard
-from lib.energies import layer_energies
-from lib.errors import UsageError, UserError
-from lib.metrics import detection
+from lib.metrics import ood_detection
+from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.ood import aggregate, comparison, early_exit, last_layer, layer_choice, standardize
+from lib.ood.layer_energies import layer_energies
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -38,17 +38,17 @@ def fitted(name: str, inside, outliers):
 
 
 def test_standardised_energies_have_mean_0_and_deviation_1_in_every_layer():
-    scale = standard.standardise(energies(400, 1))
+    scale = standardize.standardise(energies(400, 1))
     assert np.allclose(scale.fitted.mean(0), 0, atol=1e-5) and np.allclose(scale.fitted.std(0), 1, atol=1e-5)
 
 
 def test_a_constant_layer_has_no_scale_and_is_left_out():
     inside = energies(100, 1)
     inside[:, 2] = -7.6246
-    scale = standard.standardise(inside)
+    scale = standardize.standardise(inside)
     assert scale.kept.tolist() == [True, True, False, True, True] and np.isfinite(scale.z(energies(9, 2))).all()
     with pytest.raises(UserError, match="no layer's energy varies"):
-        standard.standardise(np.ones((5, 3)))
+        standardize.standardise(np.ones((5, 3)))
 
 
 @pytest.mark.parametrize("n, layers", [(50, 3), (300, 5)])
@@ -60,7 +60,7 @@ def test_mean_mahalanobis_distance_of_the_fitting_images_is_known(n, layers):
 def test_the_mean_of_one_layer_is_that_layer():
     inside, outside, fit = energies(300, 1, 1), energies(200, 2, 1, 1.0), energies(150, 3, 1)
     score = aggregate.mean(fit)
-    assert detection.auroc(score(inside), score(outside)) == pytest.approx(detection.auroc(inside, outside)[0], abs=1e-9)
+    assert ood_detection.auroc(score(inside), score(outside)) == pytest.approx(ood_detection.auroc(inside, outside)[0], abs=1e-9)
 
 
 @pytest.mark.parametrize("name", FITTED_BY)
@@ -70,7 +70,7 @@ def test_aggregates_ignore_shift_and_positive_scale_of_every_layer(name):
 
     def found(change):
         score = fitted(name, change(fit), change(validation))
-        return detection.auroc(score(change(inside)), score(change(outside)))
+        return ood_detection.auroc(score(change(inside)), score(change(outside)))
     factor, offset = 2.0 ** np.array([-3, 0, 5, 2, -1]), np.array([3, -100, 0.5, 0, 1e3])
     assert found(lambda e: e * factor + offset) == pytest.approx(found(lambda e: e), abs=1e-9)
 
@@ -80,12 +80,12 @@ def test_direction_free_aggregates_find_outliers_on_either_side(name):
     fit, inside = energies(400, 1), energies(300, 2)
     outside = energies(300, 3, shift=4.0)
     score = fitted(name, fit, energies(200, 5, shift=4.0))
-    assert detection.auroc(score(inside), score(outside)) > 0.95
+    assert ood_detection.auroc(score(inside), score(outside)) > 0.95
 
 
 def test_knn_aggregate_is_the_distance_to_the_50th_neighbour():
     fit, points = energies(120, 1), energies(40, 2, shift=1.0)
-    scale = standard.standardise(fit)
+    scale = standardize.standardise(fit)
     expected = NearestNeighbors(n_neighbors=50).fit(scale.fitted).kneighbors(scale.z(points))[0][:, -1]
     assert np.allclose(aggregate.knn(fit)(points), expected, atol=1e-4)
     with pytest.raises(UserError, match="no 50th neighbour"):
@@ -101,15 +101,15 @@ def test_fisher_of_one_layer_counts_the_fitting_images_that_are_as_extreme():
 def test_the_oracle_is_the_best_layer_with_the_best_sign_and_says_what_it_is():
     inside, outside = energies(200, 1), energies(200, 2, shift=1.0)
     found = aggregate.oracle([str(layer) for layer in range(5)], inside, outside)
-    auroc = detection.auroc(inside, outside)
-    assert detection.auroc(found.inside, found.outside) == pytest.approx(max(auroc.max(), 1 - auroc.min()))
+    auroc = ood_detection.auroc(inside, outside)
+    assert ood_detection.auroc(found.inside, found.outside) == pytest.approx(max(auroc.max(), 1 - auroc.min()))
     assert "upper bound" in found.about["needs"] and found.about["chosen_layer"] == "4"
 
 
 def test_ranks_are_strictly_increasing_also_beyond_all_fitted_scores():
     fit = np.abs(rng(1).normal(size=(20, 1)))
     scores = np.linspace(0, 20, 300)[:, None]
-    found = standard.ranks(scores, fit)[:, 0]
+    found = standardize.ranks(scores, fit)[:, 0]
     assert (np.diff(found) > 0).all() and found.min() >= 0 and found.max() < 1
 
 
@@ -135,7 +135,7 @@ def test_baselines_score_outliers_higher_and_each_image_by_itself(name):
     found = score(features, logits)
     assert found.shape == (150,) and torch.isfinite(found).all()
     if name != "ash":  # which multiplies even features most: its premise, few high ones, takes wider layers
-        assert detection.auroc(found[:100].numpy(), found[100:].numpy()) > 0.8
+        assert ood_detection.auroc(found[:100].numpy(), found[100:].numpy()) > 0.8
     assert torch.allclose(score(features[40:41], logits[40:41]).double(), found[40:41].double(), rtol=1e-4)
 
 
@@ -200,21 +200,21 @@ def test_delong_covariance_agrees_with_the_bootstrap():
     common = draw.normal(size=(n + m, 1))
     scores = common + draw.normal(size=(n + m, 3)) + np.r_[np.zeros(n), np.ones(m)][:, None] * np.array([0.4, 0.9, 1.5])
     inside, outside = scores[:n], scores[n:]
-    errors = np.sqrt(np.diag(detection.placements(inside, outside).covariance()))
-    draws = np.array([detection.auroc(inside[draw.integers(n, size=n)], outside[draw.integers(m, size=m)])
+    errors = np.sqrt(np.diag(ood_detection.placements(inside, outside).covariance()))
+    draws = np.array([ood_detection.auroc(inside[draw.integers(n, size=n)], outside[draw.integers(m, size=m)])
                       for _ in range(2000)])
     assert np.allclose(errors, draws.std(0), rtol=0.1)
-    covariance = detection.placements(inside, outside).covariance()
+    covariance = ood_detection.placements(inside, outside).covariance()
     assert np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) == pytest.approx(
         (draws[:, 0] - draws[:, 1]).std(), rel=0.1)
 
 
 def test_placements_are_shares_of_pairs_and_their_mean_is_the_auroc():
     inside, outside = rng(1).integers(0, 5, (20, 2)).astype(float), rng(2).integers(1, 6, (30, 2)).astype(float)
-    placed = detection.placements(inside, outside)
+    placed = ood_detection.placements(inside, outside)
     pair = (outside[None] > inside[:, None]) + 0.5 * (outside[None] == inside[:, None])
     assert np.allclose(placed.inside, pair.mean(1)) and np.allclose(placed.outside, pair.mean(0))
-    assert np.allclose(placed.auroc, detection.auroc(inside, outside), atol=1e-15)
+    assert np.allclose(placed.auroc, ood_detection.auroc(inside, outside), atol=1e-15)
 
 
 def test_paired_tests_have_their_level_and_find_what_is_there():
@@ -222,35 +222,35 @@ def test_paired_tests_have_their_level_and_find_what_is_there():
     for _ in range(400):
         scores = draw.normal(size=(60, 1)) + draw.normal(size=(60, 2))
         scores[30:] += 0.7
-        rejected += detection.delong_against(detection.placements(scores[:30], scores[30:]), 1)[1][0] < 0.05
+        rejected += ood_detection.delong_against(ood_detection.placements(scores[:30], scores[30:]), 1)[1][0] < 0.05
     assert rejected / 400 == pytest.approx(0.05, abs=0.035)
     far = np.c_[rng(1).normal(size=200), rng(2).normal(size=200)]
     beyond = np.c_[rng(3).normal(3, size=200), rng(4).normal(size=200)]
-    difference, p = detection.delong_against(detection.placements(far, beyond), 1)
+    difference, p = ood_detection.delong_against(ood_detection.placements(far, beyond), 1)
     assert difference[0] > 0.4 and p[0] < 1e-20 and difference[1] == 0 and p[1] == 1
 
 
 def test_a_score_tested_against_itself_or_a_monotone_copy_differs_by_nothing():
     inside, outside = rng(1).normal(size=(50, 1)), rng(2).normal(1, size=(40, 1))
     copies = [np.c_[part, np.exp(part)] for part in (inside, outside)]
-    difference, p = detection.delong_against(detection.placements(*copies), 1)
+    difference, p = ood_detection.delong_against(ood_detection.placements(*copies), 1)
     assert difference.tolist() == [0, 0] and p.tolist() == [1, 1]
 
 
 def test_holm_by_hand():
-    assert np.allclose(detection.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-    assert detection.holm(np.array([0.9, 0.8])).max() == 1
+    assert np.allclose(ood_detection.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    assert ood_detection.holm(np.array([0.9, 0.8])).max() == 1
 
 
 def test_intervals_hold_the_truth_95_times_in_a_hundred_and_stay_in_the_unit_range():
     draw, truth, held = rng(6), 0.9214, 0  # N(0, 1) against N(2, 1)
     for _ in range(400):
-        placed = detection.placements(draw.normal(size=(60, 1)), draw.normal(2, size=(60, 1)))
-        low, high = detection.interval(placed.auroc, np.sqrt(np.diag(placed.covariance())))
+        placed = ood_detection.placements(draw.normal(size=(60, 1)), draw.normal(2, size=(60, 1)))
+        low, high = ood_detection.interval(placed.auroc, np.sqrt(np.diag(placed.covariance())))
         held += low[0] <= truth <= high[0]
         assert 0 <= low[0] <= high[0] <= 1
     assert held / 400 == pytest.approx(0.95, abs=0.035)
-    assert [float(end) for end in detection.interval(np.array(1.0), np.array(0.0))] == [1, 1]
+    assert [float(end) for end in ood_detection.interval(np.array(1.0), np.array(0.0))] == [1, 1]
 
 
 def test_comparison_corrects_over_the_other_layers_and_leaves_out_what_does_not_exist():
@@ -258,7 +258,7 @@ def test_comparison_corrects_over_the_other_layers_and_leaves_out_what_does_not_
     rows = comparison.layer_rows(inside, outside, energies(60, 3), final=3)
     p = [row["p"] for row in rows]
     assert p[3] is None and rows[3]["p_holm"] is None and rows[3]["vs_final"] == 0
-    assert np.allclose([row["p_holm"] for row in rows if row["p"] is not None], detection.holm(np.array(p[:3] + p[4:])))
+    assert np.allclose([row["p_holm"] for row in rows if row["p"] is not None], ood_detection.holm(np.array(p[:3] + p[4:])))
     single = comparison.compare(inside[:1], outside, 0)
     assert np.isnan(single["p"]).all() and np.isfinite(single["auroc"]).all()
 
@@ -277,9 +277,9 @@ def test_choices_find_the_layer_that_tells():
     fit, inside = rng(1).normal(size=(300, 4)), rng(2).normal(size=(200, 4))
     outside = {"a": rng(3).normal(size=(200, 4)) - np.array([0, 0, 6, 0]), "b": rng(4).normal(size=(200, 4))}
     outside["b"][:, 2] += 5
-    assert choice.by_mixture(fit, np.concatenate([inside, outside["a"]])) == 2
-    assert choice.by_proxies(fit, outside["a"]) == 2
-    scores = choice.scores(("mixture", "jigsaw", "transfer"), list("wxyz"), inside, outside, fit, outside["b"], "a")
+    assert layer_choice.by_mixture(fit, np.concatenate([inside, outside["a"]])) == 2
+    assert layer_choice.by_proxies(fit, outside["a"]) == 2
+    scores = layer_choice.scores(("mixture", "jigsaw", "transfer"), list("wxyz"), inside, outside, fit, outside["b"], "a")
     rows = comparison.score_rows(scores, inside[:, 3], outside["a"][:, 3])
     assert [row["layer"] for row in rows] == ["y"] * 4 and len({row["score"] for row in rows}) == 4
     regrets = {row["score"]: row["regret"] for row in rows}
@@ -290,9 +290,9 @@ def test_choices_find_the_layer_that_tells():
 def test_jigsaw_keeps_the_pixels_and_moves_the_tiles():
     images = torch.randint(0, 256, (6, 3, 9, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = Split(name="noise", split="all", images=images, labels=torch.zeros(6, dtype=torch.int64))
-    found = choice.jigsaw(split, 0).images
+    found = layer_choice.jigsaw(split, 0).images
     assert torch.equal(found.flatten(2).sort(2).values, images.flatten(2).sort(2).values) and not torch.equal(found, images)
-    assert torch.equal(found[:, :, 8], images[:, :, 8]) and torch.equal(choice.jigsaw(split, 0).images, found)
+    assert torch.equal(found[:, :, 8], images[:, :, 8]) and torch.equal(layer_choice.jigsaw(split, 0).images, found)
     tiles = {images[0, :, y:y + 2, x:x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)}
     assert {found[0, :, y:y + 2, x:x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)} == tiles
 
@@ -341,7 +341,7 @@ def small_and_its_rule(alpha=0.3):
     network = Normalized(Small(), (0.5,) * 3, (0.25,) * 3).eval()
     names = ["stem", "act", "last", "end", "head"]
     images = torch.rand(400, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad(), graph.record(network, names, reduce=early_exit.energy) as outputs:
+    with torch.no_grad(), cutting.record(network, names, reduce=early_exit.energy) as outputs:
         network(images)
         found = torch.cat([outputs[name] for name in names], 1).numpy()
     return network, names, images, found, early_exit.calibrate(found, alpha, names)
@@ -386,7 +386,7 @@ def test_the_report_adds_up():
 def test_exits_are_cuts_without_the_containers_of_other_cuts():
     network = Normalized(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3)), nn.ReLU(),
                                        nn.Flatten(), nn.Linear(64, 3)))
-    listed = graph.layers(network, torch.zeros(1, 3, 8, 8))
+    listed = cutting.layers(network, torch.zeros(1, 3, 8, 8))
     assert early_exit.possible_exits(listed) == ["0", "1.0", "1.1", "2", "3", "4"]
     assert early_exit.default_exits(listed) == ["1.0", "3", "4"]
     assert len(early_exit.segments(network, ["0", "1.1", "4"])) == 4

@@ -127,14 +127,15 @@ def worker(parent: int, rank: int) -> int:
 
 
 def test_what_several_processes_cannot_do_is_said(monkeypatch, tmp_path):
-    from lib import distributed, training_setup
-    from lib.errors import UserError
+    from lib.core import distributed
+    from lib.core.errors import UserError
     from lib.experiments.train import TrainConfig
+    from lib.training import setup
 
     config = TrainConfig(model_type="resnet20", directory="a", sync_batchnorm=True)
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
     with pytest.raises(UserError, match="--sync-batchnorm: PyTorch has"):
-        training_setup.synchronise(config, network, distributed.Processes(0, 2), torch.device("cpu"))
+        setup.synchronise(config, network, distributed.Processes(0, 2), torch.device("cpu"))
     for key, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(UserError, match="-b 1: 2 processes need at least one image each"), distributed.joined(1):
@@ -146,15 +147,15 @@ def test_what_several_processes_cannot_do_is_said(monkeypatch, tmp_path):
 
 
 def test_every_row_of_a_batch_belongs_to_one_process():
-    from lib.distributed import Processes
+    from lib.core.distributed import Processes
     parts = [Processes(rank, 3).rows(torch.arange(10)) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == list(range(10))
 
 
 def test_augmentation_draws_for_the_whole_batch():
+    from lib.core.distributed import Processes
+    from lib.core.randomness import generator
     from lib.datasets.augment import crop_flip
-    from lib.distributed import Processes
-    from lib.randomness import generator
 
     def augment(images, step):
         return crop_flip(images, generator(0, "augmentation", step))

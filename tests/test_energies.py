@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib import graph, models
+from lib import models
+from lib.core.errors import UserError
 from lib.datasets.split import Split
-from lib.energies import default_layers, energy, layer_energies
-from lib.errors import UserError
+from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.ood.layer_energies import default_layers, energy, layer_energies
 
 # registration order and D of the 41 layers of torchvision's ResNet-18 on 32 px (section 1.3 of the paper's page)
 STAGES = {"layer1": 4096, "layer2": 2048, "layer3": 1024, "layer4": 512}
@@ -122,7 +123,7 @@ def test_values_equal_those_of_an_explicit_forward_pass_without_in_place_operati
                     x = seen(f"{at}.downsample.1", block.downsample[1](x))
                 x = F.relu(y + x)
         seen("fc", body.fc(body.avgpool(x).flatten(1)))
-        with graph.record(network, default_layers(network), reduce=energy) as outputs:
+        with cutting.record(network, default_layers(network), reduce=energy) as outputs:
             network(images)
     assert list(outputs) and set(outputs) == set(expected)
     for name, value in outputs.items():

@@ -9,14 +9,16 @@ import torch
 from conftest import script, stopped_script
 from torch import nn
 
-from lib import datasets, energy_loss, graph, models, training
-from lib.energies import energy
-from lib.errors import UserError
+from lib import datasets, models
+from lib.core.errors import UserError
+from lib.core.randomness import generator
+from lib.core.registry import resolve
 from lib.experiments.train import TrainConfig
-from lib.losses import LOSSES, cross_entropy
+from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.randomness import generator
-from lib.registry import resolve
+from lib.ood.layer_energies import energy
+from lib.training import energy_loss, loop
+from lib.training.losses import LOSSES, cross_entropy
 
 
 def config(**changes) -> TrainConfig:
@@ -37,9 +39,9 @@ def trained(loss, steps: int = 4) -> nn.Module:
     """The small network after some steps of SGD on digits."""
     found = network()
     split = datasets.load("digits", "data", "train").subset(torch.arange(32 * steps))
-    recipe = training.Recipe(loss=loss, learning_rate=lambda time: 0.05, seed=0, batch_size=32, quiet=True)
+    recipe = loop.Recipe(loss=loss, learning_rate=lambda time: 0.05, seed=0, batch_size=32, quiet=True)
     optimizer = torch.optim.SGD(found.parameters(), lr=0.05, momentum=0.9)
-    assert training.train_epoch(found, split, optimizer, recipe, training.Position(), training.Stopping())
+    assert loop.train_epoch(found, split, optimizer, recipe, loop.Position(), loop.Stopping())
     return found
 
 
@@ -102,7 +104,7 @@ def test_the_loss_is_cross_entropy_and_the_weighted_term(form, batches):
     chosen = torch.randint(len(patches), (16,), generator=draws("outliers"))
     others, _, _ = next(patches.subset(chosen).batches(16, channels=1, size=32))
     torch.manual_seed(0)
-    with graph.record(found, ["1", "8"]) as outputs:
+    with cutting.record(found, ["1", "8"]) as outputs:
         if batches == "joint":
             expected = found(torch.cat([images, others]))[:16]
             inside, outside = ([-outputs[name][part].flatten(1).logsumexp(1) for name in ("1", "8")]
@@ -169,7 +171,7 @@ def test_training_separates_outliers_in_the_layers_it_names():
     def gap(given):
         found = trained(given, 12).eval()
         data = datasets.load("digits", "data", "test").subset(torch.arange(100))
-        with torch.no_grad(), graph.record(found, ["4", "8"], reduce=energy) as outputs:
+        with torch.no_grad(), cutting.record(found, ["4", "8"], reduce=energy) as outputs:
             found(next(data.batches(100))[0])
             inside = torch.cat(list(outputs.values()), 1)
             found(next(datasets.load("patches", "data", "test").subset(torch.arange(0, 700, 7)).batches(100, channels=1))[0])

@@ -7,18 +7,22 @@ import pytest
 import torch
 from conftest import script
 
-from lib import checkpoints, cli, datasets, models, results, training
-from lib.errors import Interrupted, UserError
+from lib import datasets, models
+from lib.core.errors import Interrupted, UserError
 from lib.experiments.projections import ProjectionsConfig, projections
 from lib.experiments.reinit import ReinitConfig, reinit
-from lib.metrics import classification, orientation
-from lib.reinitialization import report, sweep
-from lib.reinitialization.initial_weights import Source
+from lib.metrics import classification, filter_projections
+from lib.models import checkpoints
+from lib.reinit import rows as reinit_rows
+from lib.reinit import sweep
+from lib.reinit.weight_sources import Source
+from lib.runs import cli, records
+from lib.training import loop
 
 EXPERIMENTS = {"projections": (ProjectionsConfig, projections), "reinit": (ReinitConfig, reinit)}
 
 
-def call(name: str, *words) -> results.Result:
+def call(name: str, *words) -> records.Result:
     """What a script's function answers to the script's arguments."""
     configuration, experiment = EXPERIMENTS[name]
     return experiment(cli.parse(configuration, [*map(str, words), "--quiet"]))
@@ -78,7 +82,7 @@ def test_a_fresh_network_is_what_training_starts_from_with_that_seed(here):  # c
     found = call("projections", "lenet", "--random", 2, "-s", 0, "-d", "digits")
     assert {(row["draw"], row["epoch"]) for row in found.rows} == {(0, 0), (1, 0)} and set(found.figures) == {"", "mass"}
     for layer in ("features.0", "features.12"):
-        expected = orientation.projections(initial[layer + ".weight"])
+        expected = filter_projections.projections(initial[layer + ".weight"])
         assert (found.arrays[f"random-0/{layer}"] == expected).all()
         assert (found.arrays[f"random-1/{layer}"] != expected).all()
 
@@ -129,7 +133,7 @@ def naive_accuracy(layer: str, source: str) -> float:
     loaded.network.body.load_state_dict({key: value for key, value in other.items() if key.startswith(layer + ".")},
                                         strict=False)
     split = datasets.load("digits", "data", "test")
-    logits = training.predict(loaded.network, split, batch_size=64, size=loaded.description.image_size,
+    logits = loop.predict(loaded.network, split, batch_size=64, size=loaded.description.image_size,
                               channels=loaded.description.channels, quiet=True)
     return classification.accuracy(logits, split.labels)
 
@@ -180,7 +184,7 @@ def test_a_fresh_draw_of_the_first_convolution_costs_a_trained_network_its_answe
 def test_the_relative_drop_is_that_of_the_paper():  # checks 16 and 26
     counts = sweep.Counts(100, torch.tensor([80, 100]), torch.tensor([[[40, 100]], [[80, 100]], [[88, 100]]]))
     facts = {name: {"layer": name, "index": 0} for name in "abc"}
-    rows = report.rows({"n": 100, "classes": 3}, facts, [Source("0", 0, {})], [[{}], [{}], [{}]], counts, {})
+    rows = reinit_rows.rows({"n": 100, "classes": 3}, facts, [Source("0", 0, {})], [[{}], [{}], [{}]], counts, {})
     assert [row["relative_drop"] for row in rows] == pytest.approx([0.5, 0, -0.1], abs=1e-12)
     assert all(row["top5_accuracy"] is None for row in rows)
 
@@ -266,7 +270,7 @@ def test_a_partial_sweep_of_other_files_is_not_continued(here):
     config = ReinitConfig(model_path="models/a/model_2.pt", dataset="digits", inits_from=("models/a/init.pt",), quiet=True,
                           max_examples=50)
     expected = reinit(config).rows
-    partial = results.place(config, "reinit").beside(".partial")
+    partial = records.place(config, "reinit").beside(".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     for content in ("{", json.dumps({"key": "another", "images": 50, "intact": [0, 0], "cells": [[[0, 0]]] * 6})):
         partial.write_text(content)

@@ -18,7 +18,7 @@ from scipy.io import savemat
 from test_datasets import write_cifar10, write_mnist
 from test_shifted_datasets import FACES, PARTS, write_celeba, write_waterbirds
 
-from lib import files
+from lib.core import files
 
 NETWORKS = """from torch import nn
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import fx, nn
 
-from lib import graph, models
-from lib.errors import UserError
+from lib import models
+from lib.core.errors import UserError
+from lib.models import cutting
 from lib.models.normalized import Normalized
 
 EXTERNAL = ("tv:densenet121", "tv:convnext_tiny", "tv:mobilenet_v3_small", "tv:regnet_x_400mf", "timm:convnext_atto",
@@ -56,10 +57,10 @@ def test_cutting_at_each_cut_changes_no_bit_and_computes_nothing_twice(name):
     whole = network(name)
     images = torch.rand(2, 3, size(name), size(name))
     expected, all_calls = calls(whole, images)
-    possible = graph.cuts(whole)
+    possible = cutting.cuts(whole)
     assert possible and expected.shape == (2, 10)
     for layer in possible[::max(1, len(possible) // 12)]:
-        front, back = graph.cut(whole, layer)
+        front, back = cutting.cut(whole, layer)
         representation, front_calls = calls(front, images)
         kept = representation.clone()
         logits, back_calls = calls(back, representation)
@@ -72,19 +73,19 @@ def test_a_front_puts_out_what_the_layer_puts_out():
     whole = network("resnet20")
     images = torch.rand(2, 3, 32, 32)
     for layer in ("conv1", "layer2.0", "layer3", "avgpool"):
-        with graph.record(whole, [layer]) as outputs, torch.no_grad():
+        with cutting.record(whole, [layer]) as outputs, torch.no_grad():
             whole(images)
-        assert torch.equal(graph.cut(whole, layer)[0](images), outputs[layer]), layer
+        assert torch.equal(cutting.cut(whole, layer)[0](images), outputs[layer]), layer
 
 
 def test_a_bypassed_layer_is_refused_with_the_nearest_cuts():
     with pytest.raises(UserError, match=r"layer layer2\.1\.conv1: a connection bypasses it.*layer2\.0, layer2\.1"):
-        graph.cut(network("resnet20"), "layer2.1.conv1")
+        cutting.cut(network("resnet20"), "layer2.1.conv1")
 
 
 def test_an_unknown_layer_is_refused_with_near_names():
     with pytest.raises(UserError, match=r"layer layer2\.9: the network has no such layer; did you mean layer2"):
-        graph.cut(network("resnet20"), "layer2.9")
+        cutting.cut(network("resnet20"), "layer2.9")
 
 
 class Odd(nn.Module):
@@ -107,21 +108,21 @@ class Odd(nn.Module):
 
 def test_a_users_own_network_is_cut_with_its_defaults_and_in_place_statements():
     odd, images = Odd().eval(), torch.rand(5, 1, 2, 2)
-    assert graph.cuts(odd) == ["first", "norm", "last"]
-    for layer in graph.cuts(odd):
-        front, back = graph.cut(odd, layer)
+    assert cutting.cuts(odd) == ["first", "norm", "last"]
+    for layer in cutting.cuts(odd):
+        front, back = cutting.cut(odd, layer)
         representation = front(images)
         kept = representation.clone()
         assert torch.equal(back(representation), odd(images)) and torch.equal(representation, kept), layer
     with pytest.raises(UserError, match="layer again: runs 2 times"):
-        graph.cut(odd, "again")
+        cutting.cut(odd, "again")
     with pytest.raises(UserError, match="layer unused: does not run"):
-        graph.cut(odd, "unused")
+        cutting.cut(odd, "unused")
 
 
 def test_both_parts_share_the_parameters_of_the_network():
     whole = network("lenet")
-    front, back = graph.cut(whole, "features.5")
+    front, back = cutting.cut(whole, "features.5")
     ids = {id(parameter) for parameter in whole.parameters()}
     parts = [id(parameter) for part in (front, back) for parameter in part.parameters()]
     assert set(parts) == ids and len(parts) == len(ids)
@@ -130,7 +131,7 @@ def test_both_parts_share_the_parameters_of_the_network():
 def test_record_reduces_before_later_in_place_operations_change_the_tensor():
     whole, images = network("tv_resnet18"), torch.rand(2, 3, 64, 64)
     block = whole.body.layer1[0]
-    with graph.record(whole, ["maxpool", "layer1.0.bn1"]) as outputs, torch.no_grad():
+    with cutting.record(whole, ["maxpool", "layer1.0.bn1"]) as outputs, torch.no_grad():
         whole(images)
     with torch.no_grad():
         expected = block.bn1(block.conv1(outputs["maxpool"]))
@@ -139,7 +140,7 @@ def test_record_reduces_before_later_in_place_operations_change_the_tensor():
 
 def test_record_keys_repeated_calls_by_index():
     odd, images = Odd().eval(), torch.rand(5, 1, 2, 2)
-    with graph.record(odd, ["again"]) as outputs, torch.no_grad():
+    with cutting.record(odd, ["again"]) as outputs, torch.no_grad():
         odd(images)
         odd(images)
     assert list(outputs) == ["again", "again@2"]
@@ -148,16 +149,16 @@ def test_record_keys_repeated_calls_by_index():
 
 def test_hooks_are_gone_after_an_exception():
     whole = network("lenet")
-    with pytest.raises(RuntimeError), graph.record(whole, ["features.0", "classifier.6"]):
+    with pytest.raises(RuntimeError), cutting.record(whole, ["features.0", "classifier.6"]):
         whole(torch.rand(1, 7, 32, 32))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in whole.modules())
 
 
 def test_layers_are_listed_in_execution_order_with_shapes_and_costs():
-    listed = {layer.name: layer for layer in graph.layers(network("tv_resnet18"), torch.zeros(1, 3, 32, 32))}
+    listed = {layer.name: layer for layer in cutting.layers(network("tv_resnet18"), torch.zeros(1, 3, 32, 32))}
     assert listed["layer2.0"].shape == (128, 4, 4) and listed["layer2.0"].cut
     assert listed["layer2.0.downsample.0"].index > listed["layer2.0.bn2"].index and not listed["layer2.0.bn2"].cut
-    spent = graph.macs_before(list(listed.values()))
+    spent = cutting.macs_before(list(listed.values()))
     total = sum(layer.macs for layer in listed.values() if layer.kind in ("Conv2d", "Linear"))
     assert round(total / 1e6, 2) == 37.02  # the OOD-layers paper's network on 32 px (section 1.3)
     assert round(100 * spent["conv1"], 1) == 6.5 and round(100 * spent["layer2.1.conv1"], 1) == 48.3
@@ -168,7 +169,7 @@ def test_listing_leaves_modes_and_statistics_as_they_were():
     whole = network("resnet20").train()
     whole.body.layer1.eval()
     before = {key: value.clone() for key, value in whole.state_dict().items()}
-    graph.layers(whole, torch.rand(2, 3, 32, 32))
+    cutting.layers(whole, torch.rand(2, 3, 32, 32))
     assert whole.body.layer2.training and not whole.body.layer1.training
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
 
@@ -176,15 +177,15 @@ def test_listing_leaves_modes_and_statistics_as_they_were():
 def test_layers_are_selected_by_name_glob_and_group():
     known = ["conv1", "layer1.0", "layer1.0.conv1", "fc"]
     groups = {"all": known, "cuts": ["conv1", "layer1.0", "fc"]}
-    assert graph.select(known, ("fc", "layer1.*"), groups) == ["layer1.0", "layer1.0.conv1", "fc"]
-    assert graph.select(known, ("cuts",), groups) == ["conv1", "layer1.0", "fc"]
+    assert cutting.select(known, ("fc", "layer1.*"), groups) == ["layer1.0", "layer1.0.conv1", "fc"]
+    assert cutting.select(known, ("cuts",), groups) == ["conv1", "layer1.0", "fc"]
     with pytest.raises(UserError, match="--layers layer9: no layer is called so"):
-        graph.select(known, ("layer9",), groups)
+        cutting.select(known, ("layer9",), groups)
 
 
 def test_a_record_may_reduce_every_layer_in_its_own_way():
     whole = network("resnet20")
     reduce = {"conv1": lambda output: output.sum(), "fc": lambda output: output.shape}
-    with torch.no_grad(), graph.record(whole, ["conv1", "fc"], reduce) as outputs:
+    with torch.no_grad(), cutting.record(whole, ["conv1", "fc"], reduce) as outputs:
         whole(torch.rand(2, 3, 32, 32))
     assert outputs["conv1"].ndim == 0 and outputs["fc"] == (2, 10)

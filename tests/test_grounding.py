@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import script
 
-from lib import grounding, provenance
 from lib.metrics import rank_correlation
+from lib.tables import record_library, similarity_validity
 
 LAYERS = ("one", "two", "three")
 PROBES = {"p": (0.4, 0.61, 0.9), "q": (0.5, 0.55, 0.953), "r": (0.447, 0.652, 0.858)}
@@ -26,7 +26,7 @@ def record(experiment, config, rows):
 
 
 def runs(records):
-    return provenance.Library((Path(f"{number}.json"), record) for number, record in enumerate(records)).runs
+    return record_library.Library((Path(f"{number}.json"), record) for number, record in enumerate(records)).runs
 
 
 def probe(name, **changes):
@@ -59,7 +59,7 @@ def by(rows, **wanted):
 def test_an_index_that_follows_the_probes_is_specific_and_one_that_opposes_them_is_not():
     records = [probe(name) for name in "pqr"]
     records += [make(one, two) for one, two in itertools.product("pqr", repeat=2) for make in (cka, stitch)]
-    rows = grounding.rows(runs(records))
+    rows = similarity_validity.rows(runs(records))
     for layer, best in zip(LAYERS, ("q.pt", "r.pt", "q.pt"), strict=True):
         row = by(rows, test="specificity", index="cka", layer=layer)[0]
         assert row["reference"] == best and row["n"] == 8 and row["setting"] == "10 images"   # all but the reference itself
@@ -74,7 +74,7 @@ def test_an_index_that_follows_the_probes_is_specific_and_one_that_opposes_them_
 
 def test_sensitivity_limits_the_source_of_the_references_layer():
     records = [probe("p"), probe("q"), cka("p", "q", tuple(RANKS)), cka("q", "q", tuple(RANKS))]
-    pairs = [pair for pair in grounding.pairs(runs(records)) if pair.index == "cka"]
+    pairs = [pair for pair in similarity_validity.pairs(runs(records)) if pair.index == "cka"]
     assert {pair.test for pair in pairs} == {"sensitivity"} and {pair.reference.network for pair in pairs} == {"q"}
     assert all(pair.other.layer == pair.reference.layer and pair.other.rank in RANKS for pair in pairs)
     assert len(pairs) == 3 * 2 * 3
@@ -86,7 +86,7 @@ def test_sensitivity_limits_the_source_of_the_references_layer():
 
 def test_indices_are_compared_by_the_reference_that_most_of_them_have():
     records = [probe("p"), probe("q"), cka("q", "p"), stitch("q", "p"), stitch("q", "q")]  # q is better at two layers
-    pairs = grounding.pairs(runs(records))
+    pairs = similarity_validity.pairs(runs(records))
     assert {pair.index for pair in pairs} == {"cka", "procrustes", "dm", "dm_struct"}
     assert {pair.reference.network for pair in pairs} == {"p"}
 
@@ -96,13 +96,13 @@ def test_a_row_without_a_column_is_passed_over(column):
     made = [probe("p"), probe("q"), cka("p", "q"), stitch("p", "q")]
     for record in made:
         record["rows"] = [{key: value for key, value in row.items() if key != column} for row in record["rows"]]
-    grounding.rows(runs(made))
+    similarity_validity.rows(runs(made))
 
 
 def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
     records = [probe("p"), probe("q"), stitch("p", "q", stitch_rank=2, pinv_rank=2),
                stitch("p", "q", stitch_rank=4, pinv_rank=2), stitch("p", "q", stitch_rank=1)]
-    pairs = [pair for pair in grounding.pairs(runs(records)) if pair.index == "dm"]
+    pairs = [pair for pair in similarity_validity.pairs(runs(records)) if pair.index == "dm"]
     assert {(pair.other.rank, pair.setting) for pair in pairs} == {
         (2, "100 images, exact"), (1, "100 images, exact, matched at full rank")}
     assert {pair.test for pair in pairs} == {"sensitivity"}
@@ -110,10 +110,10 @@ def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
 
 def test_null_rows_other_probes_and_other_data_do_not_count():
     records = [probe("p"), probe("q"), stitch("p", "q", null="shuffled"), cka("p", "q")]
-    assert {pair.index for pair in grounding.pairs(runs(records))} == {"cka", "procrustes"}
+    assert {pair.index for pair in similarity_validity.pairs(runs(records))} == {"cka", "procrustes"}
     for changes in ({"network": "untrained"}, {"protocol": "few-shot"}, {"group": "worst"}, {"data": "e"}):
-        assert not grounding.pairs(runs([probe("p", **changes), probe("q", **changes), cka("p", "q")]))
-    assert grounding.rows([]) == []
+        assert not similarity_validity.pairs(runs([probe("p", **changes), probe("q", **changes), cka("p", "q")]))
+    assert similarity_validity.rows([]) == []
 
 
 def test_probes_of_other_settings_are_tests_of_their_own():
@@ -122,9 +122,9 @@ def test_probes_of_other_settings_are_tests_of_their_own():
     for change in ({"reduce": "gmp"}, {"solver": "lbfgs"}, {"epoch": 20}, {"lr": 0.1}, {"selected_by": "id-val"}):
         settings = {"reduce": "gap", "solver": "adam", "epoch": 10, "lr": 0.001, "selected_by": "none", **change}
         others = [probe(name, **settings, accuracy=value) for name, value in zip("pq", (0.2, 0.1), strict=True)]
-        rows = by(grounding.rows(runs([*records, *plain, *others])), index="cka", layer="one", test="specificity")
+        rows = by(similarity_validity.rows(runs([*records, *plain, *others])), index="cka", layer="one", test="specificity")
         assert sorted(row["reference"] for row in rows) == ["p.pt", "q.pt"] and len({row["probes"] for row in rows}) == 2
-    found = grounding.pairs(runs([*records, plain[0], others[1]]))
+    found = similarity_validity.pairs(runs([*records, plain[0], others[1]]))
     assert found and all(pair.reference.network == pair.other.network for pair in found)
 
 
@@ -138,7 +138,7 @@ def test_references_are_of_the_type_that_is_compared():
     records = [trained("p", "resnet18"), trained("q", "resnet18"), trained("r", "vgg11")]
     records += [made(probe, name) for name in "pqr"]
     records += [made(cka, one, two) for one, two in itertools.product("pqr", repeat=2)]
-    rows = by(grounding.rows(runs(records)), index="cka", test="specificity", layer="two")
+    rows = by(similarity_validity.rows(runs(records)), index="cka", test="specificity", layer="two")
     assert {(row["model_type"], Path(row["reference"]).stem, row["n"]) for row in rows} == {
         ("resnet18", "p", 5), ("vgg11", "r", 2)}
 
@@ -149,7 +149,7 @@ def test_stitches_are_called_by_what_made_them():
                 ({"trained": True, "epochs": 2}, "tlm_from_dm", "100 images, exact, 2 epochs"),
                 ({"init": "eye", "samples": None}, "stitch_eye", "0 epochs")]
     for changes, index, setting in settings:
-        found = grounding.pairs(runs([probe("p"), probe("q"), stitch("p", "q", **changes)]))
+        found = similarity_validity.pairs(runs([probe("p"), probe("q"), stitch("p", "q", **changes)]))
         assert (index, setting) in {(pair.index, pair.setting) for pair in found}
         assert ("dm_struct" in {pair.index for pair in found}) == (index == "dm")
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lib.metrics.groups import adjusted_average, adjusted_standard_error, group_accuracies, paired_gain, worst_group
-from lib.metrics.sensitivity import (
+from lib.metrics.group_accuracy import adjusted_average, adjusted_standard_error, group_accuracies, paired_gain, worst_group
+from lib.metrics.shift_sensitivity import (
     BLOCK,
     debiased_variation,
     distances,

@@ -14,13 +14,15 @@ import readme
 import torch
 from test_jobs import JOBS, commands_by_job
 
-from lib import cli, graph, models, scripts
+from lib import models
 from lib.datasets import names
-from lib.detectors.last_layer import BASELINES
-from lib.papers import chosen
-from lib.papers.spec import Cell, cells, matches
-from lib.probes.selection import RULES
-from lib.provenance import Library, Run
+from lib.models import cutting
+from lib.ood.last_layer import BASELINES
+from lib.probing.selection import RULES
+from lib.runs import cli, command_lines
+from lib.tables.papers import chosen
+from lib.tables.papers.spec import Cell, cells, matches
+from lib.tables.record_library import Library, Run
 
 FILLS = {job: line.removeprefix("# Fills ").split(", ") for job in JOBS for line in job.read_text().splitlines()
          if line.startswith("# Fills ")}
@@ -68,7 +70,7 @@ def test_jobs_name_layers_that_their_networks_have(runs):
     for kind, words in asked:
         with torch.device("meta"):
             network = models.build(kind, 10, 3, models.accepted_size(kind, 32))
-        assert graph.select([name for name, _ in network.named_modules() if name], words, {}), (kind, words)
+        assert cutting.select([name for name, _ in network.named_modules() if name], words, {}), (kind, words)
 
 
 def layers(run: Run, config, about: dict) -> list[tuple[str, list[str]]]:
@@ -91,7 +93,7 @@ def filled(cell: Cell, commands: list[tuple]) -> bool:
     """Whether one of the commands has rows for the cell, and the runs are there that it is made from."""
     if not all(any(is_run(run, experiment, flags) for run, _ in commands) for experiment, flags in cell.before):
         return False
-    if not scripts.fields(cell.experiment):  # made of other records
+    if not command_lines.fields(cell.experiment):  # made of other records
         return any(run.experiment == "tables" and cell.experiment in config.tables for run, config in commands)
     of_gain = str(cell.where.get("probe")).endswith("gain")  # one row of one group; other rows are of every group
     asked = [*cell.where.items(), *((name, wanted) for name, wanted in cell.setup.items() if wanted is not None)]
@@ -110,7 +112,7 @@ def holds(about: dict, columns: dict, name: str, wanted) -> bool:
 
 def is_run(run: Run, experiment: str, flags: dict) -> bool:
     """Whether a run is the one of these flags; files and folders may be others."""
-    fields = scripts.fields(experiment)
+    fields = command_lines.fields(experiment)
     flags = {name.partition(".")[2]: wanted for name, wanted in flags.items() if "{" not in str(wanted)}
     return run.experiment == experiment and all(run.config[name] == wanted for name, wanted in flags.items()
                                                 if fields[name].metadata.get("identity", True))

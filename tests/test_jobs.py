@@ -9,9 +9,10 @@ import pytest
 import readme
 from conftest import ROOT
 
-from lib import cli, missing
-from lib.papers import PAPERS, names
-from lib.papers.spec import cells
+from lib.runs import cli
+from lib.tables import missing_runs
+from lib.tables.papers import PAPERS, names
+from lib.tables.papers.spec import cells
 
 SHARED = ("common.sh", "networks.sh", "slurm.sh", "demo.sh")
 JOBS = sorted(path for path in (ROOT / "jobs").glob("*.sh") if path.name not in SHARED)
@@ -125,7 +126,7 @@ def array(*words: str, tmp_path, task: int | str = "") -> subprocess.CompletedPr
 def test_the_stages_of_a_command_file_become_arrays_each_after_the_one_before(tmp_path):
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     todo = tmp_path / "todo"
-    todo.write_text(f"# first\n\necho one\necho  two\n{missing.AFTER}\n   # none\n{missing.AFTER}\necho 'three  four'\n")
+    todo.write_text(f"# first\n\necho one\necho  two\n{missing_runs.AFTER}\n   # none\n{missing_runs.AFTER}\necho 'three  four'\n")
     done = array(todo, "--time=9", tmp_path=tmp_path)
     assert done.returncode == 0 and re.findall(r"job (\d+): (\d+) commands", done.stdout) == [("1", "2"), ("2", "1")]
     first, second = (line.split() for line in (tmp_path / "submitted").read_text().splitlines())

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from sklearn import metrics
 
-from lib.metrics import classification, detection
+from lib.metrics import classification, ood_detection
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -15,33 +15,33 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 @pytest.mark.parametrize("scores", [rng().normal(size=200), np.ones(50), rng().integers(0, 3, 100)])
 def test_a_set_against_itself_is_at_chance(scores):
-    assert detection.auroc(scores, scores) == pytest.approx(0.5, abs=1e-12)
+    assert ood_detection.auroc(scores, scores) == pytest.approx(0.5, abs=1e-12)
 
 
 def test_separated_sets_have_auroc_one_and_swapped_zero():
     low, high = np.arange(10.0), np.arange(20.0, 35.0)
-    assert detection.auroc(low, high) == 1 and detection.auroc(high, low) == 0
-    assert detection.fpr_at_tpr(low, high) == 0 and detection.fpr_at_tpr(high, low) == 1
+    assert ood_detection.auroc(low, high) == 1 and ood_detection.auroc(high, low) == 0
+    assert ood_detection.fpr_at_tpr(low, high) == 0 and ood_detection.fpr_at_tpr(high, low) == 1
 
 
 @pytest.mark.parametrize("shift, expected", [(0.5, 0.6382), (1, 0.7602), (2, 0.9214)])
 def test_auroc_of_shifted_gaussians(shift, expected):
     inside, outside = rng(1).normal(size=100_000), rng(2).normal(shift, size=100_000)
-    assert detection.auroc(inside, outside) == pytest.approx(expected, abs=0.004)
+    assert ood_detection.auroc(inside, outside) == pytest.approx(expected, abs=0.004)
 
 
 def test_auroc_turns_round_with_the_sign_and_ignores_monotone_maps():
     inside, outside = rng(1).normal(size=300), rng(2).normal(0.4, size=200)
-    raw = detection.auroc(inside, outside)
-    assert raw + detection.auroc(-inside, -outside) == pytest.approx(1, abs=1e-12)
+    raw = ood_detection.auroc(inside, outside)
+    assert raw + ood_detection.auroc(-inside, -outside) == pytest.approx(1, abs=1e-12)
     for transform in (np.exp, lambda s: 3 * s + 1):
-        assert detection.auroc(transform(inside), transform(outside)) == pytest.approx(raw, abs=1e-12)
+        assert ood_detection.auroc(transform(inside), transform(outside)) == pytest.approx(raw, abs=1e-12)
 
 
 def test_auroc_counts_correctly_ordered_pairs():
     inside, outside = rng(1).integers(0, 6, 30), rng(2).integers(1, 8, 40)
     pairs = [(b > a) + 0.5 * (a == b) for a in inside for b in outside]
-    assert detection.auroc(inside, outside) == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert ood_detection.auroc(inside, outside) == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
 @pytest.mark.parametrize("rounded", [False, True])
@@ -51,17 +51,17 @@ def test_41_columns_at_once_equal_scikit_learn(rounded):
         inside, outside = inside.round(1), outside.round(1)
     labels = np.r_[np.zeros(400), np.ones(300)]
     columns = np.concatenate([inside, outside]).T
-    assert np.allclose(detection.auroc(inside, outside), [metrics.roc_auc_score(labels, c) for c in columns], atol=1e-12)
-    assert np.allclose(detection.average_precision_out(inside, outside),
+    assert np.allclose(ood_detection.auroc(inside, outside), [metrics.roc_auc_score(labels, c) for c in columns], atol=1e-12)
+    assert np.allclose(ood_detection.average_precision_out(inside, outside),
                        [metrics.average_precision_score(labels, c) for c in columns], atol=1e-12)
-    assert np.allclose(detection.average_precision_in(inside, outside),
+    assert np.allclose(ood_detection.average_precision_in(inside, outside),
                        [metrics.average_precision_score(1 - labels, -c) for c in columns], atol=1e-12)
 
 
 @pytest.mark.parametrize("n, m, repeats", [(1000, 2600, 1500), pytest.param(10000, 26032, 2000, marks=pytest.mark.slow)])
 def test_under_the_null_the_deviation_and_the_flip_bias_are_as_computed(n, m, repeats):
     draw = rng(5)
-    found = np.array([detection.auroc(draw.normal(size=n), draw.normal(size=m)) for _ in range(repeats)])
+    found = np.array([ood_detection.auroc(draw.normal(size=n), draw.normal(size=m)) for _ in range(repeats)])
     sigma = np.sqrt((n + m + 1) / (12 * n * m))  # 0.0034 for the large sets
     assert found.std() == pytest.approx(sigma, rel=0.1)
     flipped = np.maximum(found, 1 - found).mean()  # 0.5027
@@ -71,29 +71,29 @@ def test_under_the_null_the_deviation_and_the_flip_bias_are_as_computed(n, m, re
 @pytest.mark.parametrize("auroc, m, expected", [(0.5, 26032, 0.0034), (0.778, 26032, 0.0025), (0.944, 26032, 0.0011),
                                                 (0.5, 10000, 0.0041), (0.778, 10000, 0.0033), (0.944, 10000, 0.0017)])
 def test_standard_error_of_hanley_and_mcneil(auroc, m, expected):
-    assert detection.auroc_standard_error(auroc, 10000, m) == pytest.approx(expected, abs=6e-5)
+    assert ood_detection.auroc_standard_error(auroc, 10000, m) == pytest.approx(expected, abs=6e-5)
 
 
 def test_fpr_at_tpr_known_answers():
     inside, outside = rng(1).normal(size=100_000), rng(2).normal(3, size=100_000)
-    assert detection.fpr_at_tpr(inside, outside) == pytest.approx(1 - norm.cdf(3 - norm.ppf(0.95)), abs=0.01)
-    assert detection.fpr_at_tpr(inside, inside) == pytest.approx(0.95, abs=0.01)
-    assert detection.fpr_at_tpr(np.arange(100.0), np.arange(100.0)) == pytest.approx(0.94)
+    assert ood_detection.fpr_at_tpr(inside, outside) == pytest.approx(1 - norm.cdf(3 - norm.ppf(0.95)), abs=0.01)
+    assert ood_detection.fpr_at_tpr(inside, inside) == pytest.approx(0.95, abs=0.01)
+    assert ood_detection.fpr_at_tpr(np.arange(100.0), np.arange(100.0)) == pytest.approx(0.94)
 
 
 def test_deviation_is_high_on_either_side_and_needs_no_scale():
     fitted = rng(1).normal(2, 3, size=(500, 2))
     scores = np.array([[-10.0, 2.0], [14.0, 2.0], [2.0, 2.0]])
-    found = detection.deviation(scores, fitted)
+    found = ood_detection.deviation(scores, fitted)
     assert found[0, 0] > 3 and found[1, 0] > 3 and found[2, 0] < 0.2
-    assert np.allclose(detection.deviation(5 * scores - 7, 5 * fitted - 7), found)
-    constant = detection.deviation(np.array([[1.0], [2.0]]), np.ones((9, 1)))
+    assert np.allclose(ood_detection.deviation(5 * scores - 7, 5 * fitted - 7), found)
+    constant = ood_detection.deviation(np.array([[1.0], [2.0]]), np.ones((9, 1)))
     assert constant[0] == 0 and np.isinf(constant[1])
 
 
 def test_nan_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
-        detection.auroc(np.array([1.0, np.nan]), np.zeros(2))
+        ood_detection.auroc(np.array([1.0, np.nan]), np.zeros(2))
 
 
 LOGITS = torch.tensor([[2.0, 1, 0], [0, 3, 1], [1, 0, 4], [5, 0, 1]])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lib import models
-from lib.minimal import ATTACKS, minimal_radii
+from lib.attacks.minimum_norm import ATTACKS, minimal_radii
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from conftest import script
 
-from lib import cli, datasets
-from lib.errors import UserError
+from lib import datasets
+from lib.core.errors import UserError
 from lib.experiments.ncg import NcgConfig, ncg
 from lib.metrics import nearest_category
+from lib.runs import cli
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ import pytest
 import sklearn.metrics
 from scipy import stats
 
-from lib import category_scores, datasets
+from lib import datasets
 from lib.metrics import nearest_category as ncg
-from lib.metrics.survival import restricted_mean
-from lib.neighbors import Points, table
+from lib.metrics.kaplan_meier import restricted_mean
+from lib.nearest_category import rows
+from lib.nearest_category.neighbors import Points, table
 
 
 def labels(seed: int, n: int = 500, classes: int = 7) -> np.ndarray:
@@ -73,7 +74,7 @@ def test_the_nearest_neighbour_itself_scores_one_and_a_constant_the_share_of_its
         nearest = found.nearest().labels.numpy()
 
         def scored(predicted, found=found, nearest=nearest):
-            return category_scores.rows({}, predicted, nearest, found, 255, classes=9, seed=0)
+            return rows.rows({}, predicted, nearest, found, 255, classes=9, seed=0)
 
         whole, *fifths = scored(nearest)
         assert whole["hits"] == whole["n"] == len(queries) and whole["ncg"] == 1.0 == whole["kappa"]

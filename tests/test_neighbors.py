@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import SHARED_DATA
 
-from lib import datasets, neighbor_search
+from lib import datasets
+from lib.core.errors import UserError
 from lib.datasets.split import join
-from lib.errors import UserError
-from lib.neighbors import Points, cached_table, table
+from lib.nearest_category import search
+from lib.nearest_category.neighbors import Points, cached_table, table
 
 CLASSES = 4
 
@@ -147,8 +148,8 @@ def test_a_query_that_is_the_only_training_example_has_no_neighbour():
 def test_the_table_is_computed_once_per_pair_of_sets(tmp_path, monkeypatch):
     queries, training, of = Points("q", images(50, 0)), Points("t", images(60, 1)), labels(60)
     first = cached_table(tmp_path, queries, training, of, CLASSES)
-    monkeypatch.setattr(neighbor_search, "searcher", None)
-    monkeypatch.setattr("lib.neighbors.searcher", None)
+    monkeypatch.setattr(search, "searcher", None)
+    monkeypatch.setattr("lib.nearest_category.neighbors.searcher", None)
     again = cached_table(tmp_path, Points("other name", queries.values.clone()), training, of, CLASSES)
     assert torch.equal(first.squared, again.squared) and torch.equal(first.indices, again.indices)
     for file in (tmp_path / "neighbors").iterdir():

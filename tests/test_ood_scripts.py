@@ -10,10 +10,12 @@ import torch
 from conftest import script
 from test_datasets import write_cifar10, write_cifar100, write_image, write_mnist
 
-from lib import checkpoints, cli, datasets, models
+from lib import datasets, models
 from lib.experiments.ood_layers import OodLayersConfig, ood_layers
+from lib.models import checkpoints
 from lib.plots import ood_layers as plots
-from lib.results import Result
+from lib.runs import cli
+from lib.runs.records import Result
 
 AGGREGATES = ("mean", "absmean", "sq", "maha", "knn", "fisher", "max", "logreg", "oracle")
 BASELINES = ("msp", "max_logit", "energy", "knn", "mahalanobis", "vim", "react", "ash")

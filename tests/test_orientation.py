@@ -8,9 +8,11 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lib import checkpoints, filters, inputs, models
-from lib.errors import UserError
-from lib.metrics import orientation, rank_correlation
+from lib import models
+from lib.core.errors import UserError
+from lib.metrics import filter_projections, rank_correlation
+from lib.models import checkpoints, filters
+from lib.runs import loading
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -24,48 +26,48 @@ def description(name: str, classes: int = 10, channels: int = 3) -> checkpoints.
 
 
 def test_masses_of_gaussian_filters_lie_in_the_null_band_as_often_as_it_says():  # check 1
-    low, high = orientation.null_band(512)
+    low, high = filter_projections.null_band(512)
     assert (round(low, 3), round(high, 3)) == (0.457, 0.543)
-    masses = [orientation.mass(orientation.projections(draw(512, 27, seed=seed))) for seed in range(200)]
+    masses = [filter_projections.mass(filter_projections.projections(draw(512, 27, seed=seed))) for seed in range(200)]
     assert abs(np.mean([low <= share <= high for share in masses]) - 0.95) <= 0.045
 
 
 @pytest.mark.parametrize("n, band", [(6, (0.167, 0.833)), (16, (0.25, 0.75)), (64, (0.375, 0.625)), (128, (0.414, 0.586)),
                                      (256, (0.4375, 0.5625)), (512, (0.457, 0.543)), (5504, (0.4868, 0.5132))])
 def test_null_bands_are_those_of_the_table(n, band):
-    assert orientation.null_band(n) == pytest.approx(band, abs=6e-4)
+    assert filter_projections.null_band(n) == pytest.approx(band, abs=6e-4)
 
 
 def test_cosines_are_in_their_range_for_any_weights():  # check 2
     for scale in (1e-20, 1, 1e15):
-        found = orientation.projections(scale * draw(50, 3, 5, 5) + scale, normalize=True)
+        found = filter_projections.projections(scale * draw(50, 3, 5, 5) + scale, normalize=True)
         assert np.abs(found).max() <= 1 + 1e-6
 
 
 def test_projections_of_constant_zero_sum_and_zero_filters():  # check 3
     filters_ = torch.stack([torch.full((4,), 0.3), torch.full((4,), -2.0), torch.tensor([1.0, -1, 1, -1]), torch.zeros(4)])
-    cosines, sums = orientation.projections(filters_, normalize=True), orientation.projections(filters_)
+    cosines, sums = filter_projections.projections(filters_, normalize=True), filter_projections.projections(filters_)
     assert cosines[:3] == pytest.approx([1, -1, 0], abs=1e-6) and np.isnan(cosines[3])
     assert sums == pytest.approx([1.2, -8, 0, 0], abs=1e-6)
-    assert [orientation.mass(sums[place:place + 1]) for place in range(4)] == [0, 1, 1, 1]
-    assert orientation.mass(cosines) == 2 / 3  # the filter without a direction is not counted
+    assert [filter_projections.mass(sums[place:place + 1]) for place in range(4)] == [0, 1, 1, 1]
+    assert filter_projections.mass(cosines) == 2 / 3  # the filter without a direction is not counted
 
 
 def test_scaling_and_turning_filters_round():  # check 4
     weight = draw(64, 3, 3, 3)
-    sums, cosines = orientation.projections(weight), orientation.projections(weight, normalize=True)
-    assert orientation.projections(3.5 * weight) / sums == pytest.approx(3.5, rel=1e-5)
-    assert orientation.projections(3.5 * weight, normalize=True) == pytest.approx(cosines, abs=1e-6)
-    assert (sums != 0).all() and orientation.mass(-sums) == 1 - orientation.mass(sums)
+    sums, cosines = filter_projections.projections(weight), filter_projections.projections(weight, normalize=True)
+    assert filter_projections.projections(3.5 * weight) / sums == pytest.approx(3.5, rel=1e-5)
+    assert filter_projections.projections(3.5 * weight, normalize=True) == pytest.approx(cosines, abs=1e-6)
+    assert (sums != 0).all() and filter_projections.mass(-sums) == 1 - filter_projections.mass(sums)
 
 
 def test_the_order_inside_a_filter_is_of_no_consequence():  # check 5
     weight = draw(8, 4, 3, 3)
     order = torch.randperm(36, generator=torch.Generator().manual_seed(1))
     for normalize in (False, True):
-        expected = orientation.projections(weight, normalize)
-        assert orientation.projections(weight.flatten(1)[:, order], normalize) == pytest.approx(expected, abs=1e-6)
-        assert orientation.projections(weight.permute(0, 3, 1, 2), normalize) == pytest.approx(expected, abs=1e-6)
+        expected = filter_projections.projections(weight, normalize)
+        assert filter_projections.projections(weight.flatten(1)[:, order], normalize) == pytest.approx(expected, abs=1e-6)
+        assert filter_projections.projections(weight.permute(0, 3, 1, 2), normalize) == pytest.approx(expected, abs=1e-6)
 
 
 def circular(inward: int, outward: int) -> nn.Conv2d:
@@ -82,13 +84,13 @@ def test_projections_are_the_row_sums_of_the_circulant_matrix():  # check 6
         columns = conv(torch.eye(50, dtype=torch.float64).view(50, 2, 5, 5)) - conv.bias.view(1, -1, 1, 1)
     rows = columns.flatten(1).T  # (3 * 25, 50): the matrix of the layer
     norms = np.repeat(conv.weight.detach().flatten(1).norm(dim=1).numpy(), 25)
-    expected = np.repeat(orientation.projections(conv.weight, normalize=True), 25) * np.sqrt(18) * norms
+    expected = np.repeat(filter_projections.projections(conv.weight, normalize=True), 25) * np.sqrt(18) * norms
     assert rows.sum(1).numpy() == pytest.approx(expected, abs=1e-6)
 
 
 def test_all_hyperplanes_of_a_filter_meet_the_identity_line_in_one_point():  # check 7
     conv = circular(2, 4)
-    places = -conv.bias.detach().numpy() / orientation.projections(conv.weight)
+    places = -conv.bias.detach().numpy() / filter_projections.projections(conv.weight)
     for filter_, place in enumerate(places):
         with torch.no_grad():
             assert conv(torch.full((1, 2, 5, 5), place, dtype=torch.float64))[0, filter_].abs().max() < 1e-5
@@ -115,8 +117,8 @@ def test_projections_of_fresh_networks_vary_as_their_initialisation_says(name): 
     for module in body.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and len(module.weight) >= 64:
             n, allowed = len(module.weight), 5 * (2 / len(module.weight)) ** 0.5
-            sums = orientation.projections(module.weight)
-            cosines = orientation.projections(module.weight, normalize=True)
+            sums = filter_projections.projections(module.weight)
+            cosines = filter_projections.projections(module.weight, normalize=True)
             assert abs((sums**2).mean() / initial_variance(name, module) - 1) < allowed, n
             assert abs((cosines**2).mean() * module.weight[0].numel() - 1) < allowed, n
             checked += 1
@@ -175,21 +177,21 @@ def test_1x1_convolutions_take_no_number():
 
 def test_distances_from_the_initial_weights():  # check 12
     weight = draw(64, 3, 3, 3)
-    assert orientation.distances(weight, weight) == (0, 0)
+    assert filter_projections.distances(weight, weight) == (0, 0)
     for factor in (0.25, 3.0):
-        assert orientation.distances(factor * weight, weight) == pytest.approx((abs(factor - 1),) * 2, abs=1e-6)
+        assert filter_projections.distances(factor * weight, weight) == pytest.approx((abs(factor - 1),) * 2, abs=1e-6)
     # two fresh layers are independent of one another
     first, second = (checkpoints.fresh(description("lenet"), seed, "init").body for seed in (0, 1))
     for a, b in zip(first.modules(), second.modules(), strict=True):
         if isinstance(a, nn.Conv2d | nn.Linear) and a.weight.numel() >= 1728:
-            assert orientation.distances(a.weight, b.weight)[0] == pytest.approx(2**0.5, abs=0.06)
-    assert orientation.distances(draw(64, 64, 3, 3), draw(64, 64, 3, 3, seed=1))[0] == pytest.approx(2**0.5, abs=0.03)
+            assert filter_projections.distances(a.weight, b.weight)[0] == pytest.approx(2**0.5, abs=0.06)
+    assert filter_projections.distances(draw(64, 64, 3, 3), draw(64, 64, 3, 3, seed=1))[0] == pytest.approx(2**0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("name, epoch", [("x_39.tar", 40), ("x_40.pt", 40), ("x_init_0.pt", 0), ("x_pretrained_0.pt", -1),
                                          ("x_pretrained_40.pt", 40), ("init.pt", 0), ("model_7.pt", 7), ("best.pt", None)])
 def test_epochs_are_read_off_file_names_without_collisions(name, epoch, tmp_path):  # check 19
-    assert inputs.epoch_of(tmp_path / name) == epoch
+    assert loading.epoch_of(tmp_path / name) == epoch
 
 
 def test_folding_batch_normalisation_flips_the_signs_of_negative_gammas_only():  # check 29
@@ -198,13 +200,13 @@ def test_folding_batch_normalisation_flips_the_signs_of_negative_gammas_only(): 
     with torch.no_grad():
         norm.weight.copy_(torch.where(torch.arange(64) % 2 == 0, -1.0, 1.0) * torch.rand(64).add(0.1))
         norm.running_var.copy_(torch.rand(64) + 0.1)
-    scale = orientation.folding({"weight": norm.weight, "running_var": norm.running_var}, norm.eps)
-    folded = orientation.fold(conv.weight, scale)
-    plain = orientation.projections(conv.weight)
-    found = orientation.projections(folded)
+    scale = filter_projections.folding({"weight": norm.weight, "running_var": norm.running_var}, norm.eps)
+    folded = filter_projections.fold(conv.weight, scale)
+    plain = filter_projections.projections(conv.weight)
+    found = filter_projections.projections(folded)
     sign = norm.weight.sign().detach().numpy()
     assert (np.sign(found) == sign * np.sign(plain)).all()
-    assert orientation.mass(found) == (sign * plain <= 0).mean()
+    assert filter_projections.mass(found) == (sign * plain <= 0).mean()
     images = draw(2, 3, 8, 8)
     norm.eval()
     shift = norm.bias - norm.running_mean * scale.float()
@@ -233,21 +235,21 @@ class PostActivation(nn.Sequential):
 
 
 def test_a_normalisation_behind_an_activation_is_not_folded():
-    from lib import graph
+    from lib.models import cutting
 
-    assert graph.followers(PostActivation(), torch.zeros(1, 3, 8, 8), nn.BatchNorm2d) == {"1": "2"}
+    assert cutting.followers(PostActivation(), torch.zeros(1, 3, 8, 8), nn.BatchNorm2d) == {"1": "2"}
 
 
 def test_binomial_statistics_agree_with_scipys_and_holm_with_its_definition():
     for count, n in ((0, 6), (5, 6), (40, 64), (64, 64)):
         reference = stats.binomtest(count, n)
         interval = reference.proportion_ci(method="exact")
-        assert orientation.binomial_interval(count, n) == pytest.approx((interval.low, interval.high))
+        assert filter_projections.binomial_interval(count, n) == pytest.approx((interval.low, interval.high))
         tails = [stats.binom.pmf(k, n, 0.5) for k in range(n + 1)]
-        assert orientation.binomial_p(count, n) == pytest.approx(sum(p for p in tails if p <= tails[count] * (1 + 1e-7)))
-    assert orientation.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert orientation.holm([0.9, 0.8]) == [1, 1] and orientation.holm([]) == []
-    assert orientation.z_score(0.625, 64) == pytest.approx(2)
+        assert filter_projections.binomial_p(count, n) == pytest.approx(sum(p for p in tails if p <= tails[count] * (1 + 1e-7)))
+    assert filter_projections.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert filter_projections.holm([0.9, 0.8]) == [1, 1] and filter_projections.holm([]) == []
+    assert filter_projections.z_score(0.625, 64) == pytest.approx(2)
 
 
 def test_rank_correlation_agrees_with_scipys_and_with_a_count_over_all_orders():
@@ -286,5 +288,5 @@ def test_correlations_that_do_not_exist_are_none():
     (("a.pt", "b.pt"), ("a.pt", "b.pt"), ""), (("a.pt", "vgg11"), ("a.pt",), "vgg11"), (("lenet",), (), "lenet"),
     (("models/lenet",), ("models/lenet",), ""), (("a.pt", "timm:resnet10t"), ("a.pt",), "timm:resnet10t"), ((), (), "")])
 def test_positionals_end_in_an_optional_type(words, paths, kind):
-    assert inputs.split_type(words) == (paths, kind)
+    assert loading.split_type(words) == (paths, kind)
     assert kind == "" or kind in models.MODELS or ":" in kind

@@ -6,7 +6,7 @@ import pytest
 import readme
 from conftest import script
 
-from lib import cli
+from lib.runs import cli
 
 # script -> words, and what the plan must say beside the record and its settings
 PLANS = {

@@ -8,17 +8,18 @@ from sklearn.linear_model import LogisticRegression
 from test_probe_script import probe, rows
 from test_probes import TAP, blobs
 
-from lib import checkpoints, datasets
-from lib.errors import UserError
-from lib.features import Features, SideBySide
-from lib.metrics.collapse import within_over_between
+from lib import datasets
+from lib.core.errors import UserError
+from lib.metrics.neural_collapse import within_over_between
+from lib.models import checkpoints
 from lib.models.normalized import Normalized
-from lib.probes import reweighting
-from lib.probes.adaptation import adapted
-from lib.probes.fit import Group, Recipe, Sight, fit, predictions
-from lib.probes.sources import Kept, Unit
-from lib.probes.stack import Setting, Stack, initial_mlp
-from lib.probes.study import Metric
+from lib.probing import dfr
+from lib.probing.batchnorm_adaptation import adapted
+from lib.probing.evaluation import Metric
+from lib.probing.feature_sources import Kept, Unit
+from lib.probing.fit import Group, Recipe, Sight, fit, predictions
+from lib.probing.stacked_probes import Setting, Stack, initial_mlp
+from lib.representations.features import Features, SideBySide
 
 
 def accuracy(probes, features, labels) -> float:
@@ -78,11 +79,11 @@ def test_layers_that_know_half_of_the_label_each_know_it_together():
 @pytest.mark.parametrize("strength", [0.3, 0.03])
 def test_reweighting_solves_the_published_regression_and_averages_its_draws(strength, monkeypatch):
     features, labels = blobs(120, d=4)
-    monkeypatch.setattr(reweighting, "STRENGTHS", (strength,))
+    monkeypatch.setattr(dfr, "STRENGTHS", (strength,))
     unit = Unit(0, 0, torch.arange(120), labels, torch.zeros(120, dtype=torch.int64))
     sizes = torch.tensor([120])
-    linear, chosen = reweighting.fit(TAP, Features(features), unit, 3, Metric("accuracy", sizes), Sight(), 2, 1.0)
-    balanced = [reweighting.draw_balanced(torch.arange(120), labels, reweighting.stream(0, "dfr", number))
+    linear, chosen = dfr.fit(TAP, Features(features), unit, 3, Metric("accuracy", sizes), Sight(), 2, 1.0)
+    balanced = [dfr.draw_balanced(torch.arange(120), labels, dfr.stream(0, "dfr", number))
                 for number in range(2)]
     assert chosen == strength and all(torch.bincount(labels[one]).unique().numel() == 1 for one in balanced)
     slow = []
@@ -102,8 +103,8 @@ def test_reweighting_repairs_a_spurious_feature_that_plain_training_trusts():
     metric = Metric("worst-group", torch.bincount(groups))
     plain = fit(TAP, [Features(features)], [Group(everyone, labels)], [Setting(None, 0, 1e-4)], 2, Recipe(solver="lbfgs"))
     kept = Kept({TAP: Features(features)})
-    linear, _ = reweighting.fit(TAP, kept.features[TAP], Unit(0, 0, everyone, labels, groups), 2, metric,
-                                reweighting.scale(kept, TAP, everyone), 20, 1.0)
+    linear, _ = dfr.fit(TAP, kept.features[TAP], Unit(0, 0, everyone, labels, groups), 2, metric,
+                                dfr.scale(kept, TAP, everyone), 20, 1.0)
     worst = [metric.values(predictions(one, Features(features)) == labels, groups)[0] for one in (plain.of_group(0), linear)]
     assert worst[0] < 0.5 and worst[1] > 0.75
 
@@ -126,7 +127,7 @@ def test_adapted_statistics_undo_a_change_of_contrast_and_are_gone_afterwards():
 
 @pytest.mark.parametrize("block", [3, 4096])
 def test_collapse_is_zero_on_class_means_and_the_trace_of_its_definition_elsewhere(block, monkeypatch):
-    monkeypatch.setattr("lib.metrics.collapse.BLOCK", block)
+    monkeypatch.setattr("lib.metrics.neural_collapse.BLOCK", block)
     features, labels = blobs(90, d=7, k=4)
     means = torch.stack([features[labels == label].mean(0) for label in range(4)]).double()
     assert within_over_between(means[labels], labels) == pytest.approx(0, abs=1e-12)

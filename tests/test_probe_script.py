@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from conftest import script
 
-from lib import cli, inputs
+from lib.core.errors import UsageError, UserError
 from lib.datasets import names
-from lib.errors import UsageError, UserError
 from lib.experiments.probe import ProbeConfig
 from lib.experiments.probe import probe as experiment
 from lib.plots import probe as plots
-from lib.probes import roles
-from lib.probes import run as probe_runs
+from lib.probing import roles
+from lib.probing import run as probe_runs
+from lib.runs import cli, loading
 
 
 def probe(folder, *words) -> dict:
@@ -247,12 +247,12 @@ def test_a_rank_above_the_dimension_is_dropped_from_a_list_with_a_warning(traine
 
 
 def test_the_worst_group_says_which_group_is_missing_from_the_test_images(grouped, monkeypatch):
-    load = inputs.load_split
+    load = loading.load_split
 
     def without_last_group(config, name, split=None, **options):
         found = load(config, name, split, **options)
         return found.subset(found.groups < 3) if found.split == "test" else found
-    monkeypatch.setattr(inputs, "load_split", without_last_group)
+    monkeypatch.setattr(loading, "load_split", without_last_group)
     monkeypatch.chdir(grouped)
     words = ["models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "1", "--select", "oracle", "--quiet"]
     with pytest.warns(UserWarning, match="no test image of group five or more, sea; the worst group is one of the others"):

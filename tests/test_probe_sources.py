@@ -11,16 +11,17 @@ from conftest import ROOT, script
 from test_probe_script import probe, rows
 from test_probes import TAP, blobs, images, network
 
-from lib import feature_cache, graph, low_rank
+from lib.core.errors import UserError
+from lib.core.randomness import generator
 from lib.datasets.split import Split
-from lib.errors import UserError
-from lib.features import Features, Tap, Views, collect, layer_reducer
-from lib.probes.fit import Group, Recipe, fit
-from lib.probes.solvers import GramRidge, ridge
-from lib.probes.sources import Live, Place, Unit, fit_live, limited_in_batch
-from lib.probes.stack import Setting, Stack, initial
-from lib.randomness import generator
-from lib.reducers import reducer
+from lib.models import cutting
+from lib.models.reducers import reducer
+from lib.probing.feature_sources import Live, Place, Unit, fit_live, limited_in_batch
+from lib.probing.fit import Group, Recipe, fit
+from lib.probing.solvers import GramRidge, ridge
+from lib.probing.stacked_probes import Setting, Stack, initial
+from lib.representations import feature_cache, principal_components
+from lib.representations.features import Features, Tap, Views, collect, layer_reducer
 
 FEW = ("-ood", "digits-c/fog-3", "digits-c/contrast-3", "--protocol", "few-shot", "--fraction", "0.2")
 
@@ -160,12 +161,12 @@ def test_memory_stays_within_the_limit_whatever_the_features_take(tmp_path):
 def test_directions_of_a_batch_are_those_of_its_own_decomposition_and_change_with_the_batch():
     whole, split = network(), images(6)
     with torch.no_grad():
-        output = graph.cut(whole, "layer3")[0](split.images.float() / 255)
+        output = cutting.cut(whole, "layer3")[0](split.images.float() / 255)
     tap, ranks = Tap("layer3", "gap"), (1, 3, 64)
     limited = limited_in_batch({tap: reducer("gap")}, ranks)
     for batch in (output, output[:3]):
         found = limited(batch)
-        positions = low_rank.channel_rows(batch)
+        positions = principal_components.channel_rows(batch)
         mean = positions.mean(0)
         left, lengths, right = torch.linalg.svd((positions - mean).double(), full_matrices=False)
         for rank in ranks:

@@ -8,19 +8,21 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import ResNet50_Weights
 
-from lib import checkpoints, graph, low_rank, models, reducers, truncated
+from lib import models
+from lib.core.errors import UsageError, UserError
 from lib.datasets.split import Split
-from lib.errors import UsageError, UserError
-from lib.features import Features, Tap, collect, dimensions, fit_pca
+from lib.models import checkpoints, cutting, reducers
 from lib.models.normalized import Normalized
-from lib.probes import selection, units
-from lib.probes.fit import Directions, Group, Recipe, check_memory, fit, predictions
-from lib.probes.layout import head_of
-from lib.probes.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
-from lib.probes.solvers import lbfgs, proximal, ridge, violation
-from lib.probes.sources import Kept, Unit, class_means
-from lib.probes.stack import Linear, Setting, Stack, _error, initial
-from lib.probes.study import Shift
+from lib.probing import export, selection, training_sets
+from lib.probing.evaluation import Shift
+from lib.probing.feature_sources import Kept, Unit, class_means
+from lib.probing.fit import Directions, Group, Recipe, check_memory, fit, predictions
+from lib.probing.layers import head_of
+from lib.probing.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
+from lib.probing.solvers import lbfgs, proximal, ridge, violation
+from lib.probing.stacked_probes import Linear, Setting, Stack, _error, initial
+from lib.representations import principal_components
+from lib.representations.features import Features, Tap, collect, dimensions, fit_pca
 
 TAP = Tap("layer", "gap")
 
@@ -52,7 +54,7 @@ def test_features_of_all_layers_are_the_reduced_outputs_of_the_cuts(name):
     reduce = reducers.reducer(name)
     for tap in wanted:
         with torch.no_grad():
-            expected = reduce(graph.cut(whole, tap.layer)[0](split.images.float() / 255))
+            expected = reduce(cutting.cut(whole, tap.layer)[0](split.images.float() / 255))
         assert torch.allclose(found[tap].rows(), expected, atol=1e-5) and len(found[tap]) == len(split)
 
 
@@ -83,7 +85,7 @@ def test_a_resnet50_at_224_has_the_published_sizes_and_cost():
     found = dimensions(whole, made, split)
     assert tuple(found[Tap(layer, "flatten")] for layer in layers) == (200704, 802816, 401408, 200704, 100352, 2048)
     assert tuple(found[Tap(layer, "gap")] for layer in layers) == (64, 256, 512, 1024, 2048, 2048)
-    listed = graph.layers(whole, torch.zeros(1, 3, 224, 224))
+    listed = cutting.layers(whole, torch.zeros(1, 3, 224, 224))
     macs = sum(layer.macs for layer in listed if layer.kind in ("Conv2d", "Linear"))
     published = ResNet50_Weights.IMAGENET1K_V1.meta["_ops"]  # for 1,000 classes
     assert macs / 1e9 == pytest.approx(published - 2048 * 990 / 1e9, abs=1e-3)
@@ -155,7 +157,7 @@ def test_tokens_are_reduced_to_the_class_token_or_their_mean():
     found = collect(whole, split, [Tap("blocks.1", "cls"), Tap("blocks.1", "mean-token")], dtype="fp32", batch_size=3,
                     quiet=True).features
     with torch.no_grad():
-        tokens = graph.cut(whole, "blocks.1")[0](split.images.float() / 255)
+        tokens = cutting.cut(whole, "blocks.1")[0](split.images.float() / 255)
     assert torch.allclose(found[Tap("blocks.1", "cls")].rows(), tokens[:, 0], atol=1e-5)
     assert torch.allclose(found[Tap("blocks.1", "mean-token")].rows(), tokens.mean(1), atol=1e-5)
 
@@ -168,50 +170,50 @@ def activations() -> torch.Tensor:
     return torch.einsum("bchw,cd->bdhw", mixed, torch.randn(6, 6, generator=draw, dtype=torch.float64)) + 1
 
 
-def moments_of(found: torch.Tensor, batch: int = 20) -> low_rank.Moments:
-    moments = low_rank.Moments()
+def moments_of(found: torch.Tensor, batch: int = 20) -> principal_components.Moments:
+    moments = principal_components.Moments()
     for part in found.split(batch):
-        moments.add(low_rank.channel_rows(part))
+        moments.add(principal_components.channel_rows(part))
     return moments
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4, 6])
 def test_directions_from_the_covariance_are_those_of_the_singular_value_decomposition(rank):
     found = activations()
-    moments, rows = moments_of(found), low_rank.channel_rows(found)
+    moments, rows = moments_of(found), principal_components.channel_rows(found)
     left, lengths, right = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     slow = (left[:, :rank] * lengths[:rank]) @ right[:rank] + rows.mean(0)
-    fast = low_rank.project(rows, moments.mean, low_rank.basis(moments.covariance), rank)
+    fast = principal_components.project(rows, moments.mean, principal_components.basis(moments.covariance), rank)
     assert torch.allclose(fast, slow, atol=1e-8)
     assert torch.allclose((fast - rows).square().sum(), lengths[rank:].square().sum(), rtol=1e-6, atol=1e-9)
 
 
 def test_projecting_keeps_the_mean_is_idempotent_and_independent_of_batching():
     found = activations()
-    moments, rows = moments_of(found), low_rank.channel_rows(found)
-    basis = low_rank.basis(moments.covariance)
-    assert torch.allclose(low_rank.project(rows, moments.mean, basis, 6), rows, atol=1e-9)
-    assert torch.allclose(low_rank.project(rows, moments.mean, basis, 0), moments.mean.expand_as(rows))
-    once = low_rank.project(rows, moments.mean, basis, 3)
-    assert torch.allclose(low_rank.project(once, moments.mean, basis, 3), once)
+    moments, rows = moments_of(found), principal_components.channel_rows(found)
+    basis = principal_components.basis(moments.covariance)
+    assert torch.allclose(principal_components.project(rows, moments.mean, basis, 6), rows, atol=1e-9)
+    assert torch.allclose(principal_components.project(rows, moments.mean, basis, 0), moments.mean.expand_as(rows))
+    once = principal_components.project(rows, moments.mean, basis, 3)
+    assert torch.allclose(principal_components.project(once, moments.mean, basis, 3), once)
     again = moments_of(found, batch=3)
-    assert torch.allclose(low_rank.project(rows, again.mean, low_rank.basis(again.covariance), 3), once)
+    assert torch.allclose(principal_components.project(rows, again.mean, principal_components.basis(again.covariance), 3), once)
 
 
 def test_pooling_and_projecting_commute():
     found = activations()
     moments = moments_of(found)
-    basis = low_rank.basis(moments.covariance)
-    rows = low_rank.project(low_rank.channel_rows(found), moments.mean, basis, 2)
+    basis = principal_components.basis(moments.covariance)
+    rows = principal_components.project(principal_components.channel_rows(found), moments.mean, basis, 2)
     first = rows.view(20, 4, 4, 6).mean((1, 2))
-    assert torch.allclose(low_rank.project(found.mean((2, 3)), moments.mean, basis, 2), first)
+    assert torch.allclose(principal_components.project(found.mean((2, 3)), moments.mean, basis, 2), first)
 
 
 def test_a_probe_of_full_rank_is_the_unrestricted_one_and_one_of_rank_r_reads_r_directions():
     features, labels = blobs()
-    moments = low_rank.Moments()
+    moments = principal_components.Moments()
     moments.add(features)
-    directions = Directions(moments.mean, low_rank.basis(moments.covariance))
+    directions = Directions(moments.mean, principal_components.basis(moments.covariance))
     rows = torch.arange(300)
     ranked = fit(TAP, [Features(features)], [Group(rows, labels, rank=rank) for rank in (6, 2, 0)], [Setting(1e-2)], 3,
                  Recipe(epochs=5), directions)
@@ -256,7 +258,7 @@ def test_large_probes_are_updated_as_small_ones_are(solver, monkeypatch):
     features, labels = blobs(40, d=50)
     found = []
     for large in (7, 10 ** 6):
-        monkeypatch.setattr("lib.probes.stack.LARGE", large)
+        monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
         stack = Stack(initial(50, 3, [0, 1], 2, "x"), [Setting(1e-2, l1=1e-2), Setting(1e-3, l2=0.1)], solver,
                       weight_decay=0.1)
         for _ in range(5):
@@ -480,8 +482,8 @@ def test_the_papers_few_shot_division_has_988_pooled_images_and_9000_for_testing
     config = types.SimpleNamespace(how="few-shot", roles="paper", tuning="shared", fraction=(), shots=None, seed=(0,),
                                    class_balance="none")
     shares = {(number, 0): shift.shares("few-shot", "paper", 0) for number, shift in enumerate(shifts)}
-    found = units.outside(config, shifts, shares, 10)
-    (joined,), _ = units.pooled(found)
+    found = training_sets.outside(config, shifts, shares, 10)
+    (joined,), _ = training_sets.pooled(found)
     learnt = torch.cat([unit.positions for unit in found])
     assert {len(unit.positions) for unit in found} == {52} and len(joined.positions) == len(learnt.unique()) == 988
     for number, shift in enumerate(shifts):
@@ -531,14 +533,14 @@ def test_an_exported_network_is_the_front_with_the_probe_and_never_runs_the_rest
     tap = Tap(layer, reduce)
     features = collect(whole, split, [tap], dtype="fp32", batch_size=6, quiet=True).features[tap]
     probe = Linear(torch.randn(4, features.dim), torch.randn(4))
-    truncated.export(tmp_path / "probe.pt", whole, description, tap, probe, tuple("abcd"), 32)
+    export.export(tmp_path / "probe.pt", whole, description, tap, probe, tuple("abcd"), 32)
     loaded = checkpoints.load(tmp_path / "probe.pt")
     with torch.no_grad():
         logits = loaded.network(split.images.float() / 255)
     assert torch.allclose(logits, probe.logits(features.rows()), atol=1e-4)
     names = {key for key, _ in loaded.network.body.named_modules() if key and not key.startswith("probe")}
-    front = {key.removeprefix("network.body.") for key, _ in graph.cut(whole, layer)[0].named_modules()}
+    front = {key.removeprefix("network.body.") for key, _ in cutting.cut(whole, layer)[0].named_modules()}
     assert names == front - {"", "network", "network.body"}
     with torch.no_grad():
-        front, back = graph.cut(loaded.network, layer)
+        front, back = cutting.cut(loaded.network, layer)
         assert torch.equal(back(front(split.images.float() / 255)), logits)

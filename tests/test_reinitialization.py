@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from lib import graph, models
+from lib import models
+from lib.core.errors import Interrupted, UserError
 from lib.datasets.split import Split
-from lib.errors import Interrupted, UserError
+from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.reinitialization import criticality, pool, statistics, sweep, targets
-from lib.reinitialization.stages import cut_stages, walk
+from lib.reinit import batchnorm, criticality, fold_pool, sweep, targets
+from lib.reinit.stages import cut_stages, walk
 
 CASES = [("lenet", False), ("vgg", True), ("resnet20", False), ("resnet20", True), ("preact_resnet18", False),
          ("vit_tiny_patch4_32", False), ("tv:densenet121", False),
@@ -66,7 +67,7 @@ def naive(whole: Normalized, cell: dict, batch: torch.Tensor) -> torch.Tensor:
 
 def some_layers(whole: Normalized) -> list[str]:
     """First, last and a few between: convolutions and linear maps, some inside blocks."""
-    run = {layer.name for layer in graph.layers(whole, torch.zeros(1, 3, 32, 32))}
+    run = {layer.name for layer in cutting.layers(whole, torch.zeros(1, 3, 32, 32))}
     names = [name for name, module in whole.body.named_modules()
              if isinstance(module, nn.Conv2d | nn.Linear) and name in run]
     return sorted({names[0], names[1], names[len(names) // 2], names[-2], names[-1]}, key=names.index)
@@ -189,7 +190,7 @@ def test_recalibrated_statistics_are_those_of_the_batches_with_the_cell_in_place
     units = targets.find(whole, batches[0], ["conv1", "layer2.1.conv2"], False)
     cells = cells_of(units, [source])
     before = {key: value.clone() for key, value in whole.state_dict().items()}
-    found = statistics.recalibrated(whole, batches, units, cells)
+    found = batchnorm.recalibrated(whole, batches, units, cells)
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
     assert not any(module.training for module in whole.modules())
     # conv1: by hand, for the first normalisation and, through the network itself, for the last
@@ -219,18 +220,18 @@ def test_recalibrated_statistics_are_those_of_the_batches_with_the_cell_in_place
 def test_folding_a_pool_that_copies_changes_logits_by_rounding_only():  # check 15, the last part
     whole, sources = network("vgg"), [network("vgg", 1)]
     batch = images(4).float() / 255
-    folded, linear, positions = pool.fold(whole, batch)
+    folded, linear, positions = fold_pool.fold(whole, batch)
     assert (linear, positions) == ("classifier.0", 4) and folded.body.classifier[0].in_features == 12
     assert whole.body.classifier[0].in_features == 48 and folded.body.features[0].weight is whole.body.features[0].weight
     assert torch.allclose(folded(batch), whole(batch), rtol=1e-5, atol=1e-6)
     units = targets.find(whole, batch, ["features.0", "features.3", "classifier.0", "classifier.2"], False)
     cells = cells_of(units, sources)
-    fitting = [[{key: pool.folded_weight(value, 4) if key == "classifier.0.weight" else value
+    fitting = [[{key: fold_pool.folded_weight(value, 4) if key == "classifier.0.weight" else value
                  for key, value in cell.items()} for cell in row] for row in cells]
     for plain, short in zip(answers(whole, units, cells, batch), answers(folded, units, fitting, batch), strict=True):
         assert torch.allclose(plain[0], short[0], rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match="--fold-pool: the network has no average pool"):
-        pool.fold(network("resnet20"), batch)
+        fold_pool.fold(network("resnet20"), batch)
 
 
 class Linear(nn.Module):

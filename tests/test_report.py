@@ -11,16 +11,18 @@ import pytest
 import records
 from conftest import script
 
-from lib import cells, cli, layer_order, network_table, provenance, report, results, scripts
-from lib.formats import Table
-from lib.papers import PAPERS
+from lib.runs import cli, command_lines
+from lib.runs import records as runs_records
+from lib.tables import compare, html_report, layer_order, network_overview, record_library
+from lib.tables.formats import Table
+from lib.tables.papers import PAPERS
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CUTS = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
 
 
-def library(folder) -> provenance.Library:
-    return provenance.Library(results.records(folder / "results"))
+def library(folder) -> record_library.Library:
+    return record_library.Library(runs_records.records(folder / "results"))
 
 
 def network(folder) -> str:
@@ -47,7 +49,7 @@ def network(folder) -> str:
 
 def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
     path = network(tmp_path)
-    found = network_table.tables(path, library(tmp_path))
+    found = network_overview.tables(path, library(tmp_path))
     layers, pairs, empty = found.tables
     assert [row["layer"] for row in layers.rows] == ["conv1", *CUTS, "fc"]
     third = layers.rows[3]
@@ -71,7 +73,7 @@ def test_a_probes_gain_is_over_the_deepest_layer(tmp_path):
     probed = (("layer1.0", 0.5), ("layer2.1", 0.7), ("layer3.1", 0.6))
     records.write(tmp_path, "probe", "b", [{**row, "protocol": "zero-shot", "layer": layer, "accuracy": value}
                                            for layer, value in probed], model_path=path)
-    layers = network_table.tables(path, library(tmp_path)).tables[0].rows
+    layers = network_overview.tables(path, library(tmp_path)).tables[0].rows
     assert [round(row["OOD probe gain"], 6) for row in layers if row["OOD probe gain"] is not None] == [-0.1, 0.1, 0]
 
 
@@ -83,7 +85,7 @@ def test_a_probes_gain_compares_probes_on_the_same_images(tmp_path):
     records.write(tmp_path, "probe", "easy", easy, model_path=path)
     records.write(tmp_path, "probe", "hard", [{**row, "variant": "fog-1", "layer": "layer3.1", "accuracy": 0.3}],
                   model_path=path)
-    layers = network_table.tables(path, library(tmp_path)).tables[0].rows
+    layers = network_overview.tables(path, library(tmp_path)).tables[0].rows
     assert [row["OOD probe gain"] for row in layers if row["OOD probe gain"] is not None] == [0, 0, 0]
 
 
@@ -92,17 +94,17 @@ def test_only_a_sibling_is_what_a_network_is_compared_with(tmp_path):
     other = records.training(tmp_path, "short", epochs=8, model_type="resnet18", dataset="cifar10", seed=1)
     records.write(tmp_path, "stitch", "s", [{"front_layer": cut, "end_layer": cut, "stitch_rank": None, "pinv_rank": None,
                                              "null": None, "penalty": 0.5} for cut in CUTS], front_path=other, end_path=path)
-    layers, *_ = network_table.tables(path, library(tmp_path)).tables
+    layers, *_ = network_overview.tables(path, library(tmp_path)).tables
     assert all(row["stitching penalty"] is None for row in layers.rows)
     assert sum(row["similarity (CKA)"] is not None for row in layers.rows) == len(CUTS)
 
 
 def test_the_commands_for_empty_columns_are_commands_and_name_the_sibling(tmp_path):
     path = network(tmp_path)
-    empty = network_table.tables(path, library(tmp_path)).tables[-1].rows
+    empty = network_overview.tables(path, library(tmp_path)).tables[-1].rows
     for row in empty:
         words = shlex.split(row["command"])
-        cli.parse(scripts.configuration(words[1].removeprefix("exec_").removesuffix(".py")), words[2:])
+        cli.parse(command_lines.configuration(words[1].removeprefix("exec_").removesuffix(".py")), words[2:])
         assert path in row["command"]
     assert sum(row["column"] == "NCG" for row in empty) == 6
     stitch = next(row["command"] for row in empty if row["column"] == "stitching penalty")
@@ -113,7 +115,7 @@ def test_a_measure_that_takes_a_run_per_layer_is_asked_for_where_it_lacks(tmp_pa
     path = network(tmp_path)
     records.write(tmp_path, "ncg", "n", [{"space": "feature", "subset": "all", "in_distribution": False, "ncg": 0.5,
                                           "layer": CUTS[2], "model": path}], model_path=path)
-    empty = network_table.tables(path, library(tmp_path)).tables[-1].rows
+    empty = network_overview.tables(path, library(tmp_path)).tables[-1].rows
     asked = [row["command"].split()[-1] for row in empty if row["column"] == "NCG"]
     assert asked == [cut for cut in CUTS if cut != CUTS[2]]
 
@@ -122,15 +124,15 @@ def test_a_network_without_a_sibling_is_given_the_training_of_one(tmp_path):
     path = records.training(tmp_path, "only", model_type="resnet20", dataset="digits", epochs=3)
     records.write(tmp_path, "reinit", "r", [
         {"layer": "conv1", "status": "measured", "source": "rand", "relative_drop": 0.2}], model_path=path)
-    commands = [row["command"] for row in network_table.tables(path, library(tmp_path)).tables[-1].rows]
+    commands = [row["command"] for row in network_overview.tables(path, library(tmp_path)).tables[-1].rows]
     assert any(command.startswith("python exec_train.py resnet20") and "-s 1" in command and "-e 3" in command
                for command in commands)
 
 
 def test_the_interval_of_a_rank_correlation_is_that_of_fishers_z():
-    low, high = network_table.interval(0.5, 28)
+    low, high = network_overview.interval(0.5, 28)
     assert (low, high) == pytest.approx((0.1327, 0.7466), abs=2e-4)  # tanh(0.5493 -+ 1.96 sqrt(1.125 / 25))
-    assert network_table.interval(1.0, 5) is None
+    assert network_overview.interval(1.0, 5) is None
 
 
 def test_layers_keep_the_order_of_every_experiment():
@@ -182,10 +184,10 @@ def test_every_link_to_a_figure_leads_to_it(tmp_path):
     figure.write_bytes(PIXEL)
     known.derive("specificity", [figure.with_suffix(".json")], [
         {"data": "digits", "index": "cka", "setting": "all", "layer": "mean", "spearman": 0.5, "kendall": None}])
-    lines = cells.fill(PAPERS["stitching"].tables["e5"], {}, known)
+    lines = compare.fill(PAPERS["stitching"].tables["e5"], {}, known)
     table = Table("stitching-e5", "stitching/e5: E5", [], [], lines=lines)
     for own, pictures in ((figure, 1), (None, 0)):
-        page = report.page(known, [Table("specificity", "specificity", [], [], figure=own)], [table])
+        page = html_report.page(known, [Table("specificity", "specificity", [], [], figure=own)], [table])
         links = re.findall('href="#([^"]*specificity[^"]*)"', page)
         assert len(links) == pictures == len(re.findall('src="data:image/png', page))
         assert all(f'id="{link}"' in page for link in links)
@@ -194,7 +196,7 @@ def test_every_link_to_a_figure_leads_to_it(tmp_path):
 def test_what_records_say_is_text_on_the_page_and_nothing_else(tmp_path):
     records.write(tmp_path, "train", "t", [{"epoch": 1, "best": True, "selected_on": "<script>alert(1)</script>"}],
                   model_type="lenet", dataset="<b>x</b>", directory="a")
-    page = report.page(library(tmp_path), [Table("t", "<i>", [{"a": "<u>"}], [])], [])
+    page = html_report.page(library(tmp_path), [Table("t", "<i>", [{"a": "<u>"}], [])], [])
     assert "<b>x" not in page and "<i>" not in page and "<u>" not in page
 
 

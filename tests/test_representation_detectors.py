@@ -17,13 +17,16 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT
 
-from lib import checkpoints, cli, datasets, models, stitch_records
+from lib import datasets, models
+from lib.core.errors import Interrupted, UsageError, UserError
 from lib.datasets import augment
-from lib.detectors import descriptors, representation
-from lib.detectors.detector_setup import ft_rate
-from lib.errors import Interrupted, UsageError, UserError
 from lib.experiments.ood_detector import OodDetectorConfig, ood_detector
 from lib.experiments.train import TrainConfig
+from lib.models import checkpoints
+from lib.runs import cli
+from lib.stitching import detector as stitching_detector
+from lib.stitching import detector_files, records
+from lib.stitching.detector_setup import ft_rate
 
 LAYERS = ("features.3", "features.6")  # 16 x 8 x 8 and 32 x 4 x 4
 SETTINGS = ("-m", "repr_cls_resnet20", "-d", "digits", "-ftoodd", "patches", "-e", "1", "-fe", "2", "-b", "16",
@@ -113,22 +116,22 @@ def test_a_classifier_of_representations_is_no_network_for_images(inside):
 
 def test_the_terms_have_their_known_values():
     zeros = torch.zeros(4, 10)
-    assert representation.energy_term(zeros, zeros).item() == pytest.approx(51.5173, abs=1e-3)
+    assert stitching_detector.energy_term(zeros, zeros).item() == pytest.approx(51.5173, abs=1e-3)
     inside, outside = (zeros - math.log(10) - energy for energy in (-5, -10))
-    assert representation.energy_term(inside, outside).item() == pytest.approx(0.1 * (20 ** 2 + 3 ** 2), rel=1e-5)
-    assert representation.uniform_term(zeros, zeros + 3).item() == pytest.approx(0.5 * math.log(10), abs=1e-6)
+    assert stitching_detector.energy_term(inside, outside).item() == pytest.approx(0.1 * (20 ** 2 + 3 ** 2), rel=1e-5)
+    assert stitching_detector.uniform_term(zeros, zeros + 3).item() == pytest.approx(0.5 * math.log(10), abs=1e-6)
 
 
 def test_the_loss_of_several_layers_is_that_of_each(inside):
     """Against the formula written out, gradients included."""
     source = checkpoints.load("models/a/model_1.pt").network
-    classifiers = representation.Classifiers([models.build("repr_cls_resnet20", 10, width, 16) for width in (16, 32)])
-    outliers = representation.Outliers(split=datasets.load("patches", "data", "train"), augment=augment.none, seed=0,
+    classifiers = stitching_detector.Classifiers([models.build("repr_cls_resnet20", 10, width, 16) for width in (16, 32)])
+    outliers = stitching_detector.Outliers(split=datasets.load("patches", "data", "train"), augment=augment.none, seed=0,
                                        batch_size=6)
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(6, 1, 16, 16, generator=generator), torch.arange(6)
     state = {}
-    loss = representation.loss(source, list(LAYERS), state, outliers, representation.energy_term)
+    loss = stitching_detector.loss(source, list(LAYERS), state, outliers, stitching_detector.energy_term)
     value, logits = loss(classifiers, images, labels, lambda name: generator)
     value.backward()
     ours = [parameter.grad.clone() for parameter in classifiers.parameters()]
@@ -144,7 +147,7 @@ def test_the_loss_of_several_layers_is_that_of_each(inside):
     assert value.item() == pytest.approx(slow.item(), rel=1e-5) and torch.equal(logits, found[:6].detach())
     for one, parameter in zip(ours, classifiers.parameters(), strict=True):
         assert torch.allclose(one, parameter.grad, rtol=1e-3, atol=1e-4)
-    measured = representation.finish_epoch(state)
+    measured = stitching_detector.finish_epoch(state)
     assert sum(row["loss"] for row in measured) == pytest.approx(slow.item(), rel=1e-5)
     assert measured[1]["energy_out"] == pytest.approx(energies[6:].mean().item(), rel=1e-4) and state["step"] == 1
 
@@ -152,7 +155,7 @@ def test_the_loss_of_several_layers_is_that_of_each(inside):
 def test_every_outlier_comes_once_before_any_comes_again():
     split = datasets.load("patches", "data", "train").spread(10)
     split.images[:] = torch.arange(10, dtype=torch.uint8)[:, None, None, None]
-    outliers = representation.Outliers(split=split, augment=augment.none, seed=3, batch_size=4)
+    outliers = stitching_detector.Outliers(split=split, augment=augment.none, seed=3, batch_size=4)
     like = torch.zeros(4, *split.images.shape[1:])
     stream = torch.cat([outliers.batch(step, like, None)[:, 0, 0, 0] for step in range(5)]).mul(255).round().int().tolist()
     assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10)) and stream[:10] != stream[10:]
@@ -182,12 +185,12 @@ def test_detectors_are_checkpoints_that_know_what_they_detect(inside):
         assert loaded.description.channels == {"features.3": 16, "features.6": 32}[layer]
         assert loaded.description.image_size == 16 and loaded.description.dataset == "digits"
         assert loaded.description.metrics["val_accuracy"] == row["val_accuracy"]
-    found = descriptors.find(configuration("-dir", "x"), ("repr_cls_ood_detectors",))
+    found = detector_files.find(configuration("-dir", "x"), ("repr_cls_ood_detectors",))
     assert [(detector.layer, detector.source_path) for detector in found] == [(layer, "models/a/model_1.pt")
                                                                               for layer in LAYERS]
-    words = shlex.split(stitch_records.command("ood_detector", found[0].settings))[2:]
+    words = shlex.split(records.command("ood_detector", found[0].settings))[2:]
     again = cli.parse(OodDetectorConfig, words)
-    assert again.layer == (found[0].layer,) and descriptors.path_of(again, found[0].layer) == found[0].path
+    assert again.layer == (found[0].layer,) and detector_files.path_of(again, found[0].layer) == found[0].path
 
 
 def test_trained_together_or_alone_a_layer_has_the_same_detector(alone, folder):
@@ -200,7 +203,7 @@ def test_trained_together_or_alone_a_layer_has_the_same_detector(alone, folder):
 
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, folder, monkeypatch, step):
-    made, calls = representation.loss, []
+    made, calls = stitching_detector.loss, []
 
     def stopping(*arguments):
         inner = made(*arguments)
@@ -212,7 +215,7 @@ def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, fold
             return inner(*rest)
         loss.state = inner.state
         return loss
-    monkeypatch.setattr(representation, "loss", stopping)
+    monkeypatch.setattr(stitching_detector, "loss", stopping)
     with pytest.raises(Interrupted, match=f"SIGTERM in epoch {1 + step // 4}, step .*the same command continues"):
         run("-dir", "whole")
     rows = run("-dir", "whole").rows
@@ -251,10 +254,10 @@ def test_without_fine_tuning_the_classifier_is_the_detector(alone):
 
 
 def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_its_low_energy(alone):
-    from lib.detectors.stitched import native_energies
-    from lib.energies import energy
-    from lib.metrics import detection
-    from lib.stitched import Passes, activations_of
+    from lib.metrics import ood_detection
+    from lib.ood.layer_energies import energy
+    from lib.stitching.detector_energies import native_energies
+    from lib.stitching.grid import Passes, activations_of
 
     row = run("-dir", "long", "-e", "2", "--max-examples", "96", "-sf", "1", layers=LAYERS[:1]).rows[-1]
     assert {path.name for path in (alone / "models/long/features.3").glob("*.pt")} == {
@@ -269,9 +272,9 @@ def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_i
     with torch.no_grad():
         alike, loud = (energy(detector(noise))[:, 0].numpy() for noise in (
             draws * own.std((0, 2, 3), keepdim=True) + own.mean((0, 2, 3), keepdim=True), 5 * draws))
-    assert detection.auroc(native, alike) > 0.95 and row["energy_out"] > row["energy_in"] + 3
-    deviations = [detection.deviation(energies, native) for energies in (native, loud)]
-    assert detection.auroc(native, loud) < 0.05 and detection.auroc(*deviations) > 0.95
+    assert ood_detection.auroc(native, alike) > 0.95 and row["energy_out"] > row["energy_in"] + 3
+    deviations = [ood_detection.deviation(energies, native) for energies in (native, loud)]
+    assert ood_detection.auroc(native, loud) < 0.05 and ood_detection.auroc(*deviations) > 0.95
 
 
 @pytest.mark.parametrize("words, status, fragments", [

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from lib import graph, models
+from lib import models
+from lib.core.errors import UserError
 from lib.datasets.split import Split
-from lib.errors import UserError
+from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.reducers import reducer
-from lib.representations import features, flatten, represent
+from lib.models.reducers import reducer
+from lib.representations.passes import features, flatten, represent
 
 average = reducer("gap")
 
@@ -29,7 +30,7 @@ def data():
 @pytest.mark.parametrize("reduce", [flatten, average])
 def test_features_are_what_the_front_of_a_cut_puts_out(network, data, layer, reduce):
     with torch.no_grad():
-        expected = reduce(graph.cut(network, layer)[0](data.images.float() / 255))
+        expected = reduce(cutting.cut(network, layer)[0](data.images.float() / 255))
     found = features(network, data, layer, reduce, batch_size=5, quiet=True)
     assert torch.allclose(found, expected, atol=1e-6) and found.shape == expected.shape
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import cli, results
-from lib.cli import RunConfig, flag
-from lib.errors import UserError
-from lib.results import Result
+from lib.core.errors import UserError
+from lib.runs import cli, records
+from lib.runs.cli import RunConfig, flag
+from lib.runs.records import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def run(configuration) -> int:
 
 def test_a_record_is_found_again_and_not_overwritten(tmp_path):
     assert run(config(tmp_path)) == 1
-    place = results.place(config(tmp_path), "eval")
+    place = records.place(config(tmp_path), "eval")
     before = place.path.read_bytes()
     assert run(config(tmp_path)) == 0 and place.path.read_bytes() == before
     assert run(config(tmp_path, overwrite=True)) == 1
@@ -56,15 +56,15 @@ def test_a_record_is_found_again_and_not_overwritten(tmp_path):
 
 def test_rows_are_plain_numbers_and_undefined_ones_are_null(tmp_path):
     run(config(tmp_path))
-    place = results.place(config(tmp_path), "eval")
-    assert results.read(place.path)["rows"] == [{"accuracy": 0.5, "n": 3, "missing": None}]
+    place = records.place(config(tmp_path), "eval")
+    assert records.read(place.path)["rows"] == [{"accuracy": 0.5, "n": 3, "missing": None}]
     assert np.array_equal(np.load(place.beside(".npz"))["x"], np.arange(3))
 
 
 def test_a_name_depends_on_identity_alone_and_not_on_defaults(tmp_path):
-    assert results.run_name(config(tmp_path)) == results.run_name(Toy(quiet=False))
-    assert results.run_name(config(tmp_path, rate=2.0)) != results.run_name(config(tmp_path))
-    assert results.run_name(config(tmp_path, word="b/c d")).startswith("b-c-d-")
+    assert records.run_name(config(tmp_path)) == records.run_name(Toy(quiet=False))
+    assert records.run_name(config(tmp_path, rate=2.0)) != records.run_name(config(tmp_path))
+    assert records.run_name(config(tmp_path, word="b/c d")).startswith("b-c-d-")
 
 
 def test_a_name_spells_out_short_lists_and_counts_long_ones():
@@ -72,8 +72,8 @@ def test_a_name_spells_out_short_lists_and_counts_long_ones():
     class Several(RunConfig):
         names: tuple[str, ...] = flag((), label="{}", help="names")
 
-    assert results.run_name(Several(names=("a", "b", "c"))).startswith("a+b+c-")
-    four, others = (results.run_name(Several(names=names)) for names in (("a", "b", "c", "d"), ("a", "x", "y", "z")))
+    assert records.run_name(Several(names=("a", "b", "c"))).startswith("a+b+c-")
+    four, others = (records.run_name(Several(names=names)) for names in (("a", "b", "c", "d"), ("a", "x", "y", "z")))
     assert four.startswith("a+3more-") and others.startswith("a+3more-") and four != others
 
 
@@ -91,7 +91,7 @@ def test_a_record_tells_the_hash_of_the_checkpoints_that_it_leaves(tmp_path, mon
     left.write_bytes(b"weights")
     monkeypatch.setattr(Toy, "outputs", lambda self: [left, tmp_path / "none.pt"])
     run(config(tmp_path))
-    assert results.read(results.place(config(tmp_path), "eval").path)["outputs"] == {
+    assert records.read(records.place(config(tmp_path), "eval").path)["outputs"] == {
         str(left): {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7, "files": 1}}
 
 
@@ -100,7 +100,7 @@ def test_a_record_tells_the_hash_of_the_checkpoints_that_it_leaves(tmp_path, mon
     ('{"schema": 1, "experiment": "eval"}', "config is missing"),
 ])
 def test_a_record_that_cannot_be_trusted_is_refused_and_kept(tmp_path, content, fragment):
-    place = results.place(config(tmp_path), "eval")
+    place = records.place(config(tmp_path), "eval")
     place.path.parent.mkdir(parents=True)
     place.path.write_text(content)
     with pytest.raises(UserError, match=fragment):
@@ -115,15 +115,15 @@ def test_one_name_for_two_configurations_is_refused(tmp_path):
 
 
 def test_rows_must_be_flat(tmp_path):
-    place = results.place(config(tmp_path), "eval")
+    place = records.place(config(tmp_path), "eval")
     with pytest.raises(ValueError, match="x of row 0"):
-        results.write(place, config(tmp_path), Result([{"x": {"y": 1}}]), command=[], started=0)
+        records.write(place, config(tmp_path), Result([{"x": {"y": 1}}]), command=[], started=0)
     assert not place.path.exists()
 
 
 def test_a_second_process_with_the_same_record_stops_with_a_sentence(tmp_path):
-    place = results.place(config(tmp_path), "eval")
-    with results.locked(place), pytest.raises(UserError, match="another process is making"):
+    place = records.place(config(tmp_path), "eval")
+    with records.locked(place), pytest.raises(UserError, match="another process is making"):
         run(config(tmp_path))
     assert run(config(tmp_path)) == 1
     assert sorted(path.suffix for path in place.path.parent.iterdir()) == [".json", ".npz"]
@@ -142,7 +142,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     import os
 
     run(config(tmp_path))
-    place = results.place(config(tmp_path), "eval")
+    place = records.place(config(tmp_path), "eval")
     before = json.loads(place.path.read_text())
 
     def full(*_):

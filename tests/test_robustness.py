@@ -8,10 +8,10 @@ import torch
 from conftest import script
 from torch import nn
 
-from lib import robustness
-from lib.attacks import Ball
+from lib.attacks import robust_accuracy
+from lib.attacks.pgd import Ball
+from lib.core.errors import UserError
 from lib.datasets.split import Split
-from lib.errors import UserError
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def data():
 
 def survivors(network, data, folder, norm, radius, **changes):
     options = {"steps": 20, "step_size": radius / 4, "restarts": 1, "seed": 0, "batch_size": 16, **changes}
-    return robustness.robust_images(network, data, "pgd", Ball(norm, radius), cache_dir=folder, quiet=True, **options)
+    return robust_accuracy.robust_images(network, data, "pgd", Ball(norm, radius), cache_dir=folder, quiet=True, **options)
 
 
 @pytest.mark.parametrize("norm, radius, shift", [("2", 0.8, 0.1), ("inf", 0.1, 0.1)])
@@ -55,8 +55,8 @@ def test_more_restarts_and_steps_never_help_the_network(linear, data, tmp_path):
 
 
 def test_what_finished_batches_came_to_is_not_computed_again(linear, data, tmp_path, monkeypatch):
-    calls, whole = [], robustness._pgd
-    monkeypatch.setattr(robustness, "_pgd", lambda *words: calls.append(1) or whole(*words))
+    calls, whole = [], robust_accuracy._pgd
+    monkeypatch.setattr(robust_accuracy, "_pgd", lambda *words: calls.append(1) or whole(*words))
 
     def interrupted(*words):
         if len(calls) == 2:
@@ -67,11 +67,11 @@ def test_what_finished_batches_came_to_is_not_computed_again(linear, data, tmp_p
     expected = survivors(linear, data, tmp_path / "a", "2", 0.8)
     assert len(calls) == 4
     calls.clear()
-    monkeypatch.setattr(robustness, "_pgd", interrupted)
+    monkeypatch.setattr(robust_accuracy, "_pgd", interrupted)
     with pytest.raises(KeyboardInterrupt):
         survivors(linear, data, tmp_path / "b", "2", 0.8)
     calls.clear()
-    monkeypatch.setattr(robustness, "_pgd", lambda *words: calls.append(1) or whole(*words))
+    monkeypatch.setattr(robust_accuracy, "_pgd", lambda *words: calls.append(1) or whole(*words))
     assert torch.equal(survivors(linear, data, tmp_path / "b", "2", 0.8), expected) and len(calls) == 2
     survivors(linear, data, tmp_path / "b", "2", 0.9)
     assert len(calls) == 6
@@ -104,7 +104,7 @@ def test_bad_settings_of_an_attack_are_one_sentence(trained, words, status, mess
 @pytest.mark.parametrize("attack", ["apgd", "aa"])
 def test_an_attack_of_the_optional_library_is_stronger_or_its_absence_is_a_sentence(linear, data, tmp_path, attack):
     try:
-        robustness.check(attack)
+        robust_accuracy.check(attack)
     except UserError as error:
         assert "pip install pyautoattack" in str(error)
         return
@@ -115,6 +115,6 @@ def test_an_attack_of_the_optional_library_is_stronger_or_its_absence_is_a_sente
     labels = network(images.images.float() / 255).argmax(1)
     images = Split("own", "test", images.images, labels, classes=tuple("abcdefghijkl"))
     ball = Ball("2", 0.5)
-    ours = robustness.robust_images(network, images, "pgd", ball, quiet=True, **options)
-    theirs = robustness.robust_images(network, images, attack, ball, quiet=True, **options)
+    ours = robust_accuracy.robust_images(network, images, "pgd", ball, quiet=True, **options)
+    theirs = robust_accuracy.robust_images(network, images, attack, ball, quiet=True, **options)
     assert int(theirs.sum()) <= int(ours.sum()) < 16

@@ -10,9 +10,10 @@ import pytest
 import torch
 from conftest import ROOT, script
 
-from lib import files, run_folder
-from lib.errors import UserError
+from lib.core import files
+from lib.core.errors import UserError
 from lib.experiments.train import TrainConfig, train
+from lib.training import run_folder
 
 WORDS = ("lenet", "-d", "digits", "-dir", "a", "-e", "2", "-lr", "3e-3", "-gpu", "-1", "--max-examples", "200")
 

@@ -28,19 +28,23 @@ from test_datasets import (
 )
 from torchvision import transforms
 
-from lib import checkpoints, cli, datasets
-from lib.datasets import catalogue, coloured, corruptions, entry_level, fetch, integrity, names, subpopulations, tree
-from lib.datasets.coloured import Colouring
-from lib.datasets.imagenet import WNIDS_100
-from lib.errors import UsageError, UserError
+from lib import datasets
+from lib.core.errors import UsageError, UserError
+from lib.datasets import catalogue, corruptions, names
+from lib.datasets.sets import colored_mnist, group_shift, imagenet16
+from lib.datasets.sets.colored_mnist import Colouring
+from lib.datasets.sets.imagenet import WNIDS_100
+from lib.datasets.storage import download, image_folders, verify
 from lib.experiments.data import DataConfig, data
 from lib.experiments.eval import EvalConfig
 from lib.experiments.eval import eval as evaluate
 from lib.experiments.probe import ProbeConfig, probe
-from lib.inputs import answering
-from lib.metrics.classification import pooled
-from lib.probes.roles import divide
-from lib.probes.study import accuracy_rows
+from lib.models import checkpoints
+from lib.models.class_groups import pooled
+from lib.probing.evaluation import accuracy_rows
+from lib.probing.roles import divide
+from lib.runs import cli
+from lib.runs.loading import answering
 
 WATERBIRDS = "waterbird_complete95_forest2water2"
 COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
@@ -105,8 +109,8 @@ def write_imagenet(root: Path, wnids, parts=("train", "val"), count: int = 1) ->
 
 
 def write_cue_conflict(root: Path) -> None:
-    for label, shape in enumerate(entry_level.CATEGORIES):
-        for texture in (shape, entry_level.CATEGORIES[label - 1]):
+    for label, shape in enumerate(imagenet16.CATEGORIES):
+        for texture in (shape, imagenet16.CATEGORIES[label - 1]):
             write_image(root / "cue-conflict" / shape / f"{shape}1-{texture}2.png", (224, 224))
         write_image(root / "silhouette" / shape / f"{shape}1.png", (224, 224))
 
@@ -116,7 +120,7 @@ def one_of_each_category() -> dict[str, str]:
     from timm.data import ImageNetInfo
 
     there = set(ImageNetInfo().label_names())
-    return {name: next(wnid for wnid in wnids if wnid in there) for name, wnids in entry_level.WNIDS_16.items()}
+    return {name: next(wnid for wnid in wnids if wnid in there) for name, wnids in imagenet16.WNIDS_16.items()}
 
 
 # --- Waterbirds, CelebA, MultiCelebA
@@ -137,7 +141,7 @@ def test_waterbirds_has_the_published_splits_and_groups(tmp_path):
     assert (found["test"].groups % 2 == found["test"].labels).double().mean() == 0.5
     assert [(split.labels == 0).double().mean().item() for split in found.values()] == pytest.approx(
         [0.767883, 0.778148, 0.778391], abs=1e-6)
-    findings = integrity.verify("waterbirds", tmp_path, cache_dir=tmp_path / "cache")
+    findings = verify.verify("waterbirds", tmp_path, cache_dir=tmp_path / "cache")
     assert [finding.good for finding in findings] == [True] * 6
 
 
@@ -182,13 +186,13 @@ def test_celeba_and_multiceleba_have_the_published_sizes(tmp_path):
     values, parts = official_faces()
     write_celeba(tmp_path, values, parts, pictures=False)
     lists = [tmp_path / "celeba" / f"list_{name}.txt" for name in ("attr_celeba", "eval_partition")]
-    found, entry = subpopulations.faces(*lists, "Blond_Hair", ("Male",)), catalogue.KNOWN["celeba"]
+    found, entry = group_shift.faces(*lists, "Blond_Hair", ("Male",)), catalogue.KNOWN["celeba"]
     counts = [np.bincount((2 * found.label + found.place)[found.split == part]) for part in range(3)]
     assert tuple(tuple(count.tolist()) for count in counts) == entry.groups
     assert tuple(int(count.sum()) for count in counts) == entry.sizes == (162770, 19867, 19962)
 
-    found = subpopulations.faces(*lists, "High_Cheekbones", ("Young", "Male"))
-    chosen = subpopulations.first_of_each((4 * found.label + found.place)[found.split == 0])
+    found = group_shift.faces(*lists, "High_Cheekbones", ("Young", "Male"))
+    chosen = group_shift.first_of_each((4 * found.label + found.place)[found.split == 0])
     assert len(chosen) == catalogue.KNOWN["multiceleba"].sizes[0] == 66898
     # (young, male, high cheekbones) -> how many of the first are taken, image by image
     left = {(1, 0, 1): 44528, (1, 1, 1): 2200, (0, 0, 1): 2200, (0, 1, 1): 110,
@@ -301,7 +305,7 @@ def test_lists_of_celeba_that_do_not_belong_together_are_refused(tmp_path):
 # --- coloured digits
 
 
-@pytest.mark.parametrize("colouring", [coloured.PAPER, coloured.DOMAINBED, Colouring(0, 0.1, (0.3,), 0.6, 3, 0)])
+@pytest.mark.parametrize("colouring", [colored_mnist.PAPER, colored_mnist.DOMAINBED, Colouring(0, 0.1, (0.3,), 0.6, 3, 0)])
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_coloured_digits_follow_their_parameters(colouring, split):
     def source(root, part, options):
@@ -310,7 +314,7 @@ def test_coloured_digits_follow_their_parameters(colouring, split):
         images[:, :, 0] = 0
         return datasets.resolve("lib.datasets.split:Split")("source", part, images, labels, classes=tuple("0123456789"))
 
-    found = coloured.coloured("x", source, None, split, None, colouring)
+    found = colored_mnist.coloured("x", source, None, split, None, colouring)
     assert len(found) == {"train": 50000, "val": 10000, "test": 60000}[split]
     assert found.images.shape[1:] == (colouring.channels, 2, 2)
     below, colours = found.indices % 10 < 5, found.groups % 2
@@ -329,8 +333,8 @@ def test_coloured_digits_follow_their_parameters(colouring, split):
     for image, colour in zip(found.images[:50], colours, strict=False):
         assert (image[:, 0] == colouring.background).all()  # no ink
         assert image[:, 1, 0].tolist() == [255 * (channel == colour) for channel in range(colouring.channels)]
-    again = coloured.coloured("x", source, None, split, None, colouring)
-    other = coloured.coloured("x", source, None, split, None, colouring, seed=1)
+    again = colored_mnist.coloured("x", source, None, split, None, colouring)
+    other = colored_mnist.coloured("x", source, None, split, None, colouring, seed=1)
     assert torch.equal(again.images, found.images) and torch.equal(again.groups, found.groups)
     assert not torch.equal(other.groups, found.groups)
 
@@ -379,7 +383,7 @@ def test_imagenet_a_and_r_go_with_imagenets_images_of_their_classes(tmp_path, le
 def test_cue_conflict_and_silhouettes_have_sixteen_categories_and_say_whose_texture_it_is(tmp_path):
     write_cue_conflict(tmp_path)
     found, shapes = load("cue-conflict", tmp_path, image_size=32), load("silhouette", tmp_path, image_size=32)
-    assert found.classes == shapes.classes == entry_level.CATEGORIES and len(found.classes) == 16
+    assert found.classes == shapes.classes == imagenet16.CATEGORIES and len(found.classes) == 16
     assert found.labels.tolist() == [label for label in range(16) for _ in range(2)]
     assert [found.images.files[i].stem.split("-")[1][:-1] == found.classes[found.labels[i]] for i in range(32)] == [
         group == 1 for group in found.groups]
@@ -406,12 +410,12 @@ def test_imagenet16_joins_the_classes_of_a_category(tmp_path):
     wnids = [*one_of_each_category().values(), "n02708093", "n02123045"]  # another clock, another cat
     write_imagenet(tmp_path, sorted({*wnids, "n01440764"}))
     found = load("imagenet16:train", tmp_path, image_size=32)
-    assert found.classes == entry_level.CATEGORIES and len(found) == len(set(wnids))
+    assert found.classes == imagenet16.CATEGORIES and len(found) == len(set(wnids))
     for file, label in zip(found.images.files, found.labels, strict=True):
-        assert file.parent.name in entry_level.WNIDS_16[found.classes[label]]
-    for file in (tmp_path / "imagenet" / "train" / entry_level.WNIDS_16["knife"][0]).iterdir():
+        assert file.parent.name in imagenet16.WNIDS_16[found.classes[label]]
+    for file in (tmp_path / "imagenet" / "train" / imagenet16.WNIDS_16["knife"][0]).iterdir():
         file.unlink()
-    (tmp_path / "imagenet" / "train" / entry_level.WNIDS_16["knife"][0]).rmdir()
+    (tmp_path / "imagenet" / "train" / imagenet16.WNIDS_16["knife"][0]).rmdir()
     with pytest.raises(UserError, match="lacks the class folders of knife"):
         load("imagenet16:train", tmp_path)
 
@@ -419,21 +423,21 @@ def test_imagenet16_joins_the_classes_of_a_category(tmp_path):
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs SHARED_DATA")
 def test_the_sixteen_categories_are_the_published_lists():
     published = json.loads((SHARED_DATA / "imagenet16_wnids.json").read_text())
-    assert {name: list(wnids) for name, wnids in entry_level.WNIDS_16.items()} == published
+    assert {name: list(wnids) for name, wnids in imagenet16.WNIDS_16.items()} == published
 
 
 def test_the_outputs_of_a_class_are_found_by_name_or_by_their_order_in_ilsvrc():
     thousand = tuple(map(str, range(1000)))
-    found = dict(zip(entry_level.CATEGORIES, entry_level.members(entry_level.CATEGORIES, thousand), strict=True))
+    found = dict(zip(imagenet16.CATEGORIES, imagenet16.members(imagenet16.CATEGORIES, thousand), strict=True))
     assert sum(map(len, found.values())) == 207
     assert {name: sorted(found[name]) for name in ("airplane", "bear", "car", "clock", "keyboard", "knife", "oven")} == {
         "airplane": [404], "bear": [294, 295, 296, 297], "car": [436, 511, 817], "clock": [409, 530, 892],
         "keyboard": [508, 878], "knife": [499], "oven": [766]}
-    assert entry_level.members(("n01443537", "n01484850"), thousand) == ((1,), (2,))
-    assert entry_level.members(("n02", "n01"), ("n01", "n02")) == ()  # no WordNet ids
-    assert entry_level.members(("n00000002", "n00000001"), ("n00000001", "n00000002")) == ((1,), (0,))
-    assert entry_level.members(("n00000003",), ("n00000001", "n00000002")) == ()
-    assert entry_level.members(tuple("0123456789"), thousand) == ()  # MNIST's classes are no outputs of ImageNet
+    assert imagenet16.members(("n01443537", "n01484850"), thousand) == ((1,), (2,))
+    assert imagenet16.members(("n02", "n01"), ("n01", "n02")) == ()  # no WordNet ids
+    assert imagenet16.members(("n00000002", "n00000001"), ("n00000001", "n00000002")) == ((1,), (0,))
+    assert imagenet16.members(("n00000003",), ("n00000001", "n00000002")) == ()
+    assert imagenet16.members(tuple("0123456789"), thousand) == ()  # MNIST's classes are no outputs of ImageNet
 
 
 def test_pooled_logits_decide_for_the_highest_mean_probability():
@@ -475,10 +479,10 @@ def test_official_arrays_of_full_size_are_mapped_and_one_severity_is_read(tmp_pa
     for kind in corruptions.CORRUPTIONS:
         if kind != "fog":
             os.link(folder / "fog.npy", folder / f"{kind}.npy")
-    findings = integrity.verify("cifar10-c/fog-3", tmp_path)
+    findings = verify.verify("cifar10-c/fog-3", tmp_path)
     assert all(finding.good for finding in findings) and findings[-1].what == "images per class"
     np.save(folder / "labels.npy", np.arange(50000) % 7)
-    assert [finding.found for finding in integrity.verify("cifar10-c/fog-3", tmp_path)[-2:]] == ["1", "1428, 1429"]
+    assert [finding.found for finding in verify.verify("cifar10-c/fog-3", tmp_path)[-2:]] == ["1", "1428, 1429"]
 
 
 @pytest.mark.parametrize("kind", ["gaussian_noise", "shot_noise", "impulse_noise", "contrast"])
@@ -553,7 +557,7 @@ def test_every_registered_set_keeps_the_contract_of_a_split(everything, name):
 
 
 def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classes(everything, tmp_path, monkeypatch):
-    wnids = tree.class_folders(everything / "imagenet" / "train")
+    wnids = image_folders.class_folders(everything / "imagenet" / "train")
     description = checkpoints.Description(architecture="small_cnn", classes=wnids, channels=3, image_size=32,
                                           dataset="imagenet")
     network = checkpoints.fresh(description, 0, "init").eval()
@@ -564,13 +568,13 @@ def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classe
              "--quiet"]
     cli.run(cli.parse(EvalConfig, words), evaluate, ["exec_eval.py", *words])
     found = {row["data"]: row for row in rows(tmp_path, "eval") if row["subset"] == "all"}
-    members = [wnid for wnids_of in entry_level.WNIDS_16.values() for wnid in wnids_of if wnid in wnids]
+    members = [wnid for wnids_of in imagenet16.WNIDS_16.values() for wnid in wnids_of if wnid in wnids]
     assert [found[name.partition(":")[0]]["n"] for name in sets] == [32, 16, 3, len(members)]
     logits = np.load(next((tmp_path / "results" / "eval").glob("*.npz")))
     split = load("cue-conflict", everything, image_size=32)
     with torch.no_grad():
         whole = network(next(split.batches(32))[0]).exp()
-    mine = [[wnids.index(wnid) for wnid in entry_level.WNIDS_16[name] if wnid in wnids] for name in split.classes]
+    mine = [[wnids.index(wnid) for wnid in imagenet16.WNIDS_16[name] if wnid in wnids] for name in split.classes]
     means = torch.stack([whole[:, outputs].mean(1) for outputs in mine], 1)
     assert torch.allclose(torch.from_numpy(logits["logits_cue-conflict-test"]), means.log(), atol=1e-4)
     assert found["cue-conflict"]["accuracy"] == (means.argmax(1) == split.labels).double().mean()
@@ -593,17 +597,17 @@ def test_archives_that_lie_under_the_root_are_unpacked_and_kept(tmp_path):
     root = tmp_path / "data"
     root.mkdir()
     (root / f"{WATERBIRDS}.tar.gz").write_bytes(tar(files))
-    assert fetch.prepare("waterbirds-squash", root) == [root / WATERBIRDS]
+    assert download.prepare("waterbirds-squash", root) == [root / WATERBIRDS]
     assert len(load("waterbirds", root, "train")) == 7 and (root / f"{WATERBIRDS}.tar.gz").is_file()
     write_tree(tmp_path / "source" / "imagenet-a", ("",), ("n01", "n02"))
     (root / "imagenet-a.tar").write_bytes(tar({
         f"imagenet-a/{name}/{number}.png": (tmp_path / "source" / "imagenet-a" / name / f"{number}.png").read_bytes()
         for name in ("n01", "n02") for number in range(3)}))
-    fetch.prepare("imagenet-a", root)
+    download.prepare("imagenet-a", root)
     assert load("imagenet-a", root).classes == ("n01", "n02")
     words = "imagenet-r: cannot be downloaded from here; put the authors' imagenet-r.tar into .*, and .* -data .* unpacks it"
     with pytest.raises(UserError, match=words):
-        fetch.prepare("imagenet-r", root)
+        download.prepare("imagenet-r", root)
 
 
 def test_the_faces_are_checked_and_unpacked_beside_their_lists(tmp_path, monkeypatch):
@@ -617,17 +621,17 @@ def test_the_faces_are_checked_and_unpacked_beside_their_lists(tmp_path, monkeyp
         for file in files:
             archive.write(source / "img_align_celeba" / file, f"img_align_celeba/{file}")
     with pytest.raises(UserError, match="img_align_celeba.zip: the MD5 is .* instead of 00d2c5bc6d35e252742224ab0c1e8fcb"):
-        fetch.prepare("celeba", root)
+        download.prepare("celeba", root)
     assert not (root / "celeba" / "img_align_celeba").exists()
-    monkeypatch.setattr(fetch, "checked", lambda archive, file: file)
-    fetch.prepare("multiceleba", root)
+    monkeypatch.setattr(download, "checked", lambda archive, file: file)
+    download.prepare("multiceleba", root)
     assert len(load("celeba:test", root)) == 6
 
 
 def test_a_cut_off_archive_leaves_nothing_and_says_so(tmp_path):
     (tmp_path / f"{WATERBIRDS}.tar.gz").write_bytes(tar({f"{WATERBIRDS}/metadata.csv": levels(4000).tobytes()})[:900])
     with pytest.raises(UserError, match=f"{WATERBIRDS}.tar.gz: cannot be unpacked"):
-        fetch.prepare("waterbirds", tmp_path)
+        download.prepare("waterbirds", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [f"{WATERBIRDS}.tar.gz"]
 
 

@@ -9,12 +9,16 @@ import pytest
 import torch
 from conftest import script
 
-from lib import checkpoints, cli, datasets, randomness, representations
-from lib import similarity as method
-from lib.errors import UserError
+from lib import datasets
+from lib.core import randomness
+from lib.core.errors import UserError
 from lib.experiments.similarity import SimilarityConfig
 from lib.experiments.similarity import similarity as compare
 from lib.metrics import similarity
+from lib.models import checkpoints
+from lib.representations import passes
+from lib.representations import similarity as method
+from lib.runs import cli
 
 X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
 Y = X[:, :1]
@@ -167,7 +171,7 @@ def test_the_bootstrap_is_the_deviation_over_resampled_images(trained, monkeypat
     row = compare(cli.parse(SimilarityConfig, [*paths, "auto", "auto", layer, layer, "-n", "60", "--bootstrap", "4",
                                                "--measures", "cka", "procrustes", "--quiet", "-gpu", "-1"])).rows[0]
     split = datasets.load("digits", "data", "test").spread(60)
-    found = [representations.features(checkpoints.load(path).network, split, layer, batch_size=60, quiet=True)
+    found = [passes.features(checkpoints.load(path).network, split, layer, batch_size=60, quiet=True)
              for path in paths]
     generator, draws = randomness.generator(0, "bootstrap"), []
     for _ in range(4):

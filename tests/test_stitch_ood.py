@@ -10,14 +10,16 @@ import pytest
 import torch
 from conftest import ROOT, script
 
-from lib import checkpoints, cli, datasets
-from lib.detectors import descriptors
-from lib.errors import UserError
+from lib import datasets
+from lib.core.errors import UserError
 from lib.experiments.ood_detector import OodDetectorConfig, ood_detector
 from lib.experiments.stitch import StitchConfig, stitch
 from lib.experiments.stitch_ood import OF_STITCH, StitchOodConfig, stitch_ood
 from lib.experiments.tables import TablesConfig, text
-from lib.metrics import detection
+from lib.metrics import ood_detection
+from lib.models import checkpoints
+from lib.runs import cli
+from lib.stitching import detector_files
 
 LAYERS = ("features.3", "features.6")  # 16 x 8 x 8 and 32 x 4 x 4
 COMMON = ("-gpu", "-1", "--quiet")
@@ -49,7 +51,7 @@ def publish(layer, network="b", seed=0):
                                            "digits", "-ftoodd", "patches", "-s", str(seed), "-dir", f"detector-{layer}"])
     described = checkpoints.Description(architecture="repr_cls_resnet20", classes=tuple("0123456789"), image_size=16,
                                         channels={"features.3": 16, "features.6": 32}[layer])
-    return descriptors.publish(config, layer, checkpoints.fresh(described, seed, layer), described)
+    return detector_files.publish(config, layer, checkpoints.fresh(described, seed, layer), described)
 
 
 def stitched(name, fronts, ends, *words, front="a", end="b"):
@@ -172,7 +174,7 @@ def test_a_layer_without_a_detector_stays_empty_and_its_command_makes_one(here):
     assert words[:5] == ["python", "exec_ood_detector.py", "models/b/model_1.pt", "auto", "features.6"]
     assert words[words.index("-dir") + 1] == "detector-features.3-features.6"
     there = cli.parse(OodDetectorConfig, words[2:])
-    assert descriptors.path_of(there, "features.6") == descriptors.path_of(cli.parse(OodDetectorConfig, [
+    assert detector_files.path_of(there, "features.6") == detector_files.path_of(cli.parse(OodDetectorConfig, [
         "models/b/model_1.pt", "auto", "features.6", "-m", "repr_cls_resnet20", "-d", "digits", "-ftoodd", "patches", "-dir",
         "x"]), "features.6")
     publish("features.6")
@@ -312,7 +314,7 @@ def test_without_a_record_the_command_line_is_refused(tmp_path):
     (range(100), range(100, 200), 0.0), (range(100), range(100), 0.95), (range(100, 200), range(100), 1.0),
     (range(100), np.arange(100) - 0.5, 0.96)])
 def test_the_published_false_positive_rate_has_its_known_values(inside, outside, expected):
-    assert detection.fpr_at_nearest_recall(np.array(inside), np.array(outside)) == pytest.approx(expected, abs=1e-9)
+    assert ood_detection.fpr_at_nearest_recall(np.array(inside), np.array(outside)) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -326,4 +328,4 @@ def test_the_published_false_positive_rate_is_that_of_a_walk_over_thresholds(see
             best = abs(recall - 0.95), rate
         if recall == 1:
             break
-    assert detection.fpr_at_nearest_recall(inside, outside) == best[1]
+    assert ood_detection.fpr_at_nearest_recall(inside, outside) == best[1]

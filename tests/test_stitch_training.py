@@ -8,9 +8,11 @@ import pytest
 import torch
 from conftest import script, stopped_script
 
-from lib import cli, results, stitch_training, stitched
-from lib.errors import Interrupted, UserError
+from lib.core.errors import Interrupted, UserError
 from lib.experiments.stitch import StitchConfig, stitch
+from lib.runs import cli, records
+from lib.stitching import grid as stitching_grid
+from lib.stitching import train
 
 ONE, TWO = "features.6", "features.9"  # of small_cnn: 32 x 8 x 8, 64 x 4 x 4
 GRID = ("auto", "auto", f"{ONE},{TWO}", f"{ONE},{TWO}", "-b", "50", "-lr", "0.01", "-e", "2", "--max-examples", "100")
@@ -42,7 +44,7 @@ def same(one, other, origins=True):
 
 def stopping_at(monkeypatch, calls, act):
     """Has the `calls`-th training step act first."""
-    made, seen = stitched.task_loss, []
+    made, seen = stitching_grid.task_loss, []
 
     def task_loss(*arguments, **options):
         loss = made(*arguments, **options)
@@ -53,17 +55,17 @@ def stopping_at(monkeypatch, calls, act):
                 act()
             return loss(*batch)
         return step
-    monkeypatch.setattr(stitched, "task_loss", task_loss)
+    monkeypatch.setattr(stitching_grid, "task_loss", task_loss)
     return seen
 
 
 def test_others_is_one_cycle_through_all_images():
-    partner, place, seen = stitched.others(50, 3), 0, []
+    partner, place, seen = stitching_grid.others(50, 3), 0, []
     for _ in range(50):
         seen.append(place)
         place = int(partner[place])
     assert place == 0 and sorted(seen) == list(range(50))
-    assert torch.equal(partner, stitched.others(50, 3)) and not torch.equal(partner, stitched.others(50, 4))
+    assert torch.equal(partner, stitching_grid.others(50, 3)) and not torch.equal(partner, stitching_grid.others(50, 4))
 
 
 @pytest.mark.parametrize("calls, options", [(1, ()), (3, ("--stitch-norm", "bn", "-sched", "cosine")), (6, ("--null",))],
@@ -113,8 +115,8 @@ def test_cells_of_a_grid_that_are_done_are_not_trained_again(inside, monkeypatch
     cli.run(config(*pair, "-wd", "0.1", results_dir=inside), stitch, ["exec_stitch.py"])         # trained otherwise
     cli.run(config(*pair, end="a", results_dir=inside), stitch, ["exec_stitch.py"])              # other networks
     trained = []
-    made = stitch_training.Part.trained
-    monkeypatch.setattr(stitch_training.Part, "trained", lambda part: trained.append(made(part)) or trained[-1])
+    made = train.Part.trained
+    monkeypatch.setattr(train.Part, "trained", lambda part: trained.append(made(part)) or trained[-1])
     again = stitch(config(*GRID, results_dir=inside))
     assert same(again, whole, origins=False) and {len(entries) for entries in trained} == {3}
     assert [row["taken_from"] for row in again.rows] == [None, str(first), None, None]
@@ -139,7 +141,7 @@ def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturb
                 place]
     done = script("exec_stitch.py", *command("undisturbed"), cwd=siblings)
     assert done.returncode == 0, done.stderr
-    whole = results.read(siblings / "undisturbed" / "stitch" / "it.json")["rows"]
+    whole = records.read(siblings / "undisturbed" / "stitch" / "it.json")["rows"]
     for number, status in ((signal.SIGTERM, 75), (signal.SIGKILL, -9)):
         state = siblings / f"disturbed-{number}" / "stitch" / "it.partial"
         process = stopped_script("exec_stitch.py", *command(f"disturbed-{number}"), cwd=siblings, number=number, once=state)
@@ -147,7 +149,7 @@ def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturb
         assert status != 75 or "the same command continues from" in process.stderr.read()
         done = script("exec_stitch.py", *command(f"disturbed-{number}"), cwd=siblings)
         assert done.returncode == 0 and "continuing part 1 of 1" in done.stderr, done.stderr
-        assert results.read(state.with_suffix(".json"))["rows"] == whole and not state.exists()
+        assert records.read(state.with_suffix(".json"))["rows"] == whole and not state.exists()
 
 
 def test_null_rows_stand_beside_the_others_and_score_lower(inside):

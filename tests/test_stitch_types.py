@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib import checkpoints, cli, inputs
-from lib.checkpoints import Description
-from lib.errors import UserError
+from lib.core.errors import UserError
 from lib.experiments.stitch import INITS, TYPES, StitchConfig, stitch
+from lib.models import checkpoints
+from lib.models.checkpoints import Description
+from lib.runs import cli, loading
 
 NETWORK = '''
 import torch
@@ -148,8 +149,8 @@ def test_ranks_limit_tokens_too(inside):
 
 
 def test_donors_are_the_same_to_the_last_bit_after_matching_training_and_nulls(inside, monkeypatch):
-    loaded, load = [], inputs.load_checkpoint
-    monkeypatch.setattr(inputs, "load_checkpoint", lambda *words: loaded.append(load(*words)) or loaded[-1])
+    loaded, load = [], loading.load_checkpoint
+    monkeypatch.setattr(loading, "load_checkpoint", lambda *words: loaded.append(load(*words)) or loaded[-1])
     run("rc2c_pre", "-i", "pinv", "-pinv-samples", "all", "-e", "2", "--null", "--stitch-norm", "none", "-wd", "0.1")
     assert len(loaded) == 2
     for checkpoint, name in zip(loaded, "ab", strict=True):

@@ -8,12 +8,17 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT, script
 
-from lib import checkpoints, cli, datasets, graph, matching, models, stitched, stitching
+from lib import datasets, models
+from lib.core.errors import UserError
 from lib.datasets.split import Split
-from lib.errors import UserError
 from lib.experiments.stitch import StitchConfig, stitch
+from lib.models import checkpoints, cutting
 from lib.models.normalized import Normalized
-from lib.stitching import Stitch
+from lib.runs import cli
+from lib.stitching import grid as stitching_grid
+from lib.stitching import layer as stitching_layer
+from lib.stitching import least_squares
+from lib.stitching.layer import Stitch
 
 
 def normal(*shape, seed=0):
@@ -28,7 +33,7 @@ def maps(b, c, side, seed=0):
 
 def statistics(x, y, kind="auto", ranks=False, parts=None, **options):
     empty = Stitch(kind, tuple(x.shape[1:]), tuple(y.shape[1:]), **options)
-    found = matching.Statistics({("x", "y"): empty}, ranks=ranks)
+    found = least_squares.Statistics({("x", "y"): empty}, ranks=ranks)
     for part in (parts or [len(x)]):
         found.add({"x": x[:part]}, {"y": y[:part]})
         x, y = x[part:], y[part:]
@@ -39,7 +44,7 @@ def matched(x, y, rank=None, **options):
     found = statistics(x, y, ranks=rank is not None, **options)
     problem = found.problem("x", "y")
     basis = None if rank is None else found.components("x", rank)[1]
-    return problem, matching.exact(problem, basis)
+    return problem, least_squares.exact(problem, basis)
 
 
 def lstsq(x, y):
@@ -57,7 +62,7 @@ def test_direct_matching_solves_the_normal_equations(shapes):
     (p, before), (q, after) = shapes
     x, y = maps(40, p, before), maps(40, q, after, seed=1)
     problem, solution = matched(x, y)
-    resized = stitching.resize(x, (after, after), "bilinear")
+    resized = stitching_layer.resize(x, (after, after), "bilinear")
     z, v = lstsq(rows(resized), rows(y))
     target = rows(y)
     slow = ((z @ v - target) ** 2).sum() / (target ** 2).sum()
@@ -80,7 +85,7 @@ def test_direct_matching_solves_the_normal_equations(shapes):
 def test_products_at_the_smaller_resolution_are_those_of_the_resized_maps(before, after, mode):
     x, y = maps(30, 6, before), maps(30, 5, after, seed=1)
     whole = statistics(x, y, upsample=mode, parts=[13, 17]).problem("x", "y")
-    flat = rows(stitching.resize(x, (after, after), mode)), rows(y)
+    flat = rows(stitching_layer.resize(x, (after, after), mode)), rows(y)
     means = [one.mean(0) for one in flat]
     one, two = (value - mean for value, mean in zip(flat, means, strict=True))
     for ours, slow in ((whole.x_mean, means[0]), (whole.y_mean, means[1]), (whole.xx, one.T @ one), (whole.xy, one.T @ two),
@@ -124,16 +129,16 @@ def test_directions_too_small_for_squared_sums_are_solved_from_the_rows():
     y = (x[:, 5:] - x[:, :1]) * 1e6 + normal(300, 1, seed=2)
     sums = statistics(x[:, None], y[:, None], "t2t")
     problem = sums.problem("x", "y")
-    coarse = matching.exact(problem)
+    coarse = least_squares.exact(problem)
     assert coarse.doubtful and coarse.effective_rank == 5
-    triangle = matching.Triangle()
+    triangle = least_squares.Triangle()
     for part in (slice(0, 11), slice(11, 300)):
         triangle.add(x[part], y[part])
     solution = triangle.solve(6)
     z, v = lstsq(x.numpy(), y.numpy())
     ours = z @ np.concatenate([solution.weight.numpy(), solution.bias.numpy()[None]])
     assert solution.effective_rank == 6 and np.abs(ours - z @ v).max() < 1e-6
-    assert not matching.exact(statistics(normal(40, 3, 4), normal(40, 3, 2, seed=1), "t2t").problem("x", "y")).doubtful
+    assert not least_squares.exact(statistics(normal(40, 3, 4), normal(40, 3, 2, seed=1), "t2t").problem("x", "y")).doubtful
 
 
 def test_a_network_that_puts_out_dead_and_repeated_channels_is_matched_without_them():
@@ -151,7 +156,7 @@ def test_the_reference_solver_drops_directions_that_are_there_and_more_with_more
     x = maps(400, 16, 8) + 3
     y = torch.einsum("bchw,cd->bdhw", x, normal(16, 4, seed=5))
     flat = [torch.from_numpy(rows(z)) for z in (x, y)]
-    few, many = (matching.reference(*(z[:count] for z in flat)) for count in (64 * 10, 64 * 400))
+    few, many = (least_squares.reference(*(z[:count] for z in flat)) for count in (64 * 10, 64 * 400))
     assert few.effective_rank > many.effective_rank
     problem, solution = matched(x, y)
     assert solution.effective_rank == 16
@@ -168,7 +173,7 @@ def test_rank_limited_matching_equals_matching_the_truncated_source(rank, side):
     mean = flat.mean(0)
     u, s, v = np.linalg.svd(flat - mean, full_matrices=False)
     limited = torch.from_numpy((u[:, :rank] * s[:rank]) @ v[:rank] + mean).view(50, side, side, 6).movedim(-1, 1)
-    z, expected = lstsq(rows(stitching.resize(limited, (4, 4), "bilinear")), rows(y))
+    z, expected = lstsq(rows(stitching_layer.resize(limited, (4, 4), "bilinear")), rows(y))
     ours = z @ np.concatenate([solution.weight.numpy(), solution.bias.numpy()[None]])
     assert np.abs(ours - z @ expected).max() <= 1e-8 and solution.effective_rank == rank
 
@@ -180,7 +185,7 @@ def test_a_rank_limit_keeps_the_mean_and_the_largest_components():
     values = torch.linalg.eigvalsh((flat - flat.mean(0)).T @ (flat - flat.mean(0))).flip(0)
     for rank in (0, 1, 3, 6):
         mean, basis = found.components("x", rank)
-        limit = stitching.RankLimit(mean, basis).double()
+        limit = stitching_layer.RankLimit(mean, basis).double()
         limit.mean, limit.basis = mean, basis
         limited = limit(x)
         assert (limited - x).square().sum().item() == pytest.approx(values[rank:].sum().item(), rel=1e-6, abs=1e-9)
@@ -194,22 +199,22 @@ def test_a_rank_limit_keeps_the_mean_and_the_largest_components():
 
 def test_resizing_reads_and_keeps_what_it_should():
     x = normal(2, 3, 32, 32)
-    assert stitching.resize(x, (32, 32), "bilinear") is x
-    constant = stitching.resize(torch.ones_like(x), (5, 5), "bilinear")
+    assert stitching_layer.resize(x, (32, 32), "bilinear") is x
+    constant = stitching_layer.resize(torch.ones_like(x), (5, 5), "bilinear")
     assert torch.allclose(constant, torch.ones_like(constant), atol=1e-6)
     cells = x.unflatten(2, (4, 8)).unflatten(4, (4, 8))
-    assert torch.allclose(stitching.resize(x, (4, 4), "bilinear"), cells[:, :, :, 3:5, :, 3:5].mean((3, 5)), atol=1e-12)
-    assert torch.equal(stitching.resize(x, (4, 4), "nearest"), cells[:, :, :, 0, :, 0])
+    assert torch.allclose(stitching_layer.resize(x, (4, 4), "bilinear"), cells[:, :, :, 3:5, :, 3:5].mean((3, 5)), atol=1e-12)
+    assert torch.equal(stitching_layer.resize(x, (4, 4), "nearest"), cells[:, :, :, 0, :, 0])
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize("sizes", [(4, 32), (32, 4), (7, 3), (1, 8)])
 def test_the_resizing_matrix_and_its_adjoint(mode, sizes):
     before, after = sizes
-    matrix = stitching.resize_matrix(before, after, mode)
+    matrix = stitching_layer.resize_matrix(before, after, mode)
     x, y = normal(2, 3, before, before), normal(2, 3, after, after, seed=1)
     resized = matrix @ x @ matrix.T
-    assert torch.allclose(resized, stitching.resize(x, (after, after), mode), atol=1e-12)
+    assert torch.allclose(resized, stitching_layer.resize(x, (after, after), mode), atol=1e-12)
     assert (resized * y).sum().item() == pytest.approx((x * (matrix.T @ y @ matrix)).sum().item(), abs=1e-9)
 
 
@@ -219,10 +224,10 @@ def test_the_resizing_matrix_and_its_adjoint(mode, sizes):
 def test_resizing_before_and_after_the_map_is_the_same_stitch(kind, mode, side):
     x, size = normal(2, 6, 4, 4).float(), (side, side)
     made = Stitch(kind, (6, 4, 4), (5, *size), upsample=mode)
-    stitching.initialise(made, "rand", torch.Generator().manual_seed(0))
+    stitching_layer.initialise(made, "rand", torch.Generator().manual_seed(0))
     weight, bias = made.weight.detach()[:, :, None, None], made.bias.detach()
-    before = F.conv2d(stitching.resize(x, size, mode), weight, bias)
-    after = stitching.resize(F.conv2d(x, weight, bias), size, mode)
+    before = F.conv2d(stitching_layer.resize(x, size, mode), weight, bias)
+    after = stitching_layer.resize(F.conv2d(x, weight, bias), size, mode)
     assert torch.allclose(made(x), before, atol=1e-5) and torch.allclose(made(x), after, atol=1e-5)
 
 
@@ -230,7 +235,7 @@ def test_resizing_before_and_after_the_map_is_the_same_stitch(kind, mode, side):
                                          ("t2t", (17, 6))])
 def test_the_identity_changes_nothing(kind, shape):
     made = Stitch(kind, shape, shape)
-    stitching.initialise(made, "eye", torch.Generator())
+    stitching_layer.initialise(made, "eye", torch.Generator())
     x = normal(3, *shape).float()
     assert torch.equal(made(x), x)
 
@@ -239,15 +244,15 @@ def test_the_identity_between_tokens_and_maps_moves_patches():
     tokens = normal(3, 17, 6).float()
     to_maps, to_tokens = Stitch("t2c", (17, 6), (6, 4, 4)), Stitch("c2t", (6, 4, 4), (17, 6))
     for made in (to_maps, to_tokens):
-        stitching.initialise(made, "eye", torch.Generator())
+        stitching_layer.initialise(made, "eye", torch.Generator())
     assert torch.equal(to_maps(tokens)[:, :, 1, 2], tokens[:, 1 + 4 + 2])
     back = to_tokens(to_maps(tokens))
     assert torch.equal(back[:, 1:], tokens[:, 1:]) and torch.allclose(back[:, 0], tokens[:, 1:].mean(1))
     only = Stitch("t2c", (17, 6), (6, 2, 2), from_class="only")
-    stitching.initialise(only, "eye", torch.Generator())
+    stitching_layer.initialise(only, "eye", torch.Generator())
     assert torch.allclose(only(tokens)[:, :, 1, 1], tokens[:, 0])
     add = Stitch("t2c", (17, 6), (6, 4, 4), from_class="add")
-    stitching.initialise(add, "eye", torch.Generator())
+    stitching_layer.initialise(add, "eye", torch.Generator())
     assert torch.allclose(add(tokens)[:, :, 0, 0], tokens[:, 1] + 0.1 * tokens[:, 0])
     assert {name for name, _ in add.named_parameters()} == {"weight", "bias", "cls_weight"}
 
@@ -258,12 +263,12 @@ def test_the_identity_between_tokens_and_maps_moves_patches():
 def test_direct_matching_reaches_tokens_too(source, target, options):
     made = Stitch("auto", source, target, **options)
     x = normal(60, *source).float()
-    stitching.initialise(made, "rand", torch.Generator().manual_seed(1))
+    stitching_layer.initialise(made, "rand", torch.Generator().manual_seed(1))
     y = made(x).detach()
     again = Stitch("auto", source, target, **options)
     found = statistics(x, y, **options)
     problem = found.problem("x", "y")
-    solution = matching.exact(problem)
+    solution = least_squares.exact(problem)
     found.install(again, "x", "y", solution)
     assert problem.residual(solution.weight, solution.bias) < 1e-10
     assert torch.allclose(again(x), y, atol=1e-3)
@@ -291,13 +296,13 @@ def test_the_number_of_trained_parameters_is_that_of_an_affine_map():
 def test_sparsity_counts_biases():
     made = Stitch("auto", (8, 2, 2), (8, 2, 2))
     torch.nn.init.ones_(made.bias)
-    assert stitching.sparsity(made, (0.0, 1.0)) == [8 / 9, 1.0]
+    assert stitching_layer.sparsity(made, (0.0, 1.0)) == [8 / 9, 1.0]
 
 
 def test_perm_finds_the_order_of_shuffled_channels():
     x = maps(30, 7, 4)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(2))
-    solution = matching.permutation(statistics(x, 3 * x[:, order] + 1).problem("x", "y"))
+    solution = least_squares.permutation(statistics(x, 3 * x[:, order] + 1).problem("x", "y"))
     assert torch.equal(solution.weight.argmax(0), order) and solution.weight.sum() == 7
 
 
@@ -323,7 +328,7 @@ def by_pair(result):
 
 def donors(layers):
     networks = [checkpoints.load(f"models/{name}/model_2.pt").network for name in "ab"]
-    return stitched.Donors(*networks, layers, layers), networks
+    return stitching_grid.Donors(*networks, layers, layers), networks
 
 
 def digits():
@@ -356,10 +361,10 @@ def test_difference_has_its_known_values_whatever_the_batch(inside):
     shape = (16, 16, 16)
     for factor in (1.0, 0.0, 0.7):
         made = Stitch("auto", shape, shape)
-        stitching.initialise(made, "eye", torch.Generator())
+        stitching_layer.initialise(made, "eye", torch.Generator())
         made.weight.data *= factor
-        same = stitched.Donors(grid.front, grid.front, ["features.3"], ["features.3"])
-        values = [stitched.evaluate(same, [stitched.Entry("features.3", "features.3", made)], digits(), stitched.Passes(
+        same = stitching_grid.Donors(grid.front, grid.front, ["features.3"], ["features.3"])
+        values = [stitching_grid.evaluate(same, [stitching_grid.Entry("features.3", "features.3", made)], digits(), stitching_grid.Passes(
             device=torch.device("cpu"), batch_size=size, channels=1, size=32, quiet=True))[0][0]["normalized_difference"]
             for size in (64, 355)]
         assert values == pytest.approx([(1 - factor) ** 2] * 2, abs=1e-6)
@@ -371,9 +376,9 @@ def test_a_stitched_network_is_the_one_that_hooks_would_make(inside):
     images = torch.rand(5, 1, 32, 32)
     sources = grid.sources(images)
     made = Stitch("auto", sources[layers[1]].shape[1:], sources[layers[0]].shape[1:])
-    stitching.initialise(made, "rand", torch.Generator().manual_seed(0))
-    ours, _ = grid.logits(stitched.Entry(layers[1], layers[0], made), sources)
-    with graph.record(front, [layers[1]]) as seen:
+    stitching_layer.initialise(made, "rand", torch.Generator().manual_seed(0))
+    ours, _ = grid.logits(stitching_grid.Entry(layers[1], layers[0], made), sources)
+    with cutting.record(front, [layers[1]]) as seen:
         front(images)
     handle = end.body.get_submodule(layers[0]).register_forward_hook(lambda *_: made(seen[layers[1]]))
     theirs = end(images)
@@ -401,15 +406,15 @@ def test_the_residual_of_matching_is_the_difference_on_the_images_matched_on(fam
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator)
     split = Split("noise", "test", images, torch.arange(24) % 10, classes=tuple("0123456789"))
-    passes = stitched.Passes(device=torch.device("cpu"), batch_size=10, channels=3, size=32, quiet=True)
-    grid = stitched.Donors(families[front], families[end], [one], [two])
+    passes = stitching_grid.Passes(device=torch.device("cpu"), batch_size=10, channels=3, size=32, quiet=True)
+    grid = stitching_grid.Donors(families[front], families[end], [one], [two])
     image = torch.zeros(1, 3, 32, 32)
     made = Stitch("auto", grid.sources(image)[one].shape[1:], grid.targets(image)[0][two].shape[1:])
-    found = stitched.collect(grid, split, matching.Statistics({(one, two): made}), passes)
+    found = stitching_grid.collect(grid, split, least_squares.Statistics({(one, two): made}), passes)
     problem = found.problem(one, two)
-    solution = matching.exact(problem)
+    solution = least_squares.exact(problem)
     found.install(made, one, two, solution)
-    rows, _ = stitched.evaluate(grid, [stitched.Entry(one, two, made)], split, passes)
+    rows, _ = stitching_grid.evaluate(grid, [stitching_grid.Entry(one, two, made)], split, passes)
     assert made.kind == kind and 1e-4 < rows[0]["normalized_difference"] < 1
     assert problem.residual(solution.weight, solution.bias) == pytest.approx(rows[0]["normalized_difference"], rel=1e-3)
     assert 0 < rows[0]["r2"] < 1
@@ -419,12 +424,12 @@ def test_a_layer_that_is_bypassed_is_refused_with_the_nearest_cuts(families):
     network = families["resnet20"]
     for layers in (["layer1.0.conv1"], ["layer1.0"]), (["layer1.0"], ["layer1.0.conv1"]):
         with pytest.raises(UserError, match="a connection bypasses it.*nearest cuts are .*layer1.0"):
-            stitched.Donors(network, network, *layers)
+            stitching_grid.Donors(network, network, *layers)
 
 
 def test_what_goes_through_a_tail_together_comes_out_as_alone(inside, monkeypatch):
     together = run(*GRID, "-i", "pinv", "-e", "0", "-b", "50").rows
-    monkeypatch.setattr(stitched, "STACKED", 1)
+    monkeypatch.setattr(stitching_grid, "STACKED", 1)
     assert together == run(*GRID, "-i", "pinv", "-e", "0", "-b", "50").rows
 
 
@@ -465,10 +470,10 @@ def test_task_loss_matching_trains_the_stitch_and_leaves_the_donors_as_they_were
     for one in layers:
         for two in layers:
             made = Stitch("auto", shapes[one], shapes[two])
-            stitching.initialise(made, "rand", torch.Generator().manual_seed(0))
-            entries.append(stitched.Entry(one, two, made))
+            stitching_layer.initialise(made, "rand", torch.Generator().manual_seed(0))
+            entries.append(stitching_grid.Entry(one, two, made))
     images, labels = torch.rand(16, 1, 32, 32), torch.arange(16) % 10
-    loss, _ = stitched.task_loss(grid, entries, l1=0.1)(None, images, labels, None)
+    loss, _ = stitching_grid.task_loss(grid, entries, l1=0.1)(None, images, labels, None)
     loss.backward()
     slow = 0
     for entry in entries:

@@ -8,14 +8,17 @@ import pytest
 import torch
 from conftest import script
 
-from lib import attacks, checkpoints, cli, datasets, inputs
+from lib import datasets
+from lib.attacks import pgd
+from lib.core.errors import UsageError, UserError
 from lib.datasets import names
-from lib.errors import UsageError, UserError
 from lib.experiments.eval import EvalConfig
 from lib.experiments.eval import eval as evaluate
 from lib.experiments.ncg import NcgConfig, ncg
 from lib.experiments.train import TrainConfig, train
-from lib.graph import cut
+from lib.models import checkpoints
+from lib.models.cutting import cut
+from lib.runs import cli, loading
 
 LOSSES = ("ce", "at", "trades", "mixup")
 
@@ -61,15 +64,15 @@ def test_a_name_has_three_parts_and_the_last_is_a_data_set_of_its_own():
 def test_features_are_the_backbones_activations_and_the_rest_of_it_makes_its_logits(folder):
     """The nearest-category page, section 8, check 17."""
     backbone = checkpoints.load(folder / "models" / "wo9" / "model_1.pt")
-    split = inputs.load_split(settings(folder), name(folder) + ":ood")
-    images = inputs.load_split(settings(folder), "digits-wo9:ood")
+    split = loading.load_split(settings(folder), name(folder) + ":ood")
+    images = loading.load_split(settings(folder), "digits-wo9:ood")
     front, back = cut(backbone.network, "flatten")
     pixels = next(images.batches(len(images)))[0]
     with torch.no_grad():
         assert split.images.dtype == torch.float32 and split.images.shape == (len(images), 1600, 1, 1)
         assert torch.allclose(split.images.flatten(1), front(pixels), atol=1e-5)
         assert torch.allclose(back(split.images.flatten(1)), backbone.network(pixels), atol=1e-4)
-    again = inputs.load_split(settings(folder, cache_dir=str(folder / "fresh")), name(folder) + ":ood")
+    again = loading.load_split(settings(folder, cache_dir=str(folder / "fresh")), name(folder) + ":ood")
     assert torch.equal(again.images, split.images)
     assert torch.equal(split.labels, images.labels) and torch.equal(split.indices, images.indices)
     batch = next(split.batches(7))[0]
@@ -81,11 +84,11 @@ def test_a_backbone_without_a_sidecar_needs_its_type(folder, tmp_path):
     published = tmp_path / "published.pt"
     published.write_bytes((folder / "models" / "wo9" / "model_1.pt").read_bytes())
     with pytest.raises(UserError, match="its type must be given"):
-        inputs.load_split(settings(folder), f"features={published}:flatten:digits-wo9:ood")
+        loading.load_split(settings(folder), f"features={published}:flatten:digits-wo9:ood")
     with pytest.warns(UserWarning, match="images go in unnormalised"):
-        found = inputs.load_split(settings(folder), f"features=CNN002@{published}:flatten:digits-wo9:ood")
+        found = loading.load_split(settings(folder), f"features=CNN002@{published}:flatten:digits-wo9:ood")
     assert found.images.shape == (180, 1600, 1, 1) and found.name == "digits-wo9@flatten"
-    assert found.features == inputs.load_split(settings(folder), name(folder) + ":ood").features  # the same file
+    assert found.features == loading.load_split(settings(folder), name(folder) + ":ood").features  # the same file
 
 
 def test_the_papers_features_have_its_sizes_and_its_heads_their_parameters():
@@ -106,7 +109,7 @@ def test_the_papers_features_have_its_sizes_and_its_heads_their_parameters():
 @pytest.mark.slow
 def test_pooled_features_of_the_papers_wide_resnet_are_what_its_last_layer_takes():
     from lib import models
-    from lib.graph import cuts
+    from lib.models.cutting import cuts
 
     torch.manual_seed(0)
     network = models.build("WRN_40_10", 9, 3, 32).eval()
@@ -135,7 +138,7 @@ def test_every_loss_trains_a_head_that_says_whose_features_it_takes(folder, loss
 
 def test_attacked_features_are_kept_in_no_box(folder, monkeypatch):
     balls = []
-    monkeypatch.setattr("lib.robust_losses.Ball", lambda *words: balls.append(words) or attacks.Ball(*words))
+    monkeypatch.setattr("lib.training.robust_losses.Ball", lambda *words: balls.append(words) or pgd.Ball(*words))
     for loss in ("at", "trades"):
         train(settings(folder, directory=f"{loss}-box", loss=loss, epochs=1, max_examples=64))
     assert balls == [("2", 0.5, False)] * 2
@@ -146,7 +149,7 @@ def test_a_head_is_scored_among_its_features_and_its_radius_measured_there(folde
     config = cli.parse(NcgConfig, [head, "--against", str(folder / "models" / "ce" / "model_2.pt"), "--radius", "5",
                                    "-ood", "digits-wo9:ood", "--corruptions", "contrast", *where(folder)])
     found = ncg(config)
-    splits = [inputs.load_split(config, name(folder), part) for part in ("train", "ood")]
+    splits = [loading.load_split(config, name(folder), part) for part in ("train", "ood")]
     training, unseen = (split.images.flatten(1).double() for split in splits)
     nearest = torch.stack([(training - query).square().sum(1) for query in unseen])
     key = "digits-wo9-ood"

@@ -18,30 +18,30 @@ import yaml
 from conftest import ROOT, script
 from scipy import stats
 
-from lib import (
-    cells,
-    cli,
+from lib import models
+from lib.models import cutting
+from lib.probing import evaluation
+from lib.runs import cli, command_lines
+from lib.runs import records as runs_records
+from lib.tables import (
+    compare,
     formats,
-    graph,
-    grounding,
-    missing,
-    models,
+    missing_runs,
+    paper_rows,
     papers,
-    provenance,
-    reruns,
-    results,
-    scripts,
+    record_library,
+    rerun,
+    similarity_validity,
     summaries,
 )
-from lib.papers import published, rows
-from lib.papers.spec import Table, Value
-from lib.probes import study
+from lib.tables.papers import published
+from lib.tables.papers.spec import Table, Value
 
 EVERY = papers.chosen(())
 
 
-def library(folder) -> provenance.Library:
-    return provenance.Library(results.records(folder / "results"))
+def library(folder) -> record_library.Library:
+    return record_library.Library(runs_records.records(folder / "results"))
 
 
 def ncg_row(path: str, value: float, **changes) -> dict:
@@ -56,8 +56,8 @@ NCG = Table("", {"set": (Value("M-0", {"net.dataset": "mnist-wo0"}),)}, "ncg",
 KNOWN = {("M-0",): published.Published(0.36, "0.36", "a source", "NB", 0.005)}
 
 
-def fill(folder, table=NCG, known=KNOWN, seeds=()) -> list[cells.Line]:
-    return cells.fill(table, known, library(folder), seeds)
+def fill(folder, table=NCG, known=KNOWN, seeds=()) -> list[compare.Line]:
+    return compare.fill(table, known, library(folder), seeds)
 
 
 def three_seeds(folder, values=(0.30, 0.36, 0.39), **changes) -> None:
@@ -78,7 +78,7 @@ def test_published_numbers_have_a_place_a_source_and_a_tag():
     for name, found in published.read().items():
         known = papers.spec.cells(EVERY[name])
         for labels, number in found.items():
-            assert any(cells._fits(labels, cell.labels) for cell in known), (name, labels)
+            assert any(compare._fits(labels, cell.labels) for cell in known), (name, labels)
             assert (number.value is None) == (re.fullmatch(r"[-\d.e]+", number.text) is None)
             assert number.tolerance >= 0 and (number.value is None or abs(number.value) < 1e5)
 
@@ -111,24 +111,24 @@ def test_a_table_is_well_formed(name):
     shown = {"run", "setting", "ours", "95 % interval", "n", "published", "difference", "verdict", "note", "published in"}
     assert not shown & set(table.axes) and len({cell.labels for cell in found}) == len(found)
     for cell in found:
-        assert cell.lacks or cell.experiment in (*results.EXPERIMENTS, *grounding.TESTS) and cell.metric
-        fields = scripts.fields(cell.experiment)
+        assert cell.lacks or cell.experiment in (*runs_records.EXPERIMENTS, *similarity_validity.TESTS) and cell.metric
+        fields = command_lines.fields(cell.experiment)
         for condition in (*cell.where, *cell.setup, *cell.run):
             role, dot, field = condition.rpartition(".")
             if dot and fields:
-                assert field in (fields if role == "config" else {"features", *scripts.fields("train")}), condition
+                assert field in (fields if role == "config" else {"features", *command_lines.fields("train")}), condition
 
 
 def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):
     empty, folders, commands = library(tmp_path), {}, []
     for name, table in EVERY.items():
-        commands += missing.commands(name.partition("/")[0], cells.fill(table, {}, empty), empty)
+        commands += missing_runs.commands(name.partition("/")[0], compare.fill(table, {}, empty), empty)
     for command in dict.fromkeys(commands):
         words = shlex.split(command)
         experiment = words[1].removeprefix("exec_").removesuffix(".py")
-        config = cli.parse(scripts.configuration(experiment), words[2:])
-        again = shlex.split(scripts.command(experiment, vars(config)))
-        assert cli.parse(scripts.configuration(experiment), again[2:]) == config
+        config = cli.parse(command_lines.configuration(experiment), words[2:])
+        again = shlex.split(command_lines.command(experiment, vars(config)))
+        assert cli.parse(command_lines.configuration(experiment), again[2:]) == config
         if experiment == "train":
             assert folders.setdefault(config.directory, command) == command
     assert len(folders) > 100
@@ -137,9 +137,9 @@ def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_c
 def test_missing_commands_name_layers_that_their_networks_have(tmp_path):
     types_, asked = {}, set()
     for name, table in EVERY.items():
-        for command in missing.commands(name.partition("/")[0], cells.fill(table, {}, library(tmp_path)), library(tmp_path)):
+        for command in missing_runs.commands(name.partition("/")[0], compare.fill(table, {}, library(tmp_path)), library(tmp_path)):
             words = shlex.split(command)
-            config = cli.parse(scripts.configuration(words[1][len("exec_"):-len(".py")]), words[2:])
+            config = cli.parse(command_lines.configuration(words[1][len("exec_"):-len(".py")]), words[2:])
             if words[1] == "exec_train.py":
                 types_[f"models/{config.directory}/model_{config.epochs}.pt"] = config.model_type
             elif words[1] == "exec_probe.py" and config.layers != ("cuts",):
@@ -147,50 +147,50 @@ def test_missing_commands_name_layers_that_their_networks_have(tmp_path):
             elif words[1] == "exec_ood_detector.py":
                 asked.add((types_[config.source_path], config.layer))
     for model_type, layers in sorted(asked):
-        listed = graph.layers(models.build(model_type, 10).eval(), torch.zeros(1, 3, 32, 32))
-        found = graph.select([layer.name for layer in listed if layer.shape], layers, {})
+        listed = cutting.layers(models.build(model_type, 10).eval(), torch.zeros(1, 3, 32, 32))
+        found = cutting.select([layer.name for layer in listed if layer.shape], layers, {})
         assert layers == ("blocks.*",) or all(name.count(".") < 2 for name in found), found  # no parts of blocks
     assert {"pytorch_cifar_resnet18", "vit_tiny_patch4_32", "tv_resnet50"} <= {model_type for model_type, _ in asked}
 
 
 def test_the_missing_command_of_a_cell_fills_it(tmp_path):
     lines = fill(tmp_path)
-    assert [line.verdict for line in lines] == [cells.NOT_MEASURED]
+    assert [line.verdict for line in lines] == [compare.NOT_MEASURED]
     table = EVERY["ncg/pixel"]
-    lines = [line for line in cells.fill(table, {}, library(tmp_path)) if line.labels == ("M-0", "NCG", "TR(2)")]
-    train, score = missing.commands("ncg", lines, library(tmp_path))
-    config = cli.parse(scripts.configuration("train"), shlex.split(train)[2:])
+    lines = [line for line in compare.fill(table, {}, library(tmp_path)) if line.labels == ("M-0", "NCG", "TR(2)")]
+    train, score = missing_runs.commands("ncg", lines, library(tmp_path))
+    config = cli.parse(command_lines.configuration("train"), shlex.split(train)[2:])
     path = records.training(tmp_path, config.directory, **{name: value for name, value in vars(config).items()
                                                            if name not in ("directory", "model_type", "dataset", "epochs")})
-    asked = cli.parse(scripts.configuration("ncg"), shlex.split(score)[2:])
+    asked = cli.parse(command_lines.configuration("ncg"), shlex.split(score)[2:])
     assert asked.model_path == path
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.4)], **vars(asked))  # what the command's run would leave
-    line, = [line for line in cells.fill(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
+    line, = [line for line in compare.fill(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
     assert line.labels == ("M-0", "NCG", "TR(2)") and line.mean == 0.4 and line.verdict == "below"
     assert line.difference == pytest.approx(0.4 - 0.457) and line.low == pytest.approx(0.39) and not line.note
-    assert not missing.commands("ncg", [line], library(tmp_path))
-    again, scored = missing.commands("ncg", [line], library(tmp_path), (0, 1))  # seed 0 is there
+    assert not missing_runs.commands("ncg", [line], library(tmp_path))
+    again, scored = missing_runs.commands("ncg", [line], library(tmp_path), (0, 1))  # seed 0 is there
     assert again.replace(" -s 1", "") == train.replace("-s0", "-s1") and scored == score.replace("-s0/", "-s1/") + " -s 1"
 
 
 def test_a_training_that_is_there_is_not_asked_for_again(tmp_path):
     path = records.training(tmp_path, "mine", dataset="cifar10", model_type="resnet18", epochs=100)
-    lines = [line for line in cells.fill(EVERY["stitching/e2"], {}, library(tmp_path)) if "DM" in line.labels]
-    first, *_ = missing.commands("stitching", lines, library(tmp_path))
+    lines = [line for line in compare.fill(EVERY["stitching/e2"], {}, library(tmp_path)) if "DM" in line.labels]
+    first, *_ = missing_runs.commands("stitching", lines, library(tmp_path))
     assert not first.startswith("python exec_train.py resnet18") and first.count(path) in (0, 2)
-    assert any(command.count(path) == 2 for command in missing.commands("stitching", lines, library(tmp_path)))
+    assert any(command.count(path) == 2 for command in missing_runs.commands("stitching", lines, library(tmp_path)))
 
 
 def trained_as(folder, command: str, directory: str, **changes) -> str:
     """The record that a missing training would leave, in another folder and with changes; its last checkpoint's path."""
-    config = vars(cli.parse(scripts.configuration("train"), shlex.split(command)[2:])) | changes
+    config = vars(cli.parse(command_lines.configuration("train"), shlex.split(command)[2:])) | changes
     return records.training(folder, directory, **{name: value for name, value in config.items() if name != "directory"})
 
 
 def heads(folder, name: str, *labels: str) -> list[str]:
     """The commands that one cell of a table on stored features lacks: backbone, head, score."""
-    lines = [line for line in cells.fill(EVERY[name], {}, library(folder)) if line.labels == labels]
-    return missing.commands("ncg", lines, library(folder))
+    lines = [line for line in compare.fill(EVERY[name], {}, library(folder)) if line.labels == labels]
+    return missing_runs.commands("ncg", lines, library(folder))
 
 
 def test_a_head_on_stored_features_that_is_there_is_not_asked_for_again(tmp_path):
@@ -205,7 +205,7 @@ def test_a_head_on_stored_features_that_is_there_is_not_asked_for_again(tmp_path
 
 def test_heads_and_networks_are_trained_as_the_paper_has_it(tmp_path):
     def flags(name, *labels):
-        return [cli.parse(scripts.configuration("train"), shlex.split(command)[2:])
+        return [cli.parse(command_lines.configuration("train"), shlex.split(command)[2:])
                 for command in heads(tmp_path, name, *labels) if "exec_train.py" in command]
     for name, labels, rate in (("feature", ("I-0", "NCG", "nat"), 0.1), ("feature", ("I-0", "NCG", "TR(2)"), 0.01),
                                ("feature", ("I-0", "NCG", "TR(4)"), 0.1), ("feature", ("M-0", "NCG", "TR(2)"), 0.01),
@@ -222,8 +222,8 @@ def test_heads_and_networks_are_trained_as_the_paper_has_it(tmp_path):
 def test_networks_normalised_otherwise_than_the_papers_are_not_judged(tmp_path, changes, told):
     path = trained_as(tmp_path, heads(tmp_path, "ncg/pixel", "M-0", "NCG", "nat")[0], "mine", **changes)
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.362)], model_path=path)
-    line, = [line for line in cells.fill(EVERY["ncg/pixel"], published.read()["ncg/pixel"], library(tmp_path)) if line.n]
-    assert line.verdict == (cells.OTHER if told else "agrees") and told in line.note
+    line, = [line for line in compare.fill(EVERY["ncg/pixel"], published.read()["ncg/pixel"], library(tmp_path)) if line.n]
+    assert line.verdict == (compare.OTHER if told else "agrees") and told in line.note
 
 
 def test_a_head_has_a_rate_and_a_backbone_that_its_cell_asks_for():
@@ -244,16 +244,16 @@ def test_anchors_are_networks_trained_to_the_end_on_as_many_images(tmp_path, dat
     records.write(tmp_path, "eval", "e", [{"data": "cifar10", "split": "test", "variant": "", "origin": "", "subset": "all",
                                            "n": 10000, "accuracy": 0.3}], model_path=path)
     known = published.read()["stitching/anchors"]
-    line, = [line for line in cells.fill(EVERY["stitching/anchors"], known, library(tmp_path)) if line.n]
-    assert line.verdict == (cells.OTHER if told else "below") and told in line.note
+    line, = [line for line in compare.fill(EVERY["stitching/anchors"], known, library(tmp_path)) if line.n]
+    assert line.verdict == (compare.OTHER if told else "below") and told in line.note
 
 
 def test_a_cell_lacks_the_seeds_that_none_of_its_lines_has(tmp_path):
     table = EVERY["ncg/pixel"]
 
     def asked(*seeds):
-        lines = cells.fill(table, {}, library(tmp_path), seeds)
-        return missing.commands("ncg", [line for line in lines if line.labels == ("M-0", "NCG", "nat")], library(tmp_path),
+        lines = compare.fill(table, {}, library(tmp_path), seeds)
+        return missing_runs.commands("ncg", [line for line in lines if line.labels == ("M-0", "NCG", "nat")], library(tmp_path),
                                 seeds)
     setup = {name.removeprefix("net."): value for name, value in {**papers.ncg.EVERYWHERE, **papers.ncg.PIXEL["M"]}.items()}
     path = records.training(tmp_path, "short", seed=0, **{**setup, "epochs": 8})
@@ -270,14 +270,14 @@ def test_a_number_that_many_records_give_is_there_for_every_seed(tmp_path):
     known = library(tmp_path)
     known.derive("specificity", [tmp_path / "one.json", tmp_path / "two.json"], [
         {"data": "digits", "index": "cka", "setting": "100 images", "layer": "mean", "spearman": 0.5, "kendall": 0.4}])
-    lines = [line for line in cells.fill(EVERY["stitching/e5"], {}, known, (0, 1)) if "CKA" in line.labels]
-    assert all(line.n == 1 for line in lines) and not missing.commands("stitching", lines, known, (0, 1))
+    lines = [line for line in compare.fill(EVERY["stitching/e5"], {}, known, (0, 1)) if "CKA" in line.labels]
+    assert all(line.n == 1 for line in lines) and not missing_runs.commands("stitching", lines, known, (0, 1))
 
 
 def test_cells_that_are_made_from_records_ask_for_the_runs_that_leave_them(tmp_path):
     def asked(name, *labels):
-        lines = [line for line in cells.fill(EVERY[name], {}, library(tmp_path)) if set(labels) <= set(line.labels)]
-        return [shlex.split(command)[1:] for command in missing.commands("stitching", lines, library(tmp_path))]
+        lines = [line for line in compare.fill(EVERY[name], {}, library(tmp_path)) if set(labels) <= set(line.labels)]
+        return [shlex.split(command)[1:] for command in missing_runs.commands("stitching", lines, library(tmp_path))]
     one, two = (f"models/stitching/resnet18-cifar10-s{seed}/model_100.pt" for seed in (0, 1))
     trainings, (first, second, index) = asked("stitching/e5", "CKA")[:2], asked("stitching/e5", "CKA")[2:]
     assert [words[0] for words in trainings] == ["exec_train.py"] * 2
@@ -302,13 +302,13 @@ def probe_rows(data: str, variant: str = "", groups=(), right=(0.9,), **about) -
     split = types.SimpleNamespace(groups=where, group_names=groups)
     whole = {"probe": "probe", "network": "trained", "layer": "layer4", "reduce": "flatten", "protocol": "zero-shot",
              "split": "test", "seed": 0, "selected_by": "ood-val"} | about
-    return [study.row(data=data, variant=variant, **whole) | one for one in study.accuracy_rows(
+    return [evaluation.row(data=data, variant=variant, **whole) | one for one in evaluation.accuracy_rows(
         correct, split, torch.arange(len(correct)), torch.tensor([70, 10, 10, 10]))]
 
 
 def measured(folder, name: str) -> dict:
     """What a table shows of the records: labels -> the mean of the only line that is measured there."""
-    found = [line for line in cells.fill(EVERY[name], {}, library(folder)) if line.values]
+    found = [line for line in compare.fill(EVERY[name], {}, library(folder)) if line.values]
     assert len({line.labels for line in found}) == len(found)
     return {line.labels: pytest.approx(line.mean) for line in found}
 
@@ -325,7 +325,7 @@ def test_the_worst_group_of_a_layer_and_of_the_head_fills_its_cell(tmp_path):
 
 def test_sensitivity_is_shown_for_every_group(tmp_path):
     path = records.training(tmp_path, "w", dataset="celeba", model_type="tv_resnet50")
-    records.write(tmp_path, "probe", "p", [study.row(
+    records.write(tmp_path, "probe", "p", [evaluation.row(
         probe="sensitivity", network="trained", data="celeba", variant="", split="test", protocol="zero-shot",
         layer="layer4", reduce="flatten", group=name, n=100) | {"s": value, "s_null_low": 0.0, "s_null_high": 0.1}
         for name, value in (("dark, female", 0.2), ("blond, male", 0.8))], model_path=path, sensitivity=True)
@@ -336,13 +336,13 @@ def test_sensitivity_is_shown_for_every_group(tmp_path):
 def test_corruptions_of_a_layer_are_joined_and_the_row_of_the_mean_is_what_choosing_gained(tmp_path):
     path = records.training(tmp_path, "c", dataset="cifar10", model_type="cifar_resnet18_maxpool")
     collapse = {"probe": "collapse", "network": "trained", "layer": "layer4", "reduce": "flatten", "group": "all"}
-    gains = [study.row(probe="gain", network="trained", data="cifar10-c", variant=variant, split="test", group="all",
+    gains = [evaluation.row(probe="gain", network="trained", data="cifar10-c", variant=variant, split="test", group="all",
                        protocol="zero-shot", selected_by="ood-val", accuracy=value, baseline=0.5, gain=value - 0.5)
              for variant, value in (("fog-5", 0.6), ("snow-5", 0.8), ("mean", 0.7))]
     records.write(tmp_path, "probe", "p", [
         *probe_rows("cifar10-c", "fog-5", right=(0.6,)), *probe_rows("cifar10-c", "snow-5", right=(0.8,)),
         *probe_rows("cifar10-c", "fog-5", right=(0.1,), selected_by="id-val"), *gains,
-        *(study.row(data=data, variant=variant, split=split, nc1=value, **collapse) for data, variant, split, value in (
+        *(evaluation.row(data=data, variant=variant, split=split, nc1=value, **collapse) for data, variant, split, value in (
             ("cifar10", "", "train", 1.0), ("cifar10-c", "fog-5", "test", 2.0), ("cifar10-c", "snow-5", "test", 4.0)))],
         model_path=path, ood=["cifar10-c"])
     records.write(tmp_path, "probe", "i", probe_rows("cifar10", protocol="id", selected_by="none"), model_path=path)
@@ -412,7 +412,7 @@ def test_networks_trained_otherwise_never_share_a_cell_and_are_not_judged(tmp_pa
     path = records.training(tmp_path, "short", seed=0, epochs=8)
     records.write(tmp_path, "ncg", "short", [ncg_row(path, 0.36)], model_path=path)
     short, = [line for line in fill(tmp_path) if line.n == 1]
-    assert short.verdict == cells.OTHER and "epochs 8, not 70" in short.note and short.difference == 0
+    assert short.verdict == compare.OTHER and "epochs 8, not 70" in short.note and short.difference == 0
     assert "net epochs 8" in short.setting
 
 
@@ -462,24 +462,24 @@ def test_official_and_generated_corruptions_of_probes_are_two_lines_in_their_mea
     assert [line.n for line in lines] == [1, 1] and "origin generated" in "".join(line.setting for line in lines)
 
 
-@pytest.mark.parametrize("origin, verdict, word", [("official", "below", ""), ("generated", cells.OTHER, "generated"),
-                                                   (None, cells.OTHER, "unknown")])
+@pytest.mark.parametrize("origin, verdict, word", [("official", "below", ""), ("generated", compare.OTHER, "generated"),
+                                                   (None, compare.OTHER, "unknown")])
 def test_only_official_corruptions_are_judged_by_numbers_of_the_official_archive(tmp_path, origin, verdict, word):
     records.write(tmp_path, "probe", "p", [gain_row(0.1, origin=origin)], model_path=records.training(tmp_path, "t"))
     line, = fill(tmp_path, GAINS, {("fog",): published.Published(0.36, "0.36", "a source", "NB")})
     assert line.verdict == verdict and (line.difference is None) == bool(word)
-    assert line.note == (f"{cells.OTHER}: {word} corruptions, not the official archive" if word else "")
+    assert line.note == (f"{compare.OTHER}: {word} corruptions, not the official archive" if word else "")
 
 
 def test_counts_out_of_other_totals_are_not_judged(tmp_path):
     path = records.training(tmp_path, "t")
     cells_row, slope = ncg_row(path, 0.3, subset="cells", n_cells=95, cells_above=95), ncg_row(path, 0.3, subset="slope")
     records.write(tmp_path, "ncg", "n", [cells_row, slope, slope], model_path=path)
-    for total, verdict in ((75, cells.OTHER), (95, "above")):
+    for total, verdict in ((75, compare.OTHER), (95, "above")):
         table = Table("", {"set": (Value("M-0"),)}, "ncg", {"subset": "cells"}, {"n_cells": total}, metric="cells_above")
         line, = fill(tmp_path, table)
         assert line.verdict == verdict and line.note == ("other set-up: n cells 95, not 75" if total == 75 else "")
-    for total, verdict in ((15, cells.OTHER), (2, "above")):
+    for total, verdict in ((15, compare.OTHER), (2, "above")):
         table = Table("", {"set": (Value("M-0"),)}, "ncg", {"subset": "slope"}, {"rows": total}, metric=len)
         line, = fill(tmp_path, table)
         assert line.verdict == verdict and line.note == ("other set-up: rows 2, not 15" if total == 15 else "")
@@ -523,7 +523,7 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     records.write(tmp_path, "ncg", "n2", [ncg_row(path, 0.5)], model_path=path, seed=5)
     line, = fill(tmp_path)
     assert sorted(line.values) == [0.5, 1.3] and line.networks == 1
-    assert rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
+    assert paper_rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
 
 
 def test_a_training_that_was_repeated_in_another_folder_counts_once(tmp_path):
@@ -604,7 +604,7 @@ def test_networks_of_stored_features_share_a_cell_where_their_backbones_differ_i
                                 dataset=f"features={backbone}:flatten:mnist-wo0")
         records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, value, space="feature", train="mnist-wo0@flatten",
                                                             data="mnist-wo0@flatten")], model_path=path)
-    found = [line for line in cells.fill(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
+    found = [line for line in compare.fill(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
     assert {line.labels for line in found} == {("M-0", "NCG", "nat")} and sorted(line.n for line in found) == [1, 2]
     assert max(found, key=lambda line: line.n).mean == pytest.approx(0.7)
 
@@ -620,7 +620,7 @@ def test_what_a_network_is_compared_with_matters_where_the_cell_says_so_only(tmp
                   model_path=robust, against=natural)
     line, = fill(tmp_path)
     assert sorted(line.values) == [0.3, 0.5]
-    found = [line for line in cells.fill(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
+    found = [line for line in compare.fill(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
     assert [(line.labels, line.mean) for line in found] == [(("ImageNet-100-C", "pixel", "difference"), 0.03)]
     assert "comp" not in found[0].note
 
@@ -725,8 +725,8 @@ def test_an_interval_says_what_it_is_over_and_only_one_of_the_number_judges(tmp_
 
 
 def test_cells_without_an_experiment_say_so_and_are_never_commands(tmp_path):
-    line, = cells.fill(EVERY["ilc/fig10"], {}, library(tmp_path))
-    assert line.verdict == cells.NO_EXPERIMENT and not missing.commands("ilc", [line], library(tmp_path))
+    line, = compare.fill(EVERY["ilc/fig10"], {}, library(tmp_path))
+    assert line.verdict == compare.NO_EXPERIMENT and not missing_runs.commands("ilc", [line], library(tmp_path))
 
 
 def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself(tmp_path):
@@ -738,7 +738,7 @@ def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself
         records.write(tmp_path, "stitch", name, [row | {"accuracy": value}], front_path=paths[ends[0]],
                       end_path=paths[ends[1]], init="pinv", epochs=0)
     for table, values in (("e1", [0.7, 0.5]), ("e2", [0.9])):
-        found = [line for line in cells.fill(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
+        found = [line for line in compare.fill(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
         assert [line.values for line in found] == [values] and found[0].labels[2:] == ("layer1.0", "layer2.0")
 
 
@@ -756,7 +756,7 @@ def test_stitches_that_were_made_otherwise_are_other_lines_of_what_judges_them(t
         records.write(tmp_path, "stitch_ood", f"o{samples}", [row | {
             "kind": "stitched", "front": one, "end": two, "auroc": value, "record": f"results/stitch/{made.name}"}],
             stitch_run=("results/stitch",))
-    found = [line for line in cells.fill(EVERY["stitching/e3"], {}, library(tmp_path)) if line.values]
+    found = [line for line in compare.fill(EVERY["stitching/e3"], {}, library(tmp_path)) if line.values]
     assert [line.values for line in found] == [[0.5], [0.9]] and all("repeated" not in line.note for line in found)
     assert "samples 1000" in found[1].setting and all(line.labels[1] == "DM" for line in found)
 
@@ -766,7 +766,7 @@ def test_what_is_computed_from_many_records_has_its_table(tmp_path):
     known.derive("specificity", [tmp_path / "one.json", tmp_path / "two.json"], [
         {"data": "digits", "index": index, "setting": "100 images", "layer": layer, "spearman": value, "kendall": None}
         for index, layer, value in (("cka", "mean", 0.5), ("cka", "layer1", 0.9), ("dm", "mean", 0.7))])
-    found = [line for line in cells.fill(EVERY["stitching/e5"], {}, known) if line.values]
+    found = [line for line in compare.fill(EVERY["stitching/e5"], {}, known) if line.values]
     assert [(line.labels, line.mean, line.note) for line in found] == [
         (("digits", "CKA", "100 images", "Spearman"), 0.5, ""), (("digits", "DM", "100 images", "Spearman"), 0.7, "")]
     assert found[0].n == 1 and found[0].records == [tmp_path / "one.json", tmp_path / "two.json"]
@@ -839,7 +839,7 @@ def test_a_format_says_what_the_table_holds(kind):
 
 def test_csv_has_every_digit(tmp_path):
     three_seeds(tmp_path, (1 / 3, 0.1, 0.2))
-    full = rows.raw(["set"], fill(tmp_path))
+    full = paper_rows.raw(["set"], fill(tmp_path))
     text = formats.write("csv", formats.Table("t", "title", [], full))
     row, = csv.DictReader(io.StringIO(text))
     assert float(row["mean"]) == (1 / 3 + 0.1 + 0.2) / 3 and row["n"] == "3" and row["tag"] == "NB"
@@ -920,13 +920,13 @@ def test_every_number_of_a_table_is_known_to_be_one():
     for table in EVERY.values():
         for cell in papers.spec.cells(table):
             known |= {*cell.interval, *([cell.metric] if isinstance(cell.metric, str) and cell.metric else [])}
-    assert known - results.NUMBERS == {"loss", "mean", "s"}  # columns that are words in rows of other experiments
+    assert known - runs_records.NUMBERS == {"loss", "mean", "s"}  # columns that are words in rows of other experiments
 
 
 def test_missing_prints_commands_and_nothing_else(tmp_path):
     done = tables(tmp_path, "hyperplanes/f3", "--missing", "--seeds", "0", "1")
     lines = done.stdout.strip().splitlines()
-    assert done.returncode == 0 and len(lines) == len(set(lines)) == 13 and lines[6] == missing.AFTER
+    assert done.returncode == 0 and len(lines) == len(set(lines)) == 13 and lines[6] == missing_runs.AFTER
     assert [line.split()[1] for line in lines] == ["exec_train.py"] * 6 + ["then,"] + ["exec_reinit.py"] * 6
     assert sum("-s 1" in line for line in lines) == 6
 
@@ -935,7 +935,7 @@ def test_no_stage_of_the_missing_commands_reads_what_it_leaves(tmp_path):
     for paper in papers.PAPERS:
         done = tables(tmp_path, paper, "--missing")
         made, scripts_ = set(), set()
-        for stage in done.stdout.strip().split(f"\n{missing.AFTER}\n"):
+        for stage in done.stdout.strip().split(f"\n{missing_runs.AFTER}\n"):
             commands = [shlex.split(line) for line in stage.splitlines()]
             read = {word for words in commands for word in re.findall(r"models/[^:\s]*\.pt", shlex.join(words))}
             assert all(path.rpartition("/")[0] in made for path in read) and not scripts_ & {"exec_stitch_ood.py"}
@@ -1000,8 +1000,8 @@ def test_a_check_leaves_the_checkpoints_that_are_there_as_they_are(trained, tmp_
 
 def test_differences_are_beyond_the_tolerance_and_clocks_do_not_count():
     before = [{"layer": "a", "auroc": 0.5, "n": 1000, "seconds": 1.0, "best": True}]
-    assert not reruns.differences(before, [before[0] | {"auroc": 0.5 + 9e-7, "seconds": 9.0}], 1e-6)
-    assert not reruns.differences(before, [before[0] | {"n": 1000.0005}], 1e-6)
+    assert not rerun.differences(before, [before[0] | {"auroc": 0.5 + 9e-7, "seconds": 9.0}], 1e-6)
+    assert not rerun.differences(before, [before[0] | {"n": 1000.0005}], 1e-6)
     for change in ({"auroc": 0.51}, {"n": 1001}, {"layer": "b"}, {"best": False}, {"auroc": None}, {"new": 1}):
-        assert len(reruns.differences(before, [before[0] | change], 1e-6)) == 1, change
-    assert reruns.differences(before, [], 1) == ["0 rows instead of 1"]
+        assert len(rerun.differences(before, [before[0] | change], 1e-6)) == 1, change
+    assert rerun.differences(before, [], 1) == ["0 rows instead of 1"]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import script, stopped_script
 
-from lib import optimization
+from lib.training import optimizers
 
 SHORT = ("lenet", "-d", "digits", "-dir", "a", "-e", "3", "-lr", "3e-3", "-b", "64", "-sched", "cosine")
 
 
 def rates(name, *, epochs=70, **options):
-    rate = optimization.schedule(name, learning_rate=1.0, epochs=epochs, **options)
+    rate = optimizers.schedule(name, learning_rate=1.0, epochs=epochs, **options)
     return lambda *times: [rate(time) for time in times]
 
 
@@ -67,14 +67,15 @@ def test_a_stop_between_two_steps_continues_bit_for_bit(tmp_path):
     """Every step of a run stopped after each of its batches equals the uninterrupted run's, dropout and crops included."""
     from types import SimpleNamespace
 
-    from lib import models, training
+    from lib import models
     from lib.datasets import load
-    from lib.losses import cross_entropy
     from lib.models.normalized import Normalized
-    from lib.optimization import optimizer, schedule
+    from lib.training import loop
+    from lib.training.losses import cross_entropy
+    from lib.training.optimizers import optimizer, schedule
 
     split = load("digits", tmp_path, "train").subset(torch.arange(300))
-    recipe = training.Recipe(loss=cross_entropy(SimpleNamespace(label_smoothing=0.0)),
+    recipe = loop.Recipe(loss=cross_entropy(SimpleNamespace(label_smoothing=0.0)),
                              learning_rate=schedule("onecycle", learning_rate=0.1, epochs=2),
                              seed=3, batch_size=64, augmentation="crop", channels=1, size=32, quiet=True)
 
@@ -84,13 +85,13 @@ def test_a_stop_between_two_steps_continues_bit_for_bit(tmp_path):
         return network, optimizer("sgd", network.parameters(), learning_rate=0.1, weight_decay=1e-3)
 
     network, optimiser = fresh()
-    position = training.Position()
-    assert training.train_epoch(network, split, optimiser, recipe, position, training.Stopping())
+    position = loop.Position()
+    assert loop.train_epoch(network, split, optimiser, recipe, position, loop.Stopping())
     other, other_optimiser = fresh()
-    stopping, again = training.Stopping(), training.Position()
+    stopping, again = loop.Stopping(), loop.Position()
     stopping.by = "SIGTERM"
     steps = 0
-    while not training.train_epoch(other, split, other_optimiser, recipe, again, stopping):
+    while not loop.train_epoch(other, split, other_optimiser, recipe, again, stopping):
         steps += 1
         torch.rand(7)  # other uses of the global generator change nothing
         state, optimiser_state = other.body.state_dict(), other_optimiser.state_dict()
@@ -150,7 +151,7 @@ def test_a_compiled_network_trains_like_the_plain_one(tmp_path):
 
 
 def test_two_runs_in_one_folder_do_not_meet(tmp_path):
-    from lib import files
+    from lib.core import files
     with files.locked(tmp_path / "models" / "a" / ".lock", "busy"):
         done = script("exec_train.py", *SHORT, cwd=tmp_path)
     assert done.returncode == 1 and "another process is training in models/a" in done.stderr

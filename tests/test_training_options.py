@@ -10,14 +10,16 @@ import pytest
 import torch
 from conftest import ROOT, script
 
-from lib import checkpoints, cli, training, training_setup
-from lib.averaging import Average
+from lib.core.errors import UsageError, UserError
 from lib.datasets import load
-from lib.errors import UsageError, UserError
 from lib.experiments.eval import EvalConfig
 from lib.experiments.eval import eval as evaluate
 from lib.experiments.train import TrainConfig, train
+from lib.models import checkpoints
 from lib.models.normalized import Normalized
+from lib.runs import cli
+from lib.training import loop, setup
+from lib.training.ema import Average
 
 FEW = {"model_type": "lenet", "dataset": "digits", "directory": "a", "epochs": 1, "max_examples": 120, "quiet": True,
        "learning_rate": 3e-3, "gpu": -1}
@@ -51,8 +53,8 @@ def images_of(**options):
     """(train, val) as the options make them, and as they are without."""
     plain = {key: value for key, value in options.items() if key in ("split", "split_seed", "stratified", "seed")}
     everything = FEW | {"max_examples": None}
-    return (training_setup.splits(TrainConfig(**everything | options)),
-            training_setup.splits(TrainConfig(**everything | plain)))
+    return (setup.splits(TrainConfig(**everything | options)),
+            setup.splits(TrainConfig(**everything | plain)))
 
 
 # the images
@@ -119,7 +121,7 @@ def test_upscaled_images_are_normalised_as_the_network_sees_them_and_evaluated_a
     seen = []
     loaded.network.body.features[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     split = load("digits", ROOT / "data", "train").subset((torch.arange(8, dtype=torch.float64) * (1442 / 8)).long())
-    training.predict(loaded.network, split, batch_size=8, channels=1, size=side, quiet=True)
+    loop.predict(loaded.network, split, batch_size=8, channels=1, size=side, quiet=True)
     assert seen[0].shape == (8, 1, 224, 224)
     assert seen[0].mean().item() == pytest.approx(0, abs=1e-3) and seen[0].std().item() == pytest.approx(1, abs=1e-3)
     if padding:
@@ -137,11 +139,11 @@ def test_unnormalised_pixels_go_in_as_they_are(here):
 
 def test_epochs_of_fresh_images_use_every_image_once_before_any_comes_again():
     n, images = 25, 10
-    stretch = torch.cat([training.epoch_order(n, epoch, 3, images) for epoch in range(1, 6)])
-    assert all(len(training.epoch_order(n, epoch, 3, images)) == images for epoch in range(1, 6))
+    stretch = torch.cat([loop.epoch_order(n, epoch, 3, images) for epoch in range(1, 6)])
+    assert all(len(loop.epoch_order(n, epoch, 3, images)) == images for epoch in range(1, 6))
     assert sorted(stretch[:25].tolist()) == sorted(stretch[25:].tolist()) == list(range(25))
     assert not torch.equal(stretch[:25], stretch[25:])
-    assert torch.equal(training.epoch_order(n, 2, 3), training.epoch_order(n, 2, 3, n))
+    assert torch.equal(loop.epoch_order(n, 2, 3), loop.epoch_order(n, 2, 3, n))
 
 
 def test_cifar5m_is_trained_on_part_by_part(here):
@@ -157,8 +159,8 @@ def test_cifar5m_is_trained_on_part_by_part(here):
     assert [row["n_val"] for row in rows] == [30] * 3
     config = TrainConfig(**FEW | {"dataset": "cifar5m", "model_type": "small_cnn", "max_examples": None})
     split = load("cifar5m", "data", "train")
-    _, description = training_setup.start(config, split)
-    recipe = training_setup.recipe(config, split, description, torch.device("cpu"), training.ALONE)
+    _, description = setup.start(config, split)
+    recipe = setup.recipe(config, split, description, torch.device("cpu"), loop.ALONE)
     assert recipe.epoch_images == 300 and recipe.augmentation == "none"  # 50,000 where there are as many
 
 
@@ -237,7 +239,7 @@ def test_an_averaged_run_that_was_stopped_continues_to_the_same_weights(here, mo
 
 def stop_after(monkeypatch, steps: int) -> None:
     """The run is asked to stop once so many steps are done."""
-    from lib.distributed import Processes
+    from lib.core.distributed import Processes
     done = []
 
     def asked(processes, flag):
@@ -270,8 +272,8 @@ def test_a_plateau_ends_the_run_and_keeps_its_last_epoch(here):
 def test_training_accuracy_is_that_of_the_saved_network_on_the_plain_training_images(here):
     rows = run(train_acc=True, epochs=3, snapshot_every=2, noise=0.3)
     assert [row["train_eval_accuracy"] is None for row in rows] == [True, False, False]
-    split, _ = training_setup.splits(TrainConfig(**FEW | {"noise": 0.3}))
-    logits = training.predict(checkpoints.load("models/a/model_2.pt").network, split, batch_size=64, size=32, quiet=True)
+    split, _ = setup.splits(TrainConfig(**FEW | {"noise": 0.3}))
+    logits = loop.predict(checkpoints.load("models/a/model_2.pt").network, split, batch_size=64, size=32, quiet=True)
     assert (logits.argmax(1) == split.labels).double().mean().item() == rows[1]["train_eval_accuracy"]
 
 
@@ -280,7 +282,7 @@ def test_the_penalty_is_the_loss_whose_gradient_is_the_weight_decay(here):
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     loss = 0.5 * 0.01 * sum(weight.square().sum() for weight in network.parameters())
     loss.backward()
-    assert training.penalty(network, 0.01) == pytest.approx(loss.item(), rel=1e-6)
+    assert loop.penalty(network, 0.01) == pytest.approx(loss.item(), rel=1e-6)
     assert all(torch.allclose(weight.grad, 0.01 * weight) for weight in network.parameters())
     assert run(weight_decay=0.1)[0]["penalty"] > 0
 

@@ -11,51 +11,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.datasets import catalogue, names, tree
+from lib.core.errors import UsageError, UserError
+from lib.core.registry import near, resolve
+from lib.datasets import catalogue, names
 from lib.datasets.names import DataName, parse
-from lib.errors import UsageError, UserError
-from lib.registry import near, resolve
+from lib.datasets.storage import image_folders
 
 if TYPE_CHECKING:
     from lib.datasets.split import Split
 
 DATASETS = {
-    "digits": "lib.datasets.builtin:digits",
-    "digits-bg": "lib.datasets.spurious:digits_background",
-    "digits-colour": "lib.datasets.coloured:digits_colour",
-    "patches": "lib.datasets.builtin:patches",
-    "mnist": "lib.datasets.mnist:mnist",
-    "fashionmnist": "lib.datasets.mnist:fashionmnist",
-    "kmnist": "lib.datasets.mnist:kmnist",
-    "cmnist": "lib.datasets.coloured:cmnist",
-    "cmnist-domainbed": "lib.datasets.coloured:cmnist_domainbed",
-    "cifar10": "lib.datasets.cifar:cifar10",
-    "cifar100": "lib.datasets.cifar:cifar100",
-    "cifar100coarse": "lib.datasets.cifar:cifar100coarse",
-    "uniform": "lib.datasets.uniform:uniform",
-    "uniform-grey": "lib.datasets.uniform:uniform_grey",
-    "svhn": "lib.datasets.svhn:svhn",
-    "cifar5m": "lib.datasets.cifar5m:cifar5m",
-    "300k": "lib.datasets.arrays:random_images",
-    "waterbirds": "lib.datasets.subpopulations:waterbirds",
-    "celeba": "lib.datasets.subpopulations:celeba",
-    "multiceleba": "lib.datasets.subpopulations:multiceleba",
-    "imagenet": "lib.datasets.imagenet:imagenet",
-    "imagenet16": "lib.datasets.entry_level:imagenet16",
-    "imagenet100": "lib.datasets.imagenet:imagenet100",
-    "imagenet200": "lib.datasets.imagenet:imagenet200",
-    "imagenet200a": "lib.datasets.imagenet:imagenet200a",
-    "imagenet-a": "lib.datasets.imagenet:imagenet_a",
-    "imagenet-r": "lib.datasets.imagenet:imagenet_r",
-    "cue-conflict": "lib.datasets.entry_level:cue_conflict",
-    "silhouette": "lib.datasets.entry_level:silhouette",
-    "tinyimagenet": "lib.datasets.imagenet:tinyimagenet",
-    "textures": "lib.datasets.imagenet:textures",
-    "places365": "lib.datasets.imagenet:places365",
-    "inaturalist": "lib.datasets.imagenet:inaturalist",
-    "ssb_hard": "lib.datasets.imagenet:ssb_hard",
-    "ninco": "lib.datasets.imagenet:ninco",
-    "openimage_o": "lib.datasets.imagenet:openimage_o",
+    "digits": "lib.datasets.sets.builtin:digits",
+    "digits-bg": "lib.datasets.sets.digits_background:digits_background",
+    "digits-colour": "lib.datasets.sets.colored_mnist:digits_colour",
+    "patches": "lib.datasets.sets.builtin:patches",
+    "mnist": "lib.datasets.sets.mnist:mnist",
+    "fashionmnist": "lib.datasets.sets.mnist:fashionmnist",
+    "kmnist": "lib.datasets.sets.mnist:kmnist",
+    "cmnist": "lib.datasets.sets.colored_mnist:cmnist",
+    "cmnist-domainbed": "lib.datasets.sets.colored_mnist:cmnist_domainbed",
+    "cifar10": "lib.datasets.sets.cifar:cifar10",
+    "cifar100": "lib.datasets.sets.cifar:cifar100",
+    "cifar100coarse": "lib.datasets.sets.cifar:cifar100coarse",
+    "uniform": "lib.datasets.sets.uniform:uniform",
+    "uniform-grey": "lib.datasets.sets.uniform:uniform_grey",
+    "svhn": "lib.datasets.sets.svhn:svhn",
+    "cifar5m": "lib.datasets.sets.cifar5m:cifar5m",
+    "300k": "lib.datasets.storage.arrays:random_images",
+    "waterbirds": "lib.datasets.sets.group_shift:waterbirds",
+    "celeba": "lib.datasets.sets.group_shift:celeba",
+    "multiceleba": "lib.datasets.sets.group_shift:multiceleba",
+    "imagenet": "lib.datasets.sets.imagenet:imagenet",
+    "imagenet16": "lib.datasets.sets.imagenet16:imagenet16",
+    "imagenet100": "lib.datasets.sets.imagenet:imagenet100",
+    "imagenet200": "lib.datasets.sets.imagenet:imagenet200",
+    "imagenet200a": "lib.datasets.sets.imagenet:imagenet200a",
+    "imagenet-a": "lib.datasets.sets.imagenet:imagenet_a",
+    "imagenet-r": "lib.datasets.sets.imagenet:imagenet_r",
+    "cue-conflict": "lib.datasets.sets.imagenet16:cue_conflict",
+    "silhouette": "lib.datasets.sets.imagenet16:silhouette",
+    "tinyimagenet": "lib.datasets.sets.imagenet:tinyimagenet",
+    "textures": "lib.datasets.sets.imagenet:textures",
+    "places365": "lib.datasets.sets.imagenet:places365",
+    "inaturalist": "lib.datasets.sets.imagenet:inaturalist",
+    "ssb_hard": "lib.datasets.sets.imagenet:ssb_hard",
+    "ninco": "lib.datasets.sets.imagenet:ninco",
+    "openimage_o": "lib.datasets.sets.imagenet:openimage_o",
 }
 
 
@@ -152,9 +153,9 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
         path = Path(data.path) if data.base == "folder" else root / data.base
         if data.base != "folder" and (not path.is_dir() or data.base.lower() in DATASETS):  # "MNIST", torchvision's
             raise _unknown(data, root)
-        found = tree.splits(path)
-        splits, classes = tuple(found), len(tree.class_folders(next(iter(found.values()), path)))
-        target, files = "lib.datasets.folders:folder", [path]
+        found = image_folders.splits(path)
+        splits, classes = tuple(found), len(image_folders.class_folders(next(iter(found.values()), path)))
+        target, files = "lib.datasets.storage.folders:folder", [path]
     if data.held_out is not None and classes is not None and data.held_out >= classes:
         its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
         raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
@@ -199,13 +200,13 @@ def _locate_array(data: DataName, split: str) -> _Place:
         raise UserError(f"{data}: there is no file {path}")
     labels = path.with_name(f"{path.stem}_labels.npy")
     files = [path, labels] if labels.is_file() else [path]
-    return _Place("lib.datasets.arrays:npy", split, (split,), files, path=path)
+    return _Place("lib.datasets.storage.arrays:npy", split, (split,), files, path=path)
 
 
 def _unknown(data: DataName, root: Path) -> UserError:
     if data.base.endswith("-c") and not data.variant:
         return UsageError(f"{data}: which corruption? say for instance {data.base}/fog-3 (severities 1 to 5)")
-    folders = tree.class_folders(root) if root.is_dir() else ()
+    folders = image_folders.class_folders(root) if root.is_dir() else ()
     candidates = [*DATASETS, *names.ALIASES, *(name for name in folders if name.lower() not in DATASETS)]
     place = "" if data.base in folders else f", and no folder {root / data.base}"
     return UsageError(f"{data}: no such data set{place}; {near(data.base, candidates)}")

@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
+from lib.core.errors import UsageError
+from lib.core.randomness import generator, stream
+from lib.core.registry import near, resolve
 from lib.datasets.catalogue import AUGMENTATIONS
-from lib.datasets.lazy import DecodedImages
 from lib.datasets.split import Split
-from lib.errors import UsageError
-from lib.randomness import generator, stream
-from lib.registry import near, resolve
+from lib.datasets.storage.lazy_images import DecodedImages
 
 PADDING = 4  # pixels that a window may leave the image by
 LEAST_AREA = {"imagenet": 0.08, "group-dro": 0.7}  # share of the image that a random crop keeps

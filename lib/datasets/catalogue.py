@@ -6,8 +6,8 @@ Free of torch. The data sets themselves are described in `entries`.
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.core.errors import UserError
 from lib.datasets.entries import BUILT_IN, KNOWN, PREPARE, Known
-from lib.errors import UserError
 
 # Training augmentations; the functions are described in `augment`.
 AUGMENTATIONS = {
@@ -22,9 +22,9 @@ AUGMENTATIONS = {
 
 # From a large image to a square, for evaluation; the functions are described in `crops`.
 TRANSFORMS = {
-    "shorter": "lib.datasets.crops:shorter",
-    "squash": "lib.datasets.crops:squash",
-    "square": "lib.datasets.crops:square",
+    "shorter": "lib.datasets.storage.crops:shorter",
+    "squash": "lib.datasets.storage.crops:squash",
+    "square": "lib.datasets.storage.crops:square",
 }
 
 # Images per epoch where all of them would be too many (the stitching paper, section 5).

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.datasets import Options, cifar, corruptions, imagenet, names
-from lib.datasets.arrays import as_images, map_array, read_labels
-from lib.datasets.folders import map_cached, write_cached
-from lib.datasets.lazy import LazyImages
+from lib.core.errors import UserError
+from lib.core.registry import resolve
+from lib.datasets import Options, corruptions, names
 from lib.datasets.names import DataName
+from lib.datasets.sets import cifar, imagenet
 from lib.datasets.split import Split, check_labels
-from lib.errors import UserError
-from lib.registry import resolve
+from lib.datasets.storage.arrays import as_images, map_array, read_labels
+from lib.datasets.storage.folders import map_cached, write_cached
+from lib.datasets.storage.lazy_images import LazyImages
 
 CHUNK = 1000  # images that are corrupted at once
 

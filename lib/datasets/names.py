@@ -13,9 +13,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib.core.errors import UsageError
 from lib.datasets import corruptions
 from lib.datasets.catalogue import KNOWN, TRANSFORMS
-from lib.errors import UsageError
 
 FORM = "name[:split][/variant], folder=PATH[:split] or npy=PATH, such as cifar10:test, mnist-wo9 or cifar10-c/fog-3"
 FEATURES_FORM = "features=BACKBONE:LAYER:DATASET, such as features=models/a/model_5.pt:flatten:mnist-wo9"

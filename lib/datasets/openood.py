@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 
 from lib import datasets
+from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
-from lib.errors import UsageError, UserError
 
 _FAR = ("mnist", "svhn", "textures", "places365")
 _IMAGENET = {"near": ("ssb_hard", "ninco"), "far": ("inaturalist", "textures", "openimage_o")}

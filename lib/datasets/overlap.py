@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Iterator
 
+from lib.core.errors import UserError
 from lib.datasets.split import Split
-from lib.errors import UserError
 
 
 def shared(first: Split, second: Split) -> int:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 
-from lib.datasets import lazy
-from lib.datasets.lazy import DecodedImages, JoinedImages, LazyImages
-from lib.errors import UserError
+from lib.core.errors import UserError
+from lib.datasets.storage import lazy_images
+from lib.datasets.storage.lazy_images import DecodedImages, JoinedImages, LazyImages
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 CHUNK = 4096  # images per step wherever a whole split is passed through
@@ -149,7 +149,7 @@ class Split:
         if self.lazy:
             order = torch.arange(len(self)) if order is None else order
             batches = [part.numpy() for part in order.split(batch_size)] if len(order) else []
-            yield from lazy.batches(self.images, batches, workers, prefetch, pin)
+            yield from lazy_images.batches(self.images, batches, workers, prefetch, pin)
         elif order is None:
             yield from self.images.split(batch_size) if len(self) else ()
         else:

@@ -7,8 +7,8 @@ follow from the small ones: with Y = A X B', the sum of Y is a'X b and that of i
 import torch
 import torch.nn.functional as F
 
+from lib.core.errors import UserError
 from lib.datasets.split import Split
-from lib.errors import UserError
 
 MOST_LAZY = 10_000  # images, evenly spread, that stand for a split whose images are read or decoded as needed
 

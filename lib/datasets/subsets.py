@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
+from lib.core.errors import UserError
+from lib.core.randomness import generator
 from lib.datasets.split import Split
-from lib.errors import UserError
-from lib.randomness import generator
 
 
 def hold_out(split: Split, *unseen: int, last_becomes_zero: bool = False) -> Split:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
-from lib.datasets import Options, catalogue, cifar, corrupted, names
+from lib.core.errors import UserError
+from lib.core.registry import resolve
+from lib.datasets import Options, catalogue, corrupted, names
 from lib.datasets.names import DataName
+from lib.datasets.sets import cifar
 from lib.datasets.split import Split, check_labels, join
 from lib.datasets.subsets import class_subset, hold_out, only_classes
-from lib.errors import UserError
-from lib.registry import resolve
 
 # Where the paper renames the last label to 0 and keeps the rest, instead of lowering the labels above k by one.
 LAST_BECOMES_ZERO = {("cifar10", 0), ("cifar100coarse", 0)}

@@ -4,15 +4,18 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import datasets, feature_cache, inputs, tables
-from lib.cli import DeviceConfig, flag
-from lib.errors import UsageError, UserError
-from lib.lazy import lazy
-from lib.results import Result
+from lib import datasets
+from lib.core import text_table
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
+from lib.representations import feature_cache
+from lib.runs import loading
+from lib.runs.cli import DeviceConfig, flag
+from lib.runs.records import Result
 
-checkpoints = lazy("lib.checkpoints")
-fetch = lazy("lib.datasets.fetch")
-integrity = lazy("lib.datasets.integrity")
+checkpoints = lazy("lib.models.checkpoints")
+download = lazy("lib.datasets.storage.download")
+verify = lazy("lib.datasets.storage.verify")
 np = lazy("numpy")
 plots = lazy("lib.plots.images")
 torch = lazy("torch")
@@ -51,13 +54,13 @@ class DataConfig(DeviceConfig):
         return ["passes:     one over the images"] if self.action == "show" else []
 
     def inputs(self) -> dict[str, list[Path]]:
-        return inputs.data_files(self, *self.arguments) if self.action == "show" else {}
+        return loading.data_files(self, *self.arguments) if self.action == "show" else {}
 
     def answer(self) -> str | None:
         if self.action == "list":
             return _listing(self)
         if self.action == "prepare":
-            return "\n".join(map(str, fetch.prepare(self.arguments[0], self.data_root, progress=_progress(self))))
+            return "\n".join(map(str, download.prepare(self.arguments[0], self.data_root, progress=_progress(self))))
         if self.action == "verify":
             return _verified(self)
         if self.action == "cache":
@@ -86,7 +89,7 @@ def data(config: DataConfig) -> Result:
 def _splits(config: DataConfig, name: str):
     """The split a name states, else every split there is."""
     for split in datasets.splits(name, config.data_root):
-        yield inputs.load_split(config, name, split)
+        yield loading.load_split(config, name, split)
 
 
 def _contact_sheet(split, title: str, per_row: int = 10):
@@ -106,18 +109,18 @@ def _contact_sheet(split, title: str, per_row: int = 10):
 def _listing(config: DataConfig) -> str:
     rows = [{"data": name, "state": state, "what": about}
             for name, (about, state) in datasets.known(config.data_root).items()]
-    return tables.text(rows)
+    return text_table.text(rows)
 
 
 def _verified(config: DataConfig) -> str:
     """A line per file or count that was compared; raises `UserError` if one is not as expected."""
     name = config.arguments[0]
-    findings = integrity.verify(name, config.data_root, cache_dir=config.cache_dir)
+    findings = verify.verify(name, config.data_root, cache_dir=config.cache_dir)
     bad = [finding for finding in findings if not finding.good]
     if bad:
         raise UserError(f"{name}: {len(bad)} of {len(findings)} checks failed; first: {bad[0].what} is {bad[0].found}, "
                         f"not {bad[0].expected}")
-    return tables.text([{"checked": finding.what, "found": finding.found} for finding in findings])
+    return text_table.text([{"checked": finding.what, "found": finding.found} for finding in findings])
 
 
 def _cache(config: DataConfig) -> str:
@@ -126,7 +129,7 @@ def _cache(config: DataConfig) -> str:
     if config.arguments:
         gone = feature_cache.prune(config.cache_dir, float(config.arguments[0]) * feature_cache.GIB)
         lines = [f"removed {len(gone)} entries, {sum(entry.size for entry in gone) / feature_cache.GIB:.3f} GiB"]
-    return "\n".join([*lines, tables.text(feature_cache.table(feature_cache.entries(config.cache_dir)))])
+    return "\n".join([*lines, text_table.text(feature_cache.table(feature_cache.entries(config.cache_dir)))])
 
 
 def _is_size(text: str) -> bool:

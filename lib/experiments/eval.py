@@ -6,21 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import inputs, planning, results, stored_features, tables
-from lib.cli import at_least, flag
-from lib.errors import UsageError
-from lib.inputs import NetworkConfig
-from lib.lazy import lazy
-from lib.perturbation import ATTACKS, PerturbationConfig
-from lib.results import Result
+from lib.attacks.flags import ATTACKS, PerturbationConfig
+from lib.core import text_table
+from lib.core.errors import UsageError
+from lib.core.lazy import lazy
+from lib.representations import feature_dataset
+from lib.runs import loading, plan, records
+from lib.runs.cli import at_least, flag
+from lib.runs.loading import NetworkConfig
+from lib.runs.records import Result
 
-attacks = lazy("lib.attacks")
+pgd = lazy("lib.attacks.pgd")
 classification = lazy("lib.metrics.classification")
-devices = lazy("lib.devices")
-groups = lazy("lib.metrics.groups")
+devices = lazy("lib.core.devices")
+group_accuracy = lazy("lib.metrics.group_accuracy")
 plots = lazy("lib.plots.confusion")
-robustness = lazy("lib.robustness")
-training = lazy("lib.training")
+robust_accuracy = lazy("lib.attacks.robust_accuracy")
+loop = lazy("lib.training.loop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +48,14 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
 
     def work(self) -> list[str]:
         attacked = f", and {self.attack} on the images that are right" if self.attack else ""
-        return planning.of_checkpoints(self, [(self.model_path, self.model_type, None)], self.dataset or ("",),
+        return plan.of_checkpoints(self, [(self.model_path, self.model_type, None)], self.dataset or ("",),
                                        f"one over each data set{attacked}")
 
     def answer(self) -> str | None:
         return _listing(self) if self.show_list else super().answer()
 
     def inputs(self) -> dict[str, list[Path]]:
-        return super().inputs() | inputs.data_files(self, *self.dataset)
+        return super().inputs() | loading.data_files(self, *self.dataset)
 
 
 def eval(config: EvalConfig) -> Result:
@@ -61,22 +63,22 @@ def eval(config: EvalConfig) -> Result:
 
     With an attack every row has the accuracy under it, and the arrays say which images it leaves correct.
     """
-    device = inputs.device(config)
-    checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
+    device = loading.device(config)
+    checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     description = checkpoint.description
-    names = config.dataset or (inputs.dataset_name("", checkpoint),)
+    names = config.dataset or (loading.dataset_name("", checkpoint),)
     precision = devices.resolve_precision(config.precision, device)
     rows, arrays, figures, seconds = [], {}, {}, {}
     if config.attack not in ("", "pgd") and description.features:
         raise UsageError(f"--attack {config.attack} keeps what it changes in [0, 1]; stored features are attacked by pgd")
     if config.attack:
-        robustness.check(config.attack)
+        robust_accuracy.check(config.attack)
     for name in names:
-        name = stored_features.as_trained(name, description)
+        name = feature_dataset.as_trained(name, description)
         begin = time.perf_counter()
-        split = inputs.load_split(config, name, image_size=description.image_size)
-        network = inputs.answering(checkpoint, split, name)
-        logits = training.predict(network, split, batch_size=config.batch_size, channels=description.channels,
+        split = loading.load_split(config, name, image_size=description.image_size)
+        network = loading.answering(checkpoint, split, name)
+        logits = loop.predict(network, split, batch_size=config.batch_size, channels=description.channels,
                                   size=description.image_size, precision=precision, workers=config.workers,
                                   prefetch=config.prefetch, quiet=config.quiet)
         labels = split.labels
@@ -99,8 +101,8 @@ def eval(config: EvalConfig) -> Result:
 
 def _robust(config: EvalConfig, network, description, split):
     """Which images the network classifies correctly under the attack; without labels there are none."""
-    ball = attacks.Ball(config.norm, config.eps, box=not split.features)
-    return robustness.robust_images(
+    ball = pgd.Ball(config.norm, config.eps, box=not split.features)
+    return robust_accuracy.robust_images(
         network, split, config.attack, ball, steps=config.attack_steps,
         step_size=config.step_size, restarts=config.restarts, seed=config.seed, batch_size=config.batch_size,
         channels=description.channels, size=description.image_size, cache_dir=config.cache_dir,
@@ -134,11 +136,11 @@ def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
 
 def _worst(split, correct) -> dict:
     """The images of the group with the lowest accuracy; groups without images are named in a warning and do not count."""
-    accuracies, sizes = groups.group_accuracies(correct, split.groups, len(split.group_names))
+    accuracies, sizes = group_accuracy.group_accuracies(correct, split.groups, len(split.group_names))
     if absent := [name for name, size in zip(split.group_names, sizes.tolist(), strict=True) if not size]:
         warnings.warn(f"{split.name}:{split.split}: no image of group {', '.join(absent)}; the worst group is one of the "
                       "others", stacklevel=2)
-    worst = int(groups.worst_group(accuracies)[1])
+    worst = int(group_accuracy.worst_group(accuracies)[1])
     return {f"worst group:{split.group_names[worst]}": split.groups == worst}
 
 
@@ -147,7 +149,7 @@ def _listing(config: EvalConfig) -> str:
     checkpoints = [{"checkpoint": str(path), "MiB": round(path.stat().st_size / 2**20, 1)}
                    for path in sorted(Path(config.models_dir).rglob("*.pt"))]
     runs = [{"record": str(path), "rows": len(record["rows"]), "started": record["started"]}
-            for path, record in results.records(config.results_dir)]
-    return "\n\n".join(tables.text(rows) if rows else f"no {what}"
+            for path, record in records.records(config.results_dir)]
+    return "\n\n".join(text_table.text(rows) if rows else f"no {what}"
                        for rows, what in ((checkpoints, f"checkpoints under {config.models_dir}"),
                                           (runs, f"records under {config.results_dir}")))

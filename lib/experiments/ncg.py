@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import inputs, planning, stored_features
-from lib.cli import at_least, flag
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
 from lib.datasets import corruptions, names
-from lib.errors import UsageError, UserError
-from lib.inputs import NetworkConfig
-from lib.lazy import lazy
-from lib.results import Result
+from lib.representations import feature_dataset
+from lib.runs import loading, plan
+from lib.runs.cli import at_least, flag
+from lib.runs.loading import NetworkConfig
+from lib.runs.records import Result
 
-category_scores = lazy("lib.category_scores")
-devices = lazy("lib.devices")
-neighbors = lazy("lib.neighbors")
+nearest_category_rows = lazy("lib.nearest_category.rows")
+devices = lazy("lib.core.devices")
+neighbors = lazy("lib.nearest_category.neighbors")
 plots = lazy("lib.plots.ncg")
-radius = lazy("lib.radius")
-spaces = lazy("lib.spaces")
+boundary_distance = lazy("lib.nearest_category.boundary_distance")
+distance_spaces = lazy("lib.nearest_category.distance_spaces")
 torch = lazy("torch")
-training = lazy("lib.training")
+loop = lazy("lib.training.loop")
 
 SPACES = ("pixel", "feature")
 RADIUS_STEPS = 100  # of DDN
@@ -64,28 +65,28 @@ class NcgConfig(NetworkConfig):
 
     def work(self) -> list[str]:
         networks = [(path, kind, None) for path, kind in ((self.model_path, self.model_type), (self.against, "")) if path]
-        return planning.of_checkpoints(self, networks, (self.dataset, *self.ood),
+        return plan.of_checkpoints(self, networks, (self.dataset, *self.ood),
                                        "one over each data set; the distance of every image to every training image")
 
     def inputs(self) -> dict[str, list[Path]]:
         networks = [path for path in (self.backbone, self.against) if path]
         named = [name for name in (self.dataset, *self.ood) if name]
-        return super().inputs() | inputs.checkpoint_files(self, *networks) | inputs.data_files(self, *named)
+        return super().inputs() | loading.checkpoint_files(self, *networks) | loading.data_files(self, *named)
 
 
 def ncg(config: NcgConfig) -> Result:
     """Rows per (network, images, space), in all and by distance quintile; predictions and neighbours in the arrays."""
-    device = inputs.device(config)
-    networks = [inputs.load_checkpoint(config, config.model_path, config.model_type, device)]
+    device = loading.device(config)
+    networks = [loading.load_checkpoint(config, config.model_path, config.model_type, device)]
     if config.against:
-        networks.append(inputs.load_checkpoint(config, config.against, device=device))
+        networks.append(loading.load_checkpoint(config, config.against, device=device))
         if networks[1].path.resolve() == networks[0].path.resolve():
             raise UsageError(f"--against {config.against}: the network itself")
     _check_space(config, networks[0])
-    name = stored_features.as_trained(inputs.dataset_name(config.dataset, networks[0]), networks[0].description)
-    seen = inputs.load_split(config, name, "train", image_size=networks[0].description.image_size)
+    name = feature_dataset.as_trained(loading.dataset_name(config.dataset, networks[0]), networks[0].description)
+    seen = loading.load_split(config, name, "train", image_size=networks[0].description.image_size)
     for checkpoint in networks:
-        stored_features.check_whose(seen, checkpoint.description, name)
+        feature_dataset.check_whose(seen, checkpoint.description, name)
         if config.radius and not seen.features:
             _check_pixels(checkpoint, seen)
     answers = [_answers(checkpoint, seen, name) for checkpoint in networks]
@@ -118,7 +119,7 @@ def ncg(config: NcgConfig) -> Result:
                         "against": config.against if place == 0 else "", "train": seen.name,
                         "n_train": len(seen), "data": split.name, "split": split.split, "variant": split.variant,
                         "origin": split.origin, "space": space.name, **space.about, "in_distribution": key == "test"}
-                rows += category_scores.rows(
+                rows += nearest_category_rows.rows(
                     base, predicted[checkpoint.path, key], nearest[place], table, space.unit,
                     classes=len(checkpoint.description.classes), seed=config.seed,
                     labels=answers[place][split.labels].numpy() if split.classes == seen.classes else None,
@@ -131,7 +132,7 @@ def ncg(config: NcgConfig) -> Result:
                                    for what, array in values.items()}
         seconds[f"neighbours in {space.name} space"] = time.perf_counter() - begin
     cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
-    rows += category_scores.over_levels([row for row in rows if row["variant"]])
+    rows += nearest_category_rows.over_levels([row for row in rows if row["variant"]])
     figures = _figures(rows, cells, networks, seen.name)
     if any(row["subset"] == "radius" for row in rows):
         measured_in = next(space for space in searched if space.of_inputs)
@@ -158,21 +159,21 @@ def _spaces(config: NcgConfig, checkpoint) -> tuple[str, ...]:
 
 def _space(config: NcgConfig, name: str, checkpoint, device):
     if name == "pixel":
-        return spaces.of_pixels()
+        return distance_spaces.of_pixels()
     if checkpoint.description.features:
-        return spaces.of_stored_features(checkpoint.description.dataset)
-    backbone = inputs.load_checkpoint(config, config.backbone, device=device) if config.backbone else checkpoint
-    return spaces.of_layer(backbone, config.layer, **_passing(config))
+        return distance_spaces.of_stored_features(checkpoint.description.dataset)
+    backbone = loading.load_checkpoint(config, config.backbone, device=device) if config.backbone else checkpoint
+    return distance_spaces.of_layer(backbone, config.layer, **_passing(config))
 
 
 def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest, unit: float) -> dict[str, tuple[dict, dict]]:
     """Row and arrays of the distances to the boundary, at the images' neighbours (the paper) and at the images."""
-    images, distances = spaces.pixels(seen), nearest.squared.double().sqrt().numpy() / unit
+    images, distances = distance_spaces.pixels(seen), nearest.squared.double().sqrt().numpy() / unit
     options = {"steps": RADIUS_STEPS, "seed": config.seed, "batch_size": config.batch_size, "quiet": config.quiet}
     return {
-        "neighbours": radius.at_training_examples(checkpoint.network, images, labels, nearest, distances, config.radius,
+        "neighbours": boundary_distance.at_training_examples(checkpoint.network, images, labels, nearest, distances, config.radius,
                                                   **options),
-        "images": radius.at_images(checkpoint.network, spaces.pixels(split), images[nearest.indices], distances,
+        "images": boundary_distance.at_images(checkpoint.network, distance_spaces.pixels(split), images[nearest.indices], distances,
                                    config.radius, **options),
     }
 
@@ -208,15 +209,15 @@ def _queries(config: NcgConfig, name: str, description) -> dict:
     corrupted = [f"{name}-c:test/{kind}-{level}" for kind, level in itertools.product(kinds, corruptions.SEVERITIES)]
     found = {}
     for other in (*named, *corrupted):
-        split = inputs.load_split(config, stored_features.as_trained(other, description), image_size=description.image_size)
-        stored_features.check_whose(split, description, other)
+        split = loading.load_split(config, feature_dataset.as_trained(other, description), image_size=description.image_size)
+        feature_dataset.check_whose(split, description, other)
         found[_key(str(names.parse(other).images))] = split
-    return {**found, "test": inputs.load_split(config, name, "test", image_size=description.image_size)}
+    return {**found, "test": loading.load_split(config, name, "test", image_size=description.image_size)}
 
 
 def _predict(config: NcgConfig, checkpoint, split):
     precision = devices.resolve_precision(config.precision, next(checkpoint.network.parameters()).device)
-    return training.predict(checkpoint.network, split, channels=checkpoint.description.channels,
+    return loop.predict(checkpoint.network, split, channels=checkpoint.description.channels,
                             size=checkpoint.description.image_size, precision=precision, **_passing(config))
 
 

@@ -2,7 +2,7 @@
 
 Stitching paper, sections 2.7 and 4 of its code. models/<dir>/ holds resume.pt, and for each layer a folder with the
 epochs that were asked for: model_<e>.pt of the classifier, ft_model_<e>.pt of its fine-tuning. The result goes to the
-folder of detectors (`lib.detectors.descriptors`), where `exec_stitch_ood.py` finds it. Where the published code differs: its
+folder of detectors (`lib.stitching.detector_files`), where `exec_stitch_ood.py` finds it. Where the published code differs: its
 seed is fixed, and its learning rate falls after so many batches of fine-tuning as half its epochs are
 (`--ft-sched per-batch`).
 """
@@ -14,25 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import files, inputs, models, planning, run_folder
-from lib.cli import at_least, flag
+from lib import models
+from lib.core import files
+from lib.core.errors import Interrupted, UsageError
+from lib.core.lazy import lazy
 from lib.datasets.catalogue import AUGMENTATIONS
-from lib.detectors import descriptors
-from lib.errors import Interrupted, UsageError
-from lib.inputs import CheckpointsConfig
-from lib.lazy import lazy
-from lib.optimization import OptimizationConfig
-from lib.results import Result
+from lib.runs import loading, plan
+from lib.runs.cli import at_least, flag
+from lib.runs.loading import CheckpointsConfig
+from lib.runs.records import Result
+from lib.stitching import detector_files
+from lib.training import run_folder
+from lib.training.optimizers import OptimizationConfig
 
 if TYPE_CHECKING:
-    from lib.detectors.detector_setup import Job, Stage
+    from lib.stitching.detector_setup import Job, Stage
 
-checkpoints = lazy("lib.checkpoints")
-detector_setup = lazy("lib.detectors.detector_setup")
-representation = lazy("lib.detectors.representation")
-stitched = lazy("lib.stitched")
+checkpoints = lazy("lib.models.checkpoints")
+detector_setup = lazy("lib.stitching.detector_setup")
+detector = lazy("lib.stitching.detector")
+grid = lazy("lib.stitching.grid")
 tensorboard = lazy("torch.utils.tensorboard")
-training = lazy("lib.training")
+loop = lazy("lib.training.loop")
 
 SCORES = ("energy", "OE")
 
@@ -42,7 +45,7 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
     source_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that puts out representations")
-    source_type: str = flag("auto", positional=True, check=inputs.check_type, help="its type; auto: the one its sidecar "
+    source_type: str = flag("auto", positional=True, check=loading.check_type, help="its type; auto: the one its sidecar "
                                                                                    "states")
     layer: tuple[str, ...] = flag((), positional=True, commas=True, label="{}", help="layers: names or globs, or cuts")
     model_type: str = flag("", "-m", choices=models.REPRESENTATIONS, label="{}",
@@ -92,28 +95,28 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
     def answer(self) -> str | None:
         if not self.source_path or not (self.layer or self.list_layers):
             raise UsageError("SOURCE_PATH SOURCE_TYPE LAYER ... are required: a checkpoint, its type or auto, and layers")
-        return inputs.layer_tables(self, {self.source_path: self.source_type})
+        return loading.layer_tables(self, {self.source_path: self.source_type})
 
     def work(self) -> list[str]:
         def chosen(checkpoint, listed):
             shapes = {layer.name: layer.shape for layer in listed if layer.shape}
-            return stitched.choose(checkpoint, shapes, self.layer, "LAYER")
+            return grid.choose(checkpoint, shapes, self.layer, "LAYER")
         data = self.dataset, *filter(None, (self.ft_id, self.ft_outliers))
-        return planning.of_checkpoints(
+        return plan.of_checkpoints(
             self, [(self.source_path, self.source_type, chosen)], data,
             f"{self.epochs} epochs of a classifier per layer, {self.ft_epochs} of its fine-tuning")
 
     def inputs(self) -> dict[str, list[Path]]:
-        found = inputs.checkpoint_files(self, self.source_path)
+        found = loading.checkpoint_files(self, self.source_path)
         for name, config in ((self.dataset, self), (self.ft_id, self.of_ft_id), (self.ft_outliers, self.of_outliers)):
-            found |= inputs.data_files(config, name) if name else {}
+            found |= loading.data_files(config, name) if name else {}
         return found
 
     def outputs(self) -> list[Path]:
         # which layers a glob stands for is known from the folders that they have
         folder = run_folder.folder(self)
         layers = sorted(path.parent.name for path in folder.glob(f"*/{self.last}"))
-        return [descriptors.path_of(self, layer) for layer in layers] or [folder / "*" / self.last]
+        return [detector_files.path_of(self, layer) for layer in layers] or [folder / "*" / self.last]
 
     @property
     def of_ft_id(self) -> "OodDetectorConfig":
@@ -153,18 +156,18 @@ def _train(config: OodDetectorConfig, directory: Path, job: "Job") -> list[dict]
     optimiser = detector_setup.optimiser(config, job.classifiers)
     rows, position = run_folder.resume(directory, job.classifiers, optimiser, None, job.stages[0].recipe.loss, config.quiet)
     with tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=position.epoch) as curves, \
-            training.Stopping().listening() as stopping:
+            loop.Stopping().listening() as stopping:
         while position.epoch <= config.epochs + config.ft_epochs:
             stage = job.stages[position.epoch > config.epochs]
             if position.epoch == config.epochs + 1 and position.step == 0:
                 optimiser = detector_setup.optimiser(config, job.classifiers)  # fine-tuning has its own
-            whole = training.train_epoch(job.classifiers, stage.split, optimiser, stage.recipe, position, stopping)
+            whole = loop.train_epoch(job.classifiers, stage.split, optimiser, stage.recipe, position, stopping)
             if whole:
                 new = _rows(config, stage, position, job)
                 _log(config, curves, new, position.epoch)
                 _keep(config, directory, new, job)
                 rows += new
-                position = training.Position(epoch=position.epoch + 1)
+                position = loop.Position(epoch=position.epoch + 1)
             if whole or stopping.by:
                 run_folder.save_state(directory, job.classifiers, optimiser, None, stage.recipe.loss, rows, position)
             if stopping.by:
@@ -172,14 +175,14 @@ def _train(config: OodDetectorConfig, directory: Path, job: "Job") -> list[dict]
                                   f"command continues from {directory}/resume.pt")
     for row, network in zip(rows[-len(job.layers):], job.classifiers.body, strict=True):
         whole = dataclasses.replace(job.described[row["layer"]], epoch=row["epoch"], metrics=dict(row))
-        row["detector"] = str(descriptors.publish(config, row["layer"], checkpoints.Normalized(network), whole))
+        row["detector"] = str(detector_files.publish(config, row["layer"], checkpoints.Normalized(network), whole))
     return rows
 
 
 def _rows(config: OodDetectorConfig, stage: "Stage", position, job: "Job") -> list[dict]:
     """The rows of a finished epoch, with its measures on the test images."""
-    measured = representation.validate(job.source, job.layers, job.classifiers, job.val_split, job.passes)
-    trained_on = representation.finish_epoch(stage.recipe.loss.state)
+    measured = detector.validate(job.source, job.layers, job.classifiers, job.val_split, job.passes)
+    trained_on = detector.finish_epoch(stage.recipe.loss.state)
     first = config.epochs if stage.phase == "fine-tune" else 0
     rows = []
     for layer, trained, tested in zip(job.layers, trained_on, measured, strict=True):

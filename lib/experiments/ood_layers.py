@@ -10,28 +10,28 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import inputs, planning
-from lib.cli import above, at_least, flag
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
 from lib.datasets import openood
-from lib.detectors.aggregate import AGGREGATORS
-from lib.detectors.choice import CHOICES
-from lib.detectors.last_layer import BASELINES
-from lib.errors import UsageError, UserError
-from lib.inputs import NetworkConfig
-from lib.lazy import lazy
-from lib.results import Result
+from lib.ood.aggregate import AGGREGATORS
+from lib.ood.last_layer import BASELINES
+from lib.ood.layer_choice import CHOICES
+from lib.runs import loading, plan
+from lib.runs.cli import above, at_least, flag
+from lib.runs.loading import NetworkConfig
+from lib.runs.records import Result
 
-choice = lazy("lib.detectors.choice")
+layer_choice = lazy("lib.ood.layer_choice")
 classification = lazy("lib.metrics.classification")
-comparison = lazy("lib.detectors.comparison")
-early_exit = lazy("lib.detectors.early_exit")
-energies = lazy("lib.energies")
-graph = lazy("lib.graph")
+comparison = lazy("lib.ood.comparison")
+early_exit = lazy("lib.ood.early_exit")
+layer_energies = lazy("lib.ood.layer_energies")
+cutting = lazy("lib.models.cutting")
 np = lazy("numpy")
 overlap = lazy("lib.datasets.overlap")
-passes = lazy("lib.detectors.passes")
+passes = lazy("lib.ood.passes")
 plots = lazy("lib.plots.ood_layers")
-report = lazy("lib.detectors.report")
+ood_rows = lazy("lib.ood.rows")
 torch = lazy("torch")
 
 
@@ -78,33 +78,33 @@ class OodLayersConfig(NetworkConfig):
 
     def work(self) -> list[str]:
         data = (self.dataset, *self.ood, self.fit_on or f"{self.dataset.partition(':')[0]}:train" * bool(self.dataset))
-        return planning.of_checkpoints(
+        return plan.of_checkpoints(
             self, [(self.model_path, self.model_type,
                     lambda checkpoint, listed: choose_layers(checkpoint.network, listed, self.layers))], data,
             f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together")
 
     def inputs(self) -> dict[str, list[Path]]:
         named = [name for name in (self.dataset, self.fit_on, *self.val_ood) if name]
-        inside = self.dataset or inputs.trained_on(self, self.model_path)
-        return super().inputs() | inputs.data_files(self, *named, *openood.expand(self.ood, inside, self.data_root))
+        inside = self.dataset or loading.trained_on(self, self.model_path)
+        return super().inputs() | loading.data_files(self, *named, *openood.expand(self.ood, inside, self.data_root))
 
 
 def ood_layers(config: OodLayersConfig) -> Result:
     """Rows per (layer, OOD set, temperature, score); every image's energies in the arrays; figures."""
-    device = inputs.device(config)
-    checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
+    device = loading.device(config)
+    checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
-    name = inputs.dataset_name(config.dataset, checkpoint)
-    inside = inputs.load_split(config, name, image_size=description.image_size)
+    name = loading.dataset_name(config.dataset, checkpoint)
+    inside = loading.load_split(config, name, image_size=description.image_size)
     size = description.image_size or max(inside.height, inside.width)
     outliers = openood.expand(config.ood, name, config.data_root)
 
     def load(other):
         """A set by name: one at a time, because many corrupted sets would not fit into memory together."""
-        return inside if other == "id" else inputs.load_split(config, other.removeprefix("validation "), image_size=size)
-    fitted = inputs.fitting_images(config, name, size)
+        return inside if other == "id" else loading.load_split(config, other.removeprefix("validation "), image_size=size)
+    fitted = loading.fitting_images(config, name, size)
     keys = _check_outliers(config, description, inside, outliers, load)
-    listed = graph.layers(network, torch.zeros(1, description.channels, size, size, device=device))
+    listed = cutting.layers(network, torch.zeros(1, description.channels, size, size, device=device))
     subject = passes.Subject(config, network, description, listed, choose_layers(network, listed, config.layers),
                              _exits(config, network, listed), _head(network, listed) if config.baselines else "", size)
     seconds = {}
@@ -113,7 +113,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
     passed |= {other: passes.measure(subject, load(other), other, seconds)
                for other in (f"validation {other}" for other in config.val_ood)}
     if "jigsaw" in config.choose:
-        passed["jigsaw"] = passes.measure(subject, choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
+        passed["jigsaw"] = passes.measure(subject, layer_choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
     exits = passes.leave(subject, fit, outliers, load, passed, seconds) if subject.exits else {}
 
     begin = time.perf_counter()
@@ -121,8 +121,8 @@ def ood_layers(config: OodLayersConfig) -> Result:
              "id_accuracy": (classification.accuracy(passed["id"].logits, inside.labels)
                              if _same_classes(inside, description) else None),
              "fit_on": f"{fitted.name}:{fitted.split}", "n_fit": len(fitted)}
-    facts = report.facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in subject.layers])
-    rows = [{**known, **keys[other], **row} for other, row in report.rows(subject, list(facts.values()), fit, passed,
+    facts = ood_rows.facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in subject.layers])
+    rows = [{**known, **keys[other], **row} for other, row in ood_rows.rows(subject, list(facts.values()), fit, passed,
                                                                           outliers)]
     rows += [{**known, **keys[other], **row} for other, found in exits.items() for row in found.rows]
     for word in ("near", "far"):
@@ -153,14 +153,14 @@ def choose_layers(network, listed, patterns: tuple[str, ...]) -> list[str]:
     """The layers that `--layers` names, in registration order; those without an energy are refused only by name."""
     usable = {layer.name for layer in listed if layer.shape}
     order = [name for name, _ in (network.body.named_modules()) if name]
-    default = [name for name in energies.default_layers(network) if name in usable]
+    default = [name for name in layer_energies.default_layers(network) if name in usable]
     if not patterns:
         return default
     for pattern in patterns:
         if pattern in order and pattern not in usable:
             raise UserError(f"--layers {pattern}: it puts out no tensor in a forward pass, so it has no energy")
     groups = {"all": [name for name in order if name in usable], "cuts": [layer.name for layer in listed if layer.cut]}
-    return graph.select([name for name in order if name in usable], patterns, groups)
+    return cutting.select([name for name in order if name in usable], patterns, groups)
 
 
 def _exits(config: OodLayersConfig, network, listed) -> list[str]:
@@ -173,7 +173,7 @@ def _exits(config: OodLayersConfig, network, listed) -> list[str]:
     if not config.exits:
         return early_exit.default_exits(listed)
     try:
-        return graph.select(cuts, config.exits, {"cuts": cuts, "all": cuts})
+        return cutting.select(cuts, config.exits, {"cuts": cuts, "all": cuts})
     except UserError:
         raise UserError(f"--exits {' '.join(config.exits)}: a pass can stop at {', '.join(cuts)}") from None
 
@@ -196,7 +196,7 @@ def _check_outliers(config: OodLayersConfig, description, inside, outliers: list
     seen, found = _training_outliers(config, description), {}
     for other in outliers:
         split = load(other)
-        found[other] = report.about(inside, split)
+        found[other] = ood_rows.about(inside, split)
         if (split.name, split.split, split.variant) == (inside.name, inside.split, inside.variant):
             warnings.warn(f"-ood {other} is the in-distribution set itself: every AUROC is 0.5", stacklevel=3)
         for name, chosen in validation.items():
@@ -216,7 +216,7 @@ def _training_outliers(config: OodLayersConfig, description):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a set is not divided was said when the network was trained
-            return inputs.load_split(config, name, "train", image_size=description.image_size)
+            return loading.load_split(config, name, "train", image_size=description.image_size)
     except UserError as error:
         warnings.warn(f"whether -ood shares images with the training's --outliers is unknown: {error}", stacklevel=4)
         return None

@@ -11,30 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import cli, datasets, inputs, planning, reducers
-from lib.cli import above, at_least, flag
+from lib import datasets
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
 from lib.datasets import names
-from lib.errors import UsageError, UserError
-from lib.inputs import NetworkConfig
-from lib.lazy import lazy
-from lib.probes import selection
-from lib.results import Result
+from lib.models import reducers
+from lib.probing import selection
+from lib.runs import cli, loading, plan
+from lib.runs.cli import above, at_least, flag
+from lib.runs.loading import NetworkConfig
+from lib.runs.records import Result
 
 if TYPE_CHECKING:
-    from lib.probes.run import Data
+    from lib.probing.run import Data
 
-checkpoints = lazy("lib.checkpoints")
-displacement = lazy("lib.probes.displacement")
-entry_level = lazy("lib.datasets.entry_level")
-graph = lazy("lib.graph")
+checkpoints = lazy("lib.models.checkpoints")
+shift_rows = lazy("lib.probing.shift_rows")
+imagenet16 = lazy("lib.datasets.sets.imagenet16")
+cutting = lazy("lib.models.cutting")
 plots = lazy("lib.plots.probe")
-role_draws = lazy("lib.probes.roles")
-network_rows = lazy("lib.probes.network_rows")
-report = lazy("lib.probes.report")
-runs = lazy("lib.probes.run")
-study = lazy("lib.probes.study")
+role_draws = lazy("lib.probing.roles")
+network_rows = lazy("lib.probing.network_rows")
+probing_rows = lazy("lib.probing.rows")
+runs = lazy("lib.probing.run")
+evaluation = lazy("lib.probing.evaluation")
 torch = lazy("torch")
-truncated = lazy("lib.truncated")
+export = lazy("lib.probing.export")
 
 PROTOCOLS = ("id", "zero-shot", "few-shot", "full-ood")
 SOLVERS = ("adam", "sgd", "lbfgs", "ridge", "prox")
@@ -155,21 +157,21 @@ class ProbeConfig(NetworkConfig):
     def work(self) -> list[str]:
         def chosen(checkpoint, listed):
             usable = [layer.name for layer in listed if layer.shape]
-            return graph.select(usable, self.layers, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]})
+            return cutting.select(usable, self.layers, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]})
         settings = len(self.learning_rate) * len(self.l1) * len(self.l2) * len(self.seed)
-        return planning.of_checkpoints(
+        return plan.of_checkpoints(
             self, [(self.model_path, self.model_type, chosen)], (self.dataset, *self.ood),
             f"one over each data set; then {self.epochs} epochs of {settings} probes per layer over its kept features")
 
     def inputs(self) -> dict[str, list[Path]]:
         shifts = [name for word in self.ood for name in names.expand(word)]
-        return super().inputs() | inputs.data_files(self, *[name for name in (self.dataset, *shifts) if name])
+        return super().inputs() | loading.data_files(self, *[name for name in (self.dataset, *shifts) if name])
 
 
 def probe(config: ProbeConfig) -> Result:
     """A row per layer, candidate or rule, OOD set, group and seed; a row per rule and OOD set on what choosing gained."""
-    device = inputs.device(config)
-    checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
+    device = loading.device(config)
+    checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     data = _data(config, checkpoint)
     networks = {"trained": checkpoint.network}
     if config.untrained:
@@ -179,14 +181,14 @@ def probe(config: ProbeConfig) -> Result:
     for name, network in networks.items():
         run = runs.Run(config, name, network, data, seconds)
         run.fit_and_score()
-        rows += network_rows.rows(run) + report.rows(run)
+        rows += network_rows.rows(run) + probing_rows.rows(run)
         if config.export and name == "trained":
             place, linear = run.exported()
-            truncated.export(config.outputs()[0], network, checkpoint.description, place.tap, linear, data.classes,
+            export.export(config.outputs()[0], network, checkpoint.description, place.tap, linear, data.classes,
                              data.size)
         if config.sensitivity:
             begin = time.perf_counter()
-            rows += displacement.rows(run)
+            rows += shift_rows.rows(run)
             run.count("sensitivity", begin)
     return Result(rows, figures=plots.figures(rows, checkpoint.description.architecture), seconds=seconds,
                   columns=() if config.verbose else COLUMNS)
@@ -194,26 +196,26 @@ def probe(config: ProbeConfig) -> Result:
 
 def _data(config: ProbeConfig, checkpoint) -> "Data":
     description = checkpoint.description
-    name = inputs.dataset_name(config.dataset, checkpoint)
+    name = loading.dataset_name(config.dataset, checkpoint)
     base = name if "=" in name else name.partition(":")[0]
-    train = inputs.load_split(config, base, "train", image_size=description.image_size)
+    train = loading.load_split(config, base, "train", image_size=description.image_size)
     if bool((train.labels < 0).any()):
         raise UserError(f"-d {name}: some of its training images have no labels")
     size = description.image_size or max(train.height, train.width)
     shifts = []
     for word in [name] if config.how == "id" else [one for several in config.ood for one in names.expand(several)]:
-        test = inputs.load_split(config, word, image_size=size)
+        test = loading.load_split(config, word, image_size=size)
         if test.classes != train.classes:
             raise UserError(f"-ood {word}: its {len(test.classes)} classes ({', '.join(test.classes[:3])}, ...) are not the "
                             f"{len(train.classes)} of {base} ({', '.join(train.classes[:3])}, ...){_hint(word)}")
         val = None
         divided = datasets.splits(word, config.data_root)
         if config.how != "id" and "val" in divided and "test" in divided and test.split == "test":
-            val = inputs.load_split(config, word, "val", image_size=size)
-        shifts.append(study.Shift(word, test, role_draws.origin(word, test), val,
+            val = loading.load_split(config, word, "val", image_size=size)
+        shifts.append(evaluation.Shift(word, test, role_draws.origin(word, test), val,
                                   role_draws.origin(word, val) if val else ""))
     outputs = tuple(map(str, description.classes))
-    members = entry_level.members(train.classes, outputs) if len(outputs) != len(train.classes) else ()
+    members = imagenet16.members(train.classes, outputs) if len(outputs) != len(train.classes) else ()
     return runs.Data(base, train, role_draws.origin(base, train), shifts, train.classes, description.channels, size, members)
 
 

@@ -9,18 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import inputs, models
-from lib.cli import at_least, flag
-from lib.errors import UsageError, UserError
-from lib.inputs import SnapshotsConfig
-from lib.lazy import lazy
-from lib.results import Result
+from lib import models
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
+from lib.runs import loading
+from lib.runs.cli import at_least, flag
+from lib.runs.loading import SnapshotsConfig
+from lib.runs.records import Result
 
-checkpoints = lazy("lib.checkpoints")
+checkpoints = lazy("lib.models.checkpoints")
 datasets = lazy("lib.datasets")
-filters = lazy("lib.filters")
+filters = lazy("lib.models.filters")
 np = lazy("numpy")
-orientation = lazy("lib.metrics.orientation")
+filter_projections = lazy("lib.metrics.filter_projections")
 plots = lazy("lib.plots.filters")
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -57,8 +58,8 @@ class ProjectionsConfig(SnapshotsConfig):
     def inputs(self) -> dict[str, list[Path]]:
         initial = {path for found in super().inputs().values() for path in map(_beside, found) if path}
         if self.init_from:
-            initial = {inputs.locate(self, self.init_from)}
-        data = inputs.data_files(self, self.dataset) if self.dataset else {}
+            initial = {loading.locate(self, self.init_from)}
+        data = loading.data_files(self, self.dataset) if self.dataset else {}
         return super().inputs() | {str(path): [path] for path in sorted(initial)} | data
 
 
@@ -118,9 +119,9 @@ def _ahead(items: Iterator[Weights]) -> Iterator[Weights]:
 def _all_weights(config: ProjectionsConfig) -> Iterator[Weights]:
     """Every snapshot that is named, then published weights, then fresh ones, one at a time."""
     for path in config.paths:
-        for file in inputs.snapshots(config, path):
+        for file in loading.snapshots(config, path):
             description, state = checkpoints.weights(file, config.model_type)
-            epoch = description.epoch if description.epoch is not None else inputs.epoch_of(file)
+            epoch = description.epoch if description.epoch is not None else loading.epoch_of(file)
             yield Weights(str(file), epoch, None, description, state, _beside(file))
     if config.pretrained:
         description = _shape(config, 1000, models.accepted_size(config.model_type, 224))
@@ -151,7 +152,7 @@ def _beside(file: Path) -> Path | None:
 
 def _initial(config: ProjectionsConfig, weights: Weights, known: dict) -> dict | None:
     """The state that distances are measured from; only the latest one is kept in memory."""
-    path = inputs.locate(config, config.init_from) if config.init_from else weights.initial
+    path = loading.locate(config, config.init_from) if config.init_from else weights.initial
     if path is None:
         return None
     if str(path) == weights.source:
@@ -180,8 +181,8 @@ def _projections(config: ProjectionsConfig, layer, state: dict, norms: dict):
     if layer.name in norms:
         name, eps = norms[layer.name]
         norm = {key: state[f"{name}.{key}"] for key in ("weight", "running_var") if f"{name}.{key}" in state}
-        weight = orientation.fold(weight, orientation.folding(norm, eps))
-    return orientation.projections(weight, config.normalize)
+        weight = filter_projections.fold(weight, filter_projections.folding(norm, eps))
+    return filter_projections.projections(weight, config.normalize)
 
 
 def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: dict) -> list[dict]:
@@ -192,11 +193,11 @@ def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: di
         weight = weights.state[layer.name + ".weight"]
         moved = (None, None)
         if initial is not None:
-            moved = orientation.distances(weight, initial[layer.name + ".weight"])
+            moved = filter_projections.distances(weight, initial[layer.name + ".weight"])
         rows.append({**key, "layer": layer.name, "stage": layer.stage, "block": layer.block, "kind": layer.kind,
                      "filters": len(weight), "dim": weight[0].numel(), **_measures(found[layer.name]),
                      "l2_distance": moved[0], "linf_distance": moved[1], "folded": layer.name in norms})
-    for row, p_value in zip(rows, orientation.holm([row["p_value"] for row in rows]), strict=True):
+    for row, p_value in zip(rows, filter_projections.holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_value
     together = np.concatenate(list(found.values()))
     rows.append({**key, "layer": "net", "stage": None, "block": None, "kind": "net", "filters": len(together), "dim": None,
@@ -208,11 +209,11 @@ def _measures(values) -> dict:
     """Mean, mass and their statistics; a filter without orientation (NaN) is not counted."""
     counted = values[~np.isnan(values)]
     n, count = len(counted), int((counted <= 0).sum())
-    share = orientation.mass(values)
-    low, high = orientation.binomial_interval(count, n) if n else (None, None)
+    share = filter_projections.mass(values)
+    low, high = filter_projections.binomial_interval(count, n) if n else (None, None)
     quantiles = np.quantile(counted, QUANTILES) if n else [None] * len(QUANTILES)
     return {"counted": n, "mean": float(counted.mean()) if n else None, "mass": share, "mass_low": low, "mass_high": high,
-            "p_value": orientation.binomial_p(count, n) if n else 1.0, "z": orientation.z_score(share, n),
+            "p_value": filter_projections.binomial_p(count, n) if n else 1.0, "z": filter_projections.z_score(share, n),
             **{f"q{round(100 * level):02d}": value for level, value in zip(QUANTILES, quantiles, strict=True)}}
 
 

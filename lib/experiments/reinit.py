@@ -10,26 +10,27 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import cli, files, inputs, planning, results
-from lib.cli import above, at_least, flag
-from lib.errors import UsageError, UserError
-from lib.inputs import NetworkConfig
-from lib.lazy import lazy
-from lib.reinitialization import initial_weights
-from lib.reinitialization.initial_weights import Source
-from lib.results import Result
+from lib.core import files
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
+from lib.reinit import weight_sources
+from lib.reinit.weight_sources import Source
+from lib.runs import cli, loading, plan, records
+from lib.runs.cli import above, at_least, flag
+from lib.runs.loading import NetworkConfig
+from lib.runs.records import Result
 
-criticality = lazy("lib.reinitialization.criticality")
-devices = lazy("lib.devices")
-filters = lazy("lib.filters")
-graph = lazy("lib.graph")
+criticality = lazy("lib.reinit.criticality")
+devices = lazy("lib.core.devices")
+filters = lazy("lib.models.filters")
+cutting = lazy("lib.models.cutting")
 np = lazy("numpy")
 plots = lazy("lib.plots.filters")
-pool = lazy("lib.reinitialization.pool")
-report = lazy("lib.reinitialization.report")
-statistics = lazy("lib.reinitialization.statistics")
-sweep = lazy("lib.reinitialization.sweep")
-targets = lazy("lib.reinitialization.targets")
+reinit_fold_pool = lazy("lib.reinit.fold_pool")
+reinit_rows = lazy("lib.reinit.rows")
+batchnorm = lazy("lib.reinit.batchnorm")
+sweep = lazy("lib.reinit.sweep")
+targets = lazy("lib.reinit.targets")
 torch = lazy("torch")
 
 
@@ -66,38 +67,38 @@ class ReinitConfig(NetworkConfig):
         def chosen(checkpoint, listed):
             size = checkpoint.description.image_size or 32
             return _layers(self, checkpoint.network, torch.zeros(1, checkpoint.description.channels, size, size))
-        return planning.of_checkpoints(
+        return plan.of_checkpoints(
             self, [(self.model_path, self.model_type, chosen)], (self.dataset,),
-            f"one over the data set, with what follows each layer once more for {len(initial_weights.files(self)[0])} files "
+            f"one over the data set, with what follows each layer once more for {len(weight_sources.files(self)[0])} files "
             f"and {self.rand} draws")
 
     def inputs(self) -> dict[str, list[Path]]:
-        lists = {word: [inputs.locate(self, word)] for word in self.inits_from if initial_weights.is_list(self, word)}
+        lists = {word: [loading.locate(self, word)] for word in self.inits_from if weight_sources.is_list(self, word)}
         named = [name for name in (self.dataset, self.fit_on) if name]
-        return (super().inputs() | lists | {str(path): [path] for path in initial_weights.files(self)[0]}
-                | inputs.data_files(self, *named))
+        return (super().inputs() | lists | {str(path): [path] for path in weight_sources.files(self)[0]}
+                | loading.data_files(self, *named))
 
 
 def reinit(config: ReinitConfig) -> Result:
     """One row per (layer, source), one per missing file, one per (source, predictor) of the drop; a heat map."""
-    device = inputs.device(config)
-    checkpoint = inputs.load_checkpoint(config, config.model_path, config.model_type, device)
+    device = loading.device(config)
+    checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
-    name = inputs.dataset_name(config.dataset, checkpoint)
-    split = inputs.load_split(config, name, image_size=description.image_size)
+    name = loading.dataset_name(config.dataset, checkpoint)
+    split = loading.load_split(config, name, image_size=description.image_size)
     if len(split.classes) < 2:
         raise UserError(f"-d {name}: with {len(split.classes)} classes there is nothing to get wrong; it needs at least 2")
-    inputs.check_classes(split, description, name)
+    loading.check_classes(split, description, name)
     size = description.image_size or max(split.height, split.width)
     images = torch.zeros(2, description.channels, size, size, device=device)
     units = targets.find(network, images, _layers(config, network, images), config.what == "weights+bn")
-    sources, missing = initial_weights.load(config, description, units, network.body.state_dict())
+    sources, missing = weight_sources.load(config, description, units, network.body.state_dict())
     seconds, begin = {}, time.perf_counter()
     cells = [[_cell(unit, source, network, config) for source in sources] for unit in units]
     swept, cells_run = network, cells
     fitted = _fitting_batches(config, name, description, size, device) if config.recalibrate_bn or config.criticality else []
     if config.recalibrate_bn:
-        cells_run = statistics.recalibrated(network, [batch for batch, _ in fitted], units, cells)
+        cells_run = batchnorm.recalibrated(network, [batch for batch, _ in fitted], units, cells)
     critical = _criticality(config, network, fitted, units, sources)
     if config.fold_pool:
         swept, cells_run = _folded(network, images, units, cells_run)
@@ -108,9 +109,9 @@ def reinit(config: ReinitConfig) -> Result:
     common = {"data": split.name, "split": split.split, "variant": split.variant, "origin": split.origin,
               "n": int((split.labels >= 0).sum()), "classes": len(description.classes), "what": config.what,
               "recalibrated": config.recalibrate_bn}
-    facts = report.facts(network, units, critical)
-    rows = report.rows(common, facts, sources, cells, counts, network.body.state_dict())
-    analysis = report.analysis(common, rows, config.seed)
+    facts = reinit_rows.facts(network, units, critical)
+    rows = reinit_rows.rows(common, facts, sources, cells, counts, network.body.state_dict())
+    analysis = reinit_rows.analysis(common, rows, config.seed)
     absent = [{**common, "source": path, "layer": None, "status": "missing"} for path in missing]
     labels = list(dict.fromkeys(row["source"] for row in rows))
     # rows are in the order of sources and layers; None, where nothing was right to begin with, becomes NaN
@@ -119,7 +120,7 @@ def reinit(config: ReinitConfig) -> Result:
               "top1": counts.cells[..., 0].numpy(), "top5": counts.cells[..., 1].numpy(), "relative_drop": drops}
     title = f"{checkpoint.path} on {name}: accuracy {rows[0]['intact_accuracy']:.4f}"
     figure = plots.reset_map(drops, labels, [unit.layer for unit in units], title)
-    documents = {f"reinit_{checkpoint.path.stem}": report.paper_layout(description, checkpoint.path, rows, labels)}
+    documents = {f"reinit_{checkpoint.path.stem}": reinit_rows.paper_layout(description, checkpoint.path, rows, labels)}
     _partial(config).unlink(missing_ok=True)
     columns = ("source", "layer", "status", "accuracy", "accuracy_sd", "relative_drop", "mass", "l2_distance", "predictor",
                "spearman", "p_value", "partial", "partial_p")
@@ -135,12 +136,12 @@ def _layers(config: ReinitConfig, network, images) -> list[str]:
     for pattern in config.layers:
         if pattern in modules and pattern not in owning:
             raise UserError(f"--layers {pattern}: {type(modules[pattern]).__name__} owns no weights")
-    listed = graph.layers(network, images)
+    listed = cutting.layers(network, images)
     leaves = [name for name in owning if next(modules[name].parameters(recurse=False), None) is not None]
     run = {layer.name for layer in listed}
     groups = {"all": [name for name in leaves if name in run],
               "cuts": [layer.name for layer in listed if layer.cut and layer.name in leaves]}
-    return graph.select(owning, config.layers, groups)
+    return cutting.select(owning, config.layers, groups)
 
 
 def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:
@@ -153,7 +154,7 @@ def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:
 
 def _fitting_batches(config: ReinitConfig, name: str, description, size: int, device) -> list:
     """Images and labels that the accuracy is not measured on, in batches."""
-    split = inputs.fitting_images(config, name, size)
+    split = loading.fitting_images(config, name, size)
     batches = split.batches(config.batch_size, device=device, channels=description.channels, size=size,
                             workers=config.workers, prefetch=config.prefetch)
     return [(images, labels) for images, labels, _ in batches]
@@ -174,9 +175,9 @@ def _criticality(config: ReinitConfig, network, batches: list, units, sources: l
 
 def _folded(network, images, units, cells: list[list]) -> tuple:
     """The network with its replicating pool folded into the first linear layer, and cells that fit it."""
-    folded, linear, positions = pool.fold(network, images)
+    folded, linear, positions = reinit_fold_pool.fold(network, images)
     key = linear + ".weight"
-    fitting = [[cell | {key: pool.folded_weight(cell[key], positions)} if cell and key in cell else cell
+    fitting = [[cell | {key: reinit_fold_pool.folded_weight(cell[key], positions)} if cell and key in cell else cell
                 for cell in row] for row in cells]
     return folded, fitting
 
@@ -184,7 +185,7 @@ def _folded(network, images, units, cells: list[list]) -> tuple:
 def _sweep(config: ReinitConfig, network, split, description, size: int, device, units, cells):
     """The pass over the data; continues where an interrupted one of the same command, on the same files, had stopped."""
     path = _partial(config)
-    state = {"config": cli.identity(config), "inputs": results.fingerprints(config)}
+    state = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
     key = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
     def save(counts):
@@ -209,7 +210,7 @@ STACKED_PIXELS = 2**19  # 512 images of 32 px, whose 64 channels take 134 MB
 
 def _partial(config: ReinitConfig) -> Path:
     """Where the counts of an interrupted pass lie: beside the record."""
-    return results.place(config, "reinit").beside(".partial")
+    return records.place(config, "reinit").beside(".partial")
 
 
 def _continued(path: Path, key: str):

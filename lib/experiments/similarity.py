@@ -1,7 +1,7 @@
 """Similarity of the layers of two networks: `exec_similarity.py`.
 
 Balogh & Jelasity, "How not to Stitch Representations to Measure Similarity", AAAI 2025, compares stitching with CKA, PWCCA
-and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what counts as a sample in `lib.similarity`.
+and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what counts as a sample in `lib.representations.similarity`.
 """
 
 import math
@@ -10,23 +10,23 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import inputs, planning
-from lib.cli import at_least, flag
-from lib.errors import UsageError, UserError
-from lib.inputs import CheckpointsConfig
-from lib.lazy import lazy
-from lib.results import Result
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
+from lib.runs import loading, plan
+from lib.runs.cli import at_least, flag
+from lib.runs.loading import CheckpointsConfig
+from lib.runs.records import Result
 
 datasets = lazy("lib.datasets.split")
-graph = lazy("lib.graph")
+cutting = lazy("lib.models.cutting")
 metrics = lazy("lib.metrics.similarity")
 np = lazy("numpy")
 plots = lazy("lib.plots.grid")
-randomness = lazy("lib.randomness")
-representations = lazy("lib.representations")
-method = lazy("lib.similarity")
+randomness = lazy("lib.core.randomness")
+passes = lazy("lib.representations.passes")
+method = lazy("lib.representations.similarity")
 torch = lazy("torch")
-training = lazy("lib.training")
+loop = lazy("lib.training.loop")
 
 MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "rsa", "knn_jaccard", "disagreement")
 LIMITS = dict.fromkeys(("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard"), (0, 1))
@@ -39,9 +39,9 @@ class SimilarityConfig(CheckpointsConfig):
 
     model1_path: str = flag("", positional=True, label="{}", help="checkpoint of the first network")
     model2_path: str = flag("", positional=True, label="{}", help="checkpoint of the second network")
-    model1_type: str = flag("auto", positional=True, check=inputs.check_type, help="type of the first network; auto: the "
+    model1_type: str = flag("auto", positional=True, check=loading.check_type, help="type of the first network; auto: the "
                                                                                    "one its sidecar states")
-    model2_type: str = flag("auto", positional=True, check=inputs.check_type, help="and of the second")
+    model2_type: str = flag("auto", positional=True, check=loading.check_type, help="and of the second")
     layers1: str = flag("cuts", positional=True, help="layers of the first network: names or globs joined by commas, cuts, "
                                                       "all")
     layers2: str = flag("", positional=True, help="and of the second; default: as those of the first")
@@ -58,29 +58,29 @@ class SimilarityConfig(CheckpointsConfig):
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:
             raise UsageError("MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt")
-        return inputs.layer_tables(self, {self.model1_path: self.model1_type, self.model2_path: self.model2_type})
+        return loading.layer_tables(self, {self.model1_path: self.model1_type, self.model2_path: self.model2_type})
 
     def work(self) -> list[str]:
         def chosen(words):
             return lambda checkpoint, listed: _choose(checkpoint.network, [layer.name for layer in listed if layer.shape],
                                                       words, "LAYERS")
-        return planning.of_checkpoints(self, [(self.model1_path, self.model1_type, chosen(self.layers1)),
+        return plan.of_checkpoints(self, [(self.model1_path, self.model1_type, chosen(self.layers1)),
                                               (self.model2_path, self.model2_type, chosen(self.layers2 or self.layers1))],
                                        (self.dataset,), f"one over {self.examples} images through each network")
 
     def inputs(self) -> dict[str, list[Path]]:
-        data = inputs.data_files(self, self.dataset) if self.dataset else {}
-        return inputs.checkpoint_files(self, self.model1_path, self.model2_path) | data
+        data = loading.data_files(self, self.dataset) if self.dataset else {}
+        return loading.checkpoint_files(self, self.model1_path, self.model2_path) | data
 
 
 def similarity(config: SimilarityConfig) -> Result:
     """One row per pair of layers and of ranks; a heat map per index."""
-    device = inputs.device(config)
-    loaded = [inputs.load_checkpoint(config, path, kind, device) for path, kind in
+    device = loading.device(config)
+    loaded = [loading.load_checkpoint(config, path, kind, device) for path, kind in
               ((config.model1_path, config.model1_type), (config.model2_path, config.model2_type))]
     split = _images(config, loaded[0])
     sizes = [checkpoint.description.image_size or max(split.height, split.width) for checkpoint in loaded]
-    shapes = [inputs.layer_shapes(checkpoint, size, device) for checkpoint, size in zip(loaded, sizes, strict=True)]
+    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint, size in zip(loaded, sizes, strict=True)]
     patterns = config.layers1, config.layers2 or config.layers1
     layers = [_choose(checkpoint.network, list(known), words, f"LAYERS{number}") for number, (checkpoint, known, words) in
               enumerate(zip(loaded, shapes, patterns, strict=True), 1)]
@@ -110,8 +110,8 @@ def similarity(config: SimilarityConfig) -> Result:
 
 
 def _images(config: SimilarityConfig, checkpoint):
-    name = inputs.dataset_name(config.dataset, checkpoint)
-    split = inputs.load_split(config, name, image_size=checkpoint.description.image_size).spread(config.examples)
+    name = loading.dataset_name(config.dataset, checkpoint)
+    split = loading.load_split(config, name, image_size=checkpoint.description.image_size).spread(config.examples)
     if len(split) < 4:
         raise UserError(f"-n: {len(split)} images are too few to compare representations; 4 are the least")
     return split
@@ -119,10 +119,10 @@ def _images(config: SimilarityConfig, checkpoint):
 
 def _choose(network, known: list[str], words: str, where: str) -> list[str]:
     """The layers that comma-separated names and globs choose, in execution order."""
-    cuts = graph.cuts(network)
+    cuts = cutting.cuts(network)
     groups = {"all": known, "cuts": [name for name in known if name in cuts]}
     try:
-        return graph.select(known, tuple(words.split(",")), groups)
+        return cutting.select(known, tuple(words.split(",")), groups)
     except UserError as error:
         raise UserError(str(error).replace("--layers", where, 1)) from None
 
@@ -157,7 +157,7 @@ def _warn_of_few_images(n: int, layers, shapes, measures) -> None:
 def _represent(config: SimilarityConfig, checkpoint, split, layers: list[str], size: int) -> dict:
     """layer -> representation, from one pass that ends behind the deepest of the layers."""
     parts: dict[str, list] = {layer: [] for layer in layers}
-    for found, _, _ in representations.represent(
+    for found, _, _ in passes.represent(
             checkpoint.network, split, layers, lambda output: output, batch_size=config.batch_size,
             channels=checkpoint.description.channels, size=size, workers=config.workers, prefetch=config.prefetch,
             quiet=config.quiet, label=str(checkpoint.path)):
@@ -186,7 +186,7 @@ def _disagreement(config: SimilarityConfig, loaded: list, split, sizes: list[int
     """The share of images that the two whole networks put into different classes: the same in every row."""
     if len({len(checkpoint.description.classes) for checkpoint in loaded}) > 1:
         raise UserError("--measures disagreement: the networks have different numbers of classes")
-    logits = [training.predict(checkpoint.network, split, batch_size=config.batch_size,
+    logits = [loop.predict(checkpoint.network, split, batch_size=config.batch_size,
                                channels=checkpoint.description.channels, size=size, workers=config.workers,
                                prefetch=config.prefetch, quiet=config.quiet)
               for checkpoint, size in zip(loaded, sizes, strict=True)]

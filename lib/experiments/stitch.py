@@ -14,26 +14,27 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib import cli, inputs, known_stitches, planning, results
-from lib.cli import above, at_least, flag
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
 from lib.datasets.catalogue import AUGMENTATIONS
-from lib.errors import UsageError, UserError
-from lib.inputs import CheckpointsConfig
-from lib.lazy import lazy
-from lib.optimization import OptimizationConfig, optimizer, schedule
-from lib.results import Result
+from lib.runs import cli, loading, plan, records
+from lib.runs.cli import above, at_least, flag
+from lib.runs.loading import CheckpointsConfig
+from lib.runs.records import Result
+from lib.stitching import reuse
+from lib.training.optimizers import OptimizationConfig, optimizer, schedule
 
-checkpoints = lazy("lib.checkpoints")
-devices = lazy("lib.devices")
-matching = lazy("lib.matching")
+checkpoints = lazy("lib.models.checkpoints")
+devices = lazy("lib.core.devices")
+least_squares = lazy("lib.stitching.least_squares")
 np = lazy("numpy")
 plots = lazy("lib.plots.grid")
-randomness = lazy("lib.randomness")
-stitch_training = lazy("lib.stitch_training")
-stitched = lazy("lib.stitched")
-stitching = lazy("lib.stitching")
+randomness = lazy("lib.core.randomness")
+train = lazy("lib.stitching.train")
+stitching_grid = lazy("lib.stitching.grid")
+stitching_layer = lazy("lib.stitching.layer")
 torch = lazy("torch")
-training = lazy("lib.training")
+loop = lazy("lib.training.loop")
 
 TYPES = ("c2c", "rc2c_pre", "rc2c_post", "t2t", "c2t", "t2c", "auto")
 INITS = ("rand", "eye", "pinv", "perm")
@@ -52,9 +53,9 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
 
     front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins")
     end_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that goes on")
-    front_type: str = flag("auto", positional=True, check=inputs.check_type, help="type of the front network; auto: the one "
+    front_type: str = flag("auto", positional=True, check=loading.check_type, help="type of the front network; auto: the one "
                                                                                   "its sidecar states")
-    end_type: str = flag("auto", positional=True, check=inputs.check_type, help="and of the end network")
+    end_type: str = flag("auto", positional=True, check=loading.check_type, help="and of the end network")
     front_layer: str = flag("cuts", positional=True, help="layers of the front network: names or globs joined by commas, or "
                                                           "cuts")
     end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced")
@@ -103,42 +104,42 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
     def answer(self) -> str | None:
         if not self.front_path or not self.end_path:
             raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
-        return inputs.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
+        return loading.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
 
     def work(self) -> list[str]:
         def chosen(words, where):
-            return lambda checkpoint, listed: stitched.choose(
+            return lambda checkpoint, listed: stitching_grid.choose(
                 checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where)
         trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
-        return planning.of_checkpoints(
+        return plan.of_checkpoints(
             self, [(self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
                    (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER"))], (self.dataset,),
             f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
             "and of what follows END_LAYER for every stitch")
 
     def inputs(self) -> dict[str, list[Path]]:
-        return inputs.checkpoint_files(self, self.front_path, self.end_path) | inputs.data_files(self, self.dataset)
+        return loading.checkpoint_files(self, self.front_path, self.end_path) | loading.data_files(self, self.dataset)
 
 
 def stitch(config: StitchConfig) -> Result:
     """One row per pair of layers and of ranks; the weights of every stitch; heat maps of a grid."""
     begin = time.perf_counter()
-    device = inputs.device(config)
-    front = inputs.load_checkpoint(config, config.front_path, config.front_type, device)
-    end = inputs.load_checkpoint(config, config.end_path, config.end_type, device)
-    train_split = inputs.load_split(config, config.dataset, "train", image_size=front.description.image_size)
-    test_split = inputs.load_split(config, config.dataset, "test", image_size=front.description.image_size)
+    device = loading.device(config)
+    front = loading.load_checkpoint(config, config.front_path, config.front_type, device)
+    end = loading.load_checkpoint(config, config.end_path, config.end_type, device)
+    train_split = loading.load_split(config, config.dataset, "train", image_size=front.description.image_size)
+    test_split = loading.load_split(config, config.dataset, "test", image_size=front.description.image_size)
     _check(config, front.description, end.description, test_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
-    shapes = [inputs.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
-    layers = [stitched.choose(checkpoint, known, tuple(words.split(",")), where) for checkpoint, known, words, where in
+    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
+    layers = [stitching_grid.choose(checkpoint, known, tuple(words.split(",")), where) for checkpoint, known, words, where in
               zip((front, end), shapes, (config.front_layer, config.end_layer), ("FRONT_LAYER", "END_LAYER"), strict=True)]
-    donors = stitched.Donors(front.network, end.network, *layers)
-    passes = stitched.Passes(device=device, batch_size=config.batch_size, channels=front.description.channels, size=size,
+    donors = stitching_grid.Donors(front.network, end.network, *layers)
+    passes = stitching_grid.Passes(device=device, batch_size=config.batch_size, channels=front.description.channels, size=size,
                              workers=config.workers, prefetch=config.prefetch, quiet=config.quiet,
                              precision=devices.resolve_precision(config.precision, device))
     pairs = {(one, two): _blank(config, shapes[0][one], shapes[1][two]) for one in layers[0] for two in layers[1]}
-    ranks = {one: _ranks(config, one, stitching.channels(shapes[0][one])) for one in layers[0]}
+    ranks = {one: _ranks(config, one, stitching_layer.channels(shapes[0][one])) for one in layers[0]}
     matched = _matched_images(config, train_split)
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
@@ -156,7 +157,7 @@ def stitch(config: StitchConfig) -> Result:
     entries = [entry for part in parts for entry in part.entries]
     origins = [part.origins.get(number) for part in parts for number in range(len(part.entries))]
     for number, (row, found, entry, origin) in enumerate(zip(rows, measured, entries, origins, strict=True)):
-        shares = stitching.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
+        shares = stitching_layer.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
         row |= found | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
         row |= {**common, "stitch": number if config.save else None, "taken_from": origin}
     _partial(config).unlink(missing_ok=True)
@@ -179,7 +180,7 @@ def _check(config: StitchConfig, front, end, split) -> None:
 
 
 def _blank(config: StitchConfig, source, target):
-    return stitching.Stitch(config.stitching_type, source, target, upsample=config.upsample, to_class_token=config.c2t_cls,
+    return stitching_layer.Stitch(config.stitching_type, source, target, upsample=config.upsample, to_class_token=config.c2t_cls,
                             from_class=config.t2c_cls, norm=config.stitch_norm)
 
 
@@ -215,15 +216,15 @@ def _parts(config: StitchConfig, front, donors, split, matched, passes, *grid: d
     kinds = {None: (donors, split, None)}
     if config.null:
         untrained = checkpoints.fresh(front.description, config.seed, "null").to(passes.device)
-        kinds["untrained"] = stitched.Donors(untrained, donors.end, donors.front_layers, list(donors.tails)), split, None
+        kinds["untrained"] = stitching_grid.Donors(untrained, donors.end, donors.front_layers, list(donors.tails)), split, None
         if config.epochs or config.init in MATCHED:
-            labels = split.labels[stitched.others(len(split), config.seed)]
-            partners = matched.subset(stitched.others(len(matched), config.seed))
+            labels = split.labels[stitching_grid.others(len(split), config.seed)]
+            partners = matched.subset(stitching_grid.others(len(matched), config.seed))
             kinds["shuffled"] = donors, replace(split, labels=labels), partners
     parts, rows = [], []
     for null, (networks, images, partners) in kinds.items():
         entries, begun = _initial(config, networks, *grid, matched, passes, partners)
-        parts.append(stitch_training.Part(networks, images.to(passes.device), entries))
+        parts.append(train.Part(networks, images.to(passes.device), entries))
         rows += [{"null": null, **row} for row in begun]
     return parts, rows
 
@@ -233,8 +234,8 @@ def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, pa
     limited = any(rank for chosen in ranks.values() for pair in chosen for rank in pair)
     statistics = None
     if config.init in MATCHED or limited:
-        statistics = stitched.collect(donors, matched, matching.Statistics(pairs, ranks=limited), passes, partners)
-    kept = stitched.activations(donors, matched, passes, partners) if config.solver == "reference" else None
+        statistics = stitching_grid.collect(donors, matched, least_squares.Statistics(pairs, ranks=limited), passes, partners)
+    kept = stitching_grid.activations(donors, matched, passes, partners) if config.solver == "reference" else None
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
@@ -246,16 +247,16 @@ def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, pa
             if config.init in MATCHED:
                 solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
                 if solution.doubtful:
-                    again = stitched.triangle(donors, matched, made, front, end, passes, partners)
-                    solution = again.solve(stitching.channels(made.source))
+                    again = stitching_grid.triangle(donors, matched, made, front, end, passes, partners)
+                    solution = again.solve(stitching_layer.channels(made.source))
                 row |= {"matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
                         "effective_rank": solution.effective_rank, "condition": solution.condition}
                 statistics.install(made, front, end, solution)
             else:
-                stitching.initialise(made, config.init, randomness.generator(config.seed, "init", front, end))
+                stitching_layer.initialise(made, config.init, randomness.generator(config.seed, "init", front, end))
             if stitch_rank is not None:
-                made.limit = stitching.RankLimit(*statistics.components(front, stitch_rank))
-            entries.append(stitched.Entry(front, end, made.to(passes.device)))
+                made.limit = stitching_layer.RankLimit(*statistics.components(front, stitch_rank))
+            entries.append(stitching_grid.Entry(front, end, made.to(passes.device)))
             rows.append(row)
     return entries, rows
 
@@ -266,13 +267,13 @@ def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, r
         if made.source != made.target and problem.xy.shape[0] != problem.xy.shape[1]:
             raise UserError(f"-i perm: {problem.xy.shape[0]} channels of {front} are no permutation of the "
                             f"{problem.xy.shape[1]} of {end}; -i pinv joins them")
-        return matching.permutation(problem)
+        return least_squares.permutation(problem)
     if config.solver == "reference":
         x, y = made.rows_of_source(kept[0][front]), made.rows_of_target(kept[1][end])
-        return matching.reference(x.flatten(0, 1), y.flatten(0, 1), rank)
+        return least_squares.reference(x.flatten(0, 1), y.flatten(0, 1), rank)
     if rank is None:
-        return matching.exact(problem)
-    return replace(matching.exact(problem, statistics.components(front, rank)[1]), doubtful=False)
+        return least_squares.exact(problem)
+    return replace(least_squares.exact(problem, statistics.components(front, rank)[1]), doubtful=False)
 
 
 def _evaluated(parts: list, split, passes) -> tuple[list[dict], float]:
@@ -280,7 +281,7 @@ def _evaluated(parts: list, split, passes) -> tuple[list[dict], float]:
     found, accuracy = {}, None
     for donors in {id(part.donors): part.donors for part in parts}.values():
         numbers = [number for number, part in enumerate(parts) if part.donors is donors]
-        measured, accuracy = stitched.evaluate(donors, [entry for number in numbers for entry in parts[number].entries],
+        measured, accuracy = stitching_grid.evaluate(donors, [entry for number in numbers for entry in parts[number].entries],
                                                split, passes)
         measured = iter(measured)
         found |= {number: list(itertools.islice(measured, len(parts[number].entries))) for number in numbers}
@@ -291,8 +292,8 @@ def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
     """Task-loss matching of all stitches; those that another record holds are taken from there."""
     def recipe(part):
         augmentation = part.split.augmentation if config.augmentation == "auto" else config.augmentation
-        return training.Recipe(
-            loss=stitched.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
+        return loop.Recipe(
+            loss=stitching_grid.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
             learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
                                    milestones=config.milestones),
             seed=config.seed, batch_size=config.batch_size, channels=passes.channels, size=passes.size,
@@ -303,28 +304,28 @@ def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
         made = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
                          weight_decay=config.weight_decay)
         if config.grad_clip:
-            stitch_training.clip_each(made, network, config.grad_clip)
+            train.clip_each(made, network, config.grad_clip)
         return made
 
-    known = {} if config.overwrite else known_stitches.find(config)
+    known = {} if config.overwrite else reuse.find(config)
     beginnings = iter(rows)
 
     def take(part):
         origins = {}
         for number, (entry, row) in enumerate(zip(part.entries, beginnings, strict=False)):
-            path, arrays, place = known.get(known_stitches.cell(row), (None, None, None))
-            if path is not None and known_stitches.load(entry, arrays, place):
+            path, arrays, place = known.get(reuse.cell(row), (None, None, None))
+            if path is not None and reuse.load(entry, arrays, place):
                 origins[number] = str(path)
         return origins
-    identity = {"config": cli.identity(config), "inputs": results.fingerprints(config)}
+    identity = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    stitch_training.train(parts, config.epochs, recipe, optimiser, stitch_training.State(_partial(config), key),
+    train.train(parts, config.epochs, recipe, optimiser, train.State(_partial(config), key),
                           config.overwrite, take, config.quiet)
 
 
 def _partial(config: StitchConfig) -> Path:
     """Where the state of an interrupted training lies: beside the record."""
-    return results.place(config, "stitch").beside(".partial")
+    return records.place(config, "stitch").beside(".partial")
 
 
 def _weights(entries: list) -> dict:

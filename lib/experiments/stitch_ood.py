@@ -14,28 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lib import inputs, stitch_records
-from lib.cli import DeviceConfig, at_least, flag
-from lib.detectors import descriptors
-from lib.errors import UsageError, UserError
-from lib.lazy import lazy
-from lib.results import Result
+from lib.core.errors import UsageError, UserError
+from lib.core.lazy import lazy
+from lib.runs import loading
+from lib.runs.cli import DeviceConfig, at_least, flag
+from lib.runs.records import Result
+from lib.stitching import detector_files, records
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from lib.checkpoints import Checkpoint
     from lib.datasets.split import Split
-    from lib.detectors.descriptors import Detector
-    from lib.stitch_records import Grid, Place
+    from lib.models.checkpoints import Checkpoint
+    from lib.stitching.detector_files import Detector
+    from lib.stitching.records import Grid, Place
 
-checkpoints = lazy("lib.checkpoints")
-detection = lazy("lib.metrics.detection")
-devices = lazy("lib.devices")
-energies = lazy("lib.detectors.stitched")
+checkpoints = lazy("lib.models.checkpoints")
+ood_detection = lazy("lib.metrics.ood_detection")
+devices = lazy("lib.core.devices")
+energies = lazy("lib.stitching.detector_energies")
 np = lazy("numpy")
 plots = lazy("lib.plots.energies")
-stitched = lazy("lib.stitched")
+stitching_grid = lazy("lib.stitching.grid")
 
 OF_STITCH = ("type", "init", "trained", "epochs", "samples", "solver")  # columns that rows share with those of the stitch
 
@@ -65,21 +65,21 @@ class StitchOodConfig(DeviceConfig):
         return None
 
     def work(self) -> list[str]:
-        grids = stitch_records.read(self, self.stitch_run)
+        grids = records.read(self, self.stitch_run)
         return ["passes:     one of each network over the data, for every grid",
                 *(f"grid:       {grid.config['front_path']} into {grid.config['end_path']}, {grid.method}: "
                   f"{len(grid.cells)} stitches, {len(grid.missing())} missing" for grid in grids)]
 
     def inputs(self) -> dict[str, list[Path]]:
         found = {}
-        for grid in stitch_records.read(self, self.stitch_run):
+        for grid in records.read(self, self.stitch_run):
             for stored in grid.cells.values():
                 found[str(stored.record)] = [path for path in (stored.record, stored.arrays) if path]
-            found |= inputs.checkpoint_files(self, grid.config["front_path"], grid.config["end_path"])
+            found |= loading.checkpoint_files(self, grid.config["front_path"], grid.config["end_path"])
             found |= {str(detector.path): [detector.path] for detector in _detectors(self, grid).values()}
             for config, name in ((self, _data(self, grid)), (self.of_id, self.id_dataset), (self.of_id, self.fit_on)):
-                found |= inputs.data_files(config, name) if name else {}
-        return found | inputs.data_files(self.of_sanity, *self.sanity)
+                found |= loading.data_files(config, name) if name else {}
+        return found | loading.data_files(self.of_sanity, *self.sanity)
 
     @property
     def of_id(self) -> "StitchOodConfig":
@@ -106,7 +106,7 @@ class _Scored(NamedTuple):
 
 def stitch_ood(config: StitchOodConfig) -> Result:
     """A row per stitch, per missing one, and per end layer and sanity data set; energies; heat maps and histograms."""
-    grids = stitch_records.read(config, config.stitch_run)
+    grids = records.read(config, config.stitch_run)
     _refuse_strangers(config, grids)
     detectors = [_detectors(config, grid) for grid in grids]
     if not any(detectors):
@@ -133,25 +133,25 @@ def stitch_ood(config: StitchOodConfig) -> Result:
 def _evaluate(config: StitchOodConfig, grid: "Grid", described: "dict[str, Detector]", commands: dict[str, str],
               prefix: str) -> "tuple[list[dict], dict[str, np.ndarray], list[list[str]]]":
     """Rows, arrays, and the front and end layers in execution order."""
-    device = inputs.device(config)
-    front, end = (checkpoints.load(inputs.locate(config, grid.config[f"{side}_path"]),
+    device = loading.device(config)
+    front, end = (checkpoints.load(loading.locate(config, grid.config[f"{side}_path"]),
                                    _stated(grid.config[f"{side}_type"]), mean=tuple(grid.config["mean"]),
                                    std=tuple(grid.config["std"]), device=device) for side in ("front", "end"))
     name, size = _data(config, grid), front.description.image_size
-    split = inputs.load_split(config, name, "test", image_size=size)
-    inputs.check_classes(split, end.description, name)
+    split = loading.load_split(config, name, "test", image_size=size)
+    loading.check_classes(split, end.description, name)
     size = size or max(split.height, split.width)
-    shapes = [inputs.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
+    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
     layers = [[layer for layer in known if layer in grid.layers(side)] for side, known in enumerate(shapes)]
-    passes = stitched.Passes(device=device, batch_size=config.batch_size, channels=end.description.channels, size=size,
+    passes = stitching_grid.Passes(device=device, batch_size=config.batch_size, channels=end.description.channels, size=size,
                              workers=config.workers, prefetch=config.prefetch, quiet=config.quiet,
                              precision=devices.resolve_precision(config.precision, device))
     missing = grid.missing()
     places = [place for place in grid.cells if place not in missing]
-    entries = [stitched.Entry(place.front, place.end, stitch_records.restore(
+    entries = [stitching_grid.Entry(place.front, place.end, records.restore(
         grid.cells[place], shapes[0][place.front], shapes[1][place.end]).to(device)) for place in places]
     networks, scored = _own(config, grid, end, described, split, passes)
-    accuracies, found = energies.stitched_energies(stitched.Donors(front.network, end.network, *layers), entries, networks,
+    accuracies, found = energies.stitched_energies(stitching_grid.Donors(front.network, end.network, *layers), entries, networks,
                                                    split.to(device), passes)
     measured = dict(zip(places, zip(accuracies, found, strict=True), strict=True))
     arrays = {f"{prefix}id.{layer}": values for layer, values in scored.inside.items()}
@@ -173,7 +173,7 @@ def _stitched_rows(grid: "Grid", layers: list[list[str]], measured: dict, scored
                    common: dict, prefix: str) -> list[dict]:
     """A row for every place of the grid; in those of missing stitches and detectors the command that makes them."""
     rows, missing = [], grid.missing()
-    for place in (stitch_records.Place(front, end, *ranks) for front in layers[0] for end in layers[1]
+    for place in (records.Place(front, end, *ranks) for front in layers[0] for end in layers[1]
                   for ranks in grid.ranks()):
         row = _row(common, place)
         if place in missing:
@@ -191,7 +191,7 @@ def _stitched_rows(grid: "Grid", layers: list[list[str]], measured: dict, scored
 
 def _sanity_rows(scored: _Scored, common: dict, prefix: str) -> list[dict]:
     """A row for every sanity data set and end layer with a detector."""
-    return [_row(common, stitch_records.Place(None, layer, None, None)) | _scores(scored, layer, values) | {
+    return [_row(common, records.Place(None, layer, None, None)) | _scores(scored, layer, values) | {
         "kind": "sanity", "data": other, "split": scored.sanity_splits[other].split, "n": len(values),
         "energies": f"{prefix}{other}.{layer}"} for other, at in scored.sanity.items() for layer, values in at.items()]
 
@@ -207,9 +207,9 @@ def _own(config: StitchOodConfig, grid: "Grid", end: "Checkpoint", described: "d
                             f"{len(end.description.classes)}")
     id_split = split
     if config.id_dataset:
-        id_split = inputs.load_split(config.of_id, config.id_dataset, "test", image_size=passes.size)
-    fit_split = inputs.fitting_images(config.of_id, config.id_dataset or _data(config, grid), passes.size)
-    others = [inputs.load_split(config.of_sanity, name, "test", image_size=passes.size) for name in config.sanity]
+        id_split = loading.load_split(config.of_id, config.id_dataset, "test", image_size=passes.size)
+    fit_split = loading.fitting_images(config.of_id, config.id_dataset or _data(config, grid), passes.size)
+    others = [loading.load_split(config.of_sanity, name, "test", image_size=passes.size) for name in config.sanity]
     others = {"-".join(part for part in (other.name, other.variant) if part): other for other in others}
     inside, fitted, *outside = (energies.native_energies(end.network, networks, part.to(passes.device), passes)
                                 for part in (id_split, fit_split, *others.values()))
@@ -218,12 +218,12 @@ def _own(config: StitchOodConfig, grid: "Grid", end: "Checkpoint", described: "d
 
 def _detectors(config: StitchOodConfig, grid: "Grid") -> "dict[str, Detector]":
     """The detector of every end layer that has one. Raises `UserError` where one has several."""
-    return descriptors.of_network(descriptors.find(config, config.detectors), grid.networks[1], grid.config["end_path"],
+    return detector_files.of_network(detector_files.find(config, config.detectors), grid.networks[1], grid.config["end_path"],
                                   grid.layers(1))
 
 
 def _refuse_nothing(config: StitchOodConfig, grid: "Grid") -> None:
-    others = sorted({f"{other.layer} of {other.source_path}" for other in descriptors.find(config, config.detectors)})
+    others = sorted({f"{other.layer} of {other.source_path}" for other in detector_files.find(config, config.detectors)})
     words = " ".join([grid.config["end_path"], grid.config["end_type"], *grid.layers(1)])
     raise UserError(f"-detectors {' '.join(config.detectors)}: no detector of {', '.join(grid.layers(1))} of "
                     f"{grid.config['end_path']}, as it is now; there is {', '.join(others[:8]) or 'nothing'}; python "
@@ -233,9 +233,9 @@ def _refuse_nothing(config: StitchOodConfig, grid: "Grid") -> None:
 def _refuse_strangers(config: StitchOodConfig, grids: "list[Grid]") -> None:
     """Raises `UserError` for a detector that is named itself and is another network's or another layer's."""
     for place in config.detectors:
-        if inputs.locate(config, place).is_dir():
+        if loading.locate(config, place).is_dir():
             continue
-        found, = descriptors.find(config, (place,))
+        found, = detector_files.find(config, (place,))
         ends = {layer: None for grid in grids for layer in grid.layers(1) if found.source_sha256 == grid.networks[1]}
         if not ends:
             raise UserError(f"-detectors {place}: the detector of another network, {found.source_path}, with other weights "
@@ -250,7 +250,7 @@ def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detec
     absent = [layer for layer in grid.layers(1) if layer not in there]
     settings = next(iter(there.values()), model).settings
     end = [] if there else [Path(grid.config["end_path"]).parent.name]
-    return dict.fromkeys(absent, stitch_records.command("ood_detector", settings | {
+    return dict.fromkeys(absent, records.command("ood_detector", settings | {
         "source_path": grid.config["end_path"], "source_type": grid.config["end_type"], "layer": absent,
         "directory": "-".join([settings["directory"], *end, *absent])}))
 
@@ -270,11 +270,11 @@ def _of_stitch(stored) -> dict:
 
 def _scores(scored: _Scored, layer: str, outside: "np.ndarray") -> dict:
     """How well the energy tells representations from the layer's own; the means of both."""
-    inside, deviations = scored.inside[layer], [detection.deviation(values, scored.fitted[layer])
+    inside, deviations = scored.inside[layer], [ood_detection.deviation(values, scored.fitted[layer])
                                                 for values in (scored.inside[layer], outside)]
-    return {"auroc": detection.auroc(inside, outside), "auroc_two_sided": detection.auroc(*deviations),
-            "aupr_in": detection.average_precision_in(inside, outside), "fpr95": detection.fpr_at_tpr(inside, outside),
-            "fpr95_nearest_recall": detection.fpr_at_nearest_recall(inside, outside),
+    return {"auroc": ood_detection.auroc(inside, outside), "auroc_two_sided": ood_detection.auroc(*deviations),
+            "aupr_in": ood_detection.average_precision_in(inside, outside), "fpr95": ood_detection.fpr_at_tpr(inside, outside),
+            "fpr95_nearest_recall": ood_detection.fpr_at_nearest_recall(inside, outside),
             "energy_id": inside.mean(dtype=np.float64), "energy": outside.mean(dtype=np.float64)}
 
 

@@ -4,23 +4,25 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import files, formats, grounding, missing, papers, provenance, results, summaries
-from lib.cells import fill
-from lib.cli import RunConfig, flag
-from lib.errors import UsageError
-from lib.lazy import lazy
-from lib.papers import published
-from lib.papers import rows as paper_rows
-from lib.registry import near
+from lib.core import files
+from lib.core.errors import UsageError
+from lib.core.lazy import lazy
+from lib.core.registry import near
+from lib.runs import records
+from lib.runs.cli import RunConfig, flag
+from lib.tables import formats, missing_runs, papers, record_library, similarity_validity, summaries
+from lib.tables import paper_rows as paper_rows
+from lib.tables.compare import fill
+from lib.tables.papers import published
 
-grounding_plots = lazy("lib.plots.grounding")
-network_tables = lazy("lib.network_table")
-reports = lazy("lib.report")
-reruns = lazy("lib.reruns")
+grounding_plots = lazy("lib.plots.similarity_validity")
+network_tables = lazy("lib.tables.network_overview")
+reports = lazy("lib.tables.html_report")
+tables_rerun = lazy("lib.tables.rerun")
 
 
 def _known(word: str) -> None:
-    known = [*summaries.SUMMARIES, *grounding.TESTS, *papers.names()]
+    known = [*summaries.SUMMARIES, *similarity_validity.TESTS, *papers.names()]
     if word not in known:
         raise UsageError(f"{word}: no such experiment, paper or table; {near(word, known)}")
 
@@ -57,19 +59,19 @@ class TablesConfig(RunConfig):
             raise UsageError("--missing prints commands: --format and --out are for tables")
         if self.missing and not {word.partition("/")[0] for word in self.tables} <= set(papers.PAPERS):
             raise UsageError("--missing is for the papers' tables")
-        if self.seeds and set(self.tables) & set(grounding.TESTS):
+        if self.seeds and set(self.tables) & set(similarity_validity.TESTS):
             raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 
     def answer(self) -> str:
         if self.rerun:
-            return (reruns.check if self.check else reruns.rerun)(Path(self.rerun))
+            return (tables_rerun.check if self.check else tables_rerun.rerun)(Path(self.rerun))
         return text(self)
 
 
 def text(config: TablesConfig) -> str:
     """What the command prints: tables, commands, or where they were written."""
     broken: list[str] = []
-    library = provenance.Library(results.records(config.results_dir, broken=broken))
+    library = record_library.Library(records.records(config.results_dir, broken=broken))
     for sentence in broken:
         print(f"warning: {sentence}; left out", file=sys.stderr)
     if config.missing:
@@ -100,9 +102,9 @@ def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Ta
 
 def _tests(config: TablesConfig, library) -> list[formats.Table]:
     """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
-    wanted = () if config.seeds else [test for test in grounding.TESTS if not config.tables or test in config.tables]
-    runs = [run for name in grounding.READ for run in library.of(name)] if wanted else []
-    pairs, found, made = grounding.pairs(runs), grounding.rows(runs), []
+    wanted = () if config.seeds else [test for test in similarity_validity.TESTS if not config.tables or test in config.tables]
+    runs = [run for name in similarity_validity.READ for run in library.of(name)] if wanted else []
+    pairs, found, made = similarity_validity.pairs(runs), similarity_validity.rows(runs), []
     several = len({pair[1:3] for pair in pairs}) > 1
     for test in wanted:
         panels: dict[str, list] = {}
@@ -124,10 +126,10 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
     if config.tables and not words:
         return []
     known, made, chosen = published.read(), [], papers.chosen(words)
-    if any(table.experiment in grounding.TESTS for table in chosen.values()):
-        runs = [run for name in grounding.READ for run in library.of(name)]
-        rows = grounding.rows(runs)
-        for test in grounding.TESTS:
+    if any(table.experiment in similarity_validity.TESTS for table in chosen.values()):
+        runs = [run for name in similarity_validity.READ for run in library.of(name)]
+        rows = similarity_validity.rows(runs)
+        for test in similarity_validity.TESTS:
             library.derive(test, [run.path for run in runs], [row for row in rows if row["test"] == test])
     for name, table in chosen.items():
         lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
@@ -141,8 +143,8 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
 def _commands(config: TablesConfig, library) -> list[str]:
     """The commands that fill the empty cells of the chosen tables, each once, and a comment line between their stages."""
     found = [command for table in _papers(config, library)
-             for command in missing.commands(table.name.partition("-")[0], table.lines, library, config.seeds)]
-    return missing.staged(found)
+             for command in missing_runs.commands(table.name.partition("-")[0], table.lines, library, config.seeds)]
+    return missing_runs.staged(found)
 
 
 def _printed(config: TablesConfig, made: list[formats.Table]) -> str:

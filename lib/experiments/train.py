@@ -1,7 +1,7 @@
 """Training a network: `exec_train.py`.
 
 The folder models/<dir>/ holds init.pt, the epochs that were asked for, the last epoch, best.pt, and resume.pt, from which
-the same command continues after any interruption (`lib.run_folder`). The options are those of the stitching paper,
+the same command continues after any interruption (`lib.training.run_folder`). The options are those of the stitching paper,
 sections 2.1 and 2.9, and of the hyperplane paper, section 3.1.
 """
 
@@ -13,36 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from lib import (
-    cli,
-    distributed,
-    files,
-    inputs,
-    losses,
-    models,
-    planning,
-    published_names,
-    run_folder,
-    stored_features,
-)
-from lib.cli import above, at_least, flag, fraction
+from lib import models
+from lib.attacks.flags import PerturbationConfig
+from lib.core import distributed, files
+from lib.core.errors import Interrupted, UsageError
+from lib.core.lazy import lazy
 from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
-from lib.errors import Interrupted, UsageError
-from lib.image_options import ImagesConfig
-from lib.lazy import lazy
-from lib.losses import LOSSES
-from lib.optimization import OptimizationConfig, optimizer
-from lib.perturbation import PerturbationConfig
-from lib.results import Result
+from lib.representations import feature_dataset
+from lib.runs import cli, loading, plan
+from lib.runs.cli import above, at_least, flag, fraction
+from lib.runs.image_flags import ImagesConfig
+from lib.runs.records import Result
+from lib.training import losses, model_strings, run_folder
+from lib.training.losses import LOSSES
+from lib.training.optimizers import OptimizationConfig, optimizer
 
 torch = lazy("torch")
-averaging = lazy("lib.averaging")
-checkpoints = lazy("lib.checkpoints")
+training_ema = lazy("lib.training.ema")
+checkpoints = lazy("lib.models.checkpoints")
 classification = lazy("lib.metrics.classification")
 tensorboard = lazy("torch.utils.tensorboard")
-training = lazy("lib.training")
-training_setup = lazy("lib.training_setup")
+loop = lazy("lib.training.loop")
+setup = lazy("lib.training.setup")
 
 
 def _noise(value: float) -> None:
@@ -120,7 +113,7 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
 
     def __post_init__(self) -> None:
         defaults = {item.name: item.default for item in dataclasses.fields(self)}
-        for field, value in published_names.settings(self.model_type).items():
+        for field, value in model_strings.settings(self.model_type).items():
             if field != "model_type" and getattr(self, field) not in (value, defaults[field]):
                 raise UsageError(f"type {self.model_type} and --{field.replace('_', '-')} {getattr(self, field)} disagree")
             object.__setattr__(self, field, value)  # the record is that of the settings it stands for
@@ -130,7 +123,7 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
             object.__setattr__(self, "dataset", str(names.parse(self.dataset)))
             object.__setattr__(self, "image_size", size)
         super().__post_init__()
-        inputs.check_normalisation(self.mean, self.std)
+        loading.check_normalisation(self.mean, self.std)
         if self.noise < 0:  # the paper's way to ask for shuffled pixels
             object.__setattr__(self, "noise", 0.0)
             object.__setattr__(self, "pixel_shuffle", True)
@@ -139,7 +132,7 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
         losses.check(self)
         of_features = names.parse(self.dataset).features is not None
         if of_features:
-            stored_features.check_training(self)
+            feature_dataset.check_training(self)
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if (":" in self.dataset and "=" not in self.dataset) or (of_features and names.parse(self.dataset).split):
@@ -154,17 +147,17 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
     def answer(self) -> str | None:
         if not self.list_layers:
             return None
-        network, description = training_setup.start(self, training_setup.splits(self)[0])
-        return inputs.layer_table(network, description.channels, description.image_size)
+        network, description = setup.start(self, setup.splits(self)[0])
+        return loading.layer_table(network, description.channels, description.image_size)
 
     def work(self) -> list[str]:
-        network, description = training_setup.start(self, training_setup.splits(self)[0])
-        return planning.of_training(self, network, description,
+        network, description = setup.start(self, setup.splits(self)[0])
+        return plan.of_training(self, network, description,
                                     f"{self.epochs} epochs of training, each followed by one over the validation images")
 
     def inputs(self) -> dict[str, list[Path]]:
-        files_read = inputs.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
-        return files_read | (inputs.checkpoint_files(self, self.resume_from) if self.resume_from else {})
+        files_read = loading.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
+        return files_read | (loading.checkpoint_files(self, self.resume_from) if self.resume_from else {})
 
     def outputs(self) -> list[Path]:
         last = "best.pt" if self.kill_plateaus else f"model_{self.epochs}.pt"  # which epoch is the last is not known
@@ -189,17 +182,17 @@ def _train(directory: Path, config: TrainConfig) -> Result:
 
 def _epochs(directory: Path, config: TrainConfig, processes: distributed.Processes) -> Result:
     begin = time.perf_counter()
-    device = inputs.device(config)
-    train_split, val_split = training_setup.splits(config)
-    network, description = training_setup.start(config, train_split)
-    batchnorm = training_setup.synchronise(config, network, processes, device)
+    device = loading.device(config)
+    train_split, val_split = setup.splits(config)
+    network, description = setup.start(config, train_split)
+    batchnorm = setup.synchronise(config, network, processes, device)
     network.to(device)
-    recipe = training_setup.recipe(config, train_split, description, device, processes)
+    recipe = setup.recipe(config, train_split, description, device, processes)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     optimiser = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
                           weight_decay=config.weight_decay, momentum=config.momentum, nesterov=config.nesterov)
-    average = averaging.Average(network, config.ema) if config.ema else None
+    average = training_ema.Average(network, config.ema) if config.ema else None
     rows, position = run_folder.resume(directory, network, optimiser, average, recipe.loss,
                                        config.quiet or processes.rank > 0)
     writes = processes.rank == 0
@@ -209,19 +202,19 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     result = average.network if average else network
     seconds = {"setup": time.perf_counter() - begin}
     train_split, val_split = train_split.to(device), val_split.to(device)
-    with _curves(directory, rows, writes) as curves, training.Stopping().listening() as stopping:
+    with _curves(directory, rows, writes) as curves, loop.Stopping().listening() as stopping:
         while position.epoch <= config.epochs and not _plateau(config, rows):
-            whole = training.train_epoch(trained, train_split, optimiser, recipe, position, stopping, average)
+            whole = loop.train_epoch(trained, train_split, optimiser, recipe, position, stopping, average)
             if whole:
                 rows.append(_row(trained if result is network else result, val_split, recipe, position)
-                            | {"batchnorm": batchnorm, "penalty": training.penalty(network, config.weight_decay)})
+                            | {"batchnorm": batchnorm, "penalty": loop.penalty(network, config.weight_decay)})
                 due = _due(config, position.epoch) or _plateau(config, rows)
                 if config.train_acc:
                     rows[-1] |= _training_accuracy(result, train_split, recipe, due)
                 if writes:
                     _log(curves, rows[-1], config)
                     run_folder.keep(directory, result, description, rows, due)
-                position = training.Position(epoch=position.epoch + 1)
+                position = loop.Position(epoch=position.epoch + 1)
             stopped = processes.any(bool(stopping.by))
             if writes and (whole or stopped):
                 run_folder.save_state(directory, network, optimiser, average, recipe.loss, rows, position)
@@ -238,7 +231,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
 
 def _evaluate(network, split, recipe) -> tuple[float, float]:
     """Cross-entropy and accuracy."""
-    logits = training.predict(network, split, batch_size=max(recipe.batch_size, 256), channels=recipe.channels,
+    logits = loop.predict(network, split, batch_size=max(recipe.batch_size, 256), channels=recipe.channels,
                               size=recipe.size, precision=recipe.precision, workers=recipe.workers,
                               prefetch=recipe.prefetch, quiet=recipe.quiet, processes=recipe.processes)
     labels = split.labels.cpu()

@@ -10,18 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pooled(logits: Tensor, members: Tensor) -> Tensor:
-    """Logits (n, c) of classes that several outputs answer for: the logarithm of the mean of their exp(logit).
-
-    members    (c, m) columns of the logits (n, k), -1 where a class has fewer
-
-    Geirhos et al. 2019 decide for the category whose outputs have the highest mean probability, as these do; a class with
-    one output keeps its logit, so that the softmax is over the classes that are asked for.
-    """
-    chosen = logits[:, members].masked_fill(members < 0, -math.inf)
-    return chosen.logsumexp(2) - (members >= 0).sum(1).to(logits.dtype).log()
-
-
 def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> int:
     """The number of images whose label is among the k largest logits."""
     return int((logits.topk(k, 1).indices == labels[:, None]).any(1).sum())

@@ -11,8 +11,8 @@ Nothing here imports torch before `build` is called.
 
 from pathlib import Path
 
-from lib.errors import UsageError, UserError
-from lib.registry import near, resolve
+from lib.core.errors import UsageError, UserError
+from lib.core.registry import near, resolve
 
 MODELS = {
     # ResNets with the CIFAR stem (stitching)
@@ -87,24 +87,24 @@ MODELS = {
 # Classifiers of what a layer of another network puts out, maps or tokens; `channels` is its width, `image_size` that of the
 # images which the other network takes (stitching)
 REPRESENTATIONS = {
-    "repr_cls_resnet18": "lib.models.representations:repr_cls_resnet18",
-    "repr_cls_resnet34": "lib.models.representations:repr_cls_resnet34",
-    "repr_cls_resnet50": "lib.models.representations:repr_cls_resnet50",
-    "repr_cls_resnet101": "lib.models.representations:repr_cls_resnet101",
-    "repr_cls_resnet152": "lib.models.representations:repr_cls_resnet152",
-    "repr_cls_resnet20": "lib.models.representations:repr_cls_resnet20",
-    "repr_cls_vit_tiny": "lib.models.representations:repr_cls_vit_tiny",
-    "repr_cls_vit_small": "lib.models.representations:repr_cls_vit_small",
-    "repr_cls_vit_medium": "lib.models.representations:repr_cls_vit_medium",
-    "repr_cls_vit_base": "lib.models.representations:repr_cls_vit_base",
-    "repr_cls_vit_large": "lib.models.representations:repr_cls_vit_large",
-    "repr_cls_vit_huge": "lib.models.representations:repr_cls_vit_huge",
-    "repr_cls_vit_giant": "lib.models.representations:repr_cls_vit_giant",
-    "repr_cls_vit_gigantic": "lib.models.representations:repr_cls_vit_gigantic",
+    "repr_cls_resnet18": "lib.models.representation_classifiers:repr_cls_resnet18",
+    "repr_cls_resnet34": "lib.models.representation_classifiers:repr_cls_resnet34",
+    "repr_cls_resnet50": "lib.models.representation_classifiers:repr_cls_resnet50",
+    "repr_cls_resnet101": "lib.models.representation_classifiers:repr_cls_resnet101",
+    "repr_cls_resnet152": "lib.models.representation_classifiers:repr_cls_resnet152",
+    "repr_cls_resnet20": "lib.models.representation_classifiers:repr_cls_resnet20",
+    "repr_cls_vit_tiny": "lib.models.representation_classifiers:repr_cls_vit_tiny",
+    "repr_cls_vit_small": "lib.models.representation_classifiers:repr_cls_vit_small",
+    "repr_cls_vit_medium": "lib.models.representation_classifiers:repr_cls_vit_medium",
+    "repr_cls_vit_base": "lib.models.representation_classifiers:repr_cls_vit_base",
+    "repr_cls_vit_large": "lib.models.representation_classifiers:repr_cls_vit_large",
+    "repr_cls_vit_huge": "lib.models.representation_classifiers:repr_cls_vit_huge",
+    "repr_cls_vit_giant": "lib.models.representation_classifiers:repr_cls_vit_giant",
+    "repr_cls_vit_gigantic": "lib.models.representation_classifiers:repr_cls_vit_gigantic",
 }
 
 LIBRARIES = {"tv": "lib.models.external:torchvision_network", "timm": "lib.models.external:timm_network",
-             "probe": "lib.truncated:network"}
+             "probe": "lib.models.probe_network:network"}
 PATTERNS = ("tv:<torchvision name>", "timm:<timm name>", "probe:<type>@<layer>@<reducer>", "path/to/file.py:function")
 
 _CIFAR_STEM = (
@@ -194,7 +194,7 @@ def build(name: str, classes: int, channels: int = 3, image_size: int = 32, pret
     else:
         network = resolve("lib.models.external:file_network")(name, classes, channels, image_size)
     if pretrained:
-        resolve("lib.models.published:load")(network, source, classes, channels, image_size)
+        resolve("lib.models.pretrained:load")(network, source, classes, channels, image_size)
     return network
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib.errors import UsageError, UserError
+from lib.core.errors import UsageError, UserError
+from lib.core.registry import near
 from lib.models.parts import with_channels
-from lib.registry import near
 
 
 def torchvision_network(name: str, classes: int, channels: int, image_size: int) -> nn.Module:

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from lib.errors import UserError
+from lib.core.errors import UserError
 
 
 def chain(**modules: nn.Module) -> nn.Sequential:

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lib.metrics.orientation import null_band
+from lib.metrics.filter_projections import null_band
 
 INITIAL, TRAINED, NULL = "#9aa5b1", "#2060a0", "#f2d9a0"
 PANELS = 24  # more layers than this are shown evenly thinned

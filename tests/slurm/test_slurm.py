@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import missing
+from lib.tables import missing_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")
@@ -80,7 +80,7 @@ def demo() -> list[list[str]]:
 def test_an_array_of_the_demo_survives_preemption(checkout):
     """A job of higher priority takes the node while networks train: they save, are requeued and go on from there."""
     stages = demo()
-    (checkout / "todo").write_text("# networks\n\n" + f"\n{missing.AFTER}\n".join("\n".join(lines) for lines in stages))
+    (checkout / "todo").write_text("# networks\n\n" + f"\n{missing_runs.AFTER}\n".join("\n".join(lines) for lines in stages))
     jobs = submitted("bash", "jobs/array.sbatch", "todo", cwd=checkout)
     assert len(jobs) == len(stages) == 3
     resume = checkout / "models" / "demo" / "resnet20" / "resume.pt"

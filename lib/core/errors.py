@@ -1,0 +1,24 @@
+"""The two ways a run ends early: a mistake somebody can mend, and an interruption that can be resumed.
+
+Either is one sentence on stderr; `lib.runs.cli.main` turns them into the exit statuses below.
+"""
+
+FAILED, BAD_COMMAND_LINE, INTERRUPTED = 1, 2, 75
+
+
+class UserError(Exception):
+    """A sentence that names the flag or file, the value and the way out."""
+
+    status = FAILED
+
+
+class UsageError(UserError):
+    """A `UserError` about the command line itself: unknown flags, names and values."""
+
+    status = BAD_COMMAND_LINE
+
+
+class Interrupted(UserError):
+    """The run was stopped from outside and has saved what the same command needs to continue."""
+
+    status = INTERRUPTED

@@ -1,0 +1,131 @@
+"""Files that are whole or absent, contents that are recognised by their hash, folders that one process writes at a time."""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import secrets
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lib.core.errors import UserError
+
+# what reading an array, or an archive of arrays, raises where the file is not whole
+NO_ARRAYS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
+             struct.error, tokenize.TokenError)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Calls `write` on a temporary file beside `path`, then renames it: a reader never meets half a file.
+
+    Raises `UserError` where the folder cannot be written or the disk is full; what was at `path` is then untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_figure(path: Path, figure) -> None:
+    """Writes a matplotlib figure as PNG."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(path, lambda file: file.write(picture.getvalue()))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes `content` as indented JSON; a NaN or an infinity in it is a ValueError."""
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Holds the lock file `path` for this process; raises `UserError(busy)` while another process holds it.
+
+    The lock belongs to the open file, so that it ends with its process, however that ends.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write into {path.parent}: {error.strerror}") from None
+    while True:
+        try:
+            file = open(path, "a")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise UserError(busy) from None
+        # the previous holder removes the file at the end: what was locked may no longer be what lies at the path
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            break
+        file.close()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        file.close()
+
+
+def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
+    """{"sha256", "bytes", "files"} of some files and folders (with all that is in them) taken together.
+
+    Hashes are kept in `cache_dir`/hashes.json under names, sizes and times, so that a file is read once.
+    """
+    lines, count, size = [], 0, 0
+    for path in map(Path, paths):
+        files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
+        for file in files:
+            status = file.stat()
+            name = file.relative_to(path) if path.is_dir() else file.name
+            lines.append((f"{name} {status.st_size}", status.st_mtime_ns, file))
+            count, size = count + 1, size + status.st_size
+    manifest = "\n".join(f"{line} {time} {file.resolve()}" for line, time, file in lines)
+    key = hashlib.sha256(manifest.encode()).hexdigest()
+    cache = Path(cache_dir) / "hashes.json"
+    known = _known_hashes(cache)
+    if key not in known:
+        if len(lines) == 1:
+            known[key] = sha256(lines[0][2])
+        else:
+            content = "\n".join(f"{line} {sha256(file)}" for line, _, file in lines)
+            known[key] = hashlib.sha256(content.encode()).hexdigest()
+        with contextlib.suppress(UserError):  # a cache that cannot be written is computed again
+            write_json(cache, _known_hashes(cache) | {key: known[key]})
+    return {"sha256": known[key], "bytes": size, "files": count}
+
+
+def sha256(path: Path) -> str:
+    """The hash of one file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _known_hashes(cache: Path) -> dict[str, str]:
+    try:
+        known = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,1 @@
+"""The data sets that the suite knows by name, a file per family."""

@@ -1,0 +1,69 @@
+"""From an image file to a square of pixels: decoding, the transforms for evaluation, random crops for training.
+
+The transforms are those of the intermediate-layers paper, sections 3.2 and 3.3. A transform takes a decoded image and the
+side of the square; its name in `catalogue.TRANSFORMS` may be part of a data set's name.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lib.core.errors import UserError
+
+MARGIN = 256 / 224  # side before the crop, over the side that is kept
+
+
+def open_image(file: Path) -> Image.Image:
+    """The decoded image; a file that is none, or is cut off, is an error that names it."""
+    try:
+        image = Image.open(file)
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: cannot be decoded as an image ({error}); replace or remove it") from None
+    return image
+
+
+def shorter(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side resized to 256/224 of `size`, then the central square: ImageNet's, and the paper's notebooks'."""
+    width, height = image.size
+    short = round(size * MARGIN)
+    shape = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    return _central(image.resize(shape, Image.Resampling.BILINEAR), size)
+
+
+def squash(image: Image.Image, size: int) -> Image.Image:
+    """Both sides resized to 256/224 of `size`, whatever their ratio, then the central square: group-DRO's for Waterbirds.
+
+    Deep feature reweighting (DFR), whose checkpoints the paper probes, takes it for CelebA too.
+    """
+    side = round(size * MARGIN)
+    return _central(image.resize((side, side), Image.Resampling.BILINEAR), size)
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The largest central square, resized: group-DRO's for CelebA, whose images are 178 x 218."""
+    return _central(image, min(image.size)).resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _central(image: Image.Image, side: int) -> Image.Image:
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+def random_resized_crop(image: Image.Image, size: int, generator: np.random.Generator, least: float) -> Image.Image:
+    """A crop of `least` to all of the area and 3:4 to 4:3 in shape, resized to a square, mirrored half the time."""
+    width, height = image.size
+    area = width * height * generator.uniform(least, 1.0, 10)
+    ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3), 10))
+    widths, heights = np.rint(np.sqrt(area * ratio)).astype(int), np.rint(np.sqrt(area / ratio)).astype(int)
+    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
+    if len(fits):
+        w, h = int(widths[fits[0]]), int(heights[fits[0]])
+        left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
+    else:  # an extremely long image: its central part
+        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, top = (width - w) // 2, (height - h) // 2
+    box = (left, top, left + w, top + h)
+    image = image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else image

@@ -1,0 +1,118 @@
+"""Folders of images: decoded once into a memory-mapped array if small and of one size, else decoded as needed."""
+
+import contextlib
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.core import files
+from lib.core.errors import UserError
+from lib.datasets import Options
+from lib.datasets.split import Split
+from lib.datasets.storage import image_folders
+from lib.datasets.storage.crops import open_image
+from lib.datasets.storage.lazy_images import DecodedImages
+
+SMALL = 96  # pixels: the largest side of images that are kept decoded
+CHUNK = 2048  # files per task
+
+
+def folder(root: Path, split: str, options: Options) -> Split:
+    """An ImageFolder tree (see `tree`); labels follow the sorted names of the class folders."""
+    return from_listing(options.path.name, split, image_folders.listing(options.path, split), options)
+
+
+def from_listing(name: str, split: str, found: image_folders.Listing, options: Options) -> Split:
+    """The images of the listing, grey (1, h, w) if all are, else colour; large ones 3 x `image_size` x `image_size`."""
+    images = decoded(found, options.cache / "decoded")
+    lazy = images is None
+    if lazy:
+        files = [found.folder / file for file in found.files]
+        images = DecodedImages(files, options.image_size, options.transform or "shorter")
+    augmentation = "imagenet" if lazy else "crop-flip"
+    labels = torch.tensor(found.labels, dtype=torch.int64)
+    return Split(name, split, images, labels, classes=found.classes, augmentation=augmentation)
+
+
+def decoded(found: image_folders.Listing, cache: Path) -> torch.Tensor | None:
+    """All images as uint8 (n, c, h, w), memory-mapped from the cache; None if they are large or differ in size."""
+    with open_image(found.folder / found.files[0]) as first:
+        width, height, grey = *first.size, first.mode in ("1", "L")
+    if max(width, height) > SMALL:
+        return None
+    file = cache / f"{image_folders.manifest(found)}.npy"
+    mapped = map_cached(file)
+    if mapped is None:
+        for channels in (1, 3) if grey else (3,):
+            shape = (len(found.files), channels, height, width)
+            try:
+                write_cached(file, shape, lambda array: _decode_all(found, array))  # noqa: B023 (called at once)
+                break
+            except _Differs as difference:
+                if not (difference.colour_only and channels == 1):
+                    return None
+        mapped = map_cached(file)
+    return mapped
+
+
+def map_cached(file: Path) -> torch.Tensor | None:
+    """The array in a cache file, or None if it is not there or not whole."""
+    try:
+        return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
+    except files.NO_ARRAYS:
+        return None
+
+
+def write_cached(file: Path, shape: tuple[int, ...], fill) -> None:
+    """Lets `fill` write a new uint8 array of that shape, which then appears under the name `file` at once or never."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".npy")
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"{file.parent}: cannot be written ({error}); choose another --cache-dir") from None
+    try:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        fill(array)
+        array.flush()
+        os.replace(temporary, file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error}); choose another --cache-dir") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+class _Differs(Exception):
+    def __init__(self, colour_only: bool):
+        super().__init__()
+        self.colour_only = colour_only
+
+
+def _decode_all(found: image_folders.Listing, array: np.ndarray) -> None:
+    """Decodes every file into `array` (n, c, h, w); Pillow lets go of the interpreter while it decodes."""
+    n, channels, height, width = array.shape
+    mode = "L" if channels == 1 else "RGB"
+
+    def decode(start: int) -> None:
+        for row in range(start, min(start + CHUNK, n)):
+            with open_image(found.folder / found.files[row]) as image:
+                if image.size != (width, height):
+                    raise _Differs(colour_only=False)
+                if channels == 1 and image.mode not in ("1", "L"):
+                    raise _Differs(colour_only=True)
+                pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+            array[row] = pixels if channels == 1 else pixels.transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        tasks = [pool.submit(decode, start) for start in range(0, n, CHUNK)]
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

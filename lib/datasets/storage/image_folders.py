@@ -1,0 +1,111 @@
+"""Folders of images in the ImageFolder layout: which splits, classes and files they hold. Free of torch.
+
+`<folder>/train/<class>/*.jpg` beside `test` or `val` folders, or `<folder>/<class>/*.jpg`, or images without classes.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+SPELLINGS = {
+    "train": ("train", "training", "training_data"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "validation_data"),
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of one split: paths relative to `folder` in the order of the split, and a class number for each."""
+
+    folder: Path
+    files: tuple[str, ...]
+    labels: tuple[int, ...]  # -1 where there are no classes
+    classes: tuple[str, ...]
+
+
+def splits(folder: Path) -> dict[str, Path]:
+    """The split folders that are there; empty for a folder that is not divided."""
+    require_folder(folder)
+    found = {}
+    for split, spellings in SPELLINGS.items():
+        for spelling in spellings:
+            if (folder / spelling).is_dir():
+                found.setdefault(split, folder / spelling)
+    return found
+
+
+def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
+    """The files of a split ("all" where the folder is not divided); its classes are those of the training split.
+
+    With `only`, the files of these classes, in this order.
+    """
+    divided = splits(folder)
+    place = divided[split] if divided else folder
+    classes = class_folders(place)
+    if only:
+        if lacking := sorted(set(only) - set(classes)):
+            raise UserError(f"{place}: lacks the class folders {', '.join(lacking[:3])}")
+        classes = only
+    elif "train" in divided and split != "train":
+        _require_equal(class_folders(divided["train"]), classes, divided["train"], place)
+    if not classes:
+        files = tuple(files_below(place))
+        if not files:
+            raise UserError(f"{place}: holds neither class folders nor images")
+        return Listing(place, files, (-1,) * len(files), ())
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        below = [f"{name}/{file}" for file in files_below(place / name)]
+        if not below:
+            raise UserError(f"{place / name}: holds no image ({', '.join(SUFFIXES)}); remove the folder or fill it")
+        files += below
+        labels += [label] * len(below)
+    return Listing(place, tuple(files), tuple(labels), classes)
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The sorted names of the folders inside."""
+    with os.scandir(folder) as entries:
+        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
+
+
+def files_below(folder: Path) -> list[str]:
+    """Every image at any depth, sorted, relative to `folder`, with forward slashes."""
+    found = []
+    for path, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = os.path.relpath(path, folder).replace(os.sep, "/")
+        prefix = "" if inside == "." else inside + "/"
+        names = (name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        found += [prefix + name for name in names]
+    return sorted(found)
+
+
+def manifest(found: Listing) -> str:
+    """A digest of the names, sizes and times of the files: what a cache of their contents is keyed by."""
+    digest = hashlib.sha256(repr(found.classes).encode())
+    for file in found.files:
+        state = os.stat(found.folder / file)
+        digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def require_folder(folder: Path) -> None:
+    """An error unless the folder is there."""
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "there is no such folder"
+        raise UserError(f"{folder}: {what}; an image folder holds train/<class>/*.jpg and test/<class>/*.jpg")
+
+
+def _require_equal(expected: tuple[str, ...], found: tuple[str, ...], first: Path, second: Path) -> None:
+    if expected == found:
+        return
+    lacking, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    parts = [f"lacks {', '.join(lacking[:3])}"] if lacking else []
+    parts += [f"adds {', '.join(extra[:3])}"] if extra else []
+    raise UserError(f"{second}: its class folders differ from those of {first}: it {' and '.join(parts)}")

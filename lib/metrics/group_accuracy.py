@@ -1,0 +1,88 @@
+"""Accuracy where images fall into groups, and how sure a difference between two classifiers is.
+
+Intermediate-layers paper, sections 2.2, 2.4 and 3.2. `correct` is boolean (..., n), groups (n,) numbers from 0; every
+accuracy is a fraction. A group without images has no accuracy (NaN), and the worst group is then one of the others.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lib.core.randomness import generator
+
+
+def group_accuracies(correct: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Accuracies (..., count), NaN for a group without images, and the number of images per group (count,)."""
+    members = torch.nn.functional.one_hot(groups, count).double()
+    sizes = members.sum(0)
+    return correct.double() @ members / sizes, sizes.long()
+
+
+def worst_group(accuracies: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest accuracy (...,) and its group (...,), of accuracies (..., groups); groups without images do not count."""
+    worst = accuracies.nan_to_num(math.inf).min(-1)
+    return worst.values, worst.indices
+
+
+def adjusted_average(accuracies: Tensor, sizes: Tensor) -> Tensor:
+    """The average (...,) of group accuracies (..., groups) weighted by the groups' sizes in training (groups,).
+
+    Groups without test images are left out.
+    """
+    weights = sizes.double() * ~accuracies.isnan()
+    return (accuracies.nan_to_num(0.0) * weights).sum(-1) / weights.sum(-1)
+
+
+def adjusted_standard_error(accuracies: Tensor, sizes: Tensor, tested: Tensor) -> float:
+    """The standard error of `adjusted_average` for accuracies (groups,) over `tested` (groups,) images."""
+    there = tested > 0
+    weights = sizes.double()[there] / sizes.double()[there].sum()
+    variances = accuracies[there] * (1 - accuracies[there]) / tested[there]
+    return (weights.square() * variances).sum().sqrt().item()
+
+
+def paired_gain(first: list[Tensor], second: list[Tensor], ids: list[Tensor], *, groups: list[Tensor] | None = None,
+                sizes: Tensor | None = None, draws: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """How much more accurate the first classifier is than the second, and the 95% interval of a paired bootstrap.
+
+    One entry per seed of the experiment: correct (n,) of either classifier on the same images, whose clean `ids` (n,) are
+    what is drawn, together for all seeds. With groups (n,) the difference is that of the worst groups, with their sizes in
+    training (groups,) as well that of the adjusted averages.
+    """
+    unique = torch.cat(ids).unique()
+    places = [torch.searchsorted(unique, one) for one in ids]
+    kinds = 1 if groups is None else max(int(one.max()) for one in groups) + 1 if sizes is None else len(sizes)
+    sums = [_sums_by_id(correct, places, groups, len(unique), kinds) for correct in (first, second)]
+    counts = _sums_by_id([torch.ones_like(one) for one in first], places, groups, len(unique), kinds)
+    draw, parts = generator(seed, "bootstrap"), []
+    for begin in range(0, draws, 100):
+        rows = min(100, draws - begin)
+        chosen = torch.randint(len(unique), (rows, len(unique)), generator=draw)
+        weights = torch.zeros(rows, len(unique)).scatter_add_(1, chosen, torch.ones(chosen.shape)).double()
+        parts.append(_gains(*sums, counts, weights, sizes))
+    gains = torch.cat(parts)
+    gains = gains[~gains.isnan()]
+    mean = _gains(*sums, counts, torch.ones(1, len(unique), dtype=torch.float64), sizes).item()
+    low, high = torch.quantile(gains, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return mean, low, high
+
+
+def _sums_by_id(correct: list[Tensor], places: list[Tensor], groups: list[Tensor] | None, count: int,
+                kinds: int) -> Tensor:
+    """Per clean id, entry and group the number of correct images: (ids, entries, groups)."""
+    found = torch.zeros(count, len(correct), kinds, dtype=torch.float64)
+    for entry, (right, place) in enumerate(zip(correct, places, strict=True)):
+        group = torch.zeros_like(place) if groups is None else groups[entry]
+        found[:, entry].index_put_((place, group), right.double(), accumulate=True)
+    return found
+
+
+def _gains(first: Tensor, second: Tensor, counts: Tensor, weights: Tensor, sizes: Tensor | None) -> Tensor:
+    """The difference (draws,) of the lowest group accuracies, or of their averages adjusted by sizes, the mean over entries,
+    under weights (draws, ids)."""
+    drawn, found = weights @ counts.flatten(1), []
+    for sums in (first, second):
+        accuracies = (weights @ sums.flatten(1) / drawn).view(len(weights), *counts.shape[1:])
+        found.append(worst_group(accuracies)[0] if sizes is None else adjusted_average(accuracies, sizes))
+    return (found[0] - found[1]).mean(1)

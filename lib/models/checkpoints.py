@@ -1,0 +1,343 @@
+"""Networks on disk: a plain state dict, and beside it what is needed to use it.
+
+`models/<dir>/model_<epoch>.pt` loads with `torch.load(..., weights_only=True)` anywhere; `model_<epoch>.json` holds the
+architecture, classes, normalisation, data, configuration, metrics and the hash of the weights. Files from elsewhere load
+too, in every form that needs no code to be run: bare and wrapped state dicts, prefixed keys, safetensors.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lib import models
+from lib.core import files
+from lib.core.errors import UserError
+from lib.core.randomness import stream
+from lib.models.normalized import Normalized
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What the sidecar says of a checkpoint.
+
+    image_size is None where the network takes any size and nobody said which it was trained at; epoch counts finished
+    epochs and is None where unknown; mean and std are per channel in [0, 1] units, empty for none. The network frames
+    images of image_size by `padding` black pixels on each side. A network of stored features says in `features` whose they
+    are: the layer and the SHA-256 of the checkpoint.
+    """
+
+    architecture: str
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int | None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    padding: int = 0
+    dataset: str = ""
+    features: str = ""
+    epoch: int | None = None
+    config: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+
+    @property
+    def training(self) -> dict:
+        """How it was trained, as rows state it."""
+        attacked = self.config.get("loss") in ("at", "trades")
+        return {"architecture": self.architecture, "loss": self.config.get("loss"),
+                "eps": self.config.get("eps") if attacked else None, "epoch": self.epoch,
+                "network_seed": self.config.get("seed")}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded network, in eval mode, and its description."""
+
+    path: Path
+    network: Normalized
+    description: Description
+
+
+def build(description: Description, pretrained: bool = False) -> Normalized:
+    """The network a description describes, with fresh (or published) weights."""
+    body = models.build(description.architecture, len(description.classes), description.channels,
+                        (description.image_size or 32) + 2 * description.padding, pretrained=pretrained)
+    return Normalized(body, description.mean, description.std, description.padding)
+
+
+def fill(network: Normalized, path: str | Path, architecture: str) -> None:
+    """Puts the weights of a file into a network of this architecture.
+
+    Raises `UserError` if they are another architecture's, or do not fit.
+    """
+    path = check(path, architecture)
+    state = read_state(path)
+    if sidecar(path).exists() and (found := describe(path).architecture) != architecture:
+        raise UserError(f"{path} is a {found}, not a {architecture}")
+    _fill(network.body, _unprefixed(state, network.body), path, architecture)
+
+
+def fresh(description: Description, seed: int, *use: str | int, pretrained: bool = False) -> Normalized:
+    """The network with weights drawn from the stream `use` of a seed; training starts from its stream "init"."""
+    torch.manual_seed(stream(seed, *use))
+    return build(description, pretrained)
+
+
+def skeleton(description: Description) -> Normalized:
+    """The network without weights: modules, names and shapes, on the device "meta"."""
+    with torch.device("meta"):
+        return build(description).eval()
+
+
+def save(path: Path, network: Normalized, description: Description) -> None:
+    """Writes the weights and then the sidecar, each whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save({key: value.detach().cpu().contiguous() for key, value in network.body.state_dict().items()}, buffer)
+    files.write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    files.write_json(sidecar(path), {"schema": 1, **asdict(description), "sha256": digest})
+
+
+def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (),
+         image_size: int | None = None, padding: int = 0, device: torch.device | str = "cpu") -> Checkpoint:
+    """The network in a file, whatever common form the file has.
+
+    architecture   must agree with the sidecar; required without one
+    mean, std      the normalisation of a file without a sidecar; without them, and unless the file itself holds it, images
+                   go in as they are, with a warning
+    image_size     the side its images had in training, and the frame that `padding` puts around them
+
+    Raises `UserError` for what is missing, truncated, changed since it was written, of another architecture, or would
+    have to run code to be read.
+    """
+    path = check(path, architecture)
+    state = read_state(path)
+    if sidecar(path).exists():
+        description = _agreeing(path, architecture)
+        if mean and tuple(mean) != description.mean or std and tuple(std) != description.std:
+            raise UserError(f"--mean/--std: {path} comes with its normalisation ({description.mean}, {description.std})")
+        if image_size and (image_size, padding) != (description.image_size, description.padding):
+            raise UserError(f"--image-size/--upscale: {path} comes with its images' size, {description.image_size} px and "
+                            f"{description.padding} px around them")
+        network = build(description)
+        state = _unprefixed(state, network.body)
+    else:
+        state, own = _without_normalisation(state)
+        if own and not mean:
+            mean, std = own
+        if not mean:
+            warnings.warn(f"{path} has no sidecar and no --mean was given: images go in unnormalised", stacklevel=2)
+        description = _described(state, architecture, mean, std, image_size, padding)
+        network = build(description)
+        state = _unprefixed(state, network.body)
+    _fill(network.body, state, path, description.architecture)
+    return Checkpoint(path, network.to(device).eval(), description)
+
+
+def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict[str, Tensor]]:
+    """The description and the tensors of a checkpoint, without building its network; checked as `load` checks them."""
+    path = check(path, architecture)
+    state = read_state(path)
+    described = sidecar(path).exists()
+    if not described:
+        state, _ = _without_normalisation(state)
+    description = _agreeing(path, architecture) if described else _described(state, architecture)
+    body = skeleton(description).body
+    state = _unprefixed(state, body)
+    _require_fit(body, state, path, description.architecture)
+    return description, state
+
+
+def check(path: str | Path, architecture: str = "") -> Path:
+    """The path, if a checkpoint is there that can be used with this type. Reads no weights."""
+    path = Path(path)
+    if path.is_dir():
+        inside = ", ".join(sorted(file.name for file in path.glob("*.pt"))) or "no checkpoints"
+        raise UserError(f"{path} is a folder with {inside}; name one file")
+    if not path.exists():
+        beside = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) if path.parent.is_dir() else ""
+        raise UserError(f"{path}: no such checkpoint" + (f"; {path.parent} has {beside}" if beside else ""))
+    if not sidecar(path).exists() and not architecture:
+        raise UserError(f"{path} has no sidecar {sidecar(path).name}: its type must be given after the path")
+    return path
+
+
+def describe(path: Path) -> Description:
+    """The sidecar of a checkpoint. Raises `UserError` if it is broken or describes other weights."""
+    try:
+        content = json.loads(sidecar(path).read_text())
+        digest = content.pop("sha256")
+        content.pop("schema")
+        for key in ("classes", "mean", "std"):
+            content[key] = tuple(content[key])
+        description = Description(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{sidecar(path)} is not a whole description of a checkpoint; remove it and give the type") from None
+    if files.sha256(path) != digest:
+        raise UserError(f"{path} is not the file its sidecar describes: truncated, or changed since it was written")
+    return description
+
+
+def _agreeing(path: Path, architecture: str) -> Description:
+    """The sidecar, if it is of the architecture that was stated, if any was."""
+    description = describe(path)
+    if architecture and architecture != description.architecture:
+        raise UserError(f"{path} is a {description.architecture}, not a {architecture}")
+    return description
+
+
+def sidecar(path: str | Path) -> Path:
+    """Where the description of a checkpoint lies."""
+    return Path(path).with_suffix(".json")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file: unwrapped, every floating type as float32. Never runs code from the file."""
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        try:
+            content = safetensors.torch.load_file(path)
+        except Exception as error:
+            raise UserError(f"{path}: not a whole safetensors file ({str(error).splitlines()[0]})") from None
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "nsupported" in str(error) or "GLOBAL" in str(error):
+                raise UserError(f"{path} would have to run code to be read, so it was not; if you trust it, convert it "
+                                f"once: python exec_data.py convert-checkpoint {path} NEW.pt") from None
+            raise UserError(f"{path}: not a whole checkpoint") from None
+        except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, UnicodeDecodeError):
+            raise UserError(f"{path}: not a whole checkpoint") from None
+    state = _unwrapped(content)
+    if not state:
+        raise UserError(f"{path}: holds no state dict")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def convert(source: Path, target: Path) -> int:
+    """Reads a checkpoint with full unpickling, which runs what code it holds, and writes its plain state dict.
+
+    Only for files one trusts. Returns the number of tensors.
+    """
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise UserError(f"{source}: cannot be unpickled: {type(error).__name__}: {error}") from None
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
+    state = _unwrapped(content)
+    if not state:
+        raise UserError(f"{source}: holds no state dict")
+    files.write_atomically(target, lambda file: torch.save(state, file))
+    return len(state)
+
+
+def _unwrapped(content: object, depth: int = 3) -> dict[str, Tensor]:
+    if not isinstance(content, dict):
+        return {}
+    if content and all(isinstance(key, str) for key in content):
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if tensors and not any(isinstance(content.get(key), dict) for key in WRAPPERS):
+            return tensors
+    for key in WRAPPERS:
+        if depth and isinstance(content.get(key), dict):
+            found = _unwrapped(content[key], depth - 1)
+            if found:
+                return found
+    return {}
+
+
+def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
+    """The state without what wrappers put before every key: `module.`, `model.`, ...
+
+    Of several copies of the network (the robustness library keeps one for its attacker) that under the shortest prefix.
+    """
+    expected = [key for key in body.state_dict() if not key.endswith(COUNTER)]
+    prefixes = {key.removesuffix(name) for name in expected[:1] for key in state if key.endswith("." + name)}
+    whole = [prefix for prefix in prefixes if all(prefix + name in state for name in expected)]
+    if whole and expected[0] not in state:
+        copies = {prefix + name for prefix in whole for name in body.state_dict()}
+        chosen = min(whole, key=len)
+        return {key.removeprefix(chosen): value for key, value in state.items()
+                if key.startswith(chosen) or key not in copies}
+    while not set(expected) & set(state):
+        first = {key.partition(".")[0] for key in state}
+        if len(first) != 1 or any("." not in key for key in state):
+            break
+        state = {key.partition(".")[2]: value for key, value in state.items()}
+    return state
+
+
+# How published robust networks call the normalisation that is part of them: the robustness library, RobustBench, others.
+NORMALISATIONS = (("new_mean", "new_std"), ("mu", "sigma"), ("mean", "std"))
+
+
+def _without_normalisation(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[tuple, tuple] | None]:
+    """The state without the buffers of a normalising first layer, and that layer's mean and deviation per channel."""
+    for names in NORMALISATIONS:
+        found = [[key for key in state if key.rpartition(".")[2] == name and state[key].numel() in (1, 3)] for name in names]
+        if found[0] and len(found[0]) == len(found[1]):
+            values = tuple(tuple(state[keys[0]].flatten().tolist()) for keys in found)
+            return {key: value for key, value in state.items() if key not in found[0] + found[1]}, values
+    return state, None
+
+
+def _described(state: dict[str, Tensor], architecture: str, mean: tuple = (), std: tuple = (),
+               image_size: int | None = None, padding: int = 0) -> Description:
+    """A description read off the weights: the width of the last linear layer, the channels of the first layer."""
+    fixed = models.SIZES.get(architecture)
+    image_size = image_size or (fixed[0] if fixed else None)
+    body = models.build(architecture, 10, 3, image_size + 2 * padding if image_size else _usual_size(architecture))
+    state = _unprefixed(state, body)
+    weighted = [(name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    first, last = weighted[0][0] + ".weight", weighted[-1][0] + ".weight"
+    classes = state[last].shape[0] if last in state else 10
+    channels = 3
+    if first in state and isinstance(weighted[0][1], nn.Conv2d):
+        channels = state[first].shape[1] * weighted[0][1].groups
+    if mean and len(mean) != channels:
+        raise UserError(f"--mean: {len(mean)} numbers for {channels} channels")
+    if len(mean) != len(std):
+        raise UserError("--mean and --std go together, a number per channel each")
+    return Description(architecture=architecture, classes=tuple(map(str, range(classes))), channels=channels,
+                       image_size=image_size, mean=tuple(mean), std=tuple(std), padding=padding)
+
+
+def _usual_size(architecture: str) -> int:
+    return 224 if architecture.startswith(("tv", "timm")) else 32
+
+
+def _fill(body: nn.Module, state: dict[str, Tensor], path: Path, architecture: str) -> None:
+    """Loads the state; raises `UserError` with the first differing keys."""
+    _require_fit(body, state, path, architecture)
+    own = body.state_dict()
+    body.load_state_dict({**{key: own[key] for key in own if key.endswith(COUNTER)}, **state})
+
+
+COUNTER = "num_batches_tracked"  # old files lack it, and nothing here depends on it
+
+
+def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architecture: str) -> None:
+    own = body.state_dict()
+    counters = {key for key in own if key.endswith(COUNTER)}
+    missing = [key for key in own if key not in state and key not in counters]
+    unexpected = [key for key in state if key not in own]
+    shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+              for key in own if key in state and state[key].shape != own[key].shape]
+    complaints = [f"{len(keys)} {what} (first: {keys[0]})"
+                  for keys, what in ((missing, "missing"), (unexpected, "unknown"), (shapes, "of another shape")) if keys]
+    if complaints:
+        raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints))
+    broken = [key for key, value in state.items() if value.is_floating_point() and bool(value.isnan().any())]
+    if broken:
+        raise UserError(f"{path}: {len(broken)} of its tensors hold NaN (first: {broken[0]}); did its training diverge?")

@@ -1,0 +1,106 @@
+"""From a layer's output to a vector per image: `flatten`, `gap`, `grid:4`, `random:512`, ... by name.
+
+Outputs are (b, c, h, w), (b, t, d) with t tokens, or (b, d). `pca:K` is fitted first, see `lib.representations.features.fit_pca`. Names can
+be checked without torch.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lib.core.errors import UsageError
+from lib.core.lazy import lazy
+from lib.core.registry import near
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+functional = lazy("torch.nn.functional")
+randomness = lazy("lib.core.randomness")
+torch = lazy("torch")
+
+# name -> whether a number follows it, as in grid:4
+NAMES = {"flatten": False, "gap": False, "gmp": False, "grid": True, "cls": False, "mean-token": False, "random": True,
+         "pca": True}
+FORM = "flatten, gap, gmp, grid:K, cls, mean-token, random:K or pca:K"
+
+
+def check(name: str) -> None:
+    """Raises `UsageError` unless `name` is a reducer."""
+    parse(name)
+
+
+def parse(name: str) -> tuple[str, int]:
+    """("grid", 4) of "grid:4", ("gap", 0) of "gap"."""
+    kind, colon, number = name.partition(":")
+    if kind not in NAMES:
+        raise UsageError(f"{name}: no such reducer; {near(kind, NAMES)}")
+    if NAMES[kind] != bool(colon) or (colon and not re.fullmatch(r"[1-9]\d*", number)):
+        raise UsageError(f"{name}: reducers are {FORM}")
+    return kind, int(number or 0)
+
+
+def reducer(name: str, seed: int = 0) -> "Reducer":
+    """The reducer of that name; `pca:K` does not exist before it is fitted."""
+    kind, number = parse(name)
+    return RandomProjection(number, seed) if kind == "random" else Reducer(kind, number)
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """(b, ...) -> (b, d), without parameters.
+
+    flatten     all activations, channels first
+    gap, gmp    mean and maximum over positions; of tokens, over tokens
+    grid        means over number x number cells of the positions (no more than there are positions), flattened
+    cls         the first token
+    mean-token  the mean over all tokens, the first one included
+    """
+
+    kind: str
+    number: int = 0
+
+    def __call__(self, output: "Tensor") -> "Tensor":
+        if self.kind in ("cls", "mean-token") and output.ndim != 3:
+            raise UsageError(f"--reduce {self.kind} is for layers that put out tokens; this one puts out "
+                             f"{tuple(output.shape[1:])} per image")
+        if self.kind == "grid" and output.ndim != 4:
+            raise UsageError(f"--reduce grid is for layers that put out maps; this one puts out {tuple(output.shape[1:])}")
+        if self.kind == "flatten" or output.ndim == 2:
+            return output.flatten(1)
+        if self.kind == "cls":
+            return output[:, 0]
+        if self.kind == "grid":
+            cells = [min(self.number, side) for side in output.shape[2:]]
+            return functional.adaptive_avg_pool2d(output, cells).flatten(1)
+        positions = (2, 3) if output.ndim == 4 else (1,)
+        return output.amax(positions) if self.kind == "gmp" else output.mean(positions)
+
+
+class RandomProjection:
+    """Flattened outputs times a fixed Gaussian matrix (d, number): lengths are kept in expectation.
+
+    The matrix depends on d, the number and the seed alone.
+    """
+
+    def __init__(self, number: int, seed: int) -> None:
+        self.number, self.seed, self._matrix = number, seed, None
+
+    def __call__(self, output: "Tensor") -> "Tensor":
+        flat = output.flatten(1)
+        if self._matrix is None or len(self._matrix) != flat.shape[1]:
+            draw = randomness.generator(self.seed, "random projection", flat.shape[1], self.number)
+            matrix = torch.randn(flat.shape[1], self.number, generator=draw) / self.number ** 0.5
+            self._matrix = matrix.to(flat.device)
+        return flat.float() @ self._matrix
+
+
+class Projection:
+    """(flattened output - mean) times the columns (d, number) of a fitted basis."""
+
+    def __init__(self, mean: "Tensor", columns: "Tensor") -> None:
+        self.mean, self.columns = mean, columns
+
+    def __call__(self, output: "Tensor") -> "Tensor":
+        flat = output.flatten(1).float()
+        return (flat - self.mean.to(flat.device)) @ self.columns.to(flat.device)

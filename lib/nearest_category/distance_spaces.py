@@ -1,0 +1,82 @@
+"""Where distances between images are taken: among their pixels, or among features of a layer, not rescaled.
+
+The nearest-category paper, section 2. Pixel distances are in [0, 1] units of the images as the data set has them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.core import files
+from lib.core.errors import UserError
+from lib.datasets import names
+from lib.datasets.split import Split
+from lib.models import cutting
+from lib.models.checkpoints import Checkpoint
+from lib.nearest_category.neighbors import Points
+from lib.representations import passes
+
+
+@dataclass(frozen=True)
+class Space:
+    """points(split); `unit`, which a distance is divided by in what rows show; `about`, what rows say of the space.
+
+    of_inputs: whether it is the space of what the network takes, in which its boundary can be sought.
+    """
+
+    name: str
+    points: Callable[[Split], Points]
+    unit: float
+    about: dict
+    of_inputs: bool = False
+
+
+def of_pixels() -> Space:
+    """Distances of images, exact integers in the table."""
+    return Space("pixel", lambda split: Points(title(split), pixels(split)), 255, {"layer": None, "backbone": None},
+                 of_inputs=True)
+
+
+def of_stored_features(dataset: str) -> Space:
+    """Distances of the stored features that the network takes, by the name of its data set."""
+    path, layer = names.parse(dataset).features
+    return Space("feature", lambda split: Points(title(split), split.images, split.features), 1,
+                 {"layer": layer, "backbone": path}, of_inputs=True)
+
+
+def of_layer(backbone: Checkpoint, layer: str, **passing) -> Space:
+    """Distances of the activations of a layer, by default the last cut before the last linear layer."""
+    layer = layer or _last_cut(backbone.network)
+    cutting.check_names(backbone.network, [layer])
+    units, described = f"features of {layer} of {files.sha256(backbone.path)[:12]}", backbone.description
+
+    def points(split: Split) -> Points:
+        values = passes.features(backbone.network, split, layer, channels=described.channels,
+                                          size=described.image_size, **passing)
+        return Points(title(split), values, units)
+    return Space("feature", points, 1, {"layer": layer, "backbone": str(backbone.path)})
+
+
+def pixels(split: Split) -> Tensor:
+    """All images of a split as they are kept, in memory."""
+    if not split.lazy:
+        return split.images
+    return torch.cat([split.images.take(part) for part in np.array_split(np.arange(len(split)), len(split) // 4096 + 1)])
+
+
+def title(split: Split) -> str:
+    """A split by name, as errors and progress show it."""
+    return f"{split.name}:{split.split}" + (f"/{split.variant}" if split.variant else "")
+
+
+def _last_cut(network: nn.Module) -> str:
+    """The deepest layer at which the network can be cut in front of its last linear layer."""
+    linear = [name for name, module in network.body.named_modules() if isinstance(module, torch.nn.Linear)]
+    cuts = cutting.cuts(network)
+    before = cuts[:cuts.index(linear[-1])] if linear and linear[-1] in cuts else []
+    if not before:
+        raise UserError("--layer is required: the network has no cut in front of a last linear layer")
+    return before[-1]

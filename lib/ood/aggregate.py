@@ -1,0 +1,148 @@
+"""One score from the energies of all layers: the candidates for "Ag-EBO" of Guglielmo & Masana, CVWW 2025.
+
+The paper's own rule is not published; these are the ones of our specification (section 2.6), so their numbers are ours.
+An aggregator is fitted to the energies (f, L) of in-distribution images and gives a function of energies (n, L) to scores
+(n,), higher for outliers. Each is invariant to shifting and positively scaling any layer's energies.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lib.core.errors import UserError
+from lib.core.lazy import lazy
+from lib.core.registry import resolve
+
+if TYPE_CHECKING:
+    import numpy
+
+comparison = lazy("lib.ood.comparison")
+ood_detection = lazy("lib.metrics.ood_detection")
+faiss = lazy("faiss")
+np = lazy("numpy")
+standardize = lazy("lib.ood.standardize")
+
+Score = Callable[["numpy.ndarray"], "numpy.ndarray"]
+
+AGGREGATORS = {
+    "mean": "lib.ood.aggregate:mean",
+    "absmean": "lib.ood.aggregate:absmean",
+    "sq": "lib.ood.aggregate:sq",
+    "maha": "lib.ood.aggregate:maha",
+    "knn": "lib.ood.aggregate:knn",
+    "fisher": "lib.ood.aggregate:fisher",
+    "max": "lib.ood.aggregate:largest",
+    "logreg": "lib.ood.aggregate:logreg",
+    "oracle": "",  # the best single layer of the test pair: a look at the labels, not a function of energies
+}
+ORACLE_NEEDS = "labels of the test outliers: an upper bound"
+NEIGHBOURS = 50
+
+
+def needs(name: str) -> str:
+    """The data that an aggregator needs, as its rows say it."""
+    special = {"logreg": "ID images and validation outliers", "mean": "ID images, one sign for all layers",
+               "oracle": ORACLE_NEEDS}
+    return special.get(name, "ID images")
+
+
+def fit(name: str, inside: "numpy.ndarray", outliers: "numpy.ndarray | None" = None) -> Score:
+    """The aggregator `name`, not the oracle, fitted to in-distribution (f, L), and for logreg also outliers' energies."""
+    function = resolve(AGGREGATORS[name])
+    return function(inside, outliers) if name == "logreg" else function(inside)
+
+
+def mean(inside) -> Score:
+    """The mean z: supposes that outliers have the higher energy in every layer."""
+    scale = standardize.standardise(inside)
+    return lambda energies: scale.z(energies).mean(1)
+
+
+def absmean(inside) -> Score:
+    """The mean |z|."""
+    scale = standardize.standardise(inside)
+    return lambda energies: np.abs(scale.z(energies)).mean(1)
+
+
+def sq(inside) -> Score:
+    """The sum of z^2."""
+    scale = standardize.standardise(inside)
+    return lambda energies: (scale.z(energies) ** 2).sum(1)
+
+
+def maha(inside, shrunk: bool = True) -> Score:
+    """The squared Mahalanobis distance with the layers' covariance, shrunk after Ledoit & Wolf 2004.
+
+    Shrinking is towards a multiple of the identity, which is no matter of units because it is done on z. Not `shrunk`: the
+    sample covariance, with f - 1.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    scale = standardize.standardise(inside)
+    covariance = ledoit_wolf(scale.fitted)[0] if shrunk else np.atleast_2d(np.cov(scale.fitted, rowvar=False))
+    precision = np.linalg.inv(covariance)
+
+    def score(energies):
+        z = scale.z(energies)
+        return ((z @ precision) * z).sum(1)
+    return score
+
+
+def knn(inside) -> Score:
+    """The distance in z-space to the 50th nearest in-distribution image."""
+    scale = standardize.standardise(inside)
+    nearest = neighbour_distance(scale.fitted)
+    return lambda energies: nearest(scale.z(energies))
+
+
+def fisher(inside) -> Score:
+    """Fisher's combination -2 sum log p, p the two-sided share of in-distribution energies as extreme: (k + 1)/(f + 1)."""
+    scale = standardize.standardise(inside)
+    ordered, f = np.sort(scale.fitted, 0), len(scale.fitted)
+
+    def score(energies):
+        z, total = scale.z(energies), 0.0
+        for column, values in zip(ordered.T, z.T, strict=True):
+            up_to, at_least = np.searchsorted(column, values, "right"), f - np.searchsorted(column, values, "left")
+            total = total - 2 * np.log(np.minimum(2 * (np.minimum(up_to, at_least) + 1) / (f + 1), 1))
+        return total
+    return score
+
+
+def largest(inside) -> Score:
+    """The largest rank of |z| over the layers."""
+    scale = standardize.standardise(inside)
+    fitted = np.abs(scale.fitted)
+    return lambda energies: standardize.ranks(np.abs(scale.z(energies)), fitted).max(1)
+
+
+def logreg(inside, outliers) -> Score:
+    """Logistic regression on z between in-distribution images and validation outliers, both sides weighing the same."""
+    from sklearn.linear_model import LogisticRegression
+
+    scale = standardize.standardise(inside)
+    other = scale.z(outliers)
+    sides = np.r_[np.zeros(len(scale.fitted)), np.ones(len(other))]
+    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(np.concatenate([scale.fitted, other]), sides)
+    return lambda energies: model.decision_function(scale.z(energies))
+
+
+def oracle(layers: list[str], inside, outside):
+    """The energy of the single layer, with the sign, that is best on the test pair itself: an upper bound."""
+    auroc = ood_detection.auroc(inside, outside)
+    place = int(np.argmax(np.abs(auroc - 0.5)))
+    sign = 1 if auroc[place] >= 0.5 else -1
+    about = {"layer": "all layers", "score": "oracle", "needs": ORACLE_NEEDS, "chosen_layer": layers[place]}
+    return comparison.Score(about, sign * inside[:, place], sign * outside[:, place])
+
+
+def neighbour_distance(bank) -> Score:
+    """The Euclidean distance to the 50th nearest of a bank (f, d); exact, in float32."""
+    if len(bank) < NEIGHBOURS:
+        raise UserError(f"--fit-examples: {len(bank)} images have no {NEIGHBOURS}th neighbour, which knn needs")
+    index = faiss.IndexFlatL2(bank.shape[1])
+    index.add(np.ascontiguousarray(bank, np.float32))
+
+    def score(points):
+        squares, _ = index.search(np.ascontiguousarray(points, np.float32), NEIGHBOURS)
+        return np.sqrt(np.maximum(squares[:, -1], 0)).astype(np.float64)
+    return score

@@ -1,0 +1,157 @@
+"""Stopping the forward pass at the first layer whose energy gives an outlier away.
+
+At exit k the statistic is the rank of |z_k| among in-distribution images, as in the aggregator `max`; an image is flagged
+and its pass ends where that exceeds one threshold, which is calibrated on the maximum over all exits, so that the false
+alarms of all of them together have the rate alpha. OOD-layers paper, section 2.7 of our specification: the paper states no
+rule.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.core.errors import UserError
+from lib.metrics import ood_detection
+from lib.models import cutting
+from lib.ood.layer_energies import energy
+from lib.ood.standardize import Standard, ranks, standardise
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to stop: scale and ranks from one half of the in-distribution images, the threshold from the other."""
+
+    scale: Standard
+    threshold: float
+    alpha: float
+
+    def statistics(self, energies: np.ndarray) -> np.ndarray:
+        """How extreme each exit's energy is, in [0, 1): energies (n, K) to (n, K)."""
+        return ranks(np.abs(self.scale.z(energies)), np.abs(self.scale.fitted))
+
+    def at(self, exit: int, energies: np.ndarray) -> np.ndarray:
+        """The statistics (n,) of one exit alone, from its energies (n,)."""
+        mean, deviation = self.scale.mean[exit], self.scale.deviation[exit]
+        scores = np.abs((energies.astype(np.float64) - mean) / deviation)[:, None]
+        return ranks(scores, np.abs(self.scale.fitted[:, exit:exit + 1]))[:, 0]
+
+    def exits(self, energies: np.ndarray) -> np.ndarray:
+        """The exit (n,) at which each image stops, K where none flags it, from the energies (n, K) of all exits."""
+        flagged = self.statistics(energies) > self.threshold
+        return np.where(flagged.any(1), flagged.argmax(1), energies.shape[1])
+
+
+def calibrate(energies: np.ndarray, alpha: float, names: list[str]) -> Rule:
+    """The rule with false-alarm rate alpha over all exits, from energies (f, K) of in-distribution images.
+
+    The rate holds for images like these ones, on average over draws of them; it does for no network that fits its
+    training images better than others.
+    """
+    scale = standardise(energies[0::2])
+    if not scale.kept.all():
+        raise UserError(f"--exits {names[int(scale.kept.argmin())]}: its energy is constant over the fitting images")
+    rule = Rule(scale, math.inf, alpha)
+    largest = np.sort(rule.statistics(energies[1::2]).max(1))
+    place = math.ceil((len(largest) + 1) * (1 - alpha))
+    if place > len(largest):
+        raise UserError(f"--early-exit {alpha}: {len(largest)} images calibrate no rate below "
+                        f"{1 / (len(largest) + 1):.2g}; a larger --fit-examples does")
+    return Rule(scale, float(largest[place - 1]), alpha)
+
+
+def possible_exits(listed: list[cutting.Layer]) -> list[str]:
+    """The cuts in execution order, without those that hold other cuts: `layer1` ends where `layer1.1` does."""
+    cuts = [layer.name for layer in listed if layer.cut and layer.shape]
+    return [name for name in cuts if not any(other.startswith(name + ".") for other in cuts)]
+
+
+def default_exits(listed: list[cutting.Layer]) -> list[str]:
+    """Of the possible exits the last one before each further convolution or linear map, and the last of all."""
+    before = cutting.macs_before(listed)
+    return list({before[name]: name for name in possible_exits(listed)}.values())
+
+
+def segments(network: nn.Module, layers: list[str]) -> list[nn.Module]:
+    """The network in len(layers) + 1 pieces, cut behind each layer, in execution order."""
+    pieces, rest = [], network
+    prefix = ""
+    for layer in layers:
+        front, rest = cutting.cut(rest, prefix + layer)
+        pieces.append(front)
+        # a piece holds the network it was cut from under the name `network`
+        prefix = "network." + (prefix or ("body." if isinstance(network, cutting.Normalized) else ""))
+    return [*pieces, rest]
+
+
+@torch.no_grad()
+def run(pieces: list[nn.Module], rule: Rule, images: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The exit (b,) of each image, K where none flags it, and the logits of those, in order.
+
+    What was flagged leaves the batch: the pieces behind an exit see only the images that are still there.
+    """
+    exits = torch.full((len(images),), len(pieces) - 1)
+    staying, values = torch.arange(len(images)), images
+    for number, piece in enumerate(pieces[:-1]):
+        values = piece(values)
+        statistics = rule.at(number, energy(values, (temperature,))[:, 0].cpu().numpy())
+        stays = torch.from_numpy(statistics <= rule.threshold)
+        if not bool(stays.all()):
+            exits[staying[~stays]] = number
+            staying, values = staying[stays], values[stays.to(values.device)]
+        if not len(staying):
+            return exits, values.new_empty(0, 0)
+    return exits, pieces[-1](values)
+
+
+def report(rule: Rule, inside: np.ndarray, outside: np.ndarray, macs: np.ndarray) -> list[dict]:
+    """A row per exit, then one for all: from the energies (n, K) and (m, K) of images that ran through to the end.
+
+    auroc, false_alarms and detected are running: of the largest statistic up to this exit, and the shares of in- and
+    out-of-distribution images flagged up to it. exited_*: the share that leaves here. mac_id, mac_ood: the mean share of
+    the network's multiply-accumulates that is spent, `macs` (K,) being those done at each exit.
+    """
+    first, second = (np.maximum.accumulate(rule.statistics(part), 1) for part in (inside, outside))
+    running = ood_detection.auroc(first, second)
+    leaves = [rule.exits(part) for part in (inside, outside)]
+    shares = [np.bincount(part, minlength=len(macs) + 1) / len(part) for part in leaves]
+    found = [{"auroc": running[exit], "false_alarms": shares[0][:exit + 1].sum(), "detected": shares[1][:exit + 1].sum(),
+              "exited_id": shares[0][exit], "exited_ood": shares[1][exit], "mac_fraction": macs[exit]}
+             for exit in range(len(macs))]
+    spent = np.append(macs, 1.0)
+    alarms = 1 - shares[0][-1]
+    return [*found, {"auroc": running[-1], "false_alarms": alarms, "detected": 1 - shares[1][-1],
+                     "false_alarms_se": math.sqrt(alarms * (1 - alarms) / len(inside)), "alpha": rule.alpha,
+                     "mac_id": spent[leaves[0]].mean(), "mac_ood": spent[leaves[1]].mean()}]
+
+
+@torch.no_grad()
+def timed(network: nn.Module, pieces: list[nn.Module], rule: Rule, batches: Iterable[Tensor],
+          temperature: float = 1.0) -> tuple[np.ndarray, float, float]:
+    """The exits (n,) of real early exits, the seconds these take, and those of the whole network on the same batches.
+
+    Both are timed batch by batch in turn, after one batch that warms up, so that they see the same machine.
+    """
+    exits, stopping, whole = [], 0.0, 0.0
+    network.eval()
+    for number, images in enumerate(batches):
+        for warmed in (False, True) if number == 0 else (True,):
+            begin = _now(images)
+            network(images)
+            middle = _now(images)
+            left, _ = run(pieces, rule, images, temperature)
+            end = _now(images)
+            if warmed:
+                whole, stopping = whole + middle - begin, stopping + end - middle
+                exits.append(left)
+    return torch.cat(exits).numpy(), stopping, whole
+
+
+def _now(images: Tensor) -> float:
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter()

@@ -1,0 +1,142 @@
+"""Scores of outliers from the last layer: the baselines beside which the energies of inner layers are read.
+
+A score is fitted to what the last linear layer W f + b sees and says on in-distribution images, and is then a function of
+features f (b, d) and logits (b, k) to scores (b,), higher for outliers, so that one pass over the data feeds them all.
+Settings are those of the papers where they state one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lib.core.errors import UserError
+from lib.core.lazy import lazy
+from lib.core.registry import resolve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+aggregate = lazy("lib.ood.aggregate")
+np = lazy("numpy")
+torch = lazy("torch")
+
+Score = Callable[["Tensor", "Tensor"], "Tensor"]
+
+BASELINES = {
+    "msp": "lib.ood.last_layer:msp",
+    "max_logit": "lib.ood.last_layer:max_logit",
+    "energy": "lib.ood.last_layer:energy",
+    "knn": "lib.ood.last_layer:knn",
+    "mahalanobis": "lib.ood.last_layer:mahalanobis",
+    "vim": "lib.ood.last_layer:vim",
+    "react": "lib.ood.last_layer:react",
+    "ash": "lib.ood.last_layer:ash",
+}
+NEEDS = {"msp": "nothing", "max_logit": "nothing", "energy": "nothing", "ash": "nothing", "knn": "ID images",
+         "mahalanobis": "labelled ID images", "vim": "ID images", "react": "ID images"}
+# the temperature of those that have one
+TEMPERATURES = {"msp": 1.0, "energy": 1.0, "vim": 1.0, "react": 1.0, "ash": 1.0}
+CLIPPED_ABOVE = 0.90  # ReAct: quantile of the in-distribution features
+PRUNED = 0.90  # ASH: share of each image's features
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The last layer, and f in-distribution images before and behind it."""
+
+    weight: "Tensor"  # (k, d)
+    bias: "Tensor"  # (k,)
+    features: "Tensor"  # (f, d)
+    logits: "Tensor"  # (f, k)
+    labels: "Tensor"  # (f,), -1 = unlabelled
+
+
+def fit(name: str, fitted: Fitted) -> Score:
+    """The score called `name`, fitted."""
+    return resolve(BASELINES[name])(fitted)
+
+
+def msp(fitted: Fitted) -> Score:
+    """-log of the largest softmax probability (Hendrycks & Gimpel 2017), which keeps its order where that rounds to 1."""
+    return lambda features, logits: logits.double().logsumexp(1) - logits.double().amax(1)
+
+
+def max_logit(fitted: Fitted) -> Score:
+    """Minus the largest logit (Hendrycks et al. 2022)."""
+    return lambda features, logits: -logits.amax(1)
+
+
+def energy(fitted: Fitted) -> Score:
+    """-log sum exp of the logits (Liu et al. 2020)."""
+    return lambda features, logits: -logits.logsumexp(1)
+
+
+def knn(fitted: Fitted) -> Score:
+    """Distance to the 50th nearest in-distribution image, features on the unit sphere (Sun et al. 2022)."""
+    def unit(features):
+        return torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy()
+    distance = aggregate.neighbour_distance(unit(fitted.features))
+    return lambda features, logits: torch.from_numpy(distance(unit(features)))
+
+
+def mahalanobis(fitted: Fitted) -> Score:
+    """Squared distance to the nearest class mean under one covariance of all classes (Lee et al. 2018).
+
+    The covariance is shrunk after Ledoit & Wolf, which the paper does not do: it has an inverse for few images too.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    labelled = fitted.labels >= 0
+    features, labels = fitted.features[labelled].double().cpu(), fitted.labels[labelled].cpu()
+    present = labels.unique()
+    if len(present) < 2:
+        raise UserError(f"--baselines mahalanobis: the fitting images have {len(present)} classes; it takes two or more")
+    means = torch.stack([features[labels == label].mean(0) for label in present])
+    centred = features - means[torch.searchsorted(present, labels)]
+    precision = torch.from_numpy(np.linalg.inv(ledoit_wolf(centred.numpy(), assume_centered=True)[0]))
+    whiten = torch.linalg.cholesky(precision)  # x' P x = |whiten' x|^2
+    return lambda features, logits: torch.cdist(features.double().cpu() @ whiten, means @ whiten).square().amin(1)
+
+
+def vim(fitted: Fitted) -> Score:
+    """Virtual-logit matching (Wang et al. 2022): what the features have outside the principal subspace, and the energy.
+
+    The subspace has 1000 dimensions of 2048 or more, 512 of 768 or more, else half; its origin is where all logits are 0.
+    """
+    weight, bias, features = (part.double().cpu() for part in (fitted.weight, fitted.bias, fitted.features))
+    d = features.shape[1]
+    origin = -torch.linalg.pinv(weight, rtol=1e-6) @ bias  # the weights are float32: less is rounding
+    centred = features - origin
+    _, vectors = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
+    rest = vectors[:, :d - (1000 if d >= 2048 else 512 if d >= 768 else d // 2)]
+
+    def residual(features):
+        return ((features.double().cpu() - origin) @ rest).norm(dim=1)
+    alpha = fitted.logits.double().cpu().amax(1).mean() / residual(features).mean()
+    return lambda features, logits: alpha * residual(features) - logits.double().cpu().logsumexp(1)
+
+
+def react(fitted: Fitted) -> Score:
+    """The energy of the logits of features clipped at the 90 % quantile of all in-distribution ones (Sun et al. 2021)."""
+    clip = float(np.quantile(fitted.features.cpu().numpy(), CLIPPED_ABOVE))
+
+    def score(features, logits):
+        return -(features.clamp(max=clip) @ fitted.weight.T + fitted.bias).logsumexp(1)
+    return score
+
+
+def ash(fitted: Fitted) -> Score:
+    """ASH-S (Djurisic et al. 2023): each image's lowest 90 % of features become 0, the others times exp(s1 / s2).
+
+    s1 and s2 are the sums before and after. The energy of the logits that follow. Defined for features of 0 or more.
+    """
+    if bool((fitted.features < 0).any()):
+        raise UserError("--baselines ash: the features before the last layer are not behind a ReLU; ash needs them to be")
+
+    def score(features, logits):
+        kept = max(1, features.shape[1] - int(PRUNED * features.shape[1]))
+        threshold = features.topk(kept, dim=1).values[:, -1:]
+        pruned = features.where(features >= threshold, 0)
+        ratio = features.sum(1, keepdim=True) / pruned.sum(1, keepdim=True).clamp(min=1e-30)
+        return -((pruned * ratio.exp()) @ fitted.weight.T + fitted.bias).logsumexp(1)
+    return score

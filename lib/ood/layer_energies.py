@@ -1,0 +1,102 @@
+"""The energy of every layer's activation, from one pass over the data (Guglielmo & Masana 2025; Liu et al. 2020, eq. 4).
+
+E_T(a) = -T log sum_i exp(a_i / T), a the flattened output of a layer. Higher energy means more like an outlier. It is
+computed inside the hook, in float32, so that memory holds n x layers x temperatures numbers and no activation.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.core.errors import UserError
+from lib.core.progress import image_bar
+from lib.datasets.split import Split
+from lib.models import cutting
+
+KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # the layers that the paper looks at
+
+
+def energy(activation: Tensor, temperatures: tuple[float, ...] = (1.0,)) -> Tensor:
+    """Energies (b, T) of activations (b, ...), one column per temperature (each above 0); float32, or float64 as given.
+
+    -max a - T log D <= E_T <= -max a for D activations. Differentiable.
+    """
+    flat = activation.flatten(1)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
+    if flat.requires_grad and torch.is_grad_enabled():
+        return torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
+    total = _exponential_sums(flat, temperatures)
+    factors = -total.new_tensor(temperatures)
+    found = total.log().mul_(factors)
+    if bool(((total > SMALL) & (total < LARGE)).all()):
+        return found
+    # sums that overflowed, or that are too small to be exact, are taken again around their maximum
+    exact = torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
+    return torch.where((total > SMALL) & (total < LARGE), found, exact)
+
+
+SMALL, LARGE = 1e-30, 1e38  # float32 holds 1.2e-38 to 3.4e38
+CHUNK = 1 << 17  # activations whose exponentials are taken at once: half a megabyte, which stays in the cache
+
+
+def _exponential_sums(flat: Tensor, temperatures: tuple[float, ...]) -> Tensor:
+    """sum_i exp(a_i / T), (b, T), for activations (b, D).
+
+    On the CPU in chunks that share one buffer: whole layers of exponentials would go through main memory.
+    """
+    b, d = flat.shape
+    rows = b if flat.is_cuda else max(1, CHUNK // max(d, 1))
+    buffer = torch.empty(min(rows, b), d, dtype=flat.dtype, device=flat.device)
+    total = flat.new_empty(b, len(temperatures))
+    for first in range(0, b, rows):
+        chunk = flat[first:first + rows]
+        exponentials = buffer[:len(chunk)]
+        for column, temperature in enumerate(temperatures):
+            if temperature == 1:
+                torch.exp(chunk, out=exponentials)
+            else:
+                torch.mul(chunk, 1 / temperature, out=exponentials).exp_()
+            torch.sum(exponentials, 1, out=total[first:first + rows, column])
+    return total
+
+
+def default_layers(network: nn.Module) -> list[str]:
+    """The names of all convolutions, linear layers and batch normalisations, in registration order."""
+    body = network.body if isinstance(network, cutting.Normalized) else network
+    return [name for name, module in body.named_modules() if isinstance(module, KINDS)]
+
+
+@torch.no_grad()
+def layer_energies(network: nn.Module, split: Split, layers: list[str], temperatures: tuple[float, ...] = (1.0,), *,
+                   batch_size: int, channels: int | None = None, size: int | None = None, workers: int = 0,
+                   prefetch: int = 2, quiet: bool = False, head: str = "",
+                   watch: Callable[[Tensor, Tensor], None] | None = None) -> tuple[list[str], np.ndarray, Tensor]:
+    """One pass of the network, in eval mode, over a split.
+
+    Returns the names of the columns, energies (n, columns, T) in float32, and the logits (n, k). A layer that one
+    forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per batch, the input of
+    the layer `head` and the logits, both float32 and on the device.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    n, names, energies, logits = len(split), [], None, []
+    batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
+    begin = 0
+    heads = [head] if watch else []
+    with cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs, \
+            cutting.record(network, heads, inputs=True) as features:
+        for images, _, _ in image_bar(batches, n, batch_size, label=split.name, quiet=quiet):
+            logits.append(network(images).float())
+            if watch:
+                watch(features[head].float(), logits[-1])
+            if energies is None:
+                missing = [name for name in layers if name not in outputs]
+                if missing:
+                    raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
+                names = [key for name in layers for key in outputs if key.partition("@")[0] == name]
+                energies = torch.empty(n, len(names), len(temperatures), device=device)
+            energies[begin:begin + len(images)] = torch.stack([outputs[name] for name in names], 1)
+            begin += len(images)
+    return names, energies.cpu().numpy(), torch.cat(logits).cpu()

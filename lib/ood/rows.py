@@ -1,0 +1,70 @@
+"""The rows of a study of layers: what they are about, and every measure of every score."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lib.datasets import names, openood
+from lib.models import cutting
+from lib.ood import aggregate, comparison, layer_choice
+from lib.ood.last_layer import NEEDS, TEMPERATURES
+from lib.ood.passes import Passed, Subject
+
+
+def rows(subject: Subject, facts: list[dict], fit: Passed, passes: dict[str, Passed],
+         outliers: list[str]) -> Iterator[tuple[str, dict]]:
+    """(OOD set, row) of every layer's energy and every other score."""
+    config, layers = subject.config, [fact["layer"] for fact in facts]
+    final = max(range(len(facts)), key=lambda number: facts[number]["execution_index"])
+    for place, temperature in enumerate(config.temperature):
+        def at(passed, place=place):
+            return passed.of(subject.layers)[..., place]
+        inner, outer, fitted = at(passes["id"]), {other: at(passes[other]) for other in outliers}, at(fit)
+        measured = {other: comparison.layer_rows(inner, outer[other], fitted, final) for other in outliers}
+        comparison.mark_signs(list(measured.values()))
+        validated = [at(passes[f"validation {other}"]) for other in config.val_ood]
+        aggregators = {name: aggregate.fit(name, fitted, np.concatenate(validated) if validated else None)
+                       for name in config.aggregate if name != "oracle"}
+        scored = {name: score(inner) for name, score in aggregators.items()}
+        proxies = at(passes["jigsaw"]) if "jigsaw" in config.choose else None
+        for other in outliers:
+            for fact, row in zip(facts, measured[other], strict=True):
+                yield other, {**fact, "T": temperature, "score": "energy", "needs": "nothing", **row}
+            scores = [comparison.Score({"layer": "all layers", "score": name, "needs": aggregate.needs(name)}, scored[name],
+                                       score(outer[other])) for name, score in aggregators.items()]
+            if "oracle" in config.aggregate:
+                scores.append(aggregate.oracle(layers, inner, outer[other]))
+            scores += layer_choice.scores(config.choose, layers, inner, outer, fitted, proxies, other)
+            if place == 0:
+                scores += _last_layer(subject, passes["id"], passes[other], layers[final])
+            for row in comparison.score_rows(scores, inner[:, final], outer[other][:, final]):
+                yield other, {"T": temperature, **row}
+
+
+def _last_layer(subject: Subject, inner: Passed, outer: Passed, final: str) -> list:
+    """The scores of the last layer; its energy at T = 1 only where that is no row already."""
+    there = final == subject.head and 1.0 in subject.config.temperature
+    return [comparison.Score({"layer": subject.head, "score": name, "needs": NEEDS[name], "T": TEMPERATURES.get(name)},
+                             values, outer.scores[name])
+            for name, values in inner.scores.items() if not (there and name == "energy")]
+
+
+def about(inside, split) -> dict:
+    """What a row says of its OOD set."""
+    kind, severity = names.corruption(names.parse(f"{split.name}/{split.variant}")) if split.variant else (None, None)
+    return {"ood": split.name, "ood_split": split.split, "variant": split.variant, "origin": split.origin,
+            "group": openood.group(inside.name, split.name), "corruption": kind, "severity": severity, "n_ood": len(split)}
+
+
+def facts(network, listed, columns: list[str]) -> dict[str, dict]:
+    """What each column's layer is: place in registration and execution order, kind, size, share of the cost."""
+    by_name = {layer.name: layer for layer in listed}
+    spent = cutting.macs_before(listed)
+    order = {name: number for number, (name, _) in enumerate(network.body.named_modules())}
+    ranked = sorted({column.partition("@")[0] for column in columns}, key=order.get)
+    facts = {}
+    for column in columns:
+        layer = by_name[column.partition("@")[0]]
+        facts[column] = {"layer": column, "index": ranked.index(layer.name), "execution_index": layer.index,
+                         "kind": layer.kind, "dim": int(np.prod(layer.shape)), "mac_fraction": spent[layer.name]}
+    return facts

@@ -1,0 +1,50 @@
+"""Energies of several layers on one scale, by in-distribution images that no measure is made on.
+
+Raw energies of different layers are not comparable (they lie near -log D of their own D), so every rule that combines
+layers begins here. OOD-layers paper, section 2.6 of its specification.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and standard deviation (L,) of each layer's energy over f in-distribution images, and the images' own."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    kept: np.ndarray  # (L,) which layers vary over those images: a constant one has no scale and is left out
+    fitted: np.ndarray  # (f, kept) their z
+
+    def z(self, energies: np.ndarray) -> np.ndarray:
+        """(E - mean) / deviation of the layers that vary, float64: energies (n, L) to (n, kept)."""
+        return _z(energies, self.mean, self.deviation)[:, self.kept]
+
+
+def standardise(energies: np.ndarray) -> Standard:
+    """Fits the scale to the energies (f, L) of f >= 2 in-distribution images."""
+    energies = np.asarray(energies, np.float64)
+    mean, deviation = energies.mean(0), energies.std(0)
+    # what rounding leaves of a constant is no scale
+    kept = deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300)
+    if len(energies) < 2 or not kept.any():
+        raise UserError(f"--fit-on: no layer's energy varies over its {len(energies)} images, so none has a scale")
+    return Standard(mean, deviation, kept, _z(energies, mean, deviation)[:, kept])
+
+
+def _z(energies: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    return (np.asarray(energies, np.float64) - mean) / np.where(deviation > 0, deviation, 1)
+
+
+def ranks(scores: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """How extreme each score is among the fitted ones of its column, in [0, 1); scores (n, L) >= 0, fitted (f, L).
+
+    The share of fitted scores at or below it, and between two of those a step that grows with the score, so that scores
+    beyond all fitted ones keep their order: the transform is strictly increasing.
+    """
+    below = [np.searchsorted(np.sort(column), values, "right") for column, values in zip(fitted.T, scores.T, strict=True)]
+    return (np.stack(below, 1) + scores / (1 + scores)) / (len(fitted) + 1)

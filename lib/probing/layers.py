@@ -1,0 +1,108 @@
+"""Which layers are probed, by which reducers and at which ranks."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lib.core.errors import UsageError, UserError
+from lib.models import cutting
+from lib.models.normalized import Normalized
+from lib.probing import export
+from lib.probing.stacked_probes import Linear
+from lib.representations.features import Tap
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The taps that are probed, in sweeps of those that are compared with one another (one per --reduce), and the ranks.
+
+    head is the network's last layer, where it puts out a vector, and penultimate what it reads, where that was looked for.
+    """
+
+    sweeps: list[list[Tap]]
+    ranks: tuple[int, ...]
+    head: Tap | None
+    penultimate: Tap | None
+
+    @property
+    def taps(self) -> list[Tap]:
+        """All of them, layers first."""
+        return [tap for together in zip(*self.sweeps, strict=True) for tap in together]
+
+
+def choose(config, network: Normalized, channels: int, size: int) -> Layout:
+    """What a configuration asks for; raises `UserError` where the network has no such layer, reducer or rank."""
+    images = torch.zeros(2, channels, size, size, device=next(network.parameters()).device)
+    listed = cutting.layers(network, images[:1])
+    shapes = {layer.name: layer.shape for layer in listed if layer.shape}
+    cuts = [layer.name for layer in listed if layer.cut]
+    chosen = cutting.select(list(shapes), config.layers, {"all": list(shapes), "cuts": cuts})
+    last = listed[-1].name
+    head = Tap(last, "flatten") if len(shapes.get(last, ())) == 1 else None
+    logits = {last, _last_part(network, last)}
+    chosen = [name for name in chosen if name not in logits] or chosen
+    sweeps = [[Tap(name, reduce or _usual(shapes[name], bool(config.ranks))) for name in chosen]
+              for reduce in config.reduce or (None,)]
+    for tap in [tap for sweep in sweeps for tap in sweep]:
+        if config.ranks and len(shapes[tap.layer]) > 1 and tap.reduce not in ("gap", "cls", "mean-token"):
+            raise UsageError(f"-ranks: --reduce {tap.reduce} does not keep the channels of layer {tap.layer} apart; gap "
+                             "does")
+        if config.export:
+            export.check(tap, network)
+    ranks = _possible_ranks(config.ranks, {name: shapes[name][-1 if len(shapes[name]) == 2 else 0] for name in chosen})
+    wanted = {"last-layer", "all"} & set(config.baselines)
+    return Layout(sweeps, ranks, head, _penultimate(network, head, list(shapes), images) if wanted else None)
+
+
+def head_of(network: Normalized, head: Tap | None) -> Linear | None:
+    """The network's last layer as a probe; None if it is no linear layer with a bias."""
+    module = head and network.body.get_submodule(_last_part(network, head.layer))
+    if not isinstance(module, nn.Linear) or module.bias is None:
+        return None
+    return Linear(module.weight.detach().cpu(), module.bias.detach().cpu())
+
+
+def _last_part(network: Normalized, name: str) -> str:
+    """The module that puts out what the module `name` does: of a sequence the last one."""
+    module = network.body.get_submodule(name)
+    while isinstance(module, nn.Sequential) and len(module):
+        name, module = f"{name}.{list(module._modules)[-1]}", module[-1]
+    return name
+
+
+@torch.no_grad()
+def _penultimate(network: Normalized, head: Tap | None, names: list[str], images) -> Tap | None:
+    """What the network's head reads, as a tap; None if it is no linear layer, or reads what no layer puts out."""
+    if head_of(network, head) is None:
+        return None
+    linear = _last_part(network, head.layer)
+    images = torch.rand_like(images)
+    network.eval()
+    with cutting.record(network, [linear], inputs=True) as inputs, cutting.record(network, names) as outputs:
+        network(images)
+    read = inputs[linear]
+    for name in reversed(names):
+        if torch.equal(outputs[name].flatten(1), read):
+            return Tap(name, "flatten")
+        if outputs[name].ndim == 3 and torch.equal(outputs[name][:, 0], read):
+            return Tap(name, "cls")
+    return None
+
+
+def _usual(shape: tuple[int, ...], ranks: bool) -> str:
+    """The reducer of a layer with outputs of this shape, where none is asked for."""
+    return "gap" if len(shape) == 3 and ranks else "cls" if len(shape) == 2 else "flatten"
+
+
+def _possible_ranks(asked: tuple[int, ...], channels: dict[str, int]) -> tuple[int, ...]:
+    """The ranks that every layer has; larger ones are an error alone and dropped from a list."""
+    least = min(channels, key=channels.get)
+    beyond = [rank for rank in asked if rank > channels[least]]
+    if beyond and len(beyond) == len(asked):
+        raise UserError(f"-ranks {' '.join(map(str, asked))}: layer {least} has {channels[least]} channels")
+    if beyond:
+        warnings.warn(f"-ranks {' '.join(map(str, beyond))}: left out, layer {least} has {channels[least]} channels",
+                      stacklevel=2)
+    return tuple(dict.fromkeys(rank for rank in asked if rank not in beyond))

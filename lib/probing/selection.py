@@ -1,0 +1,73 @@
+"""Choosing a layer and its setting by a stated rule, the rules side by side.
+
+Intermediate-layers paper, section 2.4. A score table holds (places, candidates) numbers, places being layers in execution
+order and candidates settings with epochs. The baseline is the last place, the penultimate layer, with its own best
+candidate under the same rule: both sides search equally long.
+
+    ood-val       settings on OOD images (probe-val), the layer on others (layer-val)
+    id-val        settings and layer on in-distribution images
+    transfer      as ood-val, but on the other OOD sets: what is chosen there is tested here
+    last-but-one  the place before the last; settings as the protocol validates them
+    oracle        settings and layer on the test images: what no honest selection can exceed by much
+    none          nothing is chosen: every place and candidate is reported
+
+Free of torch.
+"""
+
+from dataclasses import dataclass
+
+from lib.core.errors import UserError
+
+RULES = ("ood-val", "id-val", "transfer", "last-but-one", "oracle", "none")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen place, the candidate of every place, and among how many pairs of both was chosen."""
+
+    place: int
+    candidates: tuple[int, ...]
+    searched: int
+
+
+def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> tuple[str | None, str | None]:
+    """The roles whose scores choose (settings, layer); None where nothing has to be chosen.
+
+    available    the roles that have scores; "loo" are exact leave-one-out scores of the training images, "other ..." those
+                 of the other OOD sets
+
+    Raises `UserError` if the protocol has no images for the rule.
+    """
+    learns_inside = protocol in ("id", "zero-shot")  # else what is left out are OOD images
+    inside = ("loo", "id-val") if learns_inside else ("probe-val", "loo")
+    inner = (("loo", "id-val"), ("id-val", "loo")) if learns_inside else (("id-val",), ("id-val",))
+    preferred = {"ood-val": (("probe-val",), ("layer-val", "probe-val")), "id-val": inner,
+                 "transfer": (("other probe-val",), ("other layer-val", "other probe-val")),
+                 "last-but-one": ((*inside, "probe-val"), ()), "oracle": (("test",), ("test",))}[rule]
+    settings = next((role for role in preferred[0] if role in available), None)
+    layer = next((role for role in preferred[1] if role in available), None)
+    lacking = (settings is None and candidates > 1) or (layer is None and preferred[1])
+    if lacking and rule == "transfer":
+        raise UserError("--select transfer: it takes two or more OOD sets, and --roles that leave validation images of them")
+    if lacking:
+        raise UserError(f"--select {rule}: --protocol {protocol} has no images for it under these --roles")
+    return settings, layer
+
+
+def choose(rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, places: int,
+           last: bool = True) -> Choice:
+    """The choice of a rule, from the tables (places, candidates) of the roles that `roles_of` names; the first of equals.
+
+    Scores that do not exist (NaN) are never chosen, and the last place is only where it may be: it is the baseline.
+    """
+    candidates = tuple(_best(row) for row in settings) if settings is not None else (0,) * places
+    width = len(settings[0]) if settings is not None else 1
+    if rule == "last-but-one":
+        return Choice(max(0, places - 2), candidates, width)
+    scores = [row[candidate] for row, candidate in zip(layer, candidates, strict=True)]
+    scores = scores if last or places == 1 else scores[:-1]
+    return Choice(_best(scores), candidates, len(scores) * width)
+
+
+def _best(scores: list[float]) -> int:
+    return max(range(len(scores)), key=lambda place: (scores[place] == scores[place], scores[place], -place))

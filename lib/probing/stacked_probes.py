@@ -1,0 +1,199 @@
+"""Probes trained side by side: groups x settings as one stack of linear layers, or of small networks.
+
+A group has its own examples, order and initial weights (a seed, a shift, a rank); a setting its own learning rate and
+penalties. Adam and SGD act on each number by itself, so one update of the stack is exactly that of every probe alone.
+
+Letters: g groups, s settings, b images of a batch, d features, h hidden units, k classes. The objective is the mean
+cross-entropy plus l1 |W|_1 + l2/2 |W|^2, biases unpenalised; weight decay is the optimiser's, on weights and biases.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from lib.core.randomness import generator
+
+LARGE = 2 ** 15  # numbers from which on a probe is updated by kernels that pass over it once
+UNDERFLOW = 1e-20  # errors below it are none: an update does not show them, and products with denormal numbers are slow
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What distinguishes probes that learn from the same images."""
+
+    lr: float | None = 1e-3
+    l1: float = 0.0
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Linear probes: weights (..., k, d) and biases (..., k)."""
+
+    weights: Tensor
+    biases: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, d) -> (..., n, k)."""
+        flat = features @ self.weights.flatten(0, -2).T
+        shaped = flat.view(len(features), *self.weights.shape[:-1]).movedim(0, -2)
+        return shaped + self.biases.unsqueeze(-2)
+
+    def folded(self, matrix: Tensor | None = None, shift: Tensor | None = None, scale: Tensor | None = None) -> "Linear":
+        """The same probes for x where these take ((x - shift) / scale), or (x - shift) @ matrix + shift.
+
+        matrix (d, d), symmetric; shift and scale (d,).
+        """
+        if matrix is not None:
+            weights = self.weights @ matrix.to(self.weights)
+            return Linear(weights, self.biases + (self.weights - weights) @ shift.to(self.weights))
+        weights = self.weights / scale.to(self.weights)
+        return Linear(weights, self.biases - weights @ shift.to(self.weights))
+
+    def slopes(self, features: Tensor, labels: Tensor, room: Tensor) -> list[Tensor]:
+        """Gradients of the mean cross-entropy of probes (g, s) over features (g, b, d) with labels (g, b).
+
+        room    where those of the weights go; memory that is asked for anew in every step costs more than the products
+        """
+        g, s, k, d = self.weights.shape
+        b = features.shape[1]
+        logits = torch.bmm(features, self.weights.view(g, s * k, d).transpose(1, 2)).view(g, b, s, k)
+        error = _error(logits + self.biases.unsqueeze(1), labels)
+        torch.bmm(error.view(g, b, s * k).transpose(1, 2), features, out=room.view(g, s * k, d))
+        return [room, error.sum(1)]
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """Probes with one hidden layer of h rectified units: (..., h, d), (..., h), then outer (..., k, h), (..., k)."""
+
+    weights: Tensor
+    biases: Tensor
+    outer_weights: Tensor
+    outer_biases: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, d) -> (..., n, k)."""
+        hidden = Linear(self.weights, self.biases).logits(features).relu()
+        return hidden @ self.outer_weights.transpose(-1, -2) + self.outer_biases.unsqueeze(-2)
+
+    def folded(self, **change) -> "Mlp":
+        """As for linear probes."""
+        first = Linear(self.weights, self.biases).folded(**change)
+        return Mlp(first.weights, first.biases, self.outer_weights, self.outer_biases)
+
+    def slopes(self, features: Tensor, labels: Tensor, room: Tensor) -> list[Tensor]:
+        """As for linear probes."""
+        g, s, h, d = self.weights.shape
+        b = features.shape[1]
+        hidden = torch.bmm(features, self.weights.view(g, s * h, d).transpose(1, 2)).view(g, b, s, h)
+        hidden = (hidden + self.biases.unsqueeze(1)).relu_()
+        logits = torch.einsum("gbsh,gskh->gbsk", hidden, self.outer_weights)
+        error = _error(logits + self.outer_biases.unsqueeze(1), labels)
+        inner = torch.einsum("gbsk,gskh->gbsh", error, self.outer_weights) * (hidden > 0)
+        torch.bmm(inner.reshape(g, b, s * h).transpose(1, 2), features, out=room.view(g, s * h, d))
+        return [room, inner.sum(1), torch.einsum("gbsk,gbsh->gskh", error, hidden), error.sum(1)]
+
+
+def combined(function: Callable[[list[Tensor]], Tensor], probes: list[Linear] | list[Mlp]) -> Linear | Mlp:
+    """Probes of one kind made into one: `function` takes the list of each of their tensors."""
+    return type(probes[0])(*[function([getattr(probe, field.name) for probe in probes]) for field in fields(probes[0])])
+
+
+def _error(logits: Tensor, labels: Tensor) -> Tensor:
+    """The gradient (g, b, s, k) of the mean cross-entropy over b images by the logits (g, b, s, k); labels (g, b)."""
+    g, b, s, _ = logits.shape
+    error = logits.softmax(-1)
+    error.scatter_add_(3, labels[:, :, None, None].expand(g, b, s, 1), error.new_full((1,), -1.0).expand(g, b, s, 1))
+    return error.div_(b).masked_fill_(error.abs() < UNDERFLOW, 0)
+
+
+def initial(dim: int, classes: int, seeds: list[int], settings: int, name: str, kind: str = "uniform") -> Linear:
+    """Fresh weights (g, s, k, d) for a seed per group, the same for all settings.
+
+    kind    "uniform": in +-1/sqrt(d), as torch's linear layers; "zero"
+
+    They depend on the seed and the layer's `name` alone, not on which other layers are probed.
+    """
+    weights, biases = torch.zeros(len(seeds), settings, classes, dim), torch.zeros(len(seeds), settings, classes)
+    if kind == "uniform":
+        bound = 1 / math.sqrt(dim)
+        for place, seed in enumerate(seeds):
+            draw = generator(seed, "probe", name, dim, classes)
+            weights[place] = (2 * torch.rand(classes, dim, generator=draw) - 1) * bound
+            biases[place] = (2 * torch.rand(classes, generator=draw) - 1) * bound
+    return Linear(weights, biases)
+
+
+def initial_mlp(dim: int, hidden: int, classes: int, seeds: list[int], settings: int, name: str) -> Mlp:
+    """Fresh probes with a hidden layer, each of whose layers starts as a linear probe does."""
+    first = initial(dim, hidden, seeds, settings, f"{name}/hidden")
+    second = initial(hidden, classes, seeds, settings, f"{name}/outer")
+    return Mlp(first.weights, first.biases, second.weights, second.biases)
+
+
+class Stack:
+    """Probes (g, s) in training: `step` is one update of all of them."""
+
+    def __init__(self, start: Linear | Mlp, settings: list[Setting], solver: str = "adam", momentum: float = 0.9,
+                 weight_decay: float = 0.0) -> None:
+        self.probes, self.settings = combined(lambda values: values[0].clone(), [start]), settings
+        self.values = list(vars(self.probes).values())
+        self.penalised = ["biases" not in field.name for field in fields(start)]
+        self.solver, self.momentum, self.weight_decay, self.steps = solver, momentum, weight_decay, 0
+        device = self.values[0].device
+        self.lr, self.l1, self.l2 = (torch.tensor([getattr(setting, name) for setting in settings], device=device)
+                                     for name in ("lr", "l1", "l2"))
+        self.penalties = bool((self.l1 != 0).any() or (self.l2 != 0).any())
+        self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)] for value in self.values]
+        self.room = torch.empty_like(self.values[0])
+
+    def step(self, features: Tensor, labels: Tensor, rate: float = 1.0) -> None:
+        """One update from features (g, b, d) and labels (g, b); `rate` is a factor of every learning rate."""
+        self.steps += 1
+        slopes = self.probes.slopes(features, labels, self.room)
+        for value, slope, state, penalised in zip(self.values, slopes, self.state, self.penalised, strict=True):
+            update = self._together if value[0, 0].numel() < LARGE else self._one_by_one
+            update(value, slope, state, penalised and self.penalties, rate)
+
+    def now(self) -> Linear | Mlp:
+        """A copy of the probes as they are now."""
+        return combined(lambda values: values[0].clone(), [self.probes])
+
+    def _together(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: float) -> None:
+        """One update of all probes (g, s, ...) in the same operations."""
+        lr, l1, l2 = (of_setting.view(1, -1, *[1] * (value.ndim - 2)) for of_setting in (self.lr * rate, self.l1, self.l2))
+        if penalised:
+            slope += l1 * value.sign() + l2 * value
+        if self.weight_decay:
+            slope += self.weight_decay * value
+        if self.solver == "sgd":
+            state[0].mul_(self.momentum).add_(slope)
+            value -= lr * state[0]
+            return
+        mean, square = state  # Kingma & Ba 2015, with torch's constants and order of operations
+        mean.lerp_(slope, 0.1)
+        square.mul_(0.999).addcmul_(slope, slope, value=0.001)
+        spread = (square.sqrt() / math.sqrt(1 - 0.999 ** self.steps)).add_(1e-8)
+        value -= lr / (1 - 0.9 ** self.steps) * mean / spread
+
+    def _one_by_one(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: float) -> None:
+        """The same by torch's fused kernels, which take one setting at a time."""
+        for s, setting in enumerate(self.settings):
+            mine, its_slope, *its_state = ([tensor[s] for tensor in part] for part in (value, slope, *state))
+            if penalised and setting.l1:
+                for parts in zip(mine, its_slope, strict=True):
+                    for weights, slopes in zip(*(part.view(-1).split(LARGE) for part in parts), strict=True):
+                        slopes.add_(weights.sign(), alpha=setting.l1)
+            common = {"lr": setting.lr * rate, "weight_decay": self.weight_decay + penalised * setting.l2,
+                      "maximize": False, "fused": True}
+            if self.solver == "sgd":
+                sgd(mine, its_slope, its_state[0], momentum=self.momentum, dampening=0, nesterov=False, **common)
+            else:
+                steps = [torch.tensor(self.steps - 1.0) for _ in mine]
+                adam(mine, its_slope, *its_state, [], steps, amsgrad=False, beta1=0.9, beta2=0.999, eps=1e-8, **common)

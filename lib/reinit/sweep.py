@@ -1,0 +1,83 @@
+"""One pass over the data for the accuracies of all cells."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib.core.devices import arithmetic
+from lib.core.progress import image_bar
+from lib.datasets.split import Split
+from lib.reinit.stages import cut_stages
+from lib.reinit.targets import State, Target
+
+
+@dataclass
+class Counts:
+    """Correct predictions among the first `images` images, in the first place and in the first five.
+
+    intact (2,) of the network as it is, cells (layers, sources, 2), int64.
+    """
+
+    images: int
+    intact: Tensor
+    cells: Tensor
+
+
+@torch.no_grad()
+def run(network: nn.Module, split: Split, units: list[Target], cells: list[list[State | None]], *, batch_size: int,
+          channels: int | None = None, size: int | None = None, precision: str = "fp32", stacked: int = 1,
+          counts: Counts | None = None, save: Callable[[Counts], None] = lambda counts: None, workers: int = 0,
+          prefetch: int = 2, quiet: bool = False) -> Counts:
+    """One pass over the split; cells[i][e] are the tensors that source e puts into units[i], by state-dict key.
+
+    units     in execution order, as `targets` gives them
+    cells     None is a cell without effect, which gets the intact network's answers and is not run
+    stacked   so many sources share one run of what follows the layer: better use of a GPU; equal up to rounding
+    counts    how far an interrupted pass had got; `save` is called with how far this one is every ten seconds, and when
+              it is interrupted
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    stages, tail = cut_stages(network, units, stacked > 1)
+    counts = counts or Counts(0, torch.zeros(2).long(), torch.zeros(len(units), len(cells[0]), 2).long())
+    order = torch.arange(counts.images, len(split))
+    batches = split.batches(batch_size, device=device, order=order, channels=channels, size=size, workers=workers,
+                            prefetch=prefetch)
+    saved = time.monotonic()
+    try:
+        for images, labels, _ in image_bar(batches, len(order), batch_size, label=split.name, quiet=quiet):
+            right = torch.zeros_like(counts.cells, device=device)
+            activations = images
+            with arithmetic(precision, device):
+                for stage in stages:
+                    activations = stage.lead(activations)
+                    for place in stage.units:
+                        run = [source for source, cell in enumerate(cells[place]) if cell is not None]
+                        for first in range(0, len(run), stacked):
+                            group = run[first:first + stacked]
+                            answers = stage.answers(place, activations, [cells[place][source] for source in group])
+                            right[place, group] = torch.stack([_right(logits, labels) for logits in answers])
+                intact = _right(tail(activations), labels)
+            for place, row in enumerate(cells):
+                right[place, [source for source, cell in enumerate(row) if cell is None]] = intact
+            # replaced as a whole, so that an interruption meets the old counts or the new ones
+            counts = Counts(counts.images + len(labels), counts.intact + intact.cpu(), counts.cells + right.cpu())
+            if time.monotonic() - saved > SAVE_EVERY:
+                save(counts)
+                saved = time.monotonic()
+    except BaseException:
+        save(counts)
+        raise
+    return counts
+
+
+SAVE_EVERY = 10  # seconds
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """(2,): how many labels are the largest logit, and how many are among the five largest."""
+    five = (logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]).sum()
+    return torch.stack([(logits.argmax(1) == labels).sum(), five])

@@ -1,0 +1,65 @@
+"""What a re-initialised layer consists of: the tensors that are replaced, and the cuts between which they run."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lib.core.errors import UserError
+from lib.models import cutting
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer, the keys of its tensors in the state dict, and the cuts around it.
+
+    start   the last cut before anything of the layer runs; None where that is the images
+    end     the first cut when all of it has run; None where that is the output
+    """
+
+    layer: str
+    keys: tuple[str, ...]
+    start: str | None
+    end: str | None
+
+
+def find(network: nn.Module, images: Tensor, layers: list[str], with_norms: bool) -> list[Target]:
+    """What is replaced for each layer, in execution order; `images` (b, c, h, w) is run once.
+
+    Of a layer its own parameters and those of its parts but for batch normalisations; `with_norms` these too, the one
+    that takes the layer's output, and the running statistics of all of them. Raises `UserError` for a layer that owns
+    nothing of that kind or does not run.
+    """
+    listed = {layer.name: layer for layer in cutting.layers(network, images)}
+    behind = cutting.followers(network, images, _BatchNorm) if with_norms else {}
+    cuts = [name for name, layer in listed.items() if layer.cut]
+    cuts = [name for name in cuts if not any(other.startswith(name + ".") for other in cuts)]
+    found = []
+    for layer in layers:
+        keys = _keys(network.body, layer, behind.get(layer), with_norms)
+        modules = {key.rpartition(".")[0] for key in keys}
+        places = [listed[name].index for name in modules if name in listed]
+        if not keys or not places:
+            kind = type(network.body.get_submodule(layer)).__name__
+            raise UserError(f"--layers {layer}: {kind} " + ("owns no weights" if not keys else "does not run by itself"))
+        before = [name for name in cuts if listed[name].index < min(places)]
+        after = [name for name in cuts if listed[name].index >= max(places)]
+        found.append((min(places), Target(layer, keys, before[-1] if before else None, after[0] if after else None)))
+    return [target for _, target in sorted(found, key=lambda pair: pair[0])]
+
+
+def _keys(body: nn.Module, layer: str, norm: str | None, with_norms: bool) -> tuple[str, ...]:
+    """The state-dict keys that are replaced together with a layer."""
+    own = body.get_submodule(layer)
+    roots = [layer] + ([norm] if norm else [])
+    found = []
+    for root in roots:
+        for name, module in body.get_submodule(root).named_modules(prefix=root):
+            if isinstance(module, _BatchNorm) and not with_norms and module is not own:
+                continue
+            found += [f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)]
+            if with_norms:
+                found += [f"{name}.{key}" for key, value in module.named_buffers(recurse=False) if value.ndim]
+    return tuple(dict.fromkeys(found))

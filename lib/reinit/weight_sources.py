@@ -1,0 +1,78 @@
+"""Where re-initialised weights come from: other epochs' files, folders, lists of paths, fresh draws.
+
+Importing this needs no torch.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UserError
+from lib.core.lazy import lazy
+from lib.runs import loading
+
+checkpoints = lazy("lib.models.checkpoints")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where re-initialised weights come from. `label` is the row's source; draws share theirs."""
+
+    label: str
+    epoch: int | None
+    state: dict
+    file: Path | None = None
+
+
+def files(config) -> tuple[list[Path], list[str]]:
+    """The files with initial weights, each once, in the order given, and what is named but not there."""
+    there, missing = {}, []
+    for word in config.inits_from:
+        path = loading.locate(config, word)
+        words = [word]
+        if is_list(config, word):
+            try:
+                words = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+            except UnicodeDecodeError:
+                raise UserError(f"--inits-from {word}: neither a checkpoint nor a list of paths") from None
+        for line in words:
+            found = loading.locate(config, line)
+            if not found.exists() and (path.parent / line).exists():
+                found = path.parent / line
+            if found.exists():
+                there |= dict.fromkeys(loading.snapshots(config, str(found)))
+            else:
+                missing.append(line)
+    return list(there), missing
+
+
+def is_list(config, word: str) -> bool:
+    """Whether a word of `--inits-from` names a text file with a path per line."""
+    path = loading.locate(config, word)
+    return path.is_file() and path.suffix not in loading.SUFFIXES
+
+
+def load(config, description, units, own: dict) -> tuple[list[Source], list[str]]:
+    """Snapshots by epoch and fresh draws, with the tensors that are needed only; and the files that are missing."""
+    there, missing = files(config)
+    for path in missing:
+        warnings.warn(f"--inits-from: {path} is missing; the others are used", stacklevel=2)
+    if not there and not config.rand:
+        raise UserError(f"--inits-from {' '.join(config.inits_from)}: none of its files is there")
+    needed = {key for unit in units for key in unit.keys}
+    found = []
+    for file in there:
+        described, state = checkpoints.weights(file, description.architecture)
+        wrong = [key for key in needed if state[key].shape != own[key].shape]
+        if wrong:
+            raise UserError(f"--inits-from {file}: {wrong[0]} has the shape {tuple(state[wrong[0]].shape)}, in "
+                            f"{config.model_path} it has {tuple(own[wrong[0]].shape)}")
+        epoch = described.epoch if described.epoch is not None else loading.epoch_of(file)
+        label = str(epoch) if epoch is not None else file.stem
+        if any(source.label == label for source in found):
+            label = f"{label} {'/'.join(file.with_suffix('').parts[-2:])}"
+        found.append(Source(label, epoch, {key: state[key].to(own[key].device) for key in needed}, file))
+    for draw in range(config.rand):
+        state = checkpoints.fresh(description, config.seed, "rand", draw).body.state_dict()
+        found.append(Source("rand", None, {key: state[key].to(own[key].device) for key in needed}))
+    return found, missing

@@ -1,0 +1,1 @@
+"""One run of a script: its command line, its inputs, its record. Nothing here knows a particular experiment."""

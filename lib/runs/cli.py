@@ -1,0 +1,424 @@
+"""The command line: a frozen dataclass becomes flags, a function from it becomes a script.
+
+A field is a flag: its type, default and help are stated once. `bool` gives `--x/--no-x`, `tuple[T, ...]` takes several
+values and may be repeated, a field without default is required. A YAML file given as `--config` sets defaults, the
+command line wins. Nothing here imports torch, and nothing here knows an experiment.
+"""
+
+import argparse
+import atexit
+import dataclasses
+import inspect
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+import types
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from lib.core import distributed
+from lib.core.errors import FAILED, Interrupted, UsageError, UserError
+from lib.core.registry import near
+from lib.runs import records
+
+
+def flag(default=MISSING, *names: str, help: str, choices: Mapping | tuple | None = None, check: Callable | None = None,
+         positional: bool = False, identity: bool = True, label: str = "", commas: bool = False,
+         metavar: str | None = None, bare=None):
+    """A field of a configuration.
+
+    names       short spellings beside `--field-name`, or all spellings if a long one is among them
+    choices     the values there are (a registry or a tuple); the error for another names the near ones
+    check       called with the value (with each one of a tuple), raises `UsageError`
+    identity    whether the value is part of what the run is: records of runs that differ in it are different records
+    label       how the value is written into the record's name: "{}", or with a word before it, "s{}"
+    commas      a tuple's values may also be joined by commas
+    bare        the value of the flag where none follows it
+    """
+    metadata = dict(names=names, help=help, choices=choices, check=check, positional=positional, identity=identity,
+                    label=label, commas=commas, metavar=metavar, bare=bare)
+    if default is MISSING:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def at_least(low: float) -> Callable[[float], None]:
+    """A check that a number is `low` or more."""
+    def check(value):
+        if not value >= low:
+            raise UsageError(f"{value} is below {low}")
+    return check
+
+
+def above(low: float) -> Callable[[float], None]:
+    """A check that a number is more than `low`."""
+    def check(value):
+        if not value > low:
+            raise UsageError(f"{value} is not above {low}")
+        if math.isinf(value):
+            raise UsageError(f"{value} is not finite")
+    return check
+
+
+def fraction(value: float) -> None:
+    """A check that a number is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise UsageError(f"{value} is not in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The flags of every script."""
+
+    parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
+
+    name: str = flag("", help="name of the record; without it the name follows from the configuration", identity=False)
+    overwrite: bool = flag(False, help="run although the record is there, and replace it", identity=False)
+    results_dir: str = flag("results", help="folder of the records and figures", identity=False)
+    models_dir: str = flag("models", help="folder of the checkpoints", identity=False)
+    cache_dir: str = flag(".cache", help="folder of what can be computed again: decoded images, features, hashes",
+                          identity=False)
+    config: str = flag("", help="YAML file with defaults for these flags; the command line wins", identity=False)
+    plan: bool = flag(False, help="say what the command would do, and stop", identity=False)
+    quiet: bool = flag(False, help="no progress bars and no messages but errors", identity=False)
+    debug: bool = flag(False, help="show the traceback of an error", identity=False)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None or value == field.default:
+                continue
+            for item in value if isinstance(value, tuple) else (value,):
+                _check_value(field, item)
+
+    def inputs(self) -> dict[str, list[Path]]:
+        """The files and folders that the run reads, under the names they have in the record."""
+        return {}
+
+    def outputs(self) -> list[Path]:
+        """The files beside the record without which the run is not done: checkpoints."""
+        return []
+
+    def work(self) -> list[str]:
+        """What `--plan` says besides files and settings: passes, networks, layers, memory, data."""
+        return []
+
+    def answer(self) -> str | None:
+        """What the command prints instead of running, where a flag asks for that."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig(RunConfig):
+    """The flags of every script that runs a network on data."""
+
+    takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
+
+    data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
+    batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
+    seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
+    gpu: int | None = flag(None, "-gpu", help="index of the GPU, -1 for the CPU; default 0 where there is one, else -1",
+                           identity=False)
+    workers: int = flag(1, "-workers", help="processes that decode images which do not fit into memory",
+                        check=at_least(0), identity=False)
+    prefetch: int = flag(2, "-prefetch", help="batches each of them decodes ahead", check=at_least(1), identity=False)
+    precision: str = flag("auto", help="arithmetic of the networks; auto is bf16 for training on a GPU, else fp32",
+                          choices=("auto", "fp32", "bf16"))
+    deterministic: bool = flag(False, help="deterministic kernels on a GPU, at some cost; on the CPU all are")
+    max_examples: int | None = flag(None, help="use only so many images of each data set, evenly spread over it",
+                                    check=at_least(1))
+
+
+def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | None = None) -> None:
+    """Parses the command line, runs `experiment(config)` unless its record is there, writes the record, and exits.
+
+    Exit status: 0 done, 1 failed, 2 bad command line, 75 interrupted and resumable. The last line on stdout is the
+    record's path.
+    """
+    script = Path(sys.argv[0]).name
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    try:
+        _announce_signals()
+        config = parse(config_class, argv, prog=script, description=_description())
+        if distributed.world() > 1 and not config.parallel:
+            raise UsageError("this script runs in one process: start it with python, not with torchrun")
+        run(config, experiment, [script, *argv])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has read enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except Exception as error:  # the one place where any failure becomes one line
+        if debug:
+            traceback.print_exc()
+        if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
+            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
+        sys.exit(getattr(error, "status", FAILED))
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
+        sys.exit(Interrupted.status)
+
+
+def run(config: RunConfig, experiment: Callable, command: list[str]) -> Path | None:
+    """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
+    place = records.place(config, experiment.__name__)
+    if distributed.rank():
+        _follow(config, experiment, place)
+        return None
+    answer = records.plan(place, config) if config.plan else config.answer()
+    if answer is not None:
+        print(answer)
+        return None
+    with records.locked(place):
+        if not config.overwrite and records.finished(place, config):
+            _say(config, f"already there; --overwrite runs it again ({place.path})")
+        else:
+            _show_warnings(config)
+            started, begin = time.time(), time.perf_counter()
+            result = experiment(config)
+            result.seconds.setdefault("total", time.perf_counter() - begin)
+            records.write(place, config, result, command=command, started=started)
+            if not config.quiet:
+                print(result.text())
+    for figure in records.figures(place):
+        _say(config, f"figure: {figure}")
+    print(place.path)
+    return place.path
+
+
+def _follow(config: RunConfig, experiment: Callable, place: records.Place) -> None:
+    """What torchrun's other processes do: their share of the work, and no word; process 0 locks, answers and writes."""
+    asked = config.plan or config.answer() is not None
+    if not asked and (config.overwrite or not records.finished(place, config)):
+        warnings.simplefilter("ignore")
+        experiment(config)
+
+
+def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", description: str = "") -> RunConfig:
+    """The configuration that a command line describes. Raises `UsageError`; `--help` prints and exits."""
+    parser = _parser(config_class, prog, description)
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        word = unknown[0]
+        if word.startswith("-"):
+            raise UsageError(f"{word.split('=')[0]}: no such flag; {near(word.split('=')[0], flags)}")
+        raise UsageError(f"{word}: more arguments than the script takes")
+    values = _from_yaml(config_class, given.config) if getattr(given, "config", "") else {}
+    values.update(vars(given))
+    for field in dataclasses.fields(config_class):
+        if field.default is MISSING and values.get(field.name) in (None, ()):
+            raise UsageError(f"{_spelling(field)} is required: {field.metadata['help']}")
+        if isinstance(values.get(field.name), list):
+            values[field.name] = _flatten(values[field.name], field.metadata["commas"])
+    return config_class(**values)
+
+
+def identity(config: RunConfig) -> dict:
+    """What makes the run the run it is: the values of all fields but those about where and how it is run."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+            if field.metadata.get("identity", True)}
+
+
+def flags(config_class: type[RunConfig]) -> list[tuple[str, str, str]]:
+    """(spellings, default, help) of every flag, in the order of the fields: the README's table and `--help` share it."""
+    rows = []
+    for field in dataclasses.fields(config_class):
+        default = "required" if field.default is MISSING else _default(field.default)
+        rows.append((" ".join(spellings(field)), default, field.metadata["help"]))
+    return rows
+
+
+def _parser(config_class: type[RunConfig], prog: str, description: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog or None, description=description or inspect.getdoc(config_class), allow_abbrev=False,
+                     argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
+    hints = typing.get_type_hints(config_class)
+    for field in sorted(dataclasses.fields(config_class), key=lambda field: field.name in _COMMON):
+        kind, several = _kind(hints[field.name])
+        text = field.metadata["help"].replace("%", "%%")
+        if field.default is not MISSING and field.default not in ("", None, (), False):
+            text += f" (default: {_default(field.default)})".replace("%", "%%")
+        options = spellings(field)
+        if kind is bool:
+            parser.add_argument(*options, dest=field.name, action=argparse.BooleanOptionalAction, help=text)
+            continue
+        known = field.metadata["choices"]
+        metavar = field.metadata["metavar"] or ("{" + ",".join(known) + "}" if known and len(known) <= 8 else None)
+        if field.metadata["positional"]:
+            required = field.default is MISSING
+            nargs = ("+" if required else "*") if several else (None if required else "?")
+            # required positionals are checked in `parse`, after the YAML file had its say
+            parser.add_argument(field.name, nargs={"+": "*", None: "?"}.get(nargs, nargs), type=_converter(kind),
+                                metavar=metavar or field.name.upper(), help=text)
+        else:
+            extra = {"nargs": "+", "action": "extend"} if several else {}
+            if field.metadata["bare"] is not None:
+                extra = {"nargs": "?", "const": field.metadata["bare"]}
+            parser.add_argument(*options, dest=field.name, type=_converter(kind), help=text,
+                                metavar=metavar or field.name.upper(), **extra)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UsageError(message.removeprefix("argument ").replace("\n", " "))
+
+
+def _kind(hint) -> tuple[type, bool]:
+    """The type of one value, and whether there are several, of `int`, `int | None`, `tuple[int, ...]`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(argument for argument in typing.get_args(hint) if argument is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def _converter(kind: type) -> Callable[[str], object]:
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            words = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
+        if kind is float and value != value:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+        if kind is int and not -2**63 <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than 64 bits hold")
+        return value
+    return convert
+
+
+def spellings(field: dataclasses.Field) -> list[str]:
+    """How a field is written on the command line: its flags, or the name of its position."""
+    if field.metadata["positional"]:
+        return [field.name.upper()]
+    names = list(field.metadata["names"])
+    if any(name.startswith("--") for name in names):
+        return names
+    return [*names, "--" + field.name.replace("_", "-")]
+
+
+def _spelling(field: dataclasses.Field) -> str:
+    return spellings(field)[0]
+
+
+def _default(value) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _flatten(values: list, commas: bool) -> tuple:
+    if not commas:
+        return tuple(values)
+    return tuple(word for value in values for word in str(value).split(",") if word)
+
+
+def _check_value(field: dataclasses.Field, value) -> None:
+    choices, check = field.metadata.get("choices"), field.metadata.get("check")
+    if choices is not None and value not in choices:
+        raise UsageError(f"{_spelling(field)} {value}: no such choice; {near(str(value), choices)}")
+    if check is not None:
+        try:
+            check(value)
+        except UserError as error:
+            raise type(error)(f"{_spelling(field)} {value}: {str(error).removeprefix(f'{value}: ')}") from None
+
+
+def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
+    """The defaults that a YAML file sets, with the types of the fields. Raises `UsageError`."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UsageError(f"--config {path}: not a YAML file") from None
+    if not isinstance(loaded, dict | types.NoneType):
+        raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    spelled = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items()
+               for option in spellings(field)}
+    hints = typing.get_type_hints(config_class)
+    values = {}
+    for key, value in (loaded or {}).items():
+        name = key if key in fields else spelled.get(str(key).lstrip("-").replace("-", "_"))
+        if name is None:
+            raise UsageError(f"--config {path}: {key} is no flag of this script; {near(str(key), fields)}")
+        kind, several = _kind(hints[name])
+        values[name] = None if value is fields[name].default is None else _typed(value, kind, several,
+                                                                                 f"--config {path}: {key}")
+    return values
+
+
+def _typed(value, kind: type, several: bool, where: str):
+    if several:
+        items = value if isinstance(value, list) else [value]
+        return [_typed(item, kind, False, where) for item in items]
+    if value is None:
+        raise UsageError(f"{where} has no value")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise UsageError(f"{where}: {value!r} is neither true nor false")
+        return value
+    if isinstance(value, bool | list | dict):
+        raise UsageError(f"{where}: {value!r} is not one value")
+    try:
+        return _converter(kind)(str(value))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _description() -> str:
+    """The docstring of the script that called `main`."""
+    return inspect.getdoc(sys.modules["__main__"]) or ""
+
+
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def _announce_signals() -> None:
+    """Scheduler's warnings end a run in order; `lib.training.loop` replaces this while it can save a position."""
+    def stop(number, frame):
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command runs it again")
+    for number in WARNINGS:
+        signal.signal(number, stop)
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in WARNINGS])  # nothing is left to save
+
+
+def _show_warnings(config: RunConfig) -> None:
+    """Our own warnings as one line each; libraries' warnings only with --debug."""
+    def show(message, category, filename, lineno, file=None, line=None):
+        if not config.quiet and (config.debug or issubclass(category, UserWarning)):
+            print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = show
+    if not config.debug:
+        warnings.filterwarnings("ignore", module=r"(?!lib\.)")
+
+
+def _say(config: RunConfig, sentence: str) -> None:
+    if not config.quiet:
+        print(sentence, file=sys.stderr)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return "error: " + str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror or error}"
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return "error: out of memory; a smaller -b needs less"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "lib").partition(".")[0] != "lib":
+        return (f"error: this Python has no {error.name.partition('.')[0]}; the suite's packages are in its environment "
+                "(source .venv/bin/activate) and in requirements.txt")
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"error: {type(error).__name__}: {first} (unexpected; --debug shows where)"
+
+
+_COMMON = {field.name for field in dataclasses.fields(DeviceConfig)}

@@ -1,0 +1,57 @@
+"""The options that say in which form, and of which classes, a network is given images.
+
+In training they decide it; a checkpoint without a sidecar needs them again. Free of torch.
+"""
+
+from dataclasses import dataclass
+
+from lib.core.errors import UsageError
+from lib.datasets import names
+from lib.runs.cli import DeviceConfig, at_least, flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesConfig(DeviceConfig):
+    """The flags of every script that gives images to a network."""
+
+    image_size: int | None = flag(None, check=at_least(1), help="side to which images are resized, where no sidecar states "
+                                                                "it; default: as they are, or what the network takes")
+    upscale: bool = flag(False, help="--image-size 224")
+    upscale_padding: bool = flag(False, help="--image-size 112, in a frame of 56 black pixels on each side")
+    subsample_classes: int = flag(0, check=at_least(0), help="take so many of the classes: -d NAME becomes NAME-k<n>, their "
+                                                             "name for every script; 0: all")
+    class_sample_seed: int | None = flag(None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: "
+                                                                       "the first classes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.image_size is not None) + self.upscale + self.upscale_padding > 1:
+            raise UsageError("--image-size, --upscale and --upscale-padding exclude one another")
+        if self.class_sample_seed is not None and not self.subsample_classes:
+            raise UsageError("--class-sample-seed is about --subsample-classes, which is 0")
+        if self.subsample_classes:
+            self._name_the_subset()
+
+    @property
+    def stated_size(self) -> int | None:
+        """The side to which images are resized, if a flag says so."""
+        return 224 if self.upscale else 112 if self.upscale_padding else self.image_size
+
+    @property
+    def padding(self) -> int:
+        """The black pixels around an image on each side."""
+        return 56 if self.upscale_padding else 0
+
+    def _name_the_subset(self) -> None:
+        """Puts the name of the classes in the place of the flags: the record is that of the data it stands for."""
+        several = isinstance(self.dataset, tuple)
+        given = self.dataset if several else (self.dataset,)
+        if not all(given) or not given:
+            raise UsageError("--subsample-classes is about -d, which must be given")
+        try:
+            found = tuple(names.subset(name, self.subsample_classes, self.class_sample_seed) for name in given)
+        except UsageError as error:
+            raise UsageError(f"--subsample-classes {self.subsample_classes}: {error}") from None
+        for field, value in (("dataset", found if several else found[0]), ("subsample_classes", 0),
+                             ("class_sample_seed", None)):
+            object.__setattr__(self, field, value)

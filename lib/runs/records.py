@@ -1,0 +1,340 @@
+"""One record per run: what was asked, from which files, on which machine, and the rows that came out.
+
+A record is `results/<experiment>/<run>.json`, written whole or not at all; arrays (`.npz`) and figures (`.png`) lie
+beside it under its name. The run's name follows from its configuration, so that a command finds its own record again.
+Nothing here imports torch.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib.core import files, text_table
+from lib.core.errors import UserError
+
+SCHEMA = 1
+EXPERIMENTS = ("train", "eval", "data", "probe", "stitch", "similarity", "ood_detector", "stitch_ood", "ood_layers", "ncg",
+               "projections", "reinit", "benchmark")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
+
+# columns that are numbers in the rows of every experiment, so that tables can reckon with them; benchmarks are no experiment
+NUMBERS = frozenset("""
+    accuracy agreement attack_success aupr_in auroc auroc_oracle_sign auroc_two_sided baseline cells_above chance
+    ci_high ci_low cka cka_debiased covered detected difference ece epoch false_alarms fpr95 fpr95_nearest_recall
+    gain gain_high gain_low hits id_accuracy independence kappa kendall l2_distance mac_ood majority mass
+    mass_high mass_low mean_distance n ncg ncg_high ncg_low normalized_difference normalized_difference_batch_mean
+    p_value partial partial_p penalty procrustes pwcca q05 q95 r_distance_accuracy radius_mean radius_median ratio
+    regret relative_drop s_null_high s_null_low seed spearman time_ood train_accuracy tvd val_accuracy val_energy
+    val_loss welch z
+""".split())
+
+Row = dict[str, str | int | float | bool | None]
+
+
+@dataclass
+class Result:
+    """What an experiment returns.
+
+    rows       flat; accuracies and rates are fractions; None where a value does not exist
+    arrays     name -> NumPy array, kept in the `.npz` beside the record
+    figures    "" or a suffix -> matplotlib figure, kept as `<run>.png` or `<run>-<suffix>.png`
+    seconds    stage -> seconds
+    columns    the columns that are printed when the run is done; empty for all
+    documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
+    """
+
+    rows: list[Row]
+    arrays: dict = field(default_factory=dict)
+    figures: dict = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    documents: dict = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
+        shown = [row for row in self.rows
+                 if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)] or self.rows
+        found, left_out = text_table.text(shown, self.columns, most=60), len(self.rows) - len(shown)
+        return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's record lies."""
+
+    experiment: str
+    run: str
+    path: Path
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside the record: `<run><suffix>`."""
+        return self.path.with_name(self.run + suffix)
+
+
+def place(config, experiment: str) -> Place:
+    """The place of the record of an experiment with this configuration."""
+    run = _slug(config.name) if config.name else run_name(config)
+    return Place(experiment, run, Path(config.results_dir) / experiment / f"{run}.json")
+
+
+def run_name(config) -> str:
+    """Labelled values, then eight digits that differ for every other configuration.
+
+    Values at their default do not enter the digits, so that a new flag leaves the names of old records as they are.
+    """
+    labelled = sorted((item for item in _identity_fields(config) if item.metadata["label"]),
+                      key=lambda item: item.metadata["label"] != "{}")  # words first, then the seed
+    labels = [_slug(item.metadata["label"].format(_label(getattr(config, item.name)))) for item in labelled]
+    changed = {item.name: getattr(config, item.name) for item in _identity_fields(config)
+               if getattr(config, item.name) != item.default}
+    digits = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+    return "-".join([label for label in labels if label] + [digits])[-150:].lstrip("-.")
+
+
+def finished(where: Place, config) -> bool:
+    """Whether the record is there and still holds: same configuration, unchanged inputs, outputs not lost.
+
+    Raises `UserError` for a record that cannot be trusted or belongs to another configuration: it is not replaced
+    unasked.
+    """
+    if not where.path.exists():
+        return False
+    try:
+        record = read(where.path)
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite replaces it, --name keeps both") from None
+    differing = [item.name for item in _identity_fields(config)
+                 if _plain(getattr(config, item.name)) != record["config"].get(item.name, _plain(item.default))]
+    if differing:
+        raise UserError(f"{where.path} is the record of another configuration (it differs in {', '.join(differing)}); "
+                        "another --name keeps both, --overwrite replaces it")
+    lost = [path for path in config.outputs() if not path.exists()]
+    changed = [name for name, known in fingerprints(config, missing_ok=True).items()
+               if known != record["inputs"].get(name)]
+    if lost or changed:
+        reason = f"{lost[0]} is gone" if lost else f"{changed[0]} has changed since"
+        print(f"{where.path} no longer holds: {reason}; running again", file=sys.stderr)
+    return not lost and not changed
+
+
+def fingerprints(config, missing_ok: bool = False) -> dict[str, dict]:
+    """The hash and size of everything the run reads, by name."""
+    found, known = {}, {}  # corrupted versions of a set are of the same files
+    for name, paths in config.inputs().items():
+        if missing_ok and not all(path.exists() for path in paths):
+            continue
+        if tuple(paths) not in known:
+            known[tuple(paths)] = files.fingerprint(paths, Path(config.cache_dir))
+        found[name] = known[tuple(paths)]
+    return found
+
+
+def write(where: Place, config, result: Result, *, command: list[str], started: float) -> dict:
+    """Writes arrays, figures and, last, the record, whose presence says that all is there. Returns the record."""
+    import numpy as np
+
+    record = {
+        "schema": SCHEMA,
+        "experiment": where.experiment,
+        "config": {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)},
+        "command": command,
+        "inputs": fingerprints(config),
+        "environment": environment(),
+        "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+        "rows": [{key: _plain(value) for key, value in row.items()} for row in result.rows],
+    }
+    record["tolerance"] = tolerance(record)
+    record["outputs"] = {str(path): files.fingerprint([path], Path(config.cache_dir)) for path in config.outputs()
+                         if path.exists()}
+    if result.arrays:
+        record["arrays"] = where.beside(".npz").name
+        files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))
+    for suffix, figure in result.figures.items():
+        files.write_figure(where.beside(f"-{suffix}.png" if suffix else ".png"), figure)
+    for name, document in result.documents.items():
+        files.write_json(where.path.with_suffix("") / f"{_slug(name)}.json", document)
+    problem = _problem(record)
+    if problem:
+        raise ValueError(f"the {where.experiment} experiment made an invalid record: {problem}")
+    files.write_json(where.path, record)
+    return record
+
+
+def read(path: Path) -> dict:
+    """The record at `path`. Raises `UserError` for what is missing, truncated, of another schema or not a record."""
+    try:
+        record = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path}: not a whole record") from None
+    problem = _problem(record)
+    if problem:
+        raise UserError(f"{path}: not a valid record: {problem}")
+    return record
+
+
+def records(results_dir: str | Path, experiments: tuple[str, ...] = EXPERIMENTS,
+            broken: list[str] | None = None) -> Iterator[tuple[Path, dict]]:
+    """Every record of these experiments under a results folder, in the order of experiments and names.
+
+    One that cannot be read raises `UserError`, or is left out and what is wrong with it appended to `broken`.
+    """
+    for experiment in experiments:
+        for path in sorted((Path(results_dir) / experiment).glob("*.json")):
+            try:
+                yield path, read(path)
+            except UserError as error:
+                if broken is None:
+                    raise
+                broken.append(str(error))
+
+
+def figures(where: Place) -> list[Path]:
+    """The figures that lie beside the record."""
+    return sorted(path for path in where.path.parent.glob(f"{where.run}*.png")
+                  if path.stem == where.run or path.stem.startswith(where.run + "-"))
+
+
+@contextlib.contextmanager
+def locked(where: Place) -> Iterator[None]:
+    """Keeps a second process from making the same record at the same time."""
+    with files.locked(where.path.with_name(f".{where.run}.lock"),
+                      f"another process is making {where.path}; wait for it, or give this run a --name"):
+        yield
+
+
+def tolerance(record: dict) -> float:
+    """By how much the numbers of a repeated run may differ: what the record states, else what its device allows.
+
+    Sums in another order move results on a CPU by rounding, on a GPU also through training.
+    """
+    if "tolerance" in record:
+        return record["tolerance"]
+    environment = record["environment"]
+    if environment.get("device", "cpu") == "cpu":
+        return 1e-6
+    return 1e-4 if environment.get("deterministic") else 1e-2
+
+
+def plan(where: Place, config) -> str:
+    """What the command would do, as lines of text."""
+    there = "is there already" if where.path.exists() else "would be written"
+    lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
+    lines += [f"reads:      {name}" for name in config.inputs()]
+    lines += [f"writes:     {path}" for path in config.outputs()]
+    lines += config.work()
+    lines += [f"  {item.name} = {getattr(config, item.name)}" for item in _identity_fields(config)]
+    return "\n".join(lines)
+
+
+def environment() -> dict:
+    """The software and hardware of this process."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    found = {"python": platform.python_version(), "system": platform.platform(), **versions, "commit": _commit()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["device"] = torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+        found["threads"] = torch.get_num_threads()
+        found["deterministic"] = torch.are_deterministic_algorithms_enabled()
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the suite's checkout, with "+" where files were changed since; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True,
+                              timeout=20).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _identity_fields(config) -> list:
+    return [item for item in dataclasses.fields(config) if item.metadata.get("identity", True)]
+
+
+SPELT_OUT = 3  # values of a list that a record's name may hold; of a longer one it holds the first and the number
+
+
+def _label(value) -> str:
+    if isinstance(value, tuple):
+        rest = f"+{len(value) - 1}more" if len(value) > SPELT_OUT else ""
+        return "+".join(_label(item) for item in (value[:1] if rest else value)) + rest
+    text = str(value if value is not None else "")
+    kind, _, path = text.rpartition("=")
+    if kind in ("folder", "npy"):
+        return Path(path).stem
+    if Path(text).suffix == ".json":
+        return Path(text).stem
+    if Path(text).suffix in (".pt", ".pth", ".tar", ".safetensors"):
+        return "-".join(Path(text).with_suffix("").parts[-2:])
+    return text
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")
+
+
+def _plain(value):
+    """The value as JSON has it: numbers of any library as Python's, undefined numbers as null."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _problem(record) -> str | None:
+    """What is wrong with the form of a record; None if nothing is."""
+    if not isinstance(record, dict) or "schema" not in record:
+        return "it has no schema"
+    if record["schema"] != SCHEMA:
+        return f"its schema is {record['schema']}, this suite's is {SCHEMA}"
+    if not isinstance(record.get("tolerance", 0.0), int | float):
+        return "tolerance is of the wrong kind"
+    forms = {"experiment": str, "config": dict, "command": list, "inputs": dict, "environment": dict, "started": str,
+             "seconds": dict, "rows": list}
+    for key, kind in forms.items():
+        if not isinstance(record.get(key), kind):
+            return f"{key} is missing or of the wrong kind"
+    if record["experiment"] not in EXPERIMENTS:
+        return f"there is no experiment {record['experiment']}"
+    if not all(isinstance(word, str) for word in record["command"]):
+        return "command is not all words"
+    if not all(isinstance(spent, int | float) for spent in record["seconds"].values()):
+        return "seconds are not all numbers"
+    if not isinstance(record.get("outputs", {}), dict):
+        return "outputs is of the wrong kind"
+    for name, known in {**record["inputs"], **record.get("outputs", {})}.items():
+        if not isinstance(known, dict) or [type(known.get(key)) for key in ("sha256", "bytes")] != [str, int]:
+            return f"file {name} has no hash and size"
+    for number, row in enumerate(record["rows"]):
+        if not isinstance(row, dict):
+            return f"row {number} is no dictionary"
+        for key, value in row.items():
+            if not isinstance(value, str | int | float | bool | None):
+                return f"{key} of row {number} is not one value"
+            if key in NUMBERS and isinstance(value, str | bool) and record["experiment"] != "benchmark":
+                return f"{key} of row {number} is {value!r}, no number"
+    return None

@@ -1,0 +1,263 @@
+"""Grids of stitched networks: collecting statistics, training stitches, measuring what comes out.
+
+Both donors are frozen and in eval mode, and are the same to the last bit afterwards. Every batch goes once through the front
+network, as far as its deepest cut, and where it is needed once through the end network; what follows a stitch is the end
+network from its cut.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.core.devices import arithmetic
+from lib.core.errors import UserError
+from lib.core.progress import image_bar
+from lib.core.randomness import generator
+from lib.datasets.split import Split
+from lib.models import cutting
+from lib.models.checkpoints import Checkpoint
+from lib.stitching.layer import Stitch
+from lib.stitching.least_squares import Statistics, Triangle
+from lib.training.losses import Loss, Separate
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stitch behind a layer of the front network, in the place of the output of a layer of the end network."""
+
+    front: str
+    end: str
+    stitch: Stitch
+
+
+class Donors:
+    """The two networks, frozen, cut at these layers. Raises `UserError` for layers that are no cuts."""
+
+    def __init__(self, front: nn.Module, end: nn.Module, front_layers: list[str], end_layers: list[str]) -> None:
+        for layer in front_layers:
+            cutting.cut(front, layer)
+        self.front, self.end = front.eval().requires_grad_(False), end.eval().requires_grad_(False)
+        self.tails = {layer: cutting.cut(end, layer)[1] for layer in end_layers}
+        self.front_layers = front_layers
+
+    @torch.no_grad()
+    def sources(self, images: Tensor) -> dict[str, Tensor]:
+        """The activations of the front layers."""
+        return activations_of(self.front, self.front_layers, images)[0]
+
+    @torch.no_grad()
+    def targets(self, images: Tensor, logits: bool = False) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The end network's own activations of the end layers, and its logits if asked for."""
+        return activations_of(self.end, list(self.tails), images, whole=logits)
+
+    def logits(self, entry: Entry, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The stitched network's logits (b, k), and the stitched activation."""
+        stitched = entry.stitch(sources[entry.front])
+        return self.tails[entry.end](stitched), stitched
+
+
+def activations_of(network: nn.Module, layers: list[str], images: Tensor,
+                   whole: bool = False) -> tuple[dict[str, Tensor], Tensor | None]:
+    """What these layers put out, and with `whole` the logits: without them the pass ends behind the deepest layer."""
+    with cutting.record(network, layers, stop=not whole) as outputs:
+        logits = cutting.run(network, images)
+    return {layer: outputs[layer] for layer in layers}, logits
+
+
+def choose(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], words: tuple[str, ...], where: str) -> list[str]:
+    """The cuts with maps or tokens that names and globs choose, in execution order; `shapes` are those of all layers.
+
+    Raises `UserError`, which names `where` the words stand, for what is no layer, no cut, or puts out a vector.
+    """
+    network, cuts = checkpoint.network, cutting.cuts(checkpoint.network)
+    usable = [name for name in shapes if name in cuts and len(shapes[name]) in (2, 3)]
+    for word in words:
+        if word in shapes and word not in usable:
+            cutting.cut(network, word)
+            raise UserError(f"{where} {word}: it puts out a vector, and stitches join maps and tokens")
+    try:
+        return cutting.select(usable, words, {"cuts": usable})
+    except UserError as error:
+        raise UserError(str(error).replace("--layers", where, 1)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """How images reach the networks."""
+
+    device: torch.device
+    batch_size: int
+    channels: int
+    size: int
+    precision: str = "fp32"
+    workers: int = 0
+    prefetch: int = 2
+    quiet: bool = False
+
+    def over(self, split: Split, label: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels, batch by batch."""
+        batches = split.batches(self.batch_size, device=self.device, channels=self.channels, size=self.size,
+                                workers=self.workers, prefetch=self.prefetch)
+        for images, labels, _ in image_bar(batches, len(split), self.batch_size, label=label, quiet=self.quiet):
+            yield images, labels
+
+
+def pairs(donors: Donors, split: Split, passes: Passes, label: str,
+          partners: Split | None = None) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """The activations of the front layers and of the end layers, batch by batch: one pass of each network.
+
+    The end network sees the same images, or those of `partners`.
+    """
+    if partners is None:
+        for images, _ in passes.over(split, label):
+            yield donors.sources(images), donors.targets(images)[0]
+    else:
+        others = replace(passes, quiet=True).over(partners, label)
+        for (images, _), (other, _) in zip(passes.over(split, label), others, strict=True):
+            yield donors.sources(images), donors.targets(other)[0]
+
+
+def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes,
+            partners: Split | None = None) -> Statistics:
+    """The statistics with those of all images of a split added."""
+    for sources, targets in pairs(donors, split, passes, "matching", partners):
+        statistics.add(sources, targets)
+    return statistics
+
+
+def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes,
+             partners: Split | None = None) -> Triangle:
+    """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
+    found = Triangle()
+    for sources, targets in pairs(donors, split, passes, f"matching {front} with {end} again", partners):
+        rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
+        found.add(*(part.flatten(0, 1) for part in rows))
+    return found
+
+
+def activations(donors: Donors, split: Split, passes: Passes,
+                partners: Split | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All activations (n, ...) of the front and end layers: for what cannot stream."""
+    parts = list(pairs(donors, split, passes, "matching", partners))
+    return tuple({layer: torch.cat([part[side][layer] for part in parts]) for layer in parts[0][side]} for side in (0, 1))
+
+
+def others(n: int, seed: int) -> Tensor:
+    """For each of n images another one: a random cycle through all of them, int64 (n,)."""
+    order = torch.randperm(n, generator=generator(seed, "null"))
+    return torch.empty_like(order).index_copy_(0, order, order.roll(1))
+
+
+@torch.no_grad()
+def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes) -> tuple[list[dict], float]:
+    """The measures of every stitched network on a labelled split, and the accuracy of the end network.
+
+    accuracy, relative_accuracy (over the end network's), penalty (the end network's accuracy minus it), agreement (share of
+    images with the end network's prediction), normalized_difference (||S - E||^2 / ||E||^2 over all images),
+    normalized_difference_batch_mean (the mean of that ratio over batches, as published: it depends on the batch size) and r2
+    (1 - ||S - E||^2 / ||E - mean||^2, the mean per channel), S the stitched activation and E the end network's own.
+    """
+    device = passes.device
+    counts = {"correct": torch.zeros(len(entries), dtype=torch.float64, device=device)}
+    counts |= {name: counts["correct"].clone() for name in ("agree", "difference", "ratio")}
+    own_correct, own = torch.zeros((), dtype=torch.float64, device=device), {layer: _Spread() for layer in donors.tails}
+    for entry in entries:
+        entry.stitch.eval()
+    batches, stacks = 0, _stacks(entries, min(passes.batch_size, len(split)))
+    for images, labels in passes.over(split, "evaluating"):
+        with arithmetic(passes.precision, device):
+            sources, (targets, logits) = donors.sources(images), donors.targets(images, logits=True)
+            predicted = logits.argmax(1)
+            own_correct += (predicted == labels).sum()
+            squares = {layer: own[layer].add(target) for layer, target in targets.items()}
+            for numbers in stacks:
+                end = entries[numbers[0]].end
+                stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
+                found = donors.tails[end](torch.cat(stitched)).argmax(1).view(len(numbers), -1)
+                counts["correct"][numbers] += (found == labels).sum(1)
+                counts["agree"][numbers] += (found == predicted).sum(1)
+                difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
+                counts["difference"][numbers] += difference
+                counts["ratio"][numbers] += difference / squares[end]
+        batches += 1
+    n = len(split)
+    end_accuracy = own_correct.item() / n
+    rows = []
+    for number, entry in enumerate(entries):
+        values = {name: count[number].item() for name, count in counts.items()}
+        whole, centred = own[entry.end].squares.item(), own[entry.end].centred()
+        accuracy = values["correct"] / n
+        rows.append({"accuracy": accuracy, "relative_accuracy": accuracy / end_accuracy if end_accuracy else None,
+                     "penalty": end_accuracy - accuracy, "agreement": values["agree"] / n,
+                     "normalized_difference": values["difference"] / whole if whole else None,
+                     "normalized_difference_batch_mean": values["ratio"] / batches if whole else None,
+                     "r2": 1 - values["difference"] / centred if centred else None})
+    return rows, end_accuracy
+
+
+STACKED = 1 << 22  # numbers that go through a tail at a time: weights are read less often, and memory stays small
+
+
+def _stacks(entries: list[Entry], batch_size: int) -> list[list[int]]:
+    """The numbers of entries whose stitched activations go through a tail together: of one end layer, as many as fit."""
+    found: dict[str, list[list[int]]] = {}
+    for number, entry in enumerate(entries):
+        most = max(1, STACKED // (math.prod(entry.stitch.target) * batch_size))
+        groups = found.setdefault(entry.end, [[]])
+        if len(groups[-1]) == most:
+            groups.append([])
+        groups[-1].append(number)
+    return [numbers for groups in found.values() for numbers in groups]
+
+
+class _Spread:
+    """Sums of an activation's squares and, per channel, of its values."""
+
+    def __init__(self) -> None:
+        self.count, self.sums, self.squares = 0, 0, 0
+
+    def add(self, activation: Tensor) -> Tensor:
+        axes = (0, 2, 3) if activation.ndim == 4 else (0, 1)
+        squares = activation.square().sum(dtype=torch.float64)
+        self.sums = self.sums + activation.sum(axes, dtype=torch.float64)
+        self.squares = self.squares + squares
+        self.count += activation.numel() // len(self.sums)
+        return squares
+
+    def centred(self) -> float:
+        return max((self.squares - (self.sums.square() / self.count).sum()).item(), 0.0)
+
+
+class Stitches(nn.Module):
+    """All stitches that are trained together; the donors are not part of it, so that no mode of theirs is changed."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        super().__init__()
+        self.stitches = nn.ModuleList([entry.stitch for entry in entries])
+
+
+def task_loss(donors: Donors, entries: list[Entry], *, l1: float = 0.0, soft_targets: bool = False) -> Loss:
+    """Task-loss matching of all entries in one step: the cross-entropy of each stitched network, and l1 |W, b|_1.
+
+    The stitches share no weights, so that training them together is training each alone. With `soft_targets` the labels are
+    the end network's own probabilities.
+    """
+    def loss(network, images, labels, draws):
+        sources = donors.sources(images)
+        wanted = labels
+        if soft_targets:
+            with torch.no_grad():
+                wanted = donors.end(images).float().softmax(1)
+        losses = Separate()
+        for entry in entries:
+            logits, _ = donors.logits(entry, sources)
+            value = F.cross_entropy(logits.float(), wanted)
+            if l1:
+                value = value + l1 * (entry.stitch.weight.abs().sum() + entry.stitch.bias.abs().sum())
+            losses.add(value, list(entry.stitch.parameters()))
+        return losses.total(), logits.detach()
+    return loss

@@ -1,0 +1,166 @@
+"""The stitches that records of `exec_stitch.py` hold, gathered into grids of front layers against end layers.
+
+A grid holds the stitches of two networks that were made in the same way, whether in one run or in many. Reading needs no
+torch; `restore` makes a stitch from its weights again.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lib.core import files
+from lib.core.errors import UserError
+from lib.core.lazy import lazy
+from lib.runs import command_lines, loading, records
+
+if TYPE_CHECKING:
+    from lib.stitching.layer import Shape, Stitch
+
+np = lazy("numpy")
+layer = lazy("lib.stitching.layer")
+torch = lazy("torch")
+
+LISTED = ("front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank")  # what the rows of one record differ in
+NO_METHOD = {"directory", "mod_only_stitch", "save", "null"}
+
+
+class Place(NamedTuple):
+    """Where a stitch stands in a grid."""
+
+    front: str
+    end: str
+    stitch_rank: int | None
+    pinv_rank: int | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row of a record, and the file with the weights of its stitch, which are the arrays `<row["stitch"]>.<name>`."""
+
+    record: Path
+    row: dict
+    config: dict
+    arrays: Path | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Stitches of the same networks, made in the same way: the settings are those of its first record."""
+
+    record: Path
+    config: dict
+    networks: tuple[str, str]  # the SHA-256 of the front and of the end network
+    cells: dict[Place, Stored]
+
+    @property
+    def method(self) -> str:
+        """How the stitches were made, in a few words."""
+        epochs = self.config["epochs"]
+        return f"{self.config['init']}, {epochs} epoch{'' if epochs == 1 else 's'}"
+
+    def layers(self, side: int) -> list[str]:
+        """The front (0) or end (1) layers, in the order of the records."""
+        return list(dict.fromkeys(place[side] for place in self.cells))
+
+    def ranks(self) -> list[tuple[int | None, int | None]]:
+        """The pairs of ranks that there are."""
+        return list(dict.fromkeys(place[2:] for place in self.cells))
+
+    def missing(self) -> list[Place]:
+        """The places whose stitch was not made, or not kept; ranks that are too wide for a layer do not count."""
+        own = {front: list(dict.fromkeys(place[2:] for place in self.cells if place.front == front))
+               for front in self.layers(0)}
+        whole = [Place(front, end, *ranks) for front in own for end in self.layers(1) for ranks in own[front]]
+        return [place for place in whole if place not in self.cells or self.cells[place].row["stitch"] is None]
+
+    def command_for(self, front: str, ends: list[str]) -> str:
+        """The command that makes the stitches of a front layer with some end layers."""
+        return command("stitch", self.config | {"front_layer": front, "end_layer": ",".join(ends), "save": True})
+
+
+def read(config, paths: tuple[str, ...]) -> list[Grid]:
+    """The grids in records and folders of records.
+
+    Raises `UserError` for what is no whole record of `exec_stitch.py`, for a folder with a run that was not finished, and
+    for stitches of a checkpoint that has changed since.
+    """
+    grids: dict[str, Grid] = {}
+    for path in _records(paths):
+        record = records.read(path)
+        if record["experiment"] != "stitch":
+            raise UserError(f"{path}: the record of an experiment {record['experiment']}, not of exec_stitch.py")
+        arrays = path.with_name(record["arrays"]) if "arrays" in record else None
+        if arrays is not None and not arrays.exists():
+            raise UserError(f"{path}: its weights {arrays.name} are gone; exec_tables.py --rerun {path} makes them again")
+        networks = tuple(_unchanged(config, path, record, record["config"][name]) for name in ("front_path", "end_path"))
+        grid = grids.setdefault(_method(record["config"], networks), Grid(path, record["config"], networks, {}))
+        for row in record["rows"]:
+            if row.get("null"):  # a baseline, of another front network or of shuffled pairs
+                continue
+            place = Place(row["front_layer"], row["end_layer"], row["stitch_rank"], row["pinv_rank"])
+            there = grid.cells.get(place)
+            if there is None or there.row["stitch"] is None:
+                grid.cells[place] = Stored(path, row, record["config"], arrays)
+    return list(grids.values())
+
+
+def restore(stored: Stored, source: "Shape", target: "Shape") -> "Stitch":
+    """The stitch between activations of these shapes. Raises `UserError` for weights that cannot be read or do not fit."""
+    config, number = stored.config, f"{stored.row['stitch']}."
+    made = layer.Stitch(stored.row["type"], source, target, upsample=config["upsample"],
+                            to_class_token=config["c2t_cls"], from_class=config["t2c_cls"], norm=config["stitch_norm"])
+    try:
+        with np.load(stored.arrays) as arrays:
+            state = {name.removeprefix(number): torch.from_numpy(arrays[name]) for name in arrays.files
+                     if name.startswith(number)}
+        if "limit.basis" in state:
+            made.limit = layer.RankLimit(state["limit.mean"], state["limit.basis"])
+        made.load_state_dict(state)
+    except files.NO_ARRAYS:
+        raise UserError(f"{stored.arrays}: not the whole weights of {stored.record}; exec_tables.py --rerun {stored.record} "
+                        "makes them again") from None
+    return made
+
+
+def _records(paths: tuple[str, ...]) -> list[Path]:
+    found = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(path.glob("*.json"))
+        if not inside:
+            raise UserError(f"{path}: a folder without records; exec_stitch.py writes them, by default into results/stitch")
+        for arrays in sorted(path.glob("*.npz")):
+            if arrays.with_suffix(".json") not in inside:
+                raise UserError(f"{arrays} has no record: its run was not finished; run its command again, or remove the "
+                                "file")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def _unchanged(config, path: Path, record: dict, checkpoint: str) -> str:
+    """The hash of a checkpoint; raises `UserError` if it is not the one that the record was made from."""
+    file = loading.locate(config, checkpoint)
+    if not file.exists():
+        raise UserError(f"{path}: its checkpoint {checkpoint} is gone")
+    found = files.fingerprint([file], Path(config.cache_dir))["sha256"]
+    if found != record["inputs"].get(checkpoint, {}).get("sha256"):
+        raise UserError(f"{path}: {checkpoint} has changed since its stitches were made; exec_tables.py --rerun {path} "
+                        "makes them again")
+    return found
+
+
+def _method(config: dict, networks: tuple[str, str]) -> str:
+    """What two stitches share that belong to one grid."""
+    where = {field.name for field in dataclasses.fields(loading.CheckpointsConfig) if not field.metadata["identity"]}
+    ignored = where | NO_METHOD | {"front_path", "end_path", *LISTED}
+    return json.dumps([networks, {name: value for name, value in config.items() if name not in ignored}], sort_keys=True)
+
+
+def command(experiment: str, config: dict) -> str:
+    """The command line of a run like the one with this configuration, with a record of its own."""
+    kept = command_lines.fields(experiment).keys() - {"name", "overwrite", "plan", "quiet", "debug", "list_layers", "resume"}
+    return command_lines.command(experiment, {name: value for name, value in config.items() if name in kept})

@@ -1,0 +1,1 @@
+"""Tables from records alone: over seeds, beside published numbers, on one page."""

@@ -1,0 +1,270 @@
+"""What every experiment says of the layers of one network, side by side, and how these measures go together.
+
+Ours: no paper has this table. A row is a layer at which the network is cut; filters are inside layers, and theirs are the
+means over the filters' layers within. Every number is the mean over the data sets and runs that the records hold.
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from lib.core.errors import UserError
+from lib.core.lazy import lazy
+from lib.core.registry import near
+from lib.runs import command_lines
+from lib.tables import layer_order, record_library
+from lib.tables.formats import Table
+from lib.tables.papers.spec import satisfies
+from lib.tables.record_library import Library, Network, Run
+
+np = lazy("numpy")
+plots = lazy("lib.plots.grid")
+rank_correlation = lazy("lib.metrics.rank_correlation")
+
+IMAGES = ("data", "variant", "split", "protocol", "fraction", "selected_by", "seed")  # what paired probes share in a run
+FEWEST = 5  # layers that a correlation has at least
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure of layers: the rows it is from, which layer a row is of, and its number; `roles` the network may have."""
+
+    experiment: str
+    where: dict
+    layer: str
+    value: Callable[[dict], float | None]
+    command: Callable[["Subject"], list[str]]
+    roles: tuple[str, ...] = ("net",)
+    inside: bool = False  # of filters inside the layers
+    each: bool = False  # a run is of one layer
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network, its siblings of other seeds among the records, and the cuts of which a measure is lacking."""
+
+    network: Network
+    siblings: list[str]
+    cuts: list[str]
+
+    @property
+    def data(self) -> str:
+        """What it was trained on; "" if no record tells."""
+        return self.network.training.get("dataset", "")
+
+
+def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable[[Subject], list[str]]:
+    """The command for two networks; before it, where there is none, the training of the sibling."""
+    def commands(subject: Subject) -> list[str]:
+        before, training = [], subject.network.training
+        sibling = next(iter(subject.siblings), "")
+        if not sibling:
+            if not training:
+                return [f"# {experiment}: needs a network of the same kind with another seed"]
+            folder = f"{training['directory'].removeprefix('models/')}-sibling"
+            flags_ = {name: value for name, value in training.items() if name in command_lines.fields("train")
+                      and command_lines.fields("train")[name].metadata.get("identity", True)}
+            before = [command_lines.command("train", {**flags_, "directory": folder, "seed": training["seed"] + 1})]
+            sibling = f"models/{folder}/{PurePath(subject.network.path).name}"
+        given = {first: sibling, second: subject.network.path, **flags}
+        if experiment == "stitch" and subject.data:
+            given["dataset"] = subject.data
+        return [*before, command_lines.command(experiment, given)]
+    return commands
+
+
+def _alone(experiment: str, **flags) -> Callable[[Subject], list[str]]:
+    return lambda subject: [command_lines.command(experiment, {"model_path": subject.network.path, **flags})]
+
+
+def _probe(subject: Subject) -> list[str]:
+    return _alone("probe", ood=[f"{subject.data or 'digits'}-c"], reduce=["gap"])(subject)
+
+
+def _ncg(subject: Subject) -> list[str]:
+    """A command per cut, or one for the last cut where no cut is known."""
+    return [command for layer in subject.cuts or [""]
+            for command in _alone("ncg", space=["feature"], layer=layer, ood=["patches"])(subject)]
+
+
+def _of_energies(measure: str) -> Column:
+    return Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row.get(measure),
+                  _alone("ood_layers", ood=["patches"]), inside=True)
+
+
+WHOLE, TWO = {"same_network": False}, ("front", "end")
+COLUMNS = {
+    "OOD probe gain": Column(
+        "probe", {"probe": "probe", "network": "trained", "group": ("all", None), "rank": None,
+                  "selected_by": ("ood-val", "none"), "protocol": ("zero-shot", "few-shot", "full-ood")},
+        "layer", lambda row: row.get("accuracy"), _probe),
+    "energy AUROC": _of_energies("auroc"),
+    "two-sided AUROC": _of_energies("auroc_two_sided"),
+    "similarity (CKA)": Column("similarity", {"rank1": None, "rank2": None, **WHOLE}, "front_layer",
+                               lambda row: row.get("cka"), _with_sibling("similarity", "model1_path", "model2_path"), TWO),
+    "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE}, "front_layer",
+                                lambda row: row.get("penalty"),
+                                _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0), TWO),
+    "NCG": Column("ncg", {"space": "feature", "subset": "all", "in_distribution": False}, "layer",
+                  lambda row: row.get("ncg"), _ncg, each=True),
+    "filter bias": Column("projections", {"layer": "*", "folded": False}, "layer",
+                          lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
+                          lambda subject: [command_lines.command("projections", {"model_path": [subject.network.path],
+                                                                           "normalize": True})], inside=True),
+    "re-initialisation drop": Column("reinit", {"status": ("measured", "unchanged"), "source": "rand"}, "layer",
+                                     lambda row: row.get("relative_drop"), _alone("reinit", rand=3), inside=True),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tables of a network, their name, and the matrix of correlations for the figure."""
+
+    name: str
+    tables: list[Table]
+    title: str
+    matrix: list[list[float | None]]
+
+    def figure(self):
+        """The matrix as a heat map."""
+        names, panel = list(COLUMNS), "Spearman's rank correlation over layers"
+        return plots.heat_maps({panel: np.array(self.matrix, dtype=float)}, names, names, "", "", self.title,
+                               {panel: (-1, 1)})
+
+
+def tables(checkpoint: str, library: Library) -> Found:
+    """The layers with their measures, the rank correlations between these, and the commands that fill empty columns."""
+    path = _path(checkpoint)
+    network = library.network(path)
+    runs = {name: [(run, row) for run in library.of(column.experiment) for row in _rows(run, column, network)]
+            for name, column in COLUMNS.items()}
+    if not any(runs.values()):
+        known = sorted({_path(network.path) for run in library.runs for row in run.rows[:1]
+                        for network in run.networks(row).values()})
+        raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, known)}")
+    orders = _orders(runs)
+    cuts = list(dict.fromkeys(layer for name, found in orders.items() if not COLUMNS[name].inside for layer in found))
+    layers = layer_order.units(list(orders.values()), cuts)
+    columns = {name: _values(COLUMNS[name], found, layers) for name, found in runs.items()}
+    columns["OOD probe gain"] = _gains(COLUMNS["OOD probe gain"], runs["OOD probe gain"], layers)
+    siblings = _siblings(network, library)
+    rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
+    pairs, matrix = _correlations(columns)
+    empty = []
+    for name, values in columns.items():
+        lacking = [layer for layer in layers if layer in cuts and layer not in values]
+        if not values or COLUMNS[name].each and lacking:
+            commands = COLUMNS[name].command(Subject(network, siblings, lacking))
+            empty += [{"column": name, "command": command} for command in commands]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
+    made = [Table(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
+            Table(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs)]
+    made += [Table(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
+    return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
+
+
+NOTE = ("OOD probe gain: accuracy of the layer's probe less that of the deepest one, on the same images; energy AUROC: of "
+        "the raw energy, unturned, so that outlier sets below and above 1/2 cancel, unlike in the two-sided one; "
+        "similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - 1/2|; "
+        "re-initialisation drop: relative, to fresh draws. Means over data sets, siblings and modules.")
+
+
+def _path(text: str) -> str:
+    path = record_library.below_here(text)
+    return path if path.startswith(("models/", "/")) else f"models/{path}"
+
+
+def _rows(run: Run, column: Column, network: Network) -> Iterable[dict]:
+    """The rows of a run that are of the network and the column; of pairs only those of equal layers of it and a sibling."""
+    for row in run.rows:
+        known = [other for role, other in run.networks(row).items() if role in column.roles]
+        own = [_path(other.path) == network.path and other.training == network.training for other in known]
+        if not any(own) or not all(mine or _alike(other, network) for other, mine in zip(known, own, strict=True)):
+            continue
+        facts = run.facts(row)
+        if satisfies(facts, column.where) and facts.get(column.layer) is not None and column.value(row) is not None and (
+                column.layer == "layer" or facts["front_layer"] == facts["end_layer"]):
+            yield row
+
+
+def _named(run: Run, row: dict, column: Column) -> str:
+    return str(run.facts(row)[column.layer]).partition("@")[0]
+
+
+def _orders(runs: dict[str, list]) -> dict[str, list[str]]:
+    """The layers of each column in the order of its rows; not that of a whole network."""
+    return {name: [layer for layer in dict.fromkeys(_named(run, row, COLUMNS[name]) for run, row in found) if layer != "net"]
+            for name, found in runs.items()}
+
+
+def _values(column: Column, found: list[tuple[Run, dict]], layers: list[str]) -> dict[str, float]:
+    """layer -> mean. A module's number counts for the layer that holds it, unless the layer has one of its own."""
+    own: dict[str, list[float]] = {}
+    held: dict[str, list[float]] = {}
+    for run, row in found:
+        name = _named(run, row, column)
+        if name in layers:
+            own.setdefault(name, []).append(column.value(row))
+        elif column.inside and layer_order.within(name, layers):
+            held.setdefault(layer_order.within(name, layers), []).append(column.value(row))
+    return {layer: sum(values) / len(values) for layer, values in (held | own).items()}
+
+
+def _gains(column: Column, found: list[tuple[Run, dict]], layers: list[str]) -> dict[str, float]:
+    """layer -> how much more its probes get right than those of the deepest layer on the same images, the mean."""
+    deepest = max((_named(run, row, column) for run, row in found), key=layers.index, default="")
+    probed: dict[tuple, dict[str, list[float]]] = {}
+    for run, row in found:
+        images = run, *(row.get(name) for name in IMAGES)
+        probed.setdefault(images, {}).setdefault(_named(run, row, column), []).append(column.value(row))
+    gains: dict[str, list[float]] = {}
+    for of_layer in probed.values():
+        for layer in of_layer if deepest in of_layer else ():
+            gains.setdefault(layer, []).append(statistics.fmean(of_layer[layer]) - statistics.fmean(of_layer[deepest]))
+    return {layer: statistics.fmean(values) for layer, values in gains.items()}
+
+
+def _siblings(network: Network, library: Library) -> list[str]:
+    """Checkpoints of networks that differ from this one in their seed only."""
+    known = dict.fromkeys(found.path for run in library.runs for row in run.rows[:1] for found in run.networks(row).values()
+                          if found.training and _alike(found, network) and found.path != network.path)
+    return list(known) if network.training else []
+
+
+def _alike(one: Network, other: Network) -> bool:
+    """Whether networks differ in their seed only, as far as records of their trainings tell."""
+    return one.identity == other.identity if one.training else not other.training
+
+
+def _correlations(columns: dict[str, dict[str, float]]) -> tuple[list[dict], list[list[float | None]]]:
+    """A row per pair of measures, and the matrix of all of them; None where fewer than FEWEST layers have both."""
+    names = list(columns)
+    matrix: list[list[float | None]] = [[None] * len(names) for _ in names]
+    rows = []
+    for i, first in enumerate(names):
+        for j, second in enumerate(names):
+            both = [layer for layer in columns[first] if layer in columns[second]]
+            if j < i or len(both) < FEWEST:
+                continue
+            x, y = (np.array([columns[name][layer] for layer in both]) for name in (first, second))
+            rho = rank_correlation.spearman(x, y)
+            matrix[i][j] = matrix[j][i] = rho
+            if i < j and rho is not None:
+                low, high = interval(rho, len(both)) or (None, None)
+                rows.append({"measure": first, "and": second, "layers": len(both), "spearman": rho, "low": low, "high": high,
+                             "p_value": rank_correlation.spearman_p(x, y)})
+    return rows, matrix
+
+
+def interval(rho: float, n: int) -> tuple[float, float] | None:
+    """The 95 % interval of Spearman's correlation of n > 3 things: Fisher's z, variance of Bonett & Wright (2000).
+
+    None for a perfect correlation, of whose error it says nothing.
+    """
+    if abs(rho) == 1:
+        return None
+    half = 1.959964 * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)

@@ -1,0 +1,89 @@
+"""Repeating the run that a record describes, and comparing what comes out with it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from lib.core.errors import UserError
+from lib.runs import records
+
+# columns that no two runs share: clocks, where a detector lies, and which record had a stitch already
+OWN = ("seconds", "images_per_second", "time_id", "time_ood", "detector", "taken_from")
+MOST = 5  # differences that are told
+
+
+def rerun(path: Path) -> str:
+    """Runs the record's command again, in this working directory, in place of the record.
+
+    Raises `UserError` where it is not a record that its command would write.
+    """
+    record = records.read(path)
+    if path.absolute().parent.name != record["experiment"]:
+        raise UserError(f"{path}: a copy of a record; the record itself lies in a folder {record['experiment']}")
+    before = path.stat().st_mtime_ns
+    _run(path, record, "--results-dir", os.path.relpath(path.absolute().parent.parent), "--overwrite")
+    if path.stat().st_mtime_ns == before:
+        raise UserError(f"{path}: its command wrote a record of another name beside it")
+    return f"{path} was made again"
+
+
+def check(path: Path) -> str:
+    """Runs the command into a folder of its own and compares the rows; raises `UserError` where they differ."""
+    record = records.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        _run(path, record, "--results-dir", folder, *_apart(record, Path(folder) / "models"), "--overwrite")
+        made = [again for _, again in records.records(folder, (record["experiment"],))]
+    tolerance = records.tolerance(record)
+    found = differences(record["rows"], made[0]["rows"], tolerance)
+    if found:
+        more = f", and {len(found) - MOST} more" if len(found) > MOST else ""
+        raise UserError(f"{path}: repeated, {'; '.join(found[:MOST])}{more}, beyond its tolerance of {tolerance:g}")
+    return f"{path}: repeated, all {len(record['rows'])} rows agree within its tolerance of {tolerance:g}"
+
+
+def _apart(record: dict, models: Path) -> list[str]:
+    """Flags that keep what a run leaves beside its record away from the checkpoints that are there.
+
+    A run that trains has links to these in a folder of its own: it reads through them, and replaces them.
+    """
+    if record["experiment"] == "probe":
+        return ["--export", ""]
+    if record["experiment"] not in ("train", "ood_detector"):
+        return []
+    there = Path(record["config"].get("models_dir", "models"))
+    for file in there.rglob("[!.]*"):
+        if file.is_file():
+            link = models / file.relative_to(there)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
+    return ["--models-dir", str(models), *(["-fdir", "detectors"] if record["experiment"] == "ood_detector" else [])]
+
+
+def differences(before: list[dict], after: list[dict], tolerance: float) -> list[str]:
+    """What differs between two lists of rows, as sentences; numbers below 1 by so much, larger ones by that share."""
+    if len(before) != len(after):
+        return [f"{len(after)} rows instead of {len(before)}"]
+    found = []
+    for number, (one, other) in enumerate(zip(before, after, strict=True)):
+        for column in dict.fromkeys([*one, *other]):
+            if column not in OWN and not _agree(one.get(column), other.get(column), tolerance):
+                found.append(f"{column} of row {number} is {other.get(column)} instead of {one.get(column)}")
+    return found
+
+
+def _agree(one, other, tolerance: float) -> bool:
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+    return abs(one - other) <= tolerance * max(1, abs(one), abs(other)) if numbers else one == other
+
+
+def _run(path: Path, record: dict, *further: str) -> None:
+    command = record["command"]
+    script = Path(__file__).resolve().parents[1] / command[0]
+    if not script.is_file():
+        raise UserError(f"{path}: its command {command[0]} is no script of the suite")
+    threads = {"OMP_NUM_THREADS": str(record["environment"]["threads"])} if record["environment"].get("threads") else {}
+    done = subprocess.run([sys.executable, str(script), *command[1:], *further], env={**os.environ, **threads})
+    if done.returncode:
+        raise UserError(f"{path}: its command failed with exit status {done.returncode}")

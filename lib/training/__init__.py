@@ -1,0 +1,1 @@
+"""Training of networks: losses, schedules, the loop, the folder of a run."""

@@ -1,0 +1,163 @@
+"""Training with the energies of inner layers: cross-entropy, and low energy for the data but high for outliers.
+
+The paper calls the idea R-EBO and leaves its form open (Guglielmo & Masana, CVWW 2025); this is our specification
+(section 2.6), a generalisation of Liu et al., NeurIPS 2020, section 3.3, from the logits to a set S of layers:
+
+    L = CE + lambda/|S| sum_l (mean relu(E_l(x_in) - m_in)^2 + mean relu(m_out - E_l(x_out))^2)          hinge
+    L = CE + lambda/|S| sum_l mean_ij softplus(m_out - m_in + E_l(x_in,i) - E_l(x_out,j))                 contrastive
+
+Two traps. Before a batch normalisation the scale of a layer is free, so its energies could be driven apart by growing
+weights that change nothing: margins are in units of the data's own running mean and deviation, and raw ones are refused
+there. And outliers in the batch change the batch statistics of the data: they can have a batch of their own, which then
+leaves the running statistics alone.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.core.errors import UserError
+from lib.core.registry import resolve
+from lib.datasets import overlap
+from lib.datasets.catalogue import AUGMENTATIONS
+from lib.datasets.split import Split
+from lib.models import cutting
+from lib.ood.layer_energies import energy
+from lib.runs import loading
+from lib.training import losses
+
+MARGINS = (1.0, 4.0)  # in standard deviations of the data's energies
+MOMENTUM = 0.1  # of the running mean and variance, that of PyTorch's batch normalisation
+
+
+def energy_layers(config) -> losses.Loss:
+    """Cross-entropy and the energy term of `config`; its running statistics are in the loss's `state`."""
+    plain = losses.cross_entropy(config)
+    if config.energy_lambda == 0:
+        return plain
+    outliers, augment = _outliers(config)
+    margins = config.energy_margins or MARGINS
+    state: dict[str, Tensor] = {}
+    layers: list[str] = []
+
+    def loss(network, images, labels, draws):
+        if not layers:
+            layers.extend(choose_layers(network, images, config.energy_layers, raw=config.margins_in == "raw"))
+        chosen = torch.randint(len(outliers), (len(images),), generator=draws("outliers"), device=images.device).cpu()
+        others, _, _ = next(outliers.subset(chosen).batches(len(chosen), device=images.device, channels=images.shape[1],
+                                                            size=images.shape[-1]))
+        others = augment(others, draws("augmentation of outliers"))
+        with cutting.record(network, layers, reduce=energy) as outputs:
+            if config.outlier_batches == "joint":
+                logits = network(torch.cat([images, others]))[:len(images)]
+                inside, outside = torch.cat(list(outputs.values()), 1).split([len(images), len(others)])
+            else:
+                logits = network(images)
+                inside = torch.cat(list(outputs.values()), 1)
+                with own_statistics(network):
+                    network(others)
+                outside = torch.cat(list(outputs.values()), 1)
+        if config.margins_in == "z":
+            inside, outside = _in_units_of_data(inside, outside, state)
+        term = FORMS[config.form](inside, outside, *margins)
+        task = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+        return task + config.energy_lambda * term, logits
+
+    loss.state = state
+    return loss
+
+
+def hinge(inside: Tensor, outside: Tensor, m_in: float, m_out: float) -> Tensor:
+    """The mean over layers of the squared excess over m_in, and of the squared shortfall of m_out; (b, L) and (c, L)."""
+    return (F.relu(inside - m_in).square().mean(0) + F.relu(m_out - outside).square().mean(0)).mean()
+
+
+def contrastive(inside: Tensor, outside: Tensor, m_in: float, m_out: float) -> Tensor:
+    """The mean over layers and pairs of softplus(m_out - m_in + E_in - E_out); (b, L) and (c, L)."""
+    return F.softplus(m_out - m_in + inside[:, None] - outside[None]).mean()
+
+
+FORMS = {"hinge": hinge, "contrastive": contrastive}
+
+
+def choose_layers(network: nn.Module, images: Tensor, patterns: tuple[str, ...], raw: bool) -> list[str]:
+    """The layers of the term: those that `--energy-layers` names, else all batch normalisations and the last linear layer.
+
+    Raises `UserError` for raw energies of a layer that feeds a batch normalisation.
+    """
+    listed = cutting.layers(network, images[:2])
+    usable = [layer.name for layer in listed if layer.shape]
+    if patterns:
+        chosen = _select(usable, listed, patterns)
+    else:
+        chosen = [layer.name for layer in listed if layer.kind.startswith("BatchNorm")]
+        chosen += [layer.name for layer in listed if layer.kind == "Linear"][-1:]
+    if raw and (scaleless := [name for name in chosen if name in before_batchnorm(network, images[:2])]):
+        raise UserError(f"--margins-in raw: {scaleless[0]} feeds a batch normalisation, so its scale means nothing; take "
+                        "the normalisation's own output, or --margins-in z")
+    return chosen
+
+
+def before_batchnorm(network: nn.Module, images: Tensor) -> set[str]:
+    """The modules whose output is, as it is, the input of a batch normalisation."""
+    body = network.body if isinstance(network, cutting.Normalized) else network
+    norms = [name for name, module in body.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    others = [name for name, _ in body.named_modules() if name and name not in norms]
+
+    def itself(tensor):
+        return tensor
+    modes = {module: module.training for module in network.modules()}
+    network.eval()  # dropout must draw nothing here, and no statistics may move
+    with torch.no_grad(), cutting.record(network, others, reduce=itself) as outputs, \
+            cutting.record(network, norms, reduce=itself, inputs=True) as entering:
+        network(images)
+    for module, training in modes.items():
+        module.training = training
+    return {name.partition("@")[0] for name, output in outputs.items()
+            if any(output is tensor for tensor in entering.values())}
+
+
+@contextlib.contextmanager
+def own_statistics(network: nn.Module) -> Iterator[None]:
+    """A batch that passes meanwhile is normalised by itself and leaves no trace in the running statistics."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    tracking = [module.track_running_stats for module in norms]
+    for module in norms:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module, tracked in zip(norms, tracking, strict=True):
+            module.track_running_stats = tracked
+
+
+def _select(usable: list[str], listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:
+    try:
+        return cutting.select(usable, patterns, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]})
+    except UserError as error:
+        raise UserError(str(error).replace("--layers", "--energy-layers")) from None
+
+
+def _in_units_of_data(inside: Tensor, outside: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Energies in standard deviations from the running mean of the data's, which this batch moves on."""
+    with torch.no_grad():
+        mean, variance = inside.mean(0), inside.var(0, correction=0)
+        weight = MOMENTUM if state else 1.0
+        for key, value in (("mean", mean), ("variance", variance)):
+            before = state.get(key, value).to(value.device)
+            state[key] = before + weight * (value - before)
+    deviation = state["variance"].clamp(min=1e-12).sqrt()
+    return (inside - state["mean"]) / deviation, (outside - state["mean"]) / deviation
+
+
+def _outliers(config) -> tuple[Split, object]:
+    """The outliers and the augmentation that the training images get, too: otherwise it would tell the two apart."""
+    outliers = loading.load_split(config, config.outliers, "train", image_size=config.stated_size)
+    train_split = loading.load_split(config, config.dataset, "train", image_size=config.stated_size)
+    test_split = loading.load_split(config, config.dataset, "test", image_size=config.stated_size)
+    overlap.refuse(outliers, f"--outliers {config.outliers}", train_split, test_split)
+    name = train_split.augmentation if config.augmentation == "auto" else config.augmentation
+    return outliers, resolve(AUGMENTATIONS[name])

@@ -1,0 +1,117 @@
+"""What a training starts from: the images as the options want them, the network and its normalisation, the recipe.
+
+The options are those of `TrainConfig`; the hyperplane paper, section 4, has their meaning, and its defects D3 to D7 what
+they must not mean.
+"""
+
+import dataclasses
+import warnings
+
+import torch
+
+from lib import datasets, models
+from lib.core import devices
+from lib.core.distributed import Processes
+from lib.core.errors import UserError
+from lib.core.registry import resolve
+from lib.datasets.catalogue import EPOCH_IMAGES
+from lib.datasets.label_noise import label_noise, pixel_shuffle
+from lib.datasets.names import parse
+from lib.datasets.split import Split
+from lib.datasets.statistics import channel_statistics
+from lib.datasets.subsets import validation_split
+from lib.models import checkpoints
+from lib.models.checkpoints import Description
+from lib.models.normalized import Normalized
+from lib.runs import cli, loading
+from lib.training.loop import Recipe
+from lib.training.losses import LOSSES
+from lib.training.optimizers import schedule
+
+
+def splits(config) -> tuple[Split, Split]:
+    """The training images and those that validate: a part of them with --split, else the set's own val, else its test set.
+
+    Wrong labels and shuffled pixels are for training images only.
+    """
+    train_split = loading.load_split(config, config.dataset, "train", image_size=config.stated_size)
+    if len(train_split.classes) < 2 or bool((train_split.labels < 0).any()):
+        raise UserError(f"-d {config.dataset}: training needs labelled images of two classes or more")
+    if config.split:
+        seed = config.seed if config.split_seed is None else config.split_seed
+        train_split, val_split = validation_split(train_split, config.split, seed, config.stratified)
+    else:
+        name = "val" if "val" in datasets.splits(str(parse(config.dataset).images), config.data_root) else "test"
+        val_split = loading.load_split(config, config.dataset, name, image_size=config.stated_size)
+    seed = config.seed if config.noise_seed is None else config.noise_seed
+    if config.noise:
+        train_split = label_noise(train_split, config.noise, seed)
+    if config.pixel_shuffle:
+        train_split = pixel_shuffle(train_split, seed)
+    return train_split, val_split
+
+
+def start(config, split: Split) -> tuple[Normalized, Description]:
+    """The network that the run starts from and its description.
+
+    Published weights, and those of a checkpoint, come with the normalisation they were trained with; others get that of the
+    training images as the network sees them.
+    """
+    size = config.stated_size or models.accepted_size(config.model_type, max(split.height, split.width))
+    if not split.features and split.height != split.width:
+        warnings.warn(f"{config.dataset}: images of {split.height} x {split.width} pixels are stretched to {size} x {size}",
+                      stacklevel=2)
+    description = Description(
+        architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size,
+        padding=config.padding, dataset=config.dataset, features=split.features, config=cli.identity(config))
+    network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
+    mean, std = network.body.normalisation if config.pretrained else (None, None)
+    if config.resume_from:
+        path = loading.locate(config, config.resume_from)
+        checkpoints.fill(network, path, config.model_type)
+        if checkpoints.sidecar(path).exists():
+            there = checkpoints.describe(path)
+            mean, std = there.mean, there.std
+    if config.unnormalize or split.features:
+        mean, std = (), ()
+    elif config.mean:
+        if len(config.mean) != split.channels:
+            raise UserError(f"--mean: {len(config.mean)} numbers for {split.channels} channels of {config.dataset}")
+        mean, std = config.mean, config.std
+    elif mean is None:
+        mean, std = channel_statistics(split, size=size, padding=config.padding, per_image=config.per_image_std,
+                                       workers=config.workers)
+    network.normalise(mean, std)
+    return network, dataclasses.replace(description, mean=mean, std=std)
+
+
+def recipe(config, split: Split, description: Description, device: torch.device, processes: Processes) -> Recipe:
+    """How every epoch is trained."""
+    precision = devices.resolve_precision(config.precision, device, training=True)
+    usual = EPOCH_IMAGES.get(parse(config.dataset).base)
+    return Recipe(
+        # stored features have no bounds that an attack could keep to
+        loss=resolve(LOSSES[config.loss])(dataclasses.replace(config, box=False) if split.features else config),
+        learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
+                               milestones=config.milestones, warmup=config.warmup, lr_step=config.lr_step,
+                               lr_decay=config.lr_decay),
+        seed=config.seed, batch_size=config.batch_size, channels=description.channels, size=description.image_size,
+        augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
+        precision=precision, channels_last=config.channels_last if config.channels_last is not None else precision == "bf16",
+        grad_clip=config.grad_clip, workers=config.workers, prefetch=config.prefetch,
+        quiet=config.quiet or processes.rank > 0, epoch_images=config.epoch_images or (usual and min(usual, len(split))),
+        processes=processes)
+
+
+def synchronise(config, network: Normalized, processes: Processes, device: torch.device) -> str | None:
+    """Makes batch statistics those of all processes if asked; says whose they are, None without batch normalisation."""
+    if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        return None
+    if processes.world == 1:
+        return "one process"
+    if not config.sync_batchnorm:
+        return "per process"
+    if device.type != "cuda":
+        raise UserError("--sync-batchnorm: PyTorch has synchronised batch normalisation for GPUs only")
+    network.body = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network.body)
+    return "synchronised"
