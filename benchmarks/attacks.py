@@ -74,8 +74,11 @@ def compare_trades(batches: int) -> None:
                 losses[name].append(value.item())
     difference = max(abs(a - b) / b for a, b in zip(*losses.values(), strict=True))
     ours, theirs = (total / batches for total in seconds.values())
-    print(f"TRADES step: ours {ours:.3f} s, straightforward {theirs:.3f} s, ratio {theirs / ours:.2f}; "
-          f"losses differ by {difference:.1e} at most", flush=True)
+    print(
+        f"TRADES step: ours {ours:.3f} s, straightforward {theirs:.3f} s, ratio {theirs / ours:.2f}; "
+        f"losses differ by {difference:.1e} at most",
+        flush=True,
+    )
     compared("a step of TRADES", theirs, ours, agreement=f"losses differ by {difference:.1e} at most")
 
 
@@ -130,11 +133,17 @@ def compare_radii(count: int, checkpoint: str) -> None:
     with pgd.attacked(net):
         radii, theirs = carlini_wagner(net, images, labels, 1000, 9)
     both = found.found & radii.isfinite()
-    print(f"radius of {len(images)} images: ours {ours:.1f} s, mean {found.distances[both].mean():.4f}, success "
-          f"{found.found.double().mean():.2f}; CW 9 x 1000 {theirs:.1f} s, mean {radii[both].mean():.4f}, success "
-          f"{radii.isfinite().double().mean():.2f}; ratio {theirs / ours:.0f}")
-    compared("minimal L2 radius, against Carlini & Wagner", theirs, ours,
-             agreement=f"mean radii {found.distances[both].mean():.4f} and {radii[both].mean():.4f}")
+    print(
+        f"radius of {len(images)} images: ours {ours:.1f} s, mean {found.distances[both].mean():.4f}, success "
+        f"{found.found.double().mean():.2f}; CW 9 x 1000 {theirs:.1f} s, mean {radii[both].mean():.4f}, success "
+        f"{radii.isfinite().double().mean():.2f}; ratio {theirs / ours:.0f}"
+    )
+    compared(
+        "minimal L2 radius, against Carlini & Wagner",
+        theirs,
+        ours,
+        agreement=f"mean radii {found.distances[both].mean():.4f} and {radii[both].mean():.4f}",
+    )
 
 
 def main(batches: int = 5, count: int = 20, checkpoint: str = "") -> None:

@@ -31,13 +31,20 @@ def main(count: int = 200_000, epochs: int = 3, images: int = 50_000) -> None:
         folder.mkdir()
         draw = np.random.default_rng(0)
         for part in range(6):
-            np.savez(folder / f"part{part}.npz", X=draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
-                     Y=draw.integers(0, 10, count))
+            np.savez(
+                folder / f"part{part}.npz",
+                X=draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
+                Y=draw.integers(0, 10, count),
+            )
         print(f"6 parts of {count} images, {6 * count * 3072 / 2**20:.0f} MiB; {epochs} epochs of {images}", flush=True)
         speeds = []
         for way in ("all in memory", "ours"):
-            done = subprocess.run([sys.executable, __file__, way, root, str(epochs), str(images)], check=True, text=True,
-                                  stdout=subprocess.PIPE)
+            done = subprocess.run(
+                [sys.executable, __file__, way, root, str(epochs), str(images)],
+                check=True,
+                text=True,
+                stdout=subprocess.PIPE,
+            )
             print(done.stdout, end="", flush=True)
             speeds.append(float(done.stdout.partition(" images/s")[0].split()[-1]))
     compared("reading CIFAR-5M, against all of it in memory", *speeds, "images/s", "the same order of images")
@@ -60,8 +67,9 @@ def measure(way: str, root: str, epochs: int, images: int) -> None:
                 batch = everything[rows].permute(0, 3, 1, 2).float() / 255
                 read, most = read + len(batch), max(most, _private())
     speed = read / (time.perf_counter() - begin)
-    print(f"  {way:16} {speed:10.0f} images/s, loading included; private memory + {(most - before) / 1024:.0f} MiB",
-          flush=True)
+    print(
+        f"  {way:16} {speed:10.0f} images/s, loading included; private memory + {(most - before) / 1024:.0f} MiB", flush=True
+    )
 
 
 def _private() -> int:

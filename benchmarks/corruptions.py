@@ -32,10 +32,13 @@ def main(count: int = FULL) -> None:
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     few = images[:100]
     total = plain = ours = 0.0
-    print(f"{f'seconds for {count} images':28}" + "".join(f"{severity:>7}" for severity in SEVERITIES)
-          + f"{f'all, {FULL}':>14}{'one by one':>14}")
+    print(
+        f"{f'seconds for {count} images':28}"
+        + "".join(f"{severity:>7}" for severity in SEVERITIES)
+        + f"{f'all, {FULL}':>14}{'one by one':>14}"
+    )
     for corruption in CORRUPTIONS:
-        corrupt(few, corruption, 3)      # imports, textures and matrices are made once
+        corrupt(few, corruption, 3)  # imports, textures and matrices are made once
         each = [seconds(images, corruption, severity) for severity in SEVERITIES]
         ratio = seconds(few, corruption, 3, batch=1) / len(few) * count / each[2]
         plain, ours = plain + ratio * each[2], ours + each[2]
@@ -43,8 +46,12 @@ def main(count: int = FULL) -> None:
         total += scaled
         print(f"{corruption:28}" + "".join(f"{s:7.2f}" for s in each) + f"{scaled:14.1f}{ratio:13.1f}x", flush=True)
     print(f"{'total':28}{'':35}{total:14.1f}")
-    compared(f"{len(CORRUPTIONS)} corruptions at severity 3, against image by image", plain, ours,
-             agreement="the same images: draws belong to the image")
+    compared(
+        f"{len(CORRUPTIONS)} corruptions at severity 3, against image by image",
+        plain,
+        ours,
+        agreement="the same images: draws belong to the image",
+    )
 
 
 if __name__ == "__main__":

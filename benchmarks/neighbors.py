@@ -54,8 +54,11 @@ def main(queries: int = 2000, training: int = 50_000) -> None:
         _, places = index.search(asked.flatten(1).float().numpy(), 1)
         theirs = time.perf_counter() - begin
         agree = (torch.from_numpy(places[:, 0]) == found.indices).double().mean().item()
-        print(f"{name:>10} shape: table {ours:.2f} s, faiss {theirs:.2f} s, ratio {theirs / ours:.1f}, "
-              f"{100 * agree:.2f} % of faiss's neighbours are the exact ones", flush=True)
+        print(
+            f"{name:>10} shape: table {ours:.2f} s, faiss {theirs:.2f} s, ratio {theirs / ours:.1f}, "
+            f"{100 * agree:.2f} % of faiss's neighbours are the exact ones",
+            flush=True,
+        )
         compared(f"exact neighbours, {name} shape, against faiss", theirs, ours, agreement=f"{100 * agree:.2f} % equal")
     root = Path(os.environ.get("SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     if (root / "MNIST").is_dir() and training >= 50_000:  # not for a look at small sizes
@@ -71,10 +74,15 @@ def mnist(root: Path) -> None:
     seconds = time.perf_counter() - begin
     of_training = table(known, known, training.labels, 10, same=True)
     whole = time.perf_counter() - begin
-    nines = [part.nearest(without=9).squared[split.labels == 9].sum().item()
-             for part, split in ((of_training, training), (of_test, test))]
-    print(f"MNIST, all ten held-out digits: {whole:.1f} s ({seconds:.1f} s of them for the test images); "
-          f"sum of squares of the nines {sum(nines):,}", flush=True)
+    nines = [
+        part.nearest(without=9).squared[split.labels == 9].sum().item()
+        for part, split in ((of_training, training), (of_test, test))
+    ]
+    print(
+        f"MNIST, all ten held-out digits: {whole:.1f} s ({seconds:.1f} s of them for the test images); "
+        f"sum of squares of the nines {sum(nines):,}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def main(count: int = 2 * FULL, batch: int = 128) -> None:
 
     def ours(temperatures):
         return lambda output: energy(output, temperatures)
+
     print(f"{device}, {torch.get_num_threads()} threads, {count} images, batch {batch}")
     print(f"{'temperatures':>14}{'plain s':>10}{'naive':>8}{'ours':>8}   (times the plain pass)")
     for temperatures in TEMPERATURES:
@@ -51,11 +52,17 @@ def main(count: int = 2 * FULL, batch: int = 128) -> None:
                 begin = now(device)
                 forward(network, images, layers, reduce)
                 seconds[way] += (now(device) - begin) * (step >= 0)
-        print(f"{len(temperatures):>14}{seconds['plain']:>10.2f}{seconds['naive'] / seconds['plain']:>8.2f}"
-              f"{seconds['ours'] / seconds['plain']:>8.2f}", flush=True)
-        compared(f"energies of {len(layers)} layers, {len(temperatures)} temperatures, against logsumexp in hooks",
-                 seconds["naive"], seconds["ours"], agreement=agreement(network, images, layers, naive(temperatures),
-                                                                        ours(temperatures)))
+        print(
+            f"{len(temperatures):>14}{seconds['plain']:>10.2f}{seconds['naive'] / seconds['plain']:>8.2f}"
+            f"{seconds['ours'] / seconds['plain']:>8.2f}",
+            flush=True,
+        )
+        compared(
+            f"energies of {len(layers)} layers, {len(temperatures)} temperatures, against logsumexp in hooks",
+            seconds["naive"],
+            seconds["ours"],
+            agreement=agreement(network, images, layers, naive(temperatures), ours(temperatures)),
+        )
     statistics()
 
 
@@ -90,8 +97,9 @@ def now(device: torch.device) -> float:
 def statistics() -> None:
     """Prints the seconds of every measure, test and aggregator for the energies of 10,000 + 10,000 images."""
     draw = np.random.default_rng(0)
-    inside, outside, fitted = (draw.normal(shift, 1, (n, LAYERS)).astype(np.float32)
-                               for shift, n in ((0, FULL), (0.3, FULL), (0, 5000)))
+    inside, outside, fitted = (
+        draw.normal(shift, 1, (n, LAYERS)).astype(np.float32) for shift, n in ((0, FULL), (0.3, FULL), (0, 5000))
+    )
     begin = time.perf_counter()
     comparison.layer_rows(inside, outside, fitted, LAYERS - 1)
     layers, scores = time.perf_counter() - begin, []

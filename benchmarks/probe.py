@@ -55,32 +55,53 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     network = Normalized(models.build("tv_resnet18", 10), (0.5,) * 3, (0.25,) * 3).eval()
     split = made_up(count)
     begin = time.perf_counter()
-    kept = collect(network, split, [Tap(layer, "gap") for layer in LAYERS], moments=True, dtype="fp32", batch_size=256,
-                   quiet=True)
+    kept = collect(
+        network, split, [Tap(layer, "gap") for layer in LAYERS], moments=True, dtype="fp32", batch_size=256, quiet=True
+    )
     passed = time.perf_counter() - begin
-    directions = {layer: Directions(moments.mean, principal_components.basis(moments.covariance))
-                  for layer, moments in kept.moments.items()}
+    directions = {
+        layer: Directions(moments.mean, principal_components.basis(moments.covariance))
+        for layer, moments in kept.moments.items()
+    }
     for tap, features in kept.features.items():
         rows = torch.arange(count)
-        fit(tap, [features], [Group(rows, split.labels, rank=rank) for rank in RANKS], [Setting(1e-3)], 10,
-            Recipe(epochs=EPOCHS, batch_size=BATCH), directions[tap.layer])
+        fit(
+            tap,
+            [features],
+            [Group(rows, split.labels, rank=rank) for rank in RANKS],
+            [Setting(1e-3)],
+            10,
+            Recipe(epochs=EPOCHS, batch_size=BATCH),
+            directions[tap.layer],
+        )
     ours = time.perf_counter() - begin
     tap, rank = Tap(LAYERS[-1], "gap"), RANKS[3]
     rows = torch.arange(part)
-    fast = fit(tap, [kept.features[tap]], [Group(rows, split.labels[:part], rank=rank)], [Setting(1e-3)], 10,
-               Recipe(epochs=1, batch_size=BATCH), directions[tap.layer]).of_group(0)
+    fast = fit(
+        tap,
+        [kept.features[tap]],
+        [Group(rows, split.labels[:part], rank=rank)],
+        [Setting(1e-3)],
+        10,
+        Recipe(epochs=1, batch_size=BATCH),
+        directions[tap.layer],
+    ).of_group(0)
     begin = time.perf_counter()
     slow = straightforward(network, split.subset(rows), tap, directions[tap.layer], rank)
     theirs = (time.perf_counter() - begin) * count / part * len(LAYERS) * len(RANKS) * EPOCHS
-    answers = slow(principal_components.project(kept.features[tap].rows(), directions[tap.layer].mean, directions[tap.layer].basis,
-                                    rank)).argmax(1)
+    answers = slow(
+        principal_components.project(
+            kept.features[tap].rows(), directions[tap.layer].mean, directions[tap.layer].basis, rank
+        )
+    ).argmax(1)
     same = (predictions(fast, kept.features[tap])[0] == answers).double().mean().item()
     print(f"{len(LAYERS)} layers x {len(RANKS)} ranks x {EPOCHS} epochs, {count} images, one thread")
     print(f"one pass and stacked probes      {ours:10.1f} s   (the pass: {passed:.1f} s)")
     print(f"a pass per layer, rank and epoch {theirs:10.1f} s   (scaled from {part} images, one layer, rank and epoch)")
     print(f"ratio {theirs / ours:.0f}; same answers on {same:.4f} of the images")
-    compared("probes of 14 ranks of 2 layers, against a pass for each", theirs, ours,
-             agreement=f"{same:.4f} of answers equal")
+    compared(
+        "probes of 14 ranks of 2 layers, against a pass for each", theirs, ours, agreement=f"{same:.4f} of answers equal"
+    )
 
 
 def sweep(reduce: str, count: int = 2000) -> None:
@@ -101,16 +122,24 @@ def sweep(reduce: str, count: int = 2000) -> None:
     dims = [run.supply.dims[tap] for tap in run.layout.taps]
     products = sum(4 * 0.9 * count * epochs * dim * settings * 10 / rate(batch, dim, settings * 10) for dim in dims)
     products += sum(2 * (images - 0.9 * count) * dim * settings * 10 / rate(batch, dim, settings * 10) for dim in dims)
-    print(f"{len(dims)} layers ({sum(dims)} features by {reduce}) x {settings} settings x {shifts} OOD sets, {epochs} "
-          f"epochs, {count} + {shifts} x {count // 10} images; {len(rows)} rows")
+    print(
+        f"{len(dims)} layers ({sum(dims)} features by {reduce}) x {settings} settings x {shifts} OOD sets, {epochs} "
+        f"epochs, {count} + {shifts} x {count // 10} images; {len(rows)} rows"
+    )
     print(f"the whole run                   {ours:10.1f} s   ({', '.join(f'{k} {v:.1f}' for k, v in seconds.items())})")
     print(f"the forward passes it needs     {passes:10.1f} s   ratio {ours / passes:.2f}")
     print(f"and the probes' matrix products {products:10.1f} s   ratio {ours / (passes + products):.2f}")
     plain = passes / images * (count * epochs * settings + shifts * (count // 10) * settings)
-    print(f"straightforward, passes alone   {plain:10.1f} s   ratio {plain / ours:.0f}   (every setting and epoch runs the "
-          "network again; scaled)")
-    compared(f"probes of 9 settings on 19 shifts, {reduce}, against a pass for each epoch", plain, ours,
-             agreement=f"{ours / (passes if reduce == 'gap' else passes + products):.2f} times the floor")
+    print(
+        f"straightforward, passes alone   {plain:10.1f} s   ratio {plain / ours:.0f}   (every setting and epoch runs the "
+        "network again; scaled)"
+    )
+    compared(
+        f"probes of 9 settings on 19 shifts, {reduce}, against a pass for each epoch",
+        plain,
+        ours,
+        agreement=f"{ours / (passes if reduce == 'gap' else passes + products):.2f} times the floor",
+    )
 
 
 def everything(count: int = 10_000, part: int = 256, swept: int = 2000) -> None:
@@ -131,14 +160,38 @@ def memory(count: int = 3000) -> None:
             run, _, _ = probed(config, count, 3)
             done.set()
             watcher.join()
-        features = (count + 3 * (count // 10)) * sum(run.supply.dims.values()) * 2 / 2 ** 30
+        features = (count + 3 * (count // 10)) * sum(run.supply.dims.values()) * 2 / 2**30
         print(f"{name:16} {features:.2f} GiB of features, --cache-gib 0.25: peak {peak[0]:.2f} GiB of memory of its own")
 
 
 def swept(reduce: str, cache: str, words: tuple) -> ProbeConfig:
-    return cli.parse(ProbeConfig, [str(word) for word in (
-        "model", "-ood", "made-up", "-l", *SEVEN, "--reduce", reduce, "-lr", 1e-4, 1e-3, 1e-2, "--l1", 0, 1e-3, 1e-2,
-        "--quiet", "--cache-dir", cache, *words)])
+    return cli.parse(
+        ProbeConfig,
+        [
+            str(word)
+            for word in (
+                "model",
+                "-ood",
+                "made-up",
+                "-l",
+                *SEVEN,
+                "--reduce",
+                reduce,
+                "-lr",
+                1e-4,
+                1e-3,
+                1e-2,
+                "--l1",
+                0,
+                1e-3,
+                1e-2,
+                "--quiet",
+                "--cache-dir",
+                cache,
+                *words,
+            )
+        ],
+    )
 
 
 def probed(config: ProbeConfig, count: int, shifts: int) -> tuple[Run, list[dict], dict[str, float]]:
@@ -170,7 +223,7 @@ def watch(peak: list[float], done: threading.Event) -> None:
     while not done.wait(0.01):
         with open("/proc/self/status") as status:
             own = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-        peak[0] = max(peak[0], own / 2 ** 20)
+        peak[0] = max(peak[0], own / 2**20)
 
 
 def made_up(count: int, seed: int = 0) -> Split:
@@ -192,7 +245,9 @@ def straightforward(network, split: Split, tap: Tap, directions: Directions, ran
         with torch.no_grad():
             activation = front(images)
             b, c, h, w = activation.shape
-            limited = principal_components.project(principal_components.channel_rows(activation), directions.mean, directions.basis, rank)
+            limited = principal_components.project(
+                principal_components.channel_rows(activation), directions.mean, directions.basis, rank
+            )
             features = limited.view(b, h, w, c).mean((1, 2))
         optimizer.zero_grad()
         F.cross_entropy(probe(features), labels).backward()

@@ -25,8 +25,9 @@ def main(folder: str, name: str = "vgg11") -> None:
     """Prints seconds: reading the files and checking their hashes, and the whole experiment with its figures."""
     paths = [Path(folder) / name / f"{'init' if epoch == 0 else f'model_{epoch}'}.pt" for epoch in range(5)]
     for epoch, path in enumerate(paths):
-        description = checkpoints.Description(architecture=name, classes=tuple("0123456789"), channels=3, image_size=32,
-                                              epoch=epoch)
+        description = checkpoints.Description(
+            architecture=name, classes=tuple("0123456789"), channels=3, image_size=32, epoch=epoch
+        )
         if not path.exists():
             checkpoints.save(path, checkpoints.fresh(description, epoch, "init"), description)
     for path in paths:  # once unmeasured: both find the files in the page cache
@@ -40,8 +41,10 @@ def main(folder: str, name: str = "vgg11") -> None:
     result = projections(ProjectionsConfig(model_path=(str(Path(folder) / name),), normalize=True, with_linear=True))
     whole = time.perf_counter() - begin
     print(f"hash and torch.load of 5 files  {reading:6.2f} s")
-    print(f"exec_projections, all layers    {whole:6.2f} s   {whole / reading:.2f} times   "
-          + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items()))
+    print(
+        f"exec_projections, all layers    {whole:6.2f} s   {whole / reading:.2f} times   "
+        + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.seconds.items())
+    )
     compared("projections of five snapshots, against only reading them", reading, whole, agreement="no other way is run")
 
 

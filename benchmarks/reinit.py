@@ -39,15 +39,23 @@ def naive(network, split, units, cells, batch_size, device) -> torch.Tensor:
 
 def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: int = 64, device: str = "cpu") -> None:
     """Prints seconds and ratios, and whether the counts agree."""
+
     def network(seed: int) -> Normalized:
         torch.manual_seed(seed)
         return Normalized(models.build(name, 10, 3, 32), (0.5,) * 3, (0.25,) * 3).to(device).eval()
+
     trained = network(0)
-    others = [{key: value.clone() for key, value in network(seed).body.state_dict().items() if key.startswith("features")}
-              for seed in range(1, sources + 1)]
+    others = [
+        {key: value.clone() for key, value in network(seed).body.state_dict().items() if key.startswith("features")}
+        for seed in range(1, sources + 1)
+    ]
     generator = torch.Generator().manual_seed(0)
-    split = Split("noise", "test", torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator),
-                  torch.randint(0, 10, (count,), generator=generator))
+    split = Split(
+        "noise",
+        "test",
+        torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        torch.randint(0, 10, (count,), generator=generator),
+    )
     example = torch.zeros(2, 3, 32, 32, device=device)
     layers = [layer.name for layer in filters.layers(trained)]
     units = targets.find(trained, example, layers, False)
@@ -68,17 +76,26 @@ def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: i
                 counts[way] += naive(trained, batch, units, cells, batch_size, device)
             else:
                 network_, stacked = ways[way]
-                counts[way] += sweep.run(network_, batch, units, cells, batch_size=batch_size, stacked=stacked,
-                                                      quiet=True).cells[..., 0]
+                counts[way] += sweep.run(
+                    network_, batch, units, cells, batch_size=batch_size, stacked=stacked, quiet=True
+                ).cells[..., 0]
             seconds[way] += clock() - begin
     for way, value in seconds.items():
-        print(f"{way:24} {value:8.1f} s   {seconds['naive'] / value:5.2f} times   counts "
-              f"{'agree' if torch.equal(counts[way], counts['naive']) else 'DIFFER'}")
+        print(
+            f"{way:24} {value:8.1f} s   {seconds['naive'] / value:5.2f} times   counts "
+            f"{'agree' if torch.equal(counts[way], counts['naive']) else 'DIFFER'}"
+        )
         if way != "naive":
-            compared(f"re-initialised layers of {name}, {way}", seconds["naive"], value, agreement="counts " + (
-                "agree" if torch.equal(counts[way], counts["naive"]) else "DIFFER"))
-    print(f"{name}, {count} images of 32 x 32, {len(units)} layers x {sources} sources, batch {batch_size}, {device}, "
-          f"{torch.get_num_threads()} threads")
+            compared(
+                f"re-initialised layers of {name}, {way}",
+                seconds["naive"],
+                value,
+                agreement="counts " + ("agree" if torch.equal(counts[way], counts["naive"]) else "DIFFER"),
+            )
+    print(
+        f"{name}, {count} images of 32 x 32, {len(units)} layers x {sources} sources, batch {batch_size}, {device}, "
+        f"{torch.get_num_threads()} threads"
+    )
 
 
 if __name__ == "__main__":

@@ -39,24 +39,29 @@ def main(count: int = 1000, pairs: int = 4) -> None:
     rows = {(row["layer1"], row["layer2"]): row for row in similarity.grid(*found, MEASURES, ranks, ranks)}
     ours = time.process_time() - begin
     grid = [(one, two) for one in BLOCKS for two in BLOCKS]
-    chosen = grid[::-(-len(grid) // pairs)]
+    chosen = grid[:: -(-len(grid) // pairs)]
     worst, begin = 0.0, time.process_time()
     for one, two in chosen:
         slow = straightforward(networks, split, one, two)
         worst = max(worst, *(abs(slow[name] - rows[one, two][name]) for name in MEASURES))
     theirs = (time.process_time() - begin) / len(chosen) * len(grid)
-    print(f"64 pairs, {count} images: {ours:.1f} s, of which {passes:.1f} s passes; pair by pair {theirs:.0f} s "
-          f"({len(chosen)} pairs timed): {theirs / ours:.1f} times faster, largest difference {worst:.1e}")
-    compared("similarity of 64 pairs of layers, against pair by pair", theirs, ours,
-             agreement=f"largest difference {worst:.1e}")
+    print(
+        f"64 pairs, {count} images: {ours:.1f} s, of which {passes:.1f} s passes; pair by pair {theirs:.0f} s "
+        f"({len(chosen)} pairs timed): {theirs / ours:.1f} times faster, largest difference {worst:.1e}"
+    )
+    compared(
+        "similarity of 64 pairs of layers, against pair by pair", theirs, ours, agreement=f"largest difference {worst:.1e}"
+    )
     seconds = []
     for ranks in ([256], RANKS):
         begin = time.process_time()
         pair = [represented(one, split, ["layer3.0"]) for one in networks]
         similarity.grid(*pair, MEASURES, {"layer3.0": ranks}, {"layer3.0": ranks})
         seconds.append(time.process_time() - begin)
-    print(f"layer3.0: one rank {seconds[0]:.2f} s, all {len(RANKS) ** 2} pairs of {len(RANKS)} ranks {seconds[1]:.2f} s: "
-          f"{seconds[1] / seconds[0]:.1f} times one rank")
+    print(
+        f"layer3.0: one rank {seconds[0]:.2f} s, all {len(RANKS) ** 2} pairs of {len(RANKS)} ranks {seconds[1]:.2f} s: "
+        f"{seconds[1] / seconds[0]:.1f} times one rank"
+    )
 
 
 def noise(count: int) -> Split:
@@ -75,7 +80,9 @@ def network(seed: int) -> Normalized:
 def represented(one: Normalized, split: Split, layers: list[str]) -> dict:
     """The layers' representations from one pass."""
     parts = {layer: [] for layer in layers}
-    for batch, _, _ in representations_passes.represent(one, split, layers, lambda output: output, batch_size=256, quiet=True):
+    for batch, _, _ in representations_passes.represent(
+        one, split, layers, lambda output: output, batch_size=256, quiet=True
+    ):
         for layer, values in batch.items():
             parts[layer].append(values)
     return {layer: similarity.representation(torch.cat(values)) for layer, values in parts.items()}

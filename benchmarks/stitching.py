@@ -44,22 +44,32 @@ def main(count: int = 500, pairs: int = 4) -> None:
         difference = straightforward(networks, split, entries[number])
         worst = max(worst, abs(difference - rows[number]["normalized_difference"]))
     theirs = (time.process_time() - begin) / len(chosen) * len(entries)
-    print(f"direct matching, 64 pairs, {count} images: {ours:.1f} s, {ours / floor:.2f} times the floor; pair by pair "
-          f"{theirs:.0f} s ({len(chosen)} timed): {theirs / ours:.1f} times faster, largest difference {worst:.1e}")
+    print(
+        f"direct matching, 64 pairs, {count} images: {ours:.1f} s, {ours / floor:.2f} times the floor; pair by pair "
+        f"{theirs:.0f} s ({len(chosen)} timed): {theirs / ours:.1f} times faster, largest difference {worst:.1e}"
+    )
     compared("direct matching of 64 pairs, against pair by pair", theirs, ours, agreement=f"largest difference {worst:.1e}")
     images, labels, _ = next(split.batches(BATCH))
     sums, worst = [0.0, 0.0], 0.0
     for entry in entries[::9]:  # the diagonal stands for the grid: fronts and tails of all lengths
         loss = grid.task_loss(Donors(*networks, [entry.front], [entry.end]), [entry])
-        ways = {"ours": lambda loss=loss: loss(None, images, labels, None)[0],
-                "whole": lambda entry=entry: whole_loss(networks, entry, images, labels)}
+        ways = {
+            "ours": lambda loss=loss: loss(None, images, labels, None)[0],
+            "whole": lambda entry=entry: whole_loss(networks, entry, images, labels),
+        }
         least, gradients = zip(*(steps(way, entry) for way in ways.values()), strict=True)
         sums = [one + other for one, other in zip(sums, least, strict=True)]
         worst = max(worst, ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item())
-    print(f"task-loss matching: {8 * BATCH / sums[0]:.0f} images/s against {8 * BATCH / sums[1]:.0f} with both whole "
-          f"networks: {sums[1] / sums[0]:.2f} times; largest relative difference of the gradients {worst:.1e}")
-    compared("task-loss matching, against both whole networks", sums[1], sums[0],
-             agreement=f"gradients differ by {worst:.1e} of their norm")
+    print(
+        f"task-loss matching: {8 * BATCH / sums[0]:.0f} images/s against {8 * BATCH / sums[1]:.0f} with both whole "
+        f"networks: {sums[1] / sums[0]:.2f} times; largest relative difference of the gradients {worst:.1e}"
+    )
+    compared(
+        "task-loss matching, against both whole networks",
+        sums[1],
+        sums[0],
+        agreement=f"gradients differ by {worst:.1e} of their norm",
+    )
 
 
 def steps(loss, entry: Entry, turns: int = 3) -> tuple[float, torch.Tensor]:
@@ -119,6 +129,7 @@ def straightforward(networks, split, entry: Entry) -> float:
     def replace(module, inputs, output):
         seen["own"], seen["stitched"] = output.clone(), made(fronts[entry.front])
         return seen["stitched"]
+
     for images, _, _ in split.batches(BATCH):
         with cutting.record(networks[0], [entry.front]) as fronts:
             networks[0](images)
@@ -134,8 +145,7 @@ def whole_loss(networks, entry: Entry, images, labels) -> torch.Tensor:
     """The loss of a training step that runs both whole networks, the stitched activation put in by a hook."""
     with torch.no_grad(), cutting.record(networks[0], [entry.front]) as fronts:
         networks[0](images)
-    handle = networks[1].body.get_submodule(entry.end).register_forward_hook(
-        lambda *_: entry.stitch(fronts[entry.front]))
+    handle = networks[1].body.get_submodule(entry.end).register_forward_hook(lambda *_: entry.stitch(fronts[entry.front]))
     logits = networks[1](images)
     handle.remove()
     return F.cross_entropy(logits, labels)

@@ -52,16 +52,29 @@ class Plain:
 
     def __init__(self, name: str, split: Split, device: torch.device, epochs: int) -> None:
         mean, std = (values if len(values) == 3 else values * 3 for values in split.statistics())
-        transform = transforms.Compose([transforms.RandomCrop(split.height, padding=4), transforms.RandomHorizontalFlip(),
-                                        transforms.ToTensor(), transforms.Normalize(mean, std)])
-        self.loader = torch.utils.data.DataLoader(Pictures(split, transform), BATCH, shuffle=True, num_workers=2,
-                                                  persistent_workers=True, pin_memory=device.type == "cuda")
+        transform = transforms.Compose(
+            [
+                transforms.RandomCrop(split.height, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(mean, std),
+            ]
+        )
+        self.loader = torch.utils.data.DataLoader(
+            Pictures(split, transform),
+            BATCH,
+            shuffle=True,
+            num_workers=2,
+            persistent_workers=True,
+            pin_memory=device.type == "cuda",
+        )
         torch.manual_seed(0)
         self.network, self.device = build(name, len(split.classes)).to(device), device
         self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1, 0.9, weight_decay=5e-4)
         steps = epochs * len(self.loader)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: onecycle(step / steps * epochs,
-                                                                                                epochs=epochs))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: onecycle(step / steps * epochs, epochs=epochs)
+        )
 
     def epoch(self) -> None:
         """One pass over the images."""
@@ -86,16 +99,24 @@ class Ours:
             self.network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(self.network.parameters(), 0.1, 0.9, weight_decay=5e-4)
         self.recipe = loop.Recipe(
-            loss=cross_entropy(argparse.Namespace(label_smoothing=0.0)), seed=0, batch_size=BATCH, channels=3, quiet=True,
-            learning_rate=lambda time: 0.1 * onecycle(time, epochs=epochs), augmentation="crop-flip", precision=precision,
-            channels_last=precision == "bf16")
+            loss=cross_entropy(argparse.Namespace(label_smoothing=0.0)),
+            seed=0,
+            batch_size=BATCH,
+            channels=3,
+            quiet=True,
+            learning_rate=lambda time: 0.1 * onecycle(time, epochs=epochs),
+            augmentation="crop-flip",
+            precision=precision,
+            channels_last=precision == "bf16",
+        )
         self.done = 0
 
     def epoch(self) -> None:
         """One pass over the images."""
         self.done += 1
-        loop.train_epoch(self.network, self.split, self.optimizer, self.recipe, loop.Position(epoch=self.done),
-                             loop.Stopping())
+        loop.train_epoch(
+            self.network, self.split, self.optimizer, self.recipe, loop.Position(epoch=self.done), loop.Stopping()
+        )
 
 
 def main() -> None:
@@ -120,23 +141,32 @@ def main() -> None:
     part = split.subset(spread) if given.images < len(split) else split
     for name in given.networks:
         # the learning rate is no matter here, only that the schedule has not ended
-        ways = {"plain loop, float32": Plain(name, part, device, 100),
-                "ours, float32": Ours(name, part, device, 100, "fp32"),
-                "ours, bf16": Ours(name, part, device, 100, "bf16")}
-        found = alternate({key: lambda way=way: len(part) / seconds(way.epoch, device) for key, way in ways.items()},
-                          given.repeats)
-        report(f"training {name} on {len(part)} images of {given.dataset} ({where})", "images/s", found,
-               "plain loop, float32")
-        compared(f"training {name} in float32, against the plain loop",
-                 *(statistics.median(found[way]) for way in ("plain loop, float32", "ours, float32")), "images/s",
-                 "accuracies by training.py --accuracy")
+        ways = {
+            "plain loop, float32": Plain(name, part, device, 100),
+            "ours, float32": Ours(name, part, device, 100, "fp32"),
+            "ours, bf16": Ours(name, part, device, 100, "bf16"),
+        }
+        found = alternate(
+            {key: lambda way=way: len(part) / seconds(way.epoch, device) for key, way in ways.items()}, given.repeats
+        )
+        report(
+            f"training {name} on {len(part)} images of {given.dataset} ({where})", "images/s", found, "plain loop, float32"
+        )
+        compared(
+            f"training {name} in float32, against the plain loop",
+            *(statistics.median(found[way]) for way in ("plain loop, float32", "ours, float32")),
+            "images/s",
+            "accuracies by training.py --accuracy",
+        )
 
 
 def _to_the_end(given, split: Split, device: torch.device, where: str) -> None:
     test = load(given.dataset, given.data_root, "test")
     precision = "bf16" if device.type == "cuda" else "fp32"
-    for title, way in (("plain loop, float32", Plain(given.accuracy, split, device, given.epochs)),
-                       (f"ours, {precision}", Ours(given.accuracy, split, device, given.epochs, precision))):
+    for title, way in (
+        ("plain loop, float32", Plain(given.accuracy, split, device, given.epochs)),
+        (f"ours, {precision}", Ours(given.accuracy, split, device, given.epochs, precision)),
+    ):
         begin = time.perf_counter()
         for _ in range(given.epochs):
             way.epoch()
@@ -144,8 +174,11 @@ def _to_the_end(given, split: Split, device: torch.device, where: str) -> None:
         network = way.network if isinstance(way, Ours) else Normalized(way.network, *split.statistics())
         logits = loop.predict(network.to(device), test.to(device), batch_size=500, channels=3, quiet=True)
         accuracy = (logits.argmax(1) == test.labels).double().mean().item()
-        print(f"{given.accuracy}, {given.epochs} epochs of {given.dataset} ({where}): {title:20} accuracy {accuracy:.4f} in "
-              f"{spent:.0f} s", flush=True)
+        print(
+            f"{given.accuracy}, {given.epochs} epochs of {given.dataset} ({where}): {title:20} accuracy {accuracy:.4f} in "
+            f"{spent:.0f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -18,37 +18,53 @@ STITCH_OOD = (("exec_stitch_ood.py", "results/stitch/known.json", "-scd", "patch
 
 # file, or a pattern that one file matches -> the commands that read it
 READERS = {
-    "models/a/model_2.pt": (("exec_eval.py", *NETWORK, "-d", "digits"), ("exec_projections.py", "models/a/model_2.pt"),
-                            ("exec_similarity.py", "models/a/model_2.pt", "models/a/model_1.pt", "auto", "auto",
-                             "classifier.1")),
-    "models/a/model_2.json": (("exec_eval.py", *NETWORK), ("exec_ood_layers.py", *NETWORK, "-ood", "patches"),
-                              ("exec_projections.py", "models/a")),
+    "models/a/model_2.pt": (
+        ("exec_eval.py", *NETWORK, "-d", "digits"),
+        ("exec_projections.py", "models/a/model_2.pt"),
+        ("exec_similarity.py", "models/a/model_2.pt", "models/a/model_1.pt", "auto", "auto", "classifier.1"),
+    ),
+    "models/a/model_2.json": (
+        ("exec_eval.py", *NETWORK),
+        ("exec_ood_layers.py", *NETWORK, "-ood", "patches"),
+        ("exec_projections.py", "models/a"),
+    ),
     "models/b/resume.pt": (("exec_train.py", "lenet", "-d", "digits", "-dir", "b", "-e", "2", *SMALL),),
     "models/b/run.json": (("exec_train.py", "lenet", "-d", "digits", "-dir", "b", "-e", "2", *SMALL),),
     "bare.pt": (("exec_eval.py", "bare.pt", "lenet", "-d", "digits", *SMALL), ("exec_projections.py", "bare.pt", "lenet")),
     "old.pt": (("exec_eval.py", "old.pt", "lenet", "-d", "digits", *SMALL),),
     "bare.safetensors": (("exec_eval.py", "bare.safetensors", "lenet", "-d", "digits", *SMALL),),
-    "results/eval/known.json": (("exec_tables.py", "eval"), ("exec_eval.py", "--list"),
-                                ("exec_eval.py", "models/a/model_2.pt", "--name", "known")),
+    "results/eval/known.json": (
+        ("exec_tables.py", "eval"),
+        ("exec_eval.py", "--list"),
+        ("exec_eval.py", "models/a/model_2.pt", "--name", "known"),
+    ),
     "results/stitch/known.json": (("exec_tables.py", "stitch", "stitching/e1"), *STITCH_OOD),
     "results/stitch/known.npz": STITCH_OOD,
     "models/repr_cls_ood_detectors/*.pt": STITCH_OOD,
     "models/repr_cls_ood_detectors/*.json": STITCH_OOD,
-    "images.npy": (("exec_eval.py", *NETWORK, "-d", "npy=images.npy"),
-                   ("exec_ood_layers.py", *NETWORK, "-ood", "npy=images.npy")),
+    "images.npy": (
+        ("exec_eval.py", *NETWORK, "-d", "npy=images.npy"),
+        ("exec_ood_layers.py", *NETWORK, "-ood", "npy=images.npy"),
+    ),
     "images_labels.npy": (("exec_eval.py", *NETWORK, "-d", "npy=images.npy"), ("exec_data.py", "show", "npy=images.npy")),
     "tree/test/cat/0.png": (("exec_data.py", "show", "folder=tree:test"), ("exec_data.py", "verify", "folder=tree")),
-    "tree/test/dog/0.jpg": (("exec_data.py", "show", "folder=tree:test"),
-                            ("exec_ood_layers.py", *NETWORK, "-ood", "folder=tree:test")),
+    "tree/test/dog/0.jpg": (
+        ("exec_data.py", "show", "folder=tree:test"),
+        ("exec_ood_layers.py", *NETWORK, "-ood", "folder=tree:test"),
+    ),
     "data/MNIST/raw/t10k-images-idx3-ubyte": (("exec_eval.py", *NETWORK, "-d", "mnist"),),
-    "data/MNIST/raw/t10k-labels-idx1-ubyte.gz": (("exec_eval.py", *NETWORK, "-d", "mnist"),
-                                                 ("exec_data.py", "show", "mnist:test")),
+    "data/MNIST/raw/t10k-labels-idx1-ubyte.gz": (
+        ("exec_eval.py", *NETWORK, "-d", "mnist"),
+        ("exec_data.py", "show", "mnist:test"),
+    ),
     "data/cifar-10-batches-py/test_batch": (("exec_data.py", "show", "cifar10:test"), ("exec_data.py", "verify", "cifar10")),
     "data/cifar-10-batches-py/batches.meta": (("exec_data.py", "show", "cifar10:test"),),
     "data/test_32x32.mat": (("exec_data.py", "show", "svhn:test"),),
     "data/cifar5m/part0.npz": (("exec_data.py", "show", "cifar5m:train"), ("exec_data.py", "verify", "cifar5m")),
-    "data/waterbird_complete95_forest2water2/metadata.csv": (("exec_data.py", "show", "waterbirds:test"),
-                                                             ("exec_eval.py", *NETWORK, "-d", "waterbirds")),
+    "data/waterbird_complete95_forest2water2/metadata.csv": (
+        ("exec_data.py", "show", "waterbirds:test"),
+        ("exec_eval.py", *NETWORK, "-d", "waterbirds"),
+    ),
     "data/celeba/list_attr_celeba.csv": (("exec_data.py", "show", "celeba:test"),),
     "flags.yaml": (("exec_eval.py", *NETWORK, "-d", "digits", "--config", "flags.yaml"),),
     "files.txt": (("exec_reinit.py", *NETWORK, "--inits-from", "files.txt"),),
@@ -62,7 +78,7 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
     way = draw.choice(("cut", "cut", "empty", "bytes", "bytes", "head", "tail", "doubled", "hole", "text"))
     n = len(content)
     if way == "cut":
-        return content[:draw.randrange(n)]
+        return content[: draw.randrange(n)]
     if way in ("bytes", "head", "tail"):
         changed = bytearray(content)
         low, high = {"bytes": (0, n), "head": (0, min(n, 200)), "tail": (max(0, n - 200), n)}[way]
@@ -83,7 +99,7 @@ def main(count: int, seed: int) -> int:
     files = list(READERS)
     for number in range(count):
         pattern = files[number % len(files)]
-        file, = Path().glob(pattern)
+        (file,) = Path().glob(pattern)
         words = [*draw.choice(READERS[pattern])]
         whole = file.read_bytes()
         broken = mutated(whole, draw)
@@ -102,8 +118,10 @@ def main(count: int, seed: int) -> int:
     changed = [f"{path} was changed" for path, known in records.items() if now.get(path) != known]
     print(*changed, *[""] * bool(changed), sep="\n", end="")
     faults += changed
-    print(f"{count} broken files, seed {seed}: {ended[0]} commands succeeded, {ended[1] + ended[2]} were refused; "
-          f"{len(faults)} faults")
+    print(
+        f"{count} broken files, seed {seed}: {ended[0]} commands succeeded, {ended[1] + ended[2]} were refused; "
+        f"{len(faults)} faults"
+    )
     return len(faults)
 
 

@@ -94,8 +94,12 @@ def run(words: list[str]) -> End:
 
 def contents(*folders: str) -> dict[str, str]:
     """The hash of every record, array and checkpoint under some folders, by path."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for folder in folders
-            for path in Path(folder).rglob("*") if path.suffix in (".json", ".npz", ".pt") and path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in folders
+        for path in Path(folder).rglob("*")
+        if path.suffix in (".json", ".npz", ".pt") and path.is_file()
+    }
 
 
 def _ring(number, frame):

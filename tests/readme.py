@@ -18,8 +18,9 @@ def configurations() -> dict[str, type]:
     found = {}
     for path in sorted(ROOT.glob("exec_*.py")):
         module = importlib.import_module(f"lib.experiments.{path.stem.removeprefix('exec_')}")
-        found[path.name] = next(kind for kind in vars(module).values()
-                                if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__)
+        found[path.name] = next(
+            kind for kind in vars(module).values() if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
+        )
     return found
 
 

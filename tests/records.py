@@ -7,14 +7,33 @@ from pathlib import Path
 from lib.runs import command_lines, records
 
 
-def write(folder: Path, experiment: str, name: str, rows: list[dict], /, commit: str = "a" * 40,
-          inputs: dict | None = None, started: str = "2026-01-01T00:00:00+00:00", **config) -> Path:
+def write(
+    folder: Path,
+    experiment: str,
+    name: str,
+    rows: list[dict],
+    /,
+    commit: str = "a" * 40,
+    inputs: dict | None = None,
+    started: str = "2026-01-01T00:00:00+00:00",
+    **config,
+) -> Path:
     """Writes `results/<experiment>/<name>.json` under the folder; settings that are not given are at default."""
-    whole = {field.name: None if field.default is dataclasses.MISSING else field.default
-             for field in dataclasses.fields(command_lines.configuration(experiment))} | config
-    record = {"schema": records.SCHEMA, "experiment": experiment, "config": whole, "command": [f"exec_{experiment}.py"],
-              "inputs": inputs or {}, "environment": {"commit": commit}, "started": started, "seconds": {"total": 1.0},
-              "rows": rows}
+    whole = {
+        field.name: None if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(command_lines.configuration(experiment))
+    } | config
+    record = {
+        "schema": records.SCHEMA,
+        "experiment": experiment,
+        "config": whole,
+        "command": [f"exec_{experiment}.py"],
+        "inputs": inputs or {},
+        "environment": {"commit": commit},
+        "started": started,
+        "seconds": {"total": 1.0},
+        "rows": rows,
+    }
     path = folder / "results" / experiment / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record))

@@ -30,8 +30,18 @@ def draws(name: str) -> torch.Generator:
 
 
 def config(**changes) -> SimpleNamespace:
-    return SimpleNamespace(**{"norm": "2", "eps": 0.5, "attack_steps": 5, "step_size": 0.2, "beta": 6.0, "box": True,
-                              "label_smoothing": 0.0, **changes})
+    return SimpleNamespace(
+        **{
+            "norm": "2",
+            "eps": 0.5,
+            "attack_steps": 5,
+            "step_size": 0.2,
+            "beta": 6.0,
+            "box": True,
+            "label_smoothing": 0.0,
+            **changes,
+        }
+    )
 
 
 def loss_of(name: str, **changes):
@@ -62,8 +72,16 @@ def test_an_attack_stays_in_its_ball_and_box_and_leaves_the_network_as_it_was(ne
     if kind == "trades":
         found = trades_images(network, images, ball, 3, radius, generator())
     else:
-        found = pgd.pgd(network, images, pgd.cross_entropy(LABELS), ball, steps=3, step_size=radius,
-                            start=ball.uniform_start(images, generator()), generator=generator())
+        found = pgd.pgd(
+            network,
+            images,
+            pgd.cross_entropy(LABELS),
+            ball,
+            steps=3,
+            step_size=radius,
+            start=ball.uniform_start(images, generator()),
+            generator=generator(),
+        )
     distance = (found - images).flatten(1).norm(dim=1) if norm == "2" else (found - images).abs().amax((1, 2, 3))
     assert bool((distance <= (radius * (1 + 1e-5) if norm == "2" else radius + 1e-6)).all())
     assert bool((found >= 0).all() and (found <= 1).all()) and found.grad_fn is None and not found.requires_grad
@@ -87,8 +105,9 @@ def test_the_network_is_as_it_was_after_an_error_too(network):
 def test_zero_gradients_give_no_nan(norm, images):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     nn.init.zeros_(flat[1].weight)
-    found = pgd.pgd(flat, images, pgd.cross_entropy(LABELS), Ball(norm, 0.5), start=images, steps=3, step_size=0.3,
-                        generator=generator())
+    found = pgd.pgd(
+        flat, images, pgd.cross_entropy(LABELS), Ball(norm, 0.5), start=images, steps=3, step_size=0.3, generator=generator()
+    )
     moved = (found - images).flatten(1).norm(dim=1)
     assert bool(torch.isfinite(found).all()) and bool((moved > 0.1).all() if norm == "2" else (moved == 0).all())
 
@@ -98,8 +117,16 @@ def test_pgd_finds_the_best_point_of_a_linear_network():
     linear = nn.Linear(50, 2).double()
     points, radius = torch.rand(20, 50, dtype=torch.float64, generator=generator(2)), 0.3
     labels = torch.arange(20) % 2
-    found = pgd.pgd(linear, points, lambda logits: F.cross_entropy(logits, labels, reduction="none"),
-                        Ball("2", radius, box=False), start=points, steps=5, step_size=2 * radius / 5, generator=generator())
+    found = pgd.pgd(
+        linear,
+        points,
+        lambda logits: F.cross_entropy(logits, labels, reduction="none"),
+        Ball("2", radius, box=False),
+        start=points,
+        steps=5,
+        step_size=2 * radius / 5,
+        generator=generator(),
+    )
     weight = (linear.weight[1] - linear.weight[0]).detach()
     sign = (labels * 2 - 1)[:, None]
     expected = -radius * sign * weight / weight.norm()
@@ -181,7 +208,7 @@ def test_mixup_mixes_the_halves_of_a_batch_with_their_labels(images, n):
     share = torch.rand((), generator=draws("mixup"))
     targets = mix(F.one_hot(LABELS[:n], 10).float(), share)
     assert torch.allclose(targets.sum(1), torch.ones(3)) and len(logits) == n
-    output = network(share * images[:3] + (1 - share) * images[n - 3:n]).log_softmax(1)
+    output = network(share * images[:3] + (1 - share) * images[n - 3 : n]).log_softmax(1)
     expected = torch.xlogy(targets, targets).sum(1) - (targets * output).sum(1)
     assert float(value) == pytest.approx(float(expected.detach().mean()), rel=1e-5)
     assert torch.equal(mix(images[:n], 1.0), images[:3])
@@ -191,42 +218,58 @@ def test_mixup_mixes_the_halves_of_a_batch_with_their_labels(images, n):
 PLAIN = {"unnormalize": True, "augmentation": "none"}
 
 
-@pytest.mark.parametrize("name, expected", [
-    ("trades6ce-vtor2-WRN_40_10", {"model_type": "WRN_40_10", "loss": "trades", "beta": 6.0, **PLAIN}),
-    ("trades100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "trades", "beta": 100.0, **PLAIN}),
-    ("advce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at", **PLAIN}),
-    ("advK100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at", "attack_steps": 100, **PLAIN}),
-    ("mixupce-vtor2-CNN002", {"model_type": "CNN002", "loss": "mixup", **PLAIN}),
-    ("ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "ce", **PLAIN}),
-    ("aug01-ce-vtor2-preact_resnet18", {"model_type": "preact_resnet18", "loss": "ce", "unnormalize": True,
-                                        "augmentation": "crop-flip"}),
-    ("advce-vtor2-ResNet50Norm01", {"model_type": "ResNet50", "loss": "at", "augmentation": "none",
-                                    "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}),
-    ("ce-vtor2-preResNet50Norm02", {"model_type": "ResNet50", "loss": "ce", "augmentation": "none", "pretrained": True}),
-    ("resnet20", {}),
-])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("trades6ce-vtor2-WRN_40_10", {"model_type": "WRN_40_10", "loss": "trades", "beta": 6.0, **PLAIN}),
+        ("trades100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "trades", "beta": 100.0, **PLAIN}),
+        ("advce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at", **PLAIN}),
+        ("advK100ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "at", "attack_steps": 100, **PLAIN}),
+        ("mixupce-vtor2-CNN002", {"model_type": "CNN002", "loss": "mixup", **PLAIN}),
+        ("ce-vtor2-CNN002", {"model_type": "CNN002", "loss": "ce", **PLAIN}),
+        (
+            "aug01-ce-vtor2-preact_resnet18",
+            {"model_type": "preact_resnet18", "loss": "ce", "unnormalize": True, "augmentation": "crop-flip"},
+        ),
+        (
+            "advce-vtor2-ResNet50Norm01",
+            {
+                "model_type": "ResNet50",
+                "loss": "at",
+                "augmentation": "none",
+                "mean": (0.485, 0.456, 0.406),
+                "std": (0.229, 0.224, 0.225),
+            },
+        ),
+        ("ce-vtor2-preResNet50Norm02", {"model_type": "ResNet50", "loss": "ce", "augmentation": "none", "pretrained": True}),
+        ("resnet20", {}),
+    ],
+)
 def test_the_papers_model_strings_set_type_and_loss(name, expected):
     assert settings(name) == expected
     if expected and expected["loss"] in ("ce", "mixup"):
         assert TrainConfig(model_type=name, directory="a", dataset="digits").loss == expected["loss"]
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"model_type": "cusgradce-vtor2-CNN002"}, "its loss is none of"),
-    ({"model_type": "ce-vtor2-CNN999"}, "CNN002"),
-    ({"model_type": "aug77-ce-vtor2-CNN002"}, "of augmentations aug01, aug09 are known"),
-    ({"model_type": "ce-vtor2-ResNet50Norm03"}, "of normalisations Norm01, Norm02"),
-    ({"mean": (0.5,)}, "--mean and --std go together"),
-    ({"dataset": "aug10-imgnet100wo0", "image_size": 64}, "its images have 112 px, not 64"),
-    ({"model_type": "advce-vtor2-CNN002", "loss": "trades", "eps": 1.0}, "disagree"),
-    ({"loss": "at"}, "--eps is required"),
-    ({"loss": "trades", "eps": 0.0}, "--eps 0.0: 0.0 is not above 0"),
-    ({"loss": "trades", "eps": -1.0}, "not above 0"),
-    ({"loss": "trades", "eps": float("nan")}, "not above 0"),
-    ({"loss": "trades", "eps": float("inf")}, "inf is not finite"),
-    ({"loss": "mixup", "label_smoothing": 0.1}, "--label-smoothing is for --loss ce"),
-    ({"norm": "1"}, "--norm 1"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model_type": "cusgradce-vtor2-CNN002"}, "its loss is none of"),
+        ({"model_type": "ce-vtor2-CNN999"}, "CNN002"),
+        ({"model_type": "aug77-ce-vtor2-CNN002"}, "of augmentations aug01, aug09 are known"),
+        ({"model_type": "ce-vtor2-ResNet50Norm03"}, "of normalisations Norm01, Norm02"),
+        ({"mean": (0.5,)}, "--mean and --std go together"),
+        ({"dataset": "aug10-imgnet100wo0", "image_size": 64}, "its images have 112 px, not 64"),
+        ({"model_type": "advce-vtor2-CNN002", "loss": "trades", "eps": 1.0}, "disagree"),
+        ({"loss": "at"}, "--eps is required"),
+        ({"loss": "trades", "eps": 0.0}, "--eps 0.0: 0.0 is not above 0"),
+        ({"loss": "trades", "eps": -1.0}, "not above 0"),
+        ({"loss": "trades", "eps": float("nan")}, "not above 0"),
+        ({"loss": "trades", "eps": float("inf")}, "inf is not finite"),
+        ({"loss": "mixup", "label_smoothing": 0.1}, "--label-smoothing is for --loss ce"),
+        ({"norm": "1"}, "--norm 1"),
+    ],
+)
 def test_bad_settings_of_robust_training_are_refused(changes, message):
     with pytest.raises(UsageError) as caught:
         TrainConfig(**{"model_type": "CNN002", "directory": "a", "dataset": "digits", **changes})
@@ -240,8 +283,23 @@ def test_the_papers_imagenet_100_has_112_pixels_and_its_normalisation():
 
 
 def test_a_robust_network_is_trained_from_the_command_line(tmp_path):
-    done = script("exec_train.py", "trades6ce-vtor2-CNN002", "-d", "digits-wo9", "-dir", "robust", "-e", 1, "--eps", 1,
-                  "--attack-steps", 2, "--max-examples", 128, cwd=tmp_path)
+    done = script(
+        "exec_train.py",
+        "trades6ce-vtor2-CNN002",
+        "-d",
+        "digits-wo9",
+        "-dir",
+        "robust",
+        "-e",
+        1,
+        "--eps",
+        1,
+        "--attack-steps",
+        2,
+        "--max-examples",
+        128,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     described = json.loads((tmp_path / "models" / "robust" / "model_1.json").read_text())
     assert described["architecture"] == "CNN002" and described["config"]["loss"] == "trades"
@@ -249,7 +307,21 @@ def test_a_robust_network_is_trained_from_the_command_line(tmp_path):
 
 @pytest.mark.parametrize("loss", ["at", "mixup"])
 def test_the_other_robust_losses_train_too(tmp_path, loss):
-    found = train(TrainConfig(model_type="lenet", dataset="digits", directory="a", models_dir=str(tmp_path), loss=loss,
-                              eps=0.5, epochs=2, attack_steps=2, learning_rate=3e-3, max_examples=256, gpu=-1, quiet=True))
+    found = train(
+        TrainConfig(
+            model_type="lenet",
+            dataset="digits",
+            directory="a",
+            models_dir=str(tmp_path),
+            loss=loss,
+            eps=0.5,
+            epochs=2,
+            attack_steps=2,
+            learning_rate=3e-3,
+            max_examples=256,
+            gpu=-1,
+            quiet=True,
+        )
+    )
     assert [row["epoch"] for row in found.rows] == [1, 2] and found.rows[1]["train_loss"] < found.rows[0]["train_loss"]
     assert all(0 <= row["train_accuracy"] <= 1 for row in found.rows)

@@ -19,7 +19,9 @@ def test_the_ways_take_turns_and_the_first_turn_is_left_out(capsys):
         def run():
             calls.append(name)
             return value * len(calls)
+
         return run
+
     found = timing.alternate({"slow": way("slow", 1.0), "fast": way("fast", 10.0)}, repeats=2)
     assert calls == ["slow", "fast"] * 3 and found == {"slow": [3.0, 5.0], "fast": [40.0, 60.0]}
     assert timing.report("title", "unit", found, "slow") == pytest.approx({"slow": 1.0, "fast": 50 / 4})

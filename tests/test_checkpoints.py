@@ -23,8 +23,19 @@ def network(classes: int = 7, channels: int = 3) -> Normalized:
 
 
 def description(**changes) -> Description:
-    return Description(**{"architecture": "resnet20", "classes": tuple("abcdefg"), "channels": 3, "image_size": 32,
-                          "mean": MEAN, "std": STD, "dataset": "toy", "epoch": 3, **changes})
+    return Description(
+        **{
+            "architecture": "resnet20",
+            "classes": tuple("abcdefg"),
+            "channels": 3,
+            "image_size": 32,
+            "mean": MEAN,
+            "std": STD,
+            "dataset": "toy",
+            "epoch": 3,
+            **changes,
+        }
+    )
 
 
 @pytest.fixture
@@ -156,7 +167,7 @@ def test_a_truncated_file_is_refused(saved, keep, sidecar, zipped):
     state = torch.load(saved, weights_only=True)
     torch.save(state, saved, _use_new_zipfile_serialization=zipped)
     content = saved.read_bytes()
-    saved.write_bytes(content[:int(keep * len(content))])
+    saved.write_bytes(content[: int(keep * len(content))])
     if not sidecar:
         checkpoints.sidecar(saved).unlink()
     with pytest.raises(UserError, match="not a whole checkpoint|not the file its sidecar describes"):

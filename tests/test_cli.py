@@ -42,17 +42,20 @@ def test_a_repeated_flag_adds_values():
     assert parse("a", "--layers", "x", "--layers", "y").layers == ("x", "y")
 
 
-@pytest.mark.parametrize("words, fragments", [
-    ((), ("PATH is required",)),
-    (("a", "--epoch", "3"), ("--epoch", "no such flag", "--epochs")),
-    (("a", "-e", "x"), ("-e", "'x' is not a whole number")),
-    (("a", "-e", "0"), ("-e 0", "below 1")),
-    (("a", "-e", "1" + 30 * "0"), ("-e", "more than 64 bits hold")),
-    (("a", "-lr", "nan"), ("-lr", "'nan' is not a number")),
-    (("a", "--loss", "tradse"), ("--loss tradse", "did you mean trades?")),
-    (("a", "b", "c"), ("c", "more arguments")),
-    (("a", "-e"), ("-e", "expected one argument")),
-])
+@pytest.mark.parametrize(
+    "words, fragments",
+    [
+        ((), ("PATH is required",)),
+        (("a", "--epoch", "3"), ("--epoch", "no such flag", "--epochs")),
+        (("a", "-e", "x"), ("-e", "'x' is not a whole number")),
+        (("a", "-e", "0"), ("-e 0", "below 1")),
+        (("a", "-e", "1" + 30 * "0"), ("-e", "more than 64 bits hold")),
+        (("a", "-lr", "nan"), ("-lr", "'nan' is not a number")),
+        (("a", "--loss", "tradse"), ("--loss tradse", "did you mean trades?")),
+        (("a", "b", "c"), ("c", "more arguments")),
+        (("a", "-e"), ("-e", "expected one argument")),
+    ],
+)
 def test_a_mistake_is_one_sentence_that_names_the_flag_and_the_value(words, fragments):
     with pytest.raises(UsageError) as caught:
         parse(*words)
@@ -68,11 +71,19 @@ def test_yaml_sets_defaults_and_the_command_line_wins(tmp_path):
     assert (config.pool, config.layers, config.limit) == (False, ("a", "b"), 7)
 
 
-@pytest.mark.parametrize("content, fragment", [
-    ("epoch: 3", "did you mean epochs"), ("epochs: many", "not a whole number"), ("pool: 3", "neither true nor false"),
-    ("[1, 2]", "no 'flag: value' pairs"), ("a: [", "not a YAML file"), ("loss: {a: 1}", "not one value"),
-    ("epochs:", "epochs has no value"), ("lr: [0.1, null]", "lr has no value"),
-])
+@pytest.mark.parametrize(
+    "content, fragment",
+    [
+        ("epoch: 3", "did you mean epochs"),
+        ("epochs: many", "not a whole number"),
+        ("pool: 3", "neither true nor false"),
+        ("[1, 2]", "no 'flag: value' pairs"),
+        ("a: [", "not a YAML file"),
+        ("loss: {a: 1}", "not one value"),
+        ("epochs:", "epochs has no value"),
+        ("lr: [0.1, null]", "lr has no value"),
+    ],
+)
 def test_a_mistake_in_yaml_is_one_sentence(tmp_path, content, fragment):
     file = tmp_path / "toy.yaml"
     file.write_text(content)
@@ -82,9 +93,11 @@ def test_a_mistake_in_yaml_is_one_sentence(tmp_path, content, fragment):
 
 def test_a_warning_that_comes_when_all_is_done_is_no_failure():
     """What a scheduler's signal would do while the interpreter shuts down."""
-    program = ("import atexit, os, signal; from lib import cli\n"
-               "for number in cli.WARNINGS: atexit.register(os.kill, os.getpid(), number)\n"  # runs after what comes later
-               "cli._announce_signals()")
+    program = (
+        "import atexit, os, signal; from lib import cli\n"
+        "for number in cli.WARNINGS: atexit.register(os.kill, os.getpid(), number)\n"  # runs after what comes later
+        "cli._announce_signals()"
+    )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 

@@ -26,7 +26,7 @@ def scenes(n=6, channels=3, height=32, width=32):
     """Smooth coloured images with an edge, of no particular meaning: (n, channels, height, width) uint8."""
     generator = np.random.default_rng(1)
     noise = filters.gaussian(generator.standard_normal((n, channels, height, width)), 2)
-    noise[..., width // 2:] += 0.2
+    noise[..., width // 2 :] += 0.2
     return torch.from_numpy(np.clip(128 + 400 * noise, 0, 255).astype(np.uint8))
 
 
@@ -52,6 +52,7 @@ class Scripted:
 
 # --- contracts
 
+
 def test_the_published_set_has_fifteen_standard_and_four_extra_corruptions():
     assert len(STANDARD) == 15 and EXTRA == ("speckle_noise", "gaussian_blur", "spatter", "saturate")
     assert tuple(CORRUPTIONS) == STANDARD + EXTRA
@@ -65,7 +66,7 @@ def test_every_corruption_keeps_shape_and_type_and_changes_the_image(corruption,
     for severity in SEVERITIES:
         corrupted = corrupt(images, corruption, severity)
         assert corrupted.shape == images.shape and corrupted.dtype == torch.uint8
-        unchanged = channels == 1 and corruption == "saturate" and severity <= 3    # a grey has no saturation
+        unchanged = channels == 1 and corruption == "saturate" and severity <= 3  # a grey has no saturation
         assert (corrupted != images).any() != unchanged
     assert (images == before).all()
 
@@ -94,11 +95,12 @@ def test_an_image_is_corrupted_alike_whatever_the_batch_and_order(corruption):
 def test_draws_differ_between_ids_seeds_severities_and_corruptions():
     def noise(corruption="gaussian_noise", severity=5, **changes):
         return corrupt(constant(128, n=1), corruption, severity, **{"ids": [0], "seed": 0} | changes).float() - 128
+
     first = noise()
     assert torch.equal(first, noise())
     for other in (noise(ids=[1]), noise(seed=1), noise(severity=4), noise("speckle_noise")):
         assert abs(torch.corrcoef(torch.stack([first.ravel(), other.ravel()]))[0, 1]) < 0.1
-    large = 2 ** 40 + 1
+    large = 2**40 + 1
     assert not torch.equal(noise(ids=[large]), noise(ids=[1]))
 
 
@@ -137,9 +139,10 @@ def test_mistakes_are_named_with_a_way_out():
 
 # --- known values
 
+
 @pytest.mark.parametrize("corruption", ("gaussian_noise", "shot_noise", "speckle_noise"))
 def test_noises_have_their_standard_deviation_on_mid_grey(corruption):
-    noisy = corrupt(constant(128, n=400), corruption, 5)        # 1.2 million values
+    noisy = corrupt(constant(128, n=400), corruption, 5)  # 1.2 million values
     assert noisy.double().std().item() == pytest.approx(25.5, rel=0.01)
 
 
@@ -158,7 +161,7 @@ def test_a_constant_image_stays_as_it_is(corruption):
 
 
 def test_brightness_is_truncated_not_rounded():
-    assert (corrupt(constant(0), "brightness", 5) == 76).all()          # of 76.5
+    assert (corrupt(constant(0), "brightness", 5) == 76).all()  # of 76.5
 
 
 def test_brightness_keeps_hue_and_saturation():
@@ -200,16 +203,17 @@ def test_a_cloud_spans_zero_to_one_and_has_no_seam():
 
 def test_snow_is_added_together_with_its_half_turn():
     black = constant(0, channels=1)
-    whitened = int(255 * 0.2 * 0.5 + 1e-3)      # severity 5 blends a fifth of 0.5 into black
+    whitened = int(255 * 0.2 * 0.5 + 1e-3)  # severity 5 blends a fifth of 0.5 into black
     flakes = corrupt(black, "snow", 5).int() - whitened
     assert flakes.max() > 20 and (flakes - flakes.flip((2, 3))).abs().max() <= 1
 
 
 # --- slow second implementations
 
+
 def test_contrast_agrees_with_its_formula():
     images = scenes()
-    factor = (.75, .5, .4, .3, .15)
+    factor = (0.75, 0.5, 0.4, 0.3, 0.15)
     for severity in SEVERITIES:
         for image, found in zip(images.numpy(), corrupt(images, "contrast", severity).numpy(), strict=True):
             x = image / 255
@@ -228,7 +232,7 @@ def test_pixelate_averages_whole_pixels_and_repeats_them(severity, coarse):
             small[i, j] = image[0, 0, top:bottom, left:right].double().mean()
     nearest = ((np.arange(32) + 0.5) * coarse / 32).astype(int)
     found = corrupt(image, "pixelate", severity)[0, 0].numpy()
-    assert np.abs(found - small[nearest][:, nearest]).max() <= 1        # Pillow rounds rows and columns apart
+    assert np.abs(found - small[nearest][:, nearest]).max() <= 1  # Pillow rounds rows and columns apart
     assert len(np.unique(found, axis=0)) == coarse
 
 
@@ -238,40 +242,42 @@ def test_zoom_blur_has_the_factors_of_arange():
 
 def test_zooming_agrees_with_scipy_on_a_centre_crop():
     from scipy.ndimage import zoom
+
     images = floats(scenes(2, 1, 32, 32))
     for factor in (1.04, 1.17, 1.25, 1.75, 2.25):
         crop = int(np.ceil(32 / factor))
         top = (32 - crop) // 2
         for image, found in zip(images[:, 0], filters.mean_zoom(images, [factor])[:, 0], strict=True):
-            large = zoom(image[top:top + crop, top:top + crop], factor, order=1)
+            large = zoom(image[top : top + crop, top : top + crop], factor, order=1)
             trim = (len(large) - 32) // 2
-            np.testing.assert_allclose(found, large[trim:trim + 32, trim:trim + 32], atol=1e-6)
+            np.testing.assert_allclose(found, large[trim : trim + 32, trim : trim + 32], atol=1e-6)
 
 
 def test_motion_blur_sums_pixels_along_its_line():
     images, radius, sigma = floats(scenes(3, 1, 20, 24)), 6, 2.0
     angles = np.array([30.0, -110.0, 0.0])
     found = filters.motion(images, radius, sigma, angles)
-    weights = np.exp(-np.arange(2 * radius + 1) ** 2 / (2 * sigma ** 2))
+    weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
     weights /= weights.sum()
     for image, angle, blurred in zip(images[:, 0], np.deg2rad(angles), found[:, 0], strict=True):
         for y in range(20):
             for x in range(24):
                 value = 0.0
                 for tap, weight in enumerate(weights):
-                    down, right = np.ceil(tap * np.sin(angle) - .5), np.ceil(tap * np.cos(angle) - .5)
+                    down, right = np.ceil(tap * np.sin(angle) - 0.5), np.ceil(tap * np.cos(angle) - 0.5)
                     value += weight * image[int(np.clip(y + down, 0, 19)), int(np.clip(x + right, 0, 23))]
                 assert abs(255 * blurred[y, x] - 255 * value) <= 0.501
 
 
 def test_glass_blur_agrees_with_the_original_scan_and_its_copying_swap():
     image = scenes(1)
-    severity, sigma, scans = 5, .4, 2
+    severity, sigma, scans = 5, 0.4, 2
     offsets = np.random.default_rng(0).random((scans, 1, 2, 30, 30))
     x = image[0].permute(1, 2, 0).numpy() / np.float32(255)
 
     def blurred(array):
         return filters.gaussian(array.transpose(2, 0, 1), sigma).transpose(1, 2, 0)
+
     x = (blurred(x) * 255 + 1e-3).astype(np.uint8)
     for scan in range(scans):
         for h in range(31, 1, -1):
@@ -282,40 +288,39 @@ def test_glass_blur_agrees_with_the_original_scan_and_its_copying_swap():
     np.testing.assert_allclose(glass_blur(floats(image), severity, Scripted(*offsets))[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("radius, sigma, pixels", ((.3, .4, 9), (1, .2, 5), (1.5, .1, 9)))
+@pytest.mark.parametrize("radius, sigma, pixels", ((0.3, 0.4, 9), (1, 0.2, 5), (1.5, 0.1, 9)))
 def test_a_disk_is_normalised_and_a_small_one_is_its_anti_aliasing(radius, sigma, pixels):
     weights = disk(radius, sigma)
     assert weights.sum() == pytest.approx(1) and np.array_equal(weights, weights.T)
     if radius < 1:
-        line = np.exp(-np.array([1, 0, 1]) / (2 * sigma ** 2))
+        line = np.exp(-np.array([1, 0, 1]) / (2 * sigma**2))
         np.testing.assert_allclose(weights[2:5, 2:5], np.outer(line, line) / line.sum() ** 2, rtol=1e-6)
     assert (weights > 1e-3).sum() == pixels
 
 
 def test_elastic_transform_moves_three_points_where_they_were_drawn_to():
     image = np.zeros((1, 1, 32, 32), np.float32)
-    image += np.arange(32, dtype=np.float32) / 32         # a ramp shows where each column came from
+    image += np.arange(32, dtype=np.float32) / 32  # a ramp shows where each column came from
     draws = np.random.default_rng(0).random((1, 3, 2))
     moved = elastic_transform(image, 1, Scripted(draws))[0, 0]
     before = np.array([[26, 26], [26, 6], [6, 6]])
     for (x, _), (u, v) in zip(before, before + (2 * draws[0] - 1) * 2.56, strict=True):
         column, row = int(u), int(v)
         down, right = np.array([1 - v + row, v - row]), np.array([1 - u + column, u - column])
-        there = down @ moved[row:row + 2, column:column + 2] @ right
+        there = down @ moved[row : row + 2, column : column + 2] @ right
         assert 32 * there == pytest.approx(x, abs=1e-3)
 
 
 def test_chamfer_distance_is_the_shortest_path_of_its_moves():
     marked = np.random.default_rng(0).random((3, 1, 16, 16)) < 0.03
-    moves = {(y, x): length for y, x, length in
-             [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 1.4), (1, 2, 2.1969), (2, 1, 2.1969)]}
+    moves = {(y, x): length for y, x, length in [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 1.4), (1, 2, 2.1969), (2, 1, 2.1969)]}
     moves = {(a * y, b * x): length for (y, x), length in moves.items() for a in (-1, 1) for b in (-1, 1)}
     found = spatter.chamfer_distance(marked)[:, 0] / 65536
     for image, distance in zip(marked[:, 0], found, strict=True):
         expected = np.where(image, 0, np.inf)
-        for _ in range(32):         # Bellman and Ford
+        for _ in range(32):  # Bellman and Ford
             for (y, x), length in moves.items():
-                shifted = np.pad(expected, 2, constant_values=np.inf)[2 + y:18 + y, 2 + x:18 + x]
+                shifted = np.pad(expected, 2, constant_values=np.inf)[2 + y : 18 + y, 2 + x : 18 + x]
                 expected = np.minimum(expected, shifted + length)
         np.testing.assert_allclose(distance, expected, atol=1e-3)
 
@@ -323,7 +328,7 @@ def test_chamfer_distance_is_the_shortest_path_of_its_moves():
 def test_canny_outlines_a_square_and_keeps_weak_edges_only_where_they_touch_strong_ones():
     levels = np.zeros((3, 1, 32, 32), np.int32)
     levels[0, 0, 8:20, 8:20] = 200
-    levels[1:, 0, 8:20, 8:20] = 24              # |dx| + |dy| up to 144: above the low threshold, below the high one
+    levels[1:, 0, 8:20, 8:20] = 24  # |dx| + |dy| up to 144: above the low threshold, below the high one
     levels[2, 0, 8:20, 18:28] = 200
     square, weak, both = spatter.canny(levels, 50, 150)[:, 0]
     ys, xs = np.nonzero(square)
@@ -339,6 +344,7 @@ def test_spatter_leaves_dry_images_alone():
     class Dry:
         def normal(self, shape, mean, deviation):
             return np.zeros((2, *shape), np.float32)
+
     images = floats(scenes(2))
     for severity in SEVERITIES:
         assert np.array_equal(spatter.spatter(images, severity, Dry()), images)
@@ -351,6 +357,7 @@ def test_equalizing_follows_the_cumulative_histogram():
 
 
 # --- real images
+
 
 def test_jpeg_error_on_photographs_grows_with_severity():
     data = Path(os.environ.get("SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -51,10 +51,16 @@ def test_the_two_deviations_of_mnist_are_the_published_ones():
     assert (mean[0], std[0], own[0]) == pytest.approx((0.1307, 0.3081, 0.3015), abs=1e-3)
 
 
-@pytest.mark.parametrize("text, base, held_out, kept, seed", [
-    ("cifar100-k10", "cifar100", None, 10, None), ("digits-k5s3:test", "digits", None, 5, 3),
-    ("mnistwo9-k4s0", "mnist", 9, 4, 0), ("digits-wo3-k2-c/fog-3", "digits", 3, 2, None), ("300k", "300k", None, None, None),
-])
+@pytest.mark.parametrize(
+    "text, base, held_out, kept, seed",
+    [
+        ("cifar100-k10", "cifar100", None, 10, None),
+        ("digits-k5s3:test", "digits", None, 5, 3),
+        ("mnistwo9-k4s0", "mnist", 9, 4, 0),
+        ("digits-wo3-k2-c/fog-3", "digits", 3, 2, None),
+        ("300k", "300k", None, None, None),
+    ],
+)
 def test_names_of_class_subsets(text, base, held_out, kept, seed):
     data = names.parse(text)
     assert (data.base, data.held_out, data.kept, data.kept_seed) == (base, held_out, kept, seed)

@@ -151,8 +151,9 @@ def test_names_with_paths():
     assert names.parse("npy=../x.npy").name == "x" and str(names.parse("npy=../x.npy")) == "npy=../x.npy"
 
 
-@pytest.mark.parametrize("text", ["", "../etc", "a/b", "cifar10:", "cifar10/fog-3", "folder=", ".hidden", "a:b:c",
-                                  "aug01-imgnet100"])
+@pytest.mark.parametrize(
+    "text", ["", "../etc", "a/b", "cifar10:", "cifar10/fog-3", "folder=", ".hidden", "a:b:c", "aug01-imgnet100"]
+)
 def test_malformed_names_are_errors_of_the_command_line(text):
     with pytest.raises(UsageError):
         names.parse(text)
@@ -334,16 +335,24 @@ def test_cifar10wo0_renames_the_last_label_and_keeps_the_rest(tmp_path):
     assert load("cifar10wo0", tmp_path).name == "cifar10-wo0"
 
 
-@pytest.mark.parametrize("base, classes, images, k, sizes", [
-    ("cifar10", 10, (50_000, 10_000), 0, (45_000, 9_000, 6_000)),
-    ("cifar10", 10, (50_000, 10_000), 9, (45_000, 9_000, 6_000)),
-    ("cifar100coarse", 20, (50_000, 10_000), 4, (47_500, 9_500, 3_000)),
-])
+@pytest.mark.parametrize(
+    "base, classes, images, k, sizes",
+    [
+        ("cifar10", 10, (50_000, 10_000), 0, (45_000, 9_000, 6_000)),
+        ("cifar10", 10, (50_000, 10_000), 9, (45_000, 9_000, 6_000)),
+        ("cifar100coarse", 20, (50_000, 10_000), 4, (47_500, 9_500, 3_000)),
+    ],
+)
 def test_cifar_without_a_class_has_the_sizes_of_the_paper(tmp_path, monkeypatch, base, classes, images, k, sizes):
     def balanced(root, split, options):
         n = images[split == "test"]
-        return Split(base, split, torch.zeros(n, 3, 1, 1, dtype=torch.uint8), torch.arange(n) % classes,
-                     classes=tuple(f"c{label}" for label in range(classes)))
+        return Split(
+            base,
+            split,
+            torch.zeros(n, 3, 1, 1, dtype=torch.uint8),
+            torch.arange(n) % classes,
+            classes=tuple(f"c{label}" for label in range(classes)),
+        )
 
     monkeypatch.setattr(f"lib.datasets.sets.cifar.{base}", balanced)
     monkeypatch.setattr(catalogue, "missing", lambda root, known: [])
@@ -470,7 +479,7 @@ def test_a_broken_matlab_file_is_refused_and_ends_no_process(tmp_path):
     whole = (tmp_path / "x.mat").read_bytes()
     for place in range(126, len(whole)):
         for value in (0, 14, 255):
-            (tmp_path / "x.mat").write_bytes(whole[:place] + bytes([value]) + whole[place + 1:])
+            (tmp_path / "x.mat").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
             with contextlib.suppress(ValueError):
                 assert all(array.size <= len(whole) for array in mat_files.arrays(tmp_path / "x.mat").values())
 
@@ -884,8 +893,13 @@ def test_crops_are_windows_of_the_padded_image_and_half_of_them_are_mirrored():
     for function in (augment.crop, augment.crop_flip):
         mirrored, corners = 0, set()
         for image, window in zip(padded, function(images, generator(1, "a")), strict=True):
-            places = [(flip, y, x) for flip in (0, 1) for y in range(9) for x in range(9)
-                      if torch.equal(image[:, y:y + 9, x:x + 7], window.flip(-1) if flip else window)]  # fmt: skip
+            places = [
+                (flip, y, x)
+                for flip in (0, 1)
+                for y in range(9)
+                for x in range(9)
+                if torch.equal(image[:, y : y + 9, x : x + 7], window.flip(-1) if flip else window)
+            ]
             assert places
             mirrored += places[0][0]
             corners.add(places[0][1:])

@@ -60,7 +60,9 @@ def test_mean_mahalanobis_distance_of_the_fitting_images_is_known(n, layers):
 def test_the_mean_of_one_layer_is_that_layer():
     inside, outside, fit = energies(300, 1, 1), energies(200, 2, 1, 1.0), energies(150, 3, 1)
     score = aggregate.mean(fit)
-    assert ood_detection.auroc(score(inside), score(outside)) == pytest.approx(ood_detection.auroc(inside, outside)[0], abs=1e-9)
+    assert ood_detection.auroc(score(inside), score(outside)) == pytest.approx(
+        ood_detection.auroc(inside, outside)[0], abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", FITTED_BY)
@@ -71,6 +73,7 @@ def test_aggregates_ignore_shift_and_positive_scale_of_every_layer(name):
     def found(change):
         score = fitted(name, change(fit), change(validation))
         return ood_detection.auroc(score(change(inside)), score(change(outside)))
+
     factor, offset = 2.0 ** np.array([-3, 0, 5, 2, -1]), np.array([3, -100, 0.5, 0, 1e3])
     assert found(lambda e: e * factor + offset) == pytest.approx(found(lambda e: e), abs=1e-9)
 
@@ -114,6 +117,7 @@ def test_ranks_are_strictly_increasing_also_beyond_all_fitted_scores():
 
 
 # The last layer.
+
 
 def head(n: int = 400, d: int = 12, k: int = 4) -> last_layer.Fitted:
     """Features of k classes behind a ReLU, and a linear layer that tells them apart."""
@@ -165,7 +169,7 @@ def test_vim_gives_features_in_the_principal_subspace_no_virtual_logit():
     d = known.features.shape[1]
     origin = -(torch.linalg.pinv(known.weight.double(), rtol=1e-6) @ known.bias.double())
     centred = known.features.double() - origin
-    principal = torch.linalg.eigh(centred.T @ centred)[1][:, -d // 2:]
+    principal = torch.linalg.eigh(centred.T @ centred)[1][:, -d // 2 :]
     inside = (origin + 3 * principal[:, -1])[None].float()
     logits = inside @ known.weight.T + known.bias
     assert score(inside, logits).item() == pytest.approx(-logits.double().logsumexp(1).item(), abs=1e-3)
@@ -194,6 +198,7 @@ def test_baselines_refuse_what_they_cannot_use():
 
 # Comparing with the final layer.
 
+
 def test_delong_covariance_agrees_with_the_bootstrap():
     draw = rng(4)
     n, m = 150, 120
@@ -201,12 +206,14 @@ def test_delong_covariance_agrees_with_the_bootstrap():
     scores = common + draw.normal(size=(n + m, 3)) + np.r_[np.zeros(n), np.ones(m)][:, None] * np.array([0.4, 0.9, 1.5])
     inside, outside = scores[:n], scores[n:]
     errors = np.sqrt(np.diag(ood_detection.placements(inside, outside).covariance()))
-    draws = np.array([ood_detection.auroc(inside[draw.integers(n, size=n)], outside[draw.integers(m, size=m)])
-                      for _ in range(2000)])
+    draws = np.array(
+        [ood_detection.auroc(inside[draw.integers(n, size=n)], outside[draw.integers(m, size=m)]) for _ in range(2000)]
+    )
     assert np.allclose(errors, draws.std(0), rtol=0.1)
     covariance = ood_detection.placements(inside, outside).covariance()
     assert np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) == pytest.approx(
-        (draws[:, 0] - draws[:, 1]).std(), rel=0.1)
+        (draws[:, 0] - draws[:, 1]).std(), rel=0.1
+    )
 
 
 def test_placements_are_shares_of_pairs_and_their_mean_is_the_auroc():
@@ -273,6 +280,7 @@ def test_signs_agree_only_between_sets_whose_intervals_leave_out_a_half():
 
 # Choosing a layer.
 
+
 def test_choices_find_the_layer_that_tells():
     fit, inside = rng(1).normal(size=(300, 4)), rng(2).normal(size=(200, 4))
     outside = {"a": rng(3).normal(size=(200, 4)) - np.array([0, 0, 6, 0]), "b": rng(4).normal(size=(200, 4))}
@@ -293,11 +301,12 @@ def test_jigsaw_keeps_the_pixels_and_moves_the_tiles():
     found = layer_choice.jigsaw(split, 0).images
     assert torch.equal(found.flatten(2).sort(2).values, images.flatten(2).sort(2).values) and not torch.equal(found, images)
     assert torch.equal(found[:, :, 8], images[:, :, 8]) and torch.equal(layer_choice.jigsaw(split, 0).images, found)
-    tiles = {images[0, :, y:y + 2, x:x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)}
-    assert {found[0, :, y:y + 2, x:x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)} == tiles
+    tiles = {images[0, :, y : y + 2, x : x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)}
+    assert {found[0, :, y : y + 2, x : x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)} == tiles
 
 
 # Early exit.
+
 
 @pytest.mark.parametrize("exits", [1, 5])
 def test_false_alarms_of_all_exits_together_have_the_calibrated_rate(exits):
@@ -327,8 +336,12 @@ class Small(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.stem, self.inner, self.last, self.head = (nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1),
-                                                       nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3))
+        self.stem, self.inner, self.last, self.head = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Linear(4, 3),
+        )
         self.act, self.end = nn.ReLU(), nn.ReLU(inplace=True)
 
     def forward(self, x):
@@ -353,8 +366,12 @@ def test_early_exits_equal_those_computed_from_all_energies_and_spare_the_rest_o
     expected = rule.exits(found)
     assert 0.15 < (expected < 5).mean() < 0.45
     seen = {}
-    hooks = [getattr(network.body, name).register_forward_hook(
-        lambda module, inputs, output, name=name: seen.__setitem__(name, seen.get(name, 0) + len(output))) for name in names]
+    hooks = [
+        getattr(network.body, name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.__setitem__(name, seen.get(name, 0) + len(output))
+        )
+        for name in names
+    ]
     left, logits = early_exit.run(pieces, rule, images)
     for hook in hooks:
         hook.remove()
@@ -384,8 +401,11 @@ def test_the_report_adds_up():
 
 
 def test_exits_are_cuts_without_the_containers_of_other_cuts():
-    network = Normalized(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3)), nn.ReLU(),
-                                       nn.Flatten(), nn.Linear(64, 3)))
+    network = Normalized(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+        )
+    )
     listed = cutting.layers(network, torch.zeros(1, 3, 8, 8))
     assert early_exit.possible_exits(listed) == ["0", "1.0", "1.1", "2", "3", "4"]
     assert early_exit.default_exits(listed) == ["1.0", "3", "4"]
@@ -393,6 +413,7 @@ def test_exits_are_cuts_without_the_containers_of_other_cuts():
 
 
 # Sets of outliers.
+
 
 def test_near_and_far_expand_to_those_of_openood_that_are_there(tmp_path):
     (tmp_path / "textures").mkdir()
@@ -416,15 +437,18 @@ def test_a_corrupted_set_expands_to_every_corruption_and_severity(tmp_path):
 
 
 def test_a_groups_row_is_the_mean_over_its_sets():
-    rows = [{"group": "far", "layer": "a", "T": 1.0, "score": "energy", "ood": name, "auroc": value, "se": 0.1, "id": "x"}
-            for name, value in (("svhn", 0.6), ("mnist", 0.8))]
-    found, = comparison.group_rows(rows, "far")
+    rows = [
+        {"group": "far", "layer": "a", "T": 1.0, "score": "energy", "ood": name, "auroc": value, "se": 0.1, "id": "x"}
+        for name, value in (("svhn", 0.6), ("mnist", 0.8))
+    ]
+    (found,) = comparison.group_rows(rows, "far")
     assert found["auroc"] == pytest.approx(0.7) and found["members"] == "svhn+mnist" and "se" not in found
 
 
 def test_shared_images_are_counted():
     def split(images):
         return Split(name="x", split="all", images=images, labels=torch.zeros(len(images), dtype=torch.int64))
+
     images = torch.randint(0, 256, (9, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert overlap.shared(split(images), split(images[[2, 5]])) == 2
     assert overlap.shared(split(images[:4]), split(images[4:])) == 0
@@ -435,7 +459,14 @@ def test_watching_the_last_layer_sees_its_input_and_the_logits():
     network, seen = Normalized(Small()).eval(), []
     images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     split = Split(name="noise", split="all", images=images, labels=torch.zeros(5, dtype=torch.int64))
-    layer_energies(network, split, ["stem"], batch_size=2, quiet=True, head="head",
-                   watch=lambda features, logits: seen.append((features, logits)))
+    layer_energies(
+        network,
+        split,
+        ["stem"],
+        batch_size=2,
+        quiet=True,
+        head="head",
+        watch=lambda features, logits: seen.append((features, logits)),
+    )
     features, logits = (torch.cat(part) for part in zip(*seen, strict=True))
     assert features.shape == (5, 4) and torch.allclose(network.body.head(features), logits, atol=1e-6)

@@ -25,8 +25,24 @@ def batchnorm(classes, channels, image_size):
                          nn.Linear(8 * (image_size // 2) ** 2, classes))
 """
 # 146 images in batches of 48: the last one has two, a row for each process
-COMMON = ("-d", "digits", "-dir", "a", "-b", "48", "-gpu", "-1", "-o", "sgd", "-lr", "0.05", "--max-examples", "146",
-          "--augmentation", "crop")
+COMMON = (
+    "-d",
+    "digits",
+    "-dir",
+    "a",
+    "-b",
+    "48",
+    "-gpu",
+    "-1",
+    "-o",
+    "sgd",
+    "-lr",
+    "0.05",
+    "--max-examples",
+    "146",
+    "--augmentation",
+    "crop",
+)
 
 
 def environment() -> dict:
@@ -38,14 +54,35 @@ def torchrun(*words, cwd, processes: int = 2) -> subprocess.Popen:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
-                             "--master-port", str(port), str(ROOT / "exec_train.py"), *map(str, words)],
-                            cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            str(processes),
+            "--master-port",
+            str(port),
+            str(ROOT / "exec_train.py"),
+            *map(str, words),
+        ],
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def plain_run(*words, cwd) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "exec_train.py", *map(str, words)], cwd=cwd, env=environment(), text=True,
-                          capture_output=True, timeout=240)
+    return subprocess.run(
+        [sys.executable, ROOT / "exec_train.py", *map(str, words)],
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=240,
+    )
 
 
 def rows(folder) -> list[dict]:
@@ -148,6 +185,7 @@ def test_what_several_processes_cannot_do_is_said(monkeypatch, tmp_path):
 
 def test_every_row_of_a_batch_belongs_to_one_process():
     from lib.core.distributed import Processes
+
     parts = [Processes(rank, 3).rows(torch.arange(10)) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == list(range(10))
 
@@ -159,6 +197,7 @@ def test_augmentation_draws_for_the_whole_batch():
 
     def augment(images, step):
         return crop_flip(images, generator(0, "augmentation", step))
+
     images = torch.rand(7, 3, 8, 8)
     whole = augment(images, 4)
     for rank in range(2):

@@ -33,8 +33,9 @@ def resnet18(seed: int = 0, classes: int = 10) -> Normalized:
     return Normalized(models.build("tv_resnet18", classes, 3)).eval()
 
 
-@pytest.mark.parametrize("d, expected", [(16384, -9.7041), (4096, -8.3178), (2048, -7.6246), (1024, -6.9315),
-                                         (512, -6.2383), (10, -2.3026)])
+@pytest.mark.parametrize(
+    "d, expected", [(16384, -9.7041), (4096, -8.3178), (2048, -7.6246), (1024, -6.9315), (512, -6.2383), (10, -2.3026)]
+)
 def test_energy_of_the_zero_vector_is_minus_log_d(d, expected):
     assert energy(torch.zeros(1, d)).item() == pytest.approx(expected, abs=1e-4)
 
@@ -80,22 +81,32 @@ def test_temperature_goes_from_the_maximum_to_the_mean():
 def test_the_gradient_of_the_energy_is_minus_softmax():
     a = torch.randn(3, 50, generator=generator(), requires_grad=True)
     for temperature in (0.5, 1.0, 4.0):
-        gradient, = torch.autograd.grad(energy(a, (temperature,)).sum(), a)
+        (gradient,) = torch.autograd.grad(energy(a, (temperature,)).sum(), a)
         assert torch.allclose(gradient, -(a / temperature).softmax(1), atol=1e-6)
 
 
 def test_resnet18_has_the_papers_41_layers_in_the_papers_order():
     names = default_layers(resnet18())
     assert len(names) == 41 and names[:3] == ["conv1", "bn1", "layer1.0.conv1"] and names[-1] == "fc"
-    assert names[10:16] == ["layer2.0.conv1", "layer2.0.bn1", "layer2.0.conv2", "layer2.0.bn2",
-                            "layer2.0.downsample.0", "layer2.0.downsample.1"]
+    assert names[10:16] == [
+        "layer2.0.conv1",
+        "layer2.0.bn1",
+        "layer2.0.conv2",
+        "layer2.0.bn2",
+        "layer2.0.downsample.0",
+        "layer2.0.downsample.1",
+    ]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_fresh_network_has_energy_minus_log_d_on_the_zero_image(seed):
     network = resnet18(seed)
-    zeros = Split(name="zeros", split="all", images=torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
-                  labels=torch.zeros(2, dtype=torch.int64))
+    zeros = Split(
+        name="zeros",
+        split="all",
+        images=torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+        labels=torch.zeros(2, dtype=torch.int64),
+    )
     names, found, _ = layer_energies(network, zeros, default_layers(network), batch_size=2, quiet=True)
     for name, value in zip(names, found[0, :, 0], strict=True):
         d = 16384 if name in ("conv1", "bn1") else STAGES.get(name.partition(".")[0])
@@ -110,6 +121,7 @@ def test_values_equal_those_of_an_explicit_forward_pass_without_in_place_operati
     def seen(name, tensor):
         expected[name] = -tensor.flatten(1).logsumexp(1)
         return tensor
+
     with torch.no_grad():
         x = F.relu(seen("bn1", body.bn1(seen("conv1", body.conv1(images)))))
         x = body.maxpool(x)

@@ -22,16 +22,31 @@ from lib.training.losses import LOSSES, cross_entropy
 
 
 def config(**changes) -> TrainConfig:
-    values = {"model_type": "lenet", "dataset": "digits", "directory": "x", "loss": "energy_layers", "outliers": "patches",
-              "augmentation": "none"} | changes
+    values = {
+        "model_type": "lenet",
+        "dataset": "digits",
+        "directory": "x",
+        "loss": "energy_layers",
+        "outliers": "patches",
+        "augmentation": "none",
+    } | changes
     return TrainConfig(**values)
 
 
 def network() -> Normalized:
     """Convolution, normalisation and dropout, small."""
     torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(1, 6, 3, 2), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3, 2),
-                         nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(392, 10))
+    body = nn.Sequential(
+        nn.Conv2d(1, 6, 3, 2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 8, 3, 2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Flatten(),
+        nn.Linear(392, 10),
+    )
     return Normalized(body, (0.3,), (0.3,))
 
 
@@ -46,8 +61,10 @@ def trained(loss, steps: int = 4) -> nn.Module:
 
 
 def largest_difference(first: nn.Module, second: nn.Module) -> float:
-    return max((a.double() - b.double()).abs().max().item() for a, b in
-               zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    return max(
+        (a.double() - b.double()).abs().max().item()
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def loss(**changes):
@@ -77,27 +94,43 @@ def test_hinges_are_zero_beyond_their_margins_and_squared_within():
 
 def test_contrastive_term_is_the_mean_over_pairs():
     inside, outside = torch.randn(3, 2), torch.randn(4, 2)
-    expected = np.mean([math.log1p(math.exp(3 + inside[i, l].item() - outside[j, l].item()))
-                        for i in range(3) for j in range(4) for l in range(2)])  # noqa: E741 - a layer, as in the formula
+    expected = np.mean(
+        [
+            math.log1p(math.exp(3 + inside[i, layer].item() - outside[j, layer].item()))
+            for i in range(3)
+            for j in range(4)
+            for layer in range(2)
+        ]
+    )
     assert energy_loss.contrastive(inside, outside, 1.0, 4.0).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_gradient_reaches_the_layer_as_minus_softmax():
     activations = torch.randn(2, 12, requires_grad=True)
     found = energy(activations, (2.0,))
-    gradient, = torch.autograd.grad(found.sum(), activations)
+    (gradient,) = torch.autograd.grad(found.sum(), activations)
     assert torch.allclose(gradient, -(activations / 2).softmax(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["hinge", "contrastive"])
 @pytest.mark.parametrize("batches", ["joint", "separate"])
 def test_the_loss_is_cross_entropy_and_the_weighted_term(form, batches):
-    found, given = network().train(), loss(form=form, outlier_batches=batches, energy_lambda=0.5, margins_in="raw",
-                                           energy_margins=(-6.0, -4.0), energy_layers=("1", "8"))
+    found, given = (
+        network().train(),
+        loss(
+            form=form,
+            outlier_batches=batches,
+            energy_lambda=0.5,
+            margins_in="raw",
+            energy_margins=(-6.0, -4.0),
+            energy_layers=("1", "8"),
+        ),
+    )
     images, labels = torch.rand(16, 1, 32, 32), torch.arange(16) % 10
 
     def draws(name):
         return generator(3, name)
+
     torch.manual_seed(0)
     total, logits = given(found, images, labels, draws)
     patches = datasets.load("patches", "data", "train")
@@ -107,8 +140,9 @@ def test_the_loss_is_cross_entropy_and_the_weighted_term(form, batches):
     with cutting.record(found, ["1", "8"]) as outputs:
         if batches == "joint":
             expected = found(torch.cat([images, others]))[:16]
-            inside, outside = ([-outputs[name][part].flatten(1).logsumexp(1) for name in ("1", "8")]
-                               for part in (slice(16), slice(16, 32)))
+            inside, outside = (
+                [-outputs[name][part].flatten(1).logsumexp(1) for name in ("1", "8")] for part in (slice(16), slice(16, 32))
+            )
         else:
             expected = found(images)
             inside = [-outputs[name].flatten(1).logsumexp(1) for name in ("1", "8")]
@@ -123,8 +157,9 @@ def test_units_of_the_data_ignore_the_scale_of_a_layer_and_run_along():
     inside, outside = torch.randn(50, 3), 2 + torch.randn(40, 3)
     state = {}
     found = energy_loss._in_units_of_data(inside, outside, state)
-    assert torch.allclose(found[0].mean(0), torch.zeros(3), atol=1e-5) and torch.allclose(found[0].std(0, correction=0),
-                                                                                        torch.ones(3), atol=1e-5)
+    assert torch.allclose(found[0].mean(0), torch.zeros(3), atol=1e-5) and torch.allclose(
+        found[0].std(0, correction=0), torch.ones(3), atol=1e-5
+    )
     scaled = energy_loss._in_units_of_data(100 * inside - 7, 100 * outside - 7, {})
     assert torch.allclose(scaled[1], found[1], atol=1e-4)
     before = state["mean"].clone()
@@ -136,8 +171,10 @@ def test_the_running_statistics_are_all_that_continuing_needs():
     images, labels = torch.rand(4, 8, 1, 32, 32), torch.zeros(8, dtype=torch.int64)
 
     def values(given, found, steps):
-        return [given(found, images[step], labels, lambda name, step=step: generator(step, name))[0].item()
-                for step in steps]
+        return [
+            given(found, images[step], labels, lambda name, step=step: generator(step, name))[0].item() for step in steps
+        ]
+
     through = values(loss(), network().eval(), range(4))
     first, second = loss(), loss()
     values(first, network().eval(), range(2))
@@ -177,20 +214,44 @@ def test_training_separates_outliers_in_the_layers_it_names():
             found(next(datasets.load("patches", "data", "test").subset(torch.arange(0, 700, 7)).batches(100, channels=1))[0])
             outside = torch.cat(list(outputs.values()), 1)
         return ((outside.mean(0) - inside.mean(0)) / inside.std(0)).min().item()
+
     assert gap(loss(energy_layers=("4", "8"), energy_lambda=1.0, outlier_batches="separate")) > 1 + gap(
-        cross_entropy(config(loss="ce", outliers="")))
+        cross_entropy(config(loss="ce", outliers=""))
+    )
 
 
 def test_fine_tuning_with_the_loss_starts_at_the_checkpoint_and_continues_bit_for_bit(trained, tmp_path):
     place = tmp_path / "models"
 
     def words(name):
-        return ("exec_train.py", "lenet", "-d", "digits", "-dir", name, "--models-dir", place, "-e", 2, "-lr", "1e-3",
-                "--loss", "energy_layers", "--outliers", "patches", "--energy-layers", "features.*,classifier.6",
-                "--resume-from", trained / "models/a/model_2.pt", "--max-examples", 600)
+        return (
+            "exec_train.py",
+            "lenet",
+            "-d",
+            "digits",
+            "-dir",
+            name,
+            "--models-dir",
+            place,
+            "-e",
+            2,
+            "-lr",
+            "1e-3",
+            "--loss",
+            "energy_layers",
+            "--outliers",
+            "patches",
+            "--energy-layers",
+            "features.*,classifier.6",
+            "--resume-from",
+            trained / "models/a/model_2.pt",
+            "--max-examples",
+            600,
+        )
 
     def weights(name):
         return torch.load(place / name, weights_only=True)
+
     done = script(*words("whole"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     start = torch.load(trained / "models/a/model_2.pt", weights_only=True)

@@ -36,15 +36,23 @@ def test_the_readmes_diffs_add_a_network_a_data_set_a_metric_and_an_experiment(t
         file.write_text(diff)
         done = subprocess.run(["git", "apply", file], cwd=suite, capture_output=True, text=True)
         assert done.returncode == 0, diff.splitlines()[0] + done.stderr
-    commands = ["exec_train.py two_layers -d stripes -dir a -e 2 -lr 1e-2 -gpu -1",
-                "exec_similarity.py models/a/init.pt models/a/model_2.pt auto auto relu --measures best_cca",
-                "exec_norms.py models/a/model_2.pt"]
-    done = subprocess.run([sys.executable, "-c", RUN, suite, *commands], cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    commands = [
+        "exec_train.py two_layers -d stripes -dir a -e 2 -lr 1e-2 -gpu -1",
+        "exec_similarity.py models/a/init.pt models/a/model_2.pt auto auto relu --measures best_cca",
+        "exec_norms.py models/a/model_2.pt",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, suite, *commands],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
 
     def rows(experiment):
         return json.loads(next((tmp_path / "results" / experiment).glob("*.json")).read_text())["rows"]
+
     assert rows("train")[-1]["val_accuracy"] > 0.95
     assert 0 < rows("similarity")[0]["best_cca"] <= 1 + 1e-9
     assert {row["layer"] for row in rows("norms")} == {"hidden.weight", "hidden.bias", "fc.weight", "fc.bias"}

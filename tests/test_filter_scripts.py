@@ -45,8 +45,9 @@ def state(path) -> dict:
 
 
 def test_projections_of_a_run_give_a_row_per_epoch_and_layer(trained):
-    done = script("exec_projections.py", "models/a", "--normalize", "--with-linear", "--paper-json", "--name", "run",
-                  cwd=trained)
+    done = script(
+        "exec_projections.py", "models/a", "--normalize", "--with-linear", "--paper-json", "--name", "run", cwd=trained
+    )
     rows = rows_of(done, trained)
     assert [(row["epoch"], row["layer"]) for row in rows[:2]] == [(0, "features.0"), (0, "features.2")]
     assert len(rows) == 3 * (9 + 1) and {row["epoch"] for row in rows} == {0, 1, 2}
@@ -120,6 +121,7 @@ def test_published_weights_are_those_of_epoch_minus_one(here, monkeypatch):
     def drawn(*words, pretrained=False):  # instead of a download
         asked.append((words, pretrained))
         return build(*words)
+
     monkeypatch.setattr(models, "build", drawn)
     rows = call("projections", "alexnet", "--pretrained").rows
     assert (("alexnet", 1000, 3, 224), True) in asked
@@ -130,18 +132,42 @@ def naive_accuracy(layer: str, source: str) -> float:
     """Of the whole network with that layer's tensors loaded from another epoch."""
     loaded = checkpoints.load("models/a/model_2.pt")
     other = state(f"models/a/{source}.pt")
-    loaded.network.body.load_state_dict({key: value for key, value in other.items() if key.startswith(layer + ".")},
-                                        strict=False)
+    loaded.network.body.load_state_dict(
+        {key: value for key, value in other.items() if key.startswith(layer + ".")}, strict=False
+    )
     split = datasets.load("digits", "data", "test")
-    logits = loop.predict(loaded.network, split, batch_size=64, size=loaded.description.image_size,
-                              channels=loaded.description.channels, quiet=True)
+    logits = loop.predict(
+        loaded.network,
+        split,
+        batch_size=64,
+        size=loaded.description.image_size,
+        channels=loaded.description.channels,
+        quiet=True,
+    )
     return classification.accuracy(logits, split.labels)
 
 
 def test_reinit_gives_a_row_per_layer_and_source_and_leaves_out_what_is_missing(here):
     (here / "inits.txt").write_text("models/a/init.pt\n\nmodels/a/model_9.pt\nmodels/a/model_1.pt\nmodels/a/model_2.pt\n")
-    done = script("exec_reinit.py", "models/a/model_2.pt", "-d", "digits", "--inits-from", "inits.txt", "--rand", "2",
-                  "--layers", "all", "--criticality", "--fit-examples", "40", "--paper-json", "--name", "heat", cwd=here)
+    done = script(
+        "exec_reinit.py",
+        "models/a/model_2.pt",
+        "-d",
+        "digits",
+        "--inits-from",
+        "inits.txt",
+        "--rand",
+        "2",
+        "--layers",
+        "all",
+        "--criticality",
+        "--fit-examples",
+        "40",
+        "--paper-json",
+        "--name",
+        "heat",
+        cwd=here,
+    )
     rows = rows_of(done, here)
     assert "models/a/model_9.pt is missing" in done.stderr
     assert [row["source"] for row in rows if row["status"] == "missing"] == ["models/a/model_9.pt"]
@@ -162,8 +188,11 @@ def test_reinit_gives_a_row_per_layer_and_source_and_leaves_out_what_is_missing(
         assert found["accuracy"] == naive_accuracy(layer, name)
     analysis = [row for row in rows if row["status"] == "analysis"]
     assert {row["predictor"] for row in analysis} >= {"bias", "bias_z", "abs_mean", "l2_distance"}
-    assert all(row["layers"] == 9 and -1 <= row["spearman"] <= 1 and 0 < row["p_value"] <= 1
-               for row in analysis if row["source"] == "0" and row["predictor"] != "criticality")
+    assert all(
+        row["layers"] == 9 and -1 <= row["spearman"] <= 1 and 0 < row["p_value"] <= 1
+        for row in analysis
+        if row["source"] == "0" and row["predictor"] != "criticality"
+    )
     document = json.loads((here / "results/reinit/heat/reinit_model_2.json").read_text())
     assert list(document["init_from_epoch"]) == ["0", "1", "2", "rand"] and document["epoch"] == "2"
     assert document["init_from_epoch"]["0"] == [100 * row["accuracy"] for row in cells if row["source"] == "0"]
@@ -195,8 +224,23 @@ def test_three_classes_have_no_top_five(tmp_path, monkeypatch):  # check 26
     np.save("images.npy", generator.integers(0, 255, (30, 32, 32, 3), dtype=np.uint8))
     np.save("images_labels.npy", np.arange(30) % 3)
     torch.save(models.build("lenet", 3, 3).state_dict(), "three.pt")
-    found = call("reinit", "three.pt", "lenet", "-d", "npy=images.npy", "--rand", "--mean", .5, .5, .5, "--std", .5, .5, .5,
-                 "--paper-json")
+    found = call(
+        "reinit",
+        "three.pt",
+        "lenet",
+        "-d",
+        "npy=images.npy",
+        "--rand",
+        "--mean",
+        0.5,
+        0.5,
+        0.5,
+        "--std",
+        0.5,
+        0.5,
+        0.5,
+        "--paper-json",
+    )
     rows = [row for row in found.rows if row["status"] == "measured"]
     assert len(rows) == 6 and all(row["top5_accuracy"] is None and row["draws"] == 1 for row in rows)
     assert found.documents["reinit_three"]["top5_test"] is None
@@ -231,10 +275,28 @@ def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
         ran.append([set(row[0]) for row in cells])
         stacks.append(options["stacked"])
         return run(network, split, units, cells, **options)
+
     monkeypatch.setattr(sweep, "run", watched)
     for flags in ((), ("--what", "weights+bn"), ("--recalibrate-bn", "--fit-examples", 32)):
-        rows = call("reinit", "r_0.pt", "resnet20", "-d", "digits", "--mean", .5, "--std", .5, "--inits-from", "r_1.pt",
-                    "--layers", "layer1.0.conv1", "layer2.0", "--max-examples", 64, *flags).rows
+        rows = call(
+            "reinit",
+            "r_0.pt",
+            "resnet20",
+            "-d",
+            "digits",
+            "--mean",
+            0.5,
+            "--std",
+            0.5,
+            "--inits-from",
+            "r_1.pt",
+            "--layers",
+            "layer1.0.conv1",
+            "layer2.0",
+            "--max-examples",
+            64,
+            *flags,
+        ).rows
         rows = [row for row in rows if row["status"] == "measured"]
         assert [row["layer"] for row in rows] == ["layer1.0.conv1", "layer2.0"]
         assert rows[1]["mass"] is None  # a block has no filters of its own
@@ -255,6 +317,7 @@ def test_a_sweep_that_was_stopped_continues(here, monkeypatch):
         if len(seen) > 20:
             raise Interrupted("stopped")
         return right(*answers)
+
     monkeypatch.setattr(sweep, "_right", interrupted)
     with pytest.raises(Interrupted):
         call("reinit", *words)
@@ -267,8 +330,9 @@ def test_a_sweep_that_was_stopped_continues(here, monkeypatch):
 
 
 def test_a_partial_sweep_of_other_files_is_not_continued(here):
-    config = ReinitConfig(model_path="models/a/model_2.pt", dataset="digits", inits_from=("models/a/init.pt",), quiet=True,
-                          max_examples=50)
+    config = ReinitConfig(
+        model_path="models/a/model_2.pt", dataset="digits", inits_from=("models/a/init.pt",), quiet=True, max_examples=50
+    )
     expected = reinit(config).rows
     partial = records.place(config, "reinit").beside(".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)

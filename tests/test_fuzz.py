@@ -32,10 +32,40 @@ def breaks(classes, channels, image_size):
 MADE = (
     ("exec_eval.py", "models/a/model_2.pt", "--name", "known", "--save-logits"),
     ("exec_train.py", "lenet", "-d", "digits", "-dir", "b", "-e", 2),
-    ("exec_stitch.py", "models/a/model_1.pt", "models/a/model_2.pt", "auto", "auto", "features.0", "features.0", "auto",
-     "-d", "digits", "-pinv-samples", "all", "--name", "known"),
-    ("exec_ood_detector.py", "models/a/model_2.pt", "auto", "features.0", "-m", "repr_cls_resnet20", "-d", "digits",
-     "-ftoodd", "patches", "-e", 1, "-fe", 1, "-dir", "d"),
+    (
+        "exec_stitch.py",
+        "models/a/model_1.pt",
+        "models/a/model_2.pt",
+        "auto",
+        "auto",
+        "features.0",
+        "features.0",
+        "auto",
+        "-d",
+        "digits",
+        "-pinv-samples",
+        "all",
+        "--name",
+        "known",
+    ),
+    (
+        "exec_ood_detector.py",
+        "models/a/model_2.pt",
+        "auto",
+        "features.0",
+        "-m",
+        "repr_cls_resnet20",
+        "-d",
+        "digits",
+        "-ftoodd",
+        "patches",
+        "-e",
+        1,
+        "-fe",
+        1,
+        "-dir",
+        "d",
+    ),
 )
 
 
@@ -62,6 +92,7 @@ def laid_out(trained, tmp_path_factory) -> Path:
     torch.save(state, folder / "bare.pt")
     torch.save({"state_dict": state, "epoch": 3}, folder / "old.pt", _use_new_zipfile_serialization=False)
     import safetensors.torch
+
     safetensors.torch.save_file(state, folder / "bare.safetensors")
     data = folder / "data"
     write_mnist(data)
@@ -72,12 +103,15 @@ def laid_out(trained, tmp_path_factory) -> Path:
     write_waterbirds(data)
     write_celeba(data, FACES, PARTS, "csv")
     for part in ("train", "test"):
-        savemat(data / f"{part}_32x32.mat", {"X": draw.integers(0, 256, (32, 32, 3, 20), dtype=np.uint8),
-                                             "y": np.arange(20)[:, None] % 10 + 1})
+        savemat(
+            data / f"{part}_32x32.mat",
+            {"X": draw.integers(0, 256, (32, 32, 3, 20), dtype=np.uint8), "y": np.arange(20)[:, None] % 10 + 1},
+        )
     (data / "cifar5m").mkdir()
     for part in range(6):
-        np.savez(data / "cifar5m" / f"part{part}.npz", X=draw.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
-                 Y=np.arange(4))
+        np.savez(
+            data / "cifar5m" / f"part{part}.npz", X=draw.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), Y=np.arange(4)
+        )
     (folder / "flags.yaml").write_text("seed: 3\nquiet: true\nbatch-size: 9\n")
     (folder / "files.txt").write_text("models/a/init.pt\nmodels/a/model_1.pt\n")
     (folder / "networks.py").write_text(NETWORKS)
@@ -88,8 +122,13 @@ def fuzz(program: str, count: int, seed: int, laid_out: Path, tmp_path: Path) ->
     """The last line of a fuzzer's output, which says that there were no faults."""
     folder = tmp_path / "work"
     shutil.copytree(laid_out, folder)
-    done = subprocess.run([sys.executable, ROOT / "tests" / program, str(count), str(seed)], cwd=folder, text=True,
-                          capture_output=True, timeout=1800)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / program, str(count), str(seed)],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        timeout=1800,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip().splitlines()[-1]
 
@@ -101,8 +140,15 @@ def test_random_command_lines_are_answered_or_refused_in_a_sentence(laid_out, tm
     assert int(said.split(" refused")[0].split()[-1]) > count / 4 and int(said.split(" run;")[0].split()[-1]) > count / 10
 
 
-@pytest.mark.parametrize("save", [lambda file, x: np.save(file, x), lambda file, x: np.savez(file, x=x, y=x[0]),
-                                  lambda file, x: np.savez_compressed(file, x=x, y=x[0])], ids=["npy", "npz", "packed"])
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda file, x: np.save(file, x),
+        lambda file, x: np.savez(file, x=x, y=x[0]),
+        lambda file, x: np.savez_compressed(file, x=x, y=x[0]),
+    ],
+    ids=["npy", "npz", "packed"],
+)
 def test_of_a_broken_array_numpy_says_what_the_suite_expects(save):
     whole, draw, refused = io.BytesIO(), random.Random(0), 0
     save(whole, np.arange(30).reshape(5, 6))

@@ -11,8 +11,15 @@ from lib.core.errors import UserError
 from lib.models import cutting
 from lib.models.normalized import Normalized
 
-EXTERNAL = ("tv:densenet121", "tv:convnext_tiny", "tv:mobilenet_v3_small", "tv:regnet_x_400mf", "timm:convnext_atto",
-            "timm:vit_tiny_patch16_224", "timm:resnet10t")
+EXTERNAL = (
+    "tv:densenet121",
+    "tv:convnext_tiny",
+    "tv:mobilenet_v3_small",
+    "tv:regnet_x_400mf",
+    "timm:convnext_atto",
+    "timm:vit_tiny_patch16_224",
+    "timm:resnet10t",
+)
 LARGE = 30e6  # parameters; larger networks are tested by hand: pytest -m slow
 
 
@@ -30,8 +37,10 @@ def size(name: str) -> int:
 
 def zoo() -> list:
     slow = {name for name in models.MODELS if parameters(name) > LARGE}
-    return [pytest.param(name, marks=pytest.mark.slow if name in slow or size(name) == 224 else ())
-            for name in (*models.MODELS, *EXTERNAL)]
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in slow or size(name) == 224 else ())
+        for name in (*models.MODELS, *EXTERNAL)
+    ]
 
 
 def network(name: str) -> Normalized:
@@ -43,8 +52,11 @@ def network(name: str) -> Normalized:
 def calls(module: nn.Module, inputs) -> tuple[torch.Tensor, collections.Counter]:
     """The output, and how often each leaf module ran."""
     count = collections.Counter()
-    handles = [leaf.register_forward_hook(lambda leaf, *_: count.update([id(leaf)]))
-               for leaf in module.modules() if not list(leaf.children()) and not isinstance(leaf, fx.GraphModule)]
+    handles = [
+        leaf.register_forward_hook(lambda leaf, *_: count.update([id(leaf)]))
+        for leaf in module.modules()
+        if not list(leaf.children()) and not isinstance(leaf, fx.GraphModule)
+    ]
     with torch.no_grad():
         output = module(inputs)
     for handle in handles:
@@ -59,7 +71,7 @@ def test_cutting_at_each_cut_changes_no_bit_and_computes_nothing_twice(name):
     expected, all_calls = calls(whole, images)
     possible = cutting.cuts(whole)
     assert possible and expected.shape == (2, 10)
-    for layer in possible[::max(1, len(possible) // 12)]:
+    for layer in possible[:: max(1, len(possible) // 12)]:
         front, back = cutting.cut(whole, layer)
         representation, front_calls = calls(front, images)
         kept = representation.clone()

@@ -21,8 +21,14 @@ def accuracy(network, layer, rank=None):
 
 def record(experiment, config, rows):
     names = [value for key, value in config.items() if key.endswith("path")]
-    return {"experiment": experiment, "config": config, "rows": rows, "environment": {}, "started": "",
-            "inputs": {name: {"sha256": Path(name).name[0], "bytes": 1, "files": 1} for name in names}}
+    return {
+        "experiment": experiment,
+        "config": config,
+        "rows": rows,
+        "environment": {},
+        "started": "",
+        "inputs": {name: {"sha256": Path(name).name[0], "bytes": 1, "files": 1} for name in names},
+    }
 
 
 def runs(records):
@@ -31,25 +37,62 @@ def runs(records):
 
 def probe(name, **changes):
     row = {"probe": "probe", "network": "trained", "protocol": "id", "group": "all", "data": "d"}
-    return record("probe", {"model_path": f"{name}.pt"}, [
-        row | {"layer": layer, "rank": rank, "accuracy": accuracy(name, layer, rank)} | changes
-        for layer in LAYERS for rank in (None, *RANKS)])
+    return record(
+        "probe",
+        {"model_path": f"{name}.pt"},
+        [
+            row | {"layer": layer, "rank": rank, "accuracy": accuracy(name, layer, rank)} | changes
+            for layer in LAYERS
+            for rank in (None, *RANKS)
+        ],
+    )
 
 
 def cka(one, two, ranks=(None,)):
     """Rows whose dissimilarity grows with the gap between probing accuracies."""
-    return record("similarity", {"model1_path": f"{one}.pt", "model2_path": f"{two}.pt"}, [
-        {"layer1": a, "layer2": b, "rank1": rank, "rank2": None, "n": 10, "data": "d",
-         "cka": 1 - (accuracy(one, a, rank) - accuracy(two, b)) ** 2, "procrustes": 0.5}
-        for a in LAYERS for b in LAYERS for rank in ranks])
+    return record(
+        "similarity",
+        {"model1_path": f"{one}.pt", "model2_path": f"{two}.pt"},
+        [
+            {
+                "layer1": a,
+                "layer2": b,
+                "rank1": rank,
+                "rank2": None,
+                "n": 10,
+                "data": "d",
+                "cka": 1 - (accuracy(one, a, rank) - accuracy(two, b)) ** 2,
+                "procrustes": 0.5,
+            }
+            for a in LAYERS
+            for b in LAYERS
+            for rank in ranks
+        ],
+    )
 
 
 def stitch(one, two, **changes):
-    row = {"null": None, "init": "pinv", "trained": False, "samples": 100, "solver": "exact", "epochs": 0, "data": "d",
-           "stitch_rank": None, "pinv_rank": None, "normalized_difference": 0.3}
-    return record("stitch", {"front_path": f"{one}.pt", "end_path": f"{two}.pt"}, [
-        {**row, "front_layer": a, "end_layer": b, "accuracy": abs(accuracy(one, a) - accuracy(two, b)), **changes}
-        for a in LAYERS for b in LAYERS])
+    row = {
+        "null": None,
+        "init": "pinv",
+        "trained": False,
+        "samples": 100,
+        "solver": "exact",
+        "epochs": 0,
+        "data": "d",
+        "stitch_rank": None,
+        "pinv_rank": None,
+        "normalized_difference": 0.3,
+    }
+    return record(
+        "stitch",
+        {"front_path": f"{one}.pt", "end_path": f"{two}.pt"},
+        [
+            {**row, "front_layer": a, "end_layer": b, "accuracy": abs(accuracy(one, a) - accuracy(two, b)), **changes}
+            for a in LAYERS
+            for b in LAYERS
+        ],
+    )
 
 
 def by(rows, **wanted):
@@ -62,7 +105,7 @@ def test_an_index_that_follows_the_probes_is_specific_and_one_that_opposes_them_
     rows = similarity_validity.rows(runs(records))
     for layer, best in zip(LAYERS, ("q.pt", "r.pt", "q.pt"), strict=True):
         row = by(rows, test="specificity", index="cka", layer=layer)[0]
-        assert row["reference"] == best and row["n"] == 8 and row["setting"] == "10 images"   # all but the reference itself
+        assert row["reference"] == best and row["n"] == 8 and row["setting"] == "10 images"  # all but the reference itself
         assert row["spearman"] == pytest.approx(1) and row["kendall"] == pytest.approx(1) and row["spearman_p"] < 1e-6
         functional = by(rows, test="specificity", index="dm", layer=layer)[0]
         assert functional["spearman"] == pytest.approx(-1) and functional["kendall_p"] > 0.999
@@ -81,7 +124,7 @@ def test_sensitivity_limits_the_source_of_the_references_layer():
     for pair in pairs:
         other = accuracy({"p": "p", "q": "q"}[pair.other.network], pair.other.layer, pair.other.rank)
         assert pair.gap == pytest.approx(abs(other - accuracy("q", pair.reference.layer)))
-        assert pair.dissimilarity == pytest.approx(pair.gap ** 2)
+        assert pair.dissimilarity == pytest.approx(pair.gap**2)
 
 
 def test_indices_are_compared_by_the_reference_that_most_of_them_have():
@@ -100,11 +143,18 @@ def test_a_row_without_a_column_is_passed_over(column):
 
 
 def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
-    records = [probe("p"), probe("q"), stitch("p", "q", stitch_rank=2, pinv_rank=2),
-               stitch("p", "q", stitch_rank=4, pinv_rank=2), stitch("p", "q", stitch_rank=1)]
+    records = [
+        probe("p"),
+        probe("q"),
+        stitch("p", "q", stitch_rank=2, pinv_rank=2),
+        stitch("p", "q", stitch_rank=4, pinv_rank=2),
+        stitch("p", "q", stitch_rank=1),
+    ]
     pairs = [pair for pair in similarity_validity.pairs(runs(records)) if pair.index == "dm"]
     assert {(pair.other.rank, pair.setting) for pair in pairs} == {
-        (2, "100 images, exact"), (1, "100 images, exact, matched at full rank")}
+        (2, "100 images, exact"),
+        (1, "100 images, exact, matched at full rank"),
+    }
     assert {pair.test for pair in pairs} == {"sensitivity"}
 
 
@@ -134,20 +184,26 @@ def test_references_are_of_the_type_that_is_compared():
 
     def made(make, *names):
         return make(*(f"models/{name}/{name}" for name in names))
+
     PROBES.update({f"models/{name}/{name}": PROBES[name] for name in "pqr"})
     records = [trained("p", "resnet18"), trained("q", "resnet18"), trained("r", "vgg11")]
     records += [made(probe, name) for name in "pqr"]
     records += [made(cka, one, two) for one, two in itertools.product("pqr", repeat=2)]
     rows = by(similarity_validity.rows(runs(records)), index="cka", test="specificity", layer="two")
     assert {(row["model_type"], Path(row["reference"]).stem, row["n"]) for row in rows} == {
-        ("resnet18", "p", 5), ("vgg11", "r", 2)}
+        ("resnet18", "p", 5),
+        ("vgg11", "r", 2),
+    }
 
 
 def test_stitches_are_called_by_what_made_them():
-    settings = [({}, "dm", "100 images, exact"), ({"solver": "reference"}, "dm", "100 images, reference"),
-                ({"init": "rand", "trained": True, "epochs": 3, "samples": None}, "tlm", "3 epochs"),
-                ({"trained": True, "epochs": 2}, "tlm_from_dm", "100 images, exact, 2 epochs"),
-                ({"init": "eye", "samples": None}, "stitch_eye", "0 epochs")]
+    settings = [
+        ({}, "dm", "100 images, exact"),
+        ({"solver": "reference"}, "dm", "100 images, reference"),
+        ({"init": "rand", "trained": True, "epochs": 3, "samples": None}, "tlm", "3 epochs"),
+        ({"trained": True, "epochs": 2}, "tlm_from_dm", "100 images, exact, 2 epochs"),
+        ({"init": "eye", "samples": None}, "stitch_eye", "0 epochs"),
+    ]
     for changes, index, setting in settings:
         found = similarity_validity.pairs(runs([probe("p"), probe("q"), stitch("p", "q", **changes)]))
         assert (index, setting) in {(pair.index, pair.setting) for pair in found}
@@ -164,8 +220,9 @@ def test_one_sided_coefficients_equal_counting_pairs_and_orders():
 
     def count(order):
         return sum(np.sign((x[order[i]] - x[order[j]]) * (y[i] - y[j])) for i, j in itertools.combinations(range(6), 2))
+
     orders = [count(order) for order in itertools.permutations(range(6))]
-    assert p == pytest.approx(np.mean(np.array(orders) >= sum(signs) - 1e-9))                       # exact
+    assert p == pytest.approx(np.mean(np.array(orders) >= sum(signs) - 1e-9))  # exact
     rho, p = rank_correlation.spearman_one_sided(x, y)
     assert rho == pytest.approx(rank_correlation.spearman(x, y))
     assert p == pytest.approx(rank_correlation.spearman_p(x, y) / 2, abs=0.03)

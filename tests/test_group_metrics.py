@@ -52,9 +52,14 @@ def test_a_constant_answer_has_the_frequency_of_its_class(counts, expected):
     assert ((accuracies * sizes).sum() / sizes.sum()).item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("groups, expected", [
-    ((0.9951, 0.8789, 0.7383, 0.9642), 0.98084), ((0.9916, 0.8758, 0.8489, 0.9673), 0.98011),
-    ((0.9942, 0.8661, 0.7492, 0.9673), 0.98052)])
+@pytest.mark.parametrize(
+    "groups, expected",
+    [
+        ((0.9951, 0.8789, 0.7383, 0.9642), 0.98084),
+        ((0.9916, 0.8758, 0.8489, 0.9673), 0.98011),
+        ((0.9942, 0.8661, 0.7492, 0.9673), 0.98052),
+    ],
+)
 def test_the_adjusted_average_weights_groups_as_in_training(groups, expected):
     accuracies = torch.tensor(groups, dtype=torch.float64)
     assert adjusted_average(accuracies, torch.tensor(TRAIN)).item() == pytest.approx(expected, abs=5e-5)
@@ -76,7 +81,7 @@ def test_the_interval_of_a_gain_is_that_of_paired_differences():
     first = second ^ (torch.rand(2000, generator=draw) < 0.1)
     gain, low, high = paired_gain([first], [second], [torch.arange(2000)])
     difference = first.double() - second.double()
-    error = difference.std().item() / 2000 ** 0.5
+    error = difference.std().item() / 2000**0.5
     assert gain == pytest.approx(difference.mean().item())
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15) and low < gain < high
     assert paired_gain([first], [first], [torch.arange(2000)]) == (0, 0, 0)
@@ -85,8 +90,10 @@ def test_the_interval_of_a_gain_is_that_of_paired_differences():
     found = paired_gain([first], [second], [torch.arange(2000)], groups=groups)
     assert found[0] == pytest.approx((worst[0] - worst[1]).item())
     sizes = torch.tensor([3, 1])
-    means = [sum(weight * correct[groups[0] == group].double().mean() for group, weight in ((0, 0.75), (1, 0.25)))
-             for correct in (first, second)]
+    means = [
+        sum(weight * correct[groups[0] == group].double().mean() for group, weight in ((0, 0.75), (1, 0.25)))
+        for correct in (first, second)
+    ]
     gain, low, high = paired_gain([first], [second], [torch.arange(2000)], groups=groups, sizes=sizes)
     assert gain == pytest.approx((means[0] - means[1]).item()) and low < gain < high
 
@@ -113,10 +120,13 @@ def test_the_debiased_variation_is_right_for_atoms_and_rectified_units():
         draw = torch.Generator().manual_seed(seed)
         positive = -torch.rand(1000, 300, generator=draw).log()
         return torch.where(torch.rand(1000, 300, generator=draw) < zeros, 0.0, positive)
+
     zero, one = torch.zeros(1000, 2), torch.ones(1000, 2)
     assert torch.equal(debiased_variation(zero, one), torch.ones(2, dtype=torch.float64))
-    coins = [(torch.rand(1000, 300, generator=torch.Generator().manual_seed(seed)) < share).float()
-             for seed, share in ((0, 0.3), (1, 0.5))]
+    coins = [
+        (torch.rand(1000, 300, generator=torch.Generator().manual_seed(seed)) < share).float()
+        for seed, share in ((0, 0.3), (1, 0.5))
+    ]
     assert debiased_variation(*coins).mean().item() == pytest.approx(0.2, abs=0.01)
     assert 0.1 < debiased_variation(rectified(0.7, 0), rectified(0.5, 1)).mean() < 0.2
     assert debiased_variation(rectified(0.7, 2), rectified(0.7, 3)).mean().item() == pytest.approx(0, abs=0.01)
@@ -150,8 +160,11 @@ def test_scores_of_many_divisions_are_those_of_each():
     between, drawn = distances(x, y), divisions(60, 50, 3)
     pooled = torch.cat([x, y])
     assert torch.allclose(between, torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist"), atol=1e-7)
-    for score, found in ((pairwise_ratio, ratios(between, drawn)), (moment_ratio, ratios(between.square(), drawn)),
-                         (energy_distance, energies(between, drawn))):
+    for score, found in (
+        (pairwise_ratio, ratios(between, drawn)),
+        (moment_ratio, ratios(between.square(), drawn)),
+        (energy_distance, energies(between, drawn)),
+    ):
         assert torch.allclose(null(score, x, y, draws=3).double(), found, atol=1e-6)
     assert drawn.sum(1).tolist() == [60] * 3
     wide = normal(20, 3 * BLOCK // 2, 2)

@@ -66,8 +66,14 @@ def test_every_command_of_every_job_is_one_that_the_suite_takes(tmp_path, small)
 
 def test_the_environment_gives_a_job_other_words_flags_seeds_and_classes(tmp_path):
     layers = [ROOT / "jobs" / "oodlayers-layers.sh"]
-    commands = commands_of(layers, tmp_path, INSTEAD="cifar10=digits svhn=npy=dots.npy oodlayers/imagenet-stem-s1=mine",
-                           MORE_TRAIN="-e 3 --precision bf16", MORE_OOD_LAYERS="-T 1 10", SEEDS="1")
+    commands = commands_of(
+        layers,
+        tmp_path,
+        INSTEAD="cifar10=digits svhn=npy=dots.npy oodlayers/imagenet-stem-s1=mine",
+        MORE_TRAIN="-e 3 --precision bf16",
+        MORE_OOD_LAYERS="-T 1 10",
+        SEEDS="1",
+    )
     parsed(commands)
     (train, *words), (layers, *others) = commands
     assert words[1:5] == ["-d", "digits", "-dir", "mine"] and words[-4:] == ["-e", "3", "--precision", "bf16"]
@@ -75,8 +81,12 @@ def test_the_environment_gives_a_job_other_words_flags_seeds_and_classes(tmp_pat
     unseen = commands_of([ROOT / "jobs" / "ncg-table3.sh"], tmp_path, UNSEEN="cifar10-wo4")[2:]
     assert len(unseen) == 10 and unseen[0][3] == "cifar10-wo4"
     (tmp_path / "some").mkdir()
-    one = commands_of([ROOT / "jobs" / "stitching-e1.sh", ROOT / "jobs" / "ilc-fig6.sh"], tmp_path / "some",
-                      TYPES="resnet20", DATA="cifar10")
+    one = commands_of(
+        [ROOT / "jobs" / "stitching-e1.sh", ROOT / "jobs" / "ilc-fig6.sh"],
+        tmp_path / "some",
+        TYPES="resnet20",
+        DATA="cifar10",
+    )
     assert {words[1] for words in one if words[0].endswith("exec_train.py")} == {"resnet20", "cifar_resnet18_maxpool"}
 
 
@@ -100,10 +110,19 @@ def test_every_job_says_what_it_is_and_has_its_sbatch_file(job):
 
 
 def test_every_table_that_an_experiment_fills_has_its_job():
-    tables = {f"{paper}/{name}" for paper, found in PAPERS.items() for name, table in found.tables.items()
-              if any(cell.experiment and (ROOT / f"exec_{cell.experiment}.py").exists() for cell in cells(table))}
-    filled = [name for job in JOBS for line in job.read_text().splitlines() if line.startswith("# Fills ")
-              for name in line.removeprefix("# Fills ").split(", ")]
+    tables = {
+        f"{paper}/{name}"
+        for paper, found in PAPERS.items()
+        for name, table in found.tables.items()
+        if any(cell.experiment and (ROOT / f"exec_{cell.experiment}.py").exists() for cell in cells(table))
+    }
+    filled = [
+        name
+        for job in JOBS
+        for line in job.read_text().splitlines()
+        if line.startswith("# Fills ")
+        for name in line.removeprefix("# Fills ").split(", ")
+    ]
     assert len(filled) == len(set(filled)) and tables <= set(filled) <= set(names())
 
 
@@ -119,14 +138,17 @@ bash jobs/array.sbatch "$@"
 def array(*words: str, tmp_path, task: int | str = "") -> subprocess.CompletedProcess:
     """`jobs/array.sbatch` with some words: submitted, or its task of a number."""
     whole = {**os.environ, "COMMANDS": str(tmp_path / "submitted"), "SLURM_ARRAY_TASK_ID": str(task)}
-    return subprocess.run(["bash", "-c", SLURM, "bash", *map(str, words)], cwd=tmp_path, env=whole, capture_output=True,
-                          text=True)
+    return subprocess.run(
+        ["bash", "-c", SLURM, "bash", *map(str, words)], cwd=tmp_path, env=whole, capture_output=True, text=True
+    )
 
 
 def test_the_stages_of_a_command_file_become_arrays_each_after_the_one_before(tmp_path):
     (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     todo = tmp_path / "todo"
-    todo.write_text(f"# first\n\necho one\necho  two\n{missing_runs.AFTER}\n   # none\n{missing_runs.AFTER}\necho 'three  four'\n")
+    todo.write_text(
+        f"# first\n\necho one\necho  two\n{missing_runs.AFTER}\n   # none\n{missing_runs.AFTER}\necho 'three  four'\n"
+    )
     done = array(todo, "--time=9", tmp_path=tmp_path)
     assert done.returncode == 0 and re.findall(r"job (\d+): (\d+) commands", done.stdout) == [("1", "2"), ("2", "1")]
     first, second = (line.split() for line in (tmp_path / "submitted").read_text().splitlines())
@@ -153,7 +175,7 @@ def commands_of_the_readme() -> list[list[str]]:
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    found = [words[words.index(script):] for words in lines for script in words if script.startswith("exec_")]
+    found = [words[words.index(script) :] for words in lines for script in words if script.startswith("exec_")]
     assert len(found) > 10
     return found
 
@@ -162,8 +184,11 @@ def test_every_command_of_the_readme_is_one_that_the_suite_takes():
     parsed(commands_of_the_readme())
 
 
-@pytest.mark.parametrize("job", [pytest.param(job, marks=() if job.stem == "hyperplanes-f2" else pytest.mark.jobs)
-                                 for job in JOBS], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "job",
+    [pytest.param(job, marks=() if job.stem == "hyperplanes-f2" else pytest.mark.jobs) for job in JOBS],
+    ids=lambda path: path.stem,
+)
 def test_a_job_runs_at_small_size(job, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "jobs"  # one for all: networks that are there are not trained again
     environment = {**os.environ, "SMALL": "1", "WORK_DIR": str(folder), "OMP_NUM_THREADS": "1"}
@@ -174,8 +199,15 @@ def test_a_job_runs_at_small_size(job, tmp_path_factory):
 
 
 # what the README says of larger data, said of the built-in
-SMALLER = {"cifar10": "digits", "imagenet": "digits", "cifar10:test": "digits:test", "vgg11": "lenet",
-           "tv_resnet18": "resnet20", "resnet18": "resnet20", "--upscale": "--no-upscale"}
+SMALLER = {
+    "cifar10": "digits",
+    "imagenet": "digits",
+    "cifar10:test": "digits:test",
+    "vgg11": "lenet",
+    "tv_resnet18": "resnet20",
+    "resnet18": "resnet20",
+    "--upscale": "--no-upscale",
+}
 
 
 @pytest.mark.jobs
@@ -185,6 +217,12 @@ def test_the_readmes_commands_run_at_small_size(tmp_path):
         if "-e" in words and int(words[words.index("-e") + 1]) > 10:
             words[words.index("-e") + 1] = "1"
         extra = () if script in ("exec_projections.py", "exec_tables.py") else ("--max-examples", "200")
-        done = subprocess.run(["python", ROOT / script, *words, *extra], cwd=tmp_path, capture_output=True, text=True,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1200)
+        done = subprocess.run(
+            ["python", ROOT / script, *words, *extra],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=1200,
+        )
         assert done.returncode == 0, (script, words, done.stderr[-2000:])

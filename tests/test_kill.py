@@ -18,21 +18,92 @@ SMALL = ("--max-examples", "120", "-gpu", "-1")
 # script -> a command that takes a second or so, and does something of each kind that the script does
 COMMANDS = {
     "data": ("exec_data.py", "show", "digits-c/fog-3", "-gpu", "-1"),
-    "eval": ("exec_eval.py", "models/a/model_2.pt", "-d", "digits", "digits:train", "--save-logits", "--attack", "pgd",
-             "--eps", "0.5", *SMALL),
+    "eval": (
+        "exec_eval.py",
+        "models/a/model_2.pt",
+        "-d",
+        "digits",
+        "digits:train",
+        "--save-logits",
+        "--attack",
+        "pgd",
+        "--eps",
+        "0.5",
+        *SMALL,
+    ),
     "ncg": ("exec_ncg.py", "models/a/model_2.pt", "-ood", "digits-c:test/fog-3", "--space", "feature", *SMALL),
-    "ood_detector": ("exec_ood_detector.py", "models/a/model_2.pt", "auto", "features.0", "features.3", "-m",
-                     "repr_cls_resnet20", "-d", "digits", "-ftoodd", "patches", "-e", "1", "-fe", "1", "-dir", "d", *SMALL),
-    "ood_layers": ("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", "patches", "--aggregate", "maha",
-                   *SMALL),
-    "probe": ("exec_probe.py", "models/a/model_2.pt", "-d", "digits", "-ood", "digits-c/fog-3", "-l",
-              "features.3,classifier.1", "-e", "3", *SMALL),
+    "ood_detector": (
+        "exec_ood_detector.py",
+        "models/a/model_2.pt",
+        "auto",
+        "features.0",
+        "features.3",
+        "-m",
+        "repr_cls_resnet20",
+        "-d",
+        "digits",
+        "-ftoodd",
+        "patches",
+        "-e",
+        "1",
+        "-fe",
+        "1",
+        "-dir",
+        "d",
+        *SMALL,
+    ),
+    "ood_layers": (
+        "exec_ood_layers.py",
+        "models/a/model_2.pt",
+        "-d",
+        "digits",
+        "-ood",
+        "patches",
+        "--aggregate",
+        "maha",
+        *SMALL,
+    ),
+    "probe": (
+        "exec_probe.py",
+        "models/a/model_2.pt",
+        "-d",
+        "digits",
+        "-ood",
+        "digits-c/fog-3",
+        "-l",
+        "features.3,classifier.1",
+        "-e",
+        "3",
+        *SMALL,
+    ),
     "projections": ("exec_projections.py", "models/a", "--normalize", "--paper-json"),
     "reinit": ("exec_reinit.py", "models/a/model_2.pt", "-d", "digits", "--rand", "2", "-b", "8", *SMALL),
-    "similarity": ("exec_similarity.py", "models/a/model_1.pt", "models/a/model_2.pt", "auto", "auto", "features.*",
-                   "-n", "100", *SMALL),
-    "stitch": ("exec_stitch.py", "models/a/model_1.pt", "models/a/model_2.pt", "auto", "auto", "features.0,features.3",
-               "features.0,features.3", "auto", "-d", "digits", "-e", "2", *SMALL),
+    "similarity": (
+        "exec_similarity.py",
+        "models/a/model_1.pt",
+        "models/a/model_2.pt",
+        "auto",
+        "auto",
+        "features.*",
+        "-n",
+        "100",
+        *SMALL,
+    ),
+    "stitch": (
+        "exec_stitch.py",
+        "models/a/model_1.pt",
+        "models/a/model_2.pt",
+        "auto",
+        "auto",
+        "features.0,features.3",
+        "features.0,features.3",
+        "auto",
+        "-d",
+        "digits",
+        "-e",
+        "2",
+        *SMALL,
+    ),
     "stitch_ood": ("exec_stitch_ood.py", "results/stitch", "-scd", "patches", *SMALL),
     "train": ("exec_train.py", "lenet", "-d", "digits", "-dir", "b", "-e", "12", "-sf", "4", "--ema", "0.9", *SMALL),
 }
@@ -56,6 +127,7 @@ def whole(trained, tmp_path_factory):
             assert background.run(COMMANDS[name], folder) == 0, (folder / "log").read_text()
             made[name] = pristine, folder, time.perf_counter() - begin
         return made[name]
+
     return find
 
 
@@ -119,8 +191,9 @@ def test_fifty_kills_at_random_moments_of_all_scripts_change_no_record(whole, tm
 IN_CI = ("train", "reinit", "probe")
 
 
-@pytest.mark.parametrize("name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.hardening)
-                                  for name in COMMANDS])
+@pytest.mark.parametrize(
+    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.hardening) for name in COMMANDS]
+)
 def test_a_repeated_command_says_what_is_there_within_two_seconds_without_importing_torch(whole, name):
     _, folder, _ = whole(name)
     path, *words = COMMANDS[name]
@@ -128,8 +201,9 @@ def test_a_repeated_command_says_what_is_there_within_two_seconds_without_import
     done = script(path, *words, cwd=folder)
     assert done.returncode == 0 and "already there" in done.stderr and time.perf_counter() - begin < 2, done.stderr
     assert done.stdout.strip().splitlines()[-1].endswith(".json")
-    done = subprocess.run([sys.executable, "-X", "importtime", background.ROOT / path, *words], cwd=folder,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", background.ROOT / path, *words], cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "| torch" not in done.stderr
 
 

@@ -52,10 +52,16 @@ def test_41_columns_at_once_equal_scikit_learn(rounded):
     labels = np.r_[np.zeros(400), np.ones(300)]
     columns = np.concatenate([inside, outside]).T
     assert np.allclose(ood_detection.auroc(inside, outside), [metrics.roc_auc_score(labels, c) for c in columns], atol=1e-12)
-    assert np.allclose(ood_detection.average_precision_out(inside, outside),
-                       [metrics.average_precision_score(labels, c) for c in columns], atol=1e-12)
-    assert np.allclose(ood_detection.average_precision_in(inside, outside),
-                       [metrics.average_precision_score(1 - labels, -c) for c in columns], atol=1e-12)
+    assert np.allclose(
+        ood_detection.average_precision_out(inside, outside),
+        [metrics.average_precision_score(labels, c) for c in columns],
+        atol=1e-12,
+    )
+    assert np.allclose(
+        ood_detection.average_precision_in(inside, outside),
+        [metrics.average_precision_score(1 - labels, -c) for c in columns],
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("n, m, repeats", [(1000, 2600, 1500), pytest.param(10000, 26032, 2000, marks=pytest.mark.slow)])
@@ -68,8 +74,17 @@ def test_under_the_null_the_deviation_and_the_flip_bias_are_as_computed(n, m, re
     assert flipped == pytest.approx(0.5 + sigma * np.sqrt(2 / np.pi), abs=4 * sigma / np.sqrt(repeats))
 
 
-@pytest.mark.parametrize("auroc, m, expected", [(0.5, 26032, 0.0034), (0.778, 26032, 0.0025), (0.944, 26032, 0.0011),
-                                                (0.5, 10000, 0.0041), (0.778, 10000, 0.0033), (0.944, 10000, 0.0017)])
+@pytest.mark.parametrize(
+    "auroc, m, expected",
+    [
+        (0.5, 26032, 0.0034),
+        (0.778, 26032, 0.0025),
+        (0.944, 26032, 0.0011),
+        (0.5, 10000, 0.0041),
+        (0.778, 10000, 0.0033),
+        (0.944, 10000, 0.0017),
+    ],
+)
 def test_standard_error_of_hanley_and_mcneil(auroc, m, expected):
     assert ood_detection.auroc_standard_error(auroc, 10000, m) == pytest.approx(expected, abs=6e-5)
 

@@ -82,8 +82,12 @@ def test_points_of_a_convolutional_network_are_wrong_and_those_a_little_closer_a
 
 def test_more_attacks_and_steps_never_increase_the_distance(network, images):
     labels = answers(network, images)
-    distances = [torch.where(found.found, found.distances, torch.inf) for found in (
-        minimal_radii(network, images, labels, steps=20, polish=polish, generator=generator()) for polish in (0, 3, 10))]
+    distances = [
+        torch.where(found.found, found.distances, torch.inf)
+        for found in (
+            minimal_radii(network, images, labels, steps=20, polish=polish, generator=generator()) for polish in (0, 3, 10)
+        )
+    ]
     assert bool((distances[1] <= distances[0]).all())
     assert bool((distances[2] <= distances[1] * (1 + 1e-5)).all())  # each ends in a bisection of its own
     assert bool((distances[2] < distances[0]).any())

@@ -71,9 +71,23 @@ def test_every_type_maps_images_of_any_channels_to_logits_through_stages_called_
     assert {block: calls.get(block) for block in stages_and_blocks(network) if calls.get(block) != 1} == {}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "pytorch_cifar_resnet18", "preact_resnet18", "liu2020_wrn", "resnet20",
-                                  "cifar_resnet18_maxpool", "lenet", "small_cnn", "CNN002", "mlp_bn",
-                                  "vit_tiny_patch4_32", "tv_resnet18"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "pytorch_cifar_resnet18",
+        "preact_resnet18",
+        "liu2020_wrn",
+        "resnet20",
+        "cifar_resnet18_maxpool",
+        "lenet",
+        "small_cnn",
+        "CNN002",
+        "mlp_bn",
+        "vit_tiny_patch4_32",
+        "tv_resnet18",
+    ],
+)
 def test_a_traced_network_keeps_its_blocks_and_its_logits(name):
     torch.manual_seed(0)
     network = models.build(name, 10).eval()
@@ -93,8 +107,20 @@ def test_a_traced_network_keeps_its_blocks_and_its_logits(name):
     assert torch.equal(fx.GraphModule(network, graph)(images), network(images))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet20", "preact_resnet18", "liu2020_wrn", "small_cnn", "lenet",
-                                  "CNN002", "vit_tiny_patch4_32", "pytorch_cifar_resnet18"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet20",
+        "preact_resnet18",
+        "liu2020_wrn",
+        "small_cnn",
+        "lenet",
+        "CNN002",
+        "vit_tiny_patch4_32",
+        "pytorch_cifar_resnet18",
+    ],
+)
 def test_weights_come_from_the_global_torch_generator_alone(name):
     import random
 
@@ -115,32 +141,70 @@ def test_weights_come_from_the_global_torch_generator_alone(name):
 # Parameter counts: stitching 3.2 and 5, intermediate layers 4, OOD layers 4, hyperplanes 4, nearest category 3.3
 
 COUNTS = {
-    ("resnet18", 10): 11_173_962, ("resnet34", 10): 21_282_122, ("resnet50", 10): 23_520_842,
-    ("resnet101", 10): 42_512_970, ("resnet152", 10): 58_156_618,
-    ("wide_resnet50_2", 10): 66_847_050, ("wide_resnet101_2", 10): 124_850_506,
-    ("resnet18_samewidth", 10): 607_050, ("resnet18_samesize", 10): 11_173_962,
+    ("resnet18", 10): 11_173_962,
+    ("resnet34", 10): 21_282_122,
+    ("resnet50", 10): 23_520_842,
+    ("resnet101", 10): 42_512_970,
+    ("resnet152", 10): 58_156_618,
+    ("wide_resnet50_2", 10): 66_847_050,
+    ("wide_resnet101_2", 10): 124_850_506,
+    ("resnet18_samewidth", 10): 607_050,
+    ("resnet18_samesize", 10): 11_173_962,
     ("resnet18_samewidth_samesize", 10): 594_378,
-    ("tv_resnet18", 1000): 11_689_512, ("tv_resnet34", 1000): 21_797_672, ("tv_resnet50", 1000): 25_557_032,
-    ("tv_resnet101", 1000): 44_549_160, ("tv_resnet152", 1000): 60_192_808,
-    ("tv_resnet18", 10): 11_181_642, ("tv_resnet18", 100): 11_227_812, ("ResNet50", 99): 23_710_883,
-    ("cifar_resnet18_maxpool", 10): 11_173_962, ("pytorch_cifar_resnet50", 10): 23_520_842,
-    ("pytorch_cifar_resnet18", 10): 11_173_962, ("resnet20", 10): 269_722,
-    ("preact_resnet18", 10): 12_548_426, ("preact_resnet34", 10): 22_656_586,
-    ("wide_resnet_28_10", 10): 36_479_194, ("wide_resnet_34_10", 10): 46_160_474, ("liu2020_wrn", 10): 2_243_546,
-    ("WRN_40_10", 9): 55_841_113, ("WRN_40_10", 19): 55_847_523,
-    ("small_cnn", 10): 98_736, ("lenet", 10): 130_160, ("lenet", 100): 137_810, ("lenet", 1000): 214_310,
-    ("alexnet", 10): 57_044_810, ("alexnet", 100): 57_413_540, ("alexnet", 1000): 61_100_840,
-    ("vgg11", 10): 128_807_306, ("vgg11", 100): 129_176_036, ("vgg11", 1000): 132_863_336,
-    ("vgg13", 10): 128_991_818, ("vgg13", 100): 129_360_548, ("vgg13", 1000): 133_047_848,
-    ("vgg16", 10): 134_301_514, ("vgg16", 100): 134_670_244, ("vgg16", 1000): 138_357_544,
-    ("vgg19", 10): 139_611_210, ("vgg19", 100): 139_979_940, ("vgg19", 1000): 143_667_240,
-    ("vgg19_orig", 10): 139_611_210, ("vgg11bn", 10): 128_812_810, ("vgg13bn", 10): 128_997_706,
-    ("vgg16bn", 10): 134_309_962, ("vgg19bn", 10): 139_622_218, ("mlp", 10): 37_809_162, ("mlp_bn", 10): 37_841_930,
-    ("vit_tiny_patch4_32", 10): 5_362_762, ("vit_small_patch4_32", 10): 21_342_346,
-    ("vit_medium_patch4_32", 10): 37_893_642, ("vit_base_patch4_32", 10): 85_152_010,
-    ("vit_tiny_patch16_224", 1000): 5_717_416, ("vit_small_patch16_224", 1000): 22_050_664,
-    ("vit_medium_patch16_224", 1000): 38_837_736, ("vit_base_patch16_224", 1000): 86_567_656,
-}  # fmt: skip
+    ("tv_resnet18", 1000): 11_689_512,
+    ("tv_resnet34", 1000): 21_797_672,
+    ("tv_resnet50", 1000): 25_557_032,
+    ("tv_resnet101", 1000): 44_549_160,
+    ("tv_resnet152", 1000): 60_192_808,
+    ("tv_resnet18", 10): 11_181_642,
+    ("tv_resnet18", 100): 11_227_812,
+    ("ResNet50", 99): 23_710_883,
+    ("cifar_resnet18_maxpool", 10): 11_173_962,
+    ("pytorch_cifar_resnet50", 10): 23_520_842,
+    ("pytorch_cifar_resnet18", 10): 11_173_962,
+    ("resnet20", 10): 269_722,
+    ("preact_resnet18", 10): 12_548_426,
+    ("preact_resnet34", 10): 22_656_586,
+    ("wide_resnet_28_10", 10): 36_479_194,
+    ("wide_resnet_34_10", 10): 46_160_474,
+    ("liu2020_wrn", 10): 2_243_546,
+    ("WRN_40_10", 9): 55_841_113,
+    ("WRN_40_10", 19): 55_847_523,
+    ("small_cnn", 10): 98_736,
+    ("lenet", 10): 130_160,
+    ("lenet", 100): 137_810,
+    ("lenet", 1000): 214_310,
+    ("alexnet", 10): 57_044_810,
+    ("alexnet", 100): 57_413_540,
+    ("alexnet", 1000): 61_100_840,
+    ("vgg11", 10): 128_807_306,
+    ("vgg11", 100): 129_176_036,
+    ("vgg11", 1000): 132_863_336,
+    ("vgg13", 10): 128_991_818,
+    ("vgg13", 100): 129_360_548,
+    ("vgg13", 1000): 133_047_848,
+    ("vgg16", 10): 134_301_514,
+    ("vgg16", 100): 134_670_244,
+    ("vgg16", 1000): 138_357_544,
+    ("vgg19", 10): 139_611_210,
+    ("vgg19", 100): 139_979_940,
+    ("vgg19", 1000): 143_667_240,
+    ("vgg19_orig", 10): 139_611_210,
+    ("vgg11bn", 10): 128_812_810,
+    ("vgg13bn", 10): 128_997_706,
+    ("vgg16bn", 10): 134_309_962,
+    ("vgg19bn", 10): 139_622_218,
+    ("mlp", 10): 37_809_162,
+    ("mlp_bn", 10): 37_841_930,
+    ("vit_tiny_patch4_32", 10): 5_362_762,
+    ("vit_small_patch4_32", 10): 21_342_346,
+    ("vit_medium_patch4_32", 10): 37_893_642,
+    ("vit_base_patch4_32", 10): 85_152_010,
+    ("vit_tiny_patch16_224", 1000): 5_717_416,
+    ("vit_small_patch16_224", 1000): 22_050_664,
+    ("vit_medium_patch16_224", 1000): 38_837_736,
+    ("vit_base_patch16_224", 1000): 86_567_656,
+}
 
 
 def count(network: nn.Module) -> int:
@@ -248,11 +312,17 @@ def test_transformers_have_the_papers_heads_and_hidden_widths():
 
 @pytest.mark.parametrize(
     ("name", "convolutions", "filters", "with_linear"),
-    [("lenet", (2, 2, 2), 172, 386), ("alexnet", (1, 1, 3), 1152, 9354), ("vgg11", (1, 1, 2, 2, 2), 2752, 10954),
-     ("vgg13", (2, 2, 2, 2, 2), 2944, 11146), ("vgg16", (2, 2, 3, 3, 3), 4224, 12426),
-     ("vgg19", (2, 2, 4, 4, 4), 5504, 13706), ("vgg19_orig", (2, 2, 4, 4, 4), 5504, 13706),
-     ("vgg16bn", (2, 2, 3, 3, 3), 4224, 12426)],
-)  # fmt: skip
+    [
+        ("lenet", (2, 2, 2), 172, 386),
+        ("alexnet", (1, 1, 3), 1152, 9354),
+        ("vgg11", (1, 1, 2, 2, 2), 2752, 10954),
+        ("vgg13", (2, 2, 2, 2, 2), 2944, 11146),
+        ("vgg16", (2, 2, 3, 3, 3), 4224, 12426),
+        ("vgg19", (2, 2, 4, 4, 4), 5504, 13706),
+        ("vgg19_orig", (2, 2, 4, 4, 4), 5504, 13706),
+        ("vgg16bn", (2, 2, 3, 3, 3), 4224, 12426),
+    ],
+)
 def test_convolutions_between_pools_are_the_hyperplane_papers(name, convolutions, filters, with_linear):
     """Hyperplanes, section 2.3: convolutions per stage, filters, and units of all layers with 10 classes."""
     network = on_meta(name)
@@ -298,12 +368,22 @@ def test_preactivation_blocks_halve_maps_with_padding_on_the_right_and_below():
 
 @pytest.mark.parametrize(
     ("name", "size", "macs", "error"),
-    [("resnet18", 32, 0.555e9, 0.01), ("resnet18_samesize", 32, 11.4e9, 0.01), ("tv_resnet18", 224, 1.81e9, 0.01),
-     ("tv_resnet18", 32, 37.02e6, 0.002), ("cifar_resnet18_maxpool", 32, 140e6, 0.01),
-     ("pytorch_cifar_resnet18", 32, 555e6, 0.01), ("vit_tiny_patch4_32", 32, 0.365e9, 0.01),
-     ("lenet", 32, 4.34e6, 0.01), ("alexnet", 224, 714e6, 0.01),
-     ("vgg11", 32, 272e6, 0.01), ("vgg16", 32, 433e6, 0.01), ("vgg19", 32, 518e6, 0.01), ("vgg19", 224, 19.6e9, 0.01)],
-)  # fmt: skip
+    [
+        ("resnet18", 32, 0.555e9, 0.01),
+        ("resnet18_samesize", 32, 11.4e9, 0.01),
+        ("tv_resnet18", 224, 1.81e9, 0.01),
+        ("tv_resnet18", 32, 37.02e6, 0.002),
+        ("cifar_resnet18_maxpool", 32, 140e6, 0.01),
+        ("pytorch_cifar_resnet18", 32, 555e6, 0.01),
+        ("vit_tiny_patch4_32", 32, 0.365e9, 0.01),
+        ("lenet", 32, 4.34e6, 0.01),
+        ("alexnet", 224, 714e6, 0.01),
+        ("vgg11", 32, 272e6, 0.01),
+        ("vgg16", 32, 433e6, 0.01),
+        ("vgg19", 32, 518e6, 0.01),
+        ("vgg19", 224, 19.6e9, 0.01),
+    ],
+)
 def test_a_forward_pass_costs_what_the_papers_say(name, size, macs, error):
     network = on_meta(name, size=size).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -333,8 +413,7 @@ def test_both_cifar_resnets_compute_the_same_function():
     theirs = models.build("pytorch_cifar_resnet18", 10).eval()
     ours = models.build("resnet18", 10).eval()
     renamed = {
-        key.replace("shortcut", "downsample").replace("linear", "fc"): value
-        for key, value in theirs.state_dict().items()
+        key.replace("shortcut", "downsample").replace("linear", "fc"): value for key, value in theirs.state_dict().items()
     }
     ours.load_state_dict(renamed)
     images = torch.randn(2, 3, 32, 32)

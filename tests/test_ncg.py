@@ -33,8 +33,18 @@ def choose(rows, **wanted):
     return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
-BOTH = ("models/wo9/model_3.pt", "-d", "digits-wo9", "--space", "pixel", "feature", "--layer", "flatten", "--against",
-        "models/wo9/init.pt")
+BOTH = (
+    "models/wo9/model_3.pt",
+    "-d",
+    "digits-wo9",
+    "--space",
+    "pixel",
+    "feature",
+    "--layer",
+    "flatten",
+    "--against",
+    "models/wo9/init.pt",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +58,7 @@ def both_spaces(folder):
 def test_the_held_out_class_is_searched_in_the_training_images(both_spaces):
     record, arrays = both_spaces
     training, unseen = datasets.load("digits-wo9", "data", "train"), datasets.load("digits-wo9:ood", "data")
-    row, = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/model_3.pt")
+    (row,) = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/model_3.pt")
     images, others = (split.images.flatten(1).numpy().astype(np.int64) for split in (training, unseen))
     distances = np.stack([((images - other) ** 2).sum(1) for other in others])
     nearest = distances.argmin(1)
@@ -62,7 +72,7 @@ def test_the_held_out_class_is_searched_in_the_training_images(both_spaces):
     against = arrays["predictions_digits-wo9-ood_against"] == labels
     assert row["ncg_against"] == against.mean()
     assert {key: row[key] for key in ("gained", "lost", "p_paired")} == nearest_category.paired(hits, against)
-    other, = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/init.pt")
+    (other,) = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/init.pt")
     assert other["ncg"] == against.mean() and "ncg_against" not in other and row["against"] == "models/wo9/init.pt"
 
 
@@ -87,7 +97,7 @@ def test_quintiles_partition_the_images_from_near_to_far(both_spaces):
 
 def test_features_are_those_of_the_named_layer(both_spaces):
     record, arrays = both_spaces
-    row, = choose(record["rows"], space="feature", split="ood", subset="all", model="models/wo9/model_3.pt")
+    (row,) = choose(record["rows"], space="feature", split="ood", subset="all", model="models/wo9/model_3.pt")
     assert row["layer"] == "flatten" and row["backbone"] == "models/wo9/model_3.pt"
     assert not np.array_equal(arrays["neighbors_feature_digits-wo9-ood"], arrays["neighbors_pixel_digits-wo9-ood"])
     assert row["sum_squared_distance"] == pytest.approx(arrays["squared_distances_feature_digits-wo9-ood"].sum())
@@ -110,10 +120,10 @@ def test_the_engines_give_the_same_answers(folder):
 
 def test_a_network_of_all_classes_answers_in_its_own_numbers(trained):
     found = ask(trained, "a/model_2.pt", "-d", "digits-wo3")
-    test, = choose(found.rows, split="test", subset="all")
+    (test,) = choose(found.rows, split="test", subset="all")
     whole = datasets.load("digits:test", "data")
     kept = whole.labels != 3
-    unseen, = choose(found.rows, split="ood", subset="all")
+    (unseen,) = choose(found.rows, split="ood", subset="all")
     assert unseen["chance"] == 0.1 and test["n"] == int(kept.sum())
     assert test["accuracy"] == np.mean(found.arrays["predictions_test"] == whole.labels[kept].numpy())
     seen = datasets.load("digits:train", "data").labels
@@ -122,8 +132,18 @@ def test_a_network_of_all_classes_answers_in_its_own_numbers(trained):
 
 
 def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
-    found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--corruptions", "contrast", "--against", "wo9/init.pt",
-                "--max-examples", 200)
+    found = ask(
+        folder,
+        "wo9/model_3.pt",
+        "-d",
+        "digits-wo9",
+        "--corruptions",
+        "contrast",
+        "--against",
+        "wo9/init.pt",
+        "--max-examples",
+        200,
+    )
     ours = str(folder / "models/wo9/model_3.pt")
     cells = choose(found.rows, data="digits-wo9-c", subset="all", model=ours)
     assert [cell["variant"] for cell in cells] == [f"contrast-{level}" for level in range(1, 6)]
@@ -143,8 +163,9 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
     assert over_cells["difference"] == pytest.approx(np.mean(differences)) and "difference" not in theirs
     assert over_cells["cells_above"] == sum(difference > 0 for difference in differences)
     for number in range(1, 6):
-        fifths = [row for row in found.rows if row["subset"] == f"quintile:{number}" and row["variant"]
-                  and row["model"] == ours]
+        fifths = [
+            row for row in found.rows if row["subset"] == f"quintile:{number}" and row["variant"] and row["model"] == ours
+        ]
         significant = sum(row["p_welch"] is not None and row["p_welch"] < 0.05 for row in fifths)
         assert over_cells[f"welch_quintile_{number}"] == significant and len(fifths) == 5
         for row in fifths:  # recombination inside the fifth, with the right rows
@@ -172,8 +193,9 @@ def test_corrupted_images_of_other_classes_have_their_own_slopes_and_no_accuracy
 
 
 def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_the_images(folder):
-    found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--radius", 4, "--max-examples", 150, "--against",
-                "wo9/init.pt")
+    found = ask(
+        folder, "wo9/model_3.pt", "-d", "digits-wo9", "--radius", 4, "--max-examples", 150, "--against", "wo9/init.pt"
+    )
     ours = str(folder / "models/wo9/model_3.pt")
     at_neighbours, at_images = choose(found.rows, subset="radius", model=ours)
     arrays, key = found.arrays, "digits-wo9-ood"
@@ -201,20 +223,23 @@ def test_fewer_images_than_quintiles_leave_some_empty(folder):
     assert [part["n"] for part in parts] == [1, 1, 1, 0, 0] and parts[4]["ncg"] is None
 
 
-@pytest.mark.parametrize("words, status, fragments", [
-    (("wo9/model_3.pt", "-d", "digits-wo12"), 1, ("digits has no class 12",)),
-    (("wo9/model_3.pt", "-d", "digits", "-ood", "digits"), 1, ("it has 10 classes", "has 9")),
-    (("wo9/model_3.pt", "-d", "patches", "-ood", "digits"), 1, ("it has 2 classes", "has 9")),
-    (("wo9/model_3.pt", "-d", "digits-wo9", "-ood", "patches"), 1, ("patches:test has shape 3 x 32 x 32",)),
-    (("wo9/model_3.pt", "-d", "digits-wo9:train"), 2, ("without a split",)),
-    (("wo9/model_3.pt", "--layer", "flatten"), 2, ("--space feature",)),
-    (("wo9/model_3.pt", "--space", "feature", "--layer", "flaten"), 1, ("did you mean flatten",)),
-    (("wo9/model_3.pt", "--space", "pixels"), 2, ("did you mean pixel",)),
-    (("wo9/model_3.pt", "--space", "feature", "--radius", "5"), 2, ("--radius is measured in --space pixel",)),
-    (("wo9/model_3.pt", "--corruptions", "fogg"), 2, ("did you mean fog",)),
-    (("wo9/model_3.pt", "--against", "wo9/model_7.pt"), 1, ("model_7.pt: no such checkpoint",)),
-    (("wo9/model_3.pt", "--against", "wo9/../wo9/model_3.pt"), 2, ("the network itself",)),
-])
+@pytest.mark.parametrize(
+    "words, status, fragments",
+    [
+        (("wo9/model_3.pt", "-d", "digits-wo12"), 1, ("digits has no class 12",)),
+        (("wo9/model_3.pt", "-d", "digits", "-ood", "digits"), 1, ("it has 10 classes", "has 9")),
+        (("wo9/model_3.pt", "-d", "patches", "-ood", "digits"), 1, ("it has 2 classes", "has 9")),
+        (("wo9/model_3.pt", "-d", "digits-wo9", "-ood", "patches"), 1, ("patches:test has shape 3 x 32 x 32",)),
+        (("wo9/model_3.pt", "-d", "digits-wo9:train"), 2, ("without a split",)),
+        (("wo9/model_3.pt", "--layer", "flatten"), 2, ("--space feature",)),
+        (("wo9/model_3.pt", "--space", "feature", "--layer", "flaten"), 1, ("did you mean flatten",)),
+        (("wo9/model_3.pt", "--space", "pixels"), 2, ("did you mean pixel",)),
+        (("wo9/model_3.pt", "--space", "feature", "--radius", "5"), 2, ("--radius is measured in --space pixel",)),
+        (("wo9/model_3.pt", "--corruptions", "fogg"), 2, ("did you mean fog",)),
+        (("wo9/model_3.pt", "--against", "wo9/model_7.pt"), 1, ("model_7.pt: no such checkpoint",)),
+        (("wo9/model_3.pt", "--against", "wo9/../wo9/model_3.pt"), 2, ("the network itself",)),
+    ],
+)
 def test_bad_input_is_one_sentence_with_its_exit_status(folder, words, status, fragments):
     with pytest.raises(UserError) as caught:
         ask(folder, *words)
@@ -235,15 +260,32 @@ def test_tables_show_the_score_beside_its_null_rates(folder, both_spaces):
 
 def test_tables_take_trainings_that_differ_in_seed_and_folder_together(tmp_path):
     for seed in (0, 1):
-        done = script("exec_train.py", "CNN002", "-d", "digits-wo9", "-dir", f"s{seed}", "-s", seed, "-e", 1,
-                      "--max-examples", 200, cwd=tmp_path)
+        done = script(
+            "exec_train.py",
+            "CNN002",
+            "-d",
+            "digits-wo9",
+            "-dir",
+            f"s{seed}",
+            "-s",
+            seed,
+            "-e",
+            1,
+            "--max-examples",
+            200,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
     for words in (("models/s0/model_1.pt", "--against", "models/s1/model_1.pt"), ("models/s1/model_1.pt",)):
         assert script("exec_ncg.py", *words, "--max-examples", 200, cwd=tmp_path).returncode == 0
-    rows = [row for path in (tmp_path / "results" / "ncg").glob("*.json") for row in json.loads(path.read_text())["rows"]
-            if row["subset"] == "all" and row["split"] == "ood"]
+    rows = [
+        row
+        for path in (tmp_path / "results" / "ncg").glob("*.json")
+        for row in json.loads(path.read_text())["rows"]
+        if row["subset"] == "all" and row["split"] == "ood"
+    ]
     assert len(rows) == 3 and {row["network_seed"] for row in rows} == {0, 1}
     scores = {row["network_seed"]: row["ncg"] for row in rows}
-    line, = [line.split() for line in script("exec_tables.py", "ncg", cwd=tmp_path).stdout.splitlines() if " ood " in line]
+    (line,) = [line.split() for line in script("exec_tables.py", "ncg", cwd=tmp_path).stdout.splitlines() if " ood " in line]
     assert line[-1] == "2" and f"{np.mean(list(scores.values())):.4f}" in line
     assert f"{np.std(list(scores.values()), ddof=1):.4f}" in line

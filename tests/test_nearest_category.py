@@ -16,10 +16,15 @@ def labels(seed: int, n: int = 500, classes: int = 7) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, classes, n)
 
 
-@pytest.mark.parametrize("n, hits, classes, statistic", [
-    (7877, 880, 9, .02934175448), (6958, 4615, 9, 21478.315051), (6000, 4771, 9, 28426.8691875),
-    (1350, 183, 99, 2124.9606122),
-])
+@pytest.mark.parametrize(
+    "n, hits, classes, statistic",
+    [
+        (7877, 880, 9, 0.02934175448),
+        (6958, 4615, 9, 21478.315051),
+        (6000, 4771, 9, 28426.8691875),
+        (1350, 183, 99, 2124.9606122),
+    ],
+)
 def test_chi_square_has_the_published_statistics(n, hits, classes, statistic):
     assert ncg.chi_square(n, hits, classes)[0] == pytest.approx(statistic, rel=1e-7)
     expected = stats.chisquare([n - hits, hits], [n * (classes - 1) / classes, n / classes])
@@ -27,7 +32,7 @@ def test_chi_square_has_the_published_statistics(n, hits, classes, statistic):
 
 
 def test_the_chi_square_of_digit_one_is_not_significant():
-    assert ncg.chi_square(7877, 880, 9)[1] == pytest.approx(.86399232, rel=1e-7)
+    assert ncg.chi_square(7877, 880, 9)[1] == pytest.approx(0.86399232, rel=1e-7)
 
 
 @pytest.mark.parametrize("hits", [0, 10])
@@ -89,8 +94,12 @@ def test_the_nearest_neighbour_itself_scores_one_and_a_constant_the_share_of_its
 def test_one_relabelling_of_training_labels_and_predictions_changes_nothing():
     predicted, nearest = labels(4), np.where(labels(5) < 3, labels(4), labels(6))
     order = np.random.default_rng(0).permutation(7)
-    for measure in (ncg.kappa, ncg.independence, lambda predicted, nearest: ncg.majority(nearest),
-                    lambda predicted, nearest: (predicted == nearest).sum()):
+    for measure in (
+        ncg.kappa,
+        ncg.independence,
+        lambda predicted, nearest: ncg.majority(nearest),
+        lambda predicted, nearest: (predicted == nearest).sum(),
+    ):
         assert measure(order[predicted], order[nearest]) == pytest.approx(measure(predicted, nearest), rel=1e-12)
 
 
@@ -141,7 +150,7 @@ def test_accuracies_on_hits_and_misses_make_the_whole():
 
 
 def test_slopes_are_those_of_least_squares_over_a_quarter_of_the_level():
-    levels, values = np.arange(1, 6), np.array([.9, .85, .7, .66, .5])
+    levels, values = np.arange(1, 6), np.array([0.9, 0.85, 0.7, 0.66, 0.5])
     found = ncg.slope(levels, values)
     assert found[0] == pytest.approx(np.polyfit(levels / 4, values, 1)[0])
     flat = (0.0, found[1])

@@ -128,12 +128,15 @@ def test_large_images_do_not_overflow():
     assert found.nearest().indices.tolist() == [1, 0, 0]
 
 
-@pytest.mark.parametrize("queries, units, message", [
-    (images(4, 0, (1, 5, 5)), "p", "q has shape 1 x 5 x 5 and t 3 x 5 x 5"),
-    (images(4, 0), "features of b", "q is in features of b"),
-    (images(4, 0).float(), "p", "torch.float32"),
-    (images(0, 0), "p", "q is empty"),
-])
+@pytest.mark.parametrize(
+    "queries, units, message",
+    [
+        (images(4, 0, (1, 5, 5)), "p", "q has shape 1 x 5 x 5 and t 3 x 5 x 5"),
+        (images(4, 0), "features of b", "q is in features of b"),
+        (images(4, 0).float(), "p", "torch.float32"),
+        (images(0, 0), "p", "q is empty"),
+    ],
+)
 def test_points_of_other_shapes_or_units_are_refused(queries, units, message):
     with pytest.raises(UserError, match=message):
         table(Points("q", queries, units), Points("t", images(9, 1), "p"), labels(9), CLASSES)
@@ -166,16 +169,16 @@ needs_mnist = pytest.mark.skipif(not (SHARED_DATA / "MNIST").is_dir(), reason="n
 
 # the nearest-category page, section 8, check 7: n, mean distance, shares of the nearest labels, sum p^2, 1-NN accuracy
 KNOWN = {
-    0: (6903, 7.065, {6: .355, 5: .234, 9: .154, 2: .098}, .223, .9682),
-    1: (7877, 4.326, {7: .577, 8: .197, 4: .070, 6: .055}, .383, .9692),
-    2: (6990, 6.933, {3: .290, 7: .207, 1: .161, 0: .135}, .186, .9711),
-    3: (7141, 6.290, {5: .511, 8: .246, 9: .105, 2: .074}, .339, .9734),
-    4: (6824, 5.720, {9: .841, 7: .067, 1: .038, 6: .023}, .713, .9723),
-    5: (6313, 6.290, {3: .418, 8: .239, 6: .131, 9: .111}, .264, .9728),
-    6: (6876, 6.450, {0: .424, 5: .246, 4: .228, 1: .036}, .295, .9685),
-    7: (7293, 5.514, {9: .684, 3: .094, 4: .077, 2: .064}, .491, .9729),
-    8: (6825, 6.296, {3: .340, 5: .232, 2: .133, 9: .129}, .210, .9734),
-    9: (6958, 5.154, {4: .526, 7: .395, 3: .021, 8: .018}, .434, .9745),
+    0: (6903, 7.065, {6: 0.355, 5: 0.234, 9: 0.154, 2: 0.098}, 0.223, 0.9682),
+    1: (7877, 4.326, {7: 0.577, 8: 0.197, 4: 0.070, 6: 0.055}, 0.383, 0.9692),
+    2: (6990, 6.933, {3: 0.290, 7: 0.207, 1: 0.161, 0: 0.135}, 0.186, 0.9711),
+    3: (7141, 6.290, {5: 0.511, 8: 0.246, 9: 0.105, 2: 0.074}, 0.339, 0.9734),
+    4: (6824, 5.720, {9: 0.841, 7: 0.067, 1: 0.038, 6: 0.023}, 0.713, 0.9723),
+    5: (6313, 6.290, {3: 0.418, 8: 0.239, 6: 0.131, 9: 0.111}, 0.264, 0.9728),
+    6: (6876, 6.450, {0: 0.424, 5: 0.246, 4: 0.228, 1: 0.036}, 0.295, 0.9685),
+    7: (7293, 5.514, {9: 0.684, 3: 0.094, 4: 0.077, 2: 0.064}, 0.491, 0.9729),
+    8: (6825, 6.296, {3: 0.340, 5: 0.232, 2: 0.133, 9: 0.129}, 0.210, 0.9734),
+    9: (6958, 5.154, {4: 0.526, 7: 0.395, 3: 0.021, 8: 0.018}, 0.434, 0.9745),
 }
 
 
@@ -183,8 +186,12 @@ KNOWN = {
 def mnist():
     training, test = datasets.load("mnist", SHARED_DATA, "train"), datasets.load("mnist", SHARED_DATA, "test")
     points = Points("train", training.images)
-    return training, test, table(Points("test", test.images), points, training.labels, 10), \
-        table(points, points, training.labels, 10, same=True)
+    return (
+        training,
+        test,
+        table(Points("test", test.images), points, training.labels, 10),
+        table(points, points, training.labels, 10, same=True),
+    )
 
 
 @needs_mnist

@@ -43,10 +43,34 @@ def folder(trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(folder):
     """Everything at once: outliers of two kinds, two temperatures, an early exit."""
-    done = script("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", "patches", "digits-c/contrast-5",
-                  "digits-c/contrast-1", "--aggregate", *AGGREGATES, "--val-ood", "patches:train", "--baselines", "all",
-                  "--choose", "mixture,jigsaw,transfer", "--early-exit", "0.1", "-T", "1", "4", "--max-examples", "300",
-                  "--name", "everything", cwd=folder)
+    done = script(
+        "exec_ood_layers.py",
+        "models/a/model_2.pt",
+        "-d",
+        "digits",
+        "-ood",
+        "patches",
+        "digits-c/contrast-5",
+        "digits-c/contrast-1",
+        "--aggregate",
+        *AGGREGATES,
+        "--val-ood",
+        "patches:train",
+        "--baselines",
+        "all",
+        "--choose",
+        "mixture,jigsaw,transfer",
+        "--early-exit",
+        "0.1",
+        "-T",
+        "1",
+        "4",
+        "--max-examples",
+        "300",
+        "--name",
+        "everything",
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     return *record(folder, "ood_layers"), folder
 
@@ -60,8 +84,9 @@ def test_one_layer_set_temperature_and_score_has_one_row(measured):
     # the last layer's energy at T = 1 has its row among the layers
     last = {row["score"] for row in patches if row["layer"] == "classifier.6" and "chosen" not in row["score"]}
     assert last == {*BASELINES, "early exit"}
-    assert all(row["needs"] for row in rows) and "upper bound" in next(
-        row for row in rows if row["score"] == "oracle")["needs"]
+    assert (
+        all(row["needs"] for row in rows) and "upper bound" in next(row for row in rows if row["score"] == "oracle")["needs"]
+    )
 
 
 def test_every_comparison_is_with_the_final_layer_and_corrected(measured):
@@ -86,8 +111,10 @@ def test_the_oracle_is_no_worse_than_any_layer_and_regrets_are_not_negative(meas
 
 def test_corrupted_sets_carry_corruption_and_severity_and_have_one_figure(measured):
     rows = [row for row in measured[0]["rows"] if row["ood"] == "digits-c"]
-    assert {(row["corruption"], row["severity"], row["variant"]) for row in rows} == {("contrast", 5, "contrast-5"),
-                                                                                   ("contrast", 1, "contrast-1")}
+    assert {(row["corruption"], row["severity"], row["variant"]) for row in rows} == {
+        ("contrast", 5, "contrast-5"),
+        ("contrast", 1, "contrast-1"),
+    }
     figures = {path.stem for path in (measured[2] / "results" / "ood_layers").glob("everything*.png")}
     assert figures == {"everything-patches", "everything-digits-c", "everything-exits"}
 
@@ -108,8 +135,17 @@ def test_early_exits_are_counted_timed_and_kept(measured):
 def test_a_set_is_no_outlier_of_itself_and_the_command_says_so(folder, monkeypatch):
     monkeypatch.chdir(folder)
     with pytest.warns(UserWarning, match="-ood digits:test is the in-distribution set itself: every AUROC is 0.5"):
-        rows = call("models/a/model_2.pt", "-d", "digits", "-ood", "digits:test", "--max-examples", 60, "--aggregate",
-                    "mean,maha,max").rows
+        rows = call(
+            "models/a/model_2.pt",
+            "-d",
+            "digits",
+            "-ood",
+            "digits:test",
+            "--max-examples",
+            60,
+            "--aggregate",
+            "mean,maha,max",
+        ).rows
     assert {row["auroc"] for row in rows} == {0.5} and {row["p"] for row in rows} <= {None, 1.0}
     assert {row["auroc_two_sided"] for row in rows if row["score"] == "energy"} == {0.5}
 
@@ -123,13 +159,33 @@ def test_near_and_far_have_rows_of_their_members_and_of_their_means(tmp_path, mo
     torch.manual_seed(0)
     torch.save(models.build("lenet", 10, 3).state_dict(), "bare.pt")
     with pytest.warns(UserWarning, match="-ood (near|far): without"):
-        found = call("bare.pt", "lenet", "-d", "cifar10", "-ood", "near", "far", "--aggregate", "mean", "--mean", .5, .5, .5,
-                     "--std", .2, .2, .2)
+        found = call(
+            "bare.pt",
+            "lenet",
+            "-d",
+            "cifar10",
+            "-ood",
+            "near",
+            "far",
+            "--aggregate",
+            "mean",
+            "--mean",
+            0.5,
+            0.5,
+            0.5,
+            "--std",
+            0.2,
+            0.2,
+            0.2,
+        )
     for word, members in (("near", ["cifar100"]), ("far", ["mnist", "textures"])):
         for score, layer in (("energy", "features.0"), ("mean", "all layers")):
-            whole, = (row for row in found.rows if row["ood"] == word and (row["score"], row["layer"]) == (score, layer))
-            parts = [row["auroc"] for row in found.rows if row["ood"] in members
-                     and (row["score"], row["layer"], row["group"]) == (score, layer, word)]
+            (whole,) = (row for row in found.rows if row["ood"] == word and (row["score"], row["layer"]) == (score, layer))
+            parts = [
+                row["auroc"]
+                for row in found.rows
+                if row["ood"] in members and (row["score"], row["layer"], row["group"]) == (score, layer, word)
+            ]
             assert whole["members"] == "+".join(members) and whole["auroc"] == pytest.approx(sum(parts) / len(members))
     assert set(found.figures) == {"cifar100", "mnist", "textures", "signs"}
 
@@ -138,8 +194,15 @@ def test_near_and_far_are_those_of_the_data_that_the_network_was_trained_on(tmp_
     monkeypatch.chdir(tmp_path)
     write_cifar10(tmp_path / "data")
     write_cifar100(tmp_path / "data")
-    description = checkpoints.Description(architecture="lenet", classes=tuple("0123456789"), channels=3, image_size=32,
-                                          mean=(.5,) * 3, std=(.2,) * 3, dataset="cifar10")
+    description = checkpoints.Description(
+        architecture="lenet",
+        classes=tuple("0123456789"),
+        channels=3,
+        image_size=32,
+        mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+        dataset="cifar10",
+    )
     checkpoints.save(tmp_path / "model_1.pt", checkpoints.fresh(description, 0, "init"), description)
     config = cli.parse(OodLayersConfig, ["model_1.pt", "-ood", "near"])
     with pytest.warns(UserWarning, match="-ood near: without tinyimagenet"):
@@ -149,8 +212,11 @@ def test_near_and_far_are_those_of_the_data_that_the_network_was_trained_on(tmp_
 
 def test_exits_of_many_corruptions_are_drawn_by_severity():
     layers, draw = ["first", "second"], np.random.default_rng(0)
-    sets = {f"digits-c/{kind}-{severity}": {"ood": "digits-c", "corruption": kind, "severity": severity}
-            for kind in ("fog", "snow", "frost") for severity in (1, 2, 3)}
+    sets = {
+        f"digits-c/{kind}-{severity}": {"ood": "digits-c", "corruption": kind, "severity": severity}
+        for kind in ("fog", "snow", "frost")
+        for severity in (1, 2, 3)
+    }
     sets["patches"] = {"ood": "patches", "corruption": None}
     left = {name: draw.integers(0, 3, 40) for name in sets}
     figure = plots.exits(layers, draw.integers(0, 3, 50), left, sets, "title")
@@ -161,14 +227,42 @@ def test_exits_of_many_corruptions_are_drawn_by_severity():
 
 
 def test_a_network_trained_against_outliers_warns_when_they_are_its_test(folder):
-    done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "against", "-e", 1, "--loss", "energy_layers",
-                  "--outliers", "patches", "--energy-layers", "features.*,classifier.6", "--form", "contrastive",
-                  "--max-examples", 130, cwd=folder)
+    done = script(
+        "exec_train.py",
+        "lenet",
+        "-d",
+        "digits",
+        "-dir",
+        "against",
+        "-e",
+        1,
+        "--loss",
+        "energy_layers",
+        "--outliers",
+        "patches",
+        "--energy-layers",
+        "features.*,classifier.6",
+        "--form",
+        "contrastive",
+        "--max-examples",
+        130,
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     sidecar = json.loads((folder / "models" / "against" / "model_1.json").read_text())
     assert sidecar["config"]["outliers"] == "patches" and sidecar["config"]["form"] == "contrastive"
-    done = script("exec_ood_layers.py", "models/against/model_1.pt", "-d", "digits", "-ood", "patches:train", "patches",
-                  "--max-examples", 130, cwd=folder)
+    done = script(
+        "exec_ood_layers.py",
+        "models/against/model_1.pt",
+        "-d",
+        "digits",
+        "-ood",
+        "patches:train",
+        "patches",
+        "--max-examples",
+        130,
+        cwd=folder,
+    )
     assert done.returncode == 0
     assert "-ood patches:train: 130 of its images are outliers that the network was trained on" in done.stderr
     assert "-ood patches:" not in done.stderr.replace("-ood patches:train", "")
@@ -196,13 +290,17 @@ def turning(classes, channels, image_size):
 
 def test_a_network_that_cannot_be_traced_has_no_cuts_to_name_or_to_stop_at(tmp_path):
     (tmp_path / "networks.py").write_text(UNTRACED)
-    done = script("exec_train.py", "networks.py:turning", "-d", "digits", "-dir", "t", "-e", "1", "--max-examples", "50",
-                  cwd=tmp_path)
+    done = script(
+        "exec_train.py", "networks.py:turning", "-d", "digits", "-dir", "t", "-e", "1", "--max-examples", "50", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    for words, fragment in ((("--early-exit", "0.1"), "no cuts at which a pass could stop"),
-                            (("-l", "cuts"), "it cannot be traced; name layers, such as inside")):
-        done = script("exec_ood_layers.py", "models/t/model_1.pt", "-ood", "patches", "--max-examples", "50", *words,
-                      cwd=tmp_path)
+    for words, fragment in (
+        (("--early-exit", "0.1"), "no cuts at which a pass could stop"),
+        (("-l", "cuts"), "it cannot be traced; name layers, such as inside"),
+    ):
+        done = script(
+            "exec_ood_layers.py", "models/t/model_1.pt", "-ood", "patches", "--max-examples", "50", *words, cwd=tmp_path
+        )
         assert done.returncode == 1 and fragment in done.stderr, done.stderr
 
 
@@ -213,25 +311,38 @@ def test_a_single_outlier_has_its_bars_without_an_interval(folder, tmp_path, mon
     assert (None, None) in {(row["ci_low"], row["ci_high"]) for row in found.rows} and "" in found.figures
 
 
-@pytest.mark.parametrize("words, status, fragments", [
-    ((*MODEL, "patches", "--aggregate", "man"), 2, ("--aggregate man", "did you mean")),
-    ((*MODEL, "patches", "--aggregate", "logreg"), 2, ("logreg needs --val-ood",)),
-    ((*MODEL, "patches", "--aggregate", "logreg", "--val-ood", "patches"), 1,
-     ("--val-ood patches: 750 of its images are also in -ood patches",)),
-    ((*MODEL, "near"), 2, ("no such group for digits",)),
-    ((*MODEL[:2], "-ood", "near"), 2, ("no such group for digits",)),
-    ((*MODEL, "digits-c/mist-3"), 2, ("mist: no such corruption",)),
-    ((*MODEL, "patches", "--early-exit", "1.5"), 2, ("--early-exit 1.5", "between 0 and 1")),
-    ((*MODEL, "patches", "--exits", "features.0"), 2, ("--exits is for --early-exit",)),
-    ((*MODEL, "patches", "--early-exit", "0.1", "--exits", "features"), 1, ("--exits features: a pass can stop at",)),
-    ((*MODEL, "patches", "--aggregate", "knn", "--fit-examples", "20"), 1, ("--fit-examples: 20 images", "50th")),
-    ((*TRAIN, "--loss", "energy_layers"), 2, ("needs --outliers",)),
-    ((*TRAIN, "--outliers", "patches"), 2, ("--outliers is for --loss energy_layers",)),
-    ((*TRAIN, "--loss", "energy_layers", "--outliers", "patches", "--margins-in", "raw"), 2, ("needs --energy-margins",)),
-    ((*TRAIN, "--loss", "energy_layers", "--outliers", "patches", "--energy-margins", "4", "1"), 2,
-     ("--energy-margins 4.0 1.0",)),
-    ((*TRAIN, "--loss", "energy_layers", "--outliers", "digits:test"), 1, ("355 of its images are in digits:test",)),
-])
+@pytest.mark.parametrize(
+    "words, status, fragments",
+    [
+        ((*MODEL, "patches", "--aggregate", "man"), 2, ("--aggregate man", "did you mean")),
+        ((*MODEL, "patches", "--aggregate", "logreg"), 2, ("logreg needs --val-ood",)),
+        (
+            (*MODEL, "patches", "--aggregate", "logreg", "--val-ood", "patches"),
+            1,
+            ("--val-ood patches: 750 of its images are also in -ood patches",),
+        ),
+        ((*MODEL, "near"), 2, ("no such group for digits",)),
+        ((*MODEL[:2], "-ood", "near"), 2, ("no such group for digits",)),
+        ((*MODEL, "digits-c/mist-3"), 2, ("mist: no such corruption",)),
+        ((*MODEL, "patches", "--early-exit", "1.5"), 2, ("--early-exit 1.5", "between 0 and 1")),
+        ((*MODEL, "patches", "--exits", "features.0"), 2, ("--exits is for --early-exit",)),
+        ((*MODEL, "patches", "--early-exit", "0.1", "--exits", "features"), 1, ("--exits features: a pass can stop at",)),
+        ((*MODEL, "patches", "--aggregate", "knn", "--fit-examples", "20"), 1, ("--fit-examples: 20 images", "50th")),
+        ((*TRAIN, "--loss", "energy_layers"), 2, ("needs --outliers",)),
+        ((*TRAIN, "--outliers", "patches"), 2, ("--outliers is for --loss energy_layers",)),
+        (
+            (*TRAIN, "--loss", "energy_layers", "--outliers", "patches", "--margins-in", "raw"),
+            2,
+            ("needs --energy-margins",),
+        ),
+        (
+            (*TRAIN, "--loss", "energy_layers", "--outliers", "patches", "--energy-margins", "4", "1"),
+            2,
+            ("--energy-margins 4.0 1.0",),
+        ),
+        ((*TRAIN, "--loss", "energy_layers", "--outliers", "digits:test"), 1, ("355 of its images are in digits:test",)),
+    ],
+)
 def test_bad_input_is_one_sentence_with_its_exit_status(folder, words, status, fragments):
     done = script(*words, cwd=folder)
     assert done.returncode == status and all(fragment in done.stderr for fragment in fragments), done.stderr

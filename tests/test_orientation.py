@@ -21,8 +21,9 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def description(name: str, classes: int = 10, channels: int = 3) -> checkpoints.Description:
     size = 224 if name == "alexnet" else 32
-    return checkpoints.Description(architecture=name, classes=tuple(map(str, range(classes))), channels=channels,
-                                   image_size=size)
+    return checkpoints.Description(
+        architecture=name, classes=tuple(map(str, range(classes))), channels=channels, image_size=size
+    )
 
 
 def test_masses_of_gaussian_filters_lie_in_the_null_band_as_often_as_it_says():  # check 1
@@ -32,8 +33,18 @@ def test_masses_of_gaussian_filters_lie_in_the_null_band_as_often_as_it_says(): 
     assert abs(np.mean([low <= share <= high for share in masses]) - 0.95) <= 0.045
 
 
-@pytest.mark.parametrize("n, band", [(6, (0.167, 0.833)), (16, (0.25, 0.75)), (64, (0.375, 0.625)), (128, (0.414, 0.586)),
-                                     (256, (0.4375, 0.5625)), (512, (0.457, 0.543)), (5504, (0.4868, 0.5132))])
+@pytest.mark.parametrize(
+    "n, band",
+    [
+        (6, (0.167, 0.833)),
+        (16, (0.25, 0.75)),
+        (64, (0.375, 0.625)),
+        (128, (0.414, 0.586)),
+        (256, (0.4375, 0.5625)),
+        (512, (0.457, 0.543)),
+        (5504, (0.4868, 0.5132)),
+    ],
+)
 def test_null_bands_are_those_of_the_table(n, band):
     assert filter_projections.null_band(n) == pytest.approx(band, abs=6e-4)
 
@@ -49,7 +60,7 @@ def test_projections_of_constant_zero_sum_and_zero_filters():  # check 3
     cosines, sums = filter_projections.projections(filters_, normalize=True), filter_projections.projections(filters_)
     assert cosines[:3] == pytest.approx([1, -1, 0], abs=1e-6) and np.isnan(cosines[3])
     assert sums == pytest.approx([1.2, -8, 0, 0], abs=1e-6)
-    assert [filter_projections.mass(sums[place:place + 1]) for place in range(4)] == [0, 1, 1, 1]
+    assert [filter_projections.mass(sums[place : place + 1]) for place in range(4)] == [0, 1, 1, 1]
     assert filter_projections.mass(cosines) == 2 / 3  # the filter without a direction is not counted
 
 
@@ -109,8 +120,17 @@ def initial_variance(name: str, module) -> float:
     return 2 * inward / outward
 
 
-@pytest.mark.parametrize("name", ["lenet", "mlp", "vgg11", "alexnet", pytest.param("vgg19_orig", marks=pytest.mark.slow),
-                                  pytest.param("vgg19", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lenet",
+        "mlp",
+        "vgg11",
+        "alexnet",
+        pytest.param("vgg19_orig", marks=pytest.mark.slow),
+        pytest.param("vgg19", marks=pytest.mark.slow),
+    ],
+)
 def test_projections_of_fresh_networks_vary_as_their_initialisation_says(name):  # checks 8 and 9
     body = checkpoints.fresh(description(name), 0, "init").body
     checked = 0
@@ -126,9 +146,15 @@ def test_projections_of_fresh_networks_vary_as_their_initialisation_says(name): 
 
 
 LAYOUTS = {  # filters of convolutions, with linear layers, blocks per stage
-    "lenet": (172, 386, [2, 2, 2]), "alexnet": (1152, 9354, [1, 1, 3]), "vgg11": (2752, 10954, [1, 1, 2, 2, 2]),
-    "vgg13": (2944, 11146, [2, 2, 2, 2, 2]), "vgg16": (4224, 12426, [2, 2, 3, 3, 3]),
-    "vgg19": (5504, 13706, [2, 2, 4, 4, 4]), "vgg16bn": (4224, 12426, [2, 2, 3, 3, 3]), "mlp": (0, 19466, [])}
+    "lenet": (172, 386, [2, 2, 2]),
+    "alexnet": (1152, 9354, [1, 1, 3]),
+    "vgg11": (2752, 10954, [1, 1, 2, 2, 2]),
+    "vgg13": (2944, 11146, [2, 2, 2, 2, 2]),
+    "vgg16": (4224, 12426, [2, 2, 3, 3, 3]),
+    "vgg19": (5504, 13706, [2, 2, 4, 4, 4]),
+    "vgg16bn": (4224, 12426, [2, 2, 3, 3, 3]),
+    "mlp": (0, 19466, []),
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -150,12 +176,20 @@ def test_stages_and_blocks_are_numbered_as_the_paper_does(name):  # check 10
 
 
 PARAMETERS = {  # with 10, 100 and 1000 classes; None: the paper gives no number
-    "lenet": (130160, 137810, 214310), "alexnet": (57044810, 57413540, 61100840),
-    "vgg11": (128807306, 129176036, 132863336), "vgg13": (128991818, 129360548, 133047848),
-    "vgg16": (134301514, 134670244, 138357544), "vgg19": (139611210, 139979940, 143667240),
-    "vgg19_orig": (139611210, 139979940, 143667240), "vgg11bn": (128812810, None, None), "vgg13bn": (128997706, None, None),
-    "vgg16bn": (134309962, None, None), "vgg19bn": (139622218, None, None), "mlp": (37809162, None, None),
-    "mlp_bn": (37841930, None, None)}
+    "lenet": (130160, 137810, 214310),
+    "alexnet": (57044810, 57413540, 61100840),
+    "vgg11": (128807306, 129176036, 132863336),
+    "vgg13": (128991818, 129360548, 133047848),
+    "vgg16": (134301514, 134670244, 138357544),
+    "vgg19": (139611210, 139979940, 143667240),
+    "vgg19_orig": (139611210, 139979940, 143667240),
+    "vgg11bn": (128812810, None, None),
+    "vgg13bn": (128997706, None, None),
+    "vgg16bn": (134309962, None, None),
+    "vgg19bn": (139622218, None, None),
+    "mlp": (37809162, None, None),
+    "mlp_bn": (37841930, None, None),
+}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -188,8 +222,19 @@ def test_distances_from_the_initial_weights():  # check 12
     assert filter_projections.distances(draw(64, 64, 3, 3), draw(64, 64, 3, 3, seed=1))[0] == pytest.approx(2**0.5, abs=0.03)
 
 
-@pytest.mark.parametrize("name, epoch", [("x_39.tar", 40), ("x_40.pt", 40), ("x_init_0.pt", 0), ("x_pretrained_0.pt", -1),
-                                         ("x_pretrained_40.pt", 40), ("init.pt", 0), ("model_7.pt", 7), ("best.pt", None)])
+@pytest.mark.parametrize(
+    "name, epoch",
+    [
+        ("x_39.tar", 40),
+        ("x_40.pt", 40),
+        ("x_init_0.pt", 0),
+        ("x_pretrained_0.pt", -1),
+        ("x_pretrained_40.pt", 40),
+        ("init.pt", 0),
+        ("model_7.pt", 7),
+        ("best.pt", None),
+    ],
+)
 def test_epochs_are_read_off_file_names_without_collisions(name, epoch, tmp_path):  # check 19
     assert loading.epoch_of(tmp_path / name) == epoch
 
@@ -214,8 +259,10 @@ def test_folding_batch_normalisation_flips_the_signs_of_negative_gammas_only(): 
         assert torch.allclose(norm(conv(images)), nn.functional.conv2d(images, folded) + shift.view(1, -1, 1, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("name, norm_of_first", [("vgg11bn", "features.1"), ("resnet20", "bn1"), ("mlp_bn", "blocks.0.2"),
-                                                 ("preact_resnet18", "layer1.0.bn1")])
+@pytest.mark.parametrize(
+    "name, norm_of_first",
+    [("vgg11bn", "features.1"), ("resnet20", "bn1"), ("mlp_bn", "blocks.0.2"), ("preact_resnet18", "layer1.0.bn1")],
+)
 def test_a_layer_is_folded_with_the_normalisation_that_takes_its_output(name, norm_of_first):
     network = checkpoints.skeleton(description(name))
     found = filters.norms(network, description(name))
@@ -246,7 +293,9 @@ def test_binomial_statistics_agree_with_scipys_and_holm_with_its_definition():
         interval = reference.proportion_ci(method="exact")
         assert filter_projections.binomial_interval(count, n) == pytest.approx((interval.low, interval.high))
         tails = [stats.binom.pmf(k, n, 0.5) for k in range(n + 1)]
-        assert filter_projections.binomial_p(count, n) == pytest.approx(sum(p for p in tails if p <= tails[count] * (1 + 1e-7)))
+        assert filter_projections.binomial_p(count, n) == pytest.approx(
+            sum(p for p in tails if p <= tails[count] * (1 + 1e-7))
+        )
     assert filter_projections.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert filter_projections.holm([0.9, 0.8]) == [1, 1] and filter_projections.holm([]) == []
     assert filter_projections.z_score(0.625, 64) == pytest.approx(2)
@@ -271,7 +320,7 @@ def test_partial_correlation_takes_out_what_a_third_measure_explains():
     x, y = depth + generator.normal(size=40), depth + generator.normal(size=40)
     pairs = {"xy": (x, y), "xz": (x, depth), "yz": (y, depth)}
     rho = {name: rank_correlation.spearman(*pair) for name, pair in pairs.items()}
-    expected = (rho["xy"] - rho["xz"] * rho["yz"]) / np.sqrt((1 - rho["xz"]**2) * (1 - rho["yz"]**2))
+    expected = (rho["xy"] - rho["xz"] * rho["yz"]) / np.sqrt((1 - rho["xz"] ** 2) * (1 - rho["yz"] ** 2))
     assert rank_correlation.partial_spearman(x, y, depth) == pytest.approx(expected)
     assert rho["xy"] > 0.95 and abs(expected) < 0.4
     assert rank_correlation.partial_spearman_p(x, y, depth) > 0.01 > rank_correlation.spearman_p(x, y)
@@ -284,9 +333,17 @@ def test_correlations_that_do_not_exist_are_none():
         assert rank_correlation.spearman_p(np.array(x), np.array(y)) is None
 
 
-@pytest.mark.parametrize("words, paths, kind", [
-    (("a.pt", "b.pt"), ("a.pt", "b.pt"), ""), (("a.pt", "vgg11"), ("a.pt",), "vgg11"), (("lenet",), (), "lenet"),
-    (("models/lenet",), ("models/lenet",), ""), (("a.pt", "timm:resnet10t"), ("a.pt",), "timm:resnet10t"), ((), (), "")])
+@pytest.mark.parametrize(
+    "words, paths, kind",
+    [
+        (("a.pt", "b.pt"), ("a.pt", "b.pt"), ""),
+        (("a.pt", "vgg11"), ("a.pt",), "vgg11"),
+        (("lenet",), (), "lenet"),
+        (("models/lenet",), ("models/lenet",), ""),
+        (("a.pt", "timm:resnet10t"), ("a.pt",), "timm:resnet10t"),
+        ((), (), ""),
+    ],
+)
 def test_positionals_end_in_an_optional_type(words, paths, kind):
     assert loading.split_type(words) == (paths, kind)
     assert kind == "" or kind in models.MODELS or ":" in kind

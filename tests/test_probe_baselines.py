@@ -30,8 +30,10 @@ def test_a_hidden_layer_solves_what_no_linear_probe_can():
     draw = torch.Generator().manual_seed(0)
     features = Features(torch.randn(2000, 2, generator=draw))
     labels = (features.stored.prod(1) > 0).long()  # exclusive or of the signs
-    found = [fit(TAP, [features], [Group(torch.arange(2000), labels)], [Setting(1e-2)], 2, Recipe(epochs=10, hidden=hidden))
-             for hidden in (0, 32)]
+    found = [
+        fit(TAP, [features], [Group(torch.arange(2000), labels)], [Setting(1e-2)], 2, Recipe(epochs=10, hidden=hidden))
+        for hidden in (0, 32)
+    ]
     linear, deep = (accuracy(one.of_group(0), features, labels) for one in found)
     assert linear < 0.7 and deep > 0.97
 
@@ -65,8 +67,10 @@ def test_stacked_networks_with_a_hidden_layer_equal_separate_runs_of_torchs():
 def test_layers_that_know_half_of_the_label_each_know_it_together():
     draw = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (1200,), generator=draw)
-    halves = [torch.nn.functional.one_hot(part, 2) * 4.0 + torch.randn(1200, 2, generator=draw)
-              for part in (labels // 2, labels % 2)]
+    halves = [
+        torch.nn.functional.one_hot(part, 2) * 4.0 + torch.randn(1200, 2, generator=draw)
+        for part in (labels // 2, labels % 2)
+    ]
     parts, group = [Features(half) for half in halves], [Group(torch.arange(1200), labels)]
     recipe = Recipe(epochs=20)
     single = [fit(TAP, [part], group, [Setting(1e-2)], 4, recipe).of_group(0) for part in parts]
@@ -83,8 +87,7 @@ def test_reweighting_solves_the_published_regression_and_averages_its_draws(stre
     unit = Unit(0, 0, torch.arange(120), labels, torch.zeros(120, dtype=torch.int64))
     sizes = torch.tensor([120])
     linear, chosen = dfr.fit(TAP, Features(features), unit, 3, Metric("accuracy", sizes), Sight(), 2, 1.0)
-    balanced = [dfr.draw_balanced(torch.arange(120), labels, dfr.stream(0, "dfr", number))
-                for number in range(2)]
+    balanced = [dfr.draw_balanced(torch.arange(120), labels, dfr.stream(0, "dfr", number)) for number in range(2)]
     assert chosen == strength and all(torch.bincount(labels[one]).unique().numel() == 1 for one in balanced)
     slow = []
     for one in balanced:
@@ -103,16 +106,22 @@ def test_reweighting_repairs_a_spurious_feature_that_plain_training_trusts():
     metric = Metric("worst-group", torch.bincount(groups))
     plain = fit(TAP, [Features(features)], [Group(everyone, labels)], [Setting(None, 0, 1e-4)], 2, Recipe(solver="lbfgs"))
     kept = Kept({TAP: Features(features)})
-    linear, _ = dfr.fit(TAP, kept.features[TAP], Unit(0, 0, everyone, labels, groups), 2, metric,
-                                dfr.scale(kept, TAP, everyone), 20, 1.0)
+    linear, _ = dfr.fit(
+        TAP, kept.features[TAP], Unit(0, 0, everyone, labels, groups), 2, metric, dfr.scale(kept, TAP, everyone), 20, 1.0
+    )
     worst = [metric.values(predictions(one, Features(features)) == labels, groups)[0] for one in (plain.of_group(0), linear)]
     assert worst[0] < 0.5 and worst[1] > 0.75
 
 
 def test_adapted_statistics_undo_a_change_of_contrast_and_are_gone_afterwards():
     torch.manual_seed(0)
-    body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4, eps=1e-12), torch.nn.ReLU(),
-                               torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+    body = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, bias=False),
+        torch.nn.BatchNorm2d(4, eps=1e-12),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 36, 3),
+    )
     network = Normalized(body).eval()
     clean = torch.rand(64, 3, 8, 8)
     shifted = clean * 0.1  # the filters have no bias: every statistic shrinks by the same factor
@@ -141,30 +150,83 @@ def test_collapse_is_zero_on_class_means_and_the_trace_of_its_definition_elsewhe
 
 
 def test_every_baseline_is_in_the_rows_with_the_search_of_the_plain_probes(grouped):
-    words = ("models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "features.12", "avgpool", "--reduce", "gap",
-             "-lr", "1e-3", "1e-2", "-e", "3", "--standardise", "--select", "ood-val", "id-val")
+    words = (
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "features.6",
+        "features.12",
+        "avgpool",
+        "--reduce",
+        "gap",
+        "-lr",
+        "1e-3",
+        "1e-2",
+        "-e",
+        "3",
+        "--standardise",
+        "--select",
+        "ood-val",
+        "id-val",
+    )
     record = probe(grouped, *words, "--baselines", "all", "--untrained", "--name", "all-baselines")
     found = {(row["probe"], row["network"]) for row in record["rows"]}
-    kinds = ("probe", "mlp", "concatenated", "averaged", "last-layer", "last-layer-warm", "dfr", "batch-norm", "collapse",
-             "head", "class-means", "gain", "mlp-gain", "dfr-gain")
+    kinds = (
+        "probe",
+        "mlp",
+        "concatenated",
+        "averaged",
+        "last-layer",
+        "last-layer-warm",
+        "dfr",
+        "batch-norm",
+        "collapse",
+        "head",
+        "class-means",
+        "gain",
+        "mlp-gain",
+        "dfr-gain",
+    )
     assert found == {(kind, network) for kind in kinds for network in ("trained", "untrained")}
-    gains = {row["probe"]: row["candidates"] for row in rows(record, network="trained", selected_by="ood-val")
-             if row["probe"].endswith("gain")}
+    gains = {
+        row["probe"]: row["candidates"]
+        for row in rows(record, network="trained", selected_by="ood-val")
+        if row["probe"].endswith("gain")
+    }
     assert gains == {"gain": 6, "mlp-gain": 6, "dfr-gain": 3}
-    trained = {kind: next(row for row in rows(record, probe=kind, network="trained") if row["group"] == "all")
-               for kind in kinds[:-3]}
+    trained = {
+        kind: next(row for row in rows(record, probe=kind, network="trained") if row["group"] == "all")
+        for kind in kinds[:-3]
+    }
     assert trained["last-layer"]["layer"] == "flatten" and trained["concatenated"]["layer"] == "all of them"
     assert {row["layer"] for row in rows(record, probe="dfr")} == {"features.6", "features.12", "avgpool"}
     collapse = rows(record, probe="collapse", network="trained")
     assert {row["split"] for row in collapse} == {"train", "test"} and all(row["nc1"] > 0 for row in collapse)
-    deepest = {network: rows(record, probe="collapse", network=network, split="train", layer="avgpool")[0]["nc1"]
-               for network in ("trained", "untrained")}
+    deepest = {
+        network: rows(record, probe="collapse", network=network, split="train", layer="avgpool")[0]["nc1"]
+        for network in ("trained", "untrained")
+    }
     assert deepest["trained"] < deepest["untrained"]
 
 
 def test_a_warm_last_layer_that_is_not_trained_is_the_networks_head(grouped):
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "0", "--baselines",
-                   "last-layer", "--select", "none", "--cache-type", "fp32")
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "avgpool",
+        "-e",
+        "0",
+        "--baselines",
+        "last-layer",
+        "--select",
+        "none",
+        "--cache-type",
+        "fp32",
+    )
     head, warm = (rows(record, probe=kind) for kind in ("head", "last-layer-warm"))
     assert [(row["group"], row["correct"]) for row in head] == [(row["group"], row["correct"]) for row in warm]
 
@@ -184,25 +246,49 @@ def test_an_untrained_network_is_probed_beside_the_trained_one_with_weights_of_i
 
 
 def test_what_another_set_chose_is_tested_here(trained):
-    record = probe(trained, "models/a/model_2.pt", "-ood", "digits-c/fog-3", "digits-c/impulse_noise-5", "-l", "features.4",
-                   "features.9", "features.14", "--reduce", "gap", "-lr", "1e-3", "1e-2", "-e", "3", "--standardise")
+    record = probe(
+        trained,
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "digits-c/impulse_noise-5",
+        "-l",
+        "features.4",
+        "features.9",
+        "features.14",
+        "--reduce",
+        "gap",
+        "-lr",
+        "1e-3",
+        "1e-2",
+        "-e",
+        "3",
+        "--standardise",
+    )
 
     def chosen(rule, variant):
-        return next((row["layer"], row["lr"]) for row in rows(record, probe="probe", selected_by=rule, variant=variant)
-                    if row["chosen"])
+        return next(
+            (row["layer"], row["lr"])
+            for row in rows(record, probe="probe", selected_by=rule, variant=variant)
+            if row["chosen"]
+        )
+
     assert chosen("transfer", "fog-3") == chosen("ood-val", "impulse_noise-5")
     assert chosen("transfer", "impulse_noise-5") == chosen("ood-val", "fog-3")
 
 
-@pytest.mark.parametrize("words, fragment", [
-    (("--baselines", "mlp", "--solver", "ridge", "--l2", "1"), "mlp: --solver ridge fits no hidden layer"),
-    (("--baselines", "concatenated", "-l", "features.14"), "concatenated: it takes two or more layers"),
-    (("--baselines", "batch-norm"), "batch-norm: the network has no batch normalisation"),
-    (("--baselines", "mpl"), "did you mean mlp"),
-    (("--baselines", "mlp", "-ranks", "3"), "leave out -ranks"),
-    (("--baselines", "mlp", "--cache-limit", "0"), "works on kept features"),
-    (("--select", "transfer"), "two or more OOD sets"),
-])
+@pytest.mark.parametrize(
+    "words, fragment",
+    [
+        (("--baselines", "mlp", "--solver", "ridge", "--l2", "1"), "mlp: --solver ridge fits no hidden layer"),
+        (("--baselines", "concatenated", "-l", "features.14"), "concatenated: it takes two or more layers"),
+        (("--baselines", "batch-norm"), "batch-norm: the network has no batch normalisation"),
+        (("--baselines", "mpl"), "did you mean mlp"),
+        (("--baselines", "mlp", "-ranks", "3"), "leave out -ranks"),
+        (("--baselines", "mlp", "--cache-limit", "0"), "works on kept features"),
+        (("--select", "transfer"), "two or more OOD sets"),
+    ],
+)
 def test_baselines_that_are_not_possible_say_why(trained, words, fragment):
     with pytest.raises(UserError) as caught:
         probe(trained, "models/a/model_2.pt", "-ood", "digits-c/fog-3", "-e", "1", *words)
@@ -210,7 +296,21 @@ def test_baselines_that_are_not_possible_say_why(trained, words, fragment):
 
 
 def test_layers_with_fewer_features_than_the_principal_components_asked_for_keep_them_all(trained):
-    record = probe(trained, "models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.9", "features.14",
-                   "classifier.3", "--reduce", "pca:100", "-e", "2", "--select", "oracle")
+    record = probe(
+        trained,
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "-l",
+        "features.9",
+        "features.14",
+        "classifier.3",
+        "--reduce",
+        "pca:100",
+        "-e",
+        "2",
+        "--select",
+        "oracle",
+    )
     found = {row["layer"]: row["dim"] for row in rows(record, probe="probe")}
     assert found == {"features.9": 100, "features.14": 100, "classifier.3": 84}

@@ -33,8 +33,29 @@ def rows(record: dict, **values) -> list[dict]:
 
 
 def test_zero_shot_rules_stand_side_by_side_with_groups_and_equal_search(grouped):
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "features.12", "avgpool",
-                   "--reduce", "gap", "-lr", "1e-3", "1e-2", "-s", "0", "1", "-e", "20", "--standardise", "--name", "rules")
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "features.6",
+        "features.12",
+        "avgpool",
+        "--reduce",
+        "gap",
+        "-lr",
+        "1e-3",
+        "1e-2",
+        "-s",
+        "0",
+        "1",
+        "-e",
+        "20",
+        "--standardise",
+        "--name",
+        "rules",
+    )
     gains = rows(record, probe="gain")
     assert [row["selected_by"] for row in gains] == ["ood-val", "id-val", "last-but-one", "oracle"]
     assert [row["candidates"] for row in gains] == [6, 6, 2, 6]
@@ -54,18 +75,51 @@ def test_zero_shot_rules_stand_side_by_side_with_groups_and_equal_search(grouped
     assert [path.name for path in (grouped / "results" / "probe").glob("rules*.png")] == ["rules-layers.png"]
 
 
-@pytest.mark.parametrize("words, group", [(("--metric", "accuracy"), "all"), (("--metric", "adjusted"), "adjusted"),
-                                          (("--select", "none"), None)])
+@pytest.mark.parametrize(
+    "words, group", [(("--metric", "accuracy"), "all"), (("--metric", "adjusted"), "adjusted"), (("--select", "none"), None)]
+)
 def test_shares_of_images_with_groups_are_drawn_whatever_is_chosen_by(grouped, tmp_path, words, group):
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.12", "avgpool", "--reduce", "gap",
-                   "--protocol", "few-shot", "--fraction", "0.1", "0.2", "-e", "1", "--results-dir", str(tmp_path), *words)
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "features.12",
+        "avgpool",
+        "--reduce",
+        "gap",
+        "--protocol",
+        "few-shot",
+        "--fraction",
+        "0.1",
+        "0.2",
+        "-e",
+        "1",
+        "--results-dir",
+        str(tmp_path),
+        *words,
+    )
     assert {row["group"] for row in rows(record, probe="gain")} == {group} - {None}
     assert len(list(tmp_path.glob("probe/*-fractions.png"))) == (group is not None)
 
 
 def test_a_warm_probe_that_is_not_trained_answers_like_the_networks_head(grouped):
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "0", "--warm-start",
-                   "--select", "none", "--cache-type", "fp32")
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "avgpool",
+        "-e",
+        "0",
+        "--warm-start",
+        "--select",
+        "none",
+        "--cache-type",
+        "fp32",
+    )
     head, mine = rows(record, probe="head"), rows(record, probe="probe")
     assert len(head) == 7
     assert [(row["group"], row["correct"]) for row in head] == [(row["group"], row["correct"]) for row in mine]
@@ -74,9 +128,29 @@ def test_a_warm_probe_that_is_not_trained_answers_like_the_networks_head(grouped
 @pytest.mark.parametrize("words", [(), ("--standardise",)], ids=["as-they-are", "standardised"])
 def test_a_warm_probe_starts_at_the_heads_own_logits(grouped, monkeypatch, words):
     monkeypatch.chdir(grouped)
-    config = cli.parse(ProbeConfig, ["models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.12", "avgpool", "--reduce",
-                                     "flatten", "grid:1", "-e", "0", "--warm-start", "--select", "none", "--cache-type",
-                                     "fp32", "--quiet", *words])
+    config = cli.parse(
+        ProbeConfig,
+        [
+            "models/bg/model_6.pt",
+            "-ood",
+            "digits-bg",
+            "-l",
+            "features.12",
+            "avgpool",
+            "--reduce",
+            "flatten",
+            "grid:1",
+            "-e",
+            "0",
+            "--warm-start",
+            "--select",
+            "none",
+            "--cache-type",
+            "fp32",
+            "--quiet",
+            *words,
+        ],
+    )
     found = experiment(config)
     heads = [row["correct"] for row in found.rows if row["probe"] == "head"]
     last = [row for row in found.rows if row["probe"] == "probe" and row["layer"] == "avgpool"]
@@ -86,9 +160,26 @@ def test_a_warm_probe_starts_at_the_heads_own_logits(grouped, monkeypatch, words
 
 
 def test_an_adjusted_gain_lies_in_the_interval_of_its_own_measure(grouped):
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "avgpool", "--reduce", "gap",
-                   "-e", "5", "--metric", "adjusted", "--select", "oracle", "--name", "adjusted")
-    gain, = rows(record, probe="gain")
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "features.6",
+        "avgpool",
+        "--reduce",
+        "gap",
+        "-e",
+        "5",
+        "--metric",
+        "adjusted",
+        "--select",
+        "oracle",
+        "--name",
+        "adjusted",
+    )
+    (gain,) = rows(record, probe="gain")
     chosen = [row["accuracy"] for row in rows(record, probe="probe") if row["group"] == "adjusted"]
     assert gain["group"] == "adjusted" and gain["gain"] == pytest.approx(max(chosen) - chosen[-1])
     assert gain["gain_low"] <= gain["gain"] <= gain["gain_high"]
@@ -97,16 +188,48 @@ def test_an_adjusted_gain_lies_in_the_interval_of_its_own_measure(grouped):
 
 def test_the_papers_roles_choose_among_the_layers_before_the_last(grouped):
     for division, searched in (("clean", 3), ("paper", 2)):
-        record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "features.12", "avgpool",
-                       "--reduce", "gap", "-e", "5", "--roles", division, "--select", "oracle")
-        gain, = rows(record, probe="gain")
+        record = probe(
+            grouped,
+            "models/bg/model_6.pt",
+            "-ood",
+            "digits-bg",
+            "-l",
+            "features.6",
+            "features.12",
+            "avgpool",
+            "--reduce",
+            "gap",
+            "-e",
+            "5",
+            "--roles",
+            division,
+            "--select",
+            "oracle",
+        )
+        (gain,) = rows(record, probe="gain")
         assert gain["candidates"] == searched and (division == "clean" or gain["layer"] != "avgpool")
 
 
 def test_groups_of_other_names_are_not_taken_for_those_of_training(grouped, monkeypatch):
     monkeypatch.setattr(probe_runs, "refuse_overlap", lambda *roles: None)  # both sets are of the same digits
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "digits-colour", "-l", "avgpool", "--reduce", "gap",
-                   "-e", "1", "--sensitivity", "--select", "none", "--roles", "paper")
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "digits-colour",
+        "-l",
+        "avgpool",
+        "--reduce",
+        "gap",
+        "-e",
+        "1",
+        "--sensitivity",
+        "--select",
+        "none",
+        "--roles",
+        "paper",
+    )
     adjusted = [row["data"] for row in rows(record, probe="probe") if row["group"] == "adjusted"]
     assert adjusted == ["digits-bg"]
 
@@ -117,12 +240,29 @@ def test_probes_learn_from_no_image_that_tests_under_another_name(grouped):
 
 
 def test_few_shot_probes_repair_what_the_spurious_background_broke(grouped):
-    common = ("models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "--reduce", "grid:4", "--solver", "lbfgs",
-              "--l2", "1e-3", "-e", "100", "--select", "none")
+    common = (
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "features.6",
+        "--reduce",
+        "grid:4",
+        "--solver",
+        "lbfgs",
+        "--l2",
+        "1e-3",
+        "-e",
+        "100",
+        "--select",
+        "none",
+    )
     zero = probe(grouped, *common)
     few = probe(grouped, *common, "--protocol", "full-ood", "--class-balance", "groups")
-    worst = [next(row["accuracy"] for row in record["rows"] if row["probe"] == "probe" and "worst" in row["group"])
-             for record in (zero, few)]
+    worst = [
+        next(row["accuracy"] for row in record["rows"] if row["probe"] == "probe" and "worst" in row["group"])
+        for record in (zero, few)
+    ]
     assert worst[1] > worst[0] + 0.1
 
 
@@ -135,9 +275,30 @@ def test_one_word_names_all_corruptions_of_a_severity():
 
 
 def test_the_mean_and_median_gain_over_shifts_are_reported(trained):
-    done = script("exec_probe.py", "models/a/model_2.pt", "-ood", "digits-c/fog-3", "digits-c/contrast-3",
-                  "digits-c/impulse_noise-3", "-l", "features.9", "features.14", "--reduce", "gap", "--roles", "paper",
-                  "--protocol", "few-shot", "--select", "oracle", "--tuning", "shared", "-e", "2", cwd=trained)
+    done = script(
+        "exec_probe.py",
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "digits-c/contrast-3",
+        "digits-c/impulse_noise-3",
+        "-l",
+        "features.9",
+        "features.14",
+        "--reduce",
+        "gap",
+        "--roles",
+        "paper",
+        "--protocol",
+        "few-shot",
+        "--select",
+        "oracle",
+        "--tuning",
+        "shared",
+        "-e",
+        "2",
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr
     path = trained / done.stdout.strip().splitlines()[-1]
     gains = rows(json.loads(path.read_text()), probe="gain")
@@ -151,8 +312,25 @@ def test_the_mean_and_median_gain_over_shifts_are_reported(trained):
 
 
 def test_many_shifts_have_a_figure_that_tells_them_apart(trained):
-    record = probe(trained, "models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.9", "features.14", "--reduce",
-                   "gap", "flatten", "-e", "1", "-s", "0", "1", "--select", "oracle")
+    record = probe(
+        trained,
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "-l",
+        "features.9",
+        "features.14",
+        "--reduce",
+        "gap",
+        "flatten",
+        "-e",
+        "1",
+        "-s",
+        "0",
+        "1",
+        "--select",
+        "oracle",
+    )
     many = [row | {"variant": f"kind{number}-3"} for number in range(7) for row in record["rows"]]
     assert "shifts-gap" not in plots.figures(record["rows"], "few")
     found = plots.figures(many, "many")
@@ -175,8 +353,22 @@ def test_an_ood_set_that_is_the_test_set_gives_the_in_distribution_numbers(train
 
 def test_a_copy_of_the_test_set_has_the_scores_and_the_gain_of_the_test_set(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(roles.CLEAN, "zero-shot", (0, 0, 0))  # all of the copy tests
-    common = ("models/a/model_2.pt", "-l", "features.9,features.14", "--select", "oracle", "-e", "3", "--reduce", "gap",
-              "-lr", "1e-3", "1e-2", "--results-dir", str(tmp_path))
+    common = (
+        "models/a/model_2.pt",
+        "-l",
+        "features.9,features.14",
+        "--select",
+        "oracle",
+        "-e",
+        "3",
+        "--reduce",
+        "gap",
+        "-lr",
+        "1e-3",
+        "1e-2",
+        "--results-dir",
+        str(tmp_path),
+    )
     inside, outside = probe(trained, *common), probe(trained, *common, "-ood", "digits:test")
     for kind in ("head", "probe", "gain"):
         one, other = rows(inside, probe=kind), rows(outside, probe=kind)
@@ -186,8 +378,20 @@ def test_a_copy_of_the_test_set_has_the_scores_and_the_gain_of_the_test_set(trai
 
 
 def test_ranks_share_one_decomposition_and_the_full_rank_is_the_plain_probe(trained):
-    common = ("models/a/model_2.pt", "-l", "features.14", "--reduce", "gap", "-e", "20", "-lr", "1e-2",
-              "--standardise", "--cache-type", "fp32")
+    common = (
+        "models/a/model_2.pt",
+        "-l",
+        "features.14",
+        "--reduce",
+        "gap",
+        "-e",
+        "20",
+        "-lr",
+        "1e-2",
+        "--standardise",
+        "--cache-type",
+        "fp32",
+    )
     ranked = probe(trained, *common, "-ranks", "1", "4", "64", "100")
     plain = probe(trained, *common)
     found = {row["rank"]: row["accuracy"] for row in rows(ranked, probe="probe")}
@@ -196,8 +400,25 @@ def test_ranks_share_one_decomposition_and_the_full_rank_is_the_plain_probe(trai
 
 
 def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(trained):
-    words = ("models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.9", "features.14", "--reduce", "gap",
-             "--protocol", "few-shot", "--fraction", "0.1", "0.3", "-e", "2", "--select", "ood-val")
+    words = (
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "-l",
+        "features.9",
+        "features.14",
+        "--reduce",
+        "gap",
+        "--protocol",
+        "few-shot",
+        "--fraction",
+        "0.1",
+        "0.3",
+        "-e",
+        "2",
+        "--select",
+        "ood-val",
+    )
     record = probe(trained, *words)
     assert {row["fraction"] for row in rows(record, probe="gain")} == {0.1, 0.3}
     before = sorted(os.path.getmtime(path) for path in (trained / ".cache" / "features").rglob("*.npy"))
@@ -205,31 +426,94 @@ def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(train
     assert sorted(os.path.getmtime(path) for path in (trained / ".cache" / "features").rglob("*.npy")) == before
 
 
-@pytest.mark.parametrize("words, status, fragments", [
-    (("--protocol", "few-shot"), 2, ("needs -ood",)),
-    (("-ood", "digits:train"), 1, ("images of digits:train are probe-train as well as",)),
-    (("-ood", "digits-bg"), 1, ("its 2 classes", "are not the 10 of digits")),
-    (("-l", "features.14", "-ranks", "100"), 1, ("features.14 has 64 channels",)),
-    (("-l", "features.14", "-ranks", "4", "--reduce", "flatten"), 2, ("does not keep the channels",)),
-    (("-l", "features.99",), 1, ("did you mean",)),
-    (("--reduce", "gapp",), 2, ("--reduce gapp", "did you mean gap")),
-    (("--solver", "ridge",), 2, ("--solver ridge needs --l2 above 0",)),
-    (("--solver", "lbfgs", "--l1", "0.1"), 2, ("no L1 penalty",)),
-    (("-l", "features.14", "--solver", "lbfgs", "--cache-gib", "1e-4"), 1,
-     ("features of layer features.14 do not fit into half of --cache-gib 0.0001",)),
-    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--shots", "90"), 1, ("may be learnt from",)),
-    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--fraction", "0.0001"), 1, ("less than one image",)),
-    (("-ood", "digits-c/fog-3", "--shots", "3"), 2, ("are for --protocol few-shot",)),
-    (("--metric", "worst-group"), 1, ("no groups in common",)),
-    (("-l", "features.14", "--warm-start"), 1, ("--warm-start: the head does not read",)),
-    (("-l", "avgpool", "--warm-start", "--solver", "ridge", "--l2", "1"), 2, ("--warm-start", "not depend on the start")),
-    (("-l", "features.14", "-ranks", "4", "--sensitivity"), 2, ("--sensitivity", "leave out -ranks")),
-    (("-l", "features.14", "-ranks", "4", "--rank-basis", "per-batch", "--export", "x"), 2, ("--export", "per-batch")),
-    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--solver", "ridge", "--l2", "0.1", "1", "--select", "id-val",
-      "--roles", "paper"), 1, ("--select id-val", "no images for it")),
-    (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--roles", "paper", "--select", "ood-val", "-lr", "1e-3", "1e-2"),
-     1, ("--select ood-val", "no images for it")),
-])
+@pytest.mark.parametrize(
+    "words, status, fragments",
+    [
+        (("--protocol", "few-shot"), 2, ("needs -ood",)),
+        (("-ood", "digits:train"), 1, ("images of digits:train are probe-train as well as",)),
+        (("-ood", "digits-bg"), 1, ("its 2 classes", "are not the 10 of digits")),
+        (("-l", "features.14", "-ranks", "100"), 1, ("features.14 has 64 channels",)),
+        (("-l", "features.14", "-ranks", "4", "--reduce", "flatten"), 2, ("does not keep the channels",)),
+        (
+            (
+                "-l",
+                "features.99",
+            ),
+            1,
+            ("did you mean",),
+        ),
+        (
+            (
+                "--reduce",
+                "gapp",
+            ),
+            2,
+            ("--reduce gapp", "did you mean gap"),
+        ),
+        (
+            (
+                "--solver",
+                "ridge",
+            ),
+            2,
+            ("--solver ridge needs --l2 above 0",),
+        ),
+        (("--solver", "lbfgs", "--l1", "0.1"), 2, ("no L1 penalty",)),
+        (
+            ("-l", "features.14", "--solver", "lbfgs", "--cache-gib", "1e-4"),
+            1,
+            ("features of layer features.14 do not fit into half of --cache-gib 0.0001",),
+        ),
+        (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--shots", "90"), 1, ("may be learnt from",)),
+        (("-ood", "digits-c/fog-3", "--protocol", "few-shot", "--fraction", "0.0001"), 1, ("less than one image",)),
+        (("-ood", "digits-c/fog-3", "--shots", "3"), 2, ("are for --protocol few-shot",)),
+        (("--metric", "worst-group"), 1, ("no groups in common",)),
+        (("-l", "features.14", "--warm-start"), 1, ("--warm-start: the head does not read",)),
+        (
+            ("-l", "avgpool", "--warm-start", "--solver", "ridge", "--l2", "1"),
+            2,
+            ("--warm-start", "not depend on the start"),
+        ),
+        (("-l", "features.14", "-ranks", "4", "--sensitivity"), 2, ("--sensitivity", "leave out -ranks")),
+        (("-l", "features.14", "-ranks", "4", "--rank-basis", "per-batch", "--export", "x"), 2, ("--export", "per-batch")),
+        (
+            (
+                "-ood",
+                "digits-c/fog-3",
+                "--protocol",
+                "few-shot",
+                "--solver",
+                "ridge",
+                "--l2",
+                "0.1",
+                "1",
+                "--select",
+                "id-val",
+                "--roles",
+                "paper",
+            ),
+            1,
+            ("--select id-val", "no images for it"),
+        ),
+        (
+            (
+                "-ood",
+                "digits-c/fog-3",
+                "--protocol",
+                "few-shot",
+                "--roles",
+                "paper",
+                "--select",
+                "ood-val",
+                "-lr",
+                "1e-3",
+                "1e-2",
+            ),
+            1,
+            ("--select ood-val", "no images for it"),
+        ),
+    ],
+)
 def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, fragments):
     with pytest.raises(UserError) as caught:
         probe(trained, "models/a/model_2.pt", *words)
@@ -252,6 +536,7 @@ def test_the_worst_group_says_which_group_is_missing_from_the_test_images(groupe
     def without_last_group(config, name, split=None, **options):
         found = load(config, name, split, **options)
         return found.subset(found.groups < 3) if found.split == "test" else found
+
     monkeypatch.setattr(loading, "load_split", without_last_group)
     monkeypatch.chdir(grouped)
     words = ["models/bg/model_6.pt", "-ood", "digits-bg", "-l", "avgpool", "-e", "1", "--select", "oracle", "--quiet"]
@@ -263,10 +548,25 @@ def test_the_worst_group_says_which_group_is_missing_from_the_test_images(groupe
 
 
 def test_every_row_has_every_column(grouped):
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.12", "avgpool", "-e", "1",
-                   "--reduce", "gap", "--sensitivity", "--name", "columns")
-    asked = ("layer reduce dim rank data variant group split protocol solver lr l1 l2 seed epoch selected_by n correct "
-             "accuracy").split()
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "features.12",
+        "avgpool",
+        "-e",
+        "1",
+        "--reduce",
+        "gap",
+        "--sensitivity",
+        "--name",
+        "columns",
+    )
+    asked = (
+        "layer reduce dim rank data variant group split protocol solver lr l1 l2 seed epoch selected_by n correct accuracy"
+    ).split()
     assert {row["probe"] for row in record["rows"]} == {"head", "class-means", "probe", "gain", "sensitivity"}
     assert all(set(asked) <= set(row) for row in record["rows"])
     chosen = next(row for row in rows(record, probe="probe") if row["chosen"] and row["group"] == "all")
@@ -274,8 +574,22 @@ def test_every_row_has_every_column(grouped):
 
 
 def test_displacement_is_reported_by_layer_and_group_beside_its_null(grouped):
-    record = probe(grouped, "models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "avgpool", "--reduce", "gap",
-                   "-e", "2", "--sensitivity", "--name", "moved")
+    record = probe(
+        grouped,
+        "models/bg/model_6.pt",
+        "-ood",
+        "digits-bg",
+        "-l",
+        "features.6",
+        "avgpool",
+        "--reduce",
+        "gap",
+        "-e",
+        "2",
+        "--sensitivity",
+        "--name",
+        "moved",
+    )
     found = rows(record, probe="sensitivity")
     assert len(found) == 8 and len({row["group"] for row in found}) == 4
     for row in found:
@@ -286,8 +600,22 @@ def test_displacement_is_reported_by_layer_and_group_beside_its_null(grouped):
 
 
 def test_a_copy_of_the_test_images_is_displaced_no_more_than_sampling_allows(trained):
-    record = probe(trained, "models/a/model_2.pt", "-ood", "digits:test", "-l", "features.4", "features.14", "--reduce",
-                   "gap", "-e", "1", "--select", "none", "--sensitivity")
+    record = probe(
+        trained,
+        "models/a/model_2.pt",
+        "-ood",
+        "digits:test",
+        "-l",
+        "features.4",
+        "features.14",
+        "--reduce",
+        "gap",
+        "-e",
+        "1",
+        "--select",
+        "none",
+        "--sensitivity",
+    )
     for row in rows(record, probe="sensitivity"):
         assert row["energy_distance_null_low"] - 0.01 <= row["energy_distance"] <= row["energy_distance_null_high"] + 0.01
         assert row["s_null_low"] - 0.02 <= row["s"] <= row["s_null_high"] + 0.02
@@ -296,8 +624,25 @@ def test_a_copy_of_the_test_images_is_displaced_no_more_than_sampling_allows(tra
 
 
 def test_an_exported_probe_is_a_checkpoint_that_answers_like_the_probe_and_ends_at_its_layer(trained):
-    words = ("models/a/model_2.pt", "-l", "features.4", "features.9", "--reduce", "grid:2", "-e", "15", "-lr", "1e-2",
-             "--standardise", "--cache-type", "fp32", "--select", "id-val", "--export", "models/cut")
+    words = (
+        "models/a/model_2.pt",
+        "-l",
+        "features.4",
+        "features.9",
+        "--reduce",
+        "grid:2",
+        "-e",
+        "15",
+        "-lr",
+        "1e-2",
+        "--standardise",
+        "--cache-type",
+        "fp32",
+        "--select",
+        "id-val",
+        "--export",
+        "models/cut",
+    )
     record = probe(trained, *words)
     chosen = next(row for row in rows(record, probe="probe") if row["chosen"])
     done = script("exec_eval.py", "models/cut/probe.pt", "-d", "digits", "--name", "exported", cwd=trained)

@@ -26,31 +26,57 @@ from lib.representations.features import Features, Tap, Views, collect, layer_re
 FEW = ("-ood", "digits-c/fog-3", "digits-c/contrast-3", "--protocol", "few-shot", "--fraction", "0.2")
 
 
-@pytest.mark.parametrize("words", [
-    ("-ood", "digits-c/fog-3", "-lr", "1e-3", "1e-2", "--standardise", "-s", "0", "1"),
-    ("-ood", "digits-c/fog-3", "--solver", "ridge", "--l2", "0.01", "1", "--standardise"),
-    ("-l", "features.9", "features.14", "-ranks", "2", "16", "-lr", "1e-2"),
-    (*FEW, "--keep-epochs", "1"),
-    (*FEW, "--tuning", "shared", "--solver", "sgd"),
-], ids=lambda words: " ".join(words))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-ood", "digits-c/fog-3", "-lr", "1e-3", "1e-2", "--standardise", "-s", "0", "1"),
+        ("-ood", "digits-c/fog-3", "--solver", "ridge", "--l2", "0.01", "1", "--standardise"),
+        ("-l", "features.9", "features.14", "-ranks", "2", "16", "-lr", "1e-2"),
+        (*FEW, "--keep-epochs", "1"),
+        (*FEW, "--tuning", "shared", "--solver", "sgd"),
+    ],
+    ids=lambda words: " ".join(words),
+)
 def test_streamed_probes_are_those_of_kept_features(trained, words):
-    common = ("models/a/model_2.pt", "-e", "3", "--reduce", "gap", "--cache-type", "fp32",
-              *(() if "-l" in words else ("-l", "features.4", "features.14")), *words)
+    common = (
+        "models/a/model_2.pt",
+        "-e",
+        "3",
+        "--reduce",
+        "gap",
+        "--cache-type",
+        "fp32",
+        *(() if "-l" in words else ("-l", "features.4", "features.14")),
+        *words,
+    )
     kept = probe(trained, *common, "--name", "kept", "--overwrite")
     streamed = probe(trained, *common, "--cache-limit", "0", "--name", "streamed", "--overwrite")
     assert len(kept["rows"]) == len(streamed["rows"]) > 3
     for one, other in zip(kept["rows"], streamed["rows"], strict=True):
-        assert {key: one[key] for key in ("probe", "layer", "rank", "selected_by", "seed", "n")} == \
-               {key: other[key] for key in ("probe", "layer", "rank", "selected_by", "seed", "n")}
+        assert {key: one[key] for key in ("probe", "layer", "rank", "selected_by", "seed", "n")} == {
+            key: other[key] for key in ("probe", "layer", "rank", "selected_by", "seed", "n")
+        }
         if one["correct"] is not None:
             assert abs(one["correct"] - other["correct"]) <= 1  # an image between two classes, by rounding
 
 
 def test_half_precision_features_that_are_kept_answer_like_streamed_ones(trained):
-    common = ("models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.4", "features.14", "-e", "5", "--select",
-              "none")
-    kept, streamed = (probe(trained, *common, *words, "--overwrite", "--name", "half") for words in
-                      (("--cache-type", "fp16"), ("--cache-limit", "0")))
+    common = (
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "-l",
+        "features.4",
+        "features.14",
+        "-e",
+        "5",
+        "--select",
+        "none",
+    )
+    kept, streamed = (
+        probe(trained, *common, *words, "--overwrite", "--name", "half")
+        for words in (("--cache-type", "fp16"), ("--cache-limit", "0"))
+    )
     for one, other in zip(rows(kept, probe="probe"), rows(streamed, probe="probe"), strict=True):
         assert one["layer"] == other["layer"] and abs(one["correct"] - other["correct"]) <= 1  # of 355 images
 
@@ -65,19 +91,33 @@ def test_probes_that_train_together_in_one_stream_are_those_that_train_alone():
         unit = Unit(0, 0, torch.arange(40), split.labels)
         found = fit_live(live, unit, {tap: [Place(tap)] for tap in chosen}, [Setting(1e-2)], 10, recipe, {}, {})
         return {place.tap: probes.weights for place, (probes, _, _) in found.items()}
+
     together = trained_on(taps)
     for tap in taps:
         assert torch.equal(trained_on([tap])[tap], together[tap])
 
 
 def test_streaming_leaves_no_features_behind_and_says_what_it_cannot_do(trained, tmp_path):
-    common = ("models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.9", "-e", "1", "--cache-limit", "0",
-              "--cache-dir", str(tmp_path / "cache"))
+    common = (
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "-l",
+        "features.9",
+        "-e",
+        "1",
+        "--cache-limit",
+        "0",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    )
     probe(trained, *common, "--name", "streamed-alone", "--overwrite")
     assert not (tmp_path / "cache" / "features").exists()
-    for words, fragment in ((("--solver", "lbfgs"), "--solver lbfgs: the 1298 x 1024 features of layer features.9"),
-                            (("--solver", "prox", "--l1", "1e-3"), "needs all of them at once"),
-                            (("--solver", "ridge", "--l2", "1", "--cache-gib", "0.01"), "its Gram matrices take")):
+    for words, fragment in (
+        (("--solver", "lbfgs"), "--solver lbfgs: the 1298 x 1024 features of layer features.9"),
+        (("--solver", "prox", "--l1", "1e-3"), "needs all of them at once"),
+        (("--solver", "ridge", "--l2", "1", "--cache-gib", "0.01"), "its Gram matrices take"),
+    ):
         with pytest.raises(UserError) as caught:
             probe(trained, *common, *words)
         assert fragment in str(caught.value) and "\n" not in str(caught.value)
@@ -99,8 +139,9 @@ def test_ridge_from_streamed_gram_matrices_is_ridge_with_its_exact_leave_one_out
 def test_ridge_on_features_too_large_for_memory_goes_through_its_gram_matrix():
     features, labels = blobs(400, d=6)
     group, settings = [Group(torch.arange(400), labels)], [Setting(None, 0, 0.1)]
-    plain, little = (fit(TAP, [Features(features)], group, settings, 3, Recipe(solver="ridge", gib=gib))
-                     for gib in (1, 1e-5))
+    plain, little = (
+        fit(TAP, [Features(features)], group, settings, 3, Recipe(solver="ridge", gib=gib)) for gib in (1, 1e-5)
+    )
     assert torch.allclose(plain.linear.weights, little.linear.weights, atol=1e-5)
     assert torch.equal(plain.left_out, little.left_out)
 
@@ -108,9 +149,15 @@ def test_ridge_on_features_too_large_for_memory_goes_through_its_gram_matrix():
 def test_the_readmes_example_probes_a_module_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    module = torch.nn.Sequential(OrderedDict(
-        block1=torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), block2=torch.nn.Conv2d(8, 4, 3),
-        pool=torch.nn.AdaptiveAvgPool2d(1), flat=torch.nn.Flatten(), head=torch.nn.Linear(4, 10))).eval()
+    module = torch.nn.Sequential(
+        OrderedDict(
+            block1=torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()),
+            block2=torch.nn.Conv2d(8, 4, 3),
+            pool=torch.nn.AdaptiveAvgPool2d(1),
+            flat=torch.nn.Flatten(),
+            head=torch.nn.Linear(4, 10),
+        )
+    ).eval()
     bright = torch.arange(400) % 10
     split = Split("made up", "all", (25 * bright)[:, None, None, None].expand(400, 3, 8, 8).to(torch.uint8), bright)
     names = {"my_module": module, "train_split": split, "val_split": split.subset(torch.arange(50))}
@@ -137,7 +184,7 @@ class Flat(torch.nn.Module):
 
 def anonymous_gib() -> float:
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 2 ** 20
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 2**20
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's account of memory")
@@ -148,11 +195,13 @@ def test_memory_stays_within_the_limit_whatever_the_features_take(tmp_path):
     def watch():
         while not done.wait(0.005):
             peak[0] = max(peak[0], anonymous_gib() - before)
+
     watcher = threading.Thread(target=watch)
     watcher.start()
     features = collect(Flat(), split, [tap], cache_dir=tmp_path, cache_gib=0.05, batch_size=50, quiet=True).features[tap]
-    found = fit(tap, [features], [Group(torch.arange(1500), split.labels)], [Setting(1e-4)], 10,
-                Recipe(epochs=1, gib=0.05)).of_group(0)
+    found = fit(
+        tap, [features], [Group(torch.arange(1500), split.labels)], [Setting(1e-4)], 10, Recipe(epochs=1, gib=0.05)
+    ).of_group(0)
     done.set()
     watcher.join()
     assert found.weights.shape == (1, 10, 49152) and peak[0] < 0.15, peak
@@ -178,11 +227,27 @@ def test_directions_of_a_batch_are_those_of_its_own_decomposition_and_change_wit
 
 
 def test_ranks_per_batch_are_run_as_published_and_at_full_rank_are_the_plain_probe(trained):
-    common = ("models/a/model_2.pt", "-l", "features.9", "features.14", "--reduce", "gap", "-e", "2", "-lr", "1e-2",
-              "--cache-type", "fp32", "-ranks", "2", "16")
+    common = (
+        "models/a/model_2.pt",
+        "-l",
+        "features.9",
+        "features.14",
+        "--reduce",
+        "gap",
+        "-e",
+        "2",
+        "-lr",
+        "1e-2",
+        "--cache-type",
+        "fp32",
+        "-ranks",
+        "2",
+        "16",
+    )
     fixed, batch = probe(trained, *common), probe(trained, *common, "--rank-basis", "per-batch")
-    found = [{(row["layer"], row["rank"]): row["correct"] for row in rows(record, probe="probe")}
-             for record in (fixed, batch)]
+    found = [
+        {(row["layer"], row["rank"]): row["correct"] for row in rows(record, probe="probe")} for record in (fixed, batch)
+    ]
     assert found[0].keys() == found[1].keys() and len(found[0]) == 4
     assert abs(found[0]["features.9", 16] - found[1]["features.9", 16]) <= 1  # all 16 channels
     assert any(found[0][key] != found[1][key] for key in found[0] if key[1] == 2)
@@ -203,14 +268,28 @@ def test_an_epoch_learns_from_its_view_and_views_differ(tmp_path):
     assert torch.allclose(found.weights[0], stack.probes.weights[0, 0], atol=1e-6)
     split = dataclasses.replace(images(8), augmentation="crop-flip")
     taps = [Tap("conv1", "flatten")]
-    kept = [collect(network(), split, taps, view=view, cache_dir=tmp_path, quiet=True).features[taps[0]].rows()
-            for view in (None, 0, 1, 0)]
+    kept = [
+        collect(network(), split, taps, view=view, cache_dir=tmp_path, quiet=True).features[taps[0]].rows()
+        for view in (None, 0, 1, 0)
+    ]
     assert torch.equal(kept[1], kept[3]) and not torch.equal(kept[0], kept[1]) and not torch.equal(kept[1], kept[2])
 
 
 def test_augmented_views_are_kept_and_validation_images_stay_as_they_are(trained):
-    words = ("models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.9", "features.14", "--reduce", "gap",
-             "--select", "id-val", "--augment", "2")
+    words = (
+        "models/a/model_2.pt",
+        "-ood",
+        "digits-c/fog-3",
+        "-l",
+        "features.9",
+        "features.14",
+        "--reduce",
+        "gap",
+        "--select",
+        "id-val",
+        "--augment",
+        "2",
+    )
     kept = probe(trained, *words, "-e", "2")
     streamed = probe(trained, *words, "-e", "2", "--cache-limit", "0", "--name", "streamed-views")
     assert rows(kept, probe="gain")[0]["n"] == 319 and len(streamed["rows"]) == len(kept["rows"])
@@ -239,7 +318,7 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path):
 def test_the_cache_is_listed_pruned_and_cleared_from_the_command_line(trained, tmp_path):
     for part in ("one", "two"):
         (tmp_path / "features" / part).mkdir(parents=True)
-        (tmp_path / "features" / part / "x.npy").write_bytes(bytes(2 ** 20))
+        (tmp_path / "features" / part / "x.npy").write_bytes(bytes(2**20))
     listed = script("exec_data.py", "cache", "--cache-dir", tmp_path, cwd=trained)
     assert "2 in all" in listed.stdout and "0.002" in listed.stdout
     done = script("exec_data.py", "cache", "0.0015", "--cache-dir", tmp_path, cwd=trained)
@@ -252,9 +331,22 @@ def test_the_cache_is_listed_pruned_and_cleared_from_the_command_line(trained, t
 def test_a_run_keeps_the_cache_within_its_limit(trained, tmp_path):
     cache = tmp_path / "cache"
     (cache / "features" / "old").mkdir(parents=True)
-    (cache / "features" / "old" / "x.npy").write_bytes(bytes(2 ** 22))
+    (cache / "features" / "old" / "x.npy").write_bytes(bytes(2**22))
     os.utime(cache / "features" / "old", (1000, 1000))
-    probe(trained, "models/a/model_2.pt", "-l", "features.14", "--reduce", "gap", "-e", "1", "--cache-dir", str(cache),
-          "--cache-limit", "0.003", "--overwrite")
+    probe(
+        trained,
+        "models/a/model_2.pt",
+        "-l",
+        "features.14",
+        "--reduce",
+        "gap",
+        "-e",
+        "1",
+        "--cache-dir",
+        str(cache),
+        "--cache-limit",
+        "0.003",
+        "--overwrite",
+    )
     names = [entry.path.name for entry in feature_cache.entries(cache)]
     assert "old" not in names and len(names) == 2

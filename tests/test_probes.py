@@ -46,6 +46,7 @@ def blobs(n: int = 300, d: int = 6, k: int = 3, seed: int = 0) -> tuple[torch.Te
 
 # --- features
 
+
 @pytest.mark.parametrize("name", ["flatten", "gap", "gmp", "grid:2", "random:5"])
 def test_features_of_all_layers_are_the_reduced_outputs_of_the_cuts(name):
     whole, split = network(), images()
@@ -67,14 +68,18 @@ def test_collecting_leaves_network_and_statistics_as_they_were():
     assert not any(module._forward_hooks for module in whole.modules())
 
 
-@pytest.mark.parametrize("name, size, dims", [
-    ("cifar_resnet18_maxpool", 32, (65536, 16384, 16384, 8192, 4096, 2048, 512)),
-    ("tv_resnet18", 64, (65536, 16384, 16384, 8192, 4096, 2048, 512)),
-])
+@pytest.mark.parametrize(
+    "name, size, dims",
+    [
+        ("cifar_resnet18_maxpool", 32, (65536, 16384, 16384, 8192, 4096, 2048, 512)),
+        ("tv_resnet18", 64, (65536, 16384, 16384, 8192, 4096, 2048, 512)),
+    ],
+)
 def test_flattened_features_have_the_published_sizes(name, size, dims):
     layers = ("relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
-    found = collect(network(name, size=size), images(2, size), [Tap(layer, "flatten") for layer in layers], batch_size=2,
-                    quiet=True).features
+    found = collect(
+        network(name, size=size), images(2, size), [Tap(layer, "flatten") for layer in layers], batch_size=2, quiet=True
+    ).features
     assert tuple(kept.dim for kept in found.values()) == dims
 
 
@@ -154,8 +159,9 @@ def test_principal_components_are_those_of_a_singular_value_decomposition():
 
 def test_tokens_are_reduced_to_the_class_token_or_their_mean():
     whole, split = network("vit_tiny_patch4_32"), images(3)
-    found = collect(whole, split, [Tap("blocks.1", "cls"), Tap("blocks.1", "mean-token")], dtype="fp32", batch_size=3,
-                    quiet=True).features
+    found = collect(
+        whole, split, [Tap("blocks.1", "cls"), Tap("blocks.1", "mean-token")], dtype="fp32", batch_size=3, quiet=True
+    ).features
     with torch.no_grad():
         tokens = cutting.cut(whole, "blocks.1")[0](split.images.float() / 255)
     assert torch.allclose(found[Tap("blocks.1", "cls")].rows(), tokens[:, 0], atol=1e-5)
@@ -163,6 +169,7 @@ def test_tokens_are_reduced_to_the_class_token_or_their_mean():
 
 
 # --- low rank (stitching paper, checks 10, 11, 15)
+
 
 def activations() -> torch.Tensor:
     draw = torch.Generator().manual_seed(3)
@@ -197,7 +204,9 @@ def test_projecting_keeps_the_mean_is_idempotent_and_independent_of_batching():
     once = principal_components.project(rows, moments.mean, basis, 3)
     assert torch.allclose(principal_components.project(once, moments.mean, basis, 3), once)
     again = moments_of(found, batch=3)
-    assert torch.allclose(principal_components.project(rows, again.mean, principal_components.basis(again.covariance), 3), once)
+    assert torch.allclose(
+        principal_components.project(rows, again.mean, principal_components.basis(again.covariance), 3), once
+    )
 
 
 def test_pooling_and_projecting_commute():
@@ -215,8 +224,15 @@ def test_a_probe_of_full_rank_is_the_unrestricted_one_and_one_of_rank_r_reads_r_
     moments.add(features)
     directions = Directions(moments.mean, principal_components.basis(moments.covariance))
     rows = torch.arange(300)
-    ranked = fit(TAP, [Features(features)], [Group(rows, labels, rank=rank) for rank in (6, 2, 0)], [Setting(1e-2)], 3,
-                 Recipe(epochs=5), directions)
+    ranked = fit(
+        TAP,
+        [Features(features)],
+        [Group(rows, labels, rank=rank) for rank in (6, 2, 0)],
+        [Setting(1e-2)],
+        3,
+        Recipe(epochs=5),
+        directions,
+    )
     plain = fit(TAP, [Features(features)], [Group(rows, labels)], [Setting(1e-2)], 3, Recipe(epochs=5))
     logits = [ranked.of_group(place).logits(features)[0] for place in range(3)]
     assert torch.allclose(logits[0], plain.of_group(0).logits(features)[0], atol=1e-4)
@@ -226,6 +242,7 @@ def test_a_probe_of_full_rank_is_the_unrestricted_one_and_one_of_rank_r_reads_r_
 
 
 # --- stacked training
+
 
 def test_stacked_adam_equals_separate_runs_of_torchs():
     features, labels = blobs()
@@ -257,10 +274,11 @@ def test_stacked_adam_equals_separate_runs_of_torchs():
 def test_large_probes_are_updated_as_small_ones_are(solver, monkeypatch):
     features, labels = blobs(40, d=50)
     found = []
-    for large in (7, 10 ** 6):
+    for large in (7, 10**6):
         monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
-        stack = Stack(initial(50, 3, [0, 1], 2, "x"), [Setting(1e-2, l1=1e-2), Setting(1e-3, l2=0.1)], solver,
-                      weight_decay=0.1)
+        stack = Stack(
+            initial(50, 3, [0, 1], 2, "x"), [Setting(1e-2, l1=1e-2), Setting(1e-3, l2=0.1)], solver, weight_decay=0.1
+        )
         for _ in range(5):
             stack.step(features.expand(2, 40, 50), labels.expand(2, 40), 0.5)
         found.append(stack.now())
@@ -308,7 +326,7 @@ def test_a_probe_depends_on_no_other_layer_setting_seed_or_chunk():
 def test_half_precision_features_give_the_accuracy_of_single_precision_ones():
     features, labels = blobs(3000, d=20, k=5)
     rows, found = torch.arange(1500), []
-    for kept in (Features(features), Features((features / 2 ** -8).half(), 2.0 ** -8)):
+    for kept in (Features(features), Features((features / 2**-8).half(), 2.0**-8)):
         fitted = fit(TAP, [kept], [Group(rows, labels[:1500])], [Setting(1e-2)], 5, Recipe(epochs=5))
         found.append((predictions(fitted.of_group(0), kept)[0, 1500:] == labels[1500:]).double().mean().item())
     assert found[0] == pytest.approx(found[1], abs=0.001) and found[0] > 0.8
@@ -317,8 +335,14 @@ def test_half_precision_features_give_the_accuracy_of_single_precision_ones():
 def test_a_probe_of_zeros_answers_the_first_class_with_the_loss_of_a_guess():
     for classes, loss in ((10, 2.302585), (2, 0.693147)):
         labels = torch.arange(60) % classes
-        fitted = fit(TAP, [Features(torch.randn(60, 4))], [Group(torch.arange(60), labels)], [Setting()], classes,
-                     Recipe(epochs=0, start="zero"))
+        fitted = fit(
+            TAP,
+            [Features(torch.randn(60, 4))],
+            [Group(torch.arange(60), labels)],
+            [Setting()],
+            classes,
+            Recipe(epochs=0, start="zero"),
+        )
         logits = fitted.of_group(0).logits(torch.randn(60, 4))[0]
         assert F.cross_entropy(logits, labels).item() == pytest.approx(loss, abs=1e-6)
         assert (logits.argmax(1) == labels).double().mean() == (labels == 0).double().mean()
@@ -343,10 +367,20 @@ def test_probes_of_separated_classes_reach_the_bayes_accuracy():
     features = torch.randn(4000, 5, generator=draw)
     features[:, 0] += 2.0 * labels - 1
     expected = 0.5 * (1 + math.erf(1 / math.sqrt(2)))
-    for solver, setting in (("adam", Setting(1e-2)), ("lbfgs", Setting(None, 0, 1e-3)), ("ridge", Setting(None, 0, 1e-3)),
-                            ("prox", Setting(None, 1e-3, 0))):
-        fitted = fit(TAP, [Features(features)], [Group(torch.arange(2000), labels[:2000])], [setting], 2,
-                     Recipe(solver=solver, epochs=5 if solver == "adam" else 500))
+    for solver, setting in (
+        ("adam", Setting(1e-2)),
+        ("lbfgs", Setting(None, 0, 1e-3)),
+        ("ridge", Setting(None, 0, 1e-3)),
+        ("prox", Setting(None, 1e-3, 0)),
+    ):
+        fitted = fit(
+            TAP,
+            [Features(features)],
+            [Group(torch.arange(2000), labels[:2000])],
+            [setting],
+            2,
+            Recipe(solver=solver, epochs=5 if solver == "adam" else 500),
+        )
         right = predictions(fitted.of_group(0), Features(features[2000:])) == labels[2000:]
         assert right.double().mean().item() == pytest.approx(expected, abs=3 * math.sqrt(0.84 * 0.16 / 2000)), solver
 
@@ -369,6 +403,7 @@ def test_class_means_are_the_nearest_by_euclidean_distance():
 
 # --- solvers
 
+
 def test_primal_and_dual_logistic_regression_agree():
     features, labels = blobs(40, d=90)
     primal, dual = (lbfgs(features, labels, 3, [1e-1, 1e-2], 2000, dual=dual) for dual in (False, True))
@@ -377,6 +412,7 @@ def test_primal_and_dual_logistic_regression_agree():
     def objective(probe, place, penalty):
         loss = F.cross_entropy(probe.logits(features.double())[place], labels)
         return loss + penalty / 2 * probe.weights[place].square().sum()
+
     for place, penalty in enumerate((1e-1, 1e-2)):
         assert objective(primal, place, penalty) == pytest.approx(objective(dual, place, penalty).item(), abs=1e-8)
 
@@ -463,10 +499,11 @@ def test_solvers_that_need_all_features_refuse_those_that_do_not_fit():
     with pytest.raises(UserError, match="Gram matrices take.*--reduce gap"):
         check_memory(TAP, *features.shape, Recipe(solver="ridge", gib=1e-6))
     check_memory(TAP, *features.shape, Recipe(solver="adam", gib=1e-6))
-    check_memory(TAP, 10 ** 9, 6, Recipe(solver="ridge", gib=1e-2))
+    check_memory(TAP, 10**9, 6, Recipe(solver="ridge", gib=1e-2))
 
 
 # --- roles and rules
+
 
 @pytest.mark.parametrize("protocol", sorted(CLEAN))
 def test_roles_share_no_image_and_leave_none_out(protocol):
@@ -477,10 +514,13 @@ def test_roles_share_no_image_and_leave_none_out(protocol):
 
 def test_the_papers_few_shot_division_has_988_pooled_images_and_9000_for_testing():
     shape = torch.zeros(10000, 1, 1, 1, dtype=torch.uint8)
-    shifts = [Shift(f"shift {number}", Split("made up", "test", shape, torch.arange(10000) % 10), "made-up:test")
-              for number in range(19)]
-    config = types.SimpleNamespace(how="few-shot", roles="paper", tuning="shared", fraction=(), shots=None, seed=(0,),
-                                   class_balance="none")
+    shifts = [
+        Shift(f"shift {number}", Split("made up", "test", shape, torch.arange(10000) % 10), "made-up:test")
+        for number in range(19)
+    ]
+    config = types.SimpleNamespace(
+        how="few-shot", roles="paper", tuning="shared", fraction=(), shots=None, seed=(0,), class_balance="none"
+    )
     shares = {(number, 0): shift.shares("few-shot", "paper", 0) for number, shift in enumerate(shifts)}
     found = training_sets.outside(config, shifts, shares, 10)
     (joined,), _ = training_sets.pooled(found)
@@ -523,13 +563,21 @@ def test_rules_choose_by_their_own_images_and_count_what_they_searched():
 
 # --- export
 
-@pytest.mark.parametrize("name, layer, reduce", [
-    ("resnet20", "layer2.1", "gap"), ("resnet20", "layer1", "flatten"), ("vit_tiny_patch4_32", "blocks.1", "cls"),
-    ("lenet", "features.4", "grid:2")])
+
+@pytest.mark.parametrize(
+    "name, layer, reduce",
+    [
+        ("resnet20", "layer2.1", "gap"),
+        ("resnet20", "layer1", "flatten"),
+        ("vit_tiny_patch4_32", "blocks.1", "cls"),
+        ("lenet", "features.4", "grid:2"),
+    ],
+)
 def test_an_exported_network_is_the_front_with_the_probe_and_never_runs_the_rest(name, layer, reduce, tmp_path):
     whole, split = network(name), images(6)
-    description = checkpoints.Description(architecture=name, classes=tuple("0123456789"), channels=3, image_size=32,
-                                          mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    description = checkpoints.Description(
+        architecture=name, classes=tuple("0123456789"), channels=3, image_size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
+    )
     tap = Tap(layer, reduce)
     features = collect(whole, split, [tap], dtype="fp32", batch_size=6, quiet=True).features[tap]
     probe = Linear(torch.randn(4, features.dim), torch.randn(4))

@@ -80,8 +80,13 @@ def test_help_is_there_in_under_a_second(name):
     done = subprocess.run([sys.executable, ROOT / name, "--help"], capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     assert done.returncode == 0 and f"python {name}" in done.stdout and "--overwrite" in done.stdout
-    assert seconds < 1 or "torch" not in subprocess.run([sys.executable, "-X", "importtime", ROOT / name, "--help"],
-                                                        capture_output=True, text=True).stderr
+    assert (
+        seconds < 1
+        or "torch"
+        not in subprocess.run(
+            [sys.executable, "-X", "importtime", ROOT / name, "--help"], capture_output=True, text=True
+        ).stderr
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -12,9 +12,17 @@ from lib.models.normalized import Normalized
 from lib.reinit import batchnorm, criticality, fold_pool, sweep, targets
 from lib.reinit.stages import cut_stages, walk
 
-CASES = [("lenet", False), ("vgg", True), ("resnet20", False), ("resnet20", True), ("preact_resnet18", False),
-         ("vit_tiny_patch4_32", False), ("tv:densenet121", False),
-         pytest.param("vgg11bn", True, marks=pytest.mark.slow), pytest.param("mlp_bn", True, marks=pytest.mark.slow)]
+CASES = [
+    ("lenet", False),
+    ("vgg", True),
+    ("resnet20", False),
+    ("resnet20", True),
+    ("preact_resnet18", False),
+    ("vit_tiny_patch4_32", False),
+    ("tv:densenet121", False),
+    pytest.param("vgg11bn", True, marks=pytest.mark.slow),
+    pytest.param("mlp_bn", True, marks=pytest.mark.slow),
+]
 
 
 def network(name: str, seed: int = 0, classes: int = 7) -> Normalized:
@@ -33,8 +41,14 @@ class Small(nn.Module):
     def __init__(self, classes: int):
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(4),
-            nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(inplace=True), nn.MaxPool2d(8))
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(4),
+            nn.Conv2d(8, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(8),
+        )
         self.avgpool = nn.AdaptiveAvgPool2d(2)
         self.classifier = nn.Sequential(nn.Linear(48, 16), nn.ReLU(True), nn.Linear(16, classes))
 
@@ -68,8 +82,9 @@ def naive(whole: Normalized, cell: dict, batch: torch.Tensor) -> torch.Tensor:
 def some_layers(whole: Normalized) -> list[str]:
     """First, last and a few between: convolutions and linear maps, some inside blocks."""
     run = {layer.name for layer in cutting.layers(whole, torch.zeros(1, 3, 32, 32))}
-    names = [name for name, module in whole.body.named_modules()
-             if isinstance(module, nn.Conv2d | nn.Linear) and name in run]
+    names = [
+        name for name, module in whole.body.named_modules() if isinstance(module, nn.Conv2d | nn.Linear) and name in run
+    ]
     return sorted({names[0], names[1], names[len(names) // 2], names[-2], names[-1]}, key=names.index)
 
 
@@ -81,8 +96,8 @@ def answers(whole, units, cells, batch, stacked=1) -> list[list[torch.Tensor]]:
         for stage, (activations,) in walk(parts, [batch]):
             for place in stage.units:
                 for first in range(0, len(cells[place]), stacked):
-                    logits = stage.answers(place, activations, cells[place][first:first + stacked])
-                    found[place][first:first + stacked] = logits
+                    logits = stage.answers(place, activations, cells[place][first : first + stacked])
+                    found[place][first : first + stacked] = logits
     return found
 
 
@@ -119,6 +134,7 @@ def test_a_sweep_counts_what_the_naive_loop_counts_and_changes_nothing(name):  #
         logits = [(naive(whole, cell or {}, batch), labels) for batch, labels in batches]
         top1 = sum(int((answer.argmax(1) == labels).sum()) for answer, labels in logits)
         return [top1, sum(int((answer.topk(5).indices == labels[:, None]).sum()) for answer, labels in logits)]
+
     assert counts.images == 50 and counts.intact.tolist() == count(None)
     assert counts.cells.tolist() == [[count(cell) for cell in row] for row in cells]
     assert counts.cells[0, 1].tolist() == counts.intact.tolist()
@@ -133,11 +149,12 @@ def test_a_unit_runs_its_block_and_what_follows_and_nothing_before():
     assert units["layer2.1.conv1"].start == units["layer2.1.conv2"].start == "layer2.0"
     assert units["layer2.1.conv2"].end == "layer2.1"
     calls = []
-    handles = [whole.body.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
-               for name in ("conv1", "layer2.0", "layer2.1.conv1", "layer3.0", "fc")]
+    handles = [
+        whole.body.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+        for name in ("conv1", "layer2.0", "layer2.1.conv1", "layer3.0", "fc")
+    ]
     unit = [units["layer2.1.conv2"]]
-    counts = sweep.run(whole, split(4), unit, cells_of(unit, [network("resnet20", 1)] * 2), batch_size=4,
-                                    quiet=True)
+    counts = sweep.run(whole, split(4), unit, cells_of(unit, [network("resnet20", 1)] * 2), batch_size=4, quiet=True)
     for handle in handles:
         handle.remove()
     assert counts.images == 4
@@ -148,14 +165,15 @@ def test_a_unit_runs_its_block_and_what_follows_and_nothing_before():
 def test_normalisations_go_along_only_if_asked_for():
     whole = network("vgg11bn")
     batch = torch.zeros(2, 3, 32, 32)
-    plain, = targets.find(whole, batch, ["features.4"], False)
-    both, = targets.find(whole, batch, ["features.4"], True)
+    (plain,) = targets.find(whole, batch, ["features.4"], False)
+    (both,) = targets.find(whole, batch, ["features.4"], True)
     assert plain.keys == ("features.4.weight", "features.4.bias")
-    assert set(both.keys) == {f"features.{key}" for key in ("4.weight", "4.bias", "5.weight", "5.bias", "5.running_mean",
-                                                            "5.running_var")}
-    block, = targets.find(network("resnet20"), batch, ["layer1.0"], False)
+    assert set(both.keys) == {
+        f"features.{key}" for key in ("4.weight", "4.bias", "5.weight", "5.bias", "5.running_mean", "5.running_var")
+    }
+    (block,) = targets.find(network("resnet20"), batch, ["layer1.0"], False)
     assert block.keys == ("layer1.0.conv1.weight", "layer1.0.conv2.weight")
-    norm, = targets.find(network("resnet20"), batch, ["layer1.0.bn1"], False)
+    (norm,) = targets.find(network("resnet20"), batch, ["layer1.0.bn1"], False)
     assert norm.keys == ("layer1.0.bn1.weight", "layer1.0.bn1.bias")
     with pytest.raises(UserError, match="--layers features.1: ReLU owns no weights"):
         targets.find(network("lenet"), batch, ["features.1"], False)
@@ -173,6 +191,7 @@ def test_an_interrupted_sweep_continues_where_it_was(monkeypatch):
         if len(seen) == 8:  # in the third batch, three answers each
             raise Interrupted("stopped")
         return right(logits, labels)
+
     monkeypatch.setattr(sweep, "_right", interrupting)
     with pytest.raises(Interrupted):
         sweep.run(whole, data, units, cells, batch_size=10, quiet=True, save=kept.append)
@@ -194,8 +213,9 @@ def test_recalibrated_statistics_are_those_of_the_batches_with_the_cell_in_place
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
     assert not any(module.training for module in whole.modules())
     # conv1: by hand, for the first normalisation and, through the network itself, for the last
-    outputs = [nn.functional.conv2d((batch - whole.mean) / whole.std, source.body.conv1.weight, padding=1)
-               for batch in batches]
+    outputs = [
+        nn.functional.conv2d((batch - whole.mean) / whole.std, source.body.conv1.weight, padding=1) for batch in batches
+    ]
     means = torch.stack([output.mean((0, 2, 3)) for output in outputs]).mean(0)
     variances = torch.stack([output.var((0, 2, 3)) for output in outputs]).mean(0)
     assert torch.allclose(found[0][0]["bn1.running_mean"], means, atol=1e-5)
@@ -226,8 +246,16 @@ def test_folding_a_pool_that_copies_changes_logits_by_rounding_only():  # check 
     assert torch.allclose(folded(batch), whole(batch), rtol=1e-5, atol=1e-6)
     units = targets.find(whole, batch, ["features.0", "features.3", "classifier.0", "classifier.2"], False)
     cells = cells_of(units, sources)
-    fitting = [[{key: fold_pool.folded_weight(value, 4) if key == "classifier.0.weight" else value
-                 for key, value in cell.items()} for cell in row] for row in cells]
+    fitting = [
+        [
+            {
+                key: fold_pool.folded_weight(value, 4) if key == "classifier.0.weight" else value
+                for key, value in cell.items()
+            }
+            for cell in row
+        ]
+        for row in cells
+    ]
     for plain, short in zip(answers(whole, units, cells, batch), answers(folded, units, fitting, batch), strict=True):
         assert torch.allclose(plain[0], short[0], rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match="--fold-pool: the network has no average pool"):
@@ -274,6 +302,7 @@ def test_a_network_that_cannot_be_traced_is_run_as_a_whole():
         def forward(self, x):
             x = self.conv(x).mean((2, 3))
             return self.fc(x) if x.sum() > 0 else self.fc(-x)
+
     torch.manual_seed(0)
     whole, source = Normalized(Untraceable()).eval(), Normalized(Untraceable()).eval()
     batch = images(3).float() / 255

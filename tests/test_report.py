@@ -27,25 +27,49 @@ def library(folder) -> record_library.Library:
 
 def network(folder) -> str:
     """A network whose energies rise, whose bias falls and whose similarity to its sibling wavers over six blocks."""
-    path, sibling = (records.training(folder, f"r{seed}", seed=seed, model_type="resnet20", dataset="cifar10")
-                     for seed in range(2))
-    records.write(folder, "ood_layers", "o", [
-        {"layer": layer, "score": "energy", "T": 1.0, "auroc": 0.1 * number + shift, "auroc_two_sided": 0.9, "ood": ood}
-        for ood, shift in (("svhn", 0.0), ("mnist", 0.2))
-        for number, layer in enumerate(["conv1", *(f"{cut}.bn2" for cut in CUTS), "fc"])],
-        model_path=path)
-    records.write(folder, "projections", "p", [
-        {"layer": f"{cut}.conv{inner}", "checkpoint": path, "folded": False, "mass": 0.5 + sign * 0.01 * (6 - number)}
-        for number, cut in enumerate(CUTS) for inner, sign in ((1, 1), (2, -1))] + [
-        {"layer": "net", "checkpoint": path, "folded": False, "mass": 0.9}], model_path=[path])
-    records.write(folder, "similarity", "s", [
-        {"layer1": one, "layer2": two, "rank1": None, "rank2": None, "cka": value if one == two else 0.99}
-        for one, value in zip(CUTS, (0.9, 0.2, 0.8, 0.3, 0.7, 0.4), strict=True) for two in CUTS],
-        model1_path=path, model2_path=sibling)
+    path, sibling = (
+        records.training(folder, f"r{seed}", seed=seed, model_type="resnet20", dataset="cifar10") for seed in range(2)
+    )
+    records.write(
+        folder,
+        "ood_layers",
+        "o",
+        [
+            {"layer": layer, "score": "energy", "T": 1.0, "auroc": 0.1 * number + shift, "auroc_two_sided": 0.9, "ood": ood}
+            for ood, shift in (("svhn", 0.0), ("mnist", 0.2))
+            for number, layer in enumerate(["conv1", *(f"{cut}.bn2" for cut in CUTS), "fc"])
+        ],
+        model_path=path,
+    )
+    records.write(
+        folder,
+        "projections",
+        "p",
+        [
+            {"layer": f"{cut}.conv{inner}", "checkpoint": path, "folded": False, "mass": 0.5 + sign * 0.01 * (6 - number)}
+            for number, cut in enumerate(CUTS)
+            for inner, sign in ((1, 1), (2, -1))
+        ]
+        + [{"layer": "net", "checkpoint": path, "folded": False, "mass": 0.9}],
+        model_path=[path],
+    )
+    records.write(
+        folder,
+        "similarity",
+        "s",
+        [
+            {"layer1": one, "layer2": two, "rank1": None, "rank2": None, "cka": value if one == two else 0.99}
+            for one, value in zip(CUTS, (0.9, 0.2, 0.8, 0.3, 0.7, 0.4), strict=True)
+            for two in CUTS
+        ],
+        model1_path=path,
+        model2_path=sibling,
+    )
     return path
 
 
 # ---------------------------------------------------------------------------------------------------------- one network
+
 
 def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
     path = network(tmp_path)
@@ -63,7 +87,7 @@ def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
     assert wavering["spearman"] == pytest.approx(1 - 6 * 44 / (6 * 35)) and wavering["low"] < wavering["spearman"]
     assert {row["column"] for row in empty.rows} == {"OOD probe gain", "stitching penalty", "NCG", "re-initialisation drop"}
     assert found.matrix[1][6] == -1 and found.matrix[0] == [None] * 8
-    colours, = found.figure().axes[0].images
+    (colours,) = found.figure().axes[0].images
     assert colours.get_clim() == (-1, 1) and colours.get_array()[1, 6] == -1
 
 
@@ -71,20 +95,33 @@ def test_a_probes_gain_is_over_the_deepest_layer(tmp_path):
     path = network(tmp_path)
     row = {"probe": "probe", "network": "trained", "group": "all", "rank": None, "selected_by": "none"}
     probed = (("layer1.0", 0.5), ("layer2.1", 0.7), ("layer3.1", 0.6))
-    records.write(tmp_path, "probe", "b", [{**row, "protocol": "zero-shot", "layer": layer, "accuracy": value}
-                                           for layer, value in probed], model_path=path)
+    records.write(
+        tmp_path,
+        "probe",
+        "b",
+        [{**row, "protocol": "zero-shot", "layer": layer, "accuracy": value} for layer, value in probed],
+        model_path=path,
+    )
     layers = network_overview.tables(path, library(tmp_path)).tables[0].rows
     assert [round(row["OOD probe gain"], 6) for row in layers if row["OOD probe gain"] is not None] == [-0.1, 0.1, 0]
 
 
 def test_a_probes_gain_compares_probes_on_the_same_images(tmp_path):
     path = network(tmp_path)
-    row = {"probe": "probe", "network": "trained", "group": "all", "rank": None, "selected_by": "none",
-           "protocol": "zero-shot", "data": "digits-c"}
+    row = {
+        "probe": "probe",
+        "network": "trained",
+        "group": "all",
+        "rank": None,
+        "selected_by": "none",
+        "protocol": "zero-shot",
+        "data": "digits-c",
+    }
     easy = [{**row, "variant": "fog-5", "layer": layer, "accuracy": 0.9} for layer in ("layer1.0", "layer2.1", "layer3.1")]
     records.write(tmp_path, "probe", "easy", easy, model_path=path)
-    records.write(tmp_path, "probe", "hard", [{**row, "variant": "fog-1", "layer": "layer3.1", "accuracy": 0.3}],
-                  model_path=path)
+    records.write(
+        tmp_path, "probe", "hard", [{**row, "variant": "fog-1", "layer": "layer3.1", "accuracy": 0.3}], model_path=path
+    )
     layers = network_overview.tables(path, library(tmp_path)).tables[0].rows
     assert [row["OOD probe gain"] for row in layers if row["OOD probe gain"] is not None] == [0, 0, 0]
 
@@ -92,8 +129,17 @@ def test_a_probes_gain_compares_probes_on_the_same_images(tmp_path):
 def test_only_a_sibling_is_what_a_network_is_compared_with(tmp_path):
     path = network(tmp_path)
     other = records.training(tmp_path, "short", epochs=8, model_type="resnet18", dataset="cifar10", seed=1)
-    records.write(tmp_path, "stitch", "s", [{"front_layer": cut, "end_layer": cut, "stitch_rank": None, "pinv_rank": None,
-                                             "null": None, "penalty": 0.5} for cut in CUTS], front_path=other, end_path=path)
+    records.write(
+        tmp_path,
+        "stitch",
+        "s",
+        [
+            {"front_layer": cut, "end_layer": cut, "stitch_rank": None, "pinv_rank": None, "null": None, "penalty": 0.5}
+            for cut in CUTS
+        ],
+        front_path=other,
+        end_path=path,
+    )
     layers, *_ = network_overview.tables(path, library(tmp_path)).tables
     assert all(row["stitching penalty"] is None for row in layers.rows)
     assert sum(row["similarity (CKA)"] is not None for row in layers.rows) == len(CUTS)
@@ -113,8 +159,13 @@ def test_the_commands_for_empty_columns_are_commands_and_name_the_sibling(tmp_pa
 
 def test_a_measure_that_takes_a_run_per_layer_is_asked_for_where_it_lacks(tmp_path):
     path = network(tmp_path)
-    records.write(tmp_path, "ncg", "n", [{"space": "feature", "subset": "all", "in_distribution": False, "ncg": 0.5,
-                                          "layer": CUTS[2], "model": path}], model_path=path)
+    records.write(
+        tmp_path,
+        "ncg",
+        "n",
+        [{"space": "feature", "subset": "all", "in_distribution": False, "ncg": 0.5, "layer": CUTS[2], "model": path}],
+        model_path=path,
+    )
     empty = network_overview.tables(path, library(tmp_path)).tables[-1].rows
     asked = [row["command"].split()[-1] for row in empty if row["column"] == "NCG"]
     assert asked == [cut for cut in CUTS if cut != CUTS[2]]
@@ -122,11 +173,18 @@ def test_a_measure_that_takes_a_run_per_layer_is_asked_for_where_it_lacks(tmp_pa
 
 def test_a_network_without_a_sibling_is_given_the_training_of_one(tmp_path):
     path = records.training(tmp_path, "only", model_type="resnet20", dataset="digits", epochs=3)
-    records.write(tmp_path, "reinit", "r", [
-        {"layer": "conv1", "status": "measured", "source": "rand", "relative_drop": 0.2}], model_path=path)
+    records.write(
+        tmp_path,
+        "reinit",
+        "r",
+        [{"layer": "conv1", "status": "measured", "source": "rand", "relative_drop": 0.2}],
+        model_path=path,
+    )
     commands = [row["command"] for row in network_overview.tables(path, library(tmp_path)).tables[-1].rows]
-    assert any(command.startswith("python exec_train.py resnet20") and "-s 1" in command and "-e 3" in command
-               for command in commands)
+    assert any(
+        command.startswith("python exec_train.py resnet20") and "-s 1" in command and "-e 3" in command
+        for command in commands
+    )
 
 
 def test_the_interval_of_a_rank_correlation_is_that_of_fishers_z():
@@ -139,7 +197,11 @@ def test_layers_keep_the_order_of_every_experiment():
     assert layer_order.merged([["a", "c", "e"], ["a", "b", "c"], ["c", "d", "e"]]) == ["a", "b", "c", "d", "e"]
     assert layer_order.merged([["a", "b"], ["b", "a", "c"]]) == ["a", "b", "c"]
     assert layer_order.units([["conv1", "x.0.conv1", "x.0.bn1", "x.1.conv1", "fc"], ["x.0", "x.1"]], ["x.0", "x.1"]) == [
-        "conv1", "x.0", "x.1", "fc"]
+        "conv1",
+        "x.0",
+        "x.1",
+        "fc",
+    ]
     assert layer_order.within("x.10.conv1", ["x.1", "x.10", "x"]) == "x.10"
 
 
@@ -149,13 +211,20 @@ def test_the_networks_table_from_the_command_line(tmp_path):
     done = script("exec_tables.py", "--network", path, "--format", "md", "--out", "made", cwd=tmp_path)
     assert done.returncode == 0 and "figure: made/r0-model_70.png" in done.stdout, done.stderr
     assert {file.name for file in (tmp_path / "made").iterdir()} == {
-        "r0-model_70.png", "r0-model_70-layers.md", "r0-model_70-correlations.md", "r0-model_70-missing.md"}
+        "r0-model_70.png",
+        "r0-model_70-layers.md",
+        "r0-model_70-correlations.md",
+        "r0-model_70-missing.md",
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
 
-PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000" "1f15c4890000000d49444154789c6360606060"
-                      "000000050001a5f645400000000049454e44ae426082")
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c6360606060"
+    "000000050001a5f645400000000049454e44ae426082"
+)
 
 
 def made(folder) -> str:
@@ -182,8 +251,11 @@ def test_every_link_to_a_figure_leads_to_it(tmp_path):
     known, figure = library(tmp_path), tmp_path / "tables/specificity.png"
     figure.parent.mkdir()
     figure.write_bytes(PIXEL)
-    known.derive("specificity", [figure.with_suffix(".json")], [
-        {"data": "digits", "index": "cka", "setting": "all", "layer": "mean", "spearman": 0.5, "kendall": None}])
+    known.derive(
+        "specificity",
+        [figure.with_suffix(".json")],
+        [{"data": "digits", "index": "cka", "setting": "all", "layer": "mean", "spearman": 0.5, "kendall": None}],
+    )
     lines = compare.fill(PAPERS["stitching"].tables["e5"], {}, known)
     table = Table("stitching-e5", "stitching/e5: E5", [], [], lines=lines)
     for own, pictures in ((figure, 1), (None, 0)):
@@ -194,8 +266,15 @@ def test_every_link_to_a_figure_leads_to_it(tmp_path):
 
 
 def test_what_records_say_is_text_on_the_page_and_nothing_else(tmp_path):
-    records.write(tmp_path, "train", "t", [{"epoch": 1, "best": True, "selected_on": "<script>alert(1)</script>"}],
-                  model_type="lenet", dataset="<b>x</b>", directory="a")
+    records.write(
+        tmp_path,
+        "train",
+        "t",
+        [{"epoch": 1, "best": True, "selected_on": "<script>alert(1)</script>"}],
+        model_type="lenet",
+        dataset="<b>x</b>",
+        directory="a",
+    )
     page = html_report.page(library(tmp_path), [Table("t", "<i>", [{"a": "<u>"}], [])], [])
     assert "<b>x" not in page and "<i>" not in page and "<u>" not in page
 
@@ -219,9 +298,21 @@ def test_a_browser_finds_and_fits_it_on_a_phone(tmp_path):
         inner = html.escape(page.replace('loading="lazy" ', "").replace("</body>", probe), quote=True)
         (tmp_path / "frame.html").write_text(f"""<iframe width="{width}" height="800" srcdoc="{inner}"></iframe><script>
           onload = () => {{ document.body.innerHTML = "<pre>" + frames[0].document.title + "</pre>"; }}</script>""")
-        done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
-                               "--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path}/frame.html"],
-                              capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [
+                BROWSER,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                f"--user-data-dir={tmp_path}/profile",
+                "--virtual-time-budget=5000",
+                "--dump-dom",
+                f"file://{tmp_path}/frame.html",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         seen = json.loads(html.unescape(re.search("<pre>(.*)</pre>", done.stdout, re.DOTALL)[1]))
         assert seen["all"] == page.count("<section>") and seen["none"] == [] and seen["spill"] <= 0, seen
         assert [title.partition(":")[0] for title in seen["found"]] == ["hyperplanes/f3"]

@@ -29,8 +29,25 @@ from lib.stitching import detector_files, records
 from lib.stitching.detector_setup import ft_rate
 
 LAYERS = ("features.3", "features.6")  # 16 x 8 x 8 and 32 x 4 x 4
-SETTINGS = ("-m", "repr_cls_resnet20", "-d", "digits", "-ftoodd", "patches", "-e", "1", "-fe", "2", "-b", "16",
-            "--max-examples", "48", "-gpu", "-1", "--quiet")
+SETTINGS = (
+    "-m",
+    "repr_cls_resnet20",
+    "-d",
+    "digits",
+    "-ftoodd",
+    "patches",
+    "-e",
+    "1",
+    "-fe",
+    "2",
+    "-b",
+    "16",
+    "--max-examples",
+    "48",
+    "-gpu",
+    "-1",
+    "--quiet",
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +91,14 @@ def equal(first, second) -> bool:
 
 # The classifiers
 
-COUNTS = {("repr_cls_resnet18", 64): 11_209_098, ("repr_cls_resnet18", 128): 11_245_962,
-          ("repr_cls_resnet18", 256): 11_319_690, ("repr_cls_resnet18", 512): 11_467_146,
-          ("repr_cls_vit_tiny", 192): 5_340_682, ("repr_cls_vit_tiny", 384): 5_414_602}
+COUNTS = {
+    ("repr_cls_resnet18", 64): 11_209_098,
+    ("repr_cls_resnet18", 128): 11_245_962,
+    ("repr_cls_resnet18", 256): 11_319_690,
+    ("repr_cls_resnet18", 512): 11_467_146,
+    ("repr_cls_vit_tiny", 192): 5_340_682,
+    ("repr_cls_vit_tiny", 384): 5_414_602,
+}
 
 
 @pytest.mark.parametrize("name, width", COUNTS)
@@ -118,7 +140,7 @@ def test_the_terms_have_their_known_values():
     zeros = torch.zeros(4, 10)
     assert stitching_detector.energy_term(zeros, zeros).item() == pytest.approx(51.5173, abs=1e-3)
     inside, outside = (zeros - math.log(10) - energy for energy in (-5, -10))
-    assert stitching_detector.energy_term(inside, outside).item() == pytest.approx(0.1 * (20 ** 2 + 3 ** 2), rel=1e-5)
+    assert stitching_detector.energy_term(inside, outside).item() == pytest.approx(0.1 * (20**2 + 3**2), rel=1e-5)
     assert stitching_detector.uniform_term(zeros, zeros + 3).item() == pytest.approx(0.5 * math.log(10), abs=1e-6)
 
 
@@ -126,8 +148,9 @@ def test_the_loss_of_several_layers_is_that_of_each(inside):
     """Against the formula written out, gradients included."""
     source = checkpoints.load("models/a/model_1.pt").network
     classifiers = stitching_detector.Classifiers([models.build("repr_cls_resnet20", 10, width, 16) for width in (16, 32)])
-    outliers = stitching_detector.Outliers(split=datasets.load("patches", "data", "train"), augment=augment.none, seed=0,
-                                       batch_size=6)
+    outliers = stitching_detector.Outliers(
+        split=datasets.load("patches", "data", "train"), augment=augment.none, seed=0, batch_size=6
+    )
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(6, 1, 16, 16, generator=generator), torch.arange(6)
     state = {}
@@ -138,11 +161,14 @@ def test_the_loss_of_several_layers_is_that_of_each(inside):
     classifiers.zero_grad()
     both, slow = torch.cat([images, outliers.batch(0, images, generator)]), 0
     for layer, classifier in zip(LAYERS, classifiers.body, strict=True):
-        front = source.body.features[:int(layer[-1]) + 1]
+        front = source.body.features[: int(layer[-1]) + 1]
         found = classifier(front((both - source.mean) / source.std).detach())
         energies = -found.logsumexp(1)
-        slow = slow + F.cross_entropy(found[:6], labels) + 0.1 * (F.relu(energies[:6] + 25).square().mean()
-                                                                  + F.relu(-7 - energies[6:]).square().mean())
+        slow = (
+            slow
+            + F.cross_entropy(found[:6], labels)
+            + 0.1 * (F.relu(energies[:6] + 25).square().mean() + F.relu(-7 - energies[6:]).square().mean())
+        )
     slow.backward()
     assert value.item() == pytest.approx(slow.item(), rel=1e-5) and torch.equal(logits, found[:6].detach())
     for one, parameter in zip(ours, classifiers.parameters(), strict=True):
@@ -166,6 +192,7 @@ def test_the_learning_rate_falls_after_half_the_epochs_or_as_published_after_as_
     def rates(schedule, epochs=10, steps=7):
         rate = ft_rate(SimpleNamespace(ft_sched=schedule, ft_epochs=epochs, epochs=100, learning_rate=1.0), steps)
         return [rate(100 + epoch + step / steps) for epoch in range(epochs) for step in range(steps)]
+
     assert rates("per-epoch") == pytest.approx([1.0] * 35 + [0.1] * 35)
     assert rates("per-batch") == pytest.approx([1.0] * 5 + [0.1] * 65)
     assert rates("per-epoch", epochs=1) == pytest.approx([1.0] * 7)
@@ -177,7 +204,8 @@ def test_the_learning_rate_falls_after_half_the_epochs_or_as_published_after_as_
 def test_detectors_are_checkpoints_that_know_what_they_detect(inside):
     rows = json.loads(json.dumps(run("-dir", "whole").rows))  # continued from its end
     assert [(row["phase"], row["epoch"], row["layer"]) for row in rows] == [
-        (phase, epoch, layer) for phase, epoch in (("classify", 1), ("fine-tune", 1), ("fine-tune", 2)) for layer in LAYERS]
+        (phase, epoch, layer) for phase, epoch in (("classify", 1), ("fine-tune", 1), ("fine-tune", 2)) for layer in LAYERS
+    ]
     assert all((row["detector"] is not None) == ((row["epoch"], row["phase"]) == (2, "fine-tune")) for row in rows)
     for layer, row in zip(LAYERS, rows[-2:], strict=True):
         loaded = checkpoints.load(row["detector"])
@@ -186,8 +214,9 @@ def test_detectors_are_checkpoints_that_know_what_they_detect(inside):
         assert loaded.description.image_size == 16 and loaded.description.dataset == "digits"
         assert loaded.description.metrics["val_accuracy"] == row["val_accuracy"]
     found = detector_files.find(configuration("-dir", "x"), ("repr_cls_ood_detectors",))
-    assert [(detector.layer, detector.source_path) for detector in found] == [(layer, "models/a/model_1.pt")
-                                                                              for layer in LAYERS]
+    assert [(detector.layer, detector.source_path) for detector in found] == [
+        (layer, "models/a/model_1.pt") for layer in LAYERS
+    ]
     words = shlex.split(records.command("ood_detector", found[0].settings))[2:]
     again = cli.parse(OodDetectorConfig, words)
     assert again.layer == (found[0].layer,) and detector_files.path_of(again, found[0].layer) == found[0].path
@@ -213,8 +242,10 @@ def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, fold
             if len(calls) == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             return inner(*rest)
+
         loss.state = inner.state
         return loss
+
     monkeypatch.setattr(stitching_detector, "loss", stopping)
     with pytest.raises(Interrupted, match=f"SIGTERM in epoch {1 + step // 4}, step .*the same command continues"):
         run("-dir", "whole")
@@ -225,15 +256,23 @@ def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, fold
     with contextlib.chdir(folder):
         expected = run("-dir", "whole").rows
     for row, other in zip(rows, expected, strict=True):
-        assert {key: value for key, value in row.items() if "seconds" not in key and key != "images_per_second"} == \
-            {key: value for key, value in other.items() if "seconds" not in key and key != "images_per_second"}
+        assert {key: value for key, value in row.items() if "seconds" not in key and key != "images_per_second"} == {
+            key: value for key, value in other.items() if "seconds" not in key and key != "images_per_second"
+        }
 
 
 def test_two_processes_write_into_one_folder_and_a_lost_detector_is_made_again(alone, capsys):
     """From the last state of the finished run, without training."""
     commands = [["models/a/model_1.pt", "auto", layer, *SETTINGS, "-fe", "1", "-dir", layer] for layer in LAYERS]
-    both = [subprocess.Popen([sys.executable, ROOT / "exec_ood_detector.py", *words], stderr=subprocess.PIPE, text=True,
-                             env={**os.environ, "OMP_NUM_THREADS": "1"}) for words in commands]
+    both = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "exec_ood_detector.py", *words],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for words in commands
+    ]
     assert [process.wait(timeout=240) for process in both] == [0, 0], [process.stderr.read() for process in both]
     made = sorted((alone / "models" / "repr_cls_ood_detectors").glob("*.pt"))
     assert [path.name.rpartition("-")[0] for path in made] == list(LAYERS)
@@ -261,46 +300,59 @@ def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_i
 
     row = run("-dir", "long", "-e", "2", "--max-examples", "96", "-sf", "1", layers=LAYERS[:1]).rows[-1]
     assert {path.name for path in (alone / "models/long/features.3").glob("*.pt")} == {
-        f"{name}_{epoch}.pt" for name in ("model", "ft_model") for epoch in (1, 2)}
+        f"{name}_{epoch}.pt" for name in ("model", "ft_model") for epoch in (1, 2)
+    }
     detector, source = checkpoints.load(row["detector"]).network.body, checkpoints.load("models/a/model_1.pt").network
     test_split = datasets.load("digits", "data", "test")
-    native = native_energies(source, {"features.3": detector}, test_split, Passes(
-        device=torch.device("cpu"), batch_size=64, channels=1, size=16, quiet=True))["features.3"]
+    native = native_energies(
+        source,
+        {"features.3": detector},
+        test_split,
+        Passes(device=torch.device("cpu"), batch_size=64, channels=1, size=16, quiet=True),
+    )["features.3"]
     images, _, _ = next(test_split.batches(200, size=16))
     own = activations_of(source, ["features.3"], images)[0]["features.3"].detach()
     draws = torch.randn(own.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alike, loud = (energy(detector(noise))[:, 0].numpy() for noise in (
-            draws * own.std((0, 2, 3), keepdim=True) + own.mean((0, 2, 3), keepdim=True), 5 * draws))
+        alike, loud = (
+            energy(detector(noise))[:, 0].numpy()
+            for noise in (draws * own.std((0, 2, 3), keepdim=True) + own.mean((0, 2, 3), keepdim=True), 5 * draws)
+        )
     assert ood_detection.auroc(native, alike) > 0.95 and row["energy_out"] > row["energy_in"] + 3
     deviations = [ood_detection.deviation(energies, native) for energies in (native, loud)]
     assert ood_detection.auroc(native, loud) < 0.05 and ood_detection.auroc(*deviations) > 0.95
 
 
-@pytest.mark.parametrize("words, status, fragments", [
-    ((), 2, ("SOURCE_PATH SOURCE_TYPE LAYER",)),
-    (("models/a/model_1.pt", "auto"), 2, ("SOURCE_PATH SOURCE_TYPE LAYER",)),
-    (("models/a/model_1.pt", "auto", "features.3", "-m", "repr_cls_resnet21"), 2, ("-m repr_cls_resnet21", "resnet20")),
-    (("models/a/model_1.pt", "auto", "features.3", "-m", ""), 2, ("-m is required",)),
-    (("models/a/model_1.pt", "auto", "features.3", "-dir", ""), 2, ("-dir is required",)),
-    (("models/a/model_1.pt", "auto", "features.3", "-dir", "/tmp/x"), 2, ("-dir /tmp/x", "under models/")),
-    (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", ""), 2, ("-ftoodd is required", "-fe 0")),
-    (("models/a/model_1.pt", "auto", "features.3", "-b", "3"), 2, ("-b 3", "half of a batch")),
-    (("models/a/model_1.pt", "auto", "features.3", "-m-in", "-5"), 2, ("-m-in -5.0", "-m-out -7.0")),
-    (("models/a/model_1.pt", "auto", "features.3", "-score", "msp"), 2, ("-score msp", "energy")),
-    (("models/a/model_1.pt", "auto", "features.3", "-d", "digits:test"), 2, ("-d digits:test", "without a split")),
-    (("models/a/model_1.pt", "resnet20", "features.3"), 1, ("is a small_cnn, not a resnet20",)),
-    (("models/a/model_9.pt", "auto", "features.3"), 1, ("no such checkpoint",)),
-    (("models/a/model_1.pt", "auto", "feature.3"), 1, ("LAYER feature.3", "features.3")),
-    (("models/a/model_1.pt", "auto", "flatten"), 1, ("LAYER flatten", "vector")),
-    (("models/a/model_1.pt", "auto", "features.3", "-m", "repr_cls_vit_tiny"), 1,
-     ("-m repr_cls_vit_tiny: it takes tokens", "maps, 16x8x8", "repr_cls_resnet18")),
-    (("models/a/model_1.pt", "auto", "features.3", "-d", "digits-wo3"), 1, ("9 classes, the network 10",)),
-    (("models/a/model_1.pt", "auto", "features.3", "-ftidd", "digits-wo3"), 1, ("-ftidd digits-wo3", "10 classes")),
-    (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", "digits"), 1, ("-ftoodd digits", "must not be data")),
-    (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", "nothing"), 2, ("nothing: no such data set",)),
-    (("models/a/model_1.pt", "auto", "features.3", "-dir", "a"), 1, ("-dir a", "holds another run")),
-])
+@pytest.mark.parametrize(
+    "words, status, fragments",
+    [
+        ((), 2, ("SOURCE_PATH SOURCE_TYPE LAYER",)),
+        (("models/a/model_1.pt", "auto"), 2, ("SOURCE_PATH SOURCE_TYPE LAYER",)),
+        (("models/a/model_1.pt", "auto", "features.3", "-m", "repr_cls_resnet21"), 2, ("-m repr_cls_resnet21", "resnet20")),
+        (("models/a/model_1.pt", "auto", "features.3", "-m", ""), 2, ("-m is required",)),
+        (("models/a/model_1.pt", "auto", "features.3", "-dir", ""), 2, ("-dir is required",)),
+        (("models/a/model_1.pt", "auto", "features.3", "-dir", "/tmp/x"), 2, ("-dir /tmp/x", "under models/")),
+        (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", ""), 2, ("-ftoodd is required", "-fe 0")),
+        (("models/a/model_1.pt", "auto", "features.3", "-b", "3"), 2, ("-b 3", "half of a batch")),
+        (("models/a/model_1.pt", "auto", "features.3", "-m-in", "-5"), 2, ("-m-in -5.0", "-m-out -7.0")),
+        (("models/a/model_1.pt", "auto", "features.3", "-score", "msp"), 2, ("-score msp", "energy")),
+        (("models/a/model_1.pt", "auto", "features.3", "-d", "digits:test"), 2, ("-d digits:test", "without a split")),
+        (("models/a/model_1.pt", "resnet20", "features.3"), 1, ("is a small_cnn, not a resnet20",)),
+        (("models/a/model_9.pt", "auto", "features.3"), 1, ("no such checkpoint",)),
+        (("models/a/model_1.pt", "auto", "feature.3"), 1, ("LAYER feature.3", "features.3")),
+        (("models/a/model_1.pt", "auto", "flatten"), 1, ("LAYER flatten", "vector")),
+        (
+            ("models/a/model_1.pt", "auto", "features.3", "-m", "repr_cls_vit_tiny"),
+            1,
+            ("-m repr_cls_vit_tiny: it takes tokens", "maps, 16x8x8", "repr_cls_resnet18"),
+        ),
+        (("models/a/model_1.pt", "auto", "features.3", "-d", "digits-wo3"), 1, ("9 classes, the network 10",)),
+        (("models/a/model_1.pt", "auto", "features.3", "-ftidd", "digits-wo3"), 1, ("-ftidd digits-wo3", "10 classes")),
+        (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", "digits"), 1, ("-ftoodd digits", "must not be data")),
+        (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", "nothing"), 2, ("nothing: no such data set",)),
+        (("models/a/model_1.pt", "auto", "features.3", "-dir", "a"), 1, ("-dir a", "holds another run")),
+    ],
+)
 def test_bad_input_is_one_sentence_before_any_training(inside, words, status, fragments):
     given = [*words[:3], *SETTINGS, "-dir", "bad", *words[3:]]
     with pytest.raises(UserError) as refused:

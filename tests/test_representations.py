@@ -37,8 +37,9 @@ def test_features_are_what_the_front_of_a_cut_puts_out(network, data, layer, red
 
 def test_nothing_behind_the_deepest_layer_runs(network, data):
     ran = []
-    handles = [module.register_forward_hook(lambda *_, name=name: ran.append(name))
-               for name, module in network.body.named_modules()]
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, module in network.body.named_modules()
+    ]
     found = [batch for batch, _, _ in represent(network, data, ["layer2.0", "conv1"], average, batch_size=13, quiet=True)]
     for handle in handles:
         handle.remove()

@@ -92,13 +92,19 @@ def test_a_record_tells_the_hash_of_the_checkpoints_that_it_leaves(tmp_path, mon
     monkeypatch.setattr(Toy, "outputs", lambda self: [left, tmp_path / "none.pt"])
     run(config(tmp_path))
     assert records.read(records.place(config(tmp_path), "eval").path)["outputs"] == {
-        str(left): {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7, "files": 1}}
+        str(left): {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7, "files": 1}
+    }
 
 
-@pytest.mark.parametrize("content, fragment", [
-    ("{", "not a whole record"), ("[]", "no schema"), ('{"schema": 0}', "schema is 0"),
-    ('{"schema": 1, "experiment": "eval"}', "config is missing"),
-])
+@pytest.mark.parametrize(
+    "content, fragment",
+    [
+        ("{", "not a whole record"),
+        ("[]", "no schema"),
+        ('{"schema": 0}', "schema is 0"),
+        ('{"schema": 1, "experiment": "eval"}', "config is missing"),
+    ],
+)
 def test_a_record_that_cannot_be_trusted_is_refused_and_kept(tmp_path, content, fragment):
     place = records.place(config(tmp_path), "eval")
     place.path.parent.mkdir(parents=True)
@@ -147,6 +153,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         run(config(tmp_path, overwrite=True))

@@ -78,8 +78,21 @@ def test_what_finished_batches_came_to_is_not_computed_again(linear, data, tmp_p
 
 
 def test_eval_reports_accuracy_under_attack(trained):
-    done = script("exec_eval.py", "models/a/model_2.pt", "--attack", "pgd", "--eps", 0.5, "--restarts", 2, "--max-examples",
-                  100, "--name", "robust", cwd=trained)
+    done = script(
+        "exec_eval.py",
+        "models/a/model_2.pt",
+        "--attack",
+        "pgd",
+        "--eps",
+        0.5,
+        "--restarts",
+        2,
+        "--max-examples",
+        100,
+        "--name",
+        "robust",
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads((trained / "results" / "eval" / "robust.json").read_text())
     arrays = np.load(trained / "results" / "eval" / "robust.npz")
@@ -90,12 +103,15 @@ def test_eval_reports_accuracy_under_attack(trained):
     assert sum(row["robust_accuracy"] * row["n"] for row in classes) == pytest.approx(whole["robust_accuracy"] * 100)
 
 
-@pytest.mark.parametrize("words, status, message", [
-    (("--attack", "pgd"), 2, "--eps is required"),
-    (("--eps", "1"), 2, "--attack is required"),
-    (("--attack", "pgd", "--eps", "0"), 2, "--eps 0.0: 0.0 is not above 0"),
-    (("--attack", "fgsm", "--eps", "1"), 2, "--attack fgsm"),
-])
+@pytest.mark.parametrize(
+    "words, status, message",
+    [
+        (("--attack", "pgd"), 2, "--eps is required"),
+        (("--eps", "1"), 2, "--attack is required"),
+        (("--attack", "pgd", "--eps", "0"), 2, "--eps 0.0: 0.0 is not above 0"),
+        (("--attack", "fgsm", "--eps", "1"), 2, "--attack fgsm"),
+    ],
+)
 def test_bad_settings_of_an_attack_are_one_sentence(trained, words, status, message):
     done = script("exec_eval.py", "models/a/model_2.pt", *words, cwd=trained)
     assert done.returncode == status and message in done.stderr and len(done.stderr.strip().splitlines()) == 1

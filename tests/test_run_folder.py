@@ -19,8 +19,18 @@ WORDS = ("lenet", "-d", "digits", "-dir", "a", "-e", "2", "-lr", "3e-3", "-gpu",
 
 
 def config(**options) -> TrainConfig:
-    return TrainConfig(**{"model_type": "lenet", "dataset": "digits", "directory": "a", "epochs": 2, "gpu": -1,
-                          "quiet": True, "max_examples": 100} | options)
+    return TrainConfig(
+        **{
+            "model_type": "lenet",
+            "dataset": "digits",
+            "directory": "a",
+            "epochs": 2,
+            "gpu": -1,
+            "quiet": True,
+            "max_examples": 100,
+        }
+        | options
+    )
 
 
 def equal(first, second) -> bool:
@@ -29,8 +39,17 @@ def equal(first, second) -> bool:
 
 def test_of_two_identical_commands_one_works_and_the_other_says_so(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen([sys.executable, ROOT / "exec_train.py", *WORDS], cwd=tmp_path, env=environment, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "exec_train.py", *WORDS],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
     ends = sorted(((process.communicate(timeout=240), process.returncode) for process in both), key=lambda end: end[1])
     (_, said), statuses = ends[1][0], [status for _, status in ends]
     assert statuses == [0, 1], ends

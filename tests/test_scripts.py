@@ -37,8 +37,21 @@ def test_a_checkpoint_knows_its_data_and_evaluates_as_in_training(trained):
 
 
 def test_ood_layers_gives_a_row_per_layer_set_and_temperature(trained):
-    done = script("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", "patches", "digits", "-T", "1", "10",
-                  "-b", "50", cwd=trained)
+    done = script(
+        "exec_ood_layers.py",
+        "models/a/model_2.pt",
+        "-d",
+        "digits",
+        "-ood",
+        "patches",
+        "digits",
+        "-T",
+        "1",
+        "10",
+        "-b",
+        "50",
+        cwd=trained,
+    )
     assert done.returncode == 0 and "is the in-distribution set itself" in done.stderr, done.stderr
     found = record(trained, "ood_layers")
     rows = found["rows"]
@@ -57,8 +70,20 @@ def test_ood_layers_gives_a_row_per_layer_set_and_temperature(trained):
 
 @pytest.mark.parametrize("patterns, count", [(("all",), 26), (("cuts",), 26), (("features.0", "classifier.*"), 8)])
 def test_ood_layers_takes_names_globs_cuts_and_all(trained, patterns, count):
-    done = script("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", "patches", "--layers", *patterns,
-                  "--max-examples", "40", "--overwrite", cwd=trained)
+    done = script(
+        "exec_ood_layers.py",
+        "models/a/model_2.pt",
+        "-d",
+        "digits",
+        "-ood",
+        "patches",
+        "--layers",
+        *patterns,
+        "--max-examples",
+        "40",
+        "--overwrite",
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr
     assert len(record(trained, "ood_layers")["rows"]) == count
 
@@ -114,35 +139,52 @@ def test_a_converted_checkpoint_evaluates_like_the_original(trained):
     assert done.returncode == 1 and "convert-checkpoint" in done.stderr
     assert script("exec_data.py", "convert-checkpoint", "old.pth", "new.pt", cwd=trained).returncode == 0
     described = json.loads((trained / "models" / "a" / "model_2.json").read_text())
-    done = script("exec_eval.py", "new.pt", "lenet", "-d", "digits", "--mean", *map(str, described["mean"]), "--std",
-                  *map(str, described["std"]), cwd=trained)
+    done = script(
+        "exec_eval.py",
+        "new.pt",
+        "lenet",
+        "-d",
+        "digits",
+        "--mean",
+        *map(str, described["mean"]),
+        "--std",
+        *map(str, described["std"]),
+        cwd=trained,
+    )
     assert done.returncode == 0 and record(trained, "eval")["rows"][0]["accuracy"] == described["metrics"]["val_accuracy"]
 
 
 def argparse_namespace():
     """Something that plain unpickling needs code for, as old training scripts left it in their checkpoints."""
     import argparse
+
     return argparse.Namespace(lr=0.1)
 
 
-@pytest.mark.parametrize("words, status, fragments", [
-    (("exec_eval.py", "models/a/model_9.pt"), 1, ("models/a/model_9.pt: no such checkpoint", "model_2.pt")),
-    (("exec_eval.py", "models/a"), 1, ("is a folder with",)),
-    (("exec_eval.py",), 2, ("MODEL_PATH is required",)),
-    (("exec_eval.py", "models/a/model_2.pt", "resnet20"), 1, ("is a lenet, not a resnet20",)),
-    (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-wo3"), 1, ("it has 9 classes, the network 10",)),
-    (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-wo12"), 1, ("no class 12",)),
-    (("exec_eval.py", "models/a/model_2.pt", "-d", "folder=nowhere"), 1, ("nowhere",)),
-    (("exec_eval.py", "models/a/model_2.pt", "--mean", "0.5"), 2, ("--mean and --std go together",)),
-    (("exec_ood_layers.py", "models/a/model_2.pt"), 2, ("-ood is required",)),
-    (("exec_ood_layers.py", "models/a/model_2.pt", "-ood", "patches", "--layers", "features.99"), 1,
-     ("features.99", "did you mean features.9")),
-    (("exec_ood_layers.py", "models/a/model_2.pt", "-ood", "patches", "-T", "0"), 2, ("-T 0.0", "not above 0")),
-    (("exec_data.py", "shw", "digits"), 2, ("did you mean show",)),
-    (("exec_data.py", "show"), 2, ("show takes 1 arguments",)),
-    (("exec_tables.py", "--rerun", "nothing.json"), 1, ("nothing.json",)),
-    (("exec_eval.py", "models/a/model_2.pt", "--results-dir", "models/a/model_2.pt"), 1, ("cannot write",)),
-])
+@pytest.mark.parametrize(
+    "words, status, fragments",
+    [
+        (("exec_eval.py", "models/a/model_9.pt"), 1, ("models/a/model_9.pt: no such checkpoint", "model_2.pt")),
+        (("exec_eval.py", "models/a"), 1, ("is a folder with",)),
+        (("exec_eval.py",), 2, ("MODEL_PATH is required",)),
+        (("exec_eval.py", "models/a/model_2.pt", "resnet20"), 1, ("is a lenet, not a resnet20",)),
+        (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-wo3"), 1, ("it has 9 classes, the network 10",)),
+        (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-wo12"), 1, ("no class 12",)),
+        (("exec_eval.py", "models/a/model_2.pt", "-d", "folder=nowhere"), 1, ("nowhere",)),
+        (("exec_eval.py", "models/a/model_2.pt", "--mean", "0.5"), 2, ("--mean and --std go together",)),
+        (("exec_ood_layers.py", "models/a/model_2.pt"), 2, ("-ood is required",)),
+        (
+            ("exec_ood_layers.py", "models/a/model_2.pt", "-ood", "patches", "--layers", "features.99"),
+            1,
+            ("features.99", "did you mean features.9"),
+        ),
+        (("exec_ood_layers.py", "models/a/model_2.pt", "-ood", "patches", "-T", "0"), 2, ("-T 0.0", "not above 0")),
+        (("exec_data.py", "shw", "digits"), 2, ("did you mean show",)),
+        (("exec_data.py", "show"), 2, ("show takes 1 arguments",)),
+        (("exec_tables.py", "--rerun", "nothing.json"), 1, ("nothing.json",)),
+        (("exec_eval.py", "models/a/model_2.pt", "--results-dir", "models/a/model_2.pt"), 1, ("cannot write",)),
+    ],
+)
 def test_bad_input_is_one_sentence_with_its_exit_status(trained, words, status, fragments):
     done = script(*words, cwd=trained)
     assert done.returncode == status and all(fragment in done.stderr for fragment in fragments), done.stderr
@@ -155,8 +197,9 @@ needs_shared_data = pytest.mark.skipif(not (SHARED_DATA / "fashion_mnist_900.npy
 @needs_shared_data
 def test_real_outliers_are_told_from_digits(trained):
     fashion, images = SHARED_DATA / "fashion_mnist_900.npy", SHARED_DATA / "imagenet_sample_64.npy"
-    done = script("exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", f"npy={fashion}", f"npy={images}",
-                  cwd=trained)
+    done = script(
+        "exec_ood_layers.py", "models/a/model_2.pt", "-d", "digits", "-ood", f"npy={fashion}", f"npy={images}", cwd=trained
+    )
     assert done.returncode == 0, done.stderr
     rows = record(trained, "ood_layers")["rows"]
     assert {row["n_ood"] for row in rows} == {900, 1000}

@@ -89,8 +89,11 @@ def write_celeba(root: Path, values: np.ndarray, parts, form: str = "txt", pictu
         lines = [(i, file, v[0], part, v[2]) for i, (file, v, part) in enumerate(zip(files, values, parts, strict=True))]
         write_csv(folder / "metadata.csv", ("", "img_filename", "y", "split", "place"), lines)
     elif form == "csv":
-        write_csv(folder / "list_attr_celeba.csv", ("image_id", *ATTRIBUTES),
-                  [(file, *row) for file, row in zip(files, signs, strict=True)])
+        write_csv(
+            folder / "list_attr_celeba.csv",
+            ("image_id", *ATTRIBUTES),
+            [(file, *row) for file, row in zip(files, signs, strict=True)],
+        )
         write_csv(folder / "list_eval_partition.csv", ("image_id", "partition"), zip(files, parts, strict=True))
     else:
         rows = "\n".join(f"{file} " + " ".join(f"{sign:2d}" for sign in row) for file, row in zip(files, signs, strict=True))
@@ -140,7 +143,8 @@ def test_waterbirds_has_the_published_splits_and_groups(tmp_path):
     assert (background == train.labels).double().mean().item() == pytest.approx(0.949948, abs=1e-6)
     assert (found["test"].groups % 2 == found["test"].labels).double().mean() == 0.5
     assert [(split.labels == 0).double().mean().item() for split in found.values()] == pytest.approx(
-        [0.767883, 0.778148, 0.778391], abs=1e-6)
+        [0.767883, 0.778148, 0.778391], abs=1e-6
+    )
     findings = verify.verify("waterbirds", tmp_path, cache_dir=tmp_path / "cache")
     assert [finding.good for finding in findings] == [True] * 6
 
@@ -160,14 +164,23 @@ def test_waterbirds_follows_its_table(tmp_path):
 def official_faces() -> tuple[np.ndarray, np.ndarray]:
     """Attributes (202,599, 5) with the published counts of hair and sex, and enough faces for MultiCelebA; partitions."""
     cheeks = {  # of the training images: (high cheekbones, male, young) -> how many
-        (1, 0, 1): 44528, (1, 0, 0): 8000, (0, 0, 1): 25000, (0, 0, 0): 16981,
-        (1, 1, 1): 15000, (1, 1, 0): 10000, (0, 1, 1): 23261, (0, 1, 0): 20000,
+        (1, 0, 1): 44528,
+        (1, 0, 0): 8000,
+        (0, 0, 1): 25000,
+        (0, 0, 0): 16981,
+        (1, 1, 1): 15000,
+        (1, 1, 0): 10000,
+        (0, 1, 1): 23261,
+        (0, 1, 0): 20000,
     }
     rows, parts, draw = [], [], np.random.default_rng(0)
     for part, counts in enumerate(catalogue.KNOWN["celeba"].groups):
         for group, count in enumerate(counts):
-            rows.append(np.column_stack([np.full(count, group // 2), np.zeros(count, int), np.full(count, group % 2),
-                                         np.zeros((count, 2), int)]))
+            rows.append(
+                np.column_stack(
+                    [np.full(count, group // 2), np.zeros(count, int), np.full(count, group % 2), np.zeros((count, 2), int)]
+                )
+            )
         parts += [part] * sum(counts)
     values = np.concatenate(rows)
     for male in (0, 1):
@@ -175,7 +188,7 @@ def official_faces() -> tuple[np.ndarray, np.ndarray]:
         start = 0
         for (high, of, young), count in cheeks.items():
             if of == male:
-                values[members[start:start + count], 1], values[members[start:start + count], 3] = high, young
+                values[members[start : start + count], 1], values[members[start : start + count], 3] = high, young
                 start += count
         assert start == len(members)
     order = np.concatenate([draw.permutation(162770), np.arange(162770, len(values))])
@@ -195,8 +208,16 @@ def test_celeba_and_multiceleba_have_the_published_sizes(tmp_path):
     chosen = group_shift.first_of_each((4 * found.label + found.place)[found.split == 0])
     assert len(chosen) == catalogue.KNOWN["multiceleba"].sizes[0] == 66898
     # (young, male, high cheekbones) -> how many of the first are taken, image by image
-    left = {(1, 0, 1): 44528, (1, 1, 1): 2200, (0, 0, 1): 2200, (0, 1, 1): 110,
-            (1, 0, 0): 40, (1, 1, 0): 800, (0, 0, 0): 800, (0, 1, 0): 16220}
+    left = {
+        (1, 0, 1): 44528,
+        (1, 1, 1): 2200,
+        (0, 0, 1): 2200,
+        (0, 1, 1): 110,
+        (1, 0, 0): 40,
+        (1, 1, 0): 800,
+        (0, 0, 0): 800,
+        (0, 1, 0): 16220,
+    }
     slow = []
     for position, (_, high, male, young, _) in enumerate(values[:162770].tolist()):
         if left[young, male, high]:
@@ -213,13 +234,16 @@ def test_celeba_is_read_in_every_form_of_its_lists(tmp_path, form):
         assert [file.name for file in found.images.files] == [files[row] for row in rows]
         assert found.labels.tolist() == [FACES[row][0] for row in rows]
         assert [found.group_names[group] for group in found.groups] == [
-            f"{'blond' if FACES[row][0] else 'not blond'}, {'male' if FACES[row][2] else 'female'}" for row in rows]
+            f"{'blond' if FACES[row][0] else 'not blond'}, {'male' if FACES[row][2] else 'female'}" for row in rows
+        ]
     if form != "metadata":
         found = load("multiceleba:test", tmp_path, image_size=8)
         assert found.groups.tolist() == [4 * FACES[row][1] + FACES[row][3] + 2 * FACES[row][2] for row in range(26, 32)]
         assert [found.group_names[group] for group in found.groups] == [
             f"{'high' if FACES[row][1] else 'low'} cheekbones, {'young' if FACES[row][3] else 'old'} "
-            f"{'male' if FACES[row][2] else 'female'}" for row in range(26, 32)]
+            f"{'male' if FACES[row][2] else 'female'}"
+            for row in range(26, 32)
+        ]
         train = load("multiceleba", tmp_path, "train", image_size=8)
         assert train.indices.tolist() == list(range(20)) and len(train.group_names) == 8
 
@@ -229,9 +253,17 @@ SQUASH = [transforms.Resize((73, 73)), transforms.CenterCrop(64)]
 SQUARE = [transforms.CenterCrop(178), transforms.Resize(64)]
 
 
-@pytest.mark.parametrize("name, steps", [
-    ("celeba", SHORTER), ("celeba-shorter", SHORTER), ("celeba-squash", SQUASH), ("celeba-square", SQUARE),
-    ("multiceleba", SQUARE), ("multiceleba-squash", SQUASH)])
+@pytest.mark.parametrize(
+    "name, steps",
+    [
+        ("celeba", SHORTER),
+        ("celeba-shorter", SHORTER),
+        ("celeba-squash", SQUASH),
+        ("celeba-square", SQUARE),
+        ("multiceleba", SQUARE),
+        ("multiceleba-squash", SQUASH),
+    ],
+)
 def test_a_name_states_how_large_images_become_squares(tmp_path, name, steps):
     write_celeba(tmp_path, FACES, PARTS)
     compose = transforms.Compose([*steps, transforms.PILToTensor()])
@@ -252,8 +284,7 @@ def test_transforms_belong_to_registered_sets_of_large_images(tmp_path):
         load("digits-squash", tmp_path)
     write_waterbirds(tmp_path)
     clean, fogged = (load(f"waterbirds-squash{end}", tmp_path, image_size=32) for end in ("", "-c/contrast-5"))
-    assert torch.equal(next(fogged.batches(6))[0],
-                       corruptions.corrupt(clean.images.take(np.arange(6)), "contrast", 5) / 255)
+    assert torch.equal(next(fogged.batches(6))[0], corruptions.corrupt(clean.images.take(np.arange(6)), "contrast", 5) / 255)
 
 
 def test_wrong_columns_and_missing_images_are_listed_in_one_sentence(tmp_path):
@@ -386,7 +417,8 @@ def test_cue_conflict_and_silhouettes_have_sixteen_categories_and_say_whose_text
     assert found.classes == shapes.classes == imagenet16.CATEGORIES and len(found.classes) == 16
     assert found.labels.tolist() == [label for label in range(16) for _ in range(2)]
     assert [found.images.files[i].stem.split("-")[1][:-1] == found.classes[found.labels[i]] for i in range(32)] == [
-        group == 1 for group in found.groups]
+        group == 1 for group in found.groups
+    ]
     assert found.groups.bincount().tolist() == [16, 16]
     write_image(tmp_path / "cue-conflict" / "cat" / "cat1-cow2.png", (224, 224))
     with pytest.raises(UserError, match="cat1-cow2.png: is not called <shape><n>-<texture><m>.png"):
@@ -403,7 +435,11 @@ def test_groups_that_training_does_not_have_give_no_adjusted_average(tmp_path):
     split = load("cue-conflict", tmp_path, image_size=32)
     found = accuracy_rows(split.groups == 0, split, torch.arange(32), torch.tensor([100]))
     assert [(row["group"], row["accuracy"]) for row in found] == [
-        ("all", 0.5), ("another's texture", 1), ("its own texture", 0), ("worst: its own texture", 0)]
+        ("all", 0.5),
+        ("another's texture", 1),
+        ("its own texture", 0),
+        ("worst: its own texture", 0),
+    ]
 
 
 def test_imagenet16_joins_the_classes_of_a_category(tmp_path):
@@ -431,8 +467,14 @@ def test_the_outputs_of_a_class_are_found_by_name_or_by_their_order_in_ilsvrc():
     found = dict(zip(imagenet16.CATEGORIES, imagenet16.members(imagenet16.CATEGORIES, thousand), strict=True))
     assert sum(map(len, found.values())) == 207
     assert {name: sorted(found[name]) for name in ("airplane", "bear", "car", "clock", "keyboard", "knife", "oven")} == {
-        "airplane": [404], "bear": [294, 295, 296, 297], "car": [436, 511, 817], "clock": [409, 530, 892],
-        "keyboard": [508, 878], "knife": [499], "oven": [766]}
+        "airplane": [404],
+        "bear": [294, 295, 296, 297],
+        "car": [436, 511, 817],
+        "clock": [409, 530, 892],
+        "keyboard": [508, 878],
+        "knife": [499],
+        "oven": [766],
+    }
     assert imagenet16.members(("n01443537", "n01484850"), thousand) == ((1,), (2,))
     assert imagenet16.members(("n02", "n01"), ("n01", "n02")) == ()  # no WordNet ids
     assert imagenet16.members(("n00000002", "n00000001"), ("n00000001", "n00000002")) == ((1,), (0,))
@@ -453,8 +495,9 @@ def test_pooled_logits_decide_for_the_highest_mean_probability():
 
 
 def test_classes_that_are_none_of_imagenets_are_refused(tmp_path):
-    description = checkpoints.Description(architecture="small_cnn", classes=tuple(map(str, range(1000))), channels=1,
-                                          image_size=32)
+    description = checkpoints.Description(
+        architecture="small_cnn", classes=tuple(map(str, range(1000))), channels=1, image_size=32
+    )
     checkpoint = checkpoints.Checkpoint(Path("x"), checkpoints.fresh(description, 0, "init"), description)
     with pytest.raises(UserError, match="-d digits: it has 10 classes, the network 1000"):
         answering(checkpoint, datasets.load("digits", tmp_path), "digits")
@@ -512,6 +555,7 @@ def everything(tmp_path_factory) -> Path:
     write_cifar10(root)
     write_cifar100(root)
     from scipy.io import savemat
+
     for part in ("train", "test"):
         savemat(root / f"{part}_32x32.mat", {"X": levels(32, 32, 3, 10), "y": np.arange(1, 11, dtype=np.uint8)[:, None]})
     (root / "cifar5m").mkdir()
@@ -558,14 +602,21 @@ def test_every_registered_set_keeps_the_contract_of_a_split(everything, name):
 
 def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classes(everything, tmp_path, monkeypatch):
     wnids = image_folders.class_folders(everything / "imagenet" / "train")
-    description = checkpoints.Description(architecture="small_cnn", classes=wnids, channels=3, image_size=32,
-                                          dataset="imagenet")
+    description = checkpoints.Description(
+        architecture="small_cnn", classes=wnids, channels=3, image_size=32, dataset="imagenet"
+    )
     network = checkpoints.fresh(description, 0, "init").eval()
     checkpoints.save(tmp_path / "models" / "a" / "init.pt", network, description)
     monkeypatch.chdir(tmp_path)
     sets = ("cue-conflict", "silhouette", "imagenet-a", "imagenet16:val")
-    words = ["a/init.pt", *[word for name in sets for word in ("-d", name)], "-data", str(everything), "--save-logits",
-             "--quiet"]
+    words = [
+        "a/init.pt",
+        *[word for name in sets for word in ("-d", name)],
+        "-data",
+        str(everything),
+        "--save-logits",
+        "--quiet",
+    ]
     cli.run(cli.parse(EvalConfig, words), evaluate, ["exec_eval.py", *words])
     found = {row["data"]: row for row in rows(tmp_path, "eval") if row["subset"] == "all"}
     members = [wnid for wnids_of in imagenet16.WNIDS_16.values() for wnid in wnids_of if wnid in wnids]
@@ -578,8 +629,24 @@ def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classe
     means = torch.stack([whole[:, outputs].mean(1) for outputs in mine], 1)
     assert torch.allclose(torch.from_numpy(logits["logits_cue-conflict-test"]), means.log(), atol=1e-4)
     assert found["cue-conflict"]["accuracy"] == (means.argmax(1) == split.labels).double().mean()
-    words = ["a/init.pt", "-d", "imagenet16", "-ood", "cue-conflict", "-l", "avgpool", "-e", "1", "--roles", "paper",
-             "--select", "none", "-data", str(everything), "--quiet"]
+    words = [
+        "a/init.pt",
+        "-d",
+        "imagenet16",
+        "-ood",
+        "cue-conflict",
+        "-l",
+        "avgpool",
+        "-e",
+        "1",
+        "--roles",
+        "paper",
+        "--select",
+        "none",
+        "-data",
+        str(everything),
+        "--quiet",
+    ]
     head = [row for row in probe(cli.parse(ProbeConfig, words)).rows if row["probe"] == "head" and row["group"] == "all"]
     tested = divide(split.indices, "zero-shot", "paper", seed=0).positions(split, "test")
     right = int((means.argmax(1) == split.labels)[tested].sum())
@@ -600,9 +667,15 @@ def test_archives_that_lie_under_the_root_are_unpacked_and_kept(tmp_path):
     assert download.prepare("waterbirds-squash", root) == [root / WATERBIRDS]
     assert len(load("waterbirds", root, "train")) == 7 and (root / f"{WATERBIRDS}.tar.gz").is_file()
     write_tree(tmp_path / "source" / "imagenet-a", ("",), ("n01", "n02"))
-    (root / "imagenet-a.tar").write_bytes(tar({
-        f"imagenet-a/{name}/{number}.png": (tmp_path / "source" / "imagenet-a" / name / f"{number}.png").read_bytes()
-        for name in ("n01", "n02") for number in range(3)}))
+    (root / "imagenet-a.tar").write_bytes(
+        tar(
+            {
+                f"imagenet-a/{name}/{number}.png": (tmp_path / "source" / "imagenet-a" / name / f"{number}.png").read_bytes()
+                for name in ("n01", "n02")
+                for number in range(3)
+            }
+        )
+    )
     download.prepare("imagenet-a", root)
     assert load("imagenet-a", root).classes == ("n01", "n02")
     words = "imagenet-r: cannot be downloaded from here; put the authors' imagenet-r.tar into .*, and .* -data .* unpacks it"
@@ -643,8 +716,9 @@ def birds(tmp_path_factory) -> Path:
     """A working directory with a small Waterbirds under `data`, and a network trained on it for an epoch."""
     folder = tmp_path_factory.mktemp("birds")
     write_waterbirds(folder / "data", ((20, 6, 4, 14), (5, 5, 5, 5), (6, 6, 0, 4)))
-    done = script("exec_train.py", "small_cnn", "-d", "waterbirds-squash", "-dir", "a", "-e", 1, "--image-size", 32,
-                  cwd=folder)
+    done = script(
+        "exec_train.py", "small_cnn", "-d", "waterbirds-squash", "-dir", "a", "-e", 1, "--image-size", 32, cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -663,13 +737,18 @@ def test_evaluation_and_probes_name_the_worst_group_and_a_missing_one(birds):
     done = script("exec_eval.py", "models/a/model_1.pt", "-d", "waterbirds-squash", "-d", "waterbirds-squash:val", cwd=birds)
     assert done.returncode == 0 and "no image of group waterbird, land" in done.stderr, done.stderr
     found = {(row["split"], row["subset"]): row for row in rows(birds, "eval")}
-    groups = [found["val", f"group:{name}"] for name in ("landbird, land", "landbird, water", "waterbird, land",
-                                                         "waterbird, water")]
+    groups = [
+        found["val", f"group:{name}"]
+        for name in ("landbird, land", "landbird, water", "waterbird, land", "waterbird, water")
+    ]
     assert [row["n"] for row in groups] == [5] * 4 and found["test", "group:waterbird, land"]["n"] == 0
     for split in ("test", "val"):
         ((name, worst),) = [(subset, row) for (part, subset), row in found.items() if part == split and "worst" in subset]
-        there = {subset: row["accuracy"] for (part, subset), row in found.items() if part == split and "group:" in subset
-                 and "worst" not in subset and row["n"]}
+        there = {
+            subset: row["accuracy"]
+            for (part, subset), row in found.items()
+            if part == split and "group:" in subset and "worst" not in subset and row["n"]
+        }
         assert worst["accuracy"] == min(there.values()) == there[name.replace("worst ", "")]
 
     done = script("exec_probe.py", "models/a/model_1.pt", "-ood", "waterbirds-squash", "-l", "avgpool", "-e", 1, cwd=birds)
@@ -684,8 +763,11 @@ def test_data_shows_groups_and_channels(birds, monkeypatch):
     for name, figures in (("waterbirds", 3), ("cmnist-domainbed", 6)):
         cli.run(cli.parse(DataConfig, ["show", name, "--quiet"]), data, ["exec_data.py", "show", name])
         assert len(list((birds / "results" / "data").glob("*.png"))) == figures
-    counts = {(row["data"], row["split"], row["subset"]): row["n"] for file in (birds / "results" / "data").glob("*.json")
-              for row in json.loads(file.read_text())["rows"]}
+    counts = {
+        (row["data"], row["split"], row["subset"]): row["n"]
+        for file in (birds / "results" / "data").glob("*.json")
+        for row in json.loads(file.read_text())["rows"]
+    }
     assert counts["waterbirds", "train", "group:landbird, water"] == 6
     assert counts["waterbirds", "test", "group:waterbird, land"] == 0
     assert counts["cmnist-domainbed", "val", "all"] == 6

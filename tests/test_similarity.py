@@ -60,7 +60,7 @@ def test_cka_is_one_for_itself_symmetric_and_ignores_rotation_scale_and_shift():
 
 def test_cka_through_inputs_equals_cka_through_features():
     x, y = normal(30, 8), normal(30, 40, seed=1)
-    wide = torch.cat([x, torch.zeros(30, 60, dtype=torch.float64)], 1)     # the same Gram matrix, more features than inputs
+    wide = torch.cat([x, torch.zeros(30, 60, dtype=torch.float64)], 1)  # the same Gram matrix, more features than inputs
     slow = ((x - x.mean(0)).T @ (y - y.mean(0))).norm() ** 2
     slow /= ((x - x.mean(0)).T @ (x - x.mean(0))).norm() * ((y - y.mean(0)).T @ (y - y.mean(0))).norm()
     assert similarity.linear_cka(x, y) == pytest.approx(slow.item(), abs=1e-12)
@@ -77,6 +77,7 @@ def test_debiased_cka_equals_the_sum_over_tuples_and_is_zero_in_the_mean_where_b
         for i, j, q, r in itertools.permutations(range(7), 4):
             total += k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q])
         return total
+
     slow = hsic(first, second) / math.sqrt(hsic(first, first) * hsic(second, second))
     assert similarity.debiased_cka(x, y) == pytest.approx(float(slow), abs=1e-10)
     pairs = [(normal(40, 60, seed=seed), normal(40, 60, seed=seed + 50)) for seed in range(30)]
@@ -109,9 +110,10 @@ def test_pwcca_weights_are_those_of_the_variates():
 
     def root(m):
         values, vectors = torch.linalg.eigh(m)
-        return vectors @ torch.diag(values ** -0.5) @ vectors.T
+        return vectors @ torch.diag(values**-0.5) @ vectors.T
+
     u, correlations, _ = torch.linalg.svd(root(x.T @ x) @ x.T @ y @ root(y.T @ y))
-    variates = x @ root(x.T @ x) @ u                                        # (n, 4)
+    variates = x @ root(x.T @ x) @ u  # (n, 4)
     weights = torch.stack([sum((variates[:, i] @ x[:, j]).abs() for j in range(4)) for i in range(4)])
     slow = 1 - (weights / weights.sum() * correlations).sum()
     assert similarity.pwcca(x, y) == pytest.approx(slow.item(), abs=1e-10)
@@ -132,17 +134,19 @@ def test_svcca_and_mean_cca_average_correlations():
     x, y = x - x.mean(0), y - y.mean(0)
     sides, cross = [similarity.Side(z.T @ z) for z in (x, y)], x.T @ y
     assert similarity.mean_correlation(*sides, cross) == pytest.approx(
-        similarity.canonical_correlations(x, y).mean().item(), abs=1e-12)
-    faint = torch.cat([x, 1e-3 * normal(200, 30, seed=9)], 1)              # noise that explains next to nothing
+        similarity.canonical_correlations(x, y).mean().item(), abs=1e-12
+    )
+    faint = torch.cat([x, 1e-3 * normal(200, 30, seed=9)], 1)  # noise that explains next to nothing
     side = similarity.Side(faint.T @ faint)
     assert side.leading(0.99) <= 7
     assert similarity.svcca(side, sides[1], faint.T @ y) == pytest.approx(
-        similarity.svcca(sides[0], sides[1], cross), abs=1e-2)
+        similarity.svcca(sides[0], sides[1], cross), abs=1e-2
+    )
 
 
 def test_correlations_equal_those_of_orthonormal_bases():
     x, y = correlated(n=60, p=9, q=6)
-    x[:, 5:] *= 1e-2                                                        # beyond 99 % of the variance
+    x[:, 5:] *= 1e-2  # beyond 99 % of the variance
     centred = [(z - z.mean(0)).numpy() for z in (x, y)]
     sides, cross = [similarity.Side(torch.from_numpy(z.T @ z)) for z in centred], torch.from_numpy(centred[0].T @ centred[1])
     bases = [np.linalg.qr(z)[0] for z in centred]
@@ -151,7 +155,7 @@ def test_correlations_equal_those_of_orthonormal_bases():
     leading = []
     for z in centred:
         u, s, _ = np.linalg.svd(z, full_matrices=False)
-        kept = next(k for k in range(1, len(s) + 1) if (s[:k] ** 2).sum() >= 0.99 * (s ** 2).sum())
+        kept = next(k for k in range(1, len(s) + 1) if (s[:k] ** 2).sum() >= 0.99 * (s**2).sum())
         leading.append(u[:, :kept])
     assert leading[0].shape[1] < 9
     slow = np.linalg.svd(leading[0].T @ leading[1], compute_uv=False).mean()
@@ -160,19 +164,43 @@ def test_correlations_equal_those_of_orthonormal_bases():
 
 def test_disagreement_counts_inputs_with_different_answers():
     first, second = normal(50, 4), normal(50, 4, seed=1)
-    slow = sum(max(range(4), key=lambda k: a[k]) != max(range(4), key=lambda k: b[k])
-               for a, b in zip(first.tolist(), second.tolist(), strict=True)) / 50
+    slow = (
+        sum(
+            max(range(4), key=lambda k: a[k]) != max(range(4), key=lambda k: b[k])
+            for a, b in zip(first.tolist(), second.tolist(), strict=True)
+        )
+        / 50
+    )
     assert similarity.disagreement(first, second) == slow and 0 < slow < 1
 
 
 def test_the_bootstrap_is_the_deviation_over_resampled_images(trained, monkeypatch):
     monkeypatch.chdir(trained)
     paths, layer = ("models/a/model_1.pt", "models/a/model_2.pt"), "features.3"
-    row = compare(cli.parse(SimilarityConfig, [*paths, "auto", "auto", layer, layer, "-n", "60", "--bootstrap", "4",
-                                               "--measures", "cka", "procrustes", "--quiet", "-gpu", "-1"])).rows[0]
+    row = compare(
+        cli.parse(
+            SimilarityConfig,
+            [
+                *paths,
+                "auto",
+                "auto",
+                layer,
+                layer,
+                "-n",
+                "60",
+                "--bootstrap",
+                "4",
+                "--measures",
+                "cka",
+                "procrustes",
+                "--quiet",
+                "-gpu",
+                "-1",
+            ],
+        )
+    ).rows[0]
     split = datasets.load("digits", "data", "test").spread(60)
-    found = [passes.features(checkpoints.load(path).network, split, layer, batch_size=60, quiet=True)
-             for path in paths]
+    found = [passes.features(checkpoints.load(path).network, split, layer, batch_size=60, quiet=True) for path in paths]
     generator, draws = randomness.generator(0, "bootstrap"), []
     for _ in range(4):
         chosen = torch.randint(60, (60,), generator=generator)
@@ -184,6 +212,7 @@ def test_the_bootstrap_is_the_deviation_over_resampled_images(trained, monkeypat
 
 def test_rsa_and_neighbours_equal_a_loop_over_inputs():
     from scipy.stats import spearmanr
+
     x, y = correlated(n=25)
     grams = [similarity.Grams([(z - z.mean(0)) @ (z - z.mean(0)).T]) for z in (x, y)]
     places = torch.triu_indices(25, 25, 1)
@@ -239,13 +268,15 @@ def test_all_ranks_from_one_decomposition_equal_truncating_each(second):
 def test_maps_tokens_and_vectors_are_compared_by_their_means_where_shapes_differ():
     maps, vectors = activations(60, 4, 3, 3), activations(60, 3, seed=2)
     tokens = activations(60, 5, 7, seed=1).transpose(1, 2)
-    layers = {name: method.representation(values) for name, values in
-              (("maps", maps), ("tokens", tokens), ("vectors", vectors))}
+    layers = {
+        name: method.representation(values) for name, values in (("maps", maps), ("tokens", tokens), ("vectors", vectors))
+    }
     widths = {"maps": [4], "tokens": [5], "vectors": [3]}
     rows = {(row["layer1"], row["layer2"]): row for row in method.grid(layers, layers, ("pwcca",), widths, widths)}
     assert {pair for pair, row in rows.items() if row["rows"] == "positions"} == {("maps", "maps"), ("tokens", "tokens")}
-    assert rows["maps", "tokens"]["pwcca"] == pytest.approx(similarity.pwcca(maps.double().mean((2, 3)),
-                                                                            tokens.double().mean(1)), abs=1e-8)
+    assert rows["maps", "tokens"]["pwcca"] == pytest.approx(
+        similarity.pwcca(maps.double().mean((2, 3)), tokens.double().mean(1)), abs=1e-8
+    )
     assert rows["vectors", "vectors"]["pwcca"] == pytest.approx(0, abs=1e-9)
 
 
@@ -267,9 +298,23 @@ def read(done, folder):
 
 
 def test_a_network_compared_with_itself_has_ones_on_the_diagonal(trained):
-    done = script("exec_similarity.py", "models/a/model_2.pt", "models/a/model_2.pt", "lenet", "auto",
-                  "features.*,classifier.1", "features.*,classifier.1", "-n", 120, "--measures",
-                  "cka,cka_debiased,pwcca,procrustes", "rsa", "knn_jaccard", "disagreement", cwd=trained)
+    done = script(
+        "exec_similarity.py",
+        "models/a/model_2.pt",
+        "models/a/model_2.pt",
+        "lenet",
+        "auto",
+        "features.*,classifier.1",
+        "features.*,classifier.1",
+        "-n",
+        120,
+        "--measures",
+        "cka,cka_debiased,pwcca,procrustes",
+        "rsa",
+        "knn_jaccard",
+        "disagreement",
+        cwd=trained,
+    )
     rows = read(done, trained)["rows"]
     layers = list(dict.fromkeys(row["layer1"] for row in rows))
     assert len(rows) == len(layers) ** 2 > 9 and all(row["n"] == 120 and row["disagreement"] == 0 for row in rows)
@@ -283,8 +328,27 @@ def test_a_network_compared_with_itself_has_ones_on_the_diagonal(trained):
 
 
 def test_single_layers_with_ranks_and_bootstrap(trained):
-    done = script("exec_similarity.py", "models/a/model_2.pt", "models/a/model_1.pt", "lenet", "lenet", "features.3",
-                  "features.3", "-m1r", 6, 2, 99, "-m2r", 6, 2, "-n", 100, "--bootstrap", 5, cwd=trained)
+    done = script(
+        "exec_similarity.py",
+        "models/a/model_2.pt",
+        "models/a/model_1.pt",
+        "lenet",
+        "lenet",
+        "features.3",
+        "features.3",
+        "-m1r",
+        6,
+        2,
+        99,
+        "-m2r",
+        6,
+        2,
+        "-n",
+        100,
+        "--bootstrap",
+        5,
+        cwd=trained,
+    )
     rows = read(done, trained)["rows"]
     assert "-m1r 99: left out for layer features.3, which has 6 channels" in done.stderr
     assert [(row["rank1"], row["rank2"]) for row in rows] == [(6, 6), (6, 2), (2, 6), (2, 2)]
@@ -292,17 +356,26 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
     assert rows[0]["cka"] > rows[1]["cka"]
 
 
-@pytest.mark.parametrize("words, status, fragments", [
-    ((), 2, ("MODEL1_PATH and MODEL2_PATH are required",)),
-    (("models/a/model_2.pt", "models/a/model_9.pt"), 1, ("no such checkpoint",)),
-    (("models/a/model_2.pt", "models/a/model_1.pt", "resnet2"), 2, ("did you mean resnet20",)),
-    (("models/a/model_2.pt", "models/a/model_1.pt", "auto", "auto", "features.33"), 1,
-     ("LAYERS1 features.33", "features.3")),
-    (("models/a/model_2.pt", "models/a/model_1.pt", "auto", "auto", "features.3", "features.3", "-m1r", "7"), 1,
-     ("-m1r 7", "layer features.3 has only 6 channels")),
-    (("models/a/model_2.pt", "models/a/model_1.pt", "--measures", "ckaa"), 2, ("--measures ckaa", "cka")),
-    (("models/a/model_2.pt", "models/a/model_1.pt", "-n", "3"), 2, ("-n 3: 3 is below 4",)),
-])
+@pytest.mark.parametrize(
+    "words, status, fragments",
+    [
+        ((), 2, ("MODEL1_PATH and MODEL2_PATH are required",)),
+        (("models/a/model_2.pt", "models/a/model_9.pt"), 1, ("no such checkpoint",)),
+        (("models/a/model_2.pt", "models/a/model_1.pt", "resnet2"), 2, ("did you mean resnet20",)),
+        (
+            ("models/a/model_2.pt", "models/a/model_1.pt", "auto", "auto", "features.33"),
+            1,
+            ("LAYERS1 features.33", "features.3"),
+        ),
+        (
+            ("models/a/model_2.pt", "models/a/model_1.pt", "auto", "auto", "features.3", "features.3", "-m1r", "7"),
+            1,
+            ("-m1r 7", "layer features.3 has only 6 channels"),
+        ),
+        (("models/a/model_2.pt", "models/a/model_1.pt", "--measures", "ckaa"), 2, ("--measures ckaa", "cka")),
+        (("models/a/model_2.pt", "models/a/model_1.pt", "-n", "3"), 2, ("-n 3: 3 is below 4",)),
+    ],
+)
 def test_bad_input_of_similarity_is_one_sentence(trained, monkeypatch, words, status, fragments):
     monkeypatch.chdir(trained)
     with pytest.raises(UserError) as refused:

@@ -47,17 +47,50 @@ def here(folder, tmp_path, monkeypatch):
 
 def publish(layer, network="b", seed=0):
     """A detector with fresh weights: what is computed with it does not depend on how good it is."""
-    config = cli.parse(OodDetectorConfig, [f"models/{network}/model_1.pt", "auto", layer, "-m", "repr_cls_resnet20", "-d",
-                                           "digits", "-ftoodd", "patches", "-s", str(seed), "-dir", f"detector-{layer}"])
-    described = checkpoints.Description(architecture="repr_cls_resnet20", classes=tuple("0123456789"), image_size=16,
-                                        channels={"features.3": 16, "features.6": 32}[layer])
+    config = cli.parse(
+        OodDetectorConfig,
+        [
+            f"models/{network}/model_1.pt",
+            "auto",
+            layer,
+            "-m",
+            "repr_cls_resnet20",
+            "-d",
+            "digits",
+            "-ftoodd",
+            "patches",
+            "-s",
+            str(seed),
+            "-dir",
+            f"detector-{layer}",
+        ],
+    )
+    described = checkpoints.Description(
+        architecture="repr_cls_resnet20",
+        classes=tuple("0123456789"),
+        image_size=16,
+        channels={"features.3": 16, "features.6": 32}[layer],
+    )
     return detector_files.publish(config, layer, checkpoints.fresh(described, seed, layer), described)
 
 
 def stitched(name, fronts, ends, *words, front="a", end="b"):
     """Runs exec_stitch.py; the path of its record."""
-    words = [f"models/{front}/model_1.pt", f"models/{end}/model_1.pt", "auto", "auto", fronts, ends, "auto", "-d", "digits",
-             *(words or ("-i", "pinv", "-e", "0")), "--name", name, *COMMON]
+    words = [
+        f"models/{front}/model_1.pt",
+        f"models/{end}/model_1.pt",
+        "auto",
+        "auto",
+        fronts,
+        ends,
+        "auto",
+        "-d",
+        "digits",
+        *(words or ("-i", "pinv", "-e", "0")),
+        "--name",
+        name,
+        *COMMON,
+    ]
     return cli.run(cli.parse(StitchConfig, words), stitch, ["exec_stitch.py", *words])
 
 
@@ -72,7 +105,7 @@ def by_place(rows):
 def test_an_identity_stitch_of_a_network_to_itself_is_as_in_distribution_as_itself(here):
     path = stitched("same", LAYERS[0], LAYERS[0], "-i", "eye", "-e", "0", front="b")
     result = run(path)
-    row, = result.rows
+    (row,) = result.rows
     assert row["auroc"] == pytest.approx(0.5, abs=1e-4) and row["auroc_two_sided"] == pytest.approx(0.5, abs=1e-4)
     assert np.abs(result.arrays[row["energies"]] - result.arrays[row["id_energies"]]).max() <= 1e-4
     known = json.loads(path.read_text())["rows"][0]
@@ -85,15 +118,17 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
     path = stitched("ranks", ",".join(LAYERS), LAYERS[1], "-i", "pinv", "-e", "0", "--front-stitch-rank", "16", "2")
     result = run(path, "-scd", "patches")
     rows = [row for row in result.rows if row["kind"] == "stitched"]
-    assert [(row["front_layer"], row["stitch_rank"]) for row in rows] == [(layer, rank) for layer in LAYERS
-                                                                          for rank in (16, 2)]
+    assert [(row["front_layer"], row["stitch_rank"]) for row in rows] == [
+        (layer, rank) for layer in LAYERS for rank in (16, 2)
+    ]
     row = rows[1]
     record, arrays = json.loads(path.read_text()), np.load(path.with_suffix(".npz"))
-    made, = (other for other in record["rows"] if (other["front_layer"], other["stitch_rank"]) == (LAYERS[0], 2))
+    (made,) = (other for other in record["rows"] if (other["front_layer"], other["stitch_rank"]) == (LAYERS[0], 2))
     assert [row[name] for name in OF_STITCH] == [made[name] for name in OF_STITCH] and row["samples"] and row["solver"]
     number = made["stitch"]
-    weight, bias, mean, basis = (torch.from_numpy(arrays[f"{number}.{name}"]) for name in ("weight", "bias", "limit.mean",
-                                                                                          "limit.basis"))
+    weight, bias, mean, basis = (
+        torch.from_numpy(arrays[f"{number}.{name}"]) for name in ("weight", "bias", "limit.mean", "limit.basis")
+    )
     assert basis.shape == (16, 2)
     front, end = (checkpoints.load(f"models/{name}/model_1.pt").network for name in "ab")
     detector = checkpoints.load(row["detector"]).network.body
@@ -109,6 +144,7 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
         resized = torch.nn.functional.interpolate(limited, (4, 4), mode="bilinear")
         seen["own"], seen["stitched"] = output, torch.einsum("bchw,dc->bdhw", resized, weight) + bias[:, None, None]
         return seen["stitched"]
+
     front.body.features[3].register_forward_hook(note)
     end.body.features[6].register_forward_hook(replace)
     with torch.no_grad():
@@ -118,9 +154,9 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
     assert row["accuracy"] == pytest.approx((predicted == labels).double().mean().item())
     assert np.allclose(result.arrays[row["energies"]], outside, atol=1e-4)
     assert np.allclose(result.arrays[row["id_energies"]], inside, atol=1e-4)
-    slow = ((outside[:, None] > inside).mean() + (outside[:, None] == inside).mean() / 2)
+    slow = (outside[:, None] > inside).mean() + (outside[:, None] == inside).mean() / 2
     assert row["auroc"] == pytest.approx(slow, abs=2e-3) and row["energy"] == pytest.approx(outside.mean(), abs=1e-4)
-    sanity, = (row for row in result.rows if row["kind"] == "sanity")
+    (sanity,) = (row for row in result.rows if row["kind"] == "sanity")
     assert sanity["data"] == "patches" and sanity["front_layer"] is None and sanity["accuracy"] is None
     assert len(result.arrays["patches.features.6"]) == sanity["n"] and sanity["energies"] == "patches.features.6"
     assert set(result.figures) == {f"ranks-{rank}-full{end}" for rank in (16, 2) for end in ("", "-energies")}
@@ -169,14 +205,30 @@ def test_a_layer_without_a_detector_stays_empty_and_its_command_makes_one(here):
     for row in rows:
         without = row["end_layer"] == "features.6"
         assert (row["missing"] == "detector") == without == (row["auroc"] is None) and row["accuracy"] is not None
-    fill, = {row["fill"] for row in rows if row["fill"]}
+    (fill,) = {row["fill"] for row in rows if row["fill"]}
     words = shlex.split(fill)
     assert words[:5] == ["python", "exec_ood_detector.py", "models/b/model_1.pt", "auto", "features.6"]
     assert words[words.index("-dir") + 1] == "detector-features.3-features.6"
     there = cli.parse(OodDetectorConfig, words[2:])
-    assert detector_files.path_of(there, "features.6") == detector_files.path_of(cli.parse(OodDetectorConfig, [
-        "models/b/model_1.pt", "auto", "features.6", "-m", "repr_cls_resnet20", "-d", "digits", "-ftoodd", "patches", "-dir",
-        "x"]), "features.6")
+    assert detector_files.path_of(there, "features.6") == detector_files.path_of(
+        cli.parse(
+            OodDetectorConfig,
+            [
+                "models/b/model_1.pt",
+                "auto",
+                "features.6",
+                "-m",
+                "repr_cls_resnet20",
+                "-d",
+                "digits",
+                "-ftoodd",
+                "patches",
+                "-dir",
+                "x",
+            ],
+        ),
+        "features.6",
+    )
     publish("features.6")
     assert not any(row["missing"] for row in run(path).rows)
 
@@ -184,8 +236,10 @@ def test_a_layer_without_a_detector_stays_empty_and_its_command_makes_one(here):
 def test_another_network_without_detectors_gets_the_command_too(here):
     stitched("back", *LAYERS, front="b", end="a")
     rows = run("results/stitch/grid.json", "results/stitch/back.json").rows
-    assert [(row["end"], row["missing"]) for row in rows] == [("models/b/model_1.pt", None),
-                                                              ("models/a/model_1.pt", "detector")]
+    assert [(row["end"], row["missing"]) for row in rows] == [
+        ("models/b/model_1.pt", None),
+        ("models/a/model_1.pt", "detector"),
+    ]
     words = shlex.split(rows[1]["fill"])
     assert words[2:5] == ["models/a/model_1.pt", "auto", "features.6"]
     assert words[words.index("-dir") + 1] == "detector-features.6-a-features.6"
@@ -193,7 +247,7 @@ def test_another_network_without_detectors_gets_the_command_too(here):
 
 def test_stitches_that_were_not_kept_are_missing(here):
     path = stitched("unkept", LAYERS[0], LAYERS[0], "-i", "pinv", "-e", "0", "--no-save")
-    row, = run(path).rows
+    (row,) = run(path).rows
     assert row["missing"] == "stitch" and "--no-save" not in row["fill"] and row["accuracy"] is None
 
 
@@ -207,7 +261,9 @@ def test_methods_are_grids_of_their_own_and_a_finished_command_knows_new_records
     assert {row["id_split"] for row in record["rows"]} == {"train"} and record["rows"][0]["n_id"] == 1442
     assert {"results/stitch/grid.json", "models/b/model_1.pt"} <= set(record["inputs"])
     assert {file.name.removeprefix(path.stem) for file in path.parent.glob(f"{path.stem}*.png")} == {
-        "-0-energies.png", "-1-energies.png"}
+        "-0-energies.png",
+        "-1-energies.png",
+    }
     cli.run(config, stitch_ood, [])
     assert "already there" in capsys.readouterr().err
     stitched("third", LAYERS[1], LAYERS[1])
@@ -262,24 +318,30 @@ def broken(here, how):
     return ("results/stitch",)
 
 
-@pytest.mark.parametrize("how, fragments", [
-    ("changed", ("grid.json: models/b/model_1.pt has changed since", "--rerun")),
-    ("gone", ("models/a/model_1.pt is gone",)),
-    ("half-written", ("killed.npz has no record", "not finished")),
-    ("truncated record", ("grid.json: not a whole record",)),
-    ("truncated weights", ("grid.npz: not the whole weights", "--rerun")),
-    ("lost weights", ("grid.npz are gone", "--rerun")),
-    ("another experiment", ("other.json", "an experiment similarity, not of exec_stitch.py")),
-    ("empty folder", ("empty: a folder without records",)),
-    ("another layer", ("the detector of another layer, features.6", "features.3")),
-    ("another network", ("the detector of another network, models/a/model_1.pt",)),
-    ("no detector", ("no detector of features.6 of models/b/model_1.pt", "exec_ood_detector.py models/b/model_1.pt auto")),
-    ("several detectors", ("of layer features.6 of models/b/model_1.pt there are 2", "name those")),
-    ("no folder", ("-detectors nowhere", "no such folder")),
-    ("no detector file", ("-detectors models/a/model_1.pt: no detector",)),
-    ("broken detector", ("models/repr_cls_ood_detectors/features.6-", "not a whole checkpoint")),
-    ("other data", ("it has 9 classes, the network 10",)),
-])
+@pytest.mark.parametrize(
+    "how, fragments",
+    [
+        ("changed", ("grid.json: models/b/model_1.pt has changed since", "--rerun")),
+        ("gone", ("models/a/model_1.pt is gone",)),
+        ("half-written", ("killed.npz has no record", "not finished")),
+        ("truncated record", ("grid.json: not a whole record",)),
+        ("truncated weights", ("grid.npz: not the whole weights", "--rerun")),
+        ("lost weights", ("grid.npz are gone", "--rerun")),
+        ("another experiment", ("other.json", "an experiment similarity, not of exec_stitch.py")),
+        ("empty folder", ("empty: a folder without records",)),
+        ("another layer", ("the detector of another layer, features.6", "features.3")),
+        ("another network", ("the detector of another network, models/a/model_1.pt",)),
+        (
+            "no detector",
+            ("no detector of features.6 of models/b/model_1.pt", "exec_ood_detector.py models/b/model_1.pt auto"),
+        ),
+        ("several detectors", ("of layer features.6 of models/b/model_1.pt there are 2", "name those")),
+        ("no folder", ("-detectors nowhere", "no such folder")),
+        ("no detector file", ("-detectors models/a/model_1.pt: no detector",)),
+        ("broken detector", ("models/repr_cls_ood_detectors/features.6-", "not a whole checkpoint")),
+        ("other data", ("it has 9 classes, the network 10",)),
+    ],
+)
 def test_what_cannot_be_trusted_is_refused_in_one_sentence(here, how, fragments):
     words = broken(here, how)
     with pytest.raises(UserError) as refused:
@@ -289,11 +351,24 @@ def test_what_cannot_be_trusted_is_refused_in_one_sentence(here, how, fragments)
 
 
 def test_the_readmes_counterparts_of_the_published_detector_calls_run(here):
-    lines = [line.split(" | ")[1].split("`")[1].split() for line in (ROOT / "README.md").read_text().splitlines()
-             if line.startswith(("| `exec_train_representation_classifier.py", "| `exec_eval_stitcher_ood.py"))]
+    lines = [
+        line.split(" | ")[1].split("`")[1].split()
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith(("| `exec_train_representation_classifier.py", "| `exec_eval_stitcher_ood.py"))
+    ]
     assert [words[0] for words in lines] == ["exec_ood_detector.py", "exec_stitch_ood.py"]
-    meanings = {"M1": "models/a/model_1.pt", "T1": "small_cnn", "L1": "features.6", "DATA": "digits", "OUTLIERS": "patches",
-                "DIR": "x", "repr_cls_resnet18": "repr_cls_resnet20", "100": "1", "10": "1", "512": "16"}
+    meanings = {
+        "M1": "models/a/model_1.pt",
+        "T1": "small_cnn",
+        "L1": "features.6",
+        "DATA": "digits",
+        "OUTLIERS": "patches",
+        "DIR": "x",
+        "repr_cls_resnet18": "repr_cls_resnet20",
+        "100": "1",
+        "10": "1",
+        "512": "16",
+    }
     detector, ood = ([meanings.get(word, word) for word in words[1:]] for words in lines)
     rows = ood_detector(cli.parse(OodDetectorConfig, [*detector, "--max-examples", "48", *COMMON])).rows
     assert len(rows) == 2 and rows[-1]["detector"]
@@ -310,9 +385,15 @@ def test_without_a_record_the_command_line_is_refused(tmp_path):
 # measures that the scripts above rest on
 
 
-@pytest.mark.parametrize("inside, outside, expected", [
-    (range(100), range(100, 200), 0.0), (range(100), range(100), 0.95), (range(100, 200), range(100), 1.0),
-    (range(100), np.arange(100) - 0.5, 0.96)])
+@pytest.mark.parametrize(
+    "inside, outside, expected",
+    [
+        (range(100), range(100, 200), 0.0),
+        (range(100), range(100), 0.95),
+        (range(100, 200), range(100), 1.0),
+        (range(100), np.arange(100) - 0.5, 0.96),
+    ],
+)
 def test_the_published_false_positive_rate_has_its_known_values(inside, outside, expected):
     assert ood_detection.fpr_at_nearest_recall(np.array(inside), np.array(outside)) == pytest.approx(expected, abs=1e-9)
 
@@ -322,7 +403,7 @@ def test_the_published_false_positive_rate_is_that_of_a_walk_over_thresholds(see
     generator = np.random.default_rng(seed)
     inside, outside = generator.integers(0, 30, 23).astype(float), generator.integers(5, 40, 31).astype(float)
     best = None
-    for threshold in sorted({*inside, *outside}):                    # rising: more and more is kept
+    for threshold in sorted({*inside, *outside}):  # rising: more and more is kept
         recall, rate = (inside <= threshold).mean(), (outside <= threshold).mean()
         if best is None or abs(recall - 0.95) <= best[0]:
             best = abs(recall - 0.95), rate

@@ -36,10 +36,14 @@ def config(*more, results_dir, end="b"):
 def same(one, other, origins=True):
     """Whether two results are equal to the last bit."""
     left_out = () if origins else ("taken_from",)
-    rows = [[{key: value for key, value in row.items() if key not in left_out} for row in found.rows]
-            for found in (one, other)]
-    return rows[0] == rows[1] and one.arrays.keys() == other.arrays.keys() and all(
-        np.array_equal(value, other.arrays[name]) for name, value in one.arrays.items())
+    rows = [
+        [{key: value for key, value in row.items() if key not in left_out} for row in found.rows] for found in (one, other)
+    ]
+    return (
+        rows[0] == rows[1]
+        and one.arrays.keys() == other.arrays.keys()
+        and all(np.array_equal(value, other.arrays[name]) for name, value in one.arrays.items())
+    )
 
 
 def stopping_at(monkeypatch, calls, act):
@@ -54,7 +58,9 @@ def stopping_at(monkeypatch, calls, act):
             if len(seen) == calls:
                 act()
             return loss(*batch)
+
         return step
+
     monkeypatch.setattr(stitching_grid, "task_loss", task_loss)
     return seen
 
@@ -68,8 +74,11 @@ def test_others_is_one_cycle_through_all_images():
     assert torch.equal(partner, stitching_grid.others(50, 3)) and not torch.equal(partner, stitching_grid.others(50, 4))
 
 
-@pytest.mark.parametrize("calls, options", [(1, ()), (3, ("--stitch-norm", "bn", "-sched", "cosine")), (6, ("--null",))],
-                         ids=["first epoch", "second epoch, with a norm", "second part"])
+@pytest.mark.parametrize(
+    "calls, options",
+    [(1, ()), (3, ("--stitch-norm", "bn", "-sched", "cosine")), (6, ("--null",))],
+    ids=["first epoch", "second epoch, with a norm", "second part"],
+)
 def test_training_that_a_signal_stops_goes_on_bit_for_bit(inside, monkeypatch, calls, options):
     given = config(*GRID, *options, results_dir=inside)
     whole = stitch(given)
@@ -80,7 +89,7 @@ def test_training_that_a_signal_stops_goes_on_bit_for_bit(inside, monkeypatch, c
     assert stopped.value.status == 75
     seen = stopping_at(monkeypatch, 0, None)
     assert same(stitch(given), whole)
-    assert len(seen) == 2 * 2 * (3 if options == ("--null",) else 1) - calls        # no step is made twice
+    assert len(seen) == 2 * 2 * (3 if options == ("--null",) else 1) - calls  # no step is made twice
     assert not list((inside / "stitch").glob("*"))
 
 
@@ -90,6 +99,7 @@ def test_training_that_dies_goes_on_behind_its_last_epoch(inside, monkeypatch):
 
     def die():
         raise MemoryError
+
     with monkeypatch.context() as patched:
         stopping_at(patched, 4, die)
         with pytest.raises(MemoryError):
@@ -98,11 +108,11 @@ def test_training_that_dies_goes_on_behind_its_last_epoch(inside, monkeypatch):
     kept = state.read_bytes()
     seen = stopping_at(monkeypatch, 0, None)
     assert same(stitch(given), whole) and len(seen) == 2
-    for broken in (kept[:5000], b""):                                                # begins anew, says nothing false
+    for broken in (kept[:5000], b""):  # begins anew, says nothing false
         seen.clear()
         state.write_bytes(broken)
         assert same(stitch(given), whole) and len(seen) == 4
-    state.write_bytes(kept)                                                          # of other settings: not its own
+    state.write_bytes(kept)  # of other settings: not its own
     seen.clear()
     other = config(*GRID, "-wd", "0.1", "--name", state.stem, results_dir=inside)
     assert not same(stitch(other), whole) and len(seen) == 4
@@ -112,15 +122,15 @@ def test_cells_of_a_grid_that_are_done_are_not_trained_again(inside, monkeypatch
     whole = stitch(config(*GRID, results_dir=inside))
     pair = (*GRID[:2], ONE, TWO, *GRID[4:])
     first = cli.run(config(*pair, results_dir=inside), stitch, ["exec_stitch.py"])
-    cli.run(config(*pair, "-wd", "0.1", results_dir=inside), stitch, ["exec_stitch.py"])         # trained otherwise
-    cli.run(config(*pair, end="a", results_dir=inside), stitch, ["exec_stitch.py"])              # other networks
+    cli.run(config(*pair, "-wd", "0.1", results_dir=inside), stitch, ["exec_stitch.py"])  # trained otherwise
+    cli.run(config(*pair, end="a", results_dir=inside), stitch, ["exec_stitch.py"])  # other networks
     trained = []
     made = train.Part.trained
     monkeypatch.setattr(train.Part, "trained", lambda part: trained.append(made(part)) or trained[-1])
     again = stitch(config(*GRID, results_dir=inside))
     assert same(again, whole, origins=False) and {len(entries) for entries in trained} == {3}
     assert [row["taken_from"] for row in again.rows] == [None, str(first), None, None]
-    first.with_suffix(".npz").write_bytes(b"half")                                               # its weights are lost
+    first.with_suffix(".npz").write_bytes(b"half")  # its weights are lost
     again = stitch(config(*GRID, results_dir=inside))
     assert same(again, whole) and all(row["taken_from"] is None for row in again.rows)
 
@@ -137,8 +147,16 @@ def test_each_stitch_has_its_own_gradient_norm(inside):
 @pytest.mark.slow
 def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturbed_run(siblings):
     def command(place):
-        return [*words("auto", "auto", TWO, TWO, "-b", "32", "-e", "12")[:-3], "-gpu", "-1", "--name", "it", "--results-dir",
-                place]
+        return [
+            *words("auto", "auto", TWO, TWO, "-b", "32", "-e", "12")[:-3],
+            "-gpu",
+            "-1",
+            "--name",
+            "it",
+            "--results-dir",
+            place,
+        ]
+
     done = script("exec_stitch.py", *command("undisturbed"), cwd=siblings)
     assert done.returncode == 0, done.stderr
     whole = records.read(siblings / "undisturbed" / "stitch" / "it.json")["rows"]
@@ -154,8 +172,12 @@ def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturb
 
 def test_null_rows_stand_beside_the_others_and_score_lower(inside):
     options = ("auto", "auto", TWO, TWO, "-b", "64", "-lr", "0.01")
-    for more in (("-e", "2"), ("-i", "pinv", "-e", "0", "-pinv-samples", "all"), ("-i", "perm", "-e", "0"),
-                 ("-i", "pinv", "-e", "0", "--solver", "reference", "-pinv-samples", "40")):
+    for more in (
+        ("-e", "2"),
+        ("-i", "pinv", "-e", "0", "-pinv-samples", "all"),
+        ("-i", "perm", "-e", "0"),
+        ("-i", "pinv", "-e", "0", "--solver", "reference", "-pinv-samples", "40"),
+    ):
         plain = stitch(config(*options, *more, results_dir=inside)).rows
         rows = stitch(config(*options, *more, "--null", results_dir=inside)).rows
         assert [row["null"] for row in rows] == [None, "untrained", "shuffled"] and rows[0] == plain[0]

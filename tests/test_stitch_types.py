@@ -42,13 +42,45 @@ class Both(nn.Module):
 def network(classes, channels, image_size):
     return Both(classes, channels)
 '''
-ENDS = {"c2c": ("maps", "maps"), "rc2c_pre": ("maps", "maps"), "rc2c_post": ("maps", "maps"), "t2t": ("mix", "mix"),
-        "c2t": ("maps", "mix"), "t2c": ("mix", "maps"), "auto": ("mix", "maps")}
+ENDS = {
+    "c2c": ("maps", "maps"),
+    "rc2c_pre": ("maps", "maps"),
+    "rc2c_post": ("maps", "maps"),
+    "t2t": ("mix", "mix"),
+    "c2t": ("maps", "mix"),
+    "t2c": ("mix", "maps"),
+    "auto": ("mix", "maps"),
+}
 MADE = {"auto": "t2c"}
-ROW = ("front_layer", "end_layer", "type", "init", "trained", "samples", "stitch_rank", "pinv_rank", "accuracy",
-       "relative_accuracy", "penalty", "agreement", "matching_residual", "normalized_difference",
-       "normalized_difference_batch_mean", "r2", "sparsity_0", "sparsity_1e-5", "sparsity_1e-4", "sparsity_1e-3",
-       "sparsity_1e-2", "sparsity_1e-1", "epochs", "seed", "condition", "effective_rank", "null")
+ROW = (
+    "front_layer",
+    "end_layer",
+    "type",
+    "init",
+    "trained",
+    "samples",
+    "stitch_rank",
+    "pinv_rank",
+    "accuracy",
+    "relative_accuracy",
+    "penalty",
+    "agreement",
+    "matching_residual",
+    "normalized_difference",
+    "normalized_difference_batch_mean",
+    "r2",
+    "sparsity_0",
+    "sparsity_1e-5",
+    "sparsity_1e-4",
+    "sparsity_1e-3",
+    "sparsity_1e-2",
+    "sparsity_1e-1",
+    "epochs",
+    "seed",
+    "condition",
+    "effective_rank",
+    "null",
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +90,9 @@ def folder(tmp_path_factory):
     (place / "both.py").write_text(NETWORK)
     with contextlib.chdir(place):
         for seed, name in enumerate("ab"):
-            described = Description(architecture="both.py:network", classes=tuple("0123456789"), channels=1, image_size=32,
-                                    dataset="digits")
+            described = Description(
+                architecture="both.py:network", classes=tuple("0123456789"), channels=1, image_size=32, dataset="digits"
+            )
             checkpoints.save(place / f"{name}.pt", checkpoints.fresh(described, seed, "init"), described)
     return place
 
@@ -71,8 +104,27 @@ def inside(folder, monkeypatch):
 
 def run(kind, *words, ends=None, networks="ab"):
     front, end = ends or ENDS[kind]
-    return stitch(cli.parse(StitchConfig, [*(f"{name}.pt" for name in networks), "auto", "auto", front, end, kind, "-d",
-                                           "digits", "--quiet", "-gpu", "-1", "--max-examples", "60", *words]))
+    return stitch(
+        cli.parse(
+            StitchConfig,
+            [
+                *(f"{name}.pt" for name in networks),
+                "auto",
+                "auto",
+                front,
+                end,
+                kind,
+                "-d",
+                "digits",
+                "--quiet",
+                "-gpu",
+                "-1",
+                "--max-examples",
+                "60",
+                *words,
+            ],
+        )
+    )
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -87,7 +139,7 @@ def test_every_type_honours_every_initialisation(inside, kind, init):
         assert np.array_equal(np.sort(weight.ravel())[-6:], np.ones(6)) and (weight.sum(0) == 1).all() and not bias.any()
         assert (weight.sum(1) == 1).all() and row["samples"] == 60
     elif init == "rand":
-        assert 0 < np.abs(weight).max() <= 6 ** -0.5 and np.abs(bias).max() > 0
+        assert 0 < np.abs(weight).max() <= 6**-0.5 and np.abs(bias).max() > 0
     else:
         assert row["matching_residual"] < 1 and row["effective_rank"] <= 6 and row["samples"] == 60
         others = [run(kind, "-i", other, "-e", "0", "-pinv-samples", "all").rows[0] for other in ("eye", "perm", "rand")]
@@ -97,8 +149,10 @@ def test_every_type_honours_every_initialisation(inside, kind, init):
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_type_has_the_published_solver_and_trains_from_it(inside, kind):
-    exact, published = (run(kind, "-i", "pinv", "-e", "0", "-pinv-samples", "20", "--solver", solver).rows[0]
-                        for solver in ("exact", "reference"))
+    exact, published = (
+        run(kind, "-i", "pinv", "-e", "0", "-pinv-samples", "20", "--solver", solver).rows[0]
+        for solver in ("exact", "reference")
+    )
     assert published["matching_residual"] == pytest.approx(exact["matching_residual"], rel=1e-2)
     trained = run(kind, "-i", "pinv", "-e", "1", "-pinv-samples", "20").rows[0]
     assert trained["trained"] and trained["matching_residual"] == exact["matching_residual"]
@@ -123,8 +177,13 @@ def test_the_identity_at_one_layer_of_one_network_changes_nothing(inside, kind):
     assert row["agreement"] == 1 and row["normalized_difference"] == 0 and row["penalty"] == 0
 
 
-@pytest.mark.parametrize("init, fragment", [("eye", "-i eye: 8 channels cannot be taken for 6"),
-                                            ("perm", "-i perm: 8 channels of wide are no permutation of the 6 of maps")])
+@pytest.mark.parametrize(
+    "init, fragment",
+    [
+        ("eye", "-i eye: 8 channels cannot be taken for 6"),
+        ("perm", "-i perm: 8 channels of wide are no permutation of the 6 of maps"),
+    ],
+)
 def test_unequal_widths_are_refused_by_what_needs_equal_ones(inside, init, fragment):
     with pytest.raises(UserError, match=fragment):
         run("auto", "-i", init, "-e", "0", "-pinv-samples", "all", ends=("wide", "maps"))
@@ -141,8 +200,21 @@ def test_options_of_class_tokens_reach_the_stitch(inside):
 
 
 def test_ranks_limit_tokens_too(inside):
-    rows = run("t2t", "-i", "pinv", "-e", "0", "-pinv-samples", "all", "--front-stitch-rank", "6", "2",
-               "--front-pinv-rank", "6", "2").rows
+    rows = run(
+        "t2t",
+        "-i",
+        "pinv",
+        "-e",
+        "0",
+        "-pinv-samples",
+        "all",
+        "--front-stitch-rank",
+        "6",
+        "2",
+        "--front-pinv-rank",
+        "6",
+        "2",
+    ).rows
     found = {(row["stitch_rank"], row["pinv_rank"]): row for row in rows}
     assert found[2, 2]["effective_rank"] == 2
     assert found[2, 2]["normalized_difference"] == pytest.approx(found[6, 2]["normalized_difference"], rel=1e-4)

@@ -34,7 +34,7 @@ def maps(b, c, side, seed=0):
 def statistics(x, y, kind="auto", ranks=False, parts=None, **options):
     empty = Stitch(kind, tuple(x.shape[1:]), tuple(y.shape[1:]), **options)
     found = least_squares.Statistics({("x", "y"): empty}, ranks=ranks)
-    for part in (parts or [len(x)]):
+    for part in parts or [len(x)]:
         found.add({"x": x[:part]}, {"y": y[:part]})
         x, y = x[part:], y[part:]
     return found
@@ -56,8 +56,11 @@ def rows(activation):
     return activation.movedim(1, -1).reshape(-1, activation.shape[1]).numpy()
 
 
-@pytest.mark.parametrize("shapes", [((6, 4), (5, 4)), ((6, 2), (5, 8)), ((6, 8), (5, 2)), ((6, 3), (5, 7))],
-                         ids=["same size", "enlarged", "reduced", "enlarged oddly"])
+@pytest.mark.parametrize(
+    "shapes",
+    [((6, 4), (5, 4)), ((6, 2), (5, 8)), ((6, 8), (5, 2)), ((6, 3), (5, 7))],
+    ids=["same size", "enlarged", "reduced", "enlarged oddly"],
+)
 def test_direct_matching_solves_the_normal_equations(shapes):
     (p, before), (q, after) = shapes
     x, y = maps(40, p, before), maps(40, q, after, seed=1)
@@ -65,19 +68,20 @@ def test_direct_matching_solves_the_normal_equations(shapes):
     resized = stitching_layer.resize(x, (after, after), "bilinear")
     z, v = lstsq(rows(resized), rows(y))
     target = rows(y)
-    slow = ((z @ v - target) ** 2).sum() / (target ** 2).sum()
+    slow = ((z @ v - target) ** 2).sum() / (target**2).sum()
     residual = problem.residual(solution.weight, solution.bias)
     assert residual == pytest.approx(slow, abs=1e-8) and solution.effective_rank == p
     ours = np.concatenate([solution.weight.numpy(), solution.bias.numpy()[None]])
     error = z @ ours - target
     assert np.linalg.norm(z.T @ error) / (np.linalg.norm(z) * np.linalg.norm(target)) <= 1e-10
-    whole, fitted, left = (target ** 2).sum(), ((z @ ours) ** 2).sum(), (error ** 2).sum()
-    assert whole == pytest.approx(fitted + left, rel=1e-9)                          # Pythagoras
+    whole, fitted, left = (target**2).sum(), ((z @ ours) ** 2).sum(), (error**2).sum()
+    assert whole == pytest.approx(fitted + left, rel=1e-9)  # Pythagoras
     assert residual == pytest.approx(1 - (z.T @ target * ours).sum() / whole, abs=1e-9)
     made = Stitch("auto", x.shape[1:], y.shape[1:])
     statistics(x, y).install(made, "x", "y", solution)
-    assert torch.allclose(made(x.float()), torch.from_numpy(z @ v).view(40, after, after, q).movedim(-1, 1).float(),
-                          atol=1e-4)
+    assert torch.allclose(
+        made(x.float()), torch.from_numpy(z @ v).view(40, after, after, q).movedim(-1, 1).float(), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
@@ -88,10 +92,15 @@ def test_products_at_the_smaller_resolution_are_those_of_the_resized_maps(before
     flat = rows(stitching_layer.resize(x, (after, after), mode)), rows(y)
     means = [one.mean(0) for one in flat]
     one, two = (value - mean for value, mean in zip(flat, means, strict=True))
-    for ours, slow in ((whole.x_mean, means[0]), (whole.y_mean, means[1]), (whole.xx, one.T @ one), (whole.xy, one.T @ two),
-                       (whole.yy, (two ** 2).sum(0))):
+    for ours, slow in (
+        (whole.x_mean, means[0]),
+        (whole.y_mean, means[1]),
+        (whole.xx, one.T @ one),
+        (whole.xy, one.T @ two),
+        (whole.yy, (two**2).sum(0)),
+    ):
         assert np.linalg.norm(ours.numpy() - slow) <= 1e-9 * np.linalg.norm(slow)
-    assert whole.rows == 30 * after ** 2
+    assert whole.rows == 30 * after**2
 
 
 def test_direct_matching_ignores_invertible_maps_of_the_source():
@@ -149,7 +158,8 @@ def test_a_network_that_puts_out_dead_and_repeated_channels_is_matched_without_t
     assert solution.effective_rank == 4 and solution.weight.abs().max() < 1e3
     fewer, expected = matched(x[:, :4], y)
     assert problem.residual(solution.weight, solution.bias) == pytest.approx(
-        fewer.residual(expected.weight, expected.bias), abs=1e-9)
+        fewer.residual(expected.weight, expected.bias), abs=1e-9
+    )
 
 
 def test_the_reference_solver_drops_directions_that_are_there_and_more_with_more_rows():
@@ -190,7 +200,7 @@ def test_a_rank_limit_keeps_the_mean_and_the_largest_components():
         limited = limit(x)
         assert (limited - x).square().sum().item() == pytest.approx(values[rank:].sum().item(), rel=1e-6, abs=1e-9)
         assert torch.allclose(limit(limited), limited, atol=1e-10)
-        assert torch.allclose(limited[:7], limit(x[:7]))                                    # no batch enters it
+        assert torch.allclose(limited[:7], limit(x[:7]))  # no batch enters it
         assert torch.allclose(limited.mean((2, 3)), limit(x.mean((2, 3))[:, :, None, None])[:, :, 0, 0], atol=1e-10)
         tokens = limit(x.flatten(2).transpose(1, 2))
         assert torch.allclose(tokens, limited.flatten(2).transpose(1, 2), atol=1e-12)
@@ -203,7 +213,9 @@ def test_resizing_reads_and_keeps_what_it_should():
     constant = stitching_layer.resize(torch.ones_like(x), (5, 5), "bilinear")
     assert torch.allclose(constant, torch.ones_like(constant), atol=1e-6)
     cells = x.unflatten(2, (4, 8)).unflatten(4, (4, 8))
-    assert torch.allclose(stitching_layer.resize(x, (4, 4), "bilinear"), cells[:, :, :, 3:5, :, 3:5].mean((3, 5)), atol=1e-12)
+    assert torch.allclose(
+        stitching_layer.resize(x, (4, 4), "bilinear"), cells[:, :, :, 3:5, :, 3:5].mean((3, 5)), atol=1e-12
+    )
     assert torch.equal(stitching_layer.resize(x, (4, 4), "nearest"), cells[:, :, :, 0, :, 0])
 
 
@@ -231,8 +243,9 @@ def test_resizing_before_and_after_the_map_is_the_same_stitch(kind, mode, side):
     assert torch.allclose(made(x), before, atol=1e-5) and torch.allclose(made(x), after, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind, shape", [("c2c", (6, 4, 4)), ("rc2c_pre", (6, 4, 4)), ("rc2c_post", (6, 4, 4)),
-                                         ("t2t", (17, 6))])
+@pytest.mark.parametrize(
+    "kind, shape", [("c2c", (6, 4, 4)), ("rc2c_pre", (6, 4, 4)), ("rc2c_post", (6, 4, 4)), ("t2t", (17, 6))]
+)
 def test_the_identity_changes_nothing(kind, shape):
     made = Stitch(kind, shape, shape)
     stitching_layer.initialise(made, "eye", torch.Generator())
@@ -257,9 +270,17 @@ def test_the_identity_between_tokens_and_maps_moves_patches():
     assert {name for name, _ in add.named_parameters()} == {"weight", "bias", "cls_weight"}
 
 
-@pytest.mark.parametrize("source, target, options", [
-    ((5, 4, 4), (17, 6), {}), ((5, 4, 4), (17, 6), {"to_class_token": "learn"}), ((5, 4, 4), (16, 6), {}),
-    ((17, 5), (6, 4, 4), {}), ((17, 5), (6, 8, 8), {"from_class": "add"}), ((17, 5), (17, 6), {})])
+@pytest.mark.parametrize(
+    "source, target, options",
+    [
+        ((5, 4, 4), (17, 6), {}),
+        ((5, 4, 4), (17, 6), {"to_class_token": "learn"}),
+        ((5, 4, 4), (16, 6), {}),
+        ((17, 5), (6, 4, 4), {}),
+        ((17, 5), (6, 8, 8), {"from_class": "add"}),
+        ((17, 5), (17, 6), {}),
+    ],
+)
 def test_direct_matching_reaches_tokens_too(source, target, options):
     made = Stitch("auto", source, target, **options)
     x = normal(60, *source).float()
@@ -274,15 +295,18 @@ def test_direct_matching_reaches_tokens_too(source, target, options):
     assert torch.allclose(again(x), y, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind, source, target, options, fragment", [
-    ("c2c", (6, 4, 4), (6, 2, 2), {}, "rc2c_pre resizes"),
-    ("t2t", (17, 6), (16, 6), {}, "17 tokens"),
-    ("rc2c_pre", (17, 6), (6, 4, 4), {}, "t2c does"),
-    ("auto", (6,), (6, 4, 4), {}, "neither maps nor tokens"),
-    ("c2t", (6, 4, 4), (17, 6), {"to_class_token": "none"}, "would take a patch for it"),
-    ("t2c", (16, 6), (6, 4, 4), {"from_class": "add"}, "have no class token"),
-    ("t2c", (13, 6), (6, 4, 4), {}, "no square grid"),
-])
+@pytest.mark.parametrize(
+    "kind, source, target, options, fragment",
+    [
+        ("c2c", (6, 4, 4), (6, 2, 2), {}, "rc2c_pre resizes"),
+        ("t2t", (17, 6), (16, 6), {}, "17 tokens"),
+        ("rc2c_pre", (17, 6), (6, 4, 4), {}, "t2c does"),
+        ("auto", (6,), (6, 4, 4), {}, "neither maps nor tokens"),
+        ("c2t", (6, 4, 4), (17, 6), {"to_class_token": "none"}, "would take a patch for it"),
+        ("t2c", (16, 6), (6, 4, 4), {"from_class": "add"}, "have no class token"),
+        ("t2c", (13, 6), (6, 4, 4), {}, "no square grid"),
+    ],
+)
 def test_shapes_that_a_type_cannot_join_are_refused(kind, source, target, options, fragment):
     with pytest.raises(UserError, match=fragment):
         Stitch(kind, source, target, **options)
@@ -318,8 +342,12 @@ def inside(siblings, monkeypatch):
 
 
 def run(*words, end="b"):
-    return stitch(cli.parse(StitchConfig, ["models/a/model_2.pt", f"models/{end}/model_2.pt", *words, "-d", "digits",
-                                           "--quiet", "-gpu", "-1"]))
+    return stitch(
+        cli.parse(
+            StitchConfig,
+            ["models/a/model_2.pt", f"models/{end}/model_2.pt", *words, "-d", "digits", "--quiet", "-gpu", "-1"],
+        )
+    )
 
 
 def by_pair(result):
@@ -346,7 +374,7 @@ def test_matched_with_itself_a_network_is_itself(inside):
         assert row["accuracy"] == max(found[layer, other]["accuracy"] for other in LAYERS)
     assert set(result.figures) == {""}
     single = run("auto", "auto", LAYERS[0], LAYERS[-1], "-i", "pinv", "-e", "0", end="a").rows[0]
-    assert single == {**found[LAYERS[0], LAYERS[-1]], "stitch": 0}           # the drawn images do not depend on the pair
+    assert single == {**found[LAYERS[0], LAYERS[-1]], "stitch": 0}  # the drawn images do not depend on the pair
 
 
 @pytest.mark.parametrize("kind", ["c2c", "rc2c_pre", "rc2c_post", "auto"])
@@ -364,9 +392,15 @@ def test_difference_has_its_known_values_whatever_the_batch(inside):
         stitching_layer.initialise(made, "eye", torch.Generator())
         made.weight.data *= factor
         same = stitching_grid.Donors(grid.front, grid.front, ["features.3"], ["features.3"])
-        values = [stitching_grid.evaluate(same, [stitching_grid.Entry("features.3", "features.3", made)], digits(), stitching_grid.Passes(
-            device=torch.device("cpu"), batch_size=size, channels=1, size=32, quiet=True))[0][0]["normalized_difference"]
-            for size in (64, 355)]
+        values = [
+            stitching_grid.evaluate(
+                same,
+                [stitching_grid.Entry("features.3", "features.3", made)],
+                digits(),
+                stitching_grid.Passes(device=torch.device("cpu"), batch_size=size, channels=1, size=32, quiet=True),
+            )[0][0]["normalized_difference"]
+            for size in (64, 355)
+        ]
         assert values == pytest.approx([(1 - factor) ** 2] * 2, abs=1e-6)
 
 
@@ -396,12 +430,16 @@ def families():
     return found
 
 
-@pytest.mark.parametrize("front, one, end, two, kind", [
-    ("resnet20", "layer2.1", "resnet20", "layer1.2", "rc2c_pre"),
-    ("resnet20", "layer1.2", "resnet20", "layer3.0", "rc2c_pre"),
-    ("vit_tiny_patch4_32", "blocks.1", "vit_tiny_patch4_32", "blocks.3", "t2t"),
-    ("resnet20", "layer2.1", "vit_tiny_patch4_32", "blocks.2", "c2t"),
-    ("vit_tiny_patch4_32", "blocks.2", "resnet20", "layer2.1", "t2c")])
+@pytest.mark.parametrize(
+    "front, one, end, two, kind",
+    [
+        ("resnet20", "layer2.1", "resnet20", "layer1.2", "rc2c_pre"),
+        ("resnet20", "layer1.2", "resnet20", "layer3.0", "rc2c_pre"),
+        ("vit_tiny_patch4_32", "blocks.1", "vit_tiny_patch4_32", "blocks.3", "t2t"),
+        ("resnet20", "layer2.1", "vit_tiny_patch4_32", "blocks.2", "c2t"),
+        ("vit_tiny_patch4_32", "blocks.2", "resnet20", "layer2.1", "t2c"),
+    ],
+)
 def test_the_residual_of_matching_is_the_difference_on_the_images_matched_on(families, front, one, end, two, kind):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator)
@@ -434,16 +472,18 @@ def test_what_goes_through_a_tail_together_comes_out_as_alone(inside, monkeypatc
 
 
 def test_more_images_match_better(inside):
-    few, many, whole = (by_pair(run(*GRID, "-i", "pinv", "-e", "0", "-pinv-samples", count))
-                        for count in ("20", "1000", "all"))
+    few, many, whole = (
+        by_pair(run(*GRID, "-i", "pinv", "-e", "0", "-pinv-samples", count)) for count in ("20", "1000", "all")
+    )
     for pair, row in many.items():
         assert row["normalized_difference"] <= few[pair]["normalized_difference"] + 1e-3
         assert row["samples"] == 1000 and whole[pair]["samples"] == 1442
 
 
 def test_the_reference_solver_runs_and_is_never_the_better_fit(inside):
-    exact, published = (by_pair(run(*GRID, "-i", "pinv", "-e", "0", "--solver", solver))
-                        for solver in ("exact", "reference"))
+    exact, published = (
+        by_pair(run(*GRID, "-i", "pinv", "-e", "0", "--solver", solver)) for solver in ("exact", "reference")
+    )
     for pair, row in published.items():
         assert row["solver"] == "reference" and row["matching_residual"] >= exact[pair]["matching_residual"] - 1e-6
         assert row["effective_rank"] <= exact[pair]["effective_rank"] + 1
@@ -513,9 +553,28 @@ def test_options_of_training_are_honoured(inside):
 
 
 def test_the_papers_command_runs_and_its_record_holds_the_stitch(siblings):
-    done = script("exec_stitch.py", "models/a/model_2.pt", "models/b/model_2.pt", "small_cnn", "small_cnn", "features.6",
-                  "features.3", "rc2c_pre", "-d", "digits", "-e", 0, "-b", 512, "-i", "pinv", "--mod-only-stitch", "-dir",
-                  "first", cwd=siblings)
+    done = script(
+        "exec_stitch.py",
+        "models/a/model_2.pt",
+        "models/b/model_2.pt",
+        "small_cnn",
+        "small_cnn",
+        "features.6",
+        "features.3",
+        "rc2c_pre",
+        "-d",
+        "digits",
+        "-e",
+        0,
+        "-b",
+        512,
+        "-i",
+        "pinv",
+        "--mod-only-stitch",
+        "-dir",
+        "first",
+        cwd=siblings,
+    )
     assert done.returncode == 0, done.stderr
     path = siblings / done.stdout.strip().splitlines()[-1]
     row = json.loads(path.read_text())["rows"][0]
@@ -531,13 +590,26 @@ def published_calls():
     return [call for call in found if "ood" not in call.split()[0]]
 
 
-@pytest.mark.parametrize("call", [
-    pytest.param(call, marks=() if call.split()[0] in ("exec_stitch.py", "exec_similarity.py") else pytest.mark.slow)
-    for call in published_calls()], ids=lambda call: call.split()[0])
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, marks=() if call.split()[0] in ("exec_stitch.py", "exec_similarity.py") else pytest.mark.slow)
+        for call in published_calls()
+    ],
+    ids=lambda call: call.split()[0],
+)
 def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
-    meanings = {"MODEL": "models/a/model_2.pt", "M1": "models/a/model_2.pt", "M2": "models/b/model_2.pt", "DATA": "digits",
-                **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"), "L1": LAYERS[0], "L2": LAYERS[0], "imagenet": "digits",
-                "90": "1"}
+    meanings = {
+        "MODEL": "models/a/model_2.pt",
+        "M1": "models/a/model_2.pt",
+        "M2": "models/b/model_2.pt",
+        "DATA": "digits",
+        **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"),
+        "L1": LAYERS[0],
+        "L2": LAYERS[0],
+        "imagenet": "digits",
+        "90": "1",
+    }
     words = [meanings.get(word, word) for word in call.split()]
     if "train" in words[0]:
         words = [word.replace("DIR", f"published/{words[1]}") for word in words] + ["-e", "1"]
@@ -547,36 +619,82 @@ def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
 
 def test_every_published_script_has_its_line():
     assert len(published_calls()) >= 7 and {call.split()[0] for call in published_calls()} == {
-        f"exec_{name}.py" for name in ("train", "eval", "stitch", "tables", "probe", "similarity")}
+        f"exec_{name}.py" for name in ("train", "eval", "stitch", "tables", "probe", "similarity")
+    }
 
 
-@pytest.mark.parametrize("words, status, fragments", [
-    ((), 2, ("FRONT_PATH and END_PATH are required",)),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "c3c"), 2, ("c3c", "c2c")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-i", "pnv"), 2, ("-i pnv", "pinv")),
-    (("models/b/model_2.pt", "auto", "auto", "features", "feature.3"), 1, ("END_LAYER feature.3", "features.3")),
-    (("models/b/model_2.pt", "auto", "auto", "flatten", "features.3"), 1, ("FRONT_LAYER flatten", "vector")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "eye"), 1, ("-i eye", "channels")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "perm"), 1,
-     ("-i perm", "permutation")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "t2t"), 1, ("t2t does not join maps",)),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-i", "pinv", "-pinv-samples", "1443"), 1,
-     ("-pinv-samples 1443", "only 1442")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-pinv-samples", "0"), 2,
-     ("-pinv-samples 0", "or all")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-stitch-rank", "99"), 1,
-     ("--front-stitch-rank 99", "channels")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-pinv-rank", "2"), 2,
-     ("--front-pinv-rank",)),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--solver", "reference"), 2,
-     ("--solver reference",)),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--stitch-norm", "bn", "-i", "pinv"), 2,
-     ("--stitch-norm bn", "-i rand")),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits-wo3"), 1,
-     ("9 classes, the end network 10",)),
-    (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits:test"), 2,
-     ("without a split",)),
-])
+@pytest.mark.parametrize(
+    "words, status, fragments",
+    [
+        ((), 2, ("FRONT_PATH and END_PATH are required",)),
+        (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "c3c"), 2, ("c3c", "c2c")),
+        (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-i", "pnv"), 2, ("-i pnv", "pinv")),
+        (("models/b/model_2.pt", "auto", "auto", "features", "feature.3"), 1, ("END_LAYER feature.3", "features.3")),
+        (("models/b/model_2.pt", "auto", "auto", "flatten", "features.3"), 1, ("FRONT_LAYER flatten", "vector")),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "eye"),
+            1,
+            ("-i eye", "channels"),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "perm"),
+            1,
+            ("-i perm", "permutation"),
+        ),
+        (("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "t2t"), 1, ("t2t does not join maps",)),
+        (
+            (
+                "models/b/model_2.pt",
+                "auto",
+                "auto",
+                "features.3",
+                "features.3",
+                "auto",
+                "-i",
+                "pinv",
+                "-pinv-samples",
+                "1443",
+            ),
+            1,
+            ("-pinv-samples 1443", "only 1442"),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-pinv-samples", "0"),
+            2,
+            ("-pinv-samples 0", "or all"),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-stitch-rank", "99"),
+            1,
+            ("--front-stitch-rank 99", "channels"),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-pinv-rank", "2"),
+            2,
+            ("--front-pinv-rank",),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--solver", "reference"),
+            2,
+            ("--solver reference",),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--stitch-norm", "bn", "-i", "pinv"),
+            2,
+            ("--stitch-norm bn", "-i rand"),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits-wo3"),
+            1,
+            ("9 classes, the end network 10",),
+        ),
+        (
+            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits:test"),
+            2,
+            ("without a split",),
+        ),
+    ],
+)
 def test_bad_input_of_stitching_is_one_sentence(inside, words, status, fragments):
     words = ["models/a/model_2.pt", *words] if words else []
     with pytest.raises(UserError) as refused:

@@ -35,10 +35,24 @@ def folder(tmp_path_factory):
 
 
 def settings(folder, layer="flatten", **changes) -> TrainConfig:
-    return TrainConfig(**{
-        "model_type": "LargeMLP", "dataset": name(folder, layer), "loss": "ce", "eps": 0.5, "attack_steps": 2, "epochs": 2,
-        "learning_rate": 3e-3, "models_dir": str(folder / "models"), "cache_dir": str(folder / ".cache"), "gpu": -1,
-        "max_examples": 320, "quiet": True, "directory": "other", **changes})
+    return TrainConfig(
+        **{
+            "model_type": "LargeMLP",
+            "dataset": name(folder, layer),
+            "loss": "ce",
+            "eps": 0.5,
+            "attack_steps": 2,
+            "epochs": 2,
+            "learning_rate": 3e-3,
+            "models_dir": str(folder / "models"),
+            "cache_dir": str(folder / ".cache"),
+            "gpu": -1,
+            "max_examples": 320,
+            "quiet": True,
+            "directory": "other",
+            **changes,
+        }
+    )
 
 
 def name(folder, layer="flatten", epoch="model_1", data="digits-wo9") -> str:
@@ -46,8 +60,17 @@ def name(folder, layer="flatten", epoch="model_1", data="digits-wo9") -> str:
 
 
 def where(folder):
-    return ("--models-dir", str(folder / "models"), "--cache-dir", str(folder / ".cache"), "--quiet", "-gpu", "-1",
-            "--max-examples", "320")
+    return (
+        "--models-dir",
+        str(folder / "models"),
+        "--cache-dir",
+        str(folder / ".cache"),
+        "--quiet",
+        "-gpu",
+        "-1",
+        "--max-examples",
+        "320",
+    )
 
 
 def test_a_name_has_three_parts_and_the_last_is_a_data_set_of_its_own():
@@ -98,8 +121,12 @@ def test_the_papers_features_have_its_sizes_and_its_heads_their_parameters():
     torch.manual_seed(0)
     front, _ = cut(models.build("CNN002", 9, 1, 28).eval(), "flatten")
     assert front(torch.rand(2, 1, 28, 28)).shape == (2, 1024)
-    counts = {("LargeMLP", 1024, 9): 396_297, ("LargeMLP", 640, 9): 297_993, ("LargeMLP", 640, 19): 300_563,
-              ("LargeMLPv4", 2048, 99): 4_298_851}
+    counts = {
+        ("LargeMLP", 1024, 9): 396_297,
+        ("LargeMLP", 640, 9): 297_993,
+        ("LargeMLP", 640, 19): 300_563,
+        ("LargeMLPv4", 2048, 99): 4_298_851,
+    }
     for (kind, dim, classes), count in counts.items():
         head = models.build(kind, classes, dim, 1)
         assert sum(parameter.numel() for parameter in head.parameters()) == count
@@ -129,8 +156,16 @@ def test_every_loss_trains_a_head_that_says_whose_features_it_takes(folder, loss
     assert described["features"] == f"flatten of {backbone['sha256']}"
     assert described["mean"] == [] and described["channels"] == 1600 and described["image_size"] == 1
     assert described["metrics"]["val_accuracy"] > 0.5
-    config = EvalConfig(model_path=str(folder / "models" / loss / "model_2.pt"), cache_dir=str(folder / ".cache"), gpu=-1,
-                        quiet=True, attack="pgd", eps=0.5, attack_steps=2, max_examples=320)
+    config = EvalConfig(
+        model_path=str(folder / "models" / loss / "model_2.pt"),
+        cache_dir=str(folder / ".cache"),
+        gpu=-1,
+        quiet=True,
+        attack="pgd",
+        eps=0.5,
+        attack_steps=2,
+        max_examples=320,
+    )
     row = evaluate(config).rows[0]
     assert row["accuracy"] == described["metrics"]["val_accuracy"] and row["robust_accuracy"] <= row["accuracy"]
     assert row["data"] == "digits-wo9@flatten"
@@ -146,18 +181,33 @@ def test_attacked_features_are_kept_in_no_box(folder, monkeypatch):
 
 def test_a_head_is_scored_among_its_features_and_its_radius_measured_there(folder):
     head = str(folder / "models" / "trades" / "model_2.pt")
-    config = cli.parse(NcgConfig, [head, "--against", str(folder / "models" / "ce" / "model_2.pt"), "--radius", "5",
-                                   "-ood", "digits-wo9:ood", "--corruptions", "contrast", *where(folder)])
+    config = cli.parse(
+        NcgConfig,
+        [
+            head,
+            "--against",
+            str(folder / "models" / "ce" / "model_2.pt"),
+            "--radius",
+            "5",
+            "-ood",
+            "digits-wo9:ood",
+            "--corruptions",
+            "contrast",
+            *where(folder),
+        ],
+    )
     found = ncg(config)
     splits = [loading.load_split(config, name(folder), part) for part in ("train", "ood")]
     training, unseen = (split.images.flatten(1).double() for split in splits)
     nearest = torch.stack([(training - query).square().sum(1) for query in unseen])
     key = "digits-wo9-ood"
     assert np.array_equal(found.arrays[f"neighbors_feature_{key}"], nearest.argmin(1).numpy())
-    whole, = [row for row in found.rows if row["subset"] == "all" and row["split"] == "ood" and row["model"] == head]
+    (whole,) = [row for row in found.rows if row["subset"] == "all" and row["split"] == "ood" and row["model"] == head]
     assert whole["space"] == "feature" and whole["layer"] == "flatten" and whole["train"] == "digits-wo9@flatten"
     assert whole["mean_distance"] == pytest.approx(float(nearest.min(1).values.sqrt().mean()))
-    radius, = [row for row in found.rows if row["subset"] == "radius" and row["at"] == "neighbours" and row["model"] == head]
+    (radius,) = [
+        row for row in found.rows if row["subset"] == "radius" and row["at"] == "neighbours" and row["model"] == head
+    ]
     chosen, distance = found.arrays[f"indices_at_neighbours_{key}"], found.arrays[f"radius_at_neighbours_{key}"]
     assert radius["n"] == 5 and radius["attack_success"] == 1 and set(chosen) <= set(nearest.argmin(1).tolist())
     network = checkpoints.load(head).network
@@ -171,13 +221,16 @@ def test_a_head_is_scored_among_its_features_and_its_radius_measured_there(folde
     assert "radius" in found.figures
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"model_type": "CNN002"}, "CNN002 takes images; stored features are for mlp, mlp_bn, LargeMLP, LargeMLPv4"),
-    ({"augmentation": "crop"}, "--augmentation is for images"),
-    ({"upscale": True}, "--upscale is for images"),
-    ({"pixel_shuffle": True}, "--pixel-shuffle is for images"),
-    ({"dataset": "features=a.pt:flatten:digits-wo9:ood"}, "training takes a data set without a split"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model_type": "CNN002"}, "CNN002 takes images; stored features are for mlp, mlp_bn, LargeMLP, LargeMLPv4"),
+        ({"augmentation": "crop"}, "--augmentation is for images"),
+        ({"upscale": True}, "--upscale is for images"),
+        ({"pixel_shuffle": True}, "--pixel-shuffle is for images"),
+        ({"dataset": "features=a.pt:flatten:digits-wo9:ood"}, "training takes a data set without a split"),
+    ],
+)
 def test_options_for_images_are_refused_for_features(tmp_path, changes, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         settings(tmp_path, **changes)

@@ -56,8 +56,9 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, uninterrupte
     continued = script("exec_train.py", *SHORT, cwd=tmp_path)
     assert continued.returncode == 0 and "continuing models/a in epoch" in continued.stderr, continued.stderr
     assert equal(weights(tmp_path), weights(uninterrupted))
-    record, expected = (json.loads(next((folder / "results" / "train").glob("*.json")).read_text())
-                        for folder in (tmp_path, uninterrupted))
+    record, expected = (
+        json.loads(next((folder / "results" / "train").glob("*.json")).read_text()) for folder in (tmp_path, uninterrupted)
+    )
     for row, other in zip(record["rows"], expected["rows"], strict=True):
         for key in ("epoch", "train_loss", "train_accuracy", "val_accuracy", "best"):
             assert row[key] == other[key]
@@ -75,9 +76,16 @@ def test_a_stop_between_two_steps_continues_bit_for_bit(tmp_path):
     from lib.training.optimizers import optimizer, schedule
 
     split = load("digits", tmp_path, "train").subset(torch.arange(300))
-    recipe = loop.Recipe(loss=cross_entropy(SimpleNamespace(label_smoothing=0.0)),
-                             learning_rate=schedule("onecycle", learning_rate=0.1, epochs=2),
-                             seed=3, batch_size=64, augmentation="crop", channels=1, size=32, quiet=True)
+    recipe = loop.Recipe(
+        loss=cross_entropy(SimpleNamespace(label_smoothing=0.0)),
+        learning_rate=schedule("onecycle", learning_rate=0.1, epochs=2),
+        seed=3,
+        batch_size=64,
+        augmentation="crop",
+        channels=1,
+        size=32,
+        quiet=True,
+    )
 
     def fresh():
         torch.manual_seed(0)
@@ -112,7 +120,12 @@ def test_the_same_seed_twice_gives_the_same_weights_and_another_seed_others(tmp_
 
 def test_the_folder_holds_what_was_asked_for(trained):
     assert sorted(path.name for path in (trained / "models" / "a").glob("*.pt")) == [
-        "best.pt", "init.pt", "model_1.pt", "model_2.pt", "resume.pt"]
+        "best.pt",
+        "init.pt",
+        "model_1.pt",
+        "model_2.pt",
+        "resume.pt",
+    ]
     described = json.loads((trained / "models" / "a" / "best.json").read_text())
     assert described["metrics"]["selected_on"] == "digits:test accuracy" and described["architecture"] == "lenet"
     assert list((trained / "models" / "a" / "tensorboard").iterdir())
@@ -125,8 +138,25 @@ def test_other_hyperparameters_in_the_same_folder_are_refused_by_name(trained):
 
 
 def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "a", "-e", "3", "-o", "sgd", "-lr", "1e12", "-sf", "1",
-                  "--augmentation", "none", cwd=tmp_path)
+    done = script(
+        "exec_train.py",
+        "lenet",
+        "-d",
+        "digits",
+        "-dir",
+        "a",
+        "-e",
+        "3",
+        "-o",
+        "sgd",
+        "-lr",
+        "1e12",
+        "-sf",
+        "1",
+        "--augmentation",
+        "none",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1 and "the loss became" in done.stderr and "in epoch 1" in done.stderr
     assert [path.name for path in (tmp_path / "models" / "a").glob("*.pt")] == ["init.pt"]
     assert not list((tmp_path / "results").rglob("*.json"))
@@ -144,30 +174,35 @@ def test_a_compiled_network_trains_like_the_plain_one(tmp_path):
     short = ("lenet", "-d", "digits", "-e", "1", "-lr", "3e-3", "--max-examples", "256")
     for name, extra in (("plain", ()), ("compiled", ("--compile",))):
         assert script("exec_train.py", *short, "-dir", name, *extra, cwd=tmp_path).returncode == 0
-    plain, compiled = (json.loads((tmp_path / "models" / name / "model_1.json").read_text())["metrics"]
-                       for name in ("plain", "compiled"))
+    plain, compiled = (
+        json.loads((tmp_path / "models" / name / "model_1.json").read_text())["metrics"] for name in ("plain", "compiled")
+    )
     # dropout draws differ once it is compiled
     assert compiled["train_loss"] == pytest.approx(plain["train_loss"], rel=0.05)
 
 
 def test_two_runs_in_one_folder_do_not_meet(tmp_path):
     from lib.core import files
+
     with files.locked(tmp_path / "models" / "a" / ".lock", "busy"):
         done = script("exec_train.py", *SHORT, cwd=tmp_path)
     assert done.returncode == 1 and "another process is training in models/a" in done.stderr
 
 
-@pytest.mark.parametrize("words, status, fragment", [
-    (("lenett", "-dir", "a"), 2, "did you mean lenet"),
-    (("lenet", "-dir", "a", "-d", "digts"), 2, "did you mean digits"),
-    (("lenet", "-dir", "a", "-d", "cifar10"), 1, "exec_data.py prepare cifar10"),
-    (("lenet", "-dir", "../a", "-d", "digits"), 2, "a folder under models/"),
-    (("lenet", "-d", "digits"), 2, "-dir is required"),
-    (("lenet", "-dir", "a", "-d", "digits", "-gpu", "0"), 1, "there is no GPU here"),
-    (("lenet", "-dir", "a", "-d", "digits", "-o", "sdg"), 2, "did you mean sgd"),
-    (("lenet", "-dir", "a", "-d", "digits:test"), 2, "without a split"),
-    (("lenet", "-dir", "a", "-d", "digits", "--nesterov"), 2, "-o sgd"),
-])
+@pytest.mark.parametrize(
+    "words, status, fragment",
+    [
+        (("lenett", "-dir", "a"), 2, "did you mean lenet"),
+        (("lenet", "-dir", "a", "-d", "digts"), 2, "did you mean digits"),
+        (("lenet", "-dir", "a", "-d", "cifar10"), 1, "exec_data.py prepare cifar10"),
+        (("lenet", "-dir", "../a", "-d", "digits"), 2, "a folder under models/"),
+        (("lenet", "-d", "digits"), 2, "-dir is required"),
+        (("lenet", "-dir", "a", "-d", "digits", "-gpu", "0"), 1, "there is no GPU here"),
+        (("lenet", "-dir", "a", "-d", "digits", "-o", "sdg"), 2, "did you mean sgd"),
+        (("lenet", "-dir", "a", "-d", "digits:test"), 2, "without a split"),
+        (("lenet", "-dir", "a", "-d", "digits", "--nesterov"), 2, "-o sgd"),
+    ],
+)
 def test_bad_input_ends_in_one_sentence_before_any_work(tmp_path, words, status, fragment):
     if "-gpu" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU here")

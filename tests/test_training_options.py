@@ -21,8 +21,16 @@ from lib.runs import cli
 from lib.training import loop, setup
 from lib.training.ema import Average
 
-FEW = {"model_type": "lenet", "dataset": "digits", "directory": "a", "epochs": 1, "max_examples": 120, "quiet": True,
-       "learning_rate": 3e-3, "gpu": -1}
+FEW = {
+    "model_type": "lenet",
+    "dataset": "digits",
+    "directory": "a",
+    "epochs": 1,
+    "max_examples": 120,
+    "quiet": True,
+    "learning_rate": 3e-3,
+    "gpu": -1,
+}
 
 
 @pytest.fixture
@@ -53,11 +61,11 @@ def images_of(**options):
     """(train, val) as the options make them, and as they are without."""
     plain = {key: value for key, value in options.items() if key in ("split", "split_seed", "stratified", "seed")}
     everything = FEW | {"max_examples": None}
-    return (setup.splits(TrainConfig(**everything | options)),
-            setup.splits(TrainConfig(**everything | plain)))
+    return (setup.splits(TrainConfig(**everything | options)), setup.splits(TrainConfig(**everything | plain)))
 
 
 # the images
+
 
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("split", [0.0, 0.2])
@@ -152,10 +160,19 @@ def test_cifar5m_is_trained_on_part_by_part(here):
     folder.mkdir(parents=True)
     draw = np.random.default_rng(0)
     for part in range(6):
-        np.savez(folder / f"part{part}.npz", X=draw.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8),
-                 Y=draw.integers(0, 10, 50))
-    rows = run(dataset="cifar5m", model_type="small_cnn", split=0.1, epoch_images=90, epochs=3, max_examples=None,
-               batch_size=30, workers=0)
+        np.savez(
+            folder / f"part{part}.npz", X=draw.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8), Y=draw.integers(0, 10, 50)
+        )
+    rows = run(
+        dataset="cifar5m",
+        model_type="small_cnn",
+        split=0.1,
+        epoch_images=90,
+        epochs=3,
+        max_examples=None,
+        batch_size=30,
+        workers=0,
+    )
     assert [row["n_val"] for row in rows] == [30] * 3
     config = TrainConfig(**FEW | {"dataset": "cifar5m", "model_type": "small_cnn", "max_examples": None})
     split = load("cifar5m", "data", "train")
@@ -165,6 +182,7 @@ def test_cifar5m_is_trained_on_part_by_part(here):
 
 
 # the weights
+
 
 def test_a_run_can_start_from_a_checkpoint_and_keeps_it_as_init(here):
     run(epochs=2, snapshot_every=1)
@@ -240,15 +258,18 @@ def test_an_averaged_run_that_was_stopped_continues_to_the_same_weights(here, mo
 def stop_after(monkeypatch, steps: int) -> None:
     """The run is asked to stop once so many steps are done."""
     from lib.core.distributed import Processes
+
     done = []
 
     def asked(processes, flag):
         done.append(flag)
         return len(done) >= steps
+
     monkeypatch.setattr(Processes, "any", asked)
 
 
 # the course of a run
+
 
 def test_snapshots_have_the_cadence_of_the_paper(here):
     """Check 18: epochs 20, every 5, all until 3. Files are called by finished epochs, one more than the paper's."""
@@ -289,26 +310,36 @@ def test_the_penalty_is_the_loss_whose_gradient_is_the_weight_decay(here):
 
 # what is refused
 
-@pytest.mark.parametrize("options, words", [
-    ({"noise": 1.5}, "--noise 1.5"), ({"split": 1.5}, "--split 1.5"), ({"ema": 1.0}, "--ema 1.0"),
-    ({"stratified": True}, "--stratified and --split-seed are about --split"),
-    ({"class_sample_seed": 1}, "--class-sample-seed is about --subsample-classes"),
-    ({"upscale": True, "upscale_padding": True}, "exclude one another"),
-    ({"upscale": True, "image_size": 64}, "exclude one another"),
-    ({"pretrained": True, "resume_from": "a/b.pt"}, "exclude one another"),
-    ({"subsample_classes": 2, "dataset": "folder=x"}, "under data/"), ({"epoch_images": 0}, "--epoch-images 0"),
-])
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"noise": 1.5}, "--noise 1.5"),
+        ({"split": 1.5}, "--split 1.5"),
+        ({"ema": 1.0}, "--ema 1.0"),
+        ({"stratified": True}, "--stratified and --split-seed are about --split"),
+        ({"class_sample_seed": 1}, "--class-sample-seed is about --subsample-classes"),
+        ({"upscale": True, "upscale_padding": True}, "exclude one another"),
+        ({"upscale": True, "image_size": 64}, "exclude one another"),
+        ({"pretrained": True, "resume_from": "a/b.pt"}, "exclude one another"),
+        ({"subsample_classes": 2, "dataset": "folder=x"}, "under data/"),
+        ({"epoch_images": 0}, "--epoch-images 0"),
+    ],
+)
 def test_options_that_mean_nothing_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
         TrainConfig(**FEW | options)
 
 
-@pytest.mark.parametrize("options, fragment", [
-    ({"subsample_classes": 11}, "digits-k11: 11 classes cannot be kept; there are 10"),
-    ({"resume_from": "nothing.pt"}, "nothing.pt: no such checkpoint"),
-    ({"pretrained": True}, "no weights are published for lenet"),
-    ({"split": 0.0001}, "leaves one side of the split empty"),
-])
+@pytest.mark.parametrize(
+    "options, fragment",
+    [
+        ({"subsample_classes": 11}, "digits-k11: 11 classes cannot be kept; there are 10"),
+        ({"resume_from": "nothing.pt"}, "nothing.pt: no such checkpoint"),
+        ({"pretrained": True}, "no weights are published for lenet"),
+        ({"split": 0.0001}, "leaves one side of the split empty"),
+    ],
+)
 def test_options_that_cannot_be_met_are_refused_before_any_work(here, options, fragment):
     with pytest.raises(UserError, match=fragment):
         run(**options)
@@ -321,9 +352,36 @@ def test_noise_above_one_is_one_sentence(tmp_path):
 
 
 def test_the_same_options_on_the_command_line(tmp_path):
-    done = script("exec_train.py", "lenet", "-d", "digits", "-dir", "a", "-e", "2", "--split", "0.2", "--stratified",
-                  "--split-seed", "3", "--noise", "0.4", "--noise-seed", "2", "--subsample-classes", "4", "--ema", "0.99",
-                  "--train-acc", "--kill-plateaus", "--snapshot-every", "1", "--epoch-images", "100", cwd=tmp_path)
+    done = script(
+        "exec_train.py",
+        "lenet",
+        "-d",
+        "digits",
+        "-dir",
+        "a",
+        "-e",
+        "2",
+        "--split",
+        "0.2",
+        "--stratified",
+        "--split-seed",
+        "3",
+        "--noise",
+        "0.4",
+        "--noise-seed",
+        "2",
+        "--subsample-classes",
+        "4",
+        "--ema",
+        "0.99",
+        "--train-acc",
+        "--kill-plateaus",
+        "--snapshot-every",
+        "1",
+        "--epoch-images",
+        "100",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / done.stdout.strip().splitlines()[-1]).read_text())
     assert record["rows"][0]["selected_on"] == "digits-k4:val accuracy" and record["rows"][0]["processes"] == 1
@@ -342,8 +400,18 @@ def test_the_imagenet_recipe_trains_on_folders_of_photographs(here):
             for number in range(count):
                 picture = Image.fromarray(draw.integers(0, 256, (90, 80 + number, 3), dtype=np.uint8))
                 picture.save(folder / f"{number}.JPEG")
-    recipe = {"model_type": "tv_resnet18", "dataset": "imagenet", "optimizer": "sgd", "learning_rate": 0.1,
-              "weight_decay": 1e-4, "batch_size": 6, "schedule": "step", "lr_step": 1, "workers": 0, "max_examples": None}
+    recipe = {
+        "model_type": "tv_resnet18",
+        "dataset": "imagenet",
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "weight_decay": 1e-4,
+        "batch_size": 6,
+        "schedule": "step",
+        "lr_step": 1,
+        "workers": 0,
+        "max_examples": None,
+    }
     rows = run(**recipe, image_size=64, epochs=2)
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.01]) and rows[0]["n_val"] == 6
     rows = run(**recipe, image_size=64, directory="b", subsample_classes=2, class_sample_seed=0)

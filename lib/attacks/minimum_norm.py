@@ -31,8 +31,17 @@ class Radii:
     won: Tensor
 
 
-def minimal_radii(network: nn.Module, images: Tensor, labels: Tensor, *, box: bool = True, steps: int = 100,
-                  polish: int = 20, halvings: int = 20, generator: torch.Generator) -> Radii:
+def minimal_radii(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    box: bool = True,
+    steps: int = 100,
+    polish: int = 20,
+    halvings: int = 20,
+    generator: torch.Generator,
+) -> Radii:
     """The distances of images (b, ...) with answers `labels` (b,) to the network's decision boundary.
 
     box: stay in [0, 1]. At most 2 steps + 6 polish + 2 halvings + 20 forward and backward passes. Of steps and polish either
@@ -127,9 +136,9 @@ def _fab(network, images: Tensor, labels: Tensor, best: _Best, steps: int, box: 
         moved, direct = (moved.clamp(0, 1), direct.clamp(0, 1)) if box else (moved, direct)
         before = best.distances[rows]
         adversarial = network(torch.cat([moved, direct])).argmax(1) != own.repeat(2)
-        best.offer(moved, adversarial[:len(rows)], rows)
-        best.offer(direct, adversarial[len(rows):], rows)
-        point[rows] = torch.where(_wide(adversarial[:len(rows)], origin), origin + 0.9 * (moved - origin), moved)
+        best.offer(moved, adversarial[: len(rows)], rows)
+        best.offer(direct, adversarial[len(rows) :], rows)
+        point[rows] = torch.where(_wide(adversarial[: len(rows)], origin), origin + 0.9 * (moved - origin), moved)
         shortened = best.distances[rows] < before * (1 - PROGRESS)
         idle[rows] = torch.where(shortened | ~best.found[rows], 0, idle[rows] + 1)
 
@@ -170,7 +179,7 @@ def _differentiate(network, points: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     points = points.detach().requires_grad_()
     with torch.enable_grad():
         logits = network(points)
-        gradient, = torch.autograd.grad(_difference(logits, labels).sum(), points)
+        (gradient,) = torch.autograd.grad(_difference(logits, labels).sum(), points)
     return gradient, logits.detach()
 
 
@@ -187,8 +196,10 @@ def _linearise(network, points: Tensor, labels: Tensor, others: Tensor | None = 
             others = logits.detach().scatter(1, labels[:, None], -math.inf).topk(count, 1).indices
         differences = logits.gather(1, others) - logits.gather(1, labels[:, None])
         count = others.shape[1]
-        gradients = [torch.autograd.grad(differences[:, place].sum(), points, retain_graph=place + 1 < count)[0]
-                     for place in range(count)]
+        gradients = [
+            torch.autograd.grad(differences[:, place].sum(), points, retain_graph=place + 1 < count)[0]
+            for place in range(count)
+        ]
     return differences.detach(), torch.stack(gradients, 1), others
 
 

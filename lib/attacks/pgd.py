@@ -49,8 +49,17 @@ class Ball:
         return self.project(images, images + self.radius * noise)
 
 
-def pgd(network: nn.Module, images: Tensor, objective: Objective, ball: Ball, *, start: Tensor, steps: int, step_size: float,
-        generator: torch.Generator) -> Tensor:
+def pgd(
+    network: nn.Module,
+    images: Tensor,
+    objective: Objective,
+    ball: Ball,
+    *,
+    start: Tensor,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator,
+) -> Tensor:
     """Images (b, ...) in the ball around `images`, `steps` steps of ascent on the objective away from `start`."""
     perturbed = start.detach()
     with attacked(network):

@@ -19,9 +19,24 @@ from lib.core.randomness import generator, stream
 from lib.datasets.split import Split
 
 
-def robust_images(network: nn.Module, split: Split, attack: str, ball: Ball, *, steps: int, step_size: float, restarts: int,
-                  seed: int, batch_size: int, channels: int | None = None, size: int | None = None, cache_dir: str | Path,
-                  workers: int = 0, prefetch: int = 2, quiet: bool = False) -> Tensor:
+def robust_images(
+    network: nn.Module,
+    split: Split,
+    attack: str,
+    ball: Ball,
+    *,
+    steps: int,
+    step_size: float,
+    restarts: int,
+    seed: int,
+    batch_size: int,
+    channels: int | None = None,
+    size: int | None = None,
+    cache_dir: str | Path,
+    workers: int = 0,
+    prefetch: int = 2,
+    quiet: bool = False,
+) -> Tensor:
     """Boolean (n,): the images that are classified correctly and stay so under every attack, in the order of the split.
 
     Images that are wrong, or attacked with success, are not attacked again. What every batch came to is kept under
@@ -32,8 +47,9 @@ def robust_images(network: nn.Module, split: Split, attack: str, ball: Ball, *, 
     kept = _Kept(Path(cache_dir), _digest(network, (attack, ball, steps, step_size, restarts, seed, batch_size)))
     batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
     found = []
-    for number, (images, labels, _) in enumerate(image_bar(batches, len(split), batch_size,
-                                                     label=f"{attack} on {split.name}", quiet=quiet)):
+    for number, (images, labels, _) in enumerate(
+        image_bar(batches, len(split), batch_size, label=f"{attack} on {split.name}", quiet=quiet)
+    ):
         key = hashlib.sha256(images.cpu().numpy().tobytes() + labels.cpu().numpy().tobytes()).hexdigest()
         if key not in kept.batches:
             with torch.no_grad():
@@ -44,8 +60,15 @@ def robust_images(network: nn.Module, split: Split, attack: str, ball: Ball, *, 
                     break
                 chosen = images[left]
                 if attack == "pgd":
-                    perturbed = _pgd(network, chosen, labels[left], ball, steps, step_size,
-                                     generator(seed, "attack", restart, number, device=device))
+                    perturbed = _pgd(
+                        network,
+                        chosen,
+                        labels[left],
+                        ball,
+                        steps,
+                        step_size,
+                        generator(seed, "attack", restart, number, device=device),
+                    )
                 else:
                     perturbed = _library(network, chosen, labels[left], attack, ball, restarts, stream(seed, "attack"))
                 with torch.no_grad():
@@ -58,13 +81,22 @@ def robust_images(network: nn.Module, split: Split, attack: str, ball: Ball, *, 
 def check(attack: str) -> None:
     """Raises `UserError` if the attack needs a library that is not there."""
     if attack in ATTACKS and attack != "pgd" and importlib.util.find_spec("pyautoattack") is None:
-        raise UserError(f"--attack {attack} needs the optional package pyautoattack: pip install pyautoattack; pgd needs "
-                        "nothing")
+        raise UserError(
+            f"--attack {attack} needs the optional package pyautoattack: pip install pyautoattack; pgd needs nothing"
+        )
 
 
 def _pgd(network, images: Tensor, labels: Tensor, ball: Ball, steps: int, step_size: float, draws) -> Tensor:
-    return pgd.pgd(network, images, pgd.cross_entropy(labels), ball, start=ball.uniform_start(images, draws),
-                       steps=steps, step_size=step_size, generator=draws)
+    return pgd.pgd(
+        network,
+        images,
+        pgd.cross_entropy(labels),
+        ball,
+        start=ball.uniform_start(images, draws),
+        steps=steps,
+        step_size=step_size,
+        generator=draws,
+    )
 
 
 def _library(network, images: Tensor, labels: Tensor, attack: str, ball: Ball, restarts: int, seed: int) -> Tensor:
@@ -72,8 +104,14 @@ def _library(network, images: Tensor, labels: Tensor, attack: str, ball: Ball, r
     from pyautoattack import AutoAttack
 
     options = {"version": "custom", "attacks": ["apgd-ce"]} if attack == "apgd" else {"version": "standard"}
-    found = AutoAttack(network, norm="Linf" if ball.norm == "inf" else "L2", eps=ball.radius, device=images.device,
-                       seed=seed % 2**31, **options)
+    found = AutoAttack(
+        network,
+        norm="Linf" if ball.norm == "inf" else "L2",
+        eps=ball.radius,
+        device=images.device,
+        seed=seed % 2**31,
+        **options,
+    )
     found.apgd.n_restarts = restarts
     with torch.no_grad():
         classes = network(images[:1]).shape[1]

@@ -41,7 +41,7 @@ class Processes:
 
     def rows(self, batch: "Tensor") -> "Tensor":
         """This process's rows of a batch: every `world`-th one."""
-        return batch[self.rank::self.world]
+        return batch[self.rank :: self.world]
 
     def augmented(self, augment: Callable, images: "Tensor", size: int, step: int) -> "Tensor":
         """This process's rows of the augmented batch of `size` images: the draws are those of the whole batch."""
@@ -79,7 +79,7 @@ class Processes:
         if self.world == 1:
             return rows
         padded = rows.new_zeros(-(-n // self.world), *rows.shape[1:])
-        padded[:len(rows)] = rows
+        padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         with _others():
             dist.all_gather(parts, padded)
@@ -112,5 +112,6 @@ def _others() -> Iterator[None]:
     try:
         yield
     except RuntimeError:
-        raise Interrupted("another process of this run has ended; the same command continues from the last state that "
-                          "was saved") from None
+        raise Interrupted(
+            "another process of this run has ended; the same command continues from the last state that was saved"
+        ) from None

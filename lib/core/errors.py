@@ -1,6 +1,6 @@
 """The two ways a run ends early: a mistake somebody can mend, and an interruption that can be resumed.
 
-Either is one sentence on stderr; `lib.runs.cli.main` turns them into the exit statuses below.
+Either is one sentence on stderr; the command line turns them into the exit statuses below.
 """
 
 FAILED, BAD_COMMAND_LINE, INTERRUPTED = 1, 2, 75

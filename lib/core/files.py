@@ -18,8 +18,19 @@ from typing import BinaryIO
 from lib.core.errors import UserError
 
 # what reading an array, or an archive of arrays, raises where the file is not whole
-NO_ARRAYS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error,
-             struct.error, tokenize.TokenError)
+NO_ARRAYS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -10,13 +10,16 @@ def text(rows: list[dict], columns: tuple[str, ...] = (), most: int | None = Non
     left_out = 0
     if most is not None and len(cells) > most:
         left_out = len(cells) - most
-        cells = cells[:most // 2] + cells[-(most - most // 2):]
+        cells = cells[: most // 2] + cells[-(most - most // 2) :]
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
     numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
 
     def line(words):
-        return "  ".join(word.rjust(width) if right else word.ljust(width)
-                         for word, width, right in zip(words, widths, numeric, strict=True)).rstrip()
+        return "  ".join(
+            word.rjust(width) if right else word.ljust(width)
+            for word, width, right in zip(words, widths, numeric, strict=True)
+        ).rstrip()
+
     lines = [line(columns), line(["-" * width for width in widths]), *map(line, cells)]
     if left_out:
         lines.insert(2 + most // 2, f"... {left_out} more rows in the record ...")

@@ -124,9 +124,7 @@ def load(
         )
     cache = Path(cache_dir or os.environ.get("CACHE_DIR") or ".cache")
     options = Options(cache, image_size or names.loaded_size(text) or 224, place.path, data.transform)
-    return resolve("lib.datasets.variants:load")(
-        data, place.target, root, place.split, place.parts, options
-    )
+    return resolve("lib.datasets.variants:load")(data, place.target, root, place.split, place.parts, options)
 
 
 @dataclass(frozen=True)

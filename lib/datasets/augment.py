@@ -74,9 +74,16 @@ def affine(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     angle, shear, scale = torch.rand(3, len(images), device=images.device, generator=generator).unbind()
     angle, shear, scale = ((2 * angle - 1) * math.radians(5), (2 * shear - 1) * math.radians(5), 0.9 + 0.2 * scale)
     rows = torch.stack(
-        [angle.cos(), angle.sin() + shear.tan(), torch.zeros_like(angle),
-         -angle.sin(), angle.cos(), torch.zeros_like(angle)], 1
-    )  # fmt: skip
+        [
+            angle.cos(),
+            angle.sin() + shear.tan(),
+            torch.zeros_like(angle),
+            -angle.sin(),
+            angle.cos(),
+            torch.zeros_like(angle),
+        ],
+        1,
+    )
     return _warp(images, rows.view(-1, 2, 3) / scale.view(-1, 1, 1))
 
 

@@ -41,8 +41,10 @@ def official_corruption(base: str, kind: str, severity: int, split: str, root: P
         folder = root / "ImageNet-C"
         cells = [*folder.glob(f"{kind}/{severity}"), *folder.glob(f"*/{kind}/{severity}")]
         if not cells:
-            raise UserError(f"imagenet-c/{kind}-{severity}: {folder}/{kind}/{severity} is missing; "
-                            f"{way_out('imagenet-c', KNOWN['imagenet-c'], root)}")
+            raise UserError(
+                f"imagenet-c/{kind}-{severity}: {folder}/{kind}/{severity} is missing; "
+                f"{way_out('imagenet-c', KNOWN['imagenet-c'], root)}"
+            )
         return cells[:1]
     if base not in OFFICIALLY_CORRUPTED or split != "test":
         return []

@@ -50,8 +50,9 @@ def official(base: str, files: list[Path], severity: int, root: Path) -> Split:
         if len(labels) != n:
             raise UserError(f"{files[0]}: {n} images per severity, but the test split of cifar100 has {len(labels)}")
     part = images[(severity - 1) * n : severity * n].contiguous()
-    return Split(base, "test", part, torch.from_numpy(labels[:n]), classes=classes, origin="official",
-                 augmentation="crop-flip")  # fmt: skip
+    return Split(
+        base, "test", part, torch.from_numpy(labels[:n]), classes=classes, origin="official", augmentation="crop-flip"
+    )
 
 
 def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:

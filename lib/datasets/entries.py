@@ -65,9 +65,7 @@ def _outliers(about: str, *spellings: str) -> Known:
 
 
 KNOWN = {
-    "digits": Known(
-        "scikit-learn's 8x8 digits, enlarged to 32x32 grey", sizes=(1442, 355), classes=10, obtain=BUILT_IN
-    ),
+    "digits": Known("scikit-learn's 8x8 digits, enlarged to 32x32 grey", sizes=(1442, 355), classes=10, obtain=BUILT_IN),
     "digits-bg": Known(
         "the digits below five and the others, on backgrounds that go with the label in training; four groups",
         splits=("train", "val", "test"),
@@ -77,24 +75,33 @@ KNOWN = {
     ),
     "digits-colour": Known(
         "the digits below five and the others, in colours that go with the label in training; four groups",
-        (), ("train", "val", "test"), (1202, 240, 355), 2, BUILT_IN,
+        (),
+        ("train", "val", "test"),
+        (1202, 240, 355),
+        2,
+        BUILT_IN,
     ),
-    "patches": Known(
-        "32x32 colour patches of two photographs, as outliers", sizes=(1150, 750), classes=2, obtain=BUILT_IN
+    "patches": Known("32x32 colour patches of two photographs, as outliers", sizes=(1150, 750), classes=2, obtain=BUILT_IN),
+    "uniform": Known(
+        "uniform noise, colour, of the size that the network takes", splits=(), sizes=(10000,), obtain=BUILT_IN
     ),
-    "uniform": Known("uniform noise, colour, of the size that the network takes", splits=(), sizes=(10000,),
-                     obtain=BUILT_IN),
     "uniform-grey": Known("the same in grey", splits=(), sizes=(10000,), obtain=BUILT_IN),
     "mnist": Known("handwritten digits, 28x28 grey", _idx("MNIST"), sizes=(60000, 10000), classes=10),
     "fashionmnist": Known("articles of clothing, 28x28 grey", _idx("FashionMNIST"), sizes=(60000, 10000), classes=10),
     "kmnist": Known("Kuzushiji characters, 28x28 grey", _idx("KMNIST"), sizes=(60000, 10000), classes=10),
     "cmnist": Known(
         "coloured MNIST, digits below five and others, in colours that go with the label in training; four groups",
-        _idx("MNIST"), ("train", "val", "test"), (50000, 10000, 10000), 2,
+        _idx("MNIST"),
+        ("train", "val", "test"),
+        (50000, 10000, 10000),
+        2,
     ),
     "cmnist-domainbed": Known(
         "DomainBed's coloured MNIST, in two channels, with a quarter of the labels wrong; four groups",
-        _idx("MNIST"), ("train", "val", "test"), (50000, 10000, 10000), 2,
+        _idx("MNIST"),
+        ("train", "val", "test"),
+        (50000, 10000, 10000),
+        2,
     ),
     "cifar10": Known("ten classes, 32x32 colour", _CIFAR10, sizes=(50000, 10000), classes=10),
     "cifar100": Known("a hundred fine classes, 32x32 colour", _CIFAR100, sizes=(50000, 10000), classes=100),
@@ -146,31 +153,58 @@ KNOWN = {
     "imagenet": Known("ILSVRC 2012", _IMAGENET, ("train", "val"), (1281167, 50000), 1000, _IMAGENET_BY_HAND),
     "imagenet16": Known(
         "207 of its classes as 16 entry-level categories, those of cue-conflict and silhouette",
-        _IMAGENET, ("train", "val"), (), 16, _IMAGENET_BY_HAND,
+        _IMAGENET,
+        ("train", "val"),
+        (),
+        16,
+        _IMAGENET_BY_HAND,
     ),
     "imagenet200": Known(
-        "its images of the 200 classes of imagenet-r", (*_IMAGENET, ("imagenet-r",)), ("train", "val"), (), 200,
+        "its images of the 200 classes of imagenet-r",
+        (*_IMAGENET, ("imagenet-r",)),
+        ("train", "val"),
+        (),
+        200,
         _IMAGENET_BY_HAND + ", and imagenet-r beside it",
     ),
     "imagenet200a": Known(
-        "its images of the 200 classes of imagenet-a", (*_IMAGENET, ("imagenet-a",)), ("train", "val"), (), 200,
+        "its images of the 200 classes of imagenet-a",
+        (*_IMAGENET, ("imagenet-a",)),
+        ("train", "val"),
+        (),
+        200,
         _IMAGENET_BY_HAND + ", and imagenet-a beside it",
     ),
     "imagenet-a": Known(
         "natural images that deceive networks, 200 classes of ImageNet",
-        (("imagenet-a",),), ("test",), (7500,), 200, _by_hand("imagenet-a.tar"),
+        (("imagenet-a",),),
+        ("test",),
+        (7500,),
+        200,
+        _by_hand("imagenet-a.tar"),
     ),
     "imagenet-r": Known(
         "paintings, toys and other renditions, 200 classes of ImageNet",
-        (("imagenet-r",),), ("test",), (30000,), 200, _by_hand("imagenet-r.tar"),
+        (("imagenet-r",),),
+        ("test",),
+        (30000,),
+        200,
+        _by_hand("imagenet-r.tar"),
     ),
     "cue-conflict": Known(
         "shapes of 16 categories in the textures of others",
-        (("cue-conflict", "style-transfer-preprocessed-512"),), ("test",), (1280,), 16,
+        (("cue-conflict", "style-transfer-preprocessed-512"),),
+        ("test",),
+        (1280,),
+        16,
         "put the authors' folders (Geirhos et al. 2019), <category>/<shape><n>-<texture><m>.png, into {root}/cue-conflict",
     ),
     "silhouette": Known(
-        "black shapes of 16 categories", (("silhouette", "filled-silhouettes"),), ("test",), (160,), 16,
+        "black shapes of 16 categories",
+        (("silhouette", "filled-silhouettes"),),
+        ("test",),
+        (160,),
+        16,
         "put the authors' folders (Geirhos et al. 2019), <category>/<image>.png, into {root}/silhouette",
     ),
     "imagenet100": Known("a hundred of its classes", _IMAGENET, ("train", "val"), (), 100, _IMAGENET_BY_HAND),
@@ -206,6 +240,6 @@ KNOWN = {
         ("val",),
         classes=1000,
         obtain="unpack the archives of Zenodo 2235448 in {root}/ImageNet-C, so that "
-               "{root}/ImageNet-C/blur/defocus_blur/1/<wnid> or {root}/ImageNet-C/defocus_blur/1/<wnid> is there",
+        "{root}/ImageNet-C/blur/defocus_blur/1/<wnid> or {root}/ImageNet-C/defocus_blur/1/<wnid> is there",
     ),
 }

@@ -120,9 +120,16 @@ def parse(text: str) -> DataName:
         base, drawn_out = match[1], int(match[2])
     base, transform = _without_transform(ALIASES.get(base, base))
     return DataName(
-        base, held_out, bool(variant), SPLIT_ALIASES.get(split, split), variant or "",
-        kept=kept, kept_seed=kept_seed, drawn_out=drawn_out, transform=transform,
-    )  # fmt: skip
+        base,
+        held_out,
+        bool(variant),
+        SPLIT_ALIASES.get(split, split),
+        variant or "",
+        kept=kept,
+        kept_seed=kept_seed,
+        drawn_out=drawn_out,
+        transform=transform,
+    )
 
 
 def loaded_size(text: str) -> int | None:

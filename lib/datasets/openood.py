@@ -36,8 +36,10 @@ def expand(outliers: tuple[str, ...], inside: str, root: str | Path) -> list[str
 
 def _members(word: str, inside: str, root: str | Path) -> list[str]:
     if not inside:
-        raise UsageError(f"-ood {word}: which sets these are depends on -d, which must be given: the network does not say "
-                         "what it was trained on")
+        raise UsageError(
+            f"-ood {word}: which sets these are depends on -d, which must be given: the network does not say "
+            "what it was trained on"
+        )
     base = names.parse(inside).base
     if base not in GROUPS:
         raise UsageError(f"-ood {word}: OpenOOD has no such group for {base}; it has for {', '.join(GROUPS)}")
@@ -50,8 +52,9 @@ def _members(word: str, inside: str, root: str | Path) -> list[str]:
             continue
     absent = [name for name in members if name not in present]
     if not present:
-        raise UserError(f"-ood {word}: none of {', '.join(members)} is under {root}; python exec_data.py list says how to "
-                        "get them")
+        raise UserError(
+            f"-ood {word}: none of {', '.join(members)} is under {root}; python exec_data.py list says how to get them"
+        )
     if absent:
         warnings.warn(f"-ood {word}: without {', '.join(absent)}, not under {root}", stacklevel=2)
     return present

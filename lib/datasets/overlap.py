@@ -22,8 +22,9 @@ def refuse(outliers: Split, flag: str, *splits: Split) -> None:
     """Raises `UserError` for outliers, named by `flag`, of which some are images of one of the splits."""
     for split in splits:
         if count := shared(split, outliers):
-            raise UserError(f"{flag}: {count} of its images are in {split.name}:{split.split} of -d; outliers must not be "
-                            "data")
+            raise UserError(
+                f"{flag}: {count} of its images are in {split.name}:{split.split} of -d; outliers must not be data"
+            )
 
 
 def _digests(split: Split) -> Iterator[bytes]:

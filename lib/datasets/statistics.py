@@ -13,8 +13,9 @@ from lib.datasets.split import Split
 MOST_LAZY = 10_000  # images, evenly spread, that stand for a split whose images are read or decoded as needed
 
 
-def channel_statistics(split: Split, *, size: int | None = None, padding: int = 0, per_image: bool = False,
-                       workers: int = 0) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    split: Split, *, size: int | None = None, padding: int = 0, per_image: bool = False, workers: int = 0
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, standard deviation) per channel in [0, 1] over all pixels of the training images.
 
     size, padding   the square to which images are interpolated, and the black pixels around it

@@ -56,9 +56,7 @@ def validation_split(split: Split, fraction: float, seed: int, stratified: bool 
     order = torch.randperm(n, generator=generator(seed, "validation split"))
     if stratified:
         labels = split.labels.cpu()[order]
-        order = torch.cat([
-            order[labels == label][:share] for label, share in _shares(labels, fraction, count).items()
-        ])  # fmt: skip
+        order = torch.cat([order[labels == label][:share] for label, share in _shares(labels, fraction, count).items()])
     chosen = torch.zeros(n, dtype=torch.bool)
     chosen[order[:count]] = True
     if not 0 < count < n:

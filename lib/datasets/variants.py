@@ -30,8 +30,10 @@ def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, 
         else:
             loaded.append(replace(resolve(target)(root, part, options), name=data.name))
         if data.transform and getattr(loaded[-1].images, "transform", "") != data.transform:
-            raise UserError(f"{data}: -{data.transform} is for large images, which are decoded as they are needed; those of "
-                            f"{data.base} are read as they are")
+            raise UserError(
+                f"{data}: -{data.transform} is for large images, which are decoded as they are needed; those of "
+                f"{data.base} are read as they are"
+            )
         check_labels(loaded[-1])
     if data.drawn_out is not None:
         without = cifar.one_of_each(root, data.drawn_out)

@@ -26,10 +26,15 @@ ACTIONS = {
     "show": ("NAME: counts, statistics and a contact sheet of its splits", (1,)),
     "prepare": ("NAME: download, check and unpack it under the data root; continues where it was interrupted", (1,)),
     "verify": ("NAME: compare its files with their known sizes and checksums, decode every image", (1,)),
-    "cache": ("[GIB]: the features that probes keep under --cache-dir, with sizes; with a number those used longest ago go "
-              "until no more is left, 0 clears all", (0, 1)),
-    "convert-checkpoint": ("OLD NEW: read a checkpoint with full unpickling, which runs code it may hold, and write its "
-                           "plain state dict", (2,)),
+    "cache": (
+        "[GIB]: the features that probes keep under --cache-dir, with sizes; with a number those used longest ago go "
+        "until no more is left, 0 clears all",
+        (0, 1),
+    ),
+    "convert-checkpoint": (
+        "OLD NEW: read a checkpoint with full unpickling, which runs code it may hold, and write its plain state dict",
+        (2,),
+    ),
 }
 
 
@@ -37,8 +42,9 @@ ACTIONS = {
 class DataConfig(DeviceConfig):
     """Data sets: what there is and what is in it."""
 
-    action: str = flag(positional=True, choices=ACTIONS, help="; ".join(f"{name} {text}" for name, (text, _) in
-                                                                         ACTIONS.items()))
+    action: str = flag(
+        positional=True, choices=ACTIONS, help="; ".join(f"{name} {text}" for name, (text, _) in ACTIONS.items())
+    )
     arguments: tuple[str, ...] = flag((), positional=True, label="{}", help="what the action acts on")
 
     def __post_init__(self) -> None:
@@ -76,14 +82,24 @@ def data(config: DataConfig) -> Result:
     for split in _splits(config, config.arguments[0]):
         mean, std = split.statistics()
         base = {"data": split.name, "split": split.split, "variant": split.variant, "origin": split.origin}
-        rows.append({**base, "subset": "all", "n": len(split), "shape": f"{split.channels}x{split.height}x{split.width}",
-                     "classes": len(split.classes), "mean": _numbers(mean), "std": _numbers(std)})
+        rows.append(
+            {
+                **base,
+                "subset": "all",
+                "n": len(split),
+                "shape": f"{split.channels}x{split.height}x{split.width}",
+                "classes": len(split.classes),
+                "mean": _numbers(mean),
+                "std": _numbers(std),
+            }
+        )
         for kind, names, values in (("class", split.classes, split.labels), ("group", split.group_names, split.groups)):
             counts = torch.bincount(values[values >= 0], minlength=len(names)).tolist()
             rows += [{**base, "subset": f"{kind}:{name}", "n": count} for name, count in zip(names, counts, strict=False)]
         figures[split.split] = _contact_sheet(split, f"{split.name}:{split.split}")
-    return Result(rows, figures=figures, columns=("data", "split", "variant", "subset", "n", "shape", "classes", "mean",
-                                                  "std"))
+    return Result(
+        rows, figures=figures, columns=("data", "split", "variant", "subset", "n", "shape", "classes", "mean", "std")
+    )
 
 
 def _splits(config: DataConfig, name: str):
@@ -107,8 +123,9 @@ def _contact_sheet(split, title: str, per_row: int = 10):
 
 
 def _listing(config: DataConfig) -> str:
-    rows = [{"data": name, "state": state, "what": about}
-            for name, (about, state) in datasets.known(config.data_root).items()]
+    rows = [
+        {"data": name, "state": state, "what": about} for name, (about, state) in datasets.known(config.data_root).items()
+    ]
     return text_table.text(rows)
 
 
@@ -118,8 +135,10 @@ def _verified(config: DataConfig) -> str:
     findings = verify.verify(name, config.data_root, cache_dir=config.cache_dir)
     bad = [finding for finding in findings if not finding.good]
     if bad:
-        raise UserError(f"{name}: {len(bad)} of {len(findings)} checks failed; first: {bad[0].what} is {bad[0].found}, "
-                        f"not {bad[0].expected}")
+        raise UserError(
+            f"{name}: {len(bad)} of {len(findings)} checks failed; first: {bad[0].what} is {bad[0].found}, "
+            f"not {bad[0].expected}"
+        )
     return text_table.text([{"checked": finding.what, "found": finding.found} for finding in findings])
 
 
@@ -144,6 +163,7 @@ def _progress(config: DataConfig):
         if sys.stderr.isatty() and not config.quiet:
             share = f"{100 * done / total:.0f} %" if total else f"{done >> 20} MiB"
             print(f"\r{file}  {share}  ", end="", file=sys.stderr)
+
     return show
 
 

@@ -29,11 +29,13 @@ loop = lazy("lib.training.loop")
 class EvalConfig(PerturbationConfig, NetworkConfig):
     """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
-    dataset: tuple[str, ...] = flag((), "-d", label="{}", help="data sets to evaluate on; default: the test split of the "
-                                                               "one it was trained on")
+    dataset: tuple[str, ...] = flag(
+        (), "-d", label="{}", help="data sets to evaluate on; default: the test split of the one it was trained on"
+    )
     save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
-    attack: str = flag("", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by "
-                                                 "pyautoattack")
+    attack: str = flag(
+        "", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by pyautoattack"
+    )
     restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
     show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
 
@@ -48,8 +50,9 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
 
     def work(self) -> list[str]:
         attacked = f", and {self.attack} on the images that are right" if self.attack else ""
-        return plan.of_checkpoints(self, [(self.model_path, self.model_type, None)], self.dataset or ("",),
-                                       f"one over each data set{attacked}")
+        return plan.of_checkpoints(
+            self, [(self.model_path, self.model_type, None)], self.dataset or ("",), f"one over each data set{attacked}"
+        )
 
     def answer(self) -> str | None:
         return _listing(self) if self.show_list else super().answer()
@@ -78,35 +81,74 @@ def eval(config: EvalConfig) -> Result:
         begin = time.perf_counter()
         split = loading.load_split(config, name, image_size=description.image_size)
         network = loading.answering(checkpoint, split, name)
-        logits = loop.predict(network, split, batch_size=config.batch_size, channels=description.channels,
-                                  size=description.image_size, precision=precision, workers=config.workers,
-                                  prefetch=config.prefetch, quiet=config.quiet)
+        logits = loop.predict(
+            network,
+            split,
+            batch_size=config.batch_size,
+            channels=description.channels,
+            size=description.image_size,
+            precision=precision,
+            workers=config.workers,
+            prefetch=config.prefetch,
+            quiet=config.quiet,
+        )
         labels = split.labels
         robust = _robust(config, network, description, split) if config.attack else None
         rows += _rows(split, logits, labels, robust, config)
         key = f"{split.name}-{split.split}" + (f"-{split.variant}" if split.variant else "")
         if config.save_logits:
-            arrays |= {f"logits_{key}": logits.numpy(), f"labels_{key}": labels.numpy(),
-                       f"indices_{key}": split.indices.numpy()}
+            arrays |= {
+                f"logits_{key}": logits.numpy(),
+                f"labels_{key}": labels.numpy(),
+                f"indices_{key}": split.indices.numpy(),
+            }
         if robust is not None:
             arrays |= {f"robust_{key}": robust.numpy(), f"indices_{key}": split.indices.numpy()}
         counts = classification.confusion(logits, labels, len(split.classes))
         title = f"{checkpoint.path} on {key}"
         figures[key if len(names) > 1 else ""] = plots.confusion(counts.numpy(), split.classes, title)
         seconds[name] = time.perf_counter() - begin
-    return Result(rows, arrays, figures, seconds,
-                  columns=("data", "split", "variant", "subset", "n", "accuracy", "se", "top5", "loss", "ece",
-                           *(("robust_accuracy",) if config.attack else ())))
+    return Result(
+        rows,
+        arrays,
+        figures,
+        seconds,
+        columns=(
+            "data",
+            "split",
+            "variant",
+            "subset",
+            "n",
+            "accuracy",
+            "se",
+            "top5",
+            "loss",
+            "ece",
+            *(("robust_accuracy",) if config.attack else ()),
+        ),
+    )
 
 
 def _robust(config: EvalConfig, network, description, split):
     """Which images the network classifies correctly under the attack; without labels there are none."""
     ball = pgd.Ball(config.norm, config.eps, box=not split.features)
     return robust_accuracy.robust_images(
-        network, split, config.attack, ball, steps=config.attack_steps,
-        step_size=config.step_size, restarts=config.restarts, seed=config.seed, batch_size=config.batch_size,
-        channels=description.channels, size=description.image_size, cache_dir=config.cache_dir,
-        workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
+        network,
+        split,
+        config.attack,
+        ball,
+        steps=config.attack_steps,
+        step_size=config.step_size,
+        restarts=config.restarts,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        channels=description.channels,
+        size=description.image_size,
+        cache_dir=config.cache_dir,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+    )
 
 
 def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
@@ -121,16 +163,30 @@ def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
         part, truth = logits[chosen], labels[chosen]
         accuracy = classification.accuracy(part, truth)
         top5 = classification.top_k_correct(part, truth, 5) / len(truth) if logits.shape[1] > 5 and len(truth) else None
-        rows.append({
-            "data": split.name, "split": split.split, "variant": split.variant, "origin": split.origin, "subset": subset,
-            "n": len(truth), "accuracy": accuracy, "se": classification.standard_error(accuracy, len(truth)), "top5": top5,
-            "loss": classification.cross_entropy(part, truth),
-            "ece": classification.calibration_error(part, truth) if subset == "all" else None,
-        })
+        rows.append(
+            {
+                "data": split.name,
+                "split": split.split,
+                "variant": split.variant,
+                "origin": split.origin,
+                "subset": subset,
+                "n": len(truth),
+                "accuracy": accuracy,
+                "se": classification.standard_error(accuracy, len(truth)),
+                "top5": top5,
+                "loss": classification.cross_entropy(part, truth),
+                "ece": classification.calibration_error(part, truth) if subset == "all" else None,
+            }
+        )
         if robust is not None:
-            rows[-1] |= {"attack": config.attack, "norm": config.norm, "eps": config.eps, "steps": config.attack_steps,
-                         "restarts": config.restarts,
-                         "robust_accuracy": robust[chosen].double().mean().item() if len(truth) else None}
+            rows[-1] |= {
+                "attack": config.attack,
+                "norm": config.norm,
+                "eps": config.eps,
+                "steps": config.attack_steps,
+                "restarts": config.restarts,
+                "robust_accuracy": robust[chosen].double().mean().item() if len(truth) else None,
+            }
     return rows
 
 
@@ -138,18 +194,28 @@ def _worst(split, correct) -> dict:
     """The images of the group with the lowest accuracy; groups without images are named in a warning and do not count."""
     accuracies, sizes = group_accuracy.group_accuracies(correct, split.groups, len(split.group_names))
     if absent := [name for name, size in zip(split.group_names, sizes.tolist(), strict=True) if not size]:
-        warnings.warn(f"{split.name}:{split.split}: no image of group {', '.join(absent)}; the worst group is one of the "
-                      "others", stacklevel=2)
+        warnings.warn(
+            f"{split.name}:{split.split}: no image of group {', '.join(absent)}; the worst group is one of the others",
+            stacklevel=2,
+        )
     worst = int(group_accuracy.worst_group(accuracies)[1])
     return {f"worst group:{split.group_names[worst]}": split.groups == worst}
 
 
 def _listing(config: EvalConfig) -> str:
     """The checkpoints and the records there are, as text."""
-    checkpoints = [{"checkpoint": str(path), "MiB": round(path.stat().st_size / 2**20, 1)}
-                   for path in sorted(Path(config.models_dir).rglob("*.pt"))]
-    runs = [{"record": str(path), "rows": len(record["rows"]), "started": record["started"]}
-            for path, record in records.records(config.results_dir)]
-    return "\n\n".join(text_table.text(rows) if rows else f"no {what}"
-                       for rows, what in ((checkpoints, f"checkpoints under {config.models_dir}"),
-                                          (runs, f"records under {config.results_dir}")))
+    checkpoints = [
+        {"checkpoint": str(path), "MiB": round(path.stat().st_size / 2**20, 1)}
+        for path in sorted(Path(config.models_dir).rglob("*.pt"))
+    ]
+    runs = [
+        {"record": str(path), "rows": len(record["rows"]), "started": record["started"]}
+        for path, record in records.records(config.results_dir)
+    ]
+    return "\n\n".join(
+        text_table.text(rows) if rows else f"no {what}"
+        for rows, what in (
+            (checkpoints, f"checkpoints under {config.models_dir}"),
+            (runs, f"records under {config.results_dir}"),
+        )
+    )

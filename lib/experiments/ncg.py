@@ -37,22 +37,33 @@ RADIUS_STEPS = 100  # of DDN
 class NcgConfig(NetworkConfig):
     """How often a network answers with the label of the nearest training example."""
 
-    dataset: str = flag("", "-d", label="{}", help="training data, in which neighbours are searched; default: those of the "
-                                                   "network")
-    ood: tuple[str, ...] = flag((), "-ood", label="{}", help="data sets of other images; default: the class that -d "
-                                                             "holds out")
-    space: tuple[str, ...] = flag((), choices=SPACES, commas=True, help="where distances are taken: pixel, feature; "
-                                                                        "default: pixel; for a network of stored features "
-                                                                        "these")
+    dataset: str = flag(
+        "", "-d", label="{}", help="training data, in which neighbours are searched; default: those of the network"
+    )
+    ood: tuple[str, ...] = flag(
+        (), "-ood", label="{}", help="data sets of other images; default: the class that -d holds out"
+    )
+    space: tuple[str, ...] = flag(
+        (),
+        choices=SPACES,
+        commas=True,
+        help="where distances are taken: pixel, feature; default: pixel; for a network of stored features these",
+    )
     layer: str = flag("", help="layer of --space feature; default: the last cut before the last linear layer")
     backbone: str = flag("", help="checkpoint that makes the features; default: the network itself")
     against: str = flag("", help="checkpoint to compare with image by image: a natural network")
-    corruptions: tuple[str, ...] = flag((), commas=True, choices={"all": 0, **corruptions.CORRUPTIONS},
-                                        help="corruptions of the test images, or all, at severities 1 to 5")
-    radius: int = flag(0, check=at_least(0), help="images of each kind at which the distance to the decision boundary is "
-                                                  "measured; 0: none")
-    engine: str = flag("auto", choices=("auto", "faiss", "torch"), help="what searches neighbours; the answers are the same",
-                       identity=False)
+    corruptions: tuple[str, ...] = flag(
+        (),
+        commas=True,
+        choices={"all": 0, **corruptions.CORRUPTIONS},
+        help="corruptions of the test images, or all, at severities 1 to 5",
+    )
+    radius: int = flag(
+        0, check=at_least(0), help="images of each kind at which the distance to the decision boundary is measured; 0: none"
+    )
+    engine: str = flag(
+        "auto", choices=("auto", "faiss", "torch"), help="what searches neighbours; the answers are the same", identity=False
+    )
 
     takes_features: ClassVar[bool] = True
 
@@ -65,8 +76,12 @@ class NcgConfig(NetworkConfig):
 
     def work(self) -> list[str]:
         networks = [(path, kind, None) for path, kind in ((self.model_path, self.model_type), (self.against, "")) if path]
-        return plan.of_checkpoints(self, networks, (self.dataset, *self.ood),
-                                       "one over each data set; the distance of every image to every training image")
+        return plan.of_checkpoints(
+            self,
+            networks,
+            (self.dataset, *self.ood),
+            "one over each data set; the distance of every image to every training image",
+        )
 
     def inputs(self) -> dict[str, list[Path]]:
         networks = [path for path in (self.backbone, self.against) if path]
@@ -94,61 +109,116 @@ def ncg(config: NcgConfig) -> Result:
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
     rows, arrays, seconds = [], {}, {}
     begin = time.perf_counter()
-    logits = {(checkpoint.path, key): _predict(config, checkpoint, split) for checkpoint in networks
-              for key, split in queries.items()}
+    logits = {
+        (checkpoint.path, key): _predict(config, checkpoint, split)
+        for checkpoint in networks
+        for key, split in queries.items()
+    }
     seconds["predictions"] = time.perf_counter() - begin
     predicted = {key: found.argmax(1).numpy() for key, found in logits.items()}
     for key, split in queries.items():
         arrays |= {f"labels_{key}": split.labels.numpy(), f"indices_{key}": split.indices.numpy()}
-        arrays |= {f"predictions_{key}" + ("_against" if place else ""): predicted[checkpoint.path, key]
-                   for place, checkpoint in enumerate(networks)}
+        arrays |= {
+            f"predictions_{key}" + ("_against" if place else ""): predicted[checkpoint.path, key]
+            for place, checkpoint in enumerate(networks)
+        }
     for space in searched:
         begin = time.perf_counter()
         known = space.points(seen)
         for key, split in queries.items():
-            table = neighbors.cached_table(config.cache_dir, space.points(split), known, seen.labels, len(seen.classes),
-                                           engine=config.engine, quiet=config.quiet)
+            table = neighbors.cached_table(
+                config.cache_dir,
+                space.points(split),
+                known,
+                seen.labels,
+                len(seen.classes),
+                engine=config.engine,
+                quiet=config.quiet,
+            )
             found = table.nearest()
-            arrays |= {f"neighbors_{space.name}_{key}": found.indices.numpy(),
-                       f"nearest_labels_{space.name}_{key}": found.labels.numpy(),
-                       f"squared_distances_{space.name}_{key}": found.squared.numpy()}
+            arrays |= {
+                f"neighbors_{space.name}_{key}": found.indices.numpy(),
+                f"nearest_labels_{space.name}_{key}": found.labels.numpy(),
+                f"squared_distances_{space.name}_{key}": found.squared.numpy(),
+            }
             nearest = [answer[found.labels].numpy() for answer in answers]
             second = predicted[networks[1].path, key] == nearest[1] if config.against else None
             for place, checkpoint in enumerate(networks):
-                base = {"model": str(checkpoint.path), **checkpoint.description.training,
-                        "against": config.against if place == 0 else "", "train": seen.name,
-                        "n_train": len(seen), "data": split.name, "split": split.split, "variant": split.variant,
-                        "origin": split.origin, "space": space.name, **space.about, "in_distribution": key == "test"}
+                base = {
+                    "model": str(checkpoint.path),
+                    **checkpoint.description.training,
+                    "against": config.against if place == 0 else "",
+                    "train": seen.name,
+                    "n_train": len(seen),
+                    "data": split.name,
+                    "split": split.split,
+                    "variant": split.variant,
+                    "origin": split.origin,
+                    "space": space.name,
+                    **space.about,
+                    "in_distribution": key == "test",
+                }
                 rows += nearest_category_rows.rows(
-                    base, predicted[checkpoint.path, key], nearest[place], table, space.unit,
-                    classes=len(checkpoint.description.classes), seed=config.seed,
+                    base,
+                    predicted[checkpoint.path, key],
+                    nearest[place],
+                    table,
+                    space.unit,
+                    classes=len(checkpoint.description.classes),
+                    seed=config.seed,
                     labels=answers[place][split.labels].numpy() if split.classes == seen.classes else None,
-                    against=second if place == 0 else None)
+                    against=second if place == 0 else None,
+                )
                 if config.radius and space.of_inputs and key != "test" and not split.variant:
                     measured = _radii(config, checkpoint, seen, answers[place][seen.labels], split, found, space.unit)
                     for at, (row, values) in measured.items():
                         rows.append({**base, "subset": "radius", "at": at, **row})
-                        arrays |= {f"{what}_at_{at}_{key}" + ("_against" if place else ""): array
-                                   for what, array in values.items()}
+                        arrays |= {
+                            f"{what}_at_{at}_{key}" + ("_against" if place else ""): array for what, array in values.items()
+                        }
         seconds[f"neighbours in {space.name} space"] = time.perf_counter() - begin
     cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
     rows += nearest_category_rows.over_levels([row for row in rows if row["variant"]])
     figures = _figures(rows, cells, networks, seen.name)
     if any(row["subset"] == "radius" for row in rows):
         measured_in = next(space for space in searched if space.of_inputs)
-        figures["radius"] = plots.radii(arrays, [str(checkpoint.path) for checkpoint in networks], seen.name,
-                                        measured_in.name, measured_in.unit)
-    return Result(rows, arrays, figures, seconds,
-                  columns=("model", "data", "split", "variant", "space", "subset", "n", "ncg", "ncg_low", "ncg_high",
-                           "majority", "independence", "kappa", "p_permutation", "accuracy", "mean_distance",
-                           *(("at", "radius_mean", "radius_km", "covered") if config.radius else ())))
+        figures["radius"] = plots.radii(
+            arrays, [str(checkpoint.path) for checkpoint in networks], seen.name, measured_in.name, measured_in.unit
+        )
+    return Result(
+        rows,
+        arrays,
+        figures,
+        seconds,
+        columns=(
+            "model",
+            "data",
+            "split",
+            "variant",
+            "space",
+            "subset",
+            "n",
+            "ncg",
+            "ncg_low",
+            "ncg_high",
+            "majority",
+            "independence",
+            "kappa",
+            "p_permutation",
+            "accuracy",
+            "mean_distance",
+            *(("at", "radius_mean", "radius_km", "covered") if config.radius else ()),
+        ),
+    )
 
 
 def _check_space(config: NcgConfig, checkpoint) -> None:
     """Raises `UsageError` for flags that do not go with what the network takes."""
     if checkpoint.description.features and ("pixel" in config.space or config.layer or config.backbone):
-        raise UsageError(f"--space pixel, --layer and --backbone: {checkpoint.path} takes stored features, and distances "
-                         "are taken among these")
+        raise UsageError(
+            f"--space pixel, --layer and --backbone: {checkpoint.path} takes stored features, and distances "
+            "are taken among these"
+        )
     if config.radius and not checkpoint.description.features and "pixel" not in _spaces(config, checkpoint):
         raise UsageError("--radius is measured in --space pixel, where images are changed")
 
@@ -171,21 +241,27 @@ def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest, unit: fl
     images, distances = distance_spaces.pixels(seen), nearest.squared.double().sqrt().numpy() / unit
     options = {"steps": RADIUS_STEPS, "seed": config.seed, "batch_size": config.batch_size, "quiet": config.quiet}
     return {
-        "neighbours": boundary_distance.at_training_examples(checkpoint.network, images, labels, nearest, distances, config.radius,
-                                                  **options),
-        "images": boundary_distance.at_images(checkpoint.network, distance_spaces.pixels(split), images[nearest.indices], distances,
-                                   config.radius, **options),
+        "neighbours": boundary_distance.at_training_examples(
+            checkpoint.network, images, labels, nearest, distances, config.radius, **options
+        ),
+        "images": boundary_distance.at_images(
+            checkpoint.network, distance_spaces.pixels(split), images[nearest.indices], distances, config.radius, **options
+        ),
     }
 
 
 def _check_pixels(checkpoint, seen) -> None:
     described, size = checkpoint.description, checkpoint.description.image_size
     if seen.height != seen.width:
-        raise UserError(f"--radius: images of {seen.name} have {seen.height} x {seen.width} pixels, and networks take "
-                        "squares: their distances are in different units")
+        raise UserError(
+            f"--radius: images of {seen.name} have {seen.height} x {seen.width} pixels, and networks take "
+            "squares: their distances are in different units"
+        )
     if described.channels != seen.channels or size not in (None, seen.height):
-        raise UserError(f"--radius: {checkpoint.path} takes {described.channels} x {size} x {size} images and {seen.name} "
-                        f"has {seen.channels} x {seen.height} x {seen.width}: their distances are in different units")
+        raise UserError(
+            f"--radius: {checkpoint.path} takes {described.channels} x {size} x {size} images and {seen.name} "
+            f"has {seen.channels} x {seen.height} x {seen.width}: their distances are in different units"
+        )
 
 
 def _answers(checkpoint, seen, name: str):
@@ -217,8 +293,14 @@ def _queries(config: NcgConfig, name: str, description) -> dict:
 
 def _predict(config: NcgConfig, checkpoint, split):
     precision = devices.resolve_precision(config.precision, next(checkpoint.network.parameters()).device)
-    return loop.predict(checkpoint.network, split, channels=checkpoint.description.channels,
-                            size=checkpoint.description.image_size, precision=precision, **_passing(config))
+    return loop.predict(
+        checkpoint.network,
+        split,
+        channels=checkpoint.description.channels,
+        size=checkpoint.description.image_size,
+        precision=precision,
+        **_passing(config),
+    )
 
 
 def _passing(config: NcgConfig) -> dict:
@@ -230,8 +312,10 @@ def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
     shown = [row for row in rows if not row["variant"]]
     whole, figures = [row for row in shown if row["subset"] == "all"], {}
     if whole:
-        figures = {"": plots.scores(whole, title),
-                   "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title)}
+        figures = {
+            "": plots.scores(whole, title),
+            "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title),
+        }
     if cells:
         figures["corruptions"] = plots.levels(cells, title)
     return figures

@@ -2,8 +2,8 @@
 
 Stitching paper, sections 2.7 and 4 of its code. models/<dir>/ holds resume.pt, and for each layer a folder with the
 epochs that were asked for: model_<e>.pt of the classifier, ft_model_<e>.pt of its fine-tuning. The result goes to the
-folder of detectors (`lib.stitching.detector_files`), where `exec_stitch_ood.py` finds it. Where the published code differs: its
-seed is fixed, and its learning rate falls after so many batches of fine-tuning as half its epochs are
+folder of detectors (`lib.stitching.detector_files`), where `exec_stitch_ood.py` finds it. Where the published code differs:
+its seed is fixed, and its learning rate falls after so many batches of fine-tuning as half its epochs are
 (`--ft-sched per-batch`).
 """
 
@@ -45,17 +45,26 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
     source_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that puts out representations")
-    source_type: str = flag("auto", positional=True, check=loading.check_type, help="its type; auto: the one its sidecar "
-                                                                                   "states")
+    source_type: str = flag(
+        "auto", positional=True, check=loading.check_type, help="its type; auto: the one its sidecar states"
+    )
     layer: tuple[str, ...] = flag((), positional=True, commas=True, label="{}", help="layers: names or globs, or cuts")
-    model_type: str = flag("", "-m", choices=models.REPRESENTATIONS, label="{}",
-                           help="type of the classifiers: a resnet for maps, a vit for tokens")
+    model_type: str = flag(
+        "",
+        "-m",
+        choices=models.REPRESENTATIONS,
+        label="{}",
+        help="type of the classifiers: a resnet for maps, a vit for tokens",
+    )
     dataset: str = flag("", "-d", help="data set that they are trained on; default: the one that the source was trained on")
     directory: str = flag("", "-dir", help="folder under models/ for the checkpoints, one in it for each layer")
     detectors_dir: str = flag("repr_cls_ood_detectors", "-fdir", help="folder under models/ for the finished detectors")
     epochs: int = flag(100, "-e", label="e{}", check=at_least(1), help="epochs of training the classifiers")
-    augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
-                             help="augmentation of the training images; auto is the data set's customary one")
+    augmentation: str = flag(
+        "auto",
+        choices=("auto", *AUGMENTATIONS),
+        help="augmentation of the training images; auto is the data set's customary one",
+    )
     ft_epochs: int = flag(20, "-fe", label="fe{}", check=at_least(0), help="epochs of fine-tuning with outliers; 0: none")
     ft_id: str = flag("", "-ftidd", help="in-distribution images of the fine-tuning; default: those of -d")
     ft_id_root: str = flag("", "-ftiddata", help="folder of its data set; default: that of -data", identity=False)
@@ -63,21 +72,31 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
     ft_outliers_root: str = flag("", "-ftooddata", help="folder of its data set; default: that of -data", identity=False)
     m_in: float = flag(-25.0, "-m-in", help="energy below which images of -ftidd are to be")
     m_out: float = flag(-7.0, "-m-out", help="energy above which outliers are to be")
-    score: str = flag("energy", "-score", choices=SCORES, help="term of the fine-tuning: squared hinges of the energies, or "
-                                                               "outlier exposure")
-    ft_sched: str = flag("per-epoch", choices=("per-epoch", "per-batch"),
-                         help="when the learning rate of the fine-tuning is multiplied by 0.1: after half its epochs, or, "
-                              "as published, after that number of batches")
+    score: str = flag(
+        "energy",
+        "-score",
+        choices=SCORES,
+        help="term of the fine-tuning: squared hinges of the energies, or outlier exposure",
+    )
+    ft_sched: str = flag(
+        "per-epoch",
+        choices=("per-epoch", "per-batch"),
+        help="when the learning rate of the fine-tuning is multiplied by 0.1: after half its epochs, or, "
+        "as published, after that number of batches",
+    )
     snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last")
-    resume: bool = flag(True, help="continue an interrupted run of the same command; --no-resume begins it again",
-                        identity=False)
+    resume: bool = flag(
+        True, help="continue an interrupted run of the same command; --no-resume begins it again", identity=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.list_layers:
             return
-        for value, name, meaning in ((self.model_type, "-m", "the type of the classifiers, such as repr_cls_resnet18"),
-                                     (self.directory, "-dir", "a folder under models/ for the checkpoints")):
+        for value, name, meaning in (
+            (self.model_type, "-m", "the type of the classifiers, such as repr_cls_resnet18"),
+            (self.directory, "-dir", "a folder under models/ for the checkpoints"),
+        ):
             if not value:
                 raise UsageError(f"{name} is required: {meaning}")
         if Path(self.directory).is_absolute() or ".." in Path(self.directory).parts:
@@ -101,10 +120,14 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
         def chosen(checkpoint, listed):
             shapes = {layer.name: layer.shape for layer in listed if layer.shape}
             return grid.choose(checkpoint, shapes, self.layer, "LAYER")
+
         data = self.dataset, *filter(None, (self.ft_id, self.ft_outliers))
         return plan.of_checkpoints(
-            self, [(self.source_path, self.source_type, chosen)], data,
-            f"{self.epochs} epochs of a classifier per layer, {self.ft_epochs} of its fine-tuning")
+            self,
+            [(self.source_path, self.source_type, chosen)],
+            data,
+            f"{self.epochs} epochs of a classifier per layer, {self.ft_epochs} of its fine-tuning",
+        )
 
     def inputs(self) -> dict[str, list[Path]]:
         found = loading.checkpoint_files(self, self.source_path)
@@ -139,24 +162,41 @@ def ood_detector(config: OodDetectorConfig) -> Result:
     begin = time.perf_counter()
     job = detector_setup.prepare(config)
     directory = run_folder.folder(config)
-    with files.locked(directory / ".lock", f"another process is training in {directory}; wait for it, or choose "
-                                           "another -dir"):
+    with files.locked(
+        directory / ".lock", f"another process is training in {directory}; wait for it, or choose another -dir"
+    ):
         run_folder.claim(directory, config)
         if config.overwrite or not config.resume:
             for layer in job.layers:
                 run_folder.clear(directory / layer)
         rows = _train(config, directory, job)
-    seconds = {"training": sum(row["seconds"] for row in rows[::len(job.layers)])}
+    seconds = {"training": sum(row["seconds"] for row in rows[:: len(job.layers)])}
     seconds["setup"] = time.perf_counter() - begin - seconds["training"]
-    return Result(rows, seconds=seconds, columns=("layer", "phase", "epoch", "train_loss", "train_accuracy", "val_loss",
-                                                  "val_accuracy", "energy_in", "energy_out", "detector"))
+    return Result(
+        rows,
+        seconds=seconds,
+        columns=(
+            "layer",
+            "phase",
+            "epoch",
+            "train_loss",
+            "train_accuracy",
+            "val_loss",
+            "val_accuracy",
+            "energy_in",
+            "energy_out",
+            "detector",
+        ),
+    )
 
 
 def _train(config: OodDetectorConfig, directory: Path, job: "Job") -> list[dict]:
     optimiser = detector_setup.optimiser(config, job.classifiers)
     rows, position = run_folder.resume(directory, job.classifiers, optimiser, None, job.stages[0].recipe.loss, config.quiet)
-    with tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=position.epoch) as curves, \
-            loop.Stopping().listening() as stopping:
+    with (
+        tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=position.epoch) as curves,
+        loop.Stopping().listening() as stopping,
+    ):
         while position.epoch <= config.epochs + config.ft_epochs:
             stage = job.stages[position.epoch > config.epochs]
             if position.epoch == config.epochs + 1 and position.step == 0:
@@ -171,9 +211,11 @@ def _train(config: OodDetectorConfig, directory: Path, job: "Job") -> list[dict]
             if whole or stopping.by:
                 run_folder.save_state(directory, job.classifiers, optimiser, None, stage.recipe.loss, rows, position)
             if stopping.by:
-                raise Interrupted(f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
-                                  f"command continues from {directory}/resume.pt")
-    for row, network in zip(rows[-len(job.layers):], job.classifiers.body, strict=True):
+                raise Interrupted(
+                    f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
+                    f"command continues from {directory}/resume.pt"
+                )
+    for row, network in zip(rows[-len(job.layers) :], job.classifiers.body, strict=True):
         whole = dataclasses.replace(job.described[row["layer"]], epoch=row["epoch"], metrics=dict(row))
         row["detector"] = str(detector_files.publish(config, row["layer"], checkpoints.Normalized(network), whole))
     return rows
@@ -186,14 +228,28 @@ def _rows(config: OodDetectorConfig, stage: "Stage", position, job: "Job") -> li
     first = config.epochs if stage.phase == "fine-tune" else 0
     rows = []
     for layer, trained, tested in zip(job.layers, trained_on, measured, strict=True):
-        rows.append({
-            "layer": layer, "model_type": config.model_type, "phase": stage.phase, "epoch": position.epoch - first,
-            "data": stage.split.name, "outliers": config.ft_outliers if stage.phase == "fine-tune" else None,
-            "train_loss": trained["loss"], "ce_loss": trained["ce"], "train_accuracy": trained["correct"],
-            "energy_in": trained["energy_in"], "energy_out": trained["energy_out"], **tested, "n_val": len(job.val_split),
-            "learning_rate": stage.recipe.learning_rate(position.epoch - 1 + (position.step - 1) / position.step),
-            "seed": config.seed, "images_per_second": position.images / position.seconds, "seconds": position.seconds,
-            "detector": None})
+        rows.append(
+            {
+                "layer": layer,
+                "model_type": config.model_type,
+                "phase": stage.phase,
+                "epoch": position.epoch - first,
+                "data": stage.split.name,
+                "outliers": config.ft_outliers if stage.phase == "fine-tune" else None,
+                "train_loss": trained["loss"],
+                "ce_loss": trained["ce"],
+                "train_accuracy": trained["correct"],
+                "energy_in": trained["energy_in"],
+                "energy_out": trained["energy_out"],
+                **tested,
+                "n_val": len(job.val_split),
+                "learning_rate": stage.recipe.learning_rate(position.epoch - 1 + (position.step - 1) / position.step),
+                "seed": config.seed,
+                "images_per_second": position.images / position.seconds,
+                "seconds": position.seconds,
+                "detector": None,
+            }
+        )
     return rows
 
 
@@ -203,9 +259,11 @@ def _log(config: OodDetectorConfig, curves, rows: list[dict], epoch: int) -> Non
             curves.add_scalar(f"{row['layer']}/{name}", row[name], epoch)
         if not config.quiet:
             of = config.epochs if row["phase"] == "classify" else config.ft_epochs
-            print(f"{row['phase']} epoch {row['epoch']}/{of}  {row['layer']}  loss {row['train_loss']:.4f}  accuracy "
-                  f"{row['train_accuracy']:.4f}  val {row['val_accuracy']:.4f}  energy {row['val_energy']:.2f}",
-                  file=sys.stderr)
+            print(
+                f"{row['phase']} epoch {row['epoch']}/{of}  {row['layer']}  loss {row['train_loss']:.4f}  accuracy "
+                f"{row['train_accuracy']:.4f}  val {row['val_accuracy']:.4f}  energy {row['val_energy']:.2f}",
+                file=sys.stderr,
+            )
 
 
 def _keep(config: OodDetectorConfig, directory: Path, rows: list[dict], job: "Job") -> None:

@@ -39,27 +39,45 @@ torch = lazy("torch")
 class OodLayersConfig(NetworkConfig):
     """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
 
-    dataset: str = flag("", "-d", label="{}", help="in-distribution data; default: the test split of the one it was trained "
-                                                   "on")
-    ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets; near, far: OpenOOD's groups "
-                                                             "for the in-distribution data; NAME-c: every corruption and "
-                                                             "severity")
-    layers: tuple[str, ...] = flag((), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear "
-                                                               "and BatchNorm2d")
+    dataset: str = flag(
+        "", "-d", label="{}", help="in-distribution data; default: the test split of the one it was trained on"
+    )
+    ood: tuple[str, ...] = flag(
+        (),
+        "-ood",
+        label="{}",
+        help="out-of-distribution data sets; near, far: OpenOOD's groups "
+        "for the in-distribution data; NAME-c: every corruption and "
+        "severity",
+    )
+    layers: tuple[str, ...] = flag(
+        (), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear and BatchNorm2d"
+    )
     temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy")
-    aggregate: tuple[str, ...] = flag((), commas=True, choices=AGGREGATORS, help="scores from the energies of all layers: "
-                                                                                 + ", ".join(AGGREGATORS))
-    baselines: tuple[str, ...] = flag((), commas=True, choices=(*BASELINES, "all"),
-                                      help="scores of the last layer: " + ", ".join(BASELINES) + "; all")
-    choose: tuple[str, ...] = flag((), commas=True, choices=CHOICES,
-                                   help="choose one layer by " + ", ".join(f"{name} ({what})" for name, what in
-                                                                           CHOICES.items()))
-    early_exit: float | None = flag(None, help="stop the forward pass at the first layer that flags an image, with this "
-                                               "rate of false alarms over all exits together")
-    exits: tuple[str, ...] = flag((), commas=True, help="cuts at which it may stop; default: the last before each further "
-                                                        "convolution or linear map")
-    fit_on: str = flag("", help="in-distribution images that scales, detectors and thresholds are fitted on; default: the "
-                                "training split of -d")
+    aggregate: tuple[str, ...] = flag(
+        (), commas=True, choices=AGGREGATORS, help="scores from the energies of all layers: " + ", ".join(AGGREGATORS)
+    )
+    baselines: tuple[str, ...] = flag(
+        (), commas=True, choices=(*BASELINES, "all"), help="scores of the last layer: " + ", ".join(BASELINES) + "; all"
+    )
+    choose: tuple[str, ...] = flag(
+        (),
+        commas=True,
+        choices=CHOICES,
+        help="choose one layer by " + ", ".join(f"{name} ({what})" for name, what in CHOICES.items()),
+    )
+    early_exit: float | None = flag(
+        None,
+        help="stop the forward pass at the first layer that flags an image, with this "
+        "rate of false alarms over all exits together",
+    )
+    exits: tuple[str, ...] = flag(
+        (), commas=True, help="cuts at which it may stop; default: the last before each further convolution or linear map"
+    )
+    fit_on: str = flag(
+        "",
+        help="in-distribution images that scales, detectors and thresholds are fitted on; default: the training split of -d",
+    )
     fit_examples: int = flag(5000, check=at_least(2), help="at most so many of them")
     val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
 
@@ -79,9 +97,17 @@ class OodLayersConfig(NetworkConfig):
     def work(self) -> list[str]:
         data = (self.dataset, *self.ood, self.fit_on or f"{self.dataset.partition(':')[0]}:train" * bool(self.dataset))
         return plan.of_checkpoints(
-            self, [(self.model_path, self.model_type,
-                    lambda checkpoint, listed: choose_layers(checkpoint.network, listed, self.layers))], data,
-            f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together")
+            self,
+            [
+                (
+                    self.model_path,
+                    self.model_type,
+                    lambda checkpoint, listed: choose_layers(checkpoint.network, listed, self.layers),
+                )
+            ],
+            data,
+            f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together",
+        )
 
     def inputs(self) -> dict[str, list[Path]]:
         named = [name for name in (self.dataset, self.fit_on, *self.val_ood) if name]
@@ -102,51 +128,100 @@ def ood_layers(config: OodLayersConfig) -> Result:
     def load(other):
         """A set by name: one at a time, because many corrupted sets would not fit into memory together."""
         return inside if other == "id" else loading.load_split(config, other.removeprefix("validation "), image_size=size)
+
     fitted = loading.fitting_images(config, name, size)
     keys = _check_outliers(config, description, inside, outliers, load)
     listed = cutting.layers(network, torch.zeros(1, description.channels, size, size, device=device))
-    subject = passes.Subject(config, network, description, listed, choose_layers(network, listed, config.layers),
-                             _exits(config, network, listed), _head(network, listed) if config.baselines else "", size)
+    subject = passes.Subject(
+        config,
+        network,
+        description,
+        listed,
+        choose_layers(network, listed, config.layers),
+        _exits(config, network, listed),
+        _head(network, listed) if config.baselines else "",
+        size,
+    )
     seconds = {}
     fit, detectors = passes.fit(subject, fitted, seconds)
     passed = {other: passes.measure(subject, load(other), other, seconds, detectors) for other in ("id", *outliers)}
-    passed |= {other: passes.measure(subject, load(other), other, seconds)
-               for other in (f"validation {other}" for other in config.val_ood)}
+    passed |= {
+        other: passes.measure(subject, load(other), other, seconds)
+        for other in (f"validation {other}" for other in config.val_ood)
+    }
     if "jigsaw" in config.choose:
         passed["jigsaw"] = passes.measure(subject, layer_choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
     exits = passes.leave(subject, fit, outliers, load, passed, seconds) if subject.exits else {}
 
     begin = time.perf_counter()
-    known = {"id": inside.name, "id_split": inside.split, "n_id": len(inside),
-             "id_accuracy": (classification.accuracy(passed["id"].logits, inside.labels)
-                             if _same_classes(inside, description) else None),
-             "fit_on": f"{fitted.name}:{fitted.split}", "n_fit": len(fitted)}
+    known = {
+        "id": inside.name,
+        "id_split": inside.split,
+        "n_id": len(inside),
+        "id_accuracy": (
+            classification.accuracy(passed["id"].logits, inside.labels) if _same_classes(inside, description) else None
+        ),
+        "fit_on": f"{fitted.name}:{fitted.split}",
+        "n_fit": len(fitted),
+    }
     facts = ood_rows.facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in subject.layers])
-    rows = [{**known, **keys[other], **row} for other, row in ood_rows.rows(subject, list(facts.values()), fit, passed,
-                                                                          outliers)]
+    rows = [
+        {**known, **keys[other], **row} for other, row in ood_rows.rows(subject, list(facts.values()), fit, passed, outliers)
+    ]
     rows += [{**known, **keys[other], **row} for other, found in exits.items() for row in found.rows]
     for word in ("near", "far"):
         rows += comparison.group_rows(rows, word) if word in config.ood else []
-    arrays = {"layers": np.array(list(facts)), "temperatures": np.array(config.temperature), "energies_fit":
-              fit.of(subject.layers), "predictions_id": passed["id"].logits.argmax(1).numpy(), "labels_id":
-              inside.labels.numpy()}
+    arrays = {
+        "layers": np.array(list(facts)),
+        "temperatures": np.array(config.temperature),
+        "energies_fit": fit.of(subject.layers),
+        "predictions_id": passed["id"].logits.argmax(1).numpy(),
+        "labels_id": inside.labels.numpy(),
+    }
     for other, found in passed.items():
         arrays |= {f"energies_{other}": found.of(subject.layers)}
         arrays |= {f"{score}_{other}": values for score, values in found.scores.items()}
-    figures = plots.figures([row for row in rows if row["T"] in (None, config.temperature[0])], keys,
-                            description.architecture)
+    figures = plots.figures(
+        [row for row in rows if row["T"] in (None, config.temperature[0])], keys, description.architecture
+    )
     if exits:
         left = {other: found.outside for other, found in exits.items()}
         arrays |= {"exit_layers": np.array(subject.exits), "exits_id": exits[outliers[0]].inside}
         arrays |= {f"exits_{other}": values for other, values in left.items()}
-        figures["exits"] = plots.exits(subject.exits, arrays["exits_id"], left, keys, f"{description.architecture}: where "
-                                       f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}")
+        figures["exits"] = plots.exits(
+            subject.exits,
+            arrays["exits_id"],
+            left,
+            keys,
+            f"{description.architecture}: where "
+            f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}",
+        )
     seconds["scoring"] = time.perf_counter() - begin
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
     exiting = ("false_alarms", "detected", "mac_id", "mac_ood", "time_id", "time_ood") if exits else ()
-    return Result(rows, arrays, figures, seconds, columns=(
-        "layer", "ood", *variants, "T", "score", "mac_fraction", "auroc", "ci_low", "ci_high", "vs_final", "p_holm",
-        "auroc_two_sided", "fpr95", *exiting, "needs"))
+    return Result(
+        rows,
+        arrays,
+        figures,
+        seconds,
+        columns=(
+            "layer",
+            "ood",
+            *variants,
+            "T",
+            "score",
+            "mac_fraction",
+            "auroc",
+            "ci_low",
+            "ci_high",
+            "vs_final",
+            "p_holm",
+            "auroc_two_sided",
+            "fpr95",
+            *exiting,
+            "needs",
+        ),
+    )
 
 
 def choose_layers(network, listed, patterns: tuple[str, ...]) -> list[str]:
@@ -180,8 +255,10 @@ def _exits(config: OodLayersConfig, network, listed) -> list[str]:
 
 def _head(network, listed) -> str:
     """The last linear layer, whose input the baselines look at."""
-    last = max((layer for layer in listed if not list(network.body.get_submodule(layer.name).children())),
-               key=lambda layer: layer.index)
+    last = max(
+        (layer for layer in listed if not list(network.body.get_submodule(layer.name).children())),
+        key=lambda layer: layer.index,
+    )
     if not isinstance(network.body.get_submodule(last.name), torch.nn.Linear):
         raise UserError(f"--baselines: the network ends in {last.name}, a {last.kind}; they need a linear layer there")
     return last.name
@@ -201,8 +278,10 @@ def _check_outliers(config: OodLayersConfig, description, inside, outliers: list
             warnings.warn(f"-ood {other} is the in-distribution set itself: every AUROC is 0.5", stacklevel=3)
         for name, chosen in validation.items():
             if count := overlap.shared(split, chosen):
-                raise UserError(f"--val-ood {name}: {count} of its images are also in -ood {other}; what is fitted on must "
-                                "not be tested on")
+                raise UserError(
+                    f"--val-ood {name}: {count} of its images are also in -ood {other}; what is fitted on must "
+                    "not be tested on"
+                )
         if seen is not None and (count := overlap.shared(seen, split)):
             warnings.warn(f"-ood {other}: {count} of its images are outliers that the network was trained on", stacklevel=3)
     return found

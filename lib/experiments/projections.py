@@ -36,12 +36,18 @@ class ProjectionsConfig(SnapshotsConfig):
     with_linear: bool = flag(False, help="linear layers too")
     with_1x1: bool = flag(False, help="1x1 convolutions too")
     fold_bn: bool = flag(False, help="multiply filters by the batch normalisation that follows them: gamma / sigma")
-    random: int = flag(0, check=at_least(1), help="so many fresh networks; draw k is what exec_train.py starts from with "
-                                                  "--seed s + k")
+    random: int = flag(
+        0, check=at_least(1), help="so many fresh networks; draw k is what exec_train.py starts from with --seed s + k"
+    )
     seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
     pretrained: bool = flag(False, help="the published weights of the type")
-    dataset: str = flag("", "-d", label="{}", help="data set whose classes, channels and size fresh networks are for; "
-                                                   "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's")
+    dataset: str = flag(
+        "",
+        "-d",
+        label="{}",
+        help="data set whose classes, channels and size fresh networks are for; "
+        "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's",
+    )
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
     paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
 
@@ -86,8 +92,10 @@ def projections(config: ProjectionsConfig) -> Result:
             layers = filters.layers(skeleton, with_linear=config.with_linear, with_1x1=config.with_1x1)
             norms = _norms(config, skeleton, weights.description)
         elif weights.description.architecture != first.description.architecture:
-            raise UserError(f"{weights.source} is a {weights.description.architecture}, not a "
-                            f"{first.description.architecture} as {first.source}; one type at a time")
+            raise UserError(
+                f"{weights.source} is a {weights.description.architecture}, not a "
+                f"{first.description.architecture} as {first.source}; one type at a time"
+            )
         initial = _initial(config, weights, initial_states)
         read = time.perf_counter()
         seconds["reading"] += read - begin
@@ -100,9 +108,27 @@ def projections(config: ProjectionsConfig) -> Result:
             documents[_stem(weights)] = _paper_layout(weights, layers, new, found)
         begin = time.perf_counter()
         seconds["measuring"] += begin - read
-    result = Result(rows, arrays, plots.figures(rows, arrays, config.normalize), seconds,
-                    ("epoch", "layer", "stage", "block", "filters", "mean", "mass", "mass_low", "mass_high", "p_holm", "z",
-                     "l2_distance"), documents)
+    result = Result(
+        rows,
+        arrays,
+        plots.figures(rows, arrays, config.normalize),
+        seconds,
+        (
+            "epoch",
+            "layer",
+            "stage",
+            "block",
+            "filters",
+            "mean",
+            "mass",
+            "mass_low",
+            "mass_high",
+            "p_holm",
+            "z",
+            "l2_distance",
+        ),
+        documents,
+    )
     result.seconds["figures"] = time.perf_counter() - begin
     return result
 
@@ -140,8 +166,14 @@ def _shape(config: ProjectionsConfig, classes: int, size: int):
         split = datasets.load(config.dataset, config.data_root, "train", cache_dir=config.cache_dir)
         names, channels = split.classes, split.channels
         size = models.accepted_size(config.model_type, max(split.height, split.width))
-    return checkpoints.Description(architecture=config.model_type, classes=names, channels=channels, image_size=size,
-                                   dataset=config.dataset, config={"seed": config.seed})
+    return checkpoints.Description(
+        architecture=config.model_type,
+        classes=names,
+        channels=channels,
+        image_size=size,
+        dataset=config.dataset,
+        config={"seed": config.seed},
+    )
 
 
 def _beside(file: Path) -> Path | None:
@@ -194,14 +226,40 @@ def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: di
         moved = (None, None)
         if initial is not None:
             moved = filter_projections.distances(weight, initial[layer.name + ".weight"])
-        rows.append({**key, "layer": layer.name, "stage": layer.stage, "block": layer.block, "kind": layer.kind,
-                     "filters": len(weight), "dim": weight[0].numel(), **_measures(found[layer.name]),
-                     "l2_distance": moved[0], "linf_distance": moved[1], "folded": layer.name in norms})
+        rows.append(
+            {
+                **key,
+                "layer": layer.name,
+                "stage": layer.stage,
+                "block": layer.block,
+                "kind": layer.kind,
+                "filters": len(weight),
+                "dim": weight[0].numel(),
+                **_measures(found[layer.name]),
+                "l2_distance": moved[0],
+                "linf_distance": moved[1],
+                "folded": layer.name in norms,
+            }
+        )
     for row, p_value in zip(rows, filter_projections.holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_value
     together = np.concatenate(list(found.values()))
-    rows.append({**key, "layer": "net", "stage": None, "block": None, "kind": "net", "filters": len(together), "dim": None,
-                 **_measures(together), "l2_distance": None, "linf_distance": None, "folded": bool(norms), "p_holm": None})
+    rows.append(
+        {
+            **key,
+            "layer": "net",
+            "stage": None,
+            "block": None,
+            "kind": "net",
+            "filters": len(together),
+            "dim": None,
+            **_measures(together),
+            "l2_distance": None,
+            "linf_distance": None,
+            "folded": bool(norms),
+            "p_holm": None,
+        }
+    )
     return rows
 
 
@@ -212,9 +270,16 @@ def _measures(values) -> dict:
     share = filter_projections.mass(values)
     low, high = filter_projections.binomial_interval(count, n) if n else (None, None)
     quantiles = np.quantile(counted, QUANTILES) if n else [None] * len(QUANTILES)
-    return {"counted": n, "mean": float(counted.mean()) if n else None, "mass": share, "mass_low": low, "mass_high": high,
-            "p_value": filter_projections.binomial_p(count, n) if n else 1.0, "z": filter_projections.z_score(share, n),
-            **{f"q{round(100 * level):02d}": value for level, value in zip(QUANTILES, quantiles, strict=True)}}
+    return {
+        "counted": n,
+        "mean": float(counted.mean()) if n else None,
+        "mass": share,
+        "mass_low": low,
+        "mass_high": high,
+        "p_value": filter_projections.binomial_p(count, n) if n else 1.0,
+        "z": filter_projections.z_score(share, n),
+        **{f"q{round(100 * level):02d}": value for level, value in zip(QUANTILES, quantiles, strict=True)},
+    }
 
 
 def _stem(weights: Weights) -> str:
@@ -240,8 +305,7 @@ def _paper_layout(weights: Weights, layers, rows: list[dict], found: dict) -> di
     whole = np.concatenate(numbered) if numbered else np.empty(0)
     measured = _measures(whole)
     document["net"] = {"projections": _numbers(whole), "mass": measured["mass"], "mean": measured["mean"]}
-    facts = {"arch": weights.description.architecture, "dataset": weights.description.dataset,
-             "epoch": str(weights.epoch)}
+    facts = {"arch": weights.description.architecture, "dataset": weights.description.dataset, "epoch": str(weights.epoch)}
     seed = weights.description.config.get("seed")
     return document | facts | ({} if seed is None else {"seed": str(seed + (weights.draw or 0))})
 

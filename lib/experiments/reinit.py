@@ -38,24 +38,40 @@ torch = lazy("torch")
 class ReinitConfig(NetworkConfig):
     """Accuracy with one layer's weights taken from another epoch, or drawn anew."""
 
-    dataset: str = flag("", "-d", label="{}", help="data to evaluate on; default: the test split of the one it was trained "
-                                                   "on")
+    dataset: str = flag(
+        "", "-d", label="{}", help="data to evaluate on; default: the test split of the one it was trained on"
+    )
     inits_from: tuple[str, ...] = flag((), help="checkpoints, folders of training runs, or text files with a path per line")
     rand: int = flag(0, bare=1, check=at_least(1), help="so many fresh draws of the weights; 1 without a number")
-    layers: tuple[str, ...] = flag((), "-l", commas=True,
-                                    help="names or globs, cuts, all; default: every convolution but 1x1")
-    what: str = flag("weights", choices=("weights", "weights+bn"),
-                     help="what is replaced: the layer's own weights and biases, or also the batch normalisation behind it")
+    layers: tuple[str, ...] = flag(
+        (), "-l", commas=True, help="names or globs, cuts, all; default: every convolution but 1x1"
+    )
+    what: str = flag(
+        "weights",
+        choices=("weights", "weights+bn"),
+        help="what is replaced: the layer's own weights and biases, or also the batch normalisation behind it",
+    )
     recalibrate_bn: bool = flag(False, help="estimate running statistics anew for every cell, on the images of --fit-on")
-    criticality: float | None = flag(None, bare=0.1, check=above(0),
-                                     help="also measure module criticality, on the images of --fit-on, at this tolerated "
-                                          "rise of the loss in nats (0.1 without a number); needs the initial weights")
+    criticality: float | None = flag(
+        None,
+        bare=0.1,
+        check=above(0),
+        help="also measure module criticality, on the images of --fit-on, at this tolerated "
+        "rise of the loss in nats (0.1 without a number); needs the initial weights",
+    )
     fit_on: str = flag("", help="images for --recalibrate-bn and --criticality; default: the training split of -d")
     fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
-    stack: int | None = flag(None, check=at_least(1), help="so many sources share a run of what follows the layer; 1 is "
-                                                           "exact to the bit, more to rounding; default: up to 8, by memory")
-    fold_pool: bool = flag(False, help="sum the first linear layer's weights over the equal outputs of the pool before it "
-                                       "(VGGs at 32 px); logits equal up to rounding")
+    stack: int | None = flag(
+        None,
+        check=at_least(1),
+        help="so many sources share a run of what follows the layer; 1 is "
+        "exact to the bit, more to rounding; default: up to 8, by memory",
+    )
+    fold_pool: bool = flag(
+        False,
+        help="sum the first linear layer's weights over the equal outputs of the pool before it "
+        "(VGGs at 32 px); logits equal up to rounding",
+    )
     paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
 
     def __post_init__(self) -> None:
@@ -67,16 +83,24 @@ class ReinitConfig(NetworkConfig):
         def chosen(checkpoint, listed):
             size = checkpoint.description.image_size or 32
             return _layers(self, checkpoint.network, torch.zeros(1, checkpoint.description.channels, size, size))
+
         return plan.of_checkpoints(
-            self, [(self.model_path, self.model_type, chosen)], (self.dataset,),
+            self,
+            [(self.model_path, self.model_type, chosen)],
+            (self.dataset,),
             f"one over the data set, with what follows each layer once more for {len(weight_sources.files(self)[0])} files "
-            f"and {self.rand} draws")
+            f"and {self.rand} draws",
+        )
 
     def inputs(self) -> dict[str, list[Path]]:
         lists = {word: [loading.locate(self, word)] for word in self.inits_from if weight_sources.is_list(self, word)}
         named = [name for name in (self.dataset, self.fit_on) if name]
-        return (super().inputs() | lists | {str(path): [path] for path in weight_sources.files(self)[0]}
-                | loading.data_files(self, *named))
+        return (
+            super().inputs()
+            | lists
+            | {str(path): [path] for path in weight_sources.files(self)[0]}
+            | loading.data_files(self, *named)
+        )
 
 
 def reinit(config: ReinitConfig) -> Result:
@@ -106,9 +130,16 @@ def reinit(config: ReinitConfig) -> Result:
     begin = time.perf_counter()
     counts = _sweep(config, swept, split, description, size, device, units, cells_run)
     seconds["pass"] = time.perf_counter() - begin
-    common = {"data": split.name, "split": split.split, "variant": split.variant, "origin": split.origin,
-              "n": int((split.labels >= 0).sum()), "classes": len(description.classes), "what": config.what,
-              "recalibrated": config.recalibrate_bn}
+    common = {
+        "data": split.name,
+        "split": split.split,
+        "variant": split.variant,
+        "origin": split.origin,
+        "n": int((split.labels >= 0).sum()),
+        "classes": len(description.classes),
+        "what": config.what,
+        "recalibrated": config.recalibrate_bn,
+    }
     facts = reinit_rows.facts(network, units, critical)
     rows = reinit_rows.rows(common, facts, sources, cells, counts, network.body.state_dict())
     analysis = reinit_rows.analysis(common, rows, config.seed)
@@ -116,14 +147,32 @@ def reinit(config: ReinitConfig) -> Result:
     labels = list(dict.fromkeys(row["source"] for row in rows))
     # rows are in the order of sources and layers; None, where nothing was right to begin with, becomes NaN
     drops = np.array([row["relative_drop"] for row in rows], dtype=float).reshape(len(labels), len(units))
-    arrays = {"layers": np.array([unit.layer for unit in units]), "sources": np.array([source.label for source in sources]),
-              "top1": counts.cells[..., 0].numpy(), "top5": counts.cells[..., 1].numpy(), "relative_drop": drops}
+    arrays = {
+        "layers": np.array([unit.layer for unit in units]),
+        "sources": np.array([source.label for source in sources]),
+        "top1": counts.cells[..., 0].numpy(),
+        "top5": counts.cells[..., 1].numpy(),
+        "relative_drop": drops,
+    }
     title = f"{checkpoint.path} on {name}: accuracy {rows[0]['intact_accuracy']:.4f}"
     figure = plots.reset_map(drops, labels, [unit.layer for unit in units], title)
     documents = {f"reinit_{checkpoint.path.stem}": reinit_rows.paper_layout(description, checkpoint.path, rows, labels)}
     _partial(config).unlink(missing_ok=True)
-    columns = ("source", "layer", "status", "accuracy", "accuracy_sd", "relative_drop", "mass", "l2_distance", "predictor",
-               "spearman", "p_value", "partial", "partial_p")
+    columns = (
+        "source",
+        "layer",
+        "status",
+        "accuracy",
+        "accuracy_sd",
+        "relative_drop",
+        "mass",
+        "l2_distance",
+        "predictor",
+        "spearman",
+        "p_value",
+        "partial",
+        "partial_p",
+    )
     return Result(rows + analysis + absent, arrays, {"": figure}, seconds, columns, documents if config.paper_json else {})
 
 
@@ -139,8 +188,10 @@ def _layers(config: ReinitConfig, network, images) -> list[str]:
     listed = cutting.layers(network, images)
     leaves = [name for name in owning if next(modules[name].parameters(recurse=False), None) is not None]
     run = {layer.name for layer in listed}
-    groups = {"all": [name for name in leaves if name in run],
-              "cuts": [layer.name for layer in listed if layer.cut and layer.name in leaves]}
+    groups = {
+        "all": [name for name in leaves if name in run],
+        "cuts": [layer.name for layer in listed if layer.cut and layer.name in leaves],
+    }
     return cutting.select(owning, config.layers, groups)
 
 
@@ -155,8 +206,14 @@ def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:
 def _fitting_batches(config: ReinitConfig, name: str, description, size: int, device) -> list:
     """Images and labels that the accuracy is not measured on, in batches."""
     split = loading.fitting_images(config, name, size)
-    batches = split.batches(config.batch_size, device=device, channels=description.channels, size=size,
-                            workers=config.workers, prefetch=config.prefetch)
+    batches = split.batches(
+        config.batch_size,
+        device=device,
+        channels=description.channels,
+        size=size,
+        workers=config.workers,
+        prefetch=config.prefetch,
+    )
     return [(images, labels) for images, labels, _ in batches]
 
 
@@ -169,16 +226,20 @@ def _criticality(config: ReinitConfig, network, batches: list, units, sources: l
         raise UserError("--criticality needs --inits-from with the initial weights, such as init.pt")
     initial = min(known, key=lambda source: source.epoch)
     states = [{key: initial.state[key] for key in unit.keys} for unit in units]
-    return criticality.measure(network, batches, units, states, tolerance=config.criticality, draws=2,
-                                        seed=config.seed)
+    return criticality.measure(network, batches, units, states, tolerance=config.criticality, draws=2, seed=config.seed)
 
 
 def _folded(network, images, units, cells: list[list]) -> tuple:
     """The network with its replicating pool folded into the first linear layer, and cells that fit it."""
     folded, linear, positions = reinit_fold_pool.fold(network, images)
     key = linear + ".weight"
-    fitting = [[cell | {key: reinit_fold_pool.folded_weight(cell[key], positions)} if cell and key in cell else cell
-                for cell in row] for row in cells]
+    fitting = [
+        [
+            cell | {key: reinit_fold_pool.folded_weight(cell[key], positions)} if cell and key in cell else cell
+            for cell in row
+        ]
+        for row in cells
+    ]
     return folded, fitting
 
 
@@ -189,13 +250,26 @@ def _sweep(config: ReinitConfig, network, split, description, size: int, device,
     key = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
     def save(counts):
-        files.write_json(path, {"key": key, "images": counts.images, "intact": counts.intact.tolist(),
-                                "cells": counts.cells.tolist()})
+        files.write_json(
+            path, {"key": key, "images": counts.images, "intact": counts.intact.tolist(), "cells": counts.cells.tolist()}
+        )
+
     return sweep.run(
-        network, split, units, cells, batch_size=config.batch_size, channels=description.channels, size=size,
-        precision=devices.resolve_precision(config.precision, device), counts=_continued(path, key), save=save,
-        stacked=_stacked(config, size), workers=config.workers, prefetch=config.prefetch,
-        quiet=config.quiet)
+        network,
+        split,
+        units,
+        cells,
+        batch_size=config.batch_size,
+        channels=description.channels,
+        size=size,
+        precision=devices.resolve_precision(config.precision, device),
+        counts=_continued(path, key),
+        save=save,
+        stacked=_stacked(config, size),
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+    )
 
 
 def _stacked(config: ReinitConfig, size: int) -> int:

@@ -1,7 +1,8 @@
 """Similarity of the layers of two networks: `exec_similarity.py`.
 
 Balogh & Jelasity, "How not to Stitch Representations to Measure Similarity", AAAI 2025, compares stitching with CKA, PWCCA
-and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what counts as a sample in `lib.representations.similarity`.
+and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what counts as a sample in
+`lib.representations.similarity`.
 """
 
 import math
@@ -39,21 +40,29 @@ class SimilarityConfig(CheckpointsConfig):
 
     model1_path: str = flag("", positional=True, label="{}", help="checkpoint of the first network")
     model2_path: str = flag("", positional=True, label="{}", help="checkpoint of the second network")
-    model1_type: str = flag("auto", positional=True, check=loading.check_type, help="type of the first network; auto: the "
-                                                                                   "one its sidecar states")
+    model1_type: str = flag(
+        "auto", positional=True, check=loading.check_type, help="type of the first network; auto: the one its sidecar states"
+    )
     model2_type: str = flag("auto", positional=True, check=loading.check_type, help="and of the second")
-    layers1: str = flag("cuts", positional=True, help="layers of the first network: names or globs joined by commas, cuts, "
-                                                      "all")
+    layers1: str = flag(
+        "cuts", positional=True, help="layers of the first network: names or globs joined by commas, cuts, all"
+    )
     layers2: str = flag("", positional=True, help="and of the second; default: as those of the first")
-    model1_ranks: tuple[int, ...] = flag((), "-m1r", check=at_least(1), help="ranks to which the first network's channels "
-                                                                             "are limited; default: none")
+    model1_ranks: tuple[int, ...] = flag(
+        (), "-m1r", check=at_least(1), help="ranks to which the first network's channels are limited; default: none"
+    )
     model2_ranks: tuple[int, ...] = flag((), "-m2r", check=at_least(1), help="and those of the second's")
-    measures: tuple[str, ...] = flag(MEASURES[:4], choices=MEASURES, commas=True, help="which indices: "
-                                     + ", ".join(MEASURES))
+    measures: tuple[str, ...] = flag(
+        MEASURES[:4], choices=MEASURES, commas=True, help="which indices: " + ", ".join(MEASURES)
+    )
     examples: int = flag(1000, "-n", check=at_least(4), help="images, evenly spread over the data set")
     bootstrap: int = flag(0, check=at_least(0), help="resamples of the images for standard errors; 0: none")
-    dataset: str = flag("", "-d", label="{}", help="images to compare on; default: the test split of the set that the "
-                                                   "first network was trained on")
+    dataset: str = flag(
+        "",
+        "-d",
+        label="{}",
+        help="images to compare on; default: the test split of the set that the first network was trained on",
+    )
 
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:
@@ -62,11 +71,19 @@ class SimilarityConfig(CheckpointsConfig):
 
     def work(self) -> list[str]:
         def chosen(words):
-            return lambda checkpoint, listed: _choose(checkpoint.network, [layer.name for layer in listed if layer.shape],
-                                                      words, "LAYERS")
-        return plan.of_checkpoints(self, [(self.model1_path, self.model1_type, chosen(self.layers1)),
-                                              (self.model2_path, self.model2_type, chosen(self.layers2 or self.layers1))],
-                                       (self.dataset,), f"one over {self.examples} images through each network")
+            return lambda checkpoint, listed: _choose(
+                checkpoint.network, [layer.name for layer in listed if layer.shape], words, "LAYERS"
+            )
+
+        return plan.of_checkpoints(
+            self,
+            [
+                (self.model1_path, self.model1_type, chosen(self.layers1)),
+                (self.model2_path, self.model2_type, chosen(self.layers2 or self.layers1)),
+            ],
+            (self.dataset,),
+            f"one over {self.examples} images through each network",
+        )
 
     def inputs(self) -> dict[str, list[Path]]:
         data = loading.data_files(self, self.dataset) if self.dataset else {}
@@ -76,20 +93,30 @@ class SimilarityConfig(CheckpointsConfig):
 def similarity(config: SimilarityConfig) -> Result:
     """One row per pair of layers and of ranks; a heat map per index."""
     device = loading.device(config)
-    loaded = [loading.load_checkpoint(config, path, kind, device) for path, kind in
-              ((config.model1_path, config.model1_type), (config.model2_path, config.model2_type))]
+    loaded = [
+        loading.load_checkpoint(config, path, kind, device)
+        for path, kind in ((config.model1_path, config.model1_type), (config.model2_path, config.model2_type))
+    ]
     split = _images(config, loaded[0])
     sizes = [checkpoint.description.image_size or max(split.height, split.width) for checkpoint in loaded]
     shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint, size in zip(loaded, sizes, strict=True)]
     patterns = config.layers1, config.layers2 or config.layers1
-    layers = [_choose(checkpoint.network, list(known), words, f"LAYERS{number}") for number, (checkpoint, known, words) in
-              enumerate(zip(loaded, shapes, patterns, strict=True), 1)]
-    ranks = [{layer: _ranks(given, layer, _width(known[layer]), spelling) for layer in chosen} for given, chosen, known,
-             spelling in zip((config.model1_ranks, config.model2_ranks), layers, shapes, ("-m1r", "-m2r"), strict=True)]
+    layers = [
+        _choose(checkpoint.network, list(known), words, f"LAYERS{number}")
+        for number, (checkpoint, known, words) in enumerate(zip(loaded, shapes, patterns, strict=True), 1)
+    ]
+    ranks = [
+        {layer: _ranks(given, layer, _width(known[layer]), spelling) for layer in chosen}
+        for given, chosen, known, spelling in zip(
+            (config.model1_ranks, config.model2_ranks), layers, shapes, ("-m1r", "-m2r"), strict=True
+        )
+    ]
     _warn_of_few_images(len(split), layers, shapes, config.measures)
     begin = time.perf_counter()
-    networks = [_represent(config, checkpoint, split, chosen, size) for checkpoint, chosen, size in
-                zip(loaded, layers, sizes, strict=True)]
+    networks = [
+        _represent(config, checkpoint, split, chosen, size)
+        for checkpoint, chosen, size in zip(loaded, layers, sizes, strict=True)
+    ]
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
     found = method.grid(*networks, config.measures, *ranks)
@@ -101,12 +128,19 @@ def similarity(config: SimilarityConfig) -> Result:
     common = {"data": split.name, "split": split.split, "n": len(split)}
     rows = []
     for number, row in enumerate(found):
-        whole = {f"rank{side + 1}": None if row[f"rank{side + 1}"] == _width(shapes[side][row[f"layer{side + 1}"]])
-                 and not given else row[f"rank{side + 1}"]
-                 for side, given in enumerate((config.model1_ranks, config.model2_ranks))}
+        whole = {
+            f"rank{side + 1}": None
+            if row[f"rank{side + 1}"] == _width(shapes[side][row[f"layer{side + 1}"]]) and not given
+            else row[f"rank{side + 1}"]
+            for side, given in enumerate((config.model1_ranks, config.model2_ranks))
+        }
         rows.append({**row, **whole, **extra, **(errors[number] if errors else {}), **common})
-    return Result(rows, figures=_figures(config, rows, layers), seconds=seconds,
-                  columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *config.measures))
+    return Result(
+        rows,
+        figures=_figures(config, rows, layers),
+        seconds=seconds,
+        columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *config.measures),
+    )
 
 
 def _images(config: SimilarityConfig, checkpoint):
@@ -150,17 +184,29 @@ def _warn_of_few_images(n: int, layers, shapes, measures) -> None:
         return
     widest = max(_width(known[layer]) for chosen, known in zip(layers, shapes, strict=True) for layer in chosen)
     if n <= 2 * widest:
-        warnings.warn(f"-n {n}: canonical correlations of means over positions are inflated unless images are many more "
-                      f"than channels, of which there are up to {widest}", stacklevel=2)
+        warnings.warn(
+            f"-n {n}: canonical correlations of means over positions are inflated unless images are many more "
+            f"than channels, of which there are up to {widest}",
+            stacklevel=2,
+        )
 
 
 def _represent(config: SimilarityConfig, checkpoint, split, layers: list[str], size: int) -> dict:
     """layer -> representation, from one pass that ends behind the deepest of the layers."""
     parts: dict[str, list] = {layer: [] for layer in layers}
     for found, _, _ in passes.represent(
-            checkpoint.network, split, layers, lambda output: output, batch_size=config.batch_size,
-            channels=checkpoint.description.channels, size=size, workers=config.workers, prefetch=config.prefetch,
-            quiet=config.quiet, label=str(checkpoint.path)):
+        checkpoint.network,
+        split,
+        layers,
+        lambda output: output,
+        batch_size=config.batch_size,
+        channels=checkpoint.description.channels,
+        size=size,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+        label=str(checkpoint.path),
+    ):
         for layer, values in found.items():
             parts[layer].append(values)
     return {layer: method.representation(torch.cat(parts.pop(layer))) for layer in layers}
@@ -175,8 +221,10 @@ def _standard_errors(config: SimilarityConfig, networks: list[dict], ranks: list
     draws = []
     for _ in range(config.bootstrap):
         positions = torch.randint(n, (n,), generator=generator)
-        drawn = [{layer: found.resampled(positions.to(found.values.device)) for layer, found in network.items()}
-                 for network in networks]
+        drawn = [
+            {layer: found.resampled(positions.to(found.values.device)) for layer, found in network.items()}
+            for network in networks
+        ]
         draws.append([[row[name] for name in names] for row in method.grid(*drawn, config.measures, *ranks)])
     deviations = np.array(draws).std(0, ddof=1) if config.bootstrap > 1 else np.full(np.array(draws).shape[1:], math.nan)
     return [{f"{name}_se": value for name, value in zip(names, row, strict=True)} for row in deviations.tolist()]
@@ -186,10 +234,19 @@ def _disagreement(config: SimilarityConfig, loaded: list, split, sizes: list[int
     """The share of images that the two whole networks put into different classes: the same in every row."""
     if len({len(checkpoint.description.classes) for checkpoint in loaded}) > 1:
         raise UserError("--measures disagreement: the networks have different numbers of classes")
-    logits = [loop.predict(checkpoint.network, split, batch_size=config.batch_size,
-                               channels=checkpoint.description.channels, size=size, workers=config.workers,
-                               prefetch=config.prefetch, quiet=config.quiet)
-              for checkpoint, size in zip(loaded, sizes, strict=True)]
+    logits = [
+        loop.predict(
+            checkpoint.network,
+            split,
+            batch_size=config.batch_size,
+            channels=checkpoint.description.channels,
+            size=size,
+            workers=config.workers,
+            prefetch=config.prefetch,
+            quiet=config.quiet,
+        )
+        for checkpoint, size in zip(loaded, sizes, strict=True)
+    ]
     return {"disagreement": metrics.disagreement(*logits)}
 
 
@@ -210,6 +267,7 @@ def _figures(config: SimilarityConfig, rows: list[dict], layers: list[list[str]]
         names = [list(dict.fromkeys(row[key] for row in named)) for key in ("rank1", "rank2")]
         panels = {name: plots.matrix(named, "rank1", "rank2", names, name) for name in measures}
         pair = f"{layers[0][0]} and {layers[1][0]} of {title}"
-        figures["ranks"] = plots.heat_maps(panels, *names, "rank of the first", "rank of the second", pair, LIMITS,
-                                           DISTANCES)
+        figures["ranks"] = plots.heat_maps(
+            panels, *names, "rank of the first", "rank of the second", pair, LIMITS, DISTANCES
+        )
     return figures

@@ -53,20 +53,33 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
 
     front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins")
     end_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that goes on")
-    front_type: str = flag("auto", positional=True, check=loading.check_type, help="type of the front network; auto: the one "
-                                                                                  "its sidecar states")
+    front_type: str = flag(
+        "auto", positional=True, check=loading.check_type, help="type of the front network; auto: the one its sidecar states"
+    )
     end_type: str = flag("auto", positional=True, check=loading.check_type, help="and of the end network")
-    front_layer: str = flag("cuts", positional=True, help="layers of the front network: names or globs joined by commas, or "
-                                                          "cuts")
+    front_layer: str = flag(
+        "cuts", positional=True, help="layers of the front network: names or globs joined by commas, or cuts"
+    )
     end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced")
-    stitching_type: str = flag("auto", positional=True, choices=TYPES, label="{}",
-                               help="c2c, rc2c_pre, rc2c_post (maps), t2t (tokens), c2t, t2c, or what fits")
+    stitching_type: str = flag(
+        "auto",
+        positional=True,
+        choices=TYPES,
+        label="{}",
+        help="c2c, rc2c_pre, rc2c_post (maps), t2t (tokens), c2t, t2c, or what fits",
+    )
     directory: str = flag("", "-dir", label="{}", help="word with which the record's name begins")
-    init: str = flag("rand", "-i", choices=INITS, label="{}",
-                     help="first weights: random, the identity, direct matching (least squares), best permutation")
+    init: str = flag(
+        "rand",
+        "-i",
+        choices=INITS,
+        label="{}",
+        help="first weights: random, the identity, direct matching (least squares), best permutation",
+    )
     solver: str = flag("exact", choices=("exact", "reference"), help="of -i pinv: float64, or the published float32 one")
-    pinv_samples: str = flag("100", "-pinv-samples", check=_samples,
-                             help="training images that are matched on, drawn with the seed, or all")
+    pinv_samples: str = flag(
+        "100", "-pinv-samples", check=_samples, help="training images that are matched on, drawn with the seed, or all"
+    )
     front_stitch_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which the front activation is limited")
     front_pinv_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which it is limited while matching")
     upsample: str = flag("bilinear", "-upsample", choices=("bilinear", "nearest"), help="how maps are resized")
@@ -78,20 +91,32 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
     grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
     l1: float = flag(0.0, "-l1", check=at_least(0), help="weight of the L1 norm of the stitch in the loss")
     soft_targets: bool = flag(False, help="train on the end network's probabilities instead of the labels")
-    augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
-                             help="augmentation of the training images; auto is the data set's customary one")
-    dataset: str = flag("cifar10", "-d", label="{}", help="data set: stitches are made on its training images and measured "
-                                                          "on its test images")
+    augmentation: str = flag(
+        "auto",
+        choices=("auto", *AUGMENTATIONS),
+        help="augmentation of the training images; auto is the data set's customary one",
+    )
+    dataset: str = flag(
+        "cifar10",
+        "-d",
+        label="{}",
+        help="data set: stitches are made on its training images and measured on its test images",
+    )
     mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
     save: bool = flag(True, help="keep the weights of every stitch in the .npz")
-    null: bool = flag(False, help="beside each stitch what it is worth without similarity: one behind an untrained front "
-                                  "network, and one fitted to the labels, or activations, of other images")
+    null: bool = flag(
+        False,
+        help="beside each stitch what it is worth without similarity: one behind an untrained front "
+        "network, and one fitted to the labels, or activations, of other images",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stitch_norm != "none" and (self.init != "rand" or self.epochs == 0):
-            raise UsageError(f"--stitch-norm {self.stitch_norm}: a normalised stitch has to be trained from -i rand; here "
-                             f"are -i {self.init} -e {self.epochs}")
+            raise UsageError(
+                f"--stitch-norm {self.stitch_norm}: a normalised stitch has to be trained from -i rand; here "
+                f"are -i {self.init} -e {self.epochs}"
+            )
         if self.solver == "reference" and self.init != "pinv":
             raise UsageError(f"--solver reference: it solves -i pinv, not -i {self.init}")
         if self.front_pinv_rank and self.init != "pinv":
@@ -109,13 +134,20 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
     def work(self) -> list[str]:
         def chosen(words, where):
             return lambda checkpoint, listed: stitching_grid.choose(
-                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where)
+                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where
+            )
+
         trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
         return plan.of_checkpoints(
-            self, [(self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
-                   (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER"))], (self.dataset,),
+            self,
+            [
+                (self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
+                (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER")),
+            ],
+            (self.dataset,),
             f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
-            "and of what follows END_LAYER for every stitch")
+            "and of what follows END_LAYER for every stitch",
+        )
 
     def inputs(self) -> dict[str, list[Path]]:
         return loading.checkpoint_files(self, self.front_path, self.end_path) | loading.data_files(self, self.dataset)
@@ -132,12 +164,23 @@ def stitch(config: StitchConfig) -> Result:
     _check(config, front.description, end.description, test_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
     shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
-    layers = [stitching_grid.choose(checkpoint, known, tuple(words.split(",")), where) for checkpoint, known, words, where in
-              zip((front, end), shapes, (config.front_layer, config.end_layer), ("FRONT_LAYER", "END_LAYER"), strict=True)]
+    layers = [
+        stitching_grid.choose(checkpoint, known, tuple(words.split(",")), where)
+        for checkpoint, known, words, where in zip(
+            (front, end), shapes, (config.front_layer, config.end_layer), ("FRONT_LAYER", "END_LAYER"), strict=True
+        )
+    ]
     donors = stitching_grid.Donors(front.network, end.network, *layers)
-    passes = stitching_grid.Passes(device=device, batch_size=config.batch_size, channels=front.description.channels, size=size,
-                             workers=config.workers, prefetch=config.prefetch, quiet=config.quiet,
-                             precision=devices.resolve_precision(config.precision, device))
+    passes = stitching_grid.Passes(
+        device=device,
+        batch_size=config.batch_size,
+        channels=front.description.channels,
+        size=size,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+        precision=devices.resolve_precision(config.precision, device),
+    )
     pairs = {(one, two): _blank(config, shapes[0][one], shapes[1][two]) for one in layers[0] for two in layers[1]}
     ranks = {one: _ranks(config, one, stitching_layer.channels(shapes[0][one])) for one in layers[0]}
     matched = _matched_images(config, train_split)
@@ -152,8 +195,15 @@ def stitch(config: StitchConfig) -> Result:
     begin = time.perf_counter()
     measured, end_accuracy = _evaluated(parts, test_split.to(device), passes)
     seconds["evaluation"] = time.perf_counter() - begin
-    common = {"trained": config.epochs > 0, "end_accuracy": end_accuracy, "data": test_split.name, "split": test_split.split,
-              "n": len(test_split), "epochs": config.epochs, "seed": config.seed}
+    common = {
+        "trained": config.epochs > 0,
+        "end_accuracy": end_accuracy,
+        "data": test_split.name,
+        "split": test_split.split,
+        "n": len(test_split),
+        "epochs": config.epochs,
+        "seed": config.seed,
+    }
     entries = [entry for part in parts for entry in part.entries]
     origins = [part.origins.get(number) for part in parts for number in range(len(part.entries))]
     for number, (row, found, entry, origin) in enumerate(zip(rows, measured, entries, origins, strict=True)):
@@ -161,10 +211,27 @@ def stitch(config: StitchConfig) -> Result:
         row |= found | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
         row |= {**common, "stitch": number if config.save else None, "taken_from": origin}
     _partial(config).unlink(missing_ok=True)
-    return Result(rows, _weights(entries) if config.save else {}, _figures(config, rows, layers), seconds,
-                  columns=(*(["null"] if config.null else []), "front_layer", "end_layer", "type", "stitch_rank",
-                           "pinv_rank", "accuracy", "agreement", "penalty", "matching_residual", "normalized_difference",
-                           "r2", "effective_rank"))
+    return Result(
+        rows,
+        _weights(entries) if config.save else {},
+        _figures(config, rows, layers),
+        seconds,
+        columns=(
+            *(["null"] if config.null else []),
+            "front_layer",
+            "end_layer",
+            "type",
+            "stitch_rank",
+            "pinv_rank",
+            "accuracy",
+            "agreement",
+            "penalty",
+            "matching_residual",
+            "normalized_difference",
+            "r2",
+            "effective_rank",
+        ),
+    )
 
 
 def _check(config: StitchConfig, front, end, split) -> None:
@@ -175,17 +242,27 @@ def _check(config: StitchConfig, front, end, split) -> None:
     if bool((split.labels < 0).any()):
         raise UserError(f"-d {config.dataset}: it has images without labels, so there is no accuracy")
     if front.channels != end.channels or (front.image_size and end.image_size and front.image_size != end.image_size):
-        raise UserError(f"the front network takes {front.channels} channels of {front.image_size} px, the end network "
-                        f"{end.channels} of {end.image_size} px: they cannot see the same images")
+        raise UserError(
+            f"the front network takes {front.channels} channels of {front.image_size} px, the end network "
+            f"{end.channels} of {end.image_size} px: they cannot see the same images"
+        )
 
 
 def _blank(config: StitchConfig, source, target):
-    return stitching_layer.Stitch(config.stitching_type, source, target, upsample=config.upsample, to_class_token=config.c2t_cls,
-                            from_class=config.t2c_cls, norm=config.stitch_norm)
+    return stitching_layer.Stitch(
+        config.stitching_type,
+        source,
+        target,
+        upsample=config.upsample,
+        to_class_token=config.c2t_cls,
+        from_class=config.t2c_cls,
+        norm=config.stitch_norm,
+    )
 
 
 def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | None, int | None]]:
     """All (stitch rank, matching rank) of a layer: what is too wide is dropped from a list, and refused alone."""
+
     def usable(given, spelling):
         kept = [rank for rank in given if rank <= width]
         wide = ", ".join(str(rank) for rank in given if rank > width)
@@ -194,6 +271,7 @@ def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | Non
         if wide:
             warnings.warn(f"{spelling} {wide}: left out for layer {layer}, which has {width} channels", stacklevel=2)
         return kept or [None]
+
     stitch_ranks = usable(config.front_stitch_rank, "--front-stitch-rank")
     return [(rank, other) for rank in stitch_ranks for other in usable(config.front_pinv_rank, "--front-pinv-rank")]
 
@@ -216,7 +294,11 @@ def _parts(config: StitchConfig, front, donors, split, matched, passes, *grid: d
     kinds = {None: (donors, split, None)}
     if config.null:
         untrained = checkpoints.fresh(front.description, config.seed, "null").to(passes.device)
-        kinds["untrained"] = stitching_grid.Donors(untrained, donors.end, donors.front_layers, list(donors.tails)), split, None
+        kinds["untrained"] = (
+            stitching_grid.Donors(untrained, donors.end, donors.front_layers, list(donors.tails)),
+            split,
+            None,
+        )
         if config.epochs or config.init in MATCHED:
             labels = split.labels[stitching_grid.others(len(split), config.seed)]
             partners = matched.subset(stitching_grid.others(len(matched), config.seed))
@@ -234,23 +316,38 @@ def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, pa
     limited = any(rank for chosen in ranks.values() for pair in chosen for rank in pair)
     statistics = None
     if config.init in MATCHED or limited:
-        statistics = stitching_grid.collect(donors, matched, least_squares.Statistics(pairs, ranks=limited), passes, partners)
+        statistics = stitching_grid.collect(
+            donors, matched, least_squares.Statistics(pairs, ranks=limited), passes, partners
+        )
     kept = stitching_grid.activations(donors, matched, passes, partners) if config.solver == "reference" else None
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
             made = _blank(config, blank.source, blank.target)
-            row = {"front_layer": front, "end_layer": end, "type": made.kind, "init": config.init, "trained": False,
-                   "samples": len(matched) if config.init in MATCHED else None, "stitch_rank": stitch_rank,
-                   "pinv_rank": pinv_rank, "solver": config.solver if config.init == "pinv" else None,
-                   "matching_residual": None, "effective_rank": None, "condition": None}
+            row = {
+                "front_layer": front,
+                "end_layer": end,
+                "type": made.kind,
+                "init": config.init,
+                "trained": False,
+                "samples": len(matched) if config.init in MATCHED else None,
+                "stitch_rank": stitch_rank,
+                "pinv_rank": pinv_rank,
+                "solver": config.solver if config.init == "pinv" else None,
+                "matching_residual": None,
+                "effective_rank": None,
+                "condition": None,
+            }
             if config.init in MATCHED:
                 solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
                 if solution.doubtful:
                     again = stitching_grid.triangle(donors, matched, made, front, end, passes, partners)
                     solution = again.solve(stitching_layer.channels(made.source))
-                row |= {"matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
-                        "effective_rank": solution.effective_rank, "condition": solution.condition}
+                row |= {
+                    "matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
+                    "effective_rank": solution.effective_rank,
+                    "condition": solution.condition,
+                }
                 statistics.install(made, front, end, solution)
             else:
                 stitching_layer.initialise(made, config.init, randomness.generator(config.seed, "init", front, end))
@@ -265,8 +362,10 @@ def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, r
     problem = statistics.problem(front, end)
     if config.init == "perm":
         if made.source != made.target and problem.xy.shape[0] != problem.xy.shape[1]:
-            raise UserError(f"-i perm: {problem.xy.shape[0]} channels of {front} are no permutation of the "
-                            f"{problem.xy.shape[1]} of {end}; -i pinv joins them")
+            raise UserError(
+                f"-i perm: {problem.xy.shape[0]} channels of {front} are no permutation of the "
+                f"{problem.xy.shape[1]} of {end}; -i pinv joins them"
+            )
         return least_squares.permutation(problem)
     if config.solver == "reference":
         x, y = made.rows_of_source(kept[0][front]), made.rows_of_target(kept[1][end])
@@ -281,8 +380,9 @@ def _evaluated(parts: list, split, passes) -> tuple[list[dict], float]:
     found, accuracy = {}, None
     for donors in {id(part.donors): part.donors for part in parts}.values():
         numbers = [number for number, part in enumerate(parts) if part.donors is donors]
-        measured, accuracy = stitching_grid.evaluate(donors, [entry for number in numbers for entry in parts[number].entries],
-                                               split, passes)
+        measured, accuracy = stitching_grid.evaluate(
+            donors, [entry for number in numbers for entry in parts[number].entries], split, passes
+        )
         measured = iter(measured)
         found |= {number: list(itertools.islice(measured, len(parts[number].entries))) for number in numbers}
     return [row for number in range(len(parts)) for row in found[number]], accuracy
@@ -290,19 +390,29 @@ def _evaluated(parts: list, split, passes) -> tuple[list[dict], float]:
 
 def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
     """Task-loss matching of all stitches; those that another record holds are taken from there."""
+
     def recipe(part):
         augmentation = part.split.augmentation if config.augmentation == "auto" else config.augmentation
         return loop.Recipe(
             loss=stitching_grid.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
-            learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
-                                   milestones=config.milestones),
-            seed=config.seed, batch_size=config.batch_size, channels=passes.channels, size=passes.size,
-            augmentation=augmentation, precision=devices.resolve_precision(config.precision, passes.device, training=True),
-            workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
+            learning_rate=schedule(
+                config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones
+            ),
+            seed=config.seed,
+            batch_size=config.batch_size,
+            channels=passes.channels,
+            size=passes.size,
+            augmentation=augmentation,
+            precision=devices.resolve_precision(config.precision, passes.device, training=True),
+            workers=config.workers,
+            prefetch=config.prefetch,
+            quiet=config.quiet,
+        )
 
     def optimiser(network):
-        made = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
-                         weight_decay=config.weight_decay)
+        made = optimizer(
+            config.optimizer, network.parameters(), learning_rate=config.learning_rate, weight_decay=config.weight_decay
+        )
         if config.grad_clip:
             train.clip_each(made, network, config.grad_clip)
         return made
@@ -317,10 +427,12 @@ def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
             if path is not None and reuse.load(entry, arrays, place):
                 origins[number] = str(path)
         return origins
+
     identity = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    train.train(parts, config.epochs, recipe, optimiser, train.State(_partial(config), key),
-                          config.overwrite, take, config.quiet)
+    train.train(
+        parts, config.epochs, recipe, optimiser, train.State(_partial(config), key), config.overwrite, take, config.quiet
+    )
 
 
 def _partial(config: StitchConfig) -> Path:
@@ -330,8 +442,11 @@ def _partial(config: StitchConfig) -> Path:
 
 def _weights(entries: list) -> dict:
     """Every stitch's parameters and buffers as arrays `<number>.<name>`; the row's `stitch` is the number."""
-    return {f"{number}.{name}": value.detach().cpu().numpy() for number, entry in enumerate(entries)
-            for name, value in entry.stitch.state_dict().items()}
+    return {
+        f"{number}.{name}": value.detach().cpu().numpy()
+        for number, entry in enumerate(entries)
+        for name, value in entry.stitch.state_dict().items()
+    }
 
 
 def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) -> dict:

@@ -44,31 +44,43 @@ OF_STITCH = ("type", "init", "trained", "epochs", "samples", "solver")  # column
 class StitchOodConfig(DeviceConfig):
     """Accuracy of stitched networks, and whether the stitched representations are in distribution."""
 
-    stitch_run: tuple[str, ...] = flag((), positional=True, label="{}", help="records of exec_stitch.py, and folders of "
-                                                                             "them")
-    dataset: str = flag("", "-d", label="{}", help="data that is stitched; default: the test images of the record's data "
-                                                   "set")
+    stitch_run: tuple[str, ...] = flag(
+        (), positional=True, label="{}", help="records of exec_stitch.py, and folders of them"
+    )
+    dataset: str = flag(
+        "", "-d", label="{}", help="data that is stitched; default: the test images of the record's data set"
+    )
     id_dataset: str = flag("", "-idd", help="in-distribution data; default: the same")
     id_root: str = flag("", "-iddata", help="folder of its data set; default: that of -data", identity=False)
-    sanity: tuple[str, ...] = flag((), "-scd", help="data sets whose own representations are scored too: sanity checks of "
-                                                    "the detectors")
+    sanity: tuple[str, ...] = flag(
+        (), "-scd", help="data sets whose own representations are scored too: sanity checks of the detectors"
+    )
     sanity_root: str = flag("", "-scdata", help="folder of their data sets; default: that of -data", identity=False)
-    fit_on: str = flag("", help="in-distribution images whose energies centre and scale the two-sided AUROC; default: the "
-                                "training split of -idd")
+    fit_on: str = flag(
+        "",
+        help="in-distribution images whose energies centre and scale the two-sided AUROC; default: the "
+        "training split of -idd",
+    )
     fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
     detectors: tuple[str, ...] = flag(("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them")
 
     def answer(self) -> str | None:
         if not self.stitch_run:
-            raise UsageError("STITCH_RUN is required: a record of exec_stitch.py, or a folder of them, such as "
-                             "results/stitch")
+            raise UsageError(
+                "STITCH_RUN is required: a record of exec_stitch.py, or a folder of them, such as results/stitch"
+            )
         return None
 
     def work(self) -> list[str]:
         grids = records.read(self, self.stitch_run)
-        return ["passes:     one of each network over the data, for every grid",
-                *(f"grid:       {grid.config['front_path']} into {grid.config['end_path']}, {grid.method}: "
-                  f"{len(grid.cells)} stitches, {len(grid.missing())} missing" for grid in grids)]
+        return [
+            "passes:     one of each network over the data, for every grid",
+            *(
+                f"grid:       {grid.config['front_path']} into {grid.config['end_path']}, {grid.method}: "
+                f"{len(grid.cells)} stitches, {len(grid.missing())} missing"
+                for grid in grids
+            ),
+        ]
 
     def inputs(self) -> dict[str, list[Path]]:
         found = {}
@@ -125,56 +137,113 @@ def stitch_ood(config: StitchOodConfig) -> Result:
     seconds["evaluation"] = time.perf_counter() - begin
     for command in dict.fromkeys(row["fill"] for row in rows if row["fill"]):
         print(f"missing: {command}", file=sys.stderr)
-    return Result(rows, arrays, figures, seconds, columns=("method", "front_layer", "end_layer", "stitch_rank", "data",
-                                                           "accuracy", "auroc", "auroc_two_sided", "aupr_in", "fpr95",
-                                                           "energy_id", "energy", "missing"))
+    return Result(
+        rows,
+        arrays,
+        figures,
+        seconds,
+        columns=(
+            "method",
+            "front_layer",
+            "end_layer",
+            "stitch_rank",
+            "data",
+            "accuracy",
+            "auroc",
+            "auroc_two_sided",
+            "aupr_in",
+            "fpr95",
+            "energy_id",
+            "energy",
+            "missing",
+        ),
+    )
 
 
-def _evaluate(config: StitchOodConfig, grid: "Grid", described: "dict[str, Detector]", commands: dict[str, str],
-              prefix: str) -> "tuple[list[dict], dict[str, np.ndarray], list[list[str]]]":
+def _evaluate(
+    config: StitchOodConfig, grid: "Grid", described: "dict[str, Detector]", commands: dict[str, str], prefix: str
+) -> "tuple[list[dict], dict[str, np.ndarray], list[list[str]]]":
     """Rows, arrays, and the front and end layers in execution order."""
     device = loading.device(config)
-    front, end = (checkpoints.load(loading.locate(config, grid.config[f"{side}_path"]),
-                                   _stated(grid.config[f"{side}_type"]), mean=tuple(grid.config["mean"]),
-                                   std=tuple(grid.config["std"]), device=device) for side in ("front", "end"))
+    front, end = (
+        checkpoints.load(
+            loading.locate(config, grid.config[f"{side}_path"]),
+            _stated(grid.config[f"{side}_type"]),
+            mean=tuple(grid.config["mean"]),
+            std=tuple(grid.config["std"]),
+            device=device,
+        )
+        for side in ("front", "end")
+    )
     name, size = _data(config, grid), front.description.image_size
     split = loading.load_split(config, name, "test", image_size=size)
     loading.check_classes(split, end.description, name)
     size = size or max(split.height, split.width)
     shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
     layers = [[layer for layer in known if layer in grid.layers(side)] for side, known in enumerate(shapes)]
-    passes = stitching_grid.Passes(device=device, batch_size=config.batch_size, channels=end.description.channels, size=size,
-                             workers=config.workers, prefetch=config.prefetch, quiet=config.quiet,
-                             precision=devices.resolve_precision(config.precision, device))
+    passes = stitching_grid.Passes(
+        device=device,
+        batch_size=config.batch_size,
+        channels=end.description.channels,
+        size=size,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+        precision=devices.resolve_precision(config.precision, device),
+    )
     missing = grid.missing()
     places = [place for place in grid.cells if place not in missing]
-    entries = [stitching_grid.Entry(place.front, place.end, records.restore(
-        grid.cells[place], shapes[0][place.front], shapes[1][place.end]).to(device)) for place in places]
+    entries = [
+        stitching_grid.Entry(
+            place.front,
+            place.end,
+            records.restore(grid.cells[place], shapes[0][place.front], shapes[1][place.end]).to(device),
+        )
+        for place in places
+    ]
     networks, scored = _own(config, grid, end, described, split, passes)
-    accuracies, found = energies.stitched_energies(stitching_grid.Donors(front.network, end.network, *layers), entries, networks,
-                                                   split.to(device), passes)
+    accuracies, found = energies.stitched_energies(
+        stitching_grid.Donors(front.network, end.network, *layers), entries, networks, split.to(device), passes
+    )
     measured = dict(zip(places, zip(accuracies, found, strict=True), strict=True))
     arrays = {f"{prefix}id.{layer}": values for layer, values in scored.inside.items()}
     arrays |= {f"{prefix}{other}.{layer}": values for other, at in scored.sanity.items() for layer, values in at.items()}
     arrays |= {f"{prefix}{_name(place)}": values for place, values in zip(places, found, strict=True) if values is not None}
-    common = {"kind": "stitched", "method": grid.method, "front": grid.config["front_path"], "end": grid.config["end_path"],
-              "data": split.name, "split": split.split, "n": len(split), "id_data": scored.id_split.name,
-              "id_split": scored.id_split.split, "n_id": len(scored.id_split), "seed": grid.config["seed"]}
-    rows = [*_stitched_rows(grid, layers, measured, scored, commands, common, prefix),
-            *_sanity_rows(scored, common, prefix)]
+    common = {
+        "kind": "stitched",
+        "method": grid.method,
+        "front": grid.config["front_path"],
+        "end": grid.config["end_path"],
+        "data": split.name,
+        "split": split.split,
+        "n": len(split),
+        "id_data": scored.id_split.name,
+        "id_split": scored.id_split.split,
+        "n_id": len(scored.id_split),
+        "seed": grid.config["seed"],
+    }
+    rows = [*_stitched_rows(grid, layers, measured, scored, commands, common, prefix), *_sanity_rows(scored, common, prefix)]
     for row in rows:
         there = described.get(row["end_layer"])
-        row |= {"id_energies": f"{prefix}id.{row['end_layer']}" if there else None,
-                "detector": str(there.path) if there else None}
+        row |= {
+            "id_energies": f"{prefix}id.{row['end_layer']}" if there else None,
+            "detector": str(there.path) if there else None,
+        }
     return rows, arrays, layers
 
 
-def _stitched_rows(grid: "Grid", layers: list[list[str]], measured: dict, scored: _Scored, commands: dict[str, str],
-                   common: dict, prefix: str) -> list[dict]:
+def _stitched_rows(
+    grid: "Grid",
+    layers: list[list[str]],
+    measured: dict,
+    scored: _Scored,
+    commands: dict[str, str],
+    common: dict,
+    prefix: str,
+) -> list[dict]:
     """A row for every place of the grid; in those of missing stitches and detectors the command that makes them."""
     rows, missing = [], grid.missing()
-    for place in (records.Place(front, end, *ranks) for front in layers[0] for end in layers[1]
-                  for ranks in grid.ranks()):
+    for place in (records.Place(front, end, *ranks) for front in layers[0] for end in layers[1] for ranks in grid.ranks()):
         row = _row(common, place)
         if place in missing:
             ends = [other.end for other in missing if other == place._replace(end=other.end)]
@@ -191,43 +260,61 @@ def _stitched_rows(grid: "Grid", layers: list[list[str]], measured: dict, scored
 
 def _sanity_rows(scored: _Scored, common: dict, prefix: str) -> list[dict]:
     """A row for every sanity data set and end layer with a detector."""
-    return [_row(common, records.Place(None, layer, None, None)) | _scores(scored, layer, values) | {
-        "kind": "sanity", "data": other, "split": scored.sanity_splits[other].split, "n": len(values),
-        "energies": f"{prefix}{other}.{layer}"} for other, at in scored.sanity.items() for layer, values in at.items()]
+    return [
+        _row(common, records.Place(None, layer, None, None))
+        | _scores(scored, layer, values)
+        | {
+            "kind": "sanity",
+            "data": other,
+            "split": scored.sanity_splits[other].split,
+            "n": len(values),
+            "energies": f"{prefix}{other}.{layer}",
+        }
+        for other, at in scored.sanity.items()
+        for layer, values in at.items()
+    ]
 
 
-def _own(config: StitchOodConfig, grid: "Grid", end: "Checkpoint", described: "dict[str, Detector]", split: "Split",
-         passes) -> "tuple[dict[str, Module], _Scored]":
+def _own(
+    config: StitchOodConfig, grid: "Grid", end: "Checkpoint", described: "dict[str, Detector]", split: "Split", passes
+) -> "tuple[dict[str, Module], _Scored]":
     """The detectors' networks by end layer, and the energies of the end network's own representations."""
     loaded = {layer: checkpoints.load(detector.path, device=passes.device) for layer, detector in described.items()}
     networks = {layer: checkpoint.network.body for layer, checkpoint in loaded.items()}
     for checkpoint in loaded.values():
         if len(checkpoint.description.classes) != len(end.description.classes):
-            raise UserError(f"{checkpoint.path}: it has {len(checkpoint.description.classes)} classes, the end network "
-                            f"{len(end.description.classes)}")
+            raise UserError(
+                f"{checkpoint.path}: it has {len(checkpoint.description.classes)} classes, the end network "
+                f"{len(end.description.classes)}"
+            )
     id_split = split
     if config.id_dataset:
         id_split = loading.load_split(config.of_id, config.id_dataset, "test", image_size=passes.size)
     fit_split = loading.fitting_images(config.of_id, config.id_dataset or _data(config, grid), passes.size)
     others = [loading.load_split(config.of_sanity, name, "test", image_size=passes.size) for name in config.sanity]
     others = {"-".join(part for part in (other.name, other.variant) if part): other for other in others}
-    inside, fitted, *outside = (energies.native_energies(end.network, networks, part.to(passes.device), passes)
-                                for part in (id_split, fit_split, *others.values()))
+    inside, fitted, *outside = (
+        energies.native_energies(end.network, networks, part.to(passes.device), passes)
+        for part in (id_split, fit_split, *others.values())
+    )
     return networks, _Scored(inside, fitted, dict(zip(others, outside, strict=True)), id_split, others)
 
 
 def _detectors(config: StitchOodConfig, grid: "Grid") -> "dict[str, Detector]":
     """The detector of every end layer that has one. Raises `UserError` where one has several."""
-    return detector_files.of_network(detector_files.find(config, config.detectors), grid.networks[1], grid.config["end_path"],
-                                  grid.layers(1))
+    return detector_files.of_network(
+        detector_files.find(config, config.detectors), grid.networks[1], grid.config["end_path"], grid.layers(1)
+    )
 
 
 def _refuse_nothing(config: StitchOodConfig, grid: "Grid") -> None:
     others = sorted({f"{other.layer} of {other.source_path}" for other in detector_files.find(config, config.detectors)})
     words = " ".join([grid.config["end_path"], grid.config["end_type"], *grid.layers(1)])
-    raise UserError(f"-detectors {' '.join(config.detectors)}: no detector of {', '.join(grid.layers(1))} of "
-                    f"{grid.config['end_path']}, as it is now; there is {', '.join(others[:8]) or 'nothing'}; python "
-                    f"exec_ood_detector.py {words} -m TYPE -ftoodd OUTLIERS -dir NAME makes them")
+    raise UserError(
+        f"-detectors {' '.join(config.detectors)}: no detector of {', '.join(grid.layers(1))} of "
+        f"{grid.config['end_path']}, as it is now; there is {', '.join(others[:8]) or 'nothing'}; python "
+        f"exec_ood_detector.py {words} -m TYPE -ftoodd OUTLIERS -dir NAME makes them"
+    )
 
 
 def _refuse_strangers(config: StitchOodConfig, grids: "list[Grid]") -> None:
@@ -235,14 +322,17 @@ def _refuse_strangers(config: StitchOodConfig, grids: "list[Grid]") -> None:
     for place in config.detectors:
         if loading.locate(config, place).is_dir():
             continue
-        found, = detector_files.find(config, (place,))
+        (found,) = detector_files.find(config, (place,))
         ends = {layer: None for grid in grids for layer in grid.layers(1) if found.source_sha256 == grid.networks[1]}
         if not ends:
-            raise UserError(f"-detectors {place}: the detector of another network, {found.source_path}, with other weights "
-                            f"than {grids[0].config['end_path']}")
+            raise UserError(
+                f"-detectors {place}: the detector of another network, {found.source_path}, with other weights "
+                f"than {grids[0].config['end_path']}"
+            )
         if found.layer not in ends:
-            raise UserError(f"-detectors {place}: the detector of another layer, {found.layer}; these stitches end in "
-                            f"{', '.join(ends)}")
+            raise UserError(
+                f"-detectors {place}: the detector of another layer, {found.layer}; these stitches end in {', '.join(ends)}"
+            )
 
 
 def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detector") -> dict[str, str]:
@@ -250,17 +340,50 @@ def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detec
     absent = [layer for layer in grid.layers(1) if layer not in there]
     settings = next(iter(there.values()), model).settings
     end = [] if there else [Path(grid.config["end_path"]).parent.name]
-    return dict.fromkeys(absent, records.command("ood_detector", settings | {
-        "source_path": grid.config["end_path"], "source_type": grid.config["end_type"], "layer": absent,
-        "directory": "-".join([settings["directory"], *end, *absent])}))
+    return dict.fromkeys(
+        absent,
+        records.command(
+            "ood_detector",
+            settings
+            | {
+                "source_path": grid.config["end_path"],
+                "source_type": grid.config["end_type"],
+                "layer": absent,
+                "directory": "-".join([settings["directory"], *end, *absent]),
+            },
+        ),
+    )
 
 
 def _row(common: dict, place: "Place") -> dict:
     """A row without measures."""
-    empty = dict.fromkeys(("record", *OF_STITCH, "accuracy", "auroc", "auroc_two_sided", "aupr_in", "fpr95",
-                           "fpr95_nearest_recall", "energy_id", "energy", "energies", "missing", "fill"))
-    return common | {"front_layer": place.front, "end_layer": place.end, "stitch_rank": place.stitch_rank,
-                     "pinv_rank": place.pinv_rank} | empty
+    empty = dict.fromkeys(
+        (
+            "record",
+            *OF_STITCH,
+            "accuracy",
+            "auroc",
+            "auroc_two_sided",
+            "aupr_in",
+            "fpr95",
+            "fpr95_nearest_recall",
+            "energy_id",
+            "energy",
+            "energies",
+            "missing",
+            "fill",
+        )
+    )
+    return (
+        common
+        | {
+            "front_layer": place.front,
+            "end_layer": place.end,
+            "stitch_rank": place.stitch_rank,
+            "pinv_rank": place.pinv_rank,
+        }
+        | empty
+    )
 
 
 def _of_stitch(stored) -> dict:
@@ -270,12 +393,19 @@ def _of_stitch(stored) -> dict:
 
 def _scores(scored: _Scored, layer: str, outside: "np.ndarray") -> dict:
     """How well the energy tells representations from the layer's own; the means of both."""
-    inside, deviations = scored.inside[layer], [ood_detection.deviation(values, scored.fitted[layer])
-                                                for values in (scored.inside[layer], outside)]
-    return {"auroc": ood_detection.auroc(inside, outside), "auroc_two_sided": ood_detection.auroc(*deviations),
-            "aupr_in": ood_detection.average_precision_in(inside, outside), "fpr95": ood_detection.fpr_at_tpr(inside, outside),
-            "fpr95_nearest_recall": ood_detection.fpr_at_nearest_recall(inside, outside),
-            "energy_id": inside.mean(dtype=np.float64), "energy": outside.mean(dtype=np.float64)}
+    inside, deviations = (
+        scored.inside[layer],
+        [ood_detection.deviation(values, scored.fitted[layer]) for values in (scored.inside[layer], outside)],
+    )
+    return {
+        "auroc": ood_detection.auroc(inside, outside),
+        "auroc_two_sided": ood_detection.auroc(*deviations),
+        "aupr_in": ood_detection.average_precision_in(inside, outside),
+        "fpr95": ood_detection.fpr_at_tpr(inside, outside),
+        "fpr95_nearest_recall": ood_detection.fpr_at_nearest_recall(inside, outside),
+        "energy_id": inside.mean(dtype=np.float64),
+        "energy": outside.mean(dtype=np.float64),
+    }
 
 
 def _title(grid: "Grid", rows: list[dict]) -> str:

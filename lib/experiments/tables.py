@@ -31,18 +31,28 @@ def _known(word: str) -> None:
 class TablesConfig(RunConfig):
     """Tables of the records under results/: per experiment, and those of the papers beside their published numbers."""
 
-    tables: tuple[str, ...] = flag((), positional=True, check=_known, help="experiments, papers and their tables: eval, "
-                                   + ", ".join(papers.PAPERS) + ", ilc/fig5; specificity and sensitivity of indices "
-                                   "of similarity; default: the experiments that have records")
+    tables: tuple[str, ...] = flag(
+        (),
+        positional=True,
+        check=_known,
+        help="experiments, papers and their tables: eval, "
+        + ", ".join(papers.PAPERS)
+        + ", ilc/fig5; specificity and sensitivity of indices "
+        "of similarity; default: the experiments that have records",
+    )
     format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
     out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
     seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
     measured: bool = flag(False, help="of the papers' tables only the cells that a record fills")
-    missing: bool = flag(False, help="print the commands that fill the empty cells of the papers' tables, in stages: "
-                                      "trainings first")
+    missing: bool = flag(
+        False, help="print the commands that fill the empty cells of the papers' tables, in stages: trainings first"
+    )
     report: str = flag("", metavar="FILE.html", help="write one page with all tables, figures and records")
-    network: str = flag("", metavar="CHECKPOINT", help="what every experiment says of the layers of one network, and how "
-                                                       "these measures go together")
+    network: str = flag(
+        "",
+        metavar="CHECKPOINT",
+        help="what every experiment says of the layers of one network, and how these measures go together",
+    )
     rerun: str = flag("", help="a record whose run is repeated")
     check: bool = flag(False, help="with --rerun: compare with the record instead of replacing it")
 
@@ -82,8 +92,7 @@ def text(config: TablesConfig) -> str:
         files.write_figure(figure, found.figure())
         return _printed(config, found.tables) + f"\n\nfigure: {figure}"
     if config.report:
-        page = reports.page(library, _experiments(library, config.seeds) + _tests(config, library),
-                            _papers(config, library))
+        page = reports.page(library, _experiments(library, config.seeds) + _tests(config, library), _papers(config, library))
         files.write_atomically(Path(config.report), lambda file: file.write(page.encode()))
         return config.report
     made = _experiments(library, config.seeds, config.tables) + _tests(config, library)
@@ -102,7 +111,9 @@ def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Ta
 
 def _tests(config: TablesConfig, library) -> list[formats.Table]:
     """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
-    wanted = () if config.seeds else [test for test in similarity_validity.TESTS if not config.tables or test in config.tables]
+    wanted = (
+        () if config.seeds else [test for test in similarity_validity.TESTS if not config.tables or test in config.tables]
+    )
     runs = [run for name in similarity_validity.READ for run in library.of(name)] if wanted else []
     pairs, found, made = similarity_validity.pairs(runs), similarity_validity.rows(runs), []
     several = len({pair[1:3] for pair in pairs}) > 1
@@ -135,15 +146,26 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
         lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
         if config.measured and not (lines := [line for line in lines if line.values]):
             continue
-        made.append(formats.Table(name.replace("/", "-"), f"{name}: {table.title}", paper_rows.shown(axes, lines),
-                                  paper_rows.raw(axes, lines), table.note, lines))
+        made.append(
+            formats.Table(
+                name.replace("/", "-"),
+                f"{name}: {table.title}",
+                paper_rows.shown(axes, lines),
+                paper_rows.raw(axes, lines),
+                table.note,
+                lines,
+            )
+        )
     return made
 
 
 def _commands(config: TablesConfig, library) -> list[str]:
     """The commands that fill the empty cells of the chosen tables, each once, and a comment line between their stages."""
-    found = [command for table in _papers(config, library)
-             for command in missing_runs.commands(table.name.partition("-")[0], table.lines, library, config.seeds)]
+    found = [
+        command
+        for table in _papers(config, library)
+        for command in missing_runs.commands(table.name.partition("-")[0], table.lines, library, config.seeds)
+    ]
     return missing_runs.staged(found)
 
 

@@ -67,43 +67,64 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
     box: bool = flag(True, help="keep attacked images in [0, 1]; stored features go anywhere")
     label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
     outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
-    energy_layers: tuple[str, ...] = flag((), commas=True, help="layers whose energies are trained: names, globs, cuts, "
-                                                                "all; default: batch normalisations and the last Linear")
+    energy_layers: tuple[str, ...] = flag(
+        (),
+        commas=True,
+        help="layers whose energies are trained: names, globs, cuts, all; default: batch normalisations and the last Linear",
+    )
     energy_lambda: float = flag(0.1, check=at_least(0), help="weight of their term; 0 is plain training")
     form: str = flag("hinge", choices=("hinge", "contrastive"), help="of that term: squared hinges, or softplus over pairs")
-    margins_in: str = flag("z", choices=("z", "raw"), help="unit of the margins: running standard deviations of the data's "
-                                                           "energies, or energies as they are")
+    margins_in: str = flag(
+        "z",
+        choices=("z", "raw"),
+        help="unit of the margins: running standard deviations of the data's energies, or energies as they are",
+    )
     energy_margins: tuple[float, ...] = flag((), help="margins of data and outliers; default 1 4, for z only")
-    outlier_batches: str = flag("joint", choices=("joint", "separate"),
-                                help="batch normalisation sees outliers with the data, or by themselves")
-    augmentation: str = flag("auto", choices=("auto", *AUGMENTATIONS),
-                             help="augmentation of the training images; auto is the data set's customary one")
-    split: float = flag(0.0, check=fraction, help="share of the training images kept for validation; 0 validates, and "
-                                                  "selects best.pt, on the set's own val split, else on the test set")
+    outlier_batches: str = flag(
+        "joint", choices=("joint", "separate"), help="batch normalisation sees outliers with the data, or by themselves"
+    )
+    augmentation: str = flag(
+        "auto",
+        choices=("auto", *AUGMENTATIONS),
+        help="augmentation of the training images; auto is the data set's customary one",
+    )
+    split: float = flag(
+        0.0,
+        check=fraction,
+        help="share of the training images kept for validation; 0 validates, and "
+        "selects best.pt, on the set's own val split, else on the test set",
+    )
     stratified: bool = flag(False, help="the same share of every class (--split)")
     split_seed: int | None = flag(None, help="seed of that choice; default: --seed")
-    noise: float = flag(0.0, check=_noise, help="share of the training labels that are made wrong; "
-                                                    "negative: --pixel-shuffle")
+    noise: float = flag(
+        0.0, check=_noise, help="share of the training labels that are made wrong; negative: --pixel-shuffle"
+    )
     pixel_shuffle: bool = flag(False, help="each training image with its pixels in a random order of its own")
     noise_seed: int | None = flag(None, help="seed of wrong labels and orders; default: --seed")
-    epoch_images: int | None = flag(None, check=at_least(1), help="images per epoch, each epoch the next slice of a random "
-                                                                  "order; default: all, 50,000 for cifar5m")
+    epoch_images: int | None = flag(
+        None,
+        check=at_least(1),
+        help="images per epoch, each epoch the next slice of a random order; default: all, 50,000 for cifar5m",
+    )
     unnormalize: bool = flag(False, help="pixels go in as they are, in [0, 1]")
     mean: tuple[float, ...] = flag((), help="mean per channel, in [0, 1], to normalise by; default: the training images'")
     std: tuple[float, ...] = flag((), help="and standard deviation per channel")
-    per_image_std: bool = flag(False, help="normalise by the mean of the images' own standard deviations instead of the "
-                                           "one over all pixels")
+    per_image_std: bool = flag(
+        False, help="normalise by the mean of the images' own standard deviations instead of the one over all pixels"
+    )
     pretrained: bool = flag(False, help="start from torchvision's or timm's weights, with their normalisation")
     resume_from: str = flag("", help="start from the weights, and the normalisation, of a checkpoint of the same type")
     snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last")
     snapshot_all_until: int = flag(0, check=at_least(0), help="save each of the first so many epochs")
     kill_plateaus: bool = flag(False, help="stop, and save, when two epochs running have the same validation accuracy")
     train_acc: bool = flag(False, help="at saved epochs, evaluate on the training images too, without augmentation")
-    ema: float | None = flag(None, check=_decay, help="validate and save the running average of the weights, with this "
-                                                      "decay per step")
+    ema: float | None = flag(
+        None, check=_decay, help="validate and save the running average of the weights, with this decay per step"
+    )
     sync_batchnorm: bool = flag(False, help="under torchrun on GPUs: batch statistics of the whole batch, not per process")
-    resume: bool = flag(True, help="continue an interrupted run of the same command; --no-resume begins it again",
-                        identity=False)
+    resume: bool = flag(
+        True, help="continue an interrupted run of the same command; --no-resume begins it again", identity=False
+    )
     compile: bool = flag(False, help="torch.compile the network")
     list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
     channels_last: bool | None = flag(None, help="memory layout of the images; default: with bf16")
@@ -152,8 +173,9 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
 
     def work(self) -> list[str]:
         network, description = setup.start(self, setup.splits(self)[0])
-        return plan.of_training(self, network, description,
-                                    f"{self.epochs} epochs of training, each followed by one over the validation images")
+        return plan.of_training(
+            self, network, description, f"{self.epochs} epochs of training, each followed by one over the validation images"
+        )
 
     def inputs(self) -> dict[str, list[Path]]:
         files_read = loading.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
@@ -169,8 +191,9 @@ def train(config: TrainConfig) -> Result:
     directory = run_folder.folder(config)
     if distributed.rank():
         return _train(directory, config)
-    with files.locked(directory / ".lock", f"another process is training in {directory}; wait for it, or choose "
-                                           "another -dir"):
+    with files.locked(
+        directory / ".lock", f"another process is training in {directory}; wait for it, or choose another -dir"
+    ):
         run_folder.claim(directory, config)
         return _train(directory, config)
 
@@ -190,11 +213,18 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     recipe = setup.recipe(config, train_split, description, device, processes)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
-    optimiser = optimizer(config.optimizer, network.parameters(), learning_rate=config.learning_rate,
-                          weight_decay=config.weight_decay, momentum=config.momentum, nesterov=config.nesterov)
+    optimiser = optimizer(
+        config.optimizer,
+        network.parameters(),
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+    )
     average = training_ema.Average(network, config.ema) if config.ema else None
-    rows, position = run_folder.resume(directory, network, optimiser, average, recipe.loss,
-                                       config.quiet or processes.rank > 0)
+    rows, position = run_folder.resume(
+        directory, network, optimiser, average, recipe.loss, config.quiet or processes.rank > 0
+    )
     writes = processes.rank == 0
     if writes and not rows and position.step == 0:
         checkpoints.save(directory / "init.pt", network, dataclasses.replace(description, epoch=0))
@@ -206,8 +236,10 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
         while position.epoch <= config.epochs and not _plateau(config, rows):
             whole = loop.train_epoch(trained, train_split, optimiser, recipe, position, stopping, average)
             if whole:
-                rows.append(_row(trained if result is network else result, val_split, recipe, position)
-                            | {"batchnorm": batchnorm, "penalty": loop.penalty(network, config.weight_decay)})
+                rows.append(
+                    _row(trained if result is network else result, val_split, recipe, position)
+                    | {"batchnorm": batchnorm, "penalty": loop.penalty(network, config.weight_decay)}
+                )
                 due = _due(config, position.epoch) or _plateau(config, rows)
                 if config.train_acc:
                     rows[-1] |= _training_accuracy(result, train_split, recipe, due)
@@ -219,21 +251,44 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
             if writes and (whole or stopped):
                 run_folder.save_state(directory, network, optimiser, average, recipe.loss, rows, position)
             if stopped:
-                raise Interrupted(f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
-                                  f"command continues from {directory}/resume.pt")
+                raise Interrupted(
+                    f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
+                    f"command continues from {directory}/resume.pt"
+                )
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["epoch"]))
     for row in rows:
         row["best"] = row is best
     seconds["training"] = sum(row["seconds"] for row in rows)
-    return Result(rows, seconds=seconds, columns=("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
-                                                  "learning_rate", "images_per_second", "best"))
+    return Result(
+        rows,
+        seconds=seconds,
+        columns=(
+            "epoch",
+            "train_loss",
+            "train_accuracy",
+            "val_loss",
+            "val_accuracy",
+            "learning_rate",
+            "images_per_second",
+            "best",
+        ),
+    )
 
 
 def _evaluate(network, split, recipe) -> tuple[float, float]:
     """Cross-entropy and accuracy."""
-    logits = loop.predict(network, split, batch_size=max(recipe.batch_size, 256), channels=recipe.channels,
-                              size=recipe.size, precision=recipe.precision, workers=recipe.workers,
-                              prefetch=recipe.prefetch, quiet=recipe.quiet, processes=recipe.processes)
+    logits = loop.predict(
+        network,
+        split,
+        batch_size=max(recipe.batch_size, 256),
+        channels=recipe.channels,
+        size=recipe.size,
+        precision=recipe.precision,
+        workers=recipe.workers,
+        prefetch=recipe.prefetch,
+        quiet=recipe.quiet,
+        processes=recipe.processes,
+    )
     labels = split.labels.cpu()
     return classification.cross_entropy(logits, labels), classification.accuracy(logits, labels)
 
@@ -242,12 +297,18 @@ def _row(network, split, recipe, position) -> dict:
     """The row of a finished epoch."""
     loss, accuracy = _evaluate(network, split, recipe)
     return {
-        "epoch": position.epoch, "train_loss": position.loss / position.images,
-        "train_accuracy": position.correct / position.images, "val_loss": loss, "val_accuracy": accuracy,
-        "selected_on": f"{split.name}:{split.split} accuracy", "n_val": len(split),
+        "epoch": position.epoch,
+        "train_loss": position.loss / position.images,
+        "train_accuracy": position.correct / position.images,
+        "val_loss": loss,
+        "val_accuracy": accuracy,
+        "selected_on": f"{split.name}:{split.split} accuracy",
+        "n_val": len(split),
         "learning_rate": recipe.learning_rate(position.epoch - 1 + (position.step - 1) / position.step),
-        "precision": recipe.precision, "processes": recipe.processes.world,
-        "images_per_second": position.images / position.seconds, "seconds": position.seconds,
+        "precision": recipe.precision,
+        "processes": recipe.processes.world,
+        "images_per_second": position.images / position.seconds,
+        "seconds": position.seconds,
     }
 
 
@@ -270,13 +331,19 @@ def _plateau(config: TrainConfig, rows: list[dict]) -> bool:
 
 def _curves(directory: Path, rows: list[dict], writes: bool):
     """TensorBoard's writer; where nothing is written, nothing."""
-    return tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=len(rows) + 1) if writes \
+    return (
+        tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=len(rows) + 1)
+        if writes
         else contextlib.nullcontext()
+    )
 
 
 def _log(curves, row: dict, config: TrainConfig) -> None:
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
         curves.add_scalar(name, row[name], row["epoch"])
     if not config.quiet:
-        print(f"epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
-              f"  val {row['val_accuracy']:.4f}  {row['images_per_second']:.0f} images/s", file=sys.stderr)
+        print(
+            f"epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
+            f"  val {row['val_accuracy']:.4f}  {row['images_per_second']:.0f} images/s",
+            file=sys.stderr,
+        )

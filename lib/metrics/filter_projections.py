@@ -21,10 +21,10 @@ def projections(weight: Tensor, normalize: bool = False) -> np.ndarray:
     sums, norms = torch.empty(2, n, dtype=torch.float64, device=weight.device)
     scratch = torch.empty(min(n, max(1, BLOCK // d)), d, dtype=torch.float64, device=weight.device)
     for first in range(0, n, len(scratch)):
-        rows = scratch[:n - first].copy_(filters[first:first + len(scratch)])
-        torch.sum(rows, 1, out=sums[first:first + len(scratch)])
+        rows = scratch[: n - first].copy_(filters[first : first + len(scratch)])
+        torch.sum(rows, 1, out=sums[first : first + len(scratch)])
         if normalize:
-            torch.sum(rows.square_(), 1, out=norms[first:first + len(scratch)])
+            torch.sum(rows.square_(), 1, out=norms[first : first + len(scratch)])
     found = sums / norms.sqrt_() / d**0.5 if normalize else sums
     return found.cpu().numpy()
 
@@ -83,15 +83,16 @@ def _size(weight: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The sum of squares, in float64, and the largest absolute value of the weights, less `start` if that is given."""
     flat = weight.detach().flatten()
     squares = largest = torch.zeros((), dtype=torch.float64, device=weight.device)
-    difference, scratch = (torch.empty(min(BLOCK, len(flat)), dtype=kind, device=weight.device)
-                           for kind in (weight.dtype, torch.float64))
+    difference, scratch = (
+        torch.empty(min(BLOCK, len(flat)), dtype=kind, device=weight.device) for kind in (weight.dtype, torch.float64)
+    )
     for first in range(0, len(flat), BLOCK):
-        part = flat[first:first + BLOCK]
+        part = flat[first : first + BLOCK]
         if start is not None:
-            part = torch.sub(part, start.flatten()[first:first + BLOCK], out=difference[:len(part)])
+            part = torch.sub(part, start.flatten()[first : first + BLOCK], out=difference[: len(part)])
         low, high = part.aminmax()
         largest = torch.maximum(largest, torch.maximum(-low, high))
-        values = scratch[:len(part)].copy_(part)
+        values = scratch[: len(part)].copy_(part)
         squares = squares + values @ values
     return squares, largest
 

@@ -42,8 +42,16 @@ def adjusted_standard_error(accuracies: Tensor, sizes: Tensor, tested: Tensor) -
     return (weights.square() * variances).sum().sqrt().item()
 
 
-def paired_gain(first: list[Tensor], second: list[Tensor], ids: list[Tensor], *, groups: list[Tensor] | None = None,
-                sizes: Tensor | None = None, draws: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+def paired_gain(
+    first: list[Tensor],
+    second: list[Tensor],
+    ids: list[Tensor],
+    *,
+    groups: list[Tensor] | None = None,
+    sizes: Tensor | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
     """How much more accurate the first classifier is than the second, and the 95% interval of a paired bootstrap.
 
     One entry per seed of the experiment: correct (n,) of either classifier on the same images, whose clean `ids` (n,) are
@@ -68,8 +76,7 @@ def paired_gain(first: list[Tensor], second: list[Tensor], ids: list[Tensor], *,
     return mean, low, high
 
 
-def _sums_by_id(correct: list[Tensor], places: list[Tensor], groups: list[Tensor] | None, count: int,
-                kinds: int) -> Tensor:
+def _sums_by_id(correct: list[Tensor], places: list[Tensor], groups: list[Tensor] | None, count: int, kinds: int) -> Tensor:
     """Per clean id, entry and group the number of correct images: (ids, entries, groups)."""
     found = torch.zeros(count, len(correct), kinds, dtype=torch.float64)
     for entry, (right, place) in enumerate(zip(correct, places, strict=True)):

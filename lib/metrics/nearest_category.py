@@ -82,8 +82,11 @@ def conditional_accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
     correct, hits: boolean (n,), of the same images in the same order.
     """
     inside, outside = correct[hits], correct[~hits]
-    found = {"accuracy_hits": float(inside.mean()) if len(inside) else None,
-             "accuracy_misses": float(outside.mean()) if len(outside) else None, "p_welch": None}
+    found = {
+        "accuracy_hits": float(inside.mean()) if len(inside) else None,
+        "accuracy_misses": float(outside.mean()) if len(outside) else None,
+        "p_welch": None,
+    }
     if min(len(inside), len(outside)) > 1:
         spreads = [part.var(ddof=1) / len(part) for part in (inside, outside)]
         if sum(spreads) > 0:

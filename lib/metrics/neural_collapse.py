@@ -17,13 +17,19 @@ def within_over_between(features: Tensor, labels: Tensor) -> float:
     k = len(kinds)
     sizes = torch.bincount(place, minlength=k).double()[:, None]
     blocks = features.split(BLOCK, 1)
-    means = torch.cat([torch.zeros(k, block.shape[1], dtype=torch.float64).index_add_(0, place, block.double())
-                       for block in blocks], 1) / sizes
+    means = (
+        torch.cat(
+            [torch.zeros(k, block.shape[1], dtype=torch.float64).index_add_(0, place, block.double()) for block in blocks], 1
+        )
+        / sizes
+    )
     _, lengths, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     kept = lengths > 1e-9 * lengths[0]
     if k < 2 or not kept.any() or lengths[0] == 0:
         return float("nan")
-    inside = sum((block.double() - mean[place]) @ axes.T for block, mean, axes in zip(
-        blocks, means.split(BLOCK, 1), directions[kept].split(BLOCK, 1), strict=True))  # (n, k - 1)
+    inside = sum(
+        (block.double() - mean[place]) @ axes.T
+        for block, mean, axes in zip(blocks, means.split(BLOCK, 1), directions[kept].split(BLOCK, 1), strict=True)
+    )  # (n, k - 1)
     within = inside.square().sum(0) / len(features)
     return (within * k / lengths[kept].square()).sum().item() / k

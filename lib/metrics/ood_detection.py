@@ -169,8 +169,8 @@ def _fpr(inside: np.ndarray, outside: np.ndarray, tpr: float) -> float:
 def _fpr_nearest(inside: np.ndarray, outside: np.ndarray, recall: float) -> float:
     thresholds = np.unique(np.concatenate([inside, outside]))
     kept = np.searchsorted(np.sort(inside), thresholds, "right")
-    thresholds = thresholds[:np.searchsorted(kept, len(inside)) + 1]  # beyond the first that keeps all nothing is gained
-    shares = kept[:len(thresholds)][::-1] / len(inside)
+    thresholds = thresholds[: np.searchsorted(kept, len(inside)) + 1]  # beyond the first that keeps all nothing is gained
+    shares = kept[: len(thresholds)][::-1] / len(inside)
     chosen = thresholds[::-1][np.argmin(np.abs(shares - recall))]
     return float((outside <= chosen).mean())
 

@@ -26,7 +26,7 @@ def pairwise_ratio(x: Tensor, y: Tensor, same: bool = False) -> float:
     """
     between = distances(x, y)
     if same:
-        n, across = len(x), between[:len(x), len(x):]
+        n, across = len(x), between[: len(x), len(x) :]
         return ((across.sum() - across.trace()) / between[:n, :n].sum() - 1).item()
     return ratios(between, division(len(x), len(y))).item()
 

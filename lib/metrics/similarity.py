@@ -114,11 +114,11 @@ def pwcca_distance(x: Side, y: Side, cross: Tensor) -> float:
     """
     directions, correlations, _ = torch.linalg.svd(x.whitening.T @ cross @ y.whitening, full_matrices=False)
     if directions.shape[1] < len(directions):
-        full = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1]:]
+        full = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
         _, rotation = torch.linalg.eigh(full.T @ (x.values[:, None] * full))
         directions = torch.cat([directions, full @ rotation], 1)
     weights = (directions.T @ x.roots).abs().sum(1)
-    return (1 - (weights[:len(correlations)] * correlations).sum() / weights.sum()).item()
+    return (1 - (weights[: len(correlations)] * correlations).sum() / weights.sum()).item()
 
 
 def mean_correlation(x: Side, y: Side, cross: Tensor) -> float:
@@ -159,21 +159,25 @@ class Grams:
 
 def cka_grid(x: Grams, y: Grams) -> Tensor:
     """`linear_cka` of all pairs (m1, m2)."""
+
     def products(a, b):
         return 2 * a.upper @ b.upper.T + a.diagonal @ b.diagonal.T
 
     def norms(a):
         return (2 * a.upper.square().sum(1) + a.diagonal.square().sum(1)).sqrt()
+
     return products(x, y) / (norms(x)[:, None] * norms(y))
 
 
 def debiased_cka_grid(x: Grams, y: Grams) -> Tensor:
     """`debiased_cka` of all pairs (m1, m2): the unbiased HSIC_1 of Song et al. 2012 in place of the biased one."""
+
     def hsic(triangles, sums, totals):
         return triangles + totals / ((x.n - 1) * (x.n - 2)) - 2 / (x.n - 2) * sums
 
     def own(a):
         return hsic(2 * a.upper.square().sum(1), a.sums.square().sum(1), a.sums.sum(1).square())
+
     both = hsic(2 * x.upper @ y.upper.T, x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
     return both / (own(x).sqrt()[:, None] * own(y).sqrt())
 
@@ -186,10 +190,13 @@ def rsa_grid(x: Grams, y: Grams) -> Tensor:
     from scipy.stats import rankdata
 
     def ranks(grams):
-        rows = [torch.from_numpy(rankdata(grams.distances(number)[grams.mask].cpu().numpy())) for number in
-                range(len(grams.upper))]
+        rows = [
+            torch.from_numpy(rankdata(grams.distances(number)[grams.mask].cpu().numpy()))
+            for number in range(len(grams.upper))
+        ]
         centred = torch.stack(rows) - (len(rows[0]) + 1) / 2
         return centred / centred.norm(dim=1, keepdim=True)
+
     return ranks(x) @ ranks(y).T
 
 
@@ -203,6 +210,7 @@ def knn_grid(x: Grams, y: Grams, k: int = NEIGHBOURS) -> Tensor:
             nearest = grams.distances(number).fill_diagonal_(torch.inf).topk(k, largest=False).indices
             found.append(torch.zeros_like(grams.mask).scatter_(1, nearest, True))
         return found
+
     theirs = neighbours(y)
     overlaps = [[(mine & other).sum(1).double() for other in theirs] for mine in neighbours(x)]
     return torch.stack([torch.stack([(both / (2 * k - both)).mean() for both in row]) for row in overlaps])

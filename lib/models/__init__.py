@@ -103,15 +103,29 @@ REPRESENTATIONS = {
     "repr_cls_vit_gigantic": "lib.models.representation_classifiers:repr_cls_vit_gigantic",
 }
 
-LIBRARIES = {"tv": "lib.models.external:torchvision_network", "timm": "lib.models.external:timm_network",
-             "probe": "lib.models.probe_network:network"}
+LIBRARIES = {
+    "tv": "lib.models.external:torchvision_network",
+    "timm": "lib.models.external:timm_network",
+    "probe": "lib.models.probe_network:network",
+}
 PATTERNS = ("tv:<torchvision name>", "timm:<timm name>", "probe:<type>@<layer>@<reducer>", "path/to/file.py:function")
 
 _CIFAR_STEM = (
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
-    "resnext50_32x4d", "resnext101_32x8d", "resnet18_samewidth", "resnet18_samesize", "resnet18_samewidth_samesize",
-    "pytorch_cifar_resnet18", "pytorch_cifar_resnet50",
-)  # fmt: skip
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnet18_samewidth",
+    "resnet18_samesize",
+    "resnet18_samewidth_samesize",
+    "pytorch_cifar_resnet18",
+    "pytorch_cifar_resnet50",
+)
 _VITS = ("tiny", "small", "medium", "base", "large", "huge", "giant", "gigantic")
 
 # The square input sizes of the types that cannot take any size.
@@ -209,8 +223,10 @@ def accepted_size(name: str, size: int) -> int:
     accepted = [larger for larger in SIZES.get(name, ()) if larger >= size]
     if name in SIZES and not accepted:
         sizes = " or ".join(map(str, SIZES[name]))
-        raise UserError(f"{name} takes images of {sizes} px and these have {size}; --image-size shrinks them, and the tv_ "
-                        "types take any size")
+        raise UserError(
+            f"{name} takes images of {sizes} px and these have {size}; --image-size shrinks them, and the tv_ "
+            "types take any size"
+        )
     return max(accepted[0] if accepted else size, SMALLEST.get(name, 1))
 
 

@@ -52,9 +52,13 @@ class Description:
     def training(self) -> dict:
         """How it was trained, as rows state it."""
         attacked = self.config.get("loss") in ("at", "trades")
-        return {"architecture": self.architecture, "loss": self.config.get("loss"),
-                "eps": self.config.get("eps") if attacked else None, "epoch": self.epoch,
-                "network_seed": self.config.get("seed")}
+        return {
+            "architecture": self.architecture,
+            "loss": self.config.get("loss"),
+            "eps": self.config.get("eps") if attacked else None,
+            "epoch": self.epoch,
+            "network_seed": self.config.get("seed"),
+        }
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,13 @@ class Checkpoint:
 
 def build(description: Description, pretrained: bool = False) -> Normalized:
     """The network a description describes, with fresh (or published) weights."""
-    body = models.build(description.architecture, len(description.classes), description.channels,
-                        (description.image_size or 32) + 2 * description.padding, pretrained=pretrained)
+    body = models.build(
+        description.architecture,
+        len(description.classes),
+        description.channels,
+        (description.image_size or 32) + 2 * description.padding,
+        pretrained=pretrained,
+    )
     return Normalized(body, description.mean, description.std, description.padding)
 
 
@@ -106,8 +115,16 @@ def save(path: Path, network: Normalized, description: Description) -> None:
     files.write_json(sidecar(path), {"schema": 1, **asdict(description), "sha256": digest})
 
 
-def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (),
-         image_size: int | None = None, padding: int = 0, device: torch.device | str = "cpu") -> Checkpoint:
+def load(
+    path: str | Path,
+    architecture: str = "",
+    *,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    image_size: int | None = None,
+    padding: int = 0,
+    device: torch.device | str = "cpu",
+) -> Checkpoint:
     """The network in a file, whatever common form the file has.
 
     architecture   must agree with the sidecar; required without one
@@ -125,8 +142,10 @@ def load(path: str | Path, architecture: str = "", *, mean: tuple[float, ...] = 
         if mean and tuple(mean) != description.mean or std and tuple(std) != description.std:
             raise UserError(f"--mean/--std: {path} comes with its normalisation ({description.mean}, {description.std})")
         if image_size and (image_size, padding) != (description.image_size, description.padding):
-            raise UserError(f"--image-size/--upscale: {path} comes with its images' size, {description.image_size} px and "
-                            f"{description.padding} px around them")
+            raise UserError(
+                f"--image-size/--upscale: {path} comes with its images' size, {description.image_size} px and "
+                f"{description.padding} px around them"
+            )
         network = build(description)
         state = _unprefixed(state, network.body)
     else:
@@ -213,8 +232,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if "nsupported" in str(error) or "GLOBAL" in str(error):
-                raise UserError(f"{path} would have to run code to be read, so it was not; if you trust it, convert it "
-                                f"once: python exec_data.py convert-checkpoint {path} NEW.pt") from None
+                raise UserError(
+                    f"{path} would have to run code to be read, so it was not; if you trust it, convert it "
+                    f"once: python exec_data.py convert-checkpoint {path} NEW.pt"
+                ) from None
             raise UserError(f"{path}: not a whole checkpoint") from None
         except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, UnicodeDecodeError):
             raise UserError(f"{path}: not a whole checkpoint") from None
@@ -268,8 +289,9 @@ def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
     if whole and expected[0] not in state:
         copies = {prefix + name for prefix in whole for name in body.state_dict()}
         chosen = min(whole, key=len)
-        return {key.removeprefix(chosen): value for key, value in state.items()
-                if key.startswith(chosen) or key not in copies}
+        return {
+            key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen) or key not in copies
+        }
     while not set(expected) & set(state):
         first = {key.partition(".")[0] for key in state}
         if len(first) != 1 or any("." not in key for key in state):
@@ -292,8 +314,14 @@ def _without_normalisation(state: dict[str, Tensor]) -> tuple[dict[str, Tensor],
     return state, None
 
 
-def _described(state: dict[str, Tensor], architecture: str, mean: tuple = (), std: tuple = (),
-               image_size: int | None = None, padding: int = 0) -> Description:
+def _described(
+    state: dict[str, Tensor],
+    architecture: str,
+    mean: tuple = (),
+    std: tuple = (),
+    image_size: int | None = None,
+    padding: int = 0,
+) -> Description:
     """A description read off the weights: the width of the last linear layer, the channels of the first layer."""
     fixed = models.SIZES.get(architecture)
     image_size = image_size or (fixed[0] if fixed else None)
@@ -309,8 +337,15 @@ def _described(state: dict[str, Tensor], architecture: str, mean: tuple = (), st
         raise UserError(f"--mean: {len(mean)} numbers for {channels} channels")
     if len(mean) != len(std):
         raise UserError("--mean and --std go together, a number per channel each")
-    return Description(architecture=architecture, classes=tuple(map(str, range(classes))), channels=channels,
-                       image_size=image_size, mean=tuple(mean), std=tuple(std), padding=padding)
+    return Description(
+        architecture=architecture,
+        classes=tuple(map(str, range(classes))),
+        channels=channels,
+        image_size=image_size,
+        mean=tuple(mean),
+        std=tuple(std),
+        padding=padding,
+    )
 
 
 def _usual_size(architecture: str) -> int:
@@ -332,10 +367,16 @@ def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architec
     counters = {key for key in own if key.endswith(COUNTER)}
     missing = [key for key in own if key not in state and key not in counters]
     unexpected = [key for key in state if key not in own]
-    shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-              for key in own if key in state and state[key].shape != own[key].shape]
-    complaints = [f"{len(keys)} {what} (first: {keys[0]})"
-                  for keys, what in ((missing, "missing"), (unexpected, "unknown"), (shapes, "of another shape")) if keys]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    complaints = [
+        f"{len(keys)} {what} (first: {keys[0]})"
+        for keys, what in ((missing, "missing"), (unexpected, "unknown"), (shapes, "of another shape"))
+        if keys
+    ]
     if complaints:
         raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints))
     broken = [key for key, value in state.items() if value.is_floating_point() and bool(value.isnan().any())]

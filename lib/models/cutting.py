@@ -68,8 +68,9 @@ def pieces(network: nn.Module, layers: list[str]) -> list[nn.Module]:
             how = f"runs {len(nodes)} times in a forward pass" if nodes else "does not run by itself in a forward pass"
             raise UserError(f"layer {layer}: {how}, so the network cannot be cut there; {_nearest(network, layer)}")
         if not _carries_everything(traced.graph, nodes[0]):
-            raise UserError(f"layer {layer}: a connection bypasses it, so the network cannot be cut there; "
-                            f"{_nearest(network, layer)}")
+            raise UserError(
+                f"layer {layer}: a connection bypasses it, so the network cannot be cut there; {_nearest(network, layer)}"
+            )
         ends.append(nodes[0].name)
     return [_piece(traced, begin, end) for begin, end in zip([None, *ends], [*ends, None], strict=True)]
 
@@ -102,17 +103,26 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
         for module in names:
             stack.callback(module.register_forward_hook(finish).remove)
         network(images)
-    total = {name: sum(number for other, number in macs.items() if other == name or other.startswith(name + "."))
-             for name in order}
+    total = {
+        name: sum(number for other, number in macs.items() if other == name or other.startswith(name + "."))
+        for name in order
+    }
     modules = dict(body.named_modules())
-    return [Layer(name, type(modules[name]).__name__, index, shapes[name], total[name], name in at_cuts, calls[name])
-            for index, name in enumerate(order)]
+    return [
+        Layer(name, type(modules[name]).__name__, index, shapes[name], total[name], name in at_cuts, calls[name])
+        for index, name in enumerate(order)
+    ]
 
 
 @contextlib.contextmanager
-def record(network: nn.Module, names: list[str],
-           reduce: Callable[[Tensor], object] | dict[str, Callable[[Tensor], object]] = torch.clone, *,
-           inputs: bool = False, stop: bool = False) -> Iterator[dict[str, object]]:
+def record(
+    network: nn.Module,
+    names: list[str],
+    reduce: Callable[[Tensor], object] | dict[str, Callable[[Tensor], object]] = torch.clone,
+    *,
+    inputs: bool = False,
+    stop: bool = False,
+) -> Iterator[dict[str, object]]:
     """A dictionary that every forward pass fills anew with `reduce(output)` of each named module.
 
         with record(network, ["layer1.0.conv1"]) as outputs:
@@ -142,6 +152,7 @@ def record(network: nn.Module, names: list[str],
             outputs[key] = reduced(arguments[0] if inputs else output)
             if stop and len(calls) == wanted:
                 raise _Enough
+
         return hook
 
     wanted = len(set(names))
@@ -174,6 +185,7 @@ def followers(network: nn.Module, images: Tensor, kinds: type | tuple[type, ...]
                 kept.append(output)  # while it lives, no other tensor has its id
                 # an operation in place changes the version
                 producers.setdefault((id(output), output._version), []).append(name)
+
         return hook
 
     def take_in(name):
@@ -181,6 +193,7 @@ def followers(network: nn.Module, images: Tensor, kinds: type | tuple[type, ...]
             if arguments and isinstance(arguments[0], Tensor):
                 for producer in producers.get((id(arguments[0]), arguments[0]._version), ()):
                     found.setdefault(producer, name)
+
         return hook
 
     with contextlib.ExitStack() as stack, _evaluating(network), torch.no_grad():
@@ -218,8 +231,10 @@ def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[s
         if matching is None:
             matching = [name for name in known if name == pattern] or fnmatch.filter(known, pattern)
         if not matching and pattern in groups:
-            raise UserError(f"--layers {pattern}: the network has none, as it cannot be traced; name layers, such as "
-                            f"{', '.join(known[:5])}")
+            raise UserError(
+                f"--layers {pattern}: the network has none, as it cannot be traced; name layers, such as "
+                f"{', '.join(known[:5])}"
+            )
         if not matching:
             raise UserError(f"--layers {pattern}: no layer is called so; {near(pattern, known)}")
         chosen.update(matching)
@@ -398,5 +413,5 @@ def _macs(module: nn.Module, inputs: tuple, output: object) -> int:
         return output[0].numel() * module.in_features
     if isinstance(module, nn.MultiheadAttention):
         tokens = inputs[0].shape[1 if module.batch_first else 0]
-        return 4 * tokens * module.embed_dim ** 2
+        return 4 * tokens * module.embed_dim**2
     return 0

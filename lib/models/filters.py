@@ -30,8 +30,10 @@ def layers(network: nn.Module, *, with_linear: bool = False, with_1x1: bool = Fa
     """
     found = list(_walk(network.body, with_linear, with_1x1))
     if not found:
-        raise UserError("the network has no convolution of more than one pixel; --with-linear takes its linear layers, "
-                        "--with-1x1 its 1x1 convolutions")
+        raise UserError(
+            "the network has no convolution of more than one pixel; --with-linear takes its linear layers, "
+            "--with-1x1 its 1x1 convolutions"
+        )
     return found
 
 
@@ -41,8 +43,9 @@ def norms(network: nn.Module, description) -> dict[str, tuple[str, float]]:
     images = torch.zeros(1, description.channels, size, size, device=next(network.parameters()).device)
     modules = dict(network.body.named_modules())
     behind = cutting.followers(network, images, _BatchNorm)
-    return {name: (norm, modules[norm].eps) for name, norm in behind.items()
-            if isinstance(modules[name], nn.Conv2d | nn.Linear)}
+    return {
+        name: (norm, modules[norm].eps) for name, norm in behind.items() if isinstance(modules[name], nn.Conv2d | nn.Linear)
+    }
 
 
 def _walk(body: nn.Module, with_linear: bool, with_1x1: bool) -> Iterator[Filters]:

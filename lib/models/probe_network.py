@@ -4,7 +4,6 @@ What follows the layer is neither in the network nor in its state dict; what pre
 `probe_reduce` and the linear `probe`. It is a network like any other: it is loaded, cut, evaluated and probed by name.
 """
 
-
 import torch
 from torch import Tensor, fx, nn
 

@@ -1,7 +1,7 @@
 """From a layer's output to a vector per image: `flatten`, `gap`, `grid:4`, `random:512`, ... by name.
 
-Outputs are (b, c, h, w), (b, t, d) with t tokens, or (b, d). `pca:K` is fitted first, see `lib.representations.features.fit_pca`. Names can
-be checked without torch.
+Outputs are (b, c, h, w), (b, t, d) with t tokens, or (b, d). `pca:K` is fitted first, to features of the training images.
+Names can be checked without torch.
 """
 
 import re
@@ -20,8 +20,16 @@ randomness = lazy("lib.core.randomness")
 torch = lazy("torch")
 
 # name -> whether a number follows it, as in grid:4
-NAMES = {"flatten": False, "gap": False, "gmp": False, "grid": True, "cls": False, "mean-token": False, "random": True,
-         "pca": True}
+NAMES = {
+    "flatten": False,
+    "gap": False,
+    "gmp": False,
+    "grid": True,
+    "cls": False,
+    "mean-token": False,
+    "random": True,
+    "pca": True,
+}
 FORM = "flatten, gap, gmp, grid:K, cls, mean-token, random:K or pca:K"
 
 
@@ -62,8 +70,10 @@ class Reducer:
 
     def __call__(self, output: "Tensor") -> "Tensor":
         if self.kind in ("cls", "mean-token") and output.ndim != 3:
-            raise UsageError(f"--reduce {self.kind} is for layers that put out tokens; this one puts out "
-                             f"{tuple(output.shape[1:])} per image")
+            raise UsageError(
+                f"--reduce {self.kind} is for layers that put out tokens; this one puts out "
+                f"{tuple(output.shape[1:])} per image"
+            )
         if self.kind == "grid" and output.ndim != 4:
             raise UsageError(f"--reduce grid is for layers that put out maps; this one puts out {tuple(output.shape[1:])}")
         if self.kind == "flatten" or output.ndim == 2:
@@ -90,7 +100,7 @@ class RandomProjection:
         flat = output.flatten(1)
         if self._matrix is None or len(self._matrix) != flat.shape[1]:
             draw = randomness.generator(self.seed, "random projection", flat.shape[1], self.number)
-            matrix = torch.randn(flat.shape[1], self.number, generator=draw) / self.number ** 0.5
+            matrix = torch.randn(flat.shape[1], self.number, generator=draw) / self.number**0.5
             self._matrix = matrix.to(flat.device)
         return flat.float() @ self._matrix
 

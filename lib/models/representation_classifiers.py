@@ -95,9 +95,21 @@ class TokenClassifier(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, classes: int, channels: int) -> None:
         super().__init__()
         self.embed = nn.Linear(channels, width) if channels != width else nn.Identity()
-        self.blocks = nn.Sequential(*[
-            nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, activation="gelu", layer_norm_eps=1e-6,
-                                       batch_first=True, norm_first=True) for _ in range(depth)])
+        self.blocks = nn.Sequential(
+            *[
+                nn.TransformerEncoderLayer(
+                    width,
+                    heads,
+                    4 * width,
+                    dropout=0.0,
+                    activation="gelu",
+                    layer_norm_eps=1e-6,
+                    batch_first=True,
+                    norm_first=True,
+                )
+                for _ in range(depth)
+            ]
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, classes)
         for name, parameter in self.named_parameters():

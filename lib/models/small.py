@@ -13,10 +13,14 @@ def lenet(classes: int, channels: int, image_size: int) -> nn.Module:
         features += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         inward = width
     classifier = nn.Sequential(
-        nn.Linear(576, 120), nn.ReLU(inplace=True), nn.Dropout(0.5),
-        nn.Linear(120, 84), nn.ReLU(inplace=True), nn.Dropout(0.5),
+        nn.Linear(576, 120),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(120, 84),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
         nn.Linear(84, classes),
-    )  # fmt: skip
+    )
     # The pool is the identity at 28 px and makes other sizes fit.
     network = chain(
         features=nn.Sequential(*features),
@@ -52,15 +56,26 @@ def cnn002(classes: int, channels: int, image_size: int) -> nn.Module:
     answers with equal logits.
     """
     features = nn.Sequential(
-        nn.Conv2d(channels, 32, 3), nn.ReLU(inplace=True), nn.Conv2d(32, 32, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3), nn.ReLU(inplace=True), nn.Conv2d(64, 64, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-    )  # fmt: skip
+        nn.Conv2d(channels, 32, 3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, 3),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(64, 64, 3),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )
     side = ((image_size - 4) // 2 - 4) // 2
     classifier = nn.Sequential(
-        nn.Linear(64 * side**2, 200), nn.ReLU(inplace=True), nn.Dropout(0.5),
-        nn.Linear(200, 200), nn.ReLU(inplace=True),
+        nn.Linear(64 * side**2, 200),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(200, 200),
+        nn.ReLU(inplace=True),
         nn.Linear(200, classes),
-    )  # fmt: skip
+    )
     for module in features:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)

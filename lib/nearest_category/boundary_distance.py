@@ -21,8 +21,9 @@ from lib.nearest_category.neighbors import Nearest
 SEGMENT_POINTS = 32
 
 
-def at_training_examples(network: nn.Module, images: Tensor, labels: Tensor, nearest: Nearest, distances: np.ndarray,
-                         count: int, **options) -> tuple[dict, dict]:
+def at_training_examples(
+    network: nn.Module, images: Tensor, labels: Tensor, nearest: Nearest, distances: np.ndarray, count: int, **options
+) -> tuple[dict, dict]:
     """(row, arrays) of the paper's protocol: at most `count` of the training examples that are somebody's neighbour.
 
     images (m, c, h, w), uint8 or stored features, and labels (m,), in the network's numbers, of the training set; nearest
@@ -40,12 +41,18 @@ def at_training_examples(network: nn.Module, images: Tensor, labels: Tensor, nea
     belongs = place[nearest.indices].numpy()
     attached = belongs >= 0
     covered = distances[attached] < arrays["radius"][belongs[attached]] if len(chosen) else np.zeros(0, bool)
-    return {**row, "n_candidates": len(candidates), "n_attached": int(attached.sum()),
-            "mean_distance": _mean(distances[attached]), "covered": _mean(covered)}, arrays
+    return {
+        **row,
+        "n_candidates": len(candidates),
+        "n_attached": int(attached.sum()),
+        "mean_distance": _mean(distances[attached]),
+        "covered": _mean(covered),
+    }, arrays
 
 
-def at_images(network: nn.Module, images: Tensor, neighbours: Tensor, distances: np.ndarray, count: int,
-              **options) -> tuple[dict, dict]:
+def at_images(
+    network: nn.Module, images: Tensor, neighbours: Tensor, distances: np.ndarray, count: int, **options
+) -> tuple[dict, dict]:
     """(row, arrays) at images from elsewhere: does the answer carry over from an image to its nearest training example?
 
     images, neighbours (n, c, h, w), uint8 or stored features. covered: the share of images whose neighbour is nearer than
@@ -57,28 +64,44 @@ def at_images(network: nn.Module, images: Tensor, neighbours: Tensor, distances:
     arrays["indices"] = chosen.numpy()
     unchanged = _segments(network, images[chosen], neighbours[chosen], answers, options["batch_size"])
     distances = distances[chosen.numpy()]
-    return {**row, "n_candidates": len(images), "n_attached": len(chosen), "mean_distance": _mean(distances),
-            "covered": _mean(distances < arrays["radius"]), "segment_unchanged": _mean(unchanged.numpy())}, arrays
+    return {
+        **row,
+        "n_candidates": len(images),
+        "n_attached": len(chosen),
+        "mean_distance": _mean(distances),
+        "covered": _mean(distances < arrays["radius"]),
+        "segment_unchanged": _mean(unchanged.numpy()),
+    }, arrays
 
 
-def _measure(network, images: Tensor, labels: Tensor, *, steps: int, seed: int, batch_size: int,
-             quiet: bool) -> tuple[dict, dict]:
+def _measure(
+    network, images: Tensor, labels: Tensor, *, steps: int, seed: int, batch_size: int, quiet: bool
+) -> tuple[dict, dict]:
     """Radii of images (m, ...), and what a row says of them; a radius without success is a lower bound, and censored."""
     radius, found, won = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0, np.int64)]
     device = next(network.parameters()).device
     parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True)) if len(images) else []
     for number, (part, truth) in enumerate(bar(parts, total=len(parts), label="radius", quiet=quiet)):
-        radii = minimum_norm.minimal_radii(network, as_floats(part.to(device)), truth.to(device), steps=steps,
-                                      box=not part.is_floating_point(),
-                                      generator=generator(seed, "radius", number, device=device))
+        radii = minimum_norm.minimal_radii(
+            network,
+            as_floats(part.to(device)),
+            truth.to(device),
+            steps=steps,
+            box=not part.is_floating_point(),
+            generator=generator(seed, "radius", number, device=device),
+        )
         radius.append(radii.distances.double().cpu().numpy())
         found.append(radii.found.cpu().numpy())
         won.append(radii.won.cpu().numpy())
     radius, found, won = map(np.concatenate, (radius, found, won))
-    row = {"n": len(radius), "attack_success": _mean(found), "radius_mean": _mean(radius[found]),
-           "radius_median": float(np.median(radius)) if len(radius) else None,
-           "radius_km": restricted_mean(radius, found) if len(radius) else None,
-           **{f"won_{name}": int((won == number).sum()) for number, name in enumerate(minimum_norm.ATTACKS) if number}}
+    row = {
+        "n": len(radius),
+        "attack_success": _mean(found),
+        "radius_mean": _mean(radius[found]),
+        "radius_median": float(np.median(radius)) if len(radius) else None,
+        "radius_km": restricted_mean(radius, found) if len(radius) else None,
+        **{f"won_{name}": int((won == number).sum()) for number, name in enumerate(minimum_norm.ATTACKS) if number},
+    }
     return row, {"radius": radius, "found": found, "won": won}
 
 

@@ -36,15 +36,21 @@ class Space:
 
 def of_pixels() -> Space:
     """Distances of images, exact integers in the table."""
-    return Space("pixel", lambda split: Points(title(split), pixels(split)), 255, {"layer": None, "backbone": None},
-                 of_inputs=True)
+    return Space(
+        "pixel", lambda split: Points(title(split), pixels(split)), 255, {"layer": None, "backbone": None}, of_inputs=True
+    )
 
 
 def of_stored_features(dataset: str) -> Space:
     """Distances of the stored features that the network takes, by the name of its data set."""
     path, layer = names.parse(dataset).features
-    return Space("feature", lambda split: Points(title(split), split.images, split.features), 1,
-                 {"layer": layer, "backbone": path}, of_inputs=True)
+    return Space(
+        "feature",
+        lambda split: Points(title(split), split.images, split.features),
+        1,
+        {"layer": layer, "backbone": path},
+        of_inputs=True,
+    )
 
 
 def of_layer(backbone: Checkpoint, layer: str, **passing) -> Space:
@@ -54,9 +60,11 @@ def of_layer(backbone: Checkpoint, layer: str, **passing) -> Space:
     units, described = f"features of {layer} of {files.sha256(backbone.path)[:12]}", backbone.description
 
     def points(split: Split) -> Points:
-        values = passes.features(backbone.network, split, layer, channels=described.channels,
-                                          size=described.image_size, **passing)
+        values = passes.features(
+            backbone.network, split, layer, channels=described.channels, size=described.image_size, **passing
+        )
         return Points(title(split), values, units)
+
     return Space("feature", points, 1, {"layer": layer, "backbone": str(backbone.path)})
 
 
@@ -76,7 +84,7 @@ def _last_cut(network: nn.Module) -> str:
     """The deepest layer at which the network can be cut in front of its last linear layer."""
     linear = [name for name, module in network.body.named_modules() if isinstance(module, torch.nn.Linear)]
     cuts = cutting.cuts(network)
-    before = cuts[:cuts.index(linear[-1])] if linear and linear[-1] in cuts else []
+    before = cuts[: cuts.index(linear[-1])] if linear and linear[-1] in cuts else []
     if not before:
         raise UserError("--layer is required: the network has no cut in front of a last linear layer")
     return before[-1]

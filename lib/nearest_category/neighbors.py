@@ -75,8 +75,16 @@ class Table:
         return (two[:, 1] - two[:, 0]) / two[:, 1].clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def table(queries: Points, training: Points, labels: Tensor, classes: int, *, same: bool = False, engine: str = "auto",
-          quiet: bool = True) -> Table:
+def table(
+    queries: Points,
+    training: Points,
+    labels: Tensor,
+    classes: int,
+    *,
+    same: bool = False,
+    engine: str = "auto",
+    quiet: bool = True,
+) -> Table:
     """The table of queries (n, ...) against training examples (m, ...) with labels (m,) in 0, ..., classes - 1.
 
     `same`: the queries are the training examples, and none is its own neighbour. O(n m d). Raises `UserError` for points
@@ -131,11 +139,15 @@ def _best(squared: Tensor, indices: Tensor) -> Nearest:
 def _check(queries: Points, training: Points) -> None:
     ours, theirs = tuple(queries.values.shape[1:]), tuple(training.values.shape[1:])
     if ours != theirs:
-        raise UserError(f"{queries.name} has shape {_shape(ours)} and {training.name} {_shape(theirs)}: there is no "
-                        "distance between them")
+        raise UserError(
+            f"{queries.name} has shape {_shape(ours)} and {training.name} {_shape(theirs)}: there is no "
+            "distance between them"
+        )
     if queries.units != training.units or queries.values.dtype != training.values.dtype:
-        raise UserError(f"{queries.name} is in {queries.units} ({queries.values.dtype}) and {training.name} in "
-                        f"{training.units} ({training.values.dtype}): there is no distance between them")
+        raise UserError(
+            f"{queries.name} is in {queries.units} ({queries.values.dtype}) and {training.name} in "
+            f"{training.units} ({training.values.dtype}): there is no distance between them"
+        )
     if not len(queries.values) or not len(training.values):
         empty = queries if not len(queries.values) else training
         raise UserError(f"{empty.name} is empty: it has no neighbours")

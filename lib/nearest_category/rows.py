@@ -13,8 +13,18 @@ LEVEL = 0.05  # of significance
 NEAR_TIE = 1e-5  # of the relative margin between the nearest and the second nearest class
 
 
-def rows(base: dict, predicted: np.ndarray, nearest: np.ndarray, table: Table, unit: float, *, classes: int, seed: int,
-         labels: np.ndarray | None = None, against: np.ndarray | None = None) -> list[dict]:
+def rows(
+    base: dict,
+    predicted: np.ndarray,
+    nearest: np.ndarray,
+    table: Table,
+    unit: float,
+    *,
+    classes: int,
+    seed: int,
+    labels: np.ndarray | None = None,
+    against: np.ndarray | None = None,
+) -> list[dict]:
     """The row of all images (subset "all"), and one per distance quintile, each with what `base` says of them.
 
     Where images have labels each has the accuracy on hits and on misses, and Welch's one-sided p that hits are no better.
@@ -28,23 +38,40 @@ def rows(base: dict, predicted: np.ndarray, nearest: np.ndarray, table: Table, u
     n, count = len(hits), int(hits.sum())
     statistic, p = metrics.chi_square(n, count, classes)
     whole = {
-        **base, "subset": "all", **_rate(hits), "sum_squared_distance": found.squared.sum().item(),
-        "mean_distance": float(distances.mean()), "near_ties": float((table.margin() < NEAR_TIE).double().mean()),
-        "chance": 1 / classes, "majority": metrics.majority(nearest),
-        "independence": metrics.independence(predicted, nearest), "kappa": metrics.kappa(predicted, nearest),
-        "chi2": statistic, "p_chi2": p,
+        **base,
+        "subset": "all",
+        **_rate(hits),
+        "sum_squared_distance": found.squared.sum().item(),
+        "mean_distance": float(distances.mean()),
+        "near_ties": float((table.margin() < NEAR_TIE).double().mean()),
+        "chance": 1 / classes,
+        "majority": metrics.majority(nearest),
+        "independence": metrics.independence(predicted, nearest),
+        "kappa": metrics.kappa(predicted, nearest),
+        "chi2": statistic,
+        "p_chi2": p,
         "p_permutation": metrics.permutation_p(predicted, nearest, numpy_generator(seed, "permutations")),
-        "accuracy": None, "accuracy_1nn": None,
+        "accuracy": None,
+        "accuracy_1nn": None,
     }
     if labels is not None:
         whole |= {"accuracy_1nn": float((nearest == labels).mean()), **_accuracy(predicted == labels, hits)}
     if against is not None:
         whole |= {"ncg_against": float(against.mean()), **metrics.paired(hits, against)}
     parts = enumerate(metrics.distance_bins(distances), 1)
-    return [whole, *({**base, "subset": f"quintile:{number}", **_rate(hits[part]),
-                      "mean_distance": float(distances[part].mean()) if len(part) else None,
-                      **(_accuracy(predicted[part] == labels[part], hits[part]) if labels is not None else {})}
-                     for number, part in parts)]
+    return [
+        whole,
+        *(
+            {
+                **base,
+                "subset": f"quintile:{number}",
+                **_rate(hits[part]),
+                "mean_distance": float(distances[part].mean()) if len(part) else None,
+                **(_accuracy(predicted[part] == labels[part], hits[part]) if labels is not None else {}),
+            }
+            for number, part in parts
+        ),
+    ]
 
 
 def _accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
@@ -86,8 +113,9 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
             found_rows.append(row)
         row = {**base, "variant": "", "subset": "cells", "n_cells": len(found)}
         if known:
-            row["r_distance_accuracy"] = metrics.correlation([cell["mean_distance"] for cell in found],
-                                                             [cell["accuracy"] for cell in found])
+            row["r_distance_accuracy"] = metrics.correlation(
+                [cell["mean_distance"] for cell in found], [cell["accuracy"] for cell in found]
+            )
             for (subset,), members in _grouped(own, "subset"):
                 significant = sum(cell["p_welch"] is not None and cell["p_welch"] < LEVEL for cell in members)
                 row["welch" if subset == "all" else f"welch_{subset.replace(':', '_')}"] = significant

@@ -52,16 +52,16 @@ class _Integers:
         least, places = [], []
         products = torch.empty(self.ROWS * self.COLUMNS, dtype=torch.int32)
         for start in range(0, len(queries), self.ROWS):
-            rows = _centred(queries[start:start + self.ROWS])
+            rows = _centred(queries[start : start + self.ROWS])
             best = torch.full((len(rows),), torch.iinfo(torch.int32).max, dtype=torch.int32)
             place = torch.full((len(rows),), -1)
             for first in range(0, len(centred), self.COLUMNS):
-                part = centred[first:first + self.COLUMNS]
-                block = products[:len(rows) * len(part)].view(len(rows), len(part))
+                part = centred[first : first + self.COLUMNS]
+                block = products[: len(rows) * len(part)].view(len(rows), len(part))
                 torch._int_mm(rows, part.T, out=block)
-                torch.add(norms[first:first + len(part)], block, alpha=-2, out=block)
+                torch.add(norms[first : first + len(part)], block, alpha=-2, out=block)
                 if own is not None:
-                    _mask_own(block, own[start:start + len(rows)], first, torch.iinfo(torch.int32).max)
+                    _mask_own(block, own[start : start + len(rows)], first, torch.iinfo(torch.int32).max)
                 values, columns = block.min(1)
                 better = values < best
                 best = torch.where(better, values, best)
@@ -90,13 +90,13 @@ class _Candidates:
         index = _faiss_index(moved) if self.faiss else None
         least, places = [], []
         for start in range(0, len(queries), self.ROWS):
-            rows = queries[start:start + self.ROWS]
+            rows = queries[start : start + self.ROWS]
             near = (rows.double() - self.centre).float()
             approximate, found = _faiss_search(index, near, count) if self.faiss else self._search(near, moved, count)
             order = found.argsort(1)
             approximate, found = approximate.gather(1, order), found.gather(1, order)  # ties: the first is the smallest
             exact = self._exact(rows, training, found)
-            mine = own[start:start + len(rows)] if own is not None else None
+            mine = own[start : start + len(rows)] if own is not None else None
             if mine is not None:
                 exact[found == mine[:, None]] = far(self.dtype)
             best, column = exact.min(1)
@@ -115,7 +115,7 @@ class _Candidates:
     def _search(self, near: Tensor, moved: Tensor, count: int) -> tuple[Tensor, Tensor]:
         values, places = [], []
         for first in range(0, len(moved), self.COLUMNS):
-            part = moved[first:first + self.COLUMNS]
+            part = moved[first : first + self.COLUMNS]
             distances = torch.addmm(part.square().sum(1), near, part.T, alpha=-2) + near.square().sum(1, keepdim=True)
             found = distances.topk(min(count, len(part)), 1, largest=False)
             values.append(found.values)
@@ -126,8 +126,12 @@ class _Candidates:
 
     def _exact(self, rows: Tensor, training: Tensor, found: Tensor) -> Tensor:
         step = max(1, 2**24 // (found.shape[1] * rows.shape[1]))
-        return torch.cat([_squared(part[:, None], training[places], self.dtype)
-                          for part, places in zip(rows.split(step), found.split(step), strict=True)])
+        return torch.cat(
+            [
+                _squared(part[:, None], training[places], self.dtype)
+                for part, places in zip(rows.split(step), found.split(step), strict=True)
+            ]
+        )
 
     def _whole(self, row: Tensor, training: Tensor, own: int) -> tuple[Tensor, int]:
         exact = torch.cat([_squared(row, part, self.dtype) for part in training.split(self.COLUMNS)])

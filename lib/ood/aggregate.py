@@ -40,8 +40,11 @@ NEIGHBOURS = 50
 
 def needs(name: str) -> str:
     """The data that an aggregator needs, as its rows say it."""
-    special = {"logreg": "ID images and validation outliers", "mean": "ID images, one sign for all layers",
-               "oracle": ORACLE_NEEDS}
+    special = {
+        "logreg": "ID images and validation outliers",
+        "mean": "ID images, one sign for all layers",
+        "oracle": ORACLE_NEEDS,
+    }
     return special.get(name, "ID images")
 
 
@@ -84,6 +87,7 @@ def maha(inside, shrunk: bool = True) -> Score:
     def score(energies):
         z = scale.z(energies)
         return ((z @ precision) * z).sum(1)
+
     return score
 
 
@@ -105,6 +109,7 @@ def fisher(inside) -> Score:
             up_to, at_least = np.searchsorted(column, values, "right"), f - np.searchsorted(column, values, "left")
             total = total - 2 * np.log(np.minimum(2 * (np.minimum(up_to, at_least) + 1) / (f + 1), 1))
         return total
+
     return score
 
 
@@ -145,4 +150,5 @@ def neighbour_distance(bank) -> Score:
     def score(points):
         squares, _ = index.search(np.ascontiguousarray(points, np.float32), NEIGHBOURS)
         return np.sqrt(np.maximum(squares[:, -1], 0)).astype(np.float64)
+
     return score

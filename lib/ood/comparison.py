@@ -63,11 +63,19 @@ def compare(inside: np.ndarray, outside: np.ndarray, final: int) -> dict[str, np
     adjusted[others] = ood_detection.holm(p[others])
     low, high = ood_detection.interval(auroc, error)
     return {
-        "auroc": auroc, "se": ood_detection.auroc_standard_error(auroc, n, m), "se_delong": error, "ci_low": low,
-        "ci_high": high, "sign": np.where(auroc >= 0.5, 1, -1), "auroc_oracle_sign": np.maximum(auroc, 1 - auroc),
-        "fpr95": ood_detection.fpr_at_tpr(inside, outside), "aupr_in": ood_detection.average_precision_in(inside, outside),
-        "aupr_out": ood_detection.average_precision_out(inside, outside), "vs_final": difference,
-        "p": np.where(others, p, np.nan), "p_holm": adjusted,
+        "auroc": auroc,
+        "se": ood_detection.auroc_standard_error(auroc, n, m),
+        "se_delong": error,
+        "ci_low": low,
+        "ci_high": high,
+        "sign": np.where(auroc >= 0.5, 1, -1),
+        "auroc_oracle_sign": np.maximum(auroc, 1 - auroc),
+        "fpr95": ood_detection.fpr_at_tpr(inside, outside),
+        "aupr_in": ood_detection.average_precision_in(inside, outside),
+        "aupr_out": ood_detection.average_precision_out(inside, outside),
+        "vs_final": difference,
+        "p": np.where(others, p, np.nan),
+        "p_holm": adjusted,
     }
 
 
@@ -94,8 +102,9 @@ def group_rows(rows: list[dict], group: str) -> list[dict]:
     found = []
     for same in members.values():
         kept = {key: value for key, value in same[0].items() if all(row.get(key) == value for row in same)}
-        means = {key: float(np.mean([row[key] for row in same])) for key in MEANS
-                 if all(row.get(key) is not None for row in same)}
+        means = {
+            key: float(np.mean([row[key] for row in same])) for key in MEANS if all(row.get(key) is not None for row in same)
+        }
         for measure in ("se", "se_delong", "ci_low", "ci_high", "vs_final", "p", "p_holm", "sign", "sign_certain", "n_ood"):
             kept.pop(measure, None)
         found.append({**kept, "ood": group, "members": "+".join(row["ood"] for row in same), **means})
@@ -105,5 +114,7 @@ def group_rows(rows: list[dict], group: str) -> list[dict]:
 def _rows(measures: dict[str, np.ndarray]) -> list[dict]:
     """One dictionary per column; None where a measure does not exist."""
     count = len(measures["auroc"])
-    return [{key: None if np.isnan(values[column]) else values[column].item() for key, values in measures.items()}
-            for column in range(count)]
+    return [
+        {key: None if np.isnan(values[column]) else values[column].item() for key, values in measures.items()}
+        for column in range(count)
+    ]

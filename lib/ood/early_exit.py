@@ -38,7 +38,7 @@ class Rule:
         """The statistics (n,) of one exit alone, from its energies (n,)."""
         mean, deviation = self.scale.mean[exit], self.scale.deviation[exit]
         scores = np.abs((energies.astype(np.float64) - mean) / deviation)[:, None]
-        return ranks(scores, np.abs(self.scale.fitted[:, exit:exit + 1]))[:, 0]
+        return ranks(scores, np.abs(self.scale.fitted[:, exit : exit + 1]))[:, 0]
 
     def exits(self, energies: np.ndarray) -> np.ndarray:
         """The exit (n,) at which each image stops, K where none flags it, from the energies (n, K) of all exits."""
@@ -59,8 +59,10 @@ def calibrate(energies: np.ndarray, alpha: float, names: list[str]) -> Rule:
     largest = np.sort(rule.statistics(energies[1::2]).max(1))
     place = math.ceil((len(largest) + 1) * (1 - alpha))
     if place > len(largest):
-        raise UserError(f"--early-exit {alpha}: {len(largest)} images calibrate no rate below "
-                        f"{1 / (len(largest) + 1):.2g}; a larger --fit-examples does")
+        raise UserError(
+            f"--early-exit {alpha}: {len(largest)} images calibrate no rate below "
+            f"{1 / (len(largest) + 1):.2g}; a larger --fit-examples does"
+        )
     return Rule(scale, float(largest[place - 1]), alpha)
 
 
@@ -119,19 +121,37 @@ def report(rule: Rule, inside: np.ndarray, outside: np.ndarray, macs: np.ndarray
     running = ood_detection.auroc(first, second)
     leaves = [rule.exits(part) for part in (inside, outside)]
     shares = [np.bincount(part, minlength=len(macs) + 1) / len(part) for part in leaves]
-    found = [{"auroc": running[exit], "false_alarms": shares[0][:exit + 1].sum(), "detected": shares[1][:exit + 1].sum(),
-              "exited_id": shares[0][exit], "exited_ood": shares[1][exit], "mac_fraction": macs[exit]}
-             for exit in range(len(macs))]
+    found = [
+        {
+            "auroc": running[exit],
+            "false_alarms": shares[0][: exit + 1].sum(),
+            "detected": shares[1][: exit + 1].sum(),
+            "exited_id": shares[0][exit],
+            "exited_ood": shares[1][exit],
+            "mac_fraction": macs[exit],
+        }
+        for exit in range(len(macs))
+    ]
     spent = np.append(macs, 1.0)
     alarms = 1 - shares[0][-1]
-    return [*found, {"auroc": running[-1], "false_alarms": alarms, "detected": 1 - shares[1][-1],
-                     "false_alarms_se": math.sqrt(alarms * (1 - alarms) / len(inside)), "alpha": rule.alpha,
-                     "mac_id": spent[leaves[0]].mean(), "mac_ood": spent[leaves[1]].mean()}]
+    return [
+        *found,
+        {
+            "auroc": running[-1],
+            "false_alarms": alarms,
+            "detected": 1 - shares[1][-1],
+            "false_alarms_se": math.sqrt(alarms * (1 - alarms) / len(inside)),
+            "alpha": rule.alpha,
+            "mac_id": spent[leaves[0]].mean(),
+            "mac_ood": spent[leaves[1]].mean(),
+        },
+    ]
 
 
 @torch.no_grad()
-def timed(network: nn.Module, pieces: list[nn.Module], rule: Rule, batches: Iterable[Tensor],
-          temperature: float = 1.0) -> tuple[np.ndarray, float, float]:
+def timed(
+    network: nn.Module, pieces: list[nn.Module], rule: Rule, batches: Iterable[Tensor], temperature: float = 1.0
+) -> tuple[np.ndarray, float, float]:
     """The exits (n,) of real early exits, the seconds these take, and those of the whole network on the same batches.
 
     Both are timed batch by batch in turn, after one batch that warms up, so that they see the same machine.

@@ -32,8 +32,16 @@ BASELINES = {
     "react": "lib.ood.last_layer:react",
     "ash": "lib.ood.last_layer:ash",
 }
-NEEDS = {"msp": "nothing", "max_logit": "nothing", "energy": "nothing", "ash": "nothing", "knn": "ID images",
-         "mahalanobis": "labelled ID images", "vim": "ID images", "react": "ID images"}
+NEEDS = {
+    "msp": "nothing",
+    "max_logit": "nothing",
+    "energy": "nothing",
+    "ash": "nothing",
+    "knn": "ID images",
+    "mahalanobis": "labelled ID images",
+    "vim": "ID images",
+    "react": "ID images",
+}
 # the temperature of those that have one
 TEMPERATURES = {"msp": 1.0, "energy": 1.0, "vim": 1.0, "react": 1.0, "ash": 1.0}
 CLIPPED_ABOVE = 0.90  # ReAct: quantile of the in-distribution features
@@ -73,8 +81,10 @@ def energy(fitted: Fitted) -> Score:
 
 def knn(fitted: Fitted) -> Score:
     """Distance to the 50th nearest in-distribution image, features on the unit sphere (Sun et al. 2022)."""
+
     def unit(features):
         return torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy()
+
     distance = aggregate.neighbour_distance(unit(fitted.features))
     return lambda features, logits: torch.from_numpy(distance(unit(features)))
 
@@ -108,10 +118,11 @@ def vim(fitted: Fitted) -> Score:
     origin = -torch.linalg.pinv(weight, rtol=1e-6) @ bias  # the weights are float32: less is rounding
     centred = features - origin
     _, vectors = torch.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
-    rest = vectors[:, :d - (1000 if d >= 2048 else 512 if d >= 768 else d // 2)]
+    rest = vectors[:, : d - (1000 if d >= 2048 else 512 if d >= 768 else d // 2)]
 
     def residual(features):
         return ((features.double().cpu() - origin) @ rest).norm(dim=1)
+
     alpha = fitted.logits.double().cpu().amax(1).mean() / residual(features).mean()
     return lambda features, logits: alpha * residual(features) - logits.double().cpu().logsumexp(1)
 
@@ -122,6 +133,7 @@ def react(fitted: Fitted) -> Score:
 
     def score(features, logits):
         return -(features.clamp(max=clip) @ fitted.weight.T + fitted.bias).logsumexp(1)
+
     return score
 
 
@@ -139,4 +151,5 @@ def ash(fitted: Fitted) -> Score:
         pruned = features.where(features >= threshold, 0)
         ratio = features.sum(1, keepdim=True) / pruned.sum(1, keepdim=True).clamp(min=1e-30)
         return -((pruned * ratio.exp()) @ fitted.weight.T + fitted.bias).logsumexp(1)
+
     return score

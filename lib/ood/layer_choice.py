@@ -29,16 +29,25 @@ CHOICES = {
 TILES = 4  # per side
 
 
-def scores(names: tuple[str, ...], layers: list[str], inside: "ndarray", outside: dict[str, "ndarray"], fitted: "ndarray",
-           proxies: "ndarray | None", other: str) -> list:
+def scores(
+    names: tuple[str, ...],
+    layers: list[str],
+    inside: "ndarray",
+    outside: dict[str, "ndarray"],
+    fitted: "ndarray",
+    proxies: "ndarray | None",
+    other: str,
+) -> list:
     """The scores of the layers that `names`, of CHOICES, choose when the test outliers are those of the set `other`.
 
     Energies (., L) of test images, of the outliers of every set, of in-distribution images to fit on, and of their
     shuffled copies. Choices are scored by |E - median| / MAD; transfer also by the energy with the sign that the other
     set's outliers had. `best` is the AUROC of the best layer by the same kind of score.
     """
+
     def deviations(energies):
         return ood_detection.deviation(energies, fitted)
+
     inner, outer = deviations(inside), deviations(outside[other])
     best = float(ood_detection.auroc(inner, outer).max())
     chosen = {}
@@ -46,19 +55,39 @@ def scores(names: tuple[str, ...], layers: list[str], inside: "ndarray", outside
         chosen["mixture"] = by_mixture(fitted, np.concatenate([inside, outside[other]]))
     if "jigsaw" in names:
         chosen["jigsaw"] = by_proxies(fitted, proxies)
-    found = [comparison.Score({"layer": layers[place], "score": f"two-sided, chosen by {name}", "needs": CHOICES[name],
-                               "best": best}, inner[:, place], outer[:, place]) for name, place in chosen.items()]
+    found = [
+        comparison.Score(
+            {"layer": layers[place], "score": f"two-sided, chosen by {name}", "needs": CHOICES[name], "best": best},
+            inner[:, place],
+            outer[:, place],
+        )
+        for name, place in chosen.items()
+    ]
     for source in (source for source in outside if source != other and "transfer" in names):
         about = {"needs": CHOICES["transfer"], "chosen_on": source}
         place = int(np.argmax(ood_detection.auroc(inner, deviations(outside[source]))))
-        found.append(comparison.Score({"layer": layers[place], "score": f"two-sided, chosen on {source}", **about,
-                                       "best": best}, inner[:, place], outer[:, place]))
+        found.append(
+            comparison.Score(
+                {"layer": layers[place], "score": f"two-sided, chosen on {source}", **about, "best": best},
+                inner[:, place],
+                outer[:, place],
+            )
+        )
         theirs, ours = (ood_detection.auroc(inside, outside[name]) for name in (source, other))
         place = int(np.argmax(np.abs(theirs - 0.5)))
         sign = 1 if theirs[place] >= 0.5 else -1
-        found.append(comparison.Score({"layer": layers[place], "score": f"signed energy, chosen on {source}", **about,
-                                       "best": float(np.maximum(ours, 1 - ours).max())},
-                                      sign * inside[:, place], sign * outside[other][:, place]))
+        found.append(
+            comparison.Score(
+                {
+                    "layer": layers[place],
+                    "score": f"signed energy, chosen on {source}",
+                    **about,
+                    "best": float(np.maximum(ours, 1 - ours).max()),
+                },
+                sign * inside[:, place],
+                sign * outside[other][:, place],
+            )
+        )
     return found
 
 
@@ -76,7 +105,9 @@ def by_proxies(fitted: "ndarray", proxies: "ndarray") -> int:
     Median and MAD come from one half of the images, the AUROC from the other.
     """
     first, second = fitted[0::2], fitted[1::2]
-    return int(np.argmax(ood_detection.auroc(ood_detection.deviation(second, first), ood_detection.deviation(proxies, first))))
+    return int(
+        np.argmax(ood_detection.auroc(ood_detection.deviation(second, first), ood_detection.deviation(proxies, first)))
+    )
 
 
 def jigsaw(split: "Split", seed: int) -> "Split":
@@ -92,7 +123,7 @@ def jigsaw(split: "Split", seed: int) -> "Split":
         raise UserError(f"--choose jigsaw: images of {h} x {w} have no {TILES} x {TILES} tiles")
     order = torch.rand(n, TILES**2, generator=randomness.generator(seed, "jigsaw")).argsort(1)
     images = split.images.clone()
-    part = images[:, :, :high * TILES, :wide * TILES]
+    part = images[:, :, : high * TILES, : wide * TILES]
     tiles = part.reshape(n, c, TILES, high, TILES, wide).permute(0, 2, 4, 1, 3, 5).reshape(n, TILES**2, c, high, wide)
     tiles = tiles[torch.arange(n)[:, None], order.to(tiles.device)]
     part.copy_(tiles.reshape(n, TILES, TILES, c, high, wide).permute(0, 3, 1, 4, 2, 5).reshape(part.shape))
@@ -102,5 +133,9 @@ def jigsaw(split: "Split", seed: int) -> "Split":
 def _distance(first: "ndarray", second: "ndarray") -> float:
     """The largest difference of the two empirical distribution functions."""
     places = np.concatenate([first, second])
-    return float(np.abs(np.searchsorted(np.sort(first), places, "right") / len(first)
-                        - np.searchsorted(np.sort(second), places, "right") / len(second)).max())
+    return float(
+        np.abs(
+            np.searchsorted(np.sort(first), places, "right") / len(first)
+            - np.searchsorted(np.sort(second), places, "right") / len(second)
+        ).max()
+    )

@@ -51,14 +51,14 @@ def _exponential_sums(flat: Tensor, temperatures: tuple[float, ...]) -> Tensor:
     buffer = torch.empty(min(rows, b), d, dtype=flat.dtype, device=flat.device)
     total = flat.new_empty(b, len(temperatures))
     for first in range(0, b, rows):
-        chunk = flat[first:first + rows]
-        exponentials = buffer[:len(chunk)]
+        chunk = flat[first : first + rows]
+        exponentials = buffer[: len(chunk)]
         for column, temperature in enumerate(temperatures):
             if temperature == 1:
                 torch.exp(chunk, out=exponentials)
             else:
                 torch.mul(chunk, 1 / temperature, out=exponentials).exp_()
-            torch.sum(exponentials, 1, out=total[first:first + rows, column])
+            torch.sum(exponentials, 1, out=total[first : first + rows, column])
     return total
 
 
@@ -69,10 +69,21 @@ def default_layers(network: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def layer_energies(network: nn.Module, split: Split, layers: list[str], temperatures: tuple[float, ...] = (1.0,), *,
-                   batch_size: int, channels: int | None = None, size: int | None = None, workers: int = 0,
-                   prefetch: int = 2, quiet: bool = False, head: str = "",
-                   watch: Callable[[Tensor, Tensor], None] | None = None) -> tuple[list[str], np.ndarray, Tensor]:
+def layer_energies(
+    network: nn.Module,
+    split: Split,
+    layers: list[str],
+    temperatures: tuple[float, ...] = (1.0,),
+    *,
+    batch_size: int,
+    channels: int | None = None,
+    size: int | None = None,
+    workers: int = 0,
+    prefetch: int = 2,
+    quiet: bool = False,
+    head: str = "",
+    watch: Callable[[Tensor, Tensor], None] | None = None,
+) -> tuple[list[str], np.ndarray, Tensor]:
     """One pass of the network, in eval mode, over a split.
 
     Returns the names of the columns, energies (n, columns, T) in float32, and the logits (n, k). A layer that one
@@ -85,8 +96,10 @@ def layer_energies(network: nn.Module, split: Split, layers: list[str], temperat
     batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
     begin = 0
     heads = [head] if watch else []
-    with cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs, \
-            cutting.record(network, heads, inputs=True) as features:
+    with (
+        cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs,
+        cutting.record(network, heads, inputs=True) as features,
+    ):
         for images, _, _ in image_bar(batches, n, batch_size, label=split.name, quiet=quiet):
             logits.append(network(images).float())
             if watch:
@@ -97,6 +110,6 @@ def layer_energies(network: nn.Module, split: Split, layers: list[str], temperat
                     raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
                 names = [key for name in layers for key in outputs if key.partition("@")[0] == name]
                 energies = torch.empty(n, len(names), len(temperatures), device=device)
-            energies[begin:begin + len(images)] = torch.stack([outputs[name] for name in names], 1)
+            energies[begin : begin + len(images)] = torch.stack([outputs[name] for name in names], 1)
             begin += len(images)
     return names, energies.cpu().numpy(), torch.cat(logits).cpu()

@@ -49,11 +49,22 @@ def measure(subject: Subject, split, stage: str, seconds: dict, detectors: dict 
     def score(features, logits):
         for name, detector in detectors.items():
             scores[name].append(detector(features, logits).double().cpu())
+
     begin = time.perf_counter()
     found = layer_energies.layer_energies(
-        subject.network, split, list(dict.fromkeys([*subject.layers, *subject.exits])), config.temperature,
-        batch_size=config.batch_size, channels=subject.description.channels, size=subject.size, workers=config.workers,
-        prefetch=config.prefetch, quiet=config.quiet, head=subject.head, watch=watch or (score if detectors else None))
+        subject.network,
+        split,
+        list(dict.fromkeys([*subject.layers, *subject.exits])),
+        config.temperature,
+        batch_size=config.batch_size,
+        channels=subject.description.channels,
+        size=subject.size,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+        head=subject.head,
+        watch=watch or (score if detectors else None),
+    )
     seconds[f"pass over {stage}"] = time.perf_counter() - begin
     return Passed(*found, {name: torch.cat(parts).numpy() for name, parts in scores.items()})
 
@@ -67,8 +78,9 @@ def fit(subject: Subject, fitted, seconds: dict) -> tuple[Passed, dict[str, last
     begin = time.perf_counter()
     linear = subject.network.body.get_submodule(subject.head)
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
-    seen = last_layer.Fitted(linear.weight.detach().float(), bias.detach().float(), torch.cat(features),
-                             fit.logits, fitted.labels)
+    seen = last_layer.Fitted(
+        linear.weight.detach().float(), bias.detach().float(), torch.cat(features), fit.logits, fitted.labels
+    )
     detectors = {}
     for name in BASELINES:
         if name in asked:
@@ -90,8 +102,9 @@ class Exits(NamedTuple):
     outside: np.ndarray
 
 
-def leave(subject: Subject, fit: Passed, outliers: list[str], load, passes: dict[str, Passed],
-          seconds: dict) -> dict[str, Exits]:
+def leave(
+    subject: Subject, fit: Passed, outliers: list[str], load, passes: dict[str, Passed], seconds: dict
+) -> dict[str, Exits]:
     """Early exits that were made and timed, per OOD set."""
     config, network, layers = subject.config, subject.network, subject.exits
     order = [fit.columns.index(layer) for layer in layers]
@@ -101,9 +114,14 @@ def leave(subject: Subject, fit: Passed, outliers: list[str], load, passes: dict
     macs = np.array([before[layer] for layer in layers])
     made = {}
     for other in ("id", *outliers):
-        batches = load(other).batches(config.batch_size, device=next(network.parameters()).device,
-                                      channels=subject.description.channels, size=subject.size, workers=config.workers,
-                                      prefetch=config.prefetch)
+        batches = load(other).batches(
+            config.batch_size,
+            device=next(network.parameters()).device,
+            channels=subject.description.channels,
+            size=subject.size,
+            workers=config.workers,
+            prefetch=config.prefetch,
+        )
         made[other] = early_exit.timed(network, pieces, rule, (images for images, _, _ in batches), config.temperature[0])
         seconds[f"early exits of {other}"], seconds[f"whole passes over {other}"] = made[other][1:]
     found = {}
@@ -112,6 +130,7 @@ def leave(subject: Subject, fit: Passed, outliers: list[str], load, passes: dict
         names = [*layers, f"{len(layers)} exits"]
         about = {"T": config.temperature[0], "score": "early exit", "needs": "ID images"}
         rows[-1] |= {f"time_{side}": made[key][1] / made[key][2] for side, key in (("id", "id"), ("ood", other))}
-        found[other] = Exits([{"layer": layer, **about, **row} for layer, row in zip(names, rows, strict=True)],
-                              made["id"][0], made[other][0])
+        found[other] = Exits(
+            [{"layer": layer, **about, **row} for layer, row in zip(names, rows, strict=True)], made["id"][0], made[other][0]
+        )
     return found

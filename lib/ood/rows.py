@@ -11,27 +11,37 @@ from lib.ood.last_layer import NEEDS, TEMPERATURES
 from lib.ood.passes import Passed, Subject
 
 
-def rows(subject: Subject, facts: list[dict], fit: Passed, passes: dict[str, Passed],
-         outliers: list[str]) -> Iterator[tuple[str, dict]]:
+def rows(
+    subject: Subject, facts: list[dict], fit: Passed, passes: dict[str, Passed], outliers: list[str]
+) -> Iterator[tuple[str, dict]]:
     """(OOD set, row) of every layer's energy and every other score."""
     config, layers = subject.config, [fact["layer"] for fact in facts]
     final = max(range(len(facts)), key=lambda number: facts[number]["execution_index"])
     for place, temperature in enumerate(config.temperature):
+
         def at(passed, place=place):
             return passed.of(subject.layers)[..., place]
+
         inner, outer, fitted = at(passes["id"]), {other: at(passes[other]) for other in outliers}, at(fit)
         measured = {other: comparison.layer_rows(inner, outer[other], fitted, final) for other in outliers}
         comparison.mark_signs(list(measured.values()))
         validated = [at(passes[f"validation {other}"]) for other in config.val_ood]
-        aggregators = {name: aggregate.fit(name, fitted, np.concatenate(validated) if validated else None)
-                       for name in config.aggregate if name != "oracle"}
+        aggregators = {
+            name: aggregate.fit(name, fitted, np.concatenate(validated) if validated else None)
+            for name in config.aggregate
+            if name != "oracle"
+        }
         scored = {name: score(inner) for name, score in aggregators.items()}
         proxies = at(passes["jigsaw"]) if "jigsaw" in config.choose else None
         for other in outliers:
             for fact, row in zip(facts, measured[other], strict=True):
                 yield other, {**fact, "T": temperature, "score": "energy", "needs": "nothing", **row}
-            scores = [comparison.Score({"layer": "all layers", "score": name, "needs": aggregate.needs(name)}, scored[name],
-                                       score(outer[other])) for name, score in aggregators.items()]
+            scores = [
+                comparison.Score(
+                    {"layer": "all layers", "score": name, "needs": aggregate.needs(name)}, scored[name], score(outer[other])
+                )
+                for name, score in aggregators.items()
+            ]
             if "oracle" in config.aggregate:
                 scores.append(aggregate.oracle(layers, inner, outer[other]))
             scores += layer_choice.scores(config.choose, layers, inner, outer, fitted, proxies, other)
@@ -44,16 +54,30 @@ def rows(subject: Subject, facts: list[dict], fit: Passed, passes: dict[str, Pas
 def _last_layer(subject: Subject, inner: Passed, outer: Passed, final: str) -> list:
     """The scores of the last layer; its energy at T = 1 only where that is no row already."""
     there = final == subject.head and 1.0 in subject.config.temperature
-    return [comparison.Score({"layer": subject.head, "score": name, "needs": NEEDS[name], "T": TEMPERATURES.get(name)},
-                             values, outer.scores[name])
-            for name, values in inner.scores.items() if not (there and name == "energy")]
+    return [
+        comparison.Score(
+            {"layer": subject.head, "score": name, "needs": NEEDS[name], "T": TEMPERATURES.get(name)},
+            values,
+            outer.scores[name],
+        )
+        for name, values in inner.scores.items()
+        if not (there and name == "energy")
+    ]
 
 
 def about(inside, split) -> dict:
     """What a row says of its OOD set."""
     kind, severity = names.corruption(names.parse(f"{split.name}/{split.variant}")) if split.variant else (None, None)
-    return {"ood": split.name, "ood_split": split.split, "variant": split.variant, "origin": split.origin,
-            "group": openood.group(inside.name, split.name), "corruption": kind, "severity": severity, "n_ood": len(split)}
+    return {
+        "ood": split.name,
+        "ood_split": split.split,
+        "variant": split.variant,
+        "origin": split.origin,
+        "group": openood.group(inside.name, split.name),
+        "corruption": kind,
+        "severity": severity,
+        "n_ood": len(split),
+    }
 
 
 def facts(network, listed, columns: list[str]) -> dict[str, dict]:
@@ -65,6 +89,12 @@ def facts(network, listed, columns: list[str]) -> dict[str, dict]:
     facts = {}
     for column in columns:
         layer = by_name[column.partition("@")[0]]
-        facts[column] = {"layer": column, "index": ranked.index(layer.name), "execution_index": layer.index,
-                         "kind": layer.kind, "dim": int(np.prod(layer.shape)), "mac_fraction": spent[layer.name]}
+        facts[column] = {
+            "layer": column,
+            "index": ranked.index(layer.name),
+            "execution_index": layer.index,
+            "kind": layer.kind,
+            "dim": int(np.prod(layer.shape)),
+            "mac_fraction": spent[layer.name],
+        }
     return facts

@@ -13,13 +13,20 @@ def confusion(counts: np.ndarray, classes: tuple[str, ...], title: str) -> Figur
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     if len(counts) <= 30:
-        axes.set_xticks(range(counts.shape[1]), classes[:counts.shape[1]], rotation=90)
-        axes.set_yticks(range(len(counts)), classes[:len(counts)])
+        axes.set_xticks(range(counts.shape[1]), classes[: counts.shape[1]], rotation=90)
+        axes.set_yticks(range(len(counts)), classes[: len(counts)])
     if len(counts) <= 20:
         for (row, column), share in np.ndenumerate(shares):
             if round(100 * share):
-                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7,
-                          color="white" if share > 0.5 else "black")
+                axes.text(
+                    column,
+                    row,
+                    f"{100 * share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if share > 0.5 else "black",
+                )
     axes.set(xlabel="prediction", ylabel="true class")
     figure.suptitle(title, fontsize=10)
     return figure

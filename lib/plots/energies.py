@@ -12,8 +12,13 @@ BINS = 50
 SHOWN = (0.2, 99.8)  # percentiles between which a panel's axis runs
 
 
-MEASURES = {"accuracy": "accuracy", "AUROC": "auroc", "two-sided AUROC": "auroc_two_sided", "AUPR": "aupr_in",
-            "FPR95": "fpr95"}
+MEASURES = {
+    "accuracy": "accuracy",
+    "AUROC": "auroc",
+    "two-sided AUROC": "auroc_two_sided",
+    "AUPR": "aupr_in",
+    "FPR95": "fpr95",
+}
 
 
 def figures(rows: list[dict], arrays: dict[str, np.ndarray], layers: list[list[str]], title: str) -> dict[str, Figure]:
@@ -30,24 +35,40 @@ def figures(rows: list[dict], arrays: dict[str, np.ndarray], layers: list[list[s
         if ranks != (None, None):
             suffix, heading = f"ranks-{'-'.join(shown)}", f"{title}, ranks {' and '.join(shown)}"
         if len(chosen) > 1:
-            panels = {name: grid.matrix(chosen, "front_layer", "end_layer", layers, measure)
-                      for name, measure in MEASURES.items()}
-            found[suffix] = grid.heat_maps(panels, *layers, "front layer", "end layer", heading,
-                                           dict.fromkeys(panels, (0, 1)), centred=("AUROC", "two-sided AUROC", "AUPR"))
+            panels = {
+                name: grid.matrix(chosen, "front_layer", "end_layer", layers, measure) for name, measure in MEASURES.items()
+            }
+            found[suffix] = grid.heat_maps(
+                panels,
+                *layers,
+                "front layer",
+                "end layer",
+                heading,
+                dict.fromkeys(panels, (0, 1)),
+                centred=("AUROC", "two-sided AUROC", "AUPR"),
+            )
         ends = [end for end in layers[1] if any(row["end_layer"] == end and row["energies"] for row in chosen)]
 
         def of(end, rows, name):
             return {row[name]: arrays[row["energies"]] for row in rows if row["end_layer"] == end and row["energies"]}
+
         native = {row["end_layer"]: arrays[row["id_energies"]] for row in chosen if row["id_energies"]}
         if ends:
             found[f"{suffix}-energies".lstrip("-")] = histograms(
                 {end: of(end, chosen, "front_layer") for end in ends},
-                {end: of(end, [row for row in rows if row["kind"] == "sanity"], "data") for end in ends}, native, heading)
+                {end: of(end, [row for row in rows if row["kind"] == "sanity"], "data") for end in ends},
+                native,
+                heading,
+            )
     return found
 
 
-def histograms(panels: dict[str, dict[str, np.ndarray]], sanity: dict[str, dict[str, np.ndarray]],
-               native: dict[str, np.ndarray], title: str) -> Figure:
+def histograms(
+    panels: dict[str, dict[str, np.ndarray]],
+    sanity: dict[str, dict[str, np.ndarray]],
+    native: dict[str, np.ndarray],
+    title: str,
+) -> Figure:
     """A panel per end layer: densities of the energies (n,) of its own representations, of stitched ones, of other sets.
 
     The vertical axis is made for the first two; what is narrower is cut off above.
@@ -66,8 +87,10 @@ def histograms(panels: dict[str, dict[str, np.ndarray]], sanity: dict[str, dict[
         axes = figure.add_subplot(down, across, number + 1)
         curves = {f"from {front}": (values, {"color": colours[front]}) for front, values in stitched.items()}
         others = sanity.get(end, {})
-        curves |= {name: (values, {"color": f"C{3 + place}", "linestyle": ":"}) for place, (name, values) in
-                   enumerate(others.items())}
+        curves |= {
+            name: (values, {"color": f"C{3 + place}", "linestyle": ":"})
+            for place, (name, values) in enumerate(others.items())
+        }
         low, high = np.percentile(np.concatenate([native[end], *(values for values, _ in curves.values())]), SHOWN)
         edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
         heights, _, drawn = axes.hist(native[end], edges, density=True, color="0.8")

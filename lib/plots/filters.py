@@ -35,19 +35,28 @@ def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: b
     for epoch, colour, side in zip(shown, (INITIAL, TRAINED), ("low", "high"), strict=False):
         side = side if len(shown) > 1 else "both"
         for place, name in enumerate(names):
-            values = np.concatenate([_values(arrays, row, normalized) for row in rows
-                                     if row["layer"] == name and row["epoch"] == epoch])
+            values = np.concatenate(
+                [_values(arrays, row, normalized) for row in rows if row["layer"] == name and row["epoch"] == epoch]
+            )
             if len(values) > 1 and values.std() > 0:
                 bodies = axes.violinplot([values], [place], widths=0.9, showextrema=False, side=side)["bodies"]
                 for body in bodies:
                     body.set(facecolor=colour, alpha=0.85)
-            axes.hlines(np.median(values) if len(values) else 0, place - 0.45 * (side != "high"),
-                        place + 0.45 * (side != "low"), color="black", linewidth=0.9)
+            axes.hlines(
+                np.median(values) if len(values) else 0,
+                place - 0.45 * (side != "high"),
+                place + 0.45 * (side != "low"),
+                color="black",
+                linewidth=0.9,
+            )
         axes.fill_between([], [], color=colour, label=f"epoch {epoch}" if epoch is not None else "epoch unknown")
     axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 12 else 0, fontsize=8)
     axes.set_xlim(-0.7, len(names) - 0.3)
-    axes.set(xlabel="layer (stage.block)", title="projections of filters on the all-ones direction",
-             ylabel=r"cosine $\times \sqrt{D}$ (random filters: N(0, 1))" if normalized else "sum of a filter's weights")
+    axes.set(
+        xlabel="layer (stage.block)",
+        title="projections of filters on the all-ones direction",
+        ylabel=r"cosine $\times \sqrt{D}$ (random filters: N(0, 1))" if normalized else "sum of a filter's weights",
+    )
     axes.legend(fontsize=8)
     return figure
 
@@ -60,7 +69,7 @@ def mass_by_epoch(rows: list[dict]) -> Figure:
     lines = -(-len(chosen) // columns)
     figure = Figure(figsize=(2.9 * columns + 0.6, 2.1 * lines + 0.9), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    for panel in panels.flat[len(chosen):]:
+    for panel in panels.flat[len(chosen) :]:
         panel.set_axis_off()
     for panel, place in zip(panels.flat, chosen, strict=False):
         own = [row for row in rows if row["layer"] == names[place]]
@@ -72,21 +81,34 @@ def mass_by_epoch(rows: list[dict]) -> Figure:
         for number, members in enumerate(runs.values()):
             members = sorted(members, key=lambda row: row["epoch"])
             masses = [row["mass"] for row in members]
-            errors = [[row["mass"] - row["mass_low"] for row in members],
-                      [row["mass_high"] - row["mass"] for row in members]]
-            panel.errorbar([row["epoch"] + 0.06 * number for row in members], masses, errors, marker="o", markersize=3,
-                           linewidth=1.2, elinewidth=0.5, color=f"C{number % 10}")
+            errors = [
+                [row["mass"] - row["mass_low"] for row in members],
+                [row["mass_high"] - row["mass"] for row in members],
+            ]
+            panel.errorbar(
+                [row["epoch"] + 0.06 * number for row in members],
+                masses,
+                errors,
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                elinewidth=0.5,
+                color=f"C{number % 10}",
+            )
         panel.set_title(f"{labels[place]}   {names[place]}, N = {own[0]['filters']}", fontsize=8)
         panel.set_ylim(-0.02, 1.02)
         panel.tick_params(labelsize=7)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    for panel in panels.flat[max(0, len(chosen) - columns):len(chosen)]:  # also where the grid ends above the last line
+    for panel in panels.flat[max(0, len(chosen) - columns) : len(chosen)]:  # also where the grid ends above the last line
         panel.tick_params(labelbottom=True)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(r"mass P(X $\leq$ 0)", fontsize=9)
     left_out = "" if len(chosen) == len(names) else f" ({len(chosen)} of {len(names)} layers)"
-    figure.suptitle(f"share of filters that point away from the all-ones direction{left_out}\n"
-                    "bars: exact 95 % intervals; band: 95 % of layers without orientation; a colour per run", fontsize=9)
+    figure.suptitle(
+        f"share of filters that point away from the all-ones direction{left_out}\n"
+        "bars: exact 95 % intervals; band: 95 % of layers without orientation; a colour per run",
+        fontsize=9,
+    )
     return figure
 
 
@@ -99,13 +121,21 @@ def mass_by_layer(rows: list[dict]) -> Figure:
         own = [row for row in rows if row["layer"] == name]
         low, high = null_band(own[0]["counted"])
         axes.fill_between([place - 0.42, place + 0.42], low, high, color=NULL)
-        axes.plot(place + np.linspace(-0.2, 0.2, len(own) + 2)[1:-1], [row["mass"] for row in own], "o", markersize=4,
-                  color=TRAINED)
+        axes.plot(
+            place + np.linspace(-0.2, 0.2, len(own) + 2)[1:-1],
+            [row["mass"] for row in own],
+            "o",
+            markersize=4,
+            color=TRAINED,
+        )
     axes.axhline(0.5, color="0.5", linewidth=0.8)
     axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 12 else 0, fontsize=8)
-    axes.set(ylim=(-0.02, 1.02), xlabel="layer (stage.block)", ylabel=r"mass P(X $\leq$ 0)",
-             title="share of filters that point away from the all-ones direction\n"
-                   "band: 95 % of layers without orientation")
+    axes.set(
+        ylim=(-0.02, 1.02),
+        xlabel="layer (stage.block)",
+        ylabel=r"mass P(X $\leq$ 0)",
+        title="share of filters that point away from the all-ones direction\nband: 95 % of layers without orientation",
+    )
     return figure
 
 
@@ -118,8 +148,9 @@ def distance_by_layer(rows: list[dict]) -> Figure:
     titles = (r"$\|W - W_0\|_F \,/\, \|W_0\|_F$", r"max $|W - W_0|$ / max $|W_0|$")
     for panel, measure, title in zip(panels, ("l2_distance", "linf_distance"), titles, strict=True):
         for number, epoch in enumerate(epochs):
-            means = [np.mean([row[measure] for row in rows if row["layer"] == name and row["epoch"] == epoch])
-                     for name in names]
+            means = [
+                np.mean([row[measure] for row in rows if row["layer"] == name and row["epoch"] == epoch]) for name in names
+            ]
             shade = 0.25 + 0.75 * (number + 1) / len(epochs)
             panel.plot(means, "o-", markersize=3, color=TRAINED, alpha=shade, label=f"epoch {epoch}")
         panel.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 12 else 0, fontsize=8)
@@ -143,11 +174,21 @@ def reset_map(drops: np.ndarray, sources: list[str], layers: list[str], title: s
     if drops.size <= 400:
         for (row, column), drop in np.ndenumerate(drops):
             if not np.isnan(drop):
-                axes.text(column, row, f"{drop:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=7,
-                          color="white" if drop > 0.6 else "black")
-    axes.set_xticks(range(len(layers)), [f"{place + 1}\n{name}" if len(layers) <= 10 else f"{place + 1}  {name}"
-                                         for place, name in enumerate(layers)],
-                    rotation=0 if len(layers) <= 10 else 90, fontsize=7)
+                axes.text(
+                    column,
+                    row,
+                    f"{drop:.2f}".replace("-0.00", "0.00"),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if drop > 0.6 else "black",
+                )
+    axes.set_xticks(
+        range(len(layers)),
+        [f"{place + 1}\n{name}" if len(layers) <= 10 else f"{place + 1}  {name}" for place, name in enumerate(layers)],
+        rotation=0 if len(layers) <= 10 else 90,
+        fontsize=7,
+    )
     axes.set_yticks(range(len(sources)), sources)
     axes.set(xlabel="layer that is re-initialised", ylabel="epoch of its weights")
     axes.set_title(title, fontsize=9)

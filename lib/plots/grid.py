@@ -7,9 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 
-def heat_maps(panels: dict[str, np.ndarray], rows: list[str], columns: list[str], row_label: str, column_label: str,
-              title: str, limits: dict[str, tuple[float, float]] | None = None, distances: tuple[str, ...] = (),
-              centred: tuple[str, ...] = ()) -> Figure:
+def heat_maps(
+    panels: dict[str, np.ndarray],
+    rows: list[str],
+    columns: list[str],
+    row_label: str,
+    column_label: str,
+    title: str,
+    limits: dict[str, tuple[float, float]] | None = None,
+    distances: tuple[str, ...] = (),
+    centred: tuple[str, ...] = (),
+) -> Figure:
     """A heat map (rows, columns) per panel; cells that were not measured (NaN) stay grey.
 
     limits: panel -> the values at the ends of its colours; by default those of the panel. Bright is alike: the panels in
@@ -36,8 +44,15 @@ def heat_maps(panels: dict[str, np.ndarray], rows: list[str], columns: list[str]
                 if np.isfinite(value):
                     shade = 1 - image.norm(value) if name in distances else image.norm(value)
                     shade = 1 - abs(2 * shade - 1) if name in centred else shade
-                    axes.text(column, row, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", fontsize=6,
-                              color="black" if shade > 0.55 else "white")
+                    axes.text(
+                        column,
+                        row,
+                        f"{round(value, 2) + 0.0:.2f}",
+                        ha="center",
+                        va="center",
+                        fontsize=6,
+                        color="black" if shade > 0.55 else "white",
+                    )
     return figure
 
 

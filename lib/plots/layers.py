@@ -17,8 +17,12 @@ def layer_bars(rows: list[dict], scores: list[dict], final: str, title: str) -> 
     names = [row["layer"] for row in rows] + [row["label"] for row in scores]
     places = np.arange(len(names)) + np.repeat([0, 0.8], [len(rows), len(scores)])
     values = np.array([row["auroc"] for row in rows + scores])
-    around = np.array([[0, 0] if row["ci_low"] is None else [row["auroc"] - row["ci_low"], row["ci_high"] - row["auroc"]]
-                       for row in rows + scores]).T
+    around = np.array(
+        [
+            [0, 0] if row["ci_low"] is None else [row["auroc"] - row["ci_low"], row["ci_high"] - row["auroc"]]
+            for row in rows + scores
+        ]
+    ).T
     reference = next(row["auroc"] for row in rows if row["layer"] == final)
     colours = [FINAL if row["layer"] == final else ABOVE if row["auroc"] > reference else BELOW for row in rows]
     colours += [BOUND if row["upper_bound"] else SCORE for row in scores]
@@ -37,8 +41,11 @@ def layer_bars(rows: list[dict], scores: list[dict], final: str, title: str) -> 
     reference_line = axes.axhline(reference, color=FINAL, linestyle=":", label=f"final layer {final}: {reference:.3f}")
     chance = axes.axhline(0.5, color="0.5", linewidth=0.8, label="chance; hatched bars below it are inverted")
     handles = [reference_line, chance]
-    handles += [Patch(color=colour, label=f"layers {where} the final one")
-                for colour, where in ((ABOVE, "above"), (BELOW, "below")) if colour in colours]
+    handles += [
+        Patch(color=colour, label=f"layers {where} the final one")
+        for colour, where in ((ABOVE, "above"), (BELOW, "below"))
+        if colour in colours
+    ]
     if scores:
         handles.append(Patch(color=SCORE, label="other scores"))
     if any(row["upper_bound"] for row in scores):
@@ -68,8 +75,9 @@ def sign_table(layers: list[str], outliers: list[str], auroc: np.ndarray, certai
     return figure
 
 
-def corruption_map(layers: list[str], kinds: list[str], severities: list[int], auroc: np.ndarray, two_sided: np.ndarray,
-                   title: str) -> Figure:
+def corruption_map(
+    layers: list[str], kinds: list[str], severities: list[int], auroc: np.ndarray, two_sided: np.ndarray, title: str
+) -> Figure:
     """AUROCs (L, kinds, severities) of every layer under every corruption, and the two-sided ones' mean over corruptions.
 
     The mean of raw AUROCs would hide that corruptions have opposite signs. NaN where a corruption was not looked at in
@@ -78,14 +86,18 @@ def corruption_map(layers: list[str], kinds: list[str], severities: list[int], a
     wide = len(kinds) * len(severities)
     figure = Figure(figsize=(max(6, 0.095 * wide + 5.5), max(3.4, 0.17 * len(layers) + 2.2)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(max(wide / 12, 2), 2), sharey=True)
-    drawn = left.imshow(auroc.reshape(len(layers), wide), cmap="RdBu_r", vmin=0, vmax=1, aspect="auto",
-                        interpolation="nearest")
+    drawn = left.imshow(
+        auroc.reshape(len(layers), wide), cmap="RdBu_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+    )
     for place in range(1, len(kinds)):
         left.axvline(place * len(severities) - 0.5, color="white", linewidth=1)
     left.set_xticks((np.arange(len(kinds)) + 0.5) * len(severities) - 0.5, kinds, rotation=40, ha="right", fontsize=7)
     left.set_yticks(range(len(layers)), layers, fontsize=7)
-    columns = f"in each column severity {severities[0]} to {severities[-1]}" if len(severities) > 1 else \
-        f"severity {severities[0]}"
+    columns = (
+        f"in each column severity {severities[0]} to {severities[-1]}"
+        if len(severities) > 1
+        else f"severity {severities[0]}"
+    )
     figure.suptitle(f"{title}; {columns}", fontsize=9)
     places = np.arange(len(layers))
     for number, severity in enumerate(severities):

@@ -40,13 +40,23 @@ def quintiles(rows: list[dict], title: str) -> Figure:
     for axes, space in zip(figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
         lines = dict.fromkeys((row["model"], row["data"], row["split"]) for row in rows if row["space"] == space)
         for number, key in enumerate(lines):
-            found = [row for row in rows if row["space"] == space and (row["model"], row["data"], row["split"]) == key
-                     and row["n"]]
+            found = [
+                row
+                for row in rows
+                if row["space"] == space and (row["model"], row["data"], row["split"]) == key and row["n"]
+            ]
             score = np.array([row["ncg"] for row in found])
             error = np.abs(np.array([[row["ncg_low"], row["ncg_high"]] for row in found]).T - score)
-            axes.errorbar([row["mean_distance"] for row in found], score, error, color=NETWORKS[models.index(key[0])],
-                          marker="osD^v"[number % 5], linestyle="--" if key[2] == "test" else "-", capsize=3,
-                          label=f"{key[1]}:{key[2]}" + (f", {key[0]}" if len(models) > 1 else ""))
+            axes.errorbar(
+                [row["mean_distance"] for row in found],
+                score,
+                error,
+                color=NETWORKS[models.index(key[0])],
+                marker="osD^v"[number % 5],
+                linestyle="--" if key[2] == "test" else "-",
+                capsize=3,
+                label=f"{key[1]}:{key[2]}" + (f", {key[0]}" if len(models) > 1 else ""),
+            )
         axes.set(ylim=(0, 1.05), xlabel=f"mean distance of the quintile, {space} space")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
     figure.axes[0].set_ylabel("share answered like the nearest example")
@@ -88,8 +98,11 @@ def radii(arrays: dict[str, np.ndarray], models: list[str], title: str, space: s
 
     A row per set of images, a panel per network. Radii that no attack could find are lower bounds and left out.
     """
-    keys = [name.removeprefix("radius_at_images_") for name in arrays
-            if name.startswith("radius_at_images_") and not name.endswith("_against")]
+    keys = [
+        name.removeprefix("radius_at_images_")
+        for name in arrays
+        if name.startswith("radius_at_images_") and not name.endswith("_against")
+    ]
     label_of = {"pixel": "images in [0, 1]", "feature": "features as they are"}
     figure = Figure(figsize=(5.4 * len(models), 3.6 * len(keys)), layout="constrained")
     panels = figure.subplots(len(keys), len(models), squeeze=False)
@@ -99,15 +112,22 @@ def radii(arrays: dict[str, np.ndarray], models: list[str], title: str, space: s
             shown = {"distance of the images to the training set": distances}
             for at in ("neighbours", "images"):
                 found = arrays[f"found_at_{at}_{key}{suffix}"]
-                shown[f"radius at {'their neighbours' if at == 'neighbours' else 'the images'}"] = \
-                    arrays[f"radius_at_{at}_{key}{suffix}"][found]
+                shown[f"radius at {'their neighbours' if at == 'neighbours' else 'the images'}"] = arrays[
+                    f"radius_at_{at}_{key}{suffix}"
+                ][found]
             whole = np.concatenate(list(shown.values()))
             whole = whole[whole > 0]
             bins = np.geomspace(whole.min(), whole.max() * 1.001, 40) if len(whole) else 10
             for (label, values), colour in zip(shown.items(), ("0.5", "#b22222", "#2a5f9e"), strict=True):
                 if len(values):
-                    axes.hist(values, bins, weights=np.full(len(values), 1 / len(values)), color=colour, alpha=0.6,
-                              label=f"{label}, mean {values.mean():.2f}")
+                    axes.hist(
+                        values,
+                        bins,
+                        weights=np.full(len(values), 1 / len(values)),
+                        color=colour,
+                        alpha=0.6,
+                        label=f"{label}, mean {values.mean():.2f}",
+                    )
             axes.set(xscale="log", xlabel=f"Euclidean distance, {label_of[space]}", title=f"{key}: {model}")
             axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
             axes.legend(fontsize=7, loc="upper left")

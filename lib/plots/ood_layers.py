@@ -19,39 +19,49 @@ def figures(rows: list[dict], sets: dict[str, dict], architecture: str) -> dict[
     final = max(energy, key=lambda row: row["execution_index"])["layer"]
     plain = {other: key for other, key in sets.items() if key["corruption"] is None}
     for other, key in plain.items():
-        scores = [{**row, "label": _label(row), "upper_bound": row["score"] == "oracle"} for row in rows
-                  if _about(key, row) and row.get("index") is None and row["score"] != "early exit"
-                  and "chosen_on" not in row]
+        scores = [
+            {**row, "label": _label(row), "upper_bound": row["score"] == "oracle"}
+            for row in rows
+            if _about(key, row) and row.get("index") is None and row["score"] != "early exit" and "chosen_on" not in row
+        ]
         found[suffix(other) if len(sets) > 1 else ""] = plots.layer_bars(
-            [row for row in energy if _about(key, row)], scores, final, f"{architecture}: {inside} against {short(other)}")
+            [row for row in energy if _about(key, row)], scores, final, f"{architecture}: {inside} against {short(other)}"
+        )
     itself = (inside, rows[0]["id_split"])  # a set has no sign against itself
     signed = {other: key for other, key in plain.items() if (key["ood"], key["ood_split"]) != itself}
     if len(signed) > 1:
         table = [[row for row in energy if _about(key, row)] for key in signed.values()]
-        auroc, certain = (np.array([[row[measure] for row in part] for part in table]).T
-                          for measure in ("auroc", "sign_certain"))
-        found["signs"] = plots.sign_table(layers, [short(other) for other in signed], auroc, certain,
-                                          f"{architecture}, {inside}: the sign of every layer")
+        auroc, certain = (
+            np.array([[row[measure] for row in part] for part in table]).T for measure in ("auroc", "sign_certain")
+        )
+        found["signs"] = plots.sign_table(
+            layers, [short(other) for other in signed], auroc, certain, f"{architecture}, {inside}: the sign of every layer"
+        )
     for name in dict.fromkeys(key["ood"] for key in sets.values() if key["corruption"] is not None):
-        found[suffix(name)] = _map([row for row in energy if row["ood"] == name], layers,
-                                   f"{architecture}: {inside} against {name}")
+        found[suffix(name)] = _map(
+            [row for row in energy if row["ood"] == name], layers, f"{architecture}: {inside} against {name}"
+        )
     return found
 
 
 SEPARATE = 6  # more sets than so many are drawn together where they are corruptions of one set
 
 
-def exits(layers: list[str], inside: np.ndarray, outside: dict[str, np.ndarray], sets: dict[str, dict],
-          title: str) -> Figure:
+def exits(
+    layers: list[str], inside: np.ndarray, outside: dict[str, np.ndarray], sets: dict[str, dict], title: str
+) -> Figure:
     """The histogram of the exits (n,) at which images left, len(layers) where they did not."""
+
     def shares(parts):
         left = np.concatenate(parts)
         return np.bincount(left, minlength=len(layers) + 1) / len(left)
+
     together: dict[str, list[np.ndarray]] = {}
     for other, left in outside.items():
         corrupted = len(outside) > SEPARATE and sets[other]["corruption"] is not None
-        together.setdefault(f"{sets[other]['ood']}, severity {sets[other]['severity']}" if corrupted else short(other),
-                            []).append(left)
+        together.setdefault(
+            f"{sets[other]['ood']}, severity {sets[other]['severity']}" if corrupted else short(other), []
+        ).append(left)
     return plots.exit_histogram(layers, shares([inside]), {name: shares(parts) for name, parts in together.items()}, title)
 
 
@@ -71,8 +81,13 @@ def _map(rows: list[dict], layers: list[str], title: str) -> Figure:
     values = {(row["layer"], row["corruption"], row["severity"]): row for row in rows}
 
     def grid(measure):
-        return np.array([[[values.get((layer, kind, severity), {}).get(measure, np.nan) for severity in severities]
-                          for kind in kinds] for layer in layers])
+        return np.array(
+            [
+                [[values.get((layer, kind, severity), {}).get(measure, np.nan) for severity in severities] for kind in kinds]
+                for layer in layers
+            ]
+        )
+
     return plots.corruption_map(layers, kinds, severities, grid("auroc"), grid("auroc_two_sided"), title)
 
 

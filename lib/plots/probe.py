@@ -13,7 +13,8 @@ MOST_LINES = 6
 def figures(rows: list[dict], title: str) -> dict[str, Figure]:
     """The figures that the rows are enough for, by suffix; of the measure that rules chose by."""
     measure = next((row["group"] for row in rows if row["probe"] == "gain"), None) or (
-        "worst" if any((row["group"] or "").startswith("worst") for row in rows) else "all")
+        "worst" if any((row["group"] or "").startswith("worst") for row in rows) else "all"
+    )
     shown = [row for row in rows if row["network"] == "trained" and (row["group"] or "").partition(":")[0] == measure]
     rules = [row["selected_by"] for row in shown if row["selected_by"] not in (None, "none")]
     rule = rules[0] if rules else "none"
@@ -61,15 +62,26 @@ def collapse_by_layer(rows: list[dict], title: str) -> Figure:
     def values(mine):
         known = [row for row in mine if row["nc1"] is not None]
         return [np.mean([row["nc1"] for row in known if row["layer"] == layer]) for layer in layers]
-    axes.plot(values([row for row in rows if row["split"] == "train"]), marker="o", markersize=4, color="0.2",
-              label="training images")
+
+    axes.plot(
+        values([row for row in rows if row["split"] == "train"]),
+        marker="o",
+        markersize=4,
+        color="0.2",
+        label="training images",
+    )
     tested = [row for row in rows if row["split"] != "train"]
     shifts = list(dict.fromkeys(_shift(row) for row in tested))
     for number, shift in enumerate(shifts):
         few = len(shifts) <= MOST_LINES
-        axes.plot(values([row for row in tested if _shift(row) == shift]), marker="o" if few else None, markersize=4,
-                  color=COLOURS[number] if few else NEUTRAL, linewidth=1.5 if few else 0.7,
-                  label=shift if few else f"each of {len(shifts)} OOD sets" if number == 0 else None)
+        axes.plot(
+            values([row for row in tested if _shift(row) == shift]),
+            marker="o" if few else None,
+            markersize=4,
+            color=COLOURS[number] if few else NEUTRAL,
+            linewidth=1.5 if few else 0.7,
+            label=shift if few else f"each of {len(shifts)} OOD sets" if number == 0 else None,
+        )
     if len(shifts) > MOST_LINES:
         axes.plot(values(tested), color=BEST, marker="o", linewidth=2, label="their mean")
     axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
@@ -93,11 +105,22 @@ def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
             cells = [[row for row in mine if row["layer"] == layer] for layer in layers]
             few = len(lines) <= MOST_LINES
             colour = COLOURS[number] if few else NEUTRAL
-            axes.plot([np.mean([row[column] for row in cell]) for cell in cells], marker="o", markersize=4, color=colour,
-                      linewidth=1.5 if few else 0.7, label=line if few else None)
+            axes.plot(
+                [np.mean([row[column] for row in cell]) for cell in cells],
+                marker="o",
+                markersize=4,
+                color=colour,
+                linewidth=1.5 if few else 0.7,
+                label=line if few else None,
+            )
             if column == "tvd":
-                axes.plot([np.mean([row["tvd_null"] for row in cell]) for cell in cells], linestyle="--", color=colour,
-                          linewidth=0.8, label="without a shift" if number == 0 else None)
+                axes.plot(
+                    [np.mean([row["tvd_null"] for row in cell]) for cell in cells],
+                    linestyle="--",
+                    color=colour,
+                    linewidth=0.8,
+                    label="without a shift" if number == 0 else None,
+                )
         axes.axhline(0, color="0.2", linewidth=0.8)
         axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
         axes.set(ylabel=label)
@@ -118,14 +141,22 @@ def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
     def cell(shift, column):
         mine = heads if column == "head" else [row for row in rows if row["layer"] == column]
         return [row for row in mine if _shift(row) == shift]
+
     found = [_means([cell(shift, column) for column in columns]) for shift in shifts]
     values = np.array([accuracies for accuracies, _ in found])
     image = axes.imshow(values, aspect="auto", cmap="viridis")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for y, (accuracies, errors) in enumerate(found):
         for x, (accuracy, error) in enumerate(zip(accuracies, errors, strict=True)):
-            axes.text(x, y, f"{100 * accuracy:.1f} \u00b1 {100 * error:.1f}", ha="center", va="center", fontsize=7,
-                      color="black" if accuracy > middle else "white")
+            axes.text(
+                x,
+                y,
+                f"{100 * accuracy:.1f} \u00b1 {100 * error:.1f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="black" if accuracy > middle else "white",
+            )
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(shifts)), shifts, fontsize=8)
     axes.set(xlabel="layer, in order of execution; in %, with standard errors")
@@ -149,25 +180,56 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
         known = [row["accuracy"] for row in mine if row["accuracy"] is not None]
         if known:
             axes.axhline(np.mean(known), linestyle="--", linewidth=0.9, color=colour, label=label)
+
     for number, shift in enumerate(shifts):
-        values, errors = _means([[row for row in rows if row["layer"] == layer and _shift(row) == shift]
-                                 for layer in layers])
+        values, errors = _means(
+            [[row for row in rows if row["layer"] == layer and _shift(row) == shift] for layer in layers]
+        )
         means.append(values)
         if len(shifts) <= MOST_LINES:
-            axes.errorbar(places, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=shift,
-                          color=COLOURS[number])
-            head([row for row in heads if _shift(row) == shift], COLOURS[number],
-                 "the network's own head" if number == 0 else None)
+            axes.errorbar(
+                places, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=shift, color=COLOURS[number]
+            )
+            head(
+                [row for row in heads if _shift(row) == shift],
+                COLOURS[number],
+                "the network's own head" if number == 0 else None,
+            )
         else:
-            axes.plot(places, values, color=NEUTRAL, linewidth=0.7, alpha=0.7,
-                      label=f"each of {len(shifts)} OOD sets" if number == 0 else None)
+            axes.plot(
+                places,
+                values,
+                color=NEUTRAL,
+                linewidth=0.7,
+                alpha=0.7,
+                label=f"each of {len(shifts)} OOD sets" if number == 0 else None,
+            )
     if len(shifts) > MOST_LINES:
         seeds = sorted({row["seed"] for row in rows if row["seed"] is not None})
-        by_seed = [[np.mean([row["accuracy"] for row in rows if row["layer"] == layer and row["seed"] == seed
-                             and row["accuracy"] is not None]) for layer in layers] for seed in seeds]
+        by_seed = [
+            [
+                np.mean(
+                    [
+                        row["accuracy"]
+                        for row in rows
+                        if row["layer"] == layer and row["seed"] == seed and row["accuracy"] is not None
+                    ]
+                )
+                for layer in layers
+            ]
+            for seed in seeds
+        ]
         reach = 1.96 * np.std(by_seed, 0, ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else None
-        axes.errorbar(places, np.mean(means, 0), reach, color=BEST, marker="o", linewidth=2, capsize=2,
-                      label="their mean" + (", 95% interval over seeds" if reach is not None else ""))
+        axes.errorbar(
+            places,
+            np.mean(means, 0),
+            reach,
+            color=BEST,
+            marker="o",
+            linewidth=2,
+            capsize=2,
+            label="their mean" + (", 95% interval over seeds" if reach is not None else ""),
+        )
         head(heads, BASE, "the network's own head, mean")
     axes.set_xticks(places, layers, rotation=60, ha="right", fontsize=8)
     axes.set(ylabel=what, xlabel="layer, in order of execution", title=title)
@@ -207,13 +269,16 @@ def by_number(rows: list[dict], column: str, title: str, what: str) -> Figure:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for number, line in enumerate(lines[:MOST_LINES]):
-        values, errors = _means([[row for row in rows if (row[key] or row["data"]) == line and row[column] == at]
-                                 for at in numbers])
+        values, errors = _means(
+            [[row for row in rows if (row[key] or row["data"]) == line and row[column] == at] for at in numbers]
+        )
         name = line if column == "rank" else f"chosen layer, {line}"
         axes.errorbar(numbers, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=name, color=COLOURS[number])
         if column == "fraction":
-            base = [np.mean([row["baseline"] for row in rows if (row[key] or row["data"]) == line and row[column] == at])
-                    for at in numbers]
+            base = [
+                np.mean([row["baseline"] for row in rows if (row[key] or row["data"]) == line and row[column] == at])
+                for at in numbers
+            ]
             axes.plot(numbers, base, color=COLOURS[number], linestyle="--", marker="x", label=f"last layer, {line}")
     axes.set_xscale("symlog" if min(numbers) == 0 else "log", base=2)
     axes.set_xticks(numbers, [f"{at:g}" for at in numbers])

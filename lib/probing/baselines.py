@@ -8,7 +8,7 @@ seeds and rules are those of the plain probes, but for DFR, whose recipe says ho
     averaged        the mean of the logits of the linear probes of all layers
     last-layer      the head learnt anew on what it reads, cold and warm (started at the network's own)
     dfr             deep feature reweighting at every layer (`lib.probing.dfr`)
-    batch-norm      the network's own head, statistics of batch normalisation from OOD images (`lib.probing.batchnorm_adaptation`)
+    batch-norm      the network's own head, with batch statistics of OOD images (`lib.probing.batchnorm_adaptation`)
     collapse        no classifier: the neural-collapse index of every layer (`lib.metrics.neural_collapse`)
 """
 
@@ -58,8 +58,15 @@ def _problems(run) -> dict[str, str | None]:
     linear = head_of(run.network, run.layout.head)
     if linear is not None and len(linear.biases) != len(run.data.classes):
         head = adapts = f"the network has {len(linear.biases)} classes, the data {len(run.data.classes)}"
-    return {"mlp": stepwise, "concatenated": several, "averaged": several, "last-layer": head, "dfr": None,
-            "batch-norm": adapts, "collapse": None}
+    return {
+        "mlp": stepwise,
+        "concatenated": several,
+        "averaged": several,
+        "last-layer": head,
+        "dfr": None,
+        "batch-norm": adapts,
+        "collapse": None,
+    }
 
 
 def fit(run, sources: list[Kept], inner: Kept | None) -> None:
@@ -83,8 +90,9 @@ def fit(run, sources: list[Kept], inner: Kept | None) -> None:
 def _stacked(run, sources: list[Kept], kind: str, taps: list[Tap], recipe=None, warm: Linear | None = None) -> None:
     """Probes of one kind at some taps, with the settings of the plain probes."""
     for tap in taps:
-        found = evaluation.fit_units(tap, sources, run.units, run.settings, (), len(run.data.classes), recipe or run.recipe,
-                                warm=warm, kind=kind)
+        found = evaluation.fit_units(
+            tap, sources, run.units, run.settings, (), len(run.data.classes), recipe or run.recipe, warm=warm, kind=kind
+        )
         for (place, number), fitted in found.items():
             run.keep(place, number, *fitted)
     run.places.setdefault(kind, []).append([Place(tap, kind=kind) for tap in taps])
@@ -95,8 +103,10 @@ def _averaged(run, sweep: list[Tap]) -> None:
     place = Place(together(sweep), kind="averaged")
     for number in range(len(run.units)):
         probes = [run.probes[Place(tap), number] for tap in sweep]
-        linear = Linear(torch.cat([probe.weights for probe in probes], -1) / len(probes),
-                        torch.stack([probe.biases for probe in probes]).mean(0))
+        linear = Linear(
+            torch.cat([probe.weights for probe in probes], -1) / len(probes),
+            torch.stack([probe.biases for probe in probes]).mean(0),
+        )
         run.keep(place, number, linear, Fitted(linear, run.candidates["probe"]), 0)
     run.places.setdefault("averaged", []).append([place])
 
@@ -107,8 +117,9 @@ def _reweighted(run, sources: list[Kept], sweep: list[Tap], inner: Kept) -> None
         place = Place(tap, kind="dfr")
         for number, unit in enumerate(run.units):
             look = dfr.scale(inner, tap, unit.positions if run.learns_inside else run.inner[unit.seed][0])
-            linear, strength = dfr.fit(tap, sources[unit.source].features[tap], unit, classes, run.metric, look,
-                                               draws, run.recipe.gib)
+            linear, strength = dfr.fit(
+                tap, sources[unit.source].features[tap], unit, classes, run.metric, look, draws, run.recipe.gib
+            )
             run.keep(place, number, linear, Fitted(linear, [(Setting(None, None, None), 0)]), 0)
             run.strengths[place, number] = strength
     run.places.setdefault("dfr", []).append([Place(tap, kind="dfr") for tap in sweep])

@@ -31,23 +31,28 @@ def scale(inner: Kept, tap: Tap, positions: Tensor) -> Sight:
     return spread.sight(Sight())
 
 
-def fit(tap: Tap, features: Features, unit: Unit, classes: int, metric, look: Sight, draws: int, gib: float
-        ) -> tuple[Linear, float]:
+def fit(
+    tap: Tap, features: Features, unit: Unit, classes: int, metric, look: Sight, draws: int, gib: float
+) -> tuple[Linear, float]:
     """The averaged probe (1, k, d) of what a unit learns from, and the C that was chosen by `metric` on half of it."""
-    if COPIES * len(unit.positions) * features.dim * 8 > gib / 2 * 2 ** 30:
-        raise UserError(f"--baselines dfr: the {len(unit.positions)} x {features.dim} features of layer {tap.layer} do not "
-                        f"fit into half of --cache-gib {gib:g} in float64; --reduce gap makes them fewer")
+    if COPIES * len(unit.positions) * features.dim * 8 > gib / 2 * 2**30:
+        raise UserError(
+            f"--baselines dfr: the {len(unit.positions)} x {features.dim} features of layer {tap.layer} do not "
+            f"fit into half of --cache-gib {gib:g} in float64; --reduce gap makes them fewer"
+        )
     x, kinds = look(features.rows(unit.positions)), unit.groups if int(unit.groups.max()) > 0 else unit.labels
     order = torch.randperm(len(x), generator=generator(unit.seed, "dfr halves"))
-    half = order[:len(x) // 2].sort().values, order[len(x) // 2:].sort().values
+    half = order[: len(x) // 2].sort().values, order[len(x) // 2 :].sort().values
     tried = _regressions(x, unit.labels, draw_balanced(half[0], kinds, unit.seed), classes, STRENGTHS)
     right = tried.logits(x[half[1]].double()).argmax(-1) == unit.labels[half[1]]
     values = metric.values(right, unit.groups[half[1]])
     strength = STRENGTHS[max(range(len(values)), key=lambda place: (values[place], -place))]
     balanced = [draw_balanced(torch.arange(len(x)), kinds, stream(unit.seed, "dfr", number)) for number in range(draws)]
     total = [_regressions(x, unit.labels, chosen, classes, (strength,)) for chosen in balanced]
-    mean = Linear(torch.stack([one.weights for one in total]).mean(0).float(),
-                  torch.stack([one.biases for one in total]).mean(0).float())
+    mean = Linear(
+        torch.stack([one.weights for one in total]).mean(0).float(),
+        torch.stack([one.biases for one in total]).mean(0).float(),
+    )
     return look.folded(mean), strength
 
 

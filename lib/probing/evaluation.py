@@ -17,9 +17,41 @@ from lib.probing.roles import Shares, divide
 from lib.probing.stacked_probes import Linear, Setting
 from lib.representations.features import Tap
 
-COLUMNS = ("probe", "network", "layer", "reduce", "dim", "rank", "data", "variant", "origin", "group", "split",
-           "protocol", "solver", "lr", "l1", "l2", "seed", "epoch", "fraction", "selected_by", "chosen", "n", "correct",
-           "accuracy", "se", "baseline", "gain", "gain_low", "gain_high", "gain_median", "candidates", "strength", "nc1")
+COLUMNS = (
+    "probe",
+    "network",
+    "layer",
+    "reduce",
+    "dim",
+    "rank",
+    "data",
+    "variant",
+    "origin",
+    "group",
+    "split",
+    "protocol",
+    "solver",
+    "lr",
+    "l1",
+    "l2",
+    "seed",
+    "epoch",
+    "fraction",
+    "selected_by",
+    "chosen",
+    "n",
+    "correct",
+    "accuracy",
+    "se",
+    "baseline",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "gain_median",
+    "candidates",
+    "strength",
+    "nc1",
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +79,10 @@ class Shift:
         """Who is what among the ids of either split."""
         if self.val is None:
             return {"test": divide(self.test.indices, protocol, roles, seed)}
-        return {"test": Shares({"test": self.test.indices}),
-                "val": divide(self.val.indices, protocol, roles, seed, validation=True)}
+        return {
+            "test": Shares({"test": self.test.indices}),
+            "val": divide(self.val.indices, protocol, roles, seed, validation=True),
+        }
 
 
 @dataclass
@@ -60,19 +94,31 @@ class Scores:
     means: dict[tuple[Tap, int], Tensor] = field(default_factory=dict)  # nearest class mean, test images (n,)
 
 
-def fit_units(tap: Tap, sources: list[Kept], units: list[Unit], settings: list[Setting], ranks: tuple[int, ...],
-              classes: int, recipe: Recipe, directions: Directions | None = None, warm: Linear | None = None,
-              kind: str = "probe") -> dict[tuple[Place, int], tuple[Probes, Fitted, int]]:
+def fit_units(
+    tap: Tap,
+    sources: list[Kept],
+    units: list[Unit],
+    settings: list[Setting],
+    ranks: tuple[int, ...],
+    classes: int,
+    recipe: Recipe,
+    directions: Directions | None = None,
+    warm: Linear | None = None,
+    kind: str = "probe",
+) -> dict[tuple[Place, int], tuple[Probes, Fitted, int]]:
     """The probes of one tap: (place, unit) -> (its probes (c, k, d), the stack they come from, their place in it)."""
-    listed = [(Place(tap, rank, kind), number, unit.group(rank))
-              for number, unit in enumerate(units) for rank in (ranks or (None,))]
+    listed = [
+        (Place(tap, rank, kind), number, unit.group(rank))
+        for number, unit in enumerate(units)
+        for rank in (ranks or (None,))
+    ]
     mine, found = [source.features[tap] for source in sources], {}
     for n in sorted({len(group.rows) for _, _, group in listed}):
         alike = [item for item in listed if len(item[2].rows) == n]
         each = len(settings) * (recipe.hidden or classes) * mine[0].dim * 16  # weights, gradients and two moments
-        size = max(1, int(recipe.gib / 4 * 2 ** 30 // each))
+        size = max(1, int(recipe.gib / 4 * 2**30 // each))
         for begin in range(0, len(alike), size):
-            part = alike[begin:begin + size]
+            part = alike[begin : begin + size]
             fitted = fit(tap, mine, [group for _, _, group in part], settings, classes, recipe, directions, warm)
             for number, (place, unit, _) in enumerate(part):
                 found[place, unit] = (fitted.of_group(number), fitted, number)
@@ -115,8 +161,15 @@ def accuracy_rows(correct: Tensor, split: Split, positions: Tensor, sizes: Tenso
     if len(sizes) != len(split.group_names):
         return rows
     adjusted = group_metrics.adjusted_average(accuracies, sizes).item()
-    rows.append({"group": "adjusted", "n": len(right), "correct": None, "accuracy": adjusted,
-                 "se": group_metrics.adjusted_standard_error(accuracies, sizes, tested)})
+    rows.append(
+        {
+            "group": "adjusted",
+            "n": len(right),
+            "correct": None,
+            "accuracy": adjusted,
+            "se": group_metrics.adjusted_standard_error(accuracies, sizes, tested),
+        }
+    )
     return rows
 
 
@@ -130,9 +183,11 @@ def row(**values) -> dict:
     return dict.fromkeys(COLUMNS) | values
 
 
-def choice_of(rule: str, config, available: set[str], tables: dict[str, list[list[float]]], places: int,
-              candidates: int) -> selection.Choice:
+def choice_of(
+    rule: str, config, available: set[str], tables: dict[str, list[list[float]]], places: int, candidates: int
+) -> selection.Choice:
     """What a rule chooses from tables (places, candidates) by role; of the paper's roles the last place is no candidate."""
     settings, layer = selection.roles_of(rule, config.how, available, candidates)
-    return selection.choose(rule, tables[settings] if settings else None, tables[layer] if layer else None, places,
-                            last=config.roles != "paper")
+    return selection.choose(
+        rule, tables[settings] if settings else None, tables[layer] if layer else None, places, last=config.roles != "paper"
+    )

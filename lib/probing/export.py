@@ -15,8 +15,15 @@ from lib.probing.stacked_probes import Linear
 from lib.representations.features import Tap
 
 
-def export(path: Path, source: Normalized, description: Description, tap: Tap, probe: Linear, classes: tuple[str, ...],
-           image_size: int) -> Normalized:
+def export(
+    path: Path,
+    source: Normalized,
+    description: Description,
+    tap: Tap,
+    probe: Linear,
+    classes: tuple[str, ...],
+    image_size: int,
+) -> Normalized:
     """Writes the network up to a tap with its probe, weights (k, d), as a checkpoint; returns the network.
 
     Raises `UserError` for a layer where the network cannot be cut, or a reducer with parameters.
@@ -27,8 +34,11 @@ def export(path: Path, source: Normalized, description: Description, tap: Tap, p
     own = {key: known[key] for key in body.state_dict() if not key.startswith("probe.")}
     body.load_state_dict(own | {"probe.weight": probe.weights, "probe.bias": probe.biases})
     whole = Normalized(body, description.mean, description.std).eval()
-    checkpoints.save(path, whole, replace(description, architecture=f"probe:{kind}", classes=classes, image_size=image_size,
-                                          config={}, metrics={}))
+    checkpoints.save(
+        path,
+        whole,
+        replace(description, architecture=f"probe:{kind}", classes=classes, image_size=image_size, config={}, metrics={}),
+    )
     return whole
 
 

@@ -18,7 +18,7 @@ from lib.probing.stacked_probes import Linear, Setting, combined
 from lib.representations import principal_components
 from lib.representations.features import Features, SideBySide, Tap, passing
 
-NUMBERS = 2 ** 23  # features and logits that are held at once while kept features are gone through
+NUMBERS = 2**23  # features and logits that are held at once while kept features are gone through
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Kept:
 class Live:
     """Features of a split that are computed whenever they are asked for, all layers in one pass of the network."""
 
-    def __init__(self, network: Normalized, split: Split, reduce: dict[str, Callable[[Tensor], dict]], sizes: dict,
-                 **options) -> None:
+    def __init__(
+        self, network: Normalized, split: Split, reduce: dict[str, Callable[[Tensor], dict]], sizes: dict, **options
+    ) -> None:
         self.network, self.split, self.reduce, self.sizes, self.options = network, split, reduce, sizes, options
 
     def rows(self, name: Tap | Place, index: Tensor) -> Tensor:
@@ -86,8 +87,9 @@ class Live:
     def dim(self, name: Tap | Place) -> int:
         return self.sizes[name]
 
-    def batches(self, names: list, order: Tensor | None = None, batch_size: int | None = None,
-                view: int | None = None) -> Iterator[tuple[Tensor, dict]]:
+    def batches(
+        self, names: list, order: Tensor | None = None, batch_size: int | None = None, view: int | None = None
+    ) -> Iterator[tuple[Tensor, dict]]:
         """As `Kept.batches`, in batches of a given size, of a view of the images."""
         options = self.options | ({} if batch_size is None else {"batch_size": batch_size})
         layers = {(name.tap if isinstance(name, Place) else name).layer for name in names}
@@ -101,26 +103,39 @@ def limited_in_batch(made: dict[Tap, Callable[[Tensor], Tensor]], ranks: tuple[i
 
     The stitching paper's released way (section 3.8): what an image is turned into depends on the images beside it.
     """
+
     def reduced(output: Tensor) -> dict[Tap | Place, Tensor]:
         moments = principal_components.Moments()
         moments.add(principal_components.channel_rows(output))
         basis = principal_components.basis(moments.covariance)
         # pooling and projecting commute
         pooled = {tap: reduce(output).float().clone() for tap, reduce in made.items()}
-        return pooled | {Place(tap, rank): principal_components.project(rows, moments.mean, basis, rank) for tap, rows in pooled.items()
-                for rank in ranks}
+        return pooled | {
+            Place(tap, rank): principal_components.project(rows, moments.mean, basis, rank)
+            for tap, rows in pooled.items()
+            for rank in ranks
+        }
+
     return reduced
 
 
-def fit_live(live: Live, unit: Unit, places: dict[Tap | Place, list[Place]], settings: list[Setting], classes: int,
-             recipe: Recipe, directions: dict[str, Directions], warm: dict[Tap, Linear]
-             ) -> dict[Place, tuple[Probes, Fitted, int]]:
+def fit_live(
+    live: Live,
+    unit: Unit,
+    places: dict[Tap | Place, list[Place]],
+    settings: list[Setting],
+    classes: int,
+    recipe: Recipe,
+    directions: dict[str, Directions],
+    warm: dict[Tap, Linear],
+) -> dict[Place, tuple[Probes, Fitted, int]]:
     """The probes of one unit at all places, with a pass per epoch: what `lib.probing.fit.fit` makes of kept features.
 
     places    those that learn from each name of the source
     """
-    groups = {name: [unit.group(place.rank if isinstance(name, Tap) else None) for place in read]
-              for name, read in places.items()}
+    groups = {
+        name: [unit.group(place.rank if isinstance(name, Tap) else None) for place in read] for name, read in places.items()
+    }
     sights = {name: [sight(group, directions.get(_tap(name).layer)) for group in groups[name]] for name in places}
     views = range(unit.views) if unit.views else (None,)
     if recipe.standardise:
@@ -130,21 +145,30 @@ def fit_live(live: Live, unit: Unit, places: dict[Tap | Place, list[Place]], set
                 for name, found in sights.items():
                     for look, spread in zip(found, spreads[name], strict=True):
                         spread.add(look(rows[name]))
-        sights = {name: [spread.sight(look) for look, spread in zip(found, spreads[name], strict=True)]
-                  for name, found in sights.items()}
+        sights = {
+            name: [spread.sight(look) for look, spread in zip(found, spreads[name], strict=True)]
+            for name, found in sights.items()
+        }
     if recipe.solver == "ridge":
         fitted = _ridge(live, unit, sights, settings, classes, recipe)
     else:
-        trainings = {name: Training(_tap(name), live.dim(name), groups[name], sights[name], settings, classes, recipe,
-                                    warm.get(_tap(name))) for name in places}
+        trainings = {
+            name: Training(
+                _tap(name), live.dim(name), groups[name], sights[name], settings, classes, recipe, warm.get(_tap(name))
+            )
+            for name in places
+        }
         if not recipe.epochs:
             for training in trainings.values():
                 training.finish(0)
         for epoch in range(1, recipe.epochs + 1):
             _epoch(live, unit, trainings, epoch, recipe)
         fitted = {name: training.fitted() for name, training in trainings.items()}
-    return {place: (fitted[name].of_group(number), fitted[name], number)
-            for name, read in places.items() for number, place in enumerate(read)}
+    return {
+        place: (fitted[name].of_group(number), fitted[name], number)
+        for name, read in places.items()
+        for number, place in enumerate(read)
+    }
 
 
 def scored(source: Kept | Live, probes: dict, labels: Tensor, order: Tensor | None = None) -> dict:
@@ -155,8 +179,10 @@ def scored(source: Kept | Live, probes: dict, labels: Tensor, order: Tensor | No
     for positions, rows in source.batches(names, order):
         for key, (place, probe) in probes.items():
             step = max(1, NUMBERS // probe.biases.numel())
-            found[key] += [predicted(probe, part) == labels[positions[begin * step:begin * step + len(part)]]
-                           for begin, part in enumerate(rows[place].split(step))]
+            found[key] += [
+                predicted(probe, part) == labels[positions[begin * step : begin * step + len(part)]]
+                for begin, part in enumerate(rows[place].split(step))
+            ]
     return {key: torch.cat(parts, -1) for key, parts in found.items()}
 
 
@@ -170,8 +196,10 @@ def class_means(source: Kept | Live, taps: list[Tap], unit: Unit, classes: int) 
             totals[tap].index_add_(0, label[positions], rows[tap])
     count = torch.bincount(unit.labels, minlength=classes)
     means = {tap: total / count.clamp_min(1)[:, None] for tap, total in totals.items()}
-    return {tap: Linear(mean[None], torch.where(count > 0, -0.5 * mean.square().sum(1), -torch.inf)[None])
-            for tap, mean in means.items()}
+    return {
+        tap: Linear(mean[None], torch.where(count > 0, -0.5 * mean.square().sum(1), -torch.inf)[None])
+        for tap, mean in means.items()
+    }
 
 
 def _epoch(live: Live, unit: Unit, trainings: dict, epoch: int, recipe: Recipe) -> None:
@@ -188,8 +216,9 @@ def _epoch(live: Live, unit: Unit, trainings: dict, epoch: int, recipe: Recipe) 
         training.finish(epoch)
 
 
-def _ridge(live: Live, unit: Unit, sights: dict[object, list[Sight]], settings: list[Setting], classes: int,
-           recipe: Recipe) -> dict[object, Fitted]:
+def _ridge(
+    live: Live, unit: Unit, sights: dict[object, list[Sight]], settings: list[Setting], classes: int, recipe: Recipe
+) -> dict[object, Fitted]:
     """Two passes over the unit's images: one for the Gram matrices, one that leaves each image out."""
     grams = {name: [solvers.GramRidge(classes) for _ in found] for name, found in sights.items()}
     known = torch.full((len(live.split),), -1)
@@ -209,8 +238,10 @@ def _ridge(live: Live, unit: Unit, sights: dict[object, list[Sight]], settings: 
                     left_out[name][number].append(gram.left_out(look(rows[name]), labels) == labels)
     fitted = {}
     for name, found in solved.items():
-        linears = [look.folded(Linear(linear.weights.float(), linear.biases.float()))
-                   for look, linear in zip(sights[name], found, strict=True)]
+        linears = [
+            look.folded(Linear(linear.weights.float(), linear.biases.float()))
+            for look, linear in zip(sights[name], found, strict=True)
+        ]
         right = None if unit.views > 1 else torch.stack([torch.cat(parts, 1) for parts in left_out[name]])
         fitted[name] = Fitted(combined(torch.stack, linears), [(setting, recipe.epochs) for setting in settings], right)
     return fitted

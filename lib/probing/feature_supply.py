@@ -52,18 +52,27 @@ class Supply:
         simple = {tap: reducer("flatten" if parse(tap.reduce)[0] == "pca" else tap.reduce, config.seed[0]) for tap in every}
         begin = time.perf_counter()
         sizes = dimensions(self.network, simple, self.train, **self._options())
-        self.dims = {tap: min(size, parse(tap.reduce)[1]) if parse(tap.reduce)[0] == "pca" else size
-                     for tap, size in sizes.items()}
+        self.dims = {
+            tap: min(size, parse(tap.reduce)[1]) if parse(tap.reduce)[0] == "pca" else size for tap, size in sizes.items()
+        }
         needed = images * sum(self.dims.values()) * TYPES[config.cache_type].itemsize
         most = min(config.cache_limit * feature_cache.GIB, feature_cache.room(config.cache_dir))
         self.streams = self.per_batch or needed > most
         if self.streams and needing:
-            raise UserError(f"{needing}: {needed / feature_cache.GIB:.3g} GiB of features are more than --cache-limit or "
-                            "the disk allows, and this works on kept features; --reduce gap makes them fewer")
+            raise UserError(
+                f"{needing}: {needed / feature_cache.GIB:.3g} GiB of features are more than --cache-limit or "
+                "the disk allows, and this works on kept features; --reduce gap makes them fewer"
+            )
         sizes = {tap: self.dims[tap] for tap in layout.taps}
         for tap in sorted(sizes, key=sizes.get, reverse=True):
-            check_memory(tap, examples, sizes[tap], recipe, self.streams,
-                         stacked=sum(size * size for size in sizes.values()) / sizes[tap] ** 2 * max(1, len(layout.ranks)))
+            check_memory(
+                tap,
+                examples,
+                sizes[tap],
+                recipe,
+                self.streams,
+                stacked=sum(size * size for size in sizes.values()) / sizes[tap] ** 2 * max(1, len(layout.ranks)),
+            )
         self.fitted = fit_pca(self.network, self.train, layout.taps, **self._options())
         self.made = simple | self.fitted
         self._count(begin)
@@ -77,16 +86,28 @@ class Supply:
     def per_batch(self) -> bool:
         return self.config.rank_basis == "per-batch"
 
-    def collect(self, split: Split, head: bool = False, moments: bool = False, view: int | None = None,
-                share: int = 1) -> Collected:
+    def collect(
+        self, split: Split, head: bool = False, moments: bool = False, view: int | None = None, share: int = 1
+    ) -> Collected:
         """The kept features of a split at all taps, and at the head; `share` such collections are held at a time."""
         begin, config = time.perf_counter(), self.config
         exact = (self.layout.head,) if head and self.layout.head else ()
         wanted = dict.fromkeys([*self.layout.taps, *([self.layout.penultimate] if self.layout.penultimate else []), *exact])
         found = collect(
-            self.network, split, list(wanted), reducers=self.fitted, moments=moments, exact=exact, view=view,
-            cache_dir=config.cache_dir, cache_gib=config.cache_gib / 2 / share, dtype=config.cache_type, seed=config.seed[0],
-            label=f"{split.name} {split.variant}".strip(), **self._options())
+            self.network,
+            split,
+            list(wanted),
+            reducers=self.fitted,
+            moments=moments,
+            exact=exact,
+            view=view,
+            cache_dir=config.cache_dir,
+            cache_gib=config.cache_gib / 2 / share,
+            dtype=config.cache_type,
+            seed=config.seed[0],
+            label=f"{split.name} {split.variant}".strip(),
+            **self._options(),
+        )
         feature_cache.prune(config.cache_dir, config.cache_limit * feature_cache.GIB)
         self._count(begin)
         return found
@@ -138,4 +159,7 @@ class Supply:
             self._count(begin)
         else:
             moments = self.collect(self.train, moments=True).moments
-        return {layer: Directions(moment.mean, principal_components.basis(moment.covariance)) for layer, moment in moments.items()}
+        return {
+            layer: Directions(moment.mean, principal_components.basis(moment.covariance))
+            for layer, moment in moments.items()
+        }

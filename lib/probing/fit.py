@@ -143,8 +143,17 @@ class Spread:
 class Training:
     """The probes of one tap in training: they take batches of what they see, and are kept where the recipe says."""
 
-    def __init__(self, name: Tap, dim: int, groups: list[Group], sights: list[Sight], settings: list[Setting], classes: int,
-                 recipe: Recipe, warm: Linear | None = None) -> None:
+    def __init__(
+        self,
+        name: Tap,
+        dim: int,
+        groups: list[Group],
+        sights: list[Sight],
+        settings: list[Setting],
+        classes: int,
+        recipe: Recipe,
+        warm: Linear | None = None,
+    ) -> None:
         self.sights, self.settings, self.recipe, self.kept = sights, settings, recipe, []
         seeds, label = [group.seed for group in groups], f"{name.layer}/{name.reduce}"
         if recipe.hidden:
@@ -166,14 +175,25 @@ class Training:
 
     def fitted(self) -> Fitted:
         together = combined(lambda values: torch.cat(values, 1), self.kept)
-        parts = [look.folded(combined(lambda values, place=place: values[0][place], [together]))
-                 for place, look in enumerate(self.sights)]
-        return Fitted(combined(torch.stack, parts),
-                      [(setting, epoch) for epoch in self.recipe.kept() for setting in self.settings])
+        parts = [
+            look.folded(combined(lambda values, place=place: values[0][place], [together]))
+            for place, look in enumerate(self.sights)
+        ]
+        return Fitted(
+            combined(torch.stack, parts), [(setting, epoch) for epoch in self.recipe.kept() for setting in self.settings]
+        )
 
 
-def fit(name: Tap, sources: list[Features | SideBySide | Views], groups: list[Group], settings: list[Setting], classes: int,
-        recipe: Recipe, directions: Directions | None = None, warm: Linear | None = None) -> Fitted:
+def fit(
+    name: Tap,
+    sources: list[Features | SideBySide | Views],
+    groups: list[Group],
+    settings: list[Setting],
+    classes: int,
+    recipe: Recipe,
+    directions: Directions | None = None,
+    warm: Linear | None = None,
+) -> Fitted:
     """The probes of one tap, from its kept features; `groups` have equally many examples.
 
     warm    weights (k, d) that every probe starts from
@@ -199,7 +219,7 @@ def steps(groups: list[Group], epoch: int, recipe: Recipe) -> Iterator[tuple[lis
     rate = 0.1 ** sum(epoch > milestone for milestone in recipe.milestones)
     orders = {group.seed: torch.randperm(n, generator=generator(group.seed, "probe order", epoch)) for group in groups}
     for begin in range(0, n, recipe.batch_size):
-        yield [orders[group.seed][begin:begin + recipe.batch_size] for group in groups], rate
+        yield [orders[group.seed][begin : begin + recipe.batch_size] for group in groups], rate
 
 
 def predictions(probes: Probes, features: Features | SideBySide, most: int = 1 << 26) -> Tensor:
@@ -246,27 +266,32 @@ def _inputs(sources, groups: list[Group], sights: list[Sight], recipe: Recipe) -
     room = torch.empty(len(groups), min(recipe.batch_size, len(groups[0].rows)), dim)
     size = sum(len(groups[number].rows) * views * dim * 4 for number in distinct.values())
     made = {}
-    if size <= recipe.gib / 4 * 2 ** 30:
-        made = {key: sights[number](sources[groups[number].source].rows(_all_rows(sources[groups[number].source],
-                                                                                 groups[number])))
-                for key, number in distinct.items()}
+    if size <= recipe.gib / 4 * 2**30:
+        made = {
+            key: sights[number](
+                sources[groups[number].source].rows(_all_rows(sources[groups[number].source], groups[number]))
+            )
+            for key, number in distinct.items()
+        }
 
     def inputs(places: list[Tensor], epoch: int) -> Tensor:
         view = (epoch - 1) % views
         for number, (group, place) in enumerate(zip(groups, places, strict=True)):
-            mine = room[number, :len(place)]
+            mine = room[number, : len(place)]
             if made:
                 torch.index_select(made[keys[number]], 0, place + view * len(group.rows), out=mine)
                 continue
             index = group.rows[place] + view * sizes[number]
             for part, seen in zip(index.split(PIECE), mine.split(PIECE), strict=True):
                 seen.copy_(sights[number](sources[group.source].rows(part)))
-        return room[:, :len(places[0])]
+        return room[:, : len(places[0])]
+
     return inputs
 
 
-def _closed(name: Tap, sources, groups: list[Group], sights: list[Sight], settings: list[Setting], classes: int,
-            recipe: Recipe) -> Fitted:
+def _closed(
+    name: Tap, sources, groups: list[Group], sights: list[Sight], settings: list[Setting], classes: int, recipe: Recipe
+) -> Fitted:
     n, d = len(groups[0].rows) * groups[0].views, sources[groups[0].source].dim
     whole = _fits(n, d, recipe)
     linears, left_out = [], []
@@ -285,11 +310,19 @@ def _closed(name: Tap, sources, groups: list[Group], sights: list[Sight], settin
         elif recipe.solver == "lbfgs":
             linear = solvers.lbfgs(look(source.rows(_all_rows(source, group))), labels, classes, penalties, recipe.epochs)
         else:
-            linear = solvers.proximal(look(source.rows(_all_rows(source, group))), labels, classes,
-                                      [(setting.l1, setting.l2) for setting in settings], recipe.epochs)
+            linear = solvers.proximal(
+                look(source.rows(_all_rows(source, group))),
+                labels,
+                classes,
+                [(setting.l1, setting.l2) for setting in settings],
+                recipe.epochs,
+            )
         linears.append(look.folded(Linear(linear.weights.float(), linear.biases.float())))
-    return Fitted(combined(torch.stack, linears), [(setting, recipe.epochs) for setting in settings],
-                  torch.stack(left_out) if left_out else None)
+    return Fitted(
+        combined(torch.stack, linears),
+        [(setting, recipe.epochs) for setting in settings],
+        torch.stack(left_out) if left_out else None,
+    )
 
 
 def check_memory(name: Tap, n: int, d: int, recipe: Recipe, streams: bool = False, stacked: float = 1.0) -> None:
@@ -299,15 +332,20 @@ def check_memory(name: Tap, n: int, d: int, recipe: Recipe, streams: bool = Fals
     """
     if recipe.solver in STEPWISE or _fits(n, d, recipe) and not streams:
         return
-    size = stacked * solvers.GRAM_COPIES * d * d * 8 / 2 ** 30
+    size = stacked * solvers.GRAM_COPIES * d * d * 8 / 2**30
     if recipe.solver == "ridge" and size <= recipe.gib / 2:
         return
-    lacking = (f"and its Gram matrices take {size:.1f} GiB" if recipe.solver == "ridge"
-               else "and this solver needs all of them at once")
-    raise UserError(f"--solver {recipe.solver}: the {n} x {d} features of layer {name.layer} do not fit into half of "
-                    f"--cache-gib {recipe.gib:g} in float64, {lacking}; --reduce gap makes them fewer, --solver adam takes "
-                    "them in batches")
+    lacking = (
+        f"and its Gram matrices take {size:.1f} GiB"
+        if recipe.solver == "ridge"
+        else "and this solver needs all of them at once"
+    )
+    raise UserError(
+        f"--solver {recipe.solver}: the {n} x {d} features of layer {name.layer} do not fit into half of "
+        f"--cache-gib {recipe.gib:g} in float64, {lacking}; --reduce gap makes them fewer, --solver adam takes "
+        "them in batches"
+    )
 
 
 def _fits(n: int, d: int, recipe: Recipe) -> bool:
-    return COPIES * n * d * 8 / 2 ** 30 <= recipe.gib / 2
+    return COPIES * n * d * 8 / 2**30 <= recipe.gib / 2

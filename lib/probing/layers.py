@@ -43,12 +43,15 @@ def choose(config, network: Normalized, channels: int, size: int) -> Layout:
     head = Tap(last, "flatten") if len(shapes.get(last, ())) == 1 else None
     logits = {last, _last_part(network, last)}
     chosen = [name for name in chosen if name not in logits] or chosen
-    sweeps = [[Tap(name, reduce or _usual(shapes[name], bool(config.ranks))) for name in chosen]
-              for reduce in config.reduce or (None,)]
+    sweeps = [
+        [Tap(name, reduce or _usual(shapes[name], bool(config.ranks))) for name in chosen]
+        for reduce in config.reduce or (None,)
+    ]
     for tap in [tap for sweep in sweeps for tap in sweep]:
         if config.ranks and len(shapes[tap.layer]) > 1 and tap.reduce not in ("gap", "cls", "mean-token"):
-            raise UsageError(f"-ranks: --reduce {tap.reduce} does not keep the channels of layer {tap.layer} apart; gap "
-                             "does")
+            raise UsageError(
+                f"-ranks: --reduce {tap.reduce} does not keep the channels of layer {tap.layer} apart; gap does"
+            )
         if config.export:
             export.check(tap, network)
     ranks = _possible_ranks(config.ranks, {name: shapes[name][-1 if len(shapes[name]) == 2 else 0] for name in chosen})
@@ -103,6 +106,7 @@ def _possible_ranks(asked: tuple[int, ...], channels: dict[str, int]) -> tuple[i
     if beyond and len(beyond) == len(asked):
         raise UserError(f"-ranks {' '.join(map(str, asked))}: layer {least} has {channels[least]} channels")
     if beyond:
-        warnings.warn(f"-ranks {' '.join(map(str, beyond))}: left out, layer {least} has {channels[least]} channels",
-                      stacklevel=2)
+        warnings.warn(
+            f"-ranks {' '.join(map(str, beyond))}: left out, layer {least} has {channels[least]} channels", stacklevel=2
+        )
     return tuple(dict.fromkeys(rank for rank in asked if rank not in beyond))

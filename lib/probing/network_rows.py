@@ -25,8 +25,9 @@ def rows(run: Run) -> list[dict]:
                 found += _accuracies(run, number, seed, head, positions, probe="head", tap=run.layout.head)
             for (tap, unit), correct in means.items():
                 if run.units[unit].seed == seed:
-                    found += _accuracies(run, number, seed, correct, positions, probe="class-means", tap=tap,
-                                         share=run.units[unit].fraction)
+                    found += _accuracies(
+                        run, number, seed, correct, positions, probe="class-means", tap=tap, share=run.units[unit].fraction
+                    )
             if "batch-norm" in run.baselines:
                 correct = torch.zeros(len(shift.test), dtype=torch.bool)
                 correct[positions] = _adapted(run, number, seed, positions)
@@ -34,8 +35,9 @@ def rows(run: Run) -> list[dict]:
     return found + (_collapse_rows(run) if "collapse" in run.baselines else [])
 
 
-def _accuracies(run: Run, number: int, seed: int, correct: Tensor, positions: Tensor, *, probe: str, tap,
-                share: float | None = None) -> list[dict]:
+def _accuracies(
+    run: Run, number: int, seed: int, correct: Tensor, positions: Tensor, *, probe: str, tap, share: float | None = None
+) -> list[dict]:
     about = common(run, number, share, probe=probe, layer=tap.layer, reduce=tap.reduce, dim=run.supply.dims[tap], seed=seed)
     test = run.data.shifts[number].test
     return [about | one for one in evaluation.accuracy_rows(correct, test, positions, run.sizes_for(test))]
@@ -68,6 +70,16 @@ def _collapse_rows(run: Run) -> list[dict]:
             chosen = spread(torch.arange(len(split)), run.affordable(tap, MOST_IMAGES, copies=1))
             chosen = chosen[split.labels[chosen] >= 0]
             value = neural_collapse.within_over_between(source.rows(tap, chosen), split.labels[chosen])
-            found.append(about | {"probe": "collapse", "layer": tap.layer, "reduce": tap.reduce, "dim": run.supply.dims[tap],
-                                  "group": "all", "n": len(chosen), "nc1": value if value == value else None})
+            found.append(
+                about
+                | {
+                    "probe": "collapse",
+                    "layer": tap.layer,
+                    "reduce": tap.reduce,
+                    "dim": run.supply.dims[tap],
+                    "group": "all",
+                    "n": len(chosen),
+                    "nc1": value if value == value else None,
+                }
+            )
     return found

@@ -65,7 +65,7 @@ def divide(ids: Tensor, protocol: str, roles: str, seed: int, validation: bool =
     found, begin = {}, 0
     for role, share in zip(("probe-train", "probe-val", "layer-val"), shares, strict=True):
         count = round(share * len(order))
-        found[role] = order[begin:begin + count]
+        found[role] = order[begin : begin + count]
         begin += count
     found["test"] = order[:0] if validation else order[begin:]
     if roles == "paper" and protocol == "zero-shot":
@@ -119,11 +119,13 @@ def refuse_overlap(roles: dict[str, dict[str, set[int]]], shared: tuple[tuple[st
     """
     listed = list(roles)
     for place, first in enumerate(listed):
-        for second in listed[place + 1:]:
+        for second in listed[place + 1 :]:
             if (first, second) in shared or (second, first) in shared:
                 continue
             for where in roles[first].keys() & roles[second].keys():
                 common = roles[first][where] & roles[second][where]
                 if common:
-                    raise UserError(f"{len(common)} images of {where} are {first} as well as {second} (the first: "
-                                    f"{min(common)}); name other splits in -d and -ood")
+                    raise UserError(
+                        f"{len(common)} images of {where} are {first} as well as {second} (the first: "
+                        f"{min(common)}); name other splits in -d and -ood"
+                    )

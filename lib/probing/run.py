@@ -28,7 +28,10 @@ from lib.representations.features import Features, Tap, Views
 
 @dataclass(frozen=True)
 class PooledHead:
-    """The network's own logits, read as answers in classes each of which several outputs answer for (`lib.models.class_groups`)."""
+    """The network's own logits, read as answers in classes each of which several outputs answer for.
+
+    The classes' outputs are pooled as in `lib.models.class_groups`.
+    """
 
     members: torch.Tensor
 
@@ -68,8 +71,11 @@ class Run:
 
     def __init__(self, config, label: str, network: Normalized, data: Data, seconds: dict) -> None:
         self.config, self.label, self.network, self.data, self.seconds = config, label, network, data, seconds
-        self.shares = {(number, seed): shift.shares(config.how, config.roles, seed)
-                       for number, shift in enumerate(data.shifts) for seed in config.seed}
+        self.shares = {
+            (number, seed): shift.shares(config.how, config.roles, seed)
+            for number, shift in enumerate(data.shifts)
+            for seed in config.seed
+        }
         self.learns_inside = config.how in ("id", "zero-shot")
         self.inner = {seed: self._inner(seed) for seed in config.seed}
         self._refuse_overlap()
@@ -78,14 +84,24 @@ class Run:
         self.supply = Supply(config, network, self.layout, data.train, given, seconds)
         self.baselines = baselines.possible(self)
         self.chosen = []  # what each rule chose: (places, units, choices by seed and OOD set)
-        self.settings = [Setting(lr if config.solver in ("adam", "sgd") else None, l1, l2)
-                         for lr in (config.learning_rate if config.solver in ("adam", "sgd") else (None,))
-                         for l1 in config.l1 for l2 in config.l2]
+        self.settings = [
+            Setting(lr if config.solver in ("adam", "sgd") else None, l1, l2)
+            for lr in (config.learning_rate if config.solver in ("adam", "sgd") else (None,))
+            for l1 in config.l1
+            for l2 in config.l2
+        ]
         self.probes, self.candidates, self.places, self.left_out, self.strengths = {}, {}, {}, {}, {}
         self.recipe = Recipe(
-            solver=config.solver, epochs=config.epochs, batch_size=config.batch_size, momentum=config.momentum,
-            weight_decay=config.weight_decay, milestones=config.milestones, keep=config.keep_epochs,
-            standardise=config.standardise, gib=config.cache_gib)
+            solver=config.solver,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            milestones=config.milestones,
+            keep=config.keep_epochs,
+            standardise=config.standardise,
+            gib=config.cache_gib,
+        )
         count = max(len(data.train.group_names), 1)
         self.sizes = torch.bincount(data.train.groups, minlength=count)
         grouped = count > 1 and all(shift.test.group_names == data.train.group_names for shift in data.shifts)
@@ -98,7 +114,8 @@ class Run:
         """Passes, probes and scores; everything that rows are made from."""
         self.units, parts = self._draw()
         images = (len(self.data.train) * (1 + self.config.augment) if self._needs_inner() else 0) + sum(
-            len(shift.test) + len(shift.val or ()) for shift in self.data.shifts)
+            len(shift.test) + len(shift.val or ()) for shift in self.data.shifts
+        )
         needing = [name for name in self.baselines if name in baselines.OF_KEPT_FEATURES]
         examples = max(len(unit.positions) * max(1, unit.views) for unit in self.units)
         if not examples:
@@ -124,6 +141,7 @@ class Run:
 
             def add(role, origin, split, positions, found=found):
                 found[role].setdefault(origin, set()).update(split.indices[positions].tolist())
+
             add("id-val", self.data.train_origin, self.data.train, self.inner[seed][1])
             if self.learns_inside:
                 add("probe-train", self.data.train_origin, self.data.train, self.inner[seed][0])
@@ -142,7 +160,7 @@ class Run:
     def affordable(self, tap: Tap, most: int, copies: int) -> int:
         """At most how many images' float32 features, so many times, take half of --cache-gib; two at least."""
         each = 4 * copies * self.supply.dims[tap]
-        return min(most, max(2, int(self.config.cache_gib / 2 * 2 ** 30 / each)))
+        return min(most, max(2, int(self.config.cache_gib / 2 * 2**30 / each)))
 
     def count(self, stage: str, begin: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
@@ -160,8 +178,17 @@ class Run:
             self._fit_live(sources, directions)
         else:
             for tap in self.layout.taps:
-                found = evaluation.fit_units(tap, sources, self.units, self.settings, self.layout.ranks, len(data.classes),
-                                        self.recipe, directions.get(tap.layer), self._warm().get(tap))
+                found = evaluation.fit_units(
+                    tap,
+                    sources,
+                    self.units,
+                    self.settings,
+                    self.layout.ranks,
+                    len(data.classes),
+                    self.recipe,
+                    directions.get(tap.layer),
+                    self._warm().get(tap),
+                )
                 for (place, number), fitted in found.items():
                     self.keep(place, number, *fitted)
         for sweep in self.layout.sweeps:
@@ -176,8 +203,11 @@ class Run:
         self.inner_correct = {}
         for seed, (_, held) in self.inner.items():
             if len(held):
-                mine = {key: (self.supply.reads(key[0]), probe) for key, probe in self.probes.items()
-                        if self.units[key[1]].seed == seed}
+                mine = {
+                    key: (self.supply.reads(key[0]), probe)
+                    for key, probe in self.probes.items()
+                    if self.units[key[1]].seed == seed
+                }
                 self.inner_correct |= scored(inner, mine, data.train.labels, held)
         self.count("fitting", begin)
 
@@ -187,8 +217,16 @@ class Run:
             for rank in self.layout.ranks or (None,):
                 places.setdefault(self.supply.reads(Place(tap, rank)), []).append(Place(tap, rank))
         for number, unit in enumerate(self.units):
-            found = fit_live(sources[unit.source], unit, places, self.settings, len(self.data.classes), self.recipe,
-                             directions, self._warm())
+            found = fit_live(
+                sources[unit.source],
+                unit,
+                places,
+                self.settings,
+                len(self.data.classes),
+                self.recipe,
+                directions,
+                self._warm(),
+            )
             for place, fitted in found.items():
                 self.keep(place, number, *fitted)
 
@@ -200,8 +238,11 @@ class Run:
             self.left_out[place, number] = fitted.left_out[group]
 
     def _needs_inner(self) -> bool:
-        return (self.learns_inside or any(len(held) for _, held in self.inner.values())
-                or any(name in self.baselines for name in baselines.OF_TRAINING_IMAGES))
+        return (
+            self.learns_inside
+            or any(len(held) for _, held in self.inner.values())
+            or any(name in self.baselines for name in baselines.OF_TRAINING_IMAGES)
+        )
 
     def _draw(self) -> tuple[list[Unit], list[list[Unit]]]:
         """The units; with --tuning shared also those of single OOD sets that each is made of."""
@@ -217,17 +258,30 @@ class Run:
         if self.learns_inside:
             if not config.augment or supply.streams:
                 return [inner]
-            views = [supply.collect(data.train, view=view, share=config.augment + 1).features
-                     for view in range(config.augment)]
+            views = [
+                supply.collect(data.train, view=view, share=config.augment + 1).features for view in range(config.augment)
+            ]
             return [supply.kept({tap: Views(tuple(view[tap] for view in views)) for tap in views[0]})]
         if supply.streams and parts:
-            return [supply.live(functools.reduce(join, [data.shifts[unit.source].learnt.subset(unit.positions)
-                                                        for unit in several])) for several in parts]
+            return [
+                supply.live(
+                    functools.reduce(join, [data.shifts[unit.source].learnt.subset(unit.positions) for unit in several])
+                )
+                for several in parts
+            ]
         sources = [supply.source(shift.learnt, share=len(data.shifts)) for shift in data.shifts]
         if not parts:
             return sources
-        return [supply.kept({tap: Features(torch.cat([sources[unit.source].rows(tap, unit.positions) for unit in several]))
-                             for tap in sources[0].features if tap in supply.dims}) for several in parts]
+        return [
+            supply.kept(
+                {
+                    tap: Features(torch.cat([sources[unit.source].rows(tap, unit.positions) for unit in several]))
+                    for tap in sources[0].features
+                    if tap in supply.dims
+                }
+            )
+            for several in parts
+        ]
 
     def _warm(self) -> dict[Tap, Linear]:
         """The network's own head for the last tap of every sweep that it reads, where --warm-start asks for it."""
@@ -236,11 +290,14 @@ class Run:
         head, lasts = head_of(self.network, self.layout.head), [sweep[-1] for sweep in self.layout.sweeps]
         readable = [tap for tap in lasts if head is not None and head.weights.shape[1] == self.supply.dims[tap]]
         if not readable:
-            raise UserError(f"--warm-start: the head does not read the {self.supply.dims[lasts[-1]]} features of layer "
-                            f"{lasts[-1].layer}; choose the layer before it as the last, or another --reduce")
+            raise UserError(
+                f"--warm-start: the head does not read the {self.supply.dims[lasts[-1]]} features of layer "
+                f"{lasts[-1].layer}; choose the layer before it as the last, or another --reduce"
+            )
         if len(head.biases) != len(self.data.classes):
-            raise UserError(f"--warm-start: the head has {len(head.biases)} classes, {self.data.name} has "
-                            f"{len(self.data.classes)}")
+            raise UserError(
+                f"--warm-start: the head has {len(head.biases)} classes, {self.data.name} has {len(self.data.classes)}"
+            )
         return dict.fromkeys(readable, head)
 
     # --- scoring
@@ -250,10 +307,16 @@ class Run:
 
     def _score(self, number: int) -> evaluation.Scores:
         shift, scores = self.data.shifts[number], evaluation.Scores()
-        asked = {("probe", *key): (self.supply.reads(key[0]), probe) for key, probe in self.probes.items()
-                 if self.applies(self.units[key[1]], number)}
-        answers = {("means", *key): (key[0], linear) for key, linear in self.means.items()
-                   if self.applies(self.units[key[1]], number)}
+        asked = {
+            ("probe", *key): (self.supply.reads(key[0]), probe)
+            for key, probe in self.probes.items()
+            if self.applies(self.units[key[1]], number)
+        }
+        answers = {
+            ("means", *key): (key[0], linear)
+            for key, linear in self.means.items()
+            if self.applies(self.units[key[1]], number)
+        }
         if self.layout.head and self.data.members:
             answers["head"] = (self.layout.head, PooledHead(padded(self.data.members)))
         elif self.layout.head and len(self.data.classes) == self.supply.dims[self.layout.head]:
@@ -312,5 +375,7 @@ class Run:
         for shift in self.data.shifts:
             absent = [name for number, name in enumerate(shift.test.group_names) if not (shift.test.groups == number).any()]
             if absent:
-                warnings.warn(f"{shift.name}: no test image of group {', '.join(absent)}; the worst group is one of the "
-                              "others", stacklevel=2)
+                warnings.warn(
+                    f"{shift.name}: no test image of group {', '.join(absent)}; the worst group is one of the others",
+                    stacklevel=2,
+                )

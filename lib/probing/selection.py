@@ -41,9 +41,13 @@ def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> 
     learns_inside = protocol in ("id", "zero-shot")  # else what is left out are OOD images
     inside = ("loo", "id-val") if learns_inside else ("probe-val", "loo")
     inner = (("loo", "id-val"), ("id-val", "loo")) if learns_inside else (("id-val",), ("id-val",))
-    preferred = {"ood-val": (("probe-val",), ("layer-val", "probe-val")), "id-val": inner,
-                 "transfer": (("other probe-val",), ("other layer-val", "other probe-val")),
-                 "last-but-one": ((*inside, "probe-val"), ()), "oracle": (("test",), ("test",))}[rule]
+    preferred = {
+        "ood-val": (("probe-val",), ("layer-val", "probe-val")),
+        "id-val": inner,
+        "transfer": (("other probe-val",), ("other layer-val", "other probe-val")),
+        "last-but-one": ((*inside, "probe-val"), ()),
+        "oracle": (("test",), ("test",)),
+    }[rule]
     settings = next((role for role in preferred[0] if role in available), None)
     layer = next((role for role in preferred[1] if role in available), None)
     lacking = (settings is None and candidates > 1) or (layer is None and preferred[1])
@@ -54,8 +58,9 @@ def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> 
     return settings, layer
 
 
-def choose(rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, places: int,
-           last: bool = True) -> Choice:
+def choose(
+    rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, places: int, last: bool = True
+) -> Choice:
     """The choice of a rule, from the tables (places, candidates) of the roles that `roles_of` names; the first of equals.
 
     Scores that do not exist (NaN) are never chosen, and the last place is only where it may be: it is the baseline.

@@ -32,13 +32,27 @@ def rows(run: Run) -> list[dict]:
         for tap in run.layout.taps:
             most = run.affordable(tap, MOST_IMAGES, copies=2)
             for name in shift.test.group_names or ("all",):
-                before, after = (spread(_members(split, places, name), most)
-                                 for split, places in ((train, positions), (shift.test, tested)))
+                before, after = (
+                    spread(_members(split, places, name), most)
+                    for split, places in ((train, positions), (shift.test, tested))
+                )
                 if min(len(before), len(after)) < 2:
                     continue
                 values = scores(inner.rows(tap, before), outer.rows(tap, after), _weights(run, tap, number))
-                found.append(common(run, number, None, probe="sensitivity", layer=tap.layer, reduce=tap.reduce,
-                                    dim=run.supply.dims[tap], group=name, n=len(after)) | values)
+                found.append(
+                    common(
+                        run,
+                        number,
+                        None,
+                        probe="sensitivity",
+                        layer=tap.layer,
+                        reduce=tap.reduce,
+                        dim=run.supply.dims[tap],
+                        group=name,
+                        n=len(after),
+                    )
+                    | values
+                )
     return found
 
 
@@ -48,9 +62,11 @@ def scores(x: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
     narrow = x[:, units], y[:, units]
     between, n, m, found = shift_sensitivity.distances(x, y), len(x), len(y), {}
     members = torch.cat([shift_sensitivity.division(n, m), shift_sensitivity.divisions(n, m, DRAWS)])
-    for name, values in (("s", shift_sensitivity.ratios(between, members)),
-                         ("s_moments", shift_sensitivity.ratios(between.square(), members)),
-                         ("energy_distance", shift_sensitivity.energies(between, members))):
+    for name, values in (
+        ("s", shift_sensitivity.ratios(between, members)),
+        ("s_moments", shift_sensitivity.ratios(between.square(), members)),
+        ("energy_distance", shift_sensitivity.energies(between, members)),
+    ):
         low, high = torch.quantile(values[1:], torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
         found |= {name: values[0].item(), f"{name}_null_low": low, f"{name}_null_high": high}
     return found | {

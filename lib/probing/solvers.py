@@ -1,8 +1,9 @@
 """Probes without steps to tune: ridge regression with exact leave-one-out, L-BFGS, and proximal gradients for L1.
 
 All work in float64: features (n, d), labels (n,) of k classes, all examples at once, or for ridge also in turn. The
-objectives are those of `lib.probing.stacked_probes`, except that ridge is |Y - XW' - b|^2 / (2n) + l2/2 |W|^2 on one-hot labels. Where
-features outnumber examples, ridge and L-BFGS work with n numbers per class (the solution lies in the span of the examples).
+objectives are those of `lib.probing.stacked_probes`, except that ridge is |Y - XW' - b|^2 / (2n) + l2/2 |W|^2 on one-hot
+labels. Where features outnumber examples, ridge and L-BFGS work with n numbers per class (the solution lies in the span of
+the examples).
 """
 
 import warnings
@@ -76,8 +77,10 @@ class GramRidge:
         projected[self.squares == 0] = 0
         self.solutions = [self.right @ (projected / (self.squares + n * penalty)[:, None]) for penalty in penalties]
         self.penalties = penalties
-        return Linear(torch.stack([solution.T for solution in self.solutions]),
-                      torch.stack([self.centre - self.mean @ solution for solution in self.solutions]))
+        return Linear(
+            torch.stack([solution.T for solution in self.solutions]),
+            torch.stack([self.centre - self.mean @ solution for solution in self.solutions]),
+        )
 
     def left_out(self, features: Tensor, labels: Tensor) -> Tensor:
         """The exact leave-one-out predictions (penalties, b) of examples that were taken in, after `solve`."""
@@ -95,17 +98,18 @@ def streamed_ridge(parts: Callable[[], Iterable[Tensor]], labels: Tensor, classe
     """`ridge` where `parts()` gives the features (b, d) in turn; it is asked twice, for the Gram matrix and to leave out."""
     gram, begin = GramRidge(classes), 0
     for part in parts():
-        gram.add(part, labels[begin:begin + len(part)])
+        gram.add(part, labels[begin : begin + len(part)])
         begin += len(part)
     linear, left_out, begin = gram.solve(penalties), [], 0
     for part in parts():
-        left_out.append(gram.left_out(part, labels[begin:begin + len(part)]))
+        left_out.append(gram.left_out(part, labels[begin : begin + len(part)]))
         begin += len(part)
     return Ridge(linear, torch.cat(left_out, 1))
 
 
-def lbfgs(features: Tensor, labels: Tensor, classes: int, penalties: list[float], iterations: int = 200,
-          dual: bool | None = None) -> Linear:
+def lbfgs(
+    features: Tensor, labels: Tensor, classes: int, penalties: list[float], iterations: int = 200, dual: bool | None = None
+) -> Linear:
     """Logistic regression with squared L2 penalties, one probe per penalty, each started at the one before.
 
     dual    solve in the span of the examples; by default where features outnumber them
@@ -122,12 +126,20 @@ def lbfgs(features: Tensor, labels: Tensor, classes: int, penalties: list[float]
     for penalty in sorted(set(penalties), reverse=True):
         weights, biases = _minimise(x, labels, weights, biases, penalty, iterations)
         solved[penalty] = (weights @ directions.T if dual else weights, biases)
-    return Linear(torch.stack([solved[penalty][0] for penalty in penalties]),
-                  torch.stack([solved[penalty][1] for penalty in penalties]))
+    return Linear(
+        torch.stack([solved[penalty][0] for penalty in penalties]),
+        torch.stack([solved[penalty][1] for penalty in penalties]),
+    )
 
 
-def proximal(features: Tensor, labels: Tensor, classes: int, penalties: list[tuple[float, float]],
-             iterations: int = 2000, tolerance: float = 1e-7) -> Linear:
+def proximal(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalties: list[tuple[float, float]],
+    iterations: int = 2000,
+    tolerance: float = 1e-7,
+) -> Linear:
     """Logistic regression with penalties (l1, l2), one probe each: accelerated proximal gradients, exact zeros.
 
     Beck & Teboulle 2009 with restarts; the step is one over a bound of the curvature. A probe is done when no entry
@@ -154,8 +166,11 @@ def proximal(features: Tensor, labels: Tensor, classes: int, penalties: list[tup
             break
     worst = float(violation(ones, labels, value, l1, l2, mask).max())
     if worst > 10 * tolerance:
-        warnings.warn(f"--solver prox: {iterations} iterations leave the optimality conditions violated by {worst:.1e}; "
-                      "more -e come nearer", stacklevel=2)
+        warnings.warn(
+            f"--solver prox: {iterations} iterations leave the optimality conditions violated by {worst:.1e}; "
+            "more -e come nearer",
+            stacklevel=2,
+        )
     return Linear(value[..., :-1].contiguous(), value[..., -1].contiguous())
 
 
@@ -179,21 +194,30 @@ def _soft(value: Tensor, threshold: Tensor) -> Tensor:
 
 def _minimise(x: Tensor, labels: Tensor, weights: Tensor, biases: Tensor, penalty: float, iterations: int):
     weights, biases = weights.clone().requires_grad_(), biases.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([weights, biases], max_iter=iterations, max_eval=2 * iterations, history_size=20,
-                                  tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weights, biases],
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        history_size=20,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss():
         optimizer.zero_grad()
         value = F.cross_entropy(x @ weights.T + biases, labels) + penalty / 2 * weights.square().sum()
         value.backward()
         return value
+
     with torch.enable_grad():
         optimizer.step(loss)
         loss()
     steepest = max(float(weights.grad.abs().max()), float(biases.grad.abs().max()))
     if steepest > FLAT:
-        warnings.warn(f"--solver lbfgs: {iterations} iterations leave a gradient of {steepest:.1e}; more -e come nearer",
-                      stacklevel=2)
+        warnings.warn(
+            f"--solver lbfgs: {iterations} iterations leave a gradient of {steepest:.1e}; more -e come nearer", stacklevel=2
+        )
     return weights.detach(), biases.detach()
 
 

@@ -18,7 +18,7 @@ from torch.optim.sgd import sgd
 
 from lib.core.randomness import generator
 
-LARGE = 2 ** 15  # numbers from which on a probe is updated by kernels that pass over it once
+LARGE = 2**15  # numbers from which on a probe is updated by kernels that pass over it once
 UNDERFLOW = 1e-20  # errors below it are none: an update does not show them, and products with denormal numbers are slow
 
 
@@ -140,15 +140,22 @@ def initial_mlp(dim: int, hidden: int, classes: int, seeds: list[int], settings:
 class Stack:
     """Probes (g, s) in training: `step` is one update of all of them."""
 
-    def __init__(self, start: Linear | Mlp, settings: list[Setting], solver: str = "adam", momentum: float = 0.9,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        start: Linear | Mlp,
+        settings: list[Setting],
+        solver: str = "adam",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+    ) -> None:
         self.probes, self.settings = combined(lambda values: values[0].clone(), [start]), settings
         self.values = list(vars(self.probes).values())
         self.penalised = ["biases" not in field.name for field in fields(start)]
         self.solver, self.momentum, self.weight_decay, self.steps = solver, momentum, weight_decay, 0
         device = self.values[0].device
-        self.lr, self.l1, self.l2 = (torch.tensor([getattr(setting, name) for setting in settings], device=device)
-                                     for name in ("lr", "l1", "l2"))
+        self.lr, self.l1, self.l2 = (
+            torch.tensor([getattr(setting, name) for setting in settings], device=device) for name in ("lr", "l1", "l2")
+        )
         self.penalties = bool((self.l1 != 0).any() or (self.l2 != 0).any())
         self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)] for value in self.values]
         self.room = torch.empty_like(self.values[0])
@@ -179,8 +186,8 @@ class Stack:
         mean, square = state  # Kingma & Ba 2015, with torch's constants and order of operations
         mean.lerp_(slope, 0.1)
         square.mul_(0.999).addcmul_(slope, slope, value=0.001)
-        spread = (square.sqrt() / math.sqrt(1 - 0.999 ** self.steps)).add_(1e-8)
-        value -= lr / (1 - 0.9 ** self.steps) * mean / spread
+        spread = (square.sqrt() / math.sqrt(1 - 0.999**self.steps)).add_(1e-8)
+        value -= lr / (1 - 0.9**self.steps) * mean / spread
 
     def _one_by_one(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: float) -> None:
         """The same by torch's fused kernels, which take one setting at a time."""
@@ -190,8 +197,12 @@ class Stack:
                 for parts in zip(mine, its_slope, strict=True):
                     for weights, slopes in zip(*(part.view(-1).split(LARGE) for part in parts), strict=True):
                         slopes.add_(weights.sign(), alpha=setting.l1)
-            common = {"lr": setting.lr * rate, "weight_decay": self.weight_decay + penalised * setting.l2,
-                      "maximize": False, "fused": True}
+            common = {
+                "lr": setting.lr * rate,
+                "weight_decay": self.weight_decay + penalised * setting.l2,
+                "maximize": False,
+                "fused": True,
+            }
             if self.solver == "sgd":
                 sgd(mine, its_slope, its_state[0], momentum=self.momentum, dampening=0, nesterov=False, **common)
             else:

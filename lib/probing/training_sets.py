@@ -26,9 +26,10 @@ def outside(config, shifts: list, shares: dict, classes: int) -> list[Unit]:
         split = shift.learnt
         for seed in config.seed:
             _, pool = shift.role("probe-train", shares[number, seed])
-            for share in (config.fraction or (None,)):
-                rows = _drawn(config, split, pool, share, seed, number if config.tuning == "shared" else None, len(shifts),
-                              classes)
+            for share in config.fraction or (None,):
+                rows = _drawn(
+                    config, split, pool, share, seed, number if config.tuning == "shared" else None, len(shifts), classes
+                )
                 rows = _balanced(config, split, rows, seed)
                 units.append(Unit(seed, number, rows, split.labels[rows], split.groups[rows], share, number))
     return units
@@ -36,8 +37,10 @@ def outside(config, shifts: list, shares: dict, classes: int) -> list[Unit]:
 
 def pooled(units: list[Unit]) -> tuple[list[Unit], list[list[Unit]]]:
     """One unit per seed and share for all OOD sets, each with a source of its own: the images of these units in turn."""
-    parts = [[unit for unit in units if (unit.seed, unit.fraction) == key]
-             for key in dict.fromkeys((unit.seed, unit.fraction) for unit in units)]
+    parts = [
+        [unit for unit in units if (unit.seed, unit.fraction) == key]
+        for key in dict.fromkeys((unit.seed, unit.fraction) for unit in units)
+    ]
     joined = []
     for number, several in enumerate(parts):
         labels, groups = (torch.cat([getattr(unit, name) for unit in several]) for name in ("labels", "groups"))
@@ -45,8 +48,9 @@ def pooled(units: list[Unit]) -> tuple[list[Unit], list[list[Unit]]]:
     return joined, parts
 
 
-def _drawn(config, split: Split, pool: Tensor, share: float | None, seed: int, part: int | None, parts: int,
-           classes: int) -> Tensor:
+def _drawn(
+    config, split: Split, pool: Tensor, share: float | None, seed: int, part: int | None, parts: int, classes: int
+) -> Tensor:
     """The rows that a probe learns from; `part` is the shift's number where all of `parts` shifts share one probe."""
     if config.how == "full-ood":
         return pool
@@ -61,7 +65,7 @@ def _drawn(config, split: Split, pool: Tensor, share: float | None, seed: int, p
         raise UserError(f"--tuning shared: {len(pool)} images are too few for {parts} OOD sets")
     chosen = draw_fraction(pool, each * parts, seed)
     order = torch.randperm(len(chosen), generator=generator(seed, "parts"))
-    return chosen[order[part * each:(part + 1) * each]].sort().values
+    return chosen[order[part * each : (part + 1) * each]].sort().values
 
 
 def _balanced(config, split: Split, positions: Tensor, seed: int) -> Tensor:

@@ -13,8 +13,9 @@ from lib.reinit.targets import State, Target
 
 
 @torch.no_grad()
-def recalibrated(network: nn.Module, batches: list[Tensor], units: list[Target],
-                 cells: list[list[State]]) -> list[list[State]]:
+def recalibrated(
+    network: nn.Module, batches: list[Tensor], units: list[Target], cells: list[list[State]]
+) -> list[list[State]]:
     """The cells with the running statistics of every batch normalisation from the layer's block on, estimated anew.
 
     They are averages over the batches of images (b, c, h, w), each normalised by its own statistics as in training, with
@@ -28,8 +29,11 @@ def recalibrated(network: nn.Module, batches: list[Tensor], units: list[Target],
         inside = [(name, module) for name, module in stage.rest.named_modules() if module in norms]
         for place in stage.units:
             for source, cell in enumerate(cells[place]):
-                statistics = {f"{name}.{key}": torch.zeros_like(value) for name, module in inside
-                              for key, value in module.named_buffers()}
+                statistics = {
+                    f"{name}.{key}": torch.zeros_like(value)
+                    for name, module in inside
+                    for key, value in module.named_buffers()
+                }
                 with norms_in_training(module for _, module in inside):
                     for batch in activations:
                         functional_call(stage.rest, stage.named(cell) | statistics, (batch,))

@@ -12,8 +12,16 @@ from lib.reinit.targets import State, Target
 
 
 @torch.no_grad()
-def measure(network: nn.Module, batches: list[tuple[Tensor, Tensor]], units: list[Target], initial: list[State], *,
-                tolerance: float, draws: int, seed: int) -> list[float | None]:
+def measure(
+    network: nn.Module,
+    batches: list[tuple[Tensor, Tensor]],
+    units: list[Target],
+    initial: list[State],
+    *,
+    tolerance: float,
+    draws: int,
+    seed: int,
+) -> list[float | None]:
     """Module criticality of each layer, 0 or more; ours, after Chatterji, Neyshabur & Sedghi, ICLR 2020.
 
     The least a^2 |W - W0|^2 / s^2 over positions a in [0, 1] on the way from initial to final weights and widths s > 0 of
@@ -41,11 +49,17 @@ def measure(network: nn.Module, batches: list[tuple[Tensor, Tensor]], units: lis
                     losses = []
                     for draw in range(draws):
                         random = generator(seed, "criticality", units[place].layer, draw, device=images[0].device)
-                        cell = {key: (1 - position) * start[key] + position * end[key]
-                                + noise * torch.randn(end[key].shape, generator=random, device=end[key].device)
-                                for key in end}
-                        losses.append(_mean_loss([functional_call(stage.rest, stage.named(cell), (batch,))
-                                                  for batch in activations], labels))
+                        cell = {
+                            key: (1 - position) * start[key]
+                            + position * end[key]
+                            + noise * torch.randn(end[key].shape, generator=random, device=end[key].device)
+                            for key in end
+                        }
+                        losses.append(
+                            _mean_loss(
+                                [functional_call(stage.rest, stage.named(cell), (batch,)) for batch in activations], labels
+                            )
+                        )
                     if sum(losses) / draws <= bound:
                         found[place] = value
                         break

@@ -41,8 +41,10 @@ def fold(network: nn.Module, images: Tensor) -> tuple[nn.Module, str, int]:
         with torch.no_grad():
             if torch.allclose(folded(images), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item()):
                 return folded, behind[0], height * width
-    raise UserError("--fold-pool: the network has no average pool that copies one position to many before a linear layer, "
-                    "as VGGs have for 32 px")
+    raise UserError(
+        "--fold-pool: the network has no average pool that copies one position to many before a linear layer, "
+        "as VGGs have for 32 px"
+    )
 
 
 def folded_weight(weight: Tensor, positions: int) -> Tensor:

@@ -17,8 +17,16 @@ def facts(network, units, critical: list) -> dict[str, dict]:
     state, facts = network.body.state_dict(), {}
     for index, (unit, value) in enumerate(zip(units, critical, strict=True)):
         weight = state.get(unit.layer + ".weight")
-        fact = {"layer": unit.layer, "index": index, "kind": type(network.body.get_submodule(unit.layer)).__name__,
-                "mass": None, "bias": None, "bias_z": None, "abs_mean": None, "criticality": value}
+        fact = {
+            "layer": unit.layer,
+            "index": index,
+            "kind": type(network.body.get_submodule(unit.layer)).__name__,
+            "mass": None,
+            "bias": None,
+            "bias_z": None,
+            "abs_mean": None,
+            "criticality": value,
+        }
         if weight is not None and weight.ndim > 1:
             share = filter_projections.mass(filter_projections.projections(weight))
             score = filter_projections.z_score(share, len(weight))
@@ -40,15 +48,23 @@ def rows(common: dict, facts: dict, sources: list[Source], cells: list[list], co
             accuracy = accuracies.mean().item()
             moved = [_distance(fact["layer"], sources[place], own) for place in members]
             idle = all(cells[number][place] is None for place in members)
-            rows.append({
-                **common, **fact, "source": label, "draws": len(members) if label == "rand" else None,
-                "status": "unchanged" if idle else "measured", "accuracy": accuracy,
-                "accuracy_sd": accuracies.std().item() if len(members) > 1 else None,
-                "relative_drop": (intact - accuracy) / intact if intact else None,
-                "top5_accuracy": shares[number, members, 1].mean().item() if common["classes"] > 5 else None,
-                "se": classification.standard_error(accuracy, n), "intact_accuracy": intact,
-                "intact_top5_accuracy": intact_five if common["classes"] > 5 else None,
-                "l2_distance": None if None in moved else sum(moved) / len(moved)})
+            rows.append(
+                {
+                    **common,
+                    **fact,
+                    "source": label,
+                    "draws": len(members) if label == "rand" else None,
+                    "status": "unchanged" if idle else "measured",
+                    "accuracy": accuracy,
+                    "accuracy_sd": accuracies.std().item() if len(members) > 1 else None,
+                    "relative_drop": (intact - accuracy) / intact if intact else None,
+                    "top5_accuracy": shares[number, members, 1].mean().item() if common["classes"] > 5 else None,
+                    "se": classification.standard_error(accuracy, n),
+                    "intact_accuracy": intact,
+                    "intact_top5_accuracy": intact_five if common["classes"] > 5 else None,
+                    "l2_distance": None if None in moved else sum(moved) / len(moved),
+                }
+            )
     return rows
 
 
@@ -60,17 +76,31 @@ def analysis(common: dict, rows: list[dict], seed: int) -> list[dict]:
     found = []
     for label in dict.fromkeys(row["source"] for row in rows):
         for predictor in PREDICTORS:
-            members = [row for row in rows if row["source"] == label and row["relative_drop"] is not None
-                       and row[predictor] is not None and np.isfinite(row[predictor])]
+            members = [
+                row
+                for row in rows
+                if row["source"] == label
+                and row["relative_drop"] is not None
+                and row[predictor] is not None
+                and np.isfinite(row[predictor])
+            ]
             if not members:
                 continue
             x, y, depth = (np.array([row[column] for row in members]) for column in (predictor, "relative_drop", "index"))
-            found.append({
-                **common, "source": label, "layer": None, "status": "analysis", "predictor": predictor,
-                "layers": len(members), "spearman": rank_correlation.spearman(x, y),
-                "p_value": rank_correlation.spearman_p(x, y, seed=seed),
-                "partial": rank_correlation.partial_spearman(x, y, depth),
-                "partial_p": rank_correlation.partial_spearman_p(x, y, depth, seed=seed)})
+            found.append(
+                {
+                    **common,
+                    "source": label,
+                    "layer": None,
+                    "status": "analysis",
+                    "predictor": predictor,
+                    "layers": len(members),
+                    "spearman": rank_correlation.spearman(x, y),
+                    "p_value": rank_correlation.spearman_p(x, y, seed=seed),
+                    "partial": rank_correlation.partial_spearman(x, y, depth),
+                    "partial_p": rank_correlation.partial_spearman_p(x, y, depth, seed=seed),
+                }
+            )
     return found
 
 
@@ -80,9 +110,14 @@ def paper_layout(description, path: Path, rows: list[dict], labels: list[str]) -
     five = rows[0]["intact_top5_accuracy"]
     epoch = description.epoch if description.epoch is not None else loading.epoch_of(path)
     seed = description.config.get("seed")
-    return {"init_from_epoch": percent, "arch": description.architecture, "dataset": rows[0]["data"],
-            "top1_test": 100 * rows[0]["intact_accuracy"], "top5_test": None if five is None else 100 * five,
-            "epoch": str(epoch)} | ({} if seed is None else {"seed": str(seed)})
+    return {
+        "init_from_epoch": percent,
+        "arch": description.architecture,
+        "dataset": rows[0]["data"],
+        "top1_test": 100 * rows[0]["intact_accuracy"],
+        "top5_test": None if five is None else 100 * five,
+        "epoch": str(epoch),
+    } | ({} if seed is None else {"seed": str(seed)})
 
 
 def _distance(layer: str, source: Source, own: dict) -> float | None:

@@ -27,10 +27,23 @@ class Counts:
 
 
 @torch.no_grad()
-def run(network: nn.Module, split: Split, units: list[Target], cells: list[list[State | None]], *, batch_size: int,
-          channels: int | None = None, size: int | None = None, precision: str = "fp32", stacked: int = 1,
-          counts: Counts | None = None, save: Callable[[Counts], None] = lambda counts: None, workers: int = 0,
-          prefetch: int = 2, quiet: bool = False) -> Counts:
+def run(
+    network: nn.Module,
+    split: Split,
+    units: list[Target],
+    cells: list[list[State | None]],
+    *,
+    batch_size: int,
+    channels: int | None = None,
+    size: int | None = None,
+    precision: str = "fp32",
+    stacked: int = 1,
+    counts: Counts | None = None,
+    save: Callable[[Counts], None] = lambda counts: None,
+    workers: int = 0,
+    prefetch: int = 2,
+    quiet: bool = False,
+) -> Counts:
     """One pass over the split; cells[i][e] are the tensors that source e puts into units[i], by state-dict key.
 
     units     in execution order, as `targets` gives them
@@ -44,8 +57,9 @@ def run(network: nn.Module, split: Split, units: list[Target], cells: list[list[
     stages, tail = cut_stages(network, units, stacked > 1)
     counts = counts or Counts(0, torch.zeros(2).long(), torch.zeros(len(units), len(cells[0]), 2).long())
     order = torch.arange(counts.images, len(split))
-    batches = split.batches(batch_size, device=device, order=order, channels=channels, size=size, workers=workers,
-                            prefetch=prefetch)
+    batches = split.batches(
+        batch_size, device=device, order=order, channels=channels, size=size, workers=workers, prefetch=prefetch
+    )
     saved = time.monotonic()
     try:
         for images, labels, _ in image_bar(batches, len(order), batch_size, label=split.name, quiet=quiet):
@@ -57,7 +71,7 @@ def run(network: nn.Module, split: Split, units: list[Target], cells: list[list[
                     for place in stage.units:
                         run = [source for source, cell in enumerate(cells[place]) if cell is not None]
                         for first in range(0, len(run), stacked):
-                            group = run[first:first + stacked]
+                            group = run[first : first + stacked]
                             answers = stage.answers(place, activations, [cells[place][source] for source in group])
                             right[place, group] = torch.stack([_right(logits, labels) for logits in answers])
                 intact = _right(tail(activations), labels)

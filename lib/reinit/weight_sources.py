@@ -65,8 +65,10 @@ def load(config, description, units, own: dict) -> tuple[list[Source], list[str]
         described, state = checkpoints.weights(file, description.architecture)
         wrong = [key for key in needed if state[key].shape != own[key].shape]
         if wrong:
-            raise UserError(f"--inits-from {file}: {wrong[0]} has the shape {tuple(state[wrong[0]].shape)}, in "
-                            f"{config.model_path} it has {tuple(own[wrong[0]].shape)}")
+            raise UserError(
+                f"--inits-from {file}: {wrong[0]} has the shape {tuple(state[wrong[0]].shape)}, in "
+                f"{config.model_path} it has {tuple(own[wrong[0]].shape)}"
+            )
         epoch = described.epoch if described.epoch is not None else loading.epoch_of(file)
         label = str(epoch) if epoch is not None else file.stem
         if any(source.label == label for source in found):

@@ -1,7 +1,7 @@
 """The folder of kept features as a whole: what lies there, how large it is, and what goes when it grows too large.
 
-`<cache>/features/<key>/` holds the features of one network on one split (`lib.representations.features`). An entry is touched whenever it
-is read, and the one read longest ago goes first. Free of torch.
+`<cache>/features/<key>/` holds the features of one network on one split (`lib.representations.features`). An entry is
+touched whenever it is read, and the one read longest ago goes first. Free of torch.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-GIB = 2 ** 30
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,24 @@ def room(cache_dir: str | Path) -> int:
 
 def table(listed: list[Entry]) -> list[dict]:
     """A row per entry, the one used last at the bottom, and the sum."""
-    rows = [{"features": entry.path.name, "of": entry.about, "GiB": f"{entry.size / GIB:.3f}",
-             "used": time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))} for entry in listed]
-    return [*rows, {"features": f"{len(listed)} in all", "of": "", "GiB": f"{sum(entry.size for entry in listed) / GIB:.3f}",
-                    "used": ""}]
+    rows = [
+        {
+            "features": entry.path.name,
+            "of": entry.about,
+            "GiB": f"{entry.size / GIB:.3f}",
+            "used": time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
+        }
+        for entry in listed
+    ]
+    return [
+        *rows,
+        {
+            "features": f"{len(listed)} in all",
+            "of": "",
+            "GiB": f"{sum(entry.size for entry in listed) / GIB:.3f}",
+            "used": "",
+        },
+    ]
 
 
 def _about(path: Path) -> str:

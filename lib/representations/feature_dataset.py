@@ -36,10 +36,15 @@ def backbone(text: str) -> tuple[str, str]:
 def check_training(config) -> None:
     """Raises `UsageError` for options of a training on stored features that are for images."""
     models.check_vectors(config.model_type)
-    for_images = {"--augmentation": config.augmentation not in ("auto", "none"),
-                  "--image-size": config.image_size, "--upscale": config.upscale,
-                  "--upscale-padding": config.upscale_padding, "--pixel-shuffle": config.pixel_shuffle,
-                  "--per-image-std": config.per_image_std, "--outliers": config.outliers}
+    for_images = {
+        "--augmentation": config.augmentation not in ("auto", "none"),
+        "--image-size": config.image_size,
+        "--upscale": config.upscale,
+        "--upscale-padding": config.upscale_padding,
+        "--pixel-shuffle": config.pixel_shuffle,
+        "--per-image-std": config.per_image_std,
+        "--outliers": config.outliers,
+    }
     for name, given in for_images.items():
         if given:
             raise UsageError(f"{name} is for images, not for the stored features of -d {config.dataset}")
@@ -52,10 +57,23 @@ def made(network: "Checkpoint", layer: str, images: "Split", name: str, **passin
     """
     described, tap = network.description, features.Tap(layer, "flatten")
     check_whose(images, described, images.name)
-    found = features.collect(network.network, images, [tap], exact=(tap,), channels=described.channels,
-                             size=described.image_size, label=f"features of {images.name}", **passing).features[tap]
-    return replace(images, name=name, images=found.rows()[:, :, None, None], augmentation="none",
-                   features=f"{layer} of {files.sha256(network.path)}")
+    found = features.collect(
+        network.network,
+        images,
+        [tap],
+        exact=(tap,),
+        channels=described.channels,
+        size=described.image_size,
+        label=f"features of {images.name}",
+        **passing,
+    ).features[tap]
+    return replace(
+        images,
+        name=name,
+        images=found.rows()[:, :, None, None],
+        augmentation="none",
+        features=f"{layer} of {files.sha256(network.path)}",
+    )
 
 
 def check_whose(split: "Split", description: "Description", name: str) -> None:

@@ -21,7 +21,7 @@ from lib.datasets.storage.lazy_images import LazyImages
 from lib.models.reducers import Projection
 from lib.representations import principal_components
 
-LARGEST = 2.0 ** 11  # to which the first batch is scaled: a factor of 32 below the largest float16
+LARGEST = 2.0**11  # to which the first batch is scaled: a factor of 32 below the largest float16
 PIECE = 16  # rows that are scaled or read at a time: few enough to stay in the processor's cache
 VERSION = 1  # of what the files hold
 
@@ -44,9 +44,9 @@ class Writer:
                 self.scale = 2.0 ** math.ceil(math.log2(largest / LARGEST))
         elif self.dtype == torch.float16 and largest / self.scale > torch.finfo(torch.float16).max:
             larger = 2.0 ** math.ceil(math.log2(largest / LARGEST))
-            self.stored[:self.begin] *= self.scale / larger
+            self.stored[: self.begin] *= self.scale / larger
             self.scale = larger
-        room = self.stored[self.begin:self.begin + len(rows)]
+        room = self.stored[self.begin : self.begin + len(rows)]
         for part, place in zip(rows.split(PIECE), room.split(PIECE), strict=True):
             place.copy_(part if self.scale == 1 else part * (1 / self.scale))  # exact: a power of two
         self.begin += len(rows)
@@ -105,8 +105,12 @@ def read_moments(folder: Path, layer: str) -> principal_components.Moments | Non
 
 
 def write_moments(folder: Path, layer: str, moments: principal_components.Moments) -> None:
-    files.write_atomically(folder / f"{layer}-moments.npz", lambda file: np.savez(
-        file, count=moments.count, sum=moments._sum.cpu().numpy(), products=moments._products.cpu().numpy()))
+    files.write_atomically(
+        folder / f"{layer}-moments.npz",
+        lambda file: np.savez(
+            file, count=moments.count, sum=moments._sum.cpu().numpy(), products=moments._products.cpu().numpy()
+        ),
+    )
 
 
 def file_name(tap, kind: str, reduce) -> str:

@@ -1,8 +1,9 @@
 """Features of many layers from one pass over a split, kept on disk for every later run.
 
-A tap is a layer with a reducer. The pass reduces each output inside its hook and writes it (`lib.representations.feature_files`). The files
-lie under `<cache>/features/<key>/`, where the key stands for the network's weights, the images and how they are given to the
-network: another run of the same network on the same images reads what is there and computes only the taps that are not.
+A tap is a layer with a reducer. The pass reduces each output inside its hook and writes it
+(`lib.representations.feature_files`). The files lie under `<cache>/features/<key>/`, where the key stands for the network's
+weights, the images and how they are given to the network: another run of the same network on the same images reads what is
+there and computes only the taps that are not.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from lib.representations.feature_files import Writer, file_name, key, read, read
 
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 PCA_IMAGES = 2048
-PCA_NUMBERS = 2 ** 27  # flattened features that are held at once while fitting
+PCA_NUMBERS = 2**27  # flattened features that are held at once while fitting
 
 
 class Tap(NamedTuple):
@@ -108,9 +109,22 @@ def taps(layers: list[str], reducers: tuple[str, ...]) -> list[Tap]:
 
 
 @torch.no_grad()
-def collect(network: nn.Module, split: Split, wanted: list[Tap], *, reducers: dict[Tap, Callable] | None = None,
-            moments: bool = False, exact: tuple[Tap, ...] = (), cache_dir: str | Path | None = None, cache_gib: float = 2.0,
-            dtype: str = "fp16", seed: int = 0, view: int | None = None, label: str = "", **options) -> Collected:
+def collect(
+    network: nn.Module,
+    split: Split,
+    wanted: list[Tap],
+    *,
+    reducers: dict[Tap, Callable] | None = None,
+    moments: bool = False,
+    exact: tuple[Tap, ...] = (),
+    cache_dir: str | Path | None = None,
+    cache_gib: float = 2.0,
+    dtype: str = "fp16",
+    seed: int = 0,
+    view: int | None = None,
+    label: str = "",
+    **options,
+) -> Collected:
     """The features of a split at all taps, from one pass of the network in eval mode or from the cache.
 
     reducers   those that are fitted, by tap; all others follow from their names
@@ -127,8 +141,11 @@ def collect(network: nn.Module, split: Split, wanted: list[Tap], *, reducers: di
     made = {tap: (reducers or {}).get(tap) or reducer(tap.reduce, seed) for tap in wanted}
     kinds = {tap: "fp32" if tap in exact else dtype for tap in wanted}
     words = () if view is None else (split.augmentation, seed, view)
-    folder = None if cache_dir is None else feature_cache.folder(cache_dir) / key(
-        network, split, options.get("channels"), options.get("size"), *words)
+    folder = (
+        None
+        if cache_dir is None
+        else feature_cache.folder(cache_dir) / key(network, split, options.get("channels"), options.get("size"), *words)
+    )
     names = {tap: file_name(tap, kinds[tap], made[tap]) for tap in wanted}
     found = {tap: Features(*kept) for tap in wanted if folder and (kept := read(folder / names[tap])) is not None}
     layers = list(dict.fromkeys(tap.layer for tap in wanted))
@@ -139,8 +156,10 @@ def collect(network: nn.Module, split: Split, wanted: list[Tap], *, reducers: di
     if absent or unmeasured:
         writers = {tap: Writer(folder and folder / names[tap], len(split), TYPES[kinds[tap]]) for tap in absent}
         measured = {layer: principal_components.Moments() for layer in unmeasured}
-        reduce = {layer: layer_reducer({tap: made[tap] for tap in absent if tap.layer == layer}, measured.get(layer))
-                  for layer in dict.fromkeys([tap.layer for tap in absent] + unmeasured)}
+        reduce = {
+            layer: layer_reducer({tap: made[tap] for tap in absent if tap.layer == layer}, measured.get(layer))
+            for layer in dict.fromkeys([tap.layer for tap in absent] + unmeasured)
+        }
         try:
             for _, rows in passing(network, split, reduce, seed=seed, view=view, label=label, **options):
                 for tap, writer in writers.items():
@@ -156,16 +175,28 @@ def collect(network: nn.Module, split: Split, wanted: list[Tap], *, reducers: di
                 write_moments(folder, layer, moment)
     if folder:
         feature_cache.touch(folder, f"{type(getattr(network, 'body', network)).__name__} on {label}, {split.split}")
-        if sum(kept.stored.numel() * kept.stored.element_size() for kept in found.values()) <= cache_gib * 2 ** 30:
+        if sum(kept.stored.numel() * kept.stored.element_size() for kept in found.values()) <= cache_gib * 2**30:
             found = {tap: Features(kept.stored.clone(), kept.scale) for tap, kept in found.items()}
     return Collected({tap: found[tap] for tap in wanted}, known, len(split) if absent or unmeasured else 0)
 
 
 @torch.no_grad()
-def passing(network: nn.Module, split: Split, reduce: dict[str, Callable[[Tensor], dict]], *, order: Tensor | None = None,
-            view: int | None = None, seed: int = 0, batch_size: int = 256, channels: int | None = None,
-            size: int | None = None, workers: int = 0, prefetch: int = 2, quiet: bool = False, label: str = ""
-            ) -> Iterator[tuple[Tensor, dict]]:
+def passing(
+    network: nn.Module,
+    split: Split,
+    reduce: dict[str, Callable[[Tensor], dict]],
+    *,
+    order: Tensor | None = None,
+    view: int | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    channels: int | None = None,
+    size: int | None = None,
+    workers: int = 0,
+    prefetch: int = 2,
+    quiet: bool = False,
+    label: str = "",
+) -> Iterator[tuple[Tensor, dict]]:
     """One forward pass: (positions (b,), everything that `reduce` makes of the outputs of its layers) per batch.
 
     reduce    layer -> a function from its output (b, ...) to a dictionary of tensors
@@ -176,15 +207,25 @@ def passing(network: nn.Module, split: Split, reduce: dict[str, Callable[[Tensor
     if view is not None:
         split, change = augment.for_epoch(split, split.augmentation, seed, "view", view, device=device)
     network.eval()
-    batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch,
-                            order=order, augment=change)
+    batches = split.batches(
+        batch_size,
+        device=device,
+        channels=channels,
+        size=size,
+        workers=workers,
+        prefetch=prefetch,
+        order=order,
+        augment=change,
+    )
 
     def checked(layer):
         def reduced(output):
             if not isinstance(output, Tensor):
                 raise UserError(f"layer {layer} puts out no single tensor, so it has no features")
             return reduce[layer](output)
+
         return reduced
+
     with cutting.record(network, list(reduce), reduce={layer: checked(layer) for layer in reduce}, stop=True) as outputs:
         for images, _, positions in image_bar(batches, count, batch_size, label=label, quiet=quiet):
             cutting.run(network, images)
@@ -218,8 +259,9 @@ def fit_pca(network: nn.Module, split: Split, wanted: list[Tap], **options) -> d
         together = [chosen.pop(0)]  # a pass for as many as memory allows
         while chosen and len(split) * sum(sizes[flat[tap]] for tap in [*together, chosen[0]]) <= PCA_NUMBERS:
             together.append(chosen.pop(0))
-        kept = collect(network, split, list(dict.fromkeys(flat[tap] for tap in together)), dtype="fp32",
-                       label="fitting pca", **options).features
+        kept = collect(
+            network, split, list(dict.fromkeys(flat[tap] for tap in together)), dtype="fp32", label="fitting pca", **options
+        ).features
         fitted |= {tap: _principal(tap, kept[flat[tap]].stored) for tap in together}
     return fitted
 
@@ -229,20 +271,25 @@ def _principal(tap: Tap, rows: Tensor) -> Projection:
     n, d = rows.shape
     number = min(parse(tap.reduce)[1], d)
     if number > n - 1:
-        raise UserError(f"--reduce {tap.reduce}: {n} images at layer {tap.layer}, which has {d} features, have at most "
-                        f"{n - 1} principal directions")
+        raise UserError(
+            f"--reduce {tap.reduce}: {n} images at layer {tap.layer}, which has {d} features, have at most "
+            f"{n - 1} principal directions"
+        )
     mean = rows.double().mean(0).float()
-    blocks = [(rows[:, begin:begin + 4096] - mean[begin:begin + 4096]).double() for begin in range(0, d, 4096)]
+    blocks = [(rows[:, begin : begin + 4096] - mean[begin : begin + 4096]).double() for begin in range(0, d, 4096)]
     values, left = torch.linalg.eigh(sum(block @ block.T for block in blocks))
     left = left.flip(1)[:, :number] / values.flip(0)[:number].clamp_min(1e-24).sqrt()
     return Projection(mean, torch.cat([block.T @ left for block in blocks]).float())
 
 
-def layer_reducer(made: dict[Tap, Callable],
-                  moments: principal_components.Moments | None = None) -> Callable[[Tensor], dict[Tap, Tensor]]:
+def layer_reducer(
+    made: dict[Tap, Callable], moments: principal_components.Moments | None = None
+) -> Callable[[Tensor], dict[Tap, Tensor]]:
     """All reducers of one layer; its channels are also taken into `moments`."""
+
     def reduced(output):
         if moments is not None:
             moments.add(principal_components.channel_rows(output))
         return {tap: reduce(output).float().clone() for tap, reduce in made.items()}
+
     return reduced

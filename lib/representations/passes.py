@@ -23,9 +23,20 @@ def flatten(output: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def represent(network: nn.Module, split: Split, layers: list[str], reduce: Reducer = flatten, *, batch_size: int,
-              channels: int | None = None, size: int | None = None, workers: int = 0, prefetch: int = 2,
-              quiet: bool = False, label: str = "") -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
+def represent(
+    network: nn.Module,
+    split: Split,
+    layers: list[str],
+    reduce: Reducer = flatten,
+    *,
+    batch_size: int,
+    channels: int | None = None,
+    size: int | None = None,
+    workers: int = 0,
+    prefetch: int = 2,
+    quiet: bool = False,
+    label: str = "",
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
     """Per batch: layer -> features (b, d) float32, labels (b,), both on the network's device, and positions (b,).
 
     The network is put in eval mode. Raises `UserError` for a layer that does not exist or does not run.
@@ -34,8 +45,7 @@ def represent(network: nn.Module, split: Split, layers: list[str], reduce: Reduc
     network.eval()
     batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
     with cutting.record(network, layers, reduce=lambda output: reduce(output).float().clone(), stop=True) as outputs:
-        for images, labels, positions in image_bar(batches, len(split), batch_size, label=label or split.name,
-                                                   quiet=quiet):
+        for images, labels, positions in image_bar(batches, len(split), batch_size, label=label or split.name, quiet=quiet):
             cutting.run(network, images)
             missing = [layer for layer in layers if layer not in outputs]
             if missing:

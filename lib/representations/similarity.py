@@ -17,10 +17,18 @@ from lib.metrics.similarity import Grams, Side
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
 
-GRAM_MEASURES = {"cka": similarity.cka_grid, "cka_debiased": similarity.debiased_cka_grid, "rsa": similarity.rsa_grid,
-                 "knn_jaccard": similarity.knn_grid}
-MOMENT_MEASURES = {"pwcca": similarity.pwcca_distance, "procrustes": similarity.procrustes_distance,
-                   "svcca": similarity.svcca, "mean_cca": similarity.mean_correlation}
+GRAM_MEASURES = {
+    "cka": similarity.cka_grid,
+    "cka_debiased": similarity.debiased_cka_grid,
+    "rsa": similarity.rsa_grid,
+    "knn_jaccard": similarity.knn_grid,
+}
+MOMENT_MEASURES = {
+    "pwcca": similarity.pwcca_distance,
+    "procrustes": similarity.procrustes_distance,
+    "svcca": similarity.svcca,
+    "mean_cca": similarity.mean_correlation,
+}
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,13 @@ def representation(values: Tensor, shape: tuple[int, ...] | None = None) -> Repr
     return Representation(shape, values, mean, spectrum.flip(0).clamp_min(0), basis.flip(1))
 
 
-def grid(first: dict[str, Representation], second: dict[str, Representation], measures: tuple[str, ...],
-         first_ranks: dict[str, list[int]], second_ranks: dict[str, list[int]]) -> list[dict]:
+def grid(
+    first: dict[str, Representation],
+    second: dict[str, Representation],
+    measures: tuple[str, ...],
+    first_ranks: dict[str, list[int]],
+    second_ranks: dict[str, list[int]],
+) -> list[dict]:
     """A row per pair of layers and of ranks: layer1, layer2, rank1, rank2, rows ("positions" or "images"), measures.
 
     `first_ranks` and `second_ranks` name for each layer the ranks it is limited to; the width is no limit.
@@ -87,11 +100,19 @@ def grid(first: dict[str, Representation], second: dict[str, Representation], me
                     places = sides[0].places[one, rank1], sides[1].places[two, rank2]
                     measured = {name: table[places].item() for name, table in tables.items()}
                     for name in wanted:
-                        measured[name] = MOMENT_MEASURES[name](sides[0].side(one, rank1, aligned),
-                                                               sides[1].side(two, rank2, aligned), cross[:rank1, :rank2])
-                    rows.append({"layer1": one, "layer2": two, "rank1": rank1, "rank2": rank2,
-                                 "rows": "positions" if aligned else "images",
-                                 **{name: measured[name] for name in measures if name in measured}})
+                        measured[name] = MOMENT_MEASURES[name](
+                            sides[0].side(one, rank1, aligned), sides[1].side(two, rank2, aligned), cross[:rank1, :rank2]
+                        )
+                    rows.append(
+                        {
+                            "layer1": one,
+                            "layer2": two,
+                            "rank1": rank1,
+                            "rank2": rank2,
+                            "rows": "positions" if aligned else "images",
+                            **{name: measured[name] for name in measures if name in measured},
+                        }
+                    )
     return rows
 
 
@@ -108,7 +129,7 @@ def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
         for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
             flat = part[:, :, begin:end].flatten(1)
             for row in range(0, n, BLOCK):  # on and above the diagonal
-                bands[number, row:row + BLOCK, row:].addmm_(flat[row:row + BLOCK], flat[row:].T)
+                bands[number, row : row + BLOCK, row:].addmm_(flat[row : row + BLOCK], flat[row:].T)
     bands = bands.triu() + bands.triu(1).transpose(1, 2)
     found = dict(zip(edges[1:], bands.cumsum(0), strict=True))
     return [found[rank] for rank in ranks]

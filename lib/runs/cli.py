@@ -28,9 +28,19 @@ from lib.core.registry import near
 from lib.runs import records
 
 
-def flag(default=MISSING, *names: str, help: str, choices: Mapping | tuple | None = None, check: Callable | None = None,
-         positional: bool = False, identity: bool = True, label: str = "", commas: bool = False,
-         metavar: str | None = None, bare=None):
+def flag(
+    default=MISSING,
+    *names: str,
+    help: str,
+    choices: Mapping | tuple | None = None,
+    check: Callable | None = None,
+    positional: bool = False,
+    identity: bool = True,
+    label: str = "",
+    commas: bool = False,
+    metavar: str | None = None,
+    bare=None,
+):
     """A field of a configuration.
 
     names       short spellings beside `--field-name`, or all spellings if a long one is among them
@@ -41,8 +51,18 @@ def flag(default=MISSING, *names: str, help: str, choices: Mapping | tuple | Non
     commas      a tuple's values may also be joined by commas
     bare        the value of the flag where none follows it
     """
-    metadata = dict(names=names, help=help, choices=choices, check=check, positional=positional, identity=identity,
-                    label=label, commas=commas, metavar=metavar, bare=bare)
+    metadata = dict(
+        names=names,
+        help=help,
+        choices=choices,
+        check=check,
+        positional=positional,
+        identity=identity,
+        label=label,
+        commas=commas,
+        metavar=metavar,
+        bare=bare,
+    )
     if default is MISSING:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -50,19 +70,23 @@ def flag(default=MISSING, *names: str, help: str, choices: Mapping | tuple | Non
 
 def at_least(low: float) -> Callable[[float], None]:
     """A check that a number is `low` or more."""
+
     def check(value):
         if not value >= low:
             raise UsageError(f"{value} is below {low}")
+
     return check
 
 
 def above(low: float) -> Callable[[float], None]:
     """A check that a number is more than `low`."""
+
     def check(value):
         if not value > low:
             raise UsageError(f"{value} is not above {low}")
         if math.isinf(value):
             raise UsageError(f"{value} is not finite")
+
     return check
 
 
@@ -82,8 +106,9 @@ class RunConfig:
     overwrite: bool = flag(False, help="run although the record is there, and replace it", identity=False)
     results_dir: str = flag("results", help="folder of the records and figures", identity=False)
     models_dir: str = flag("models", help="folder of the checkpoints", identity=False)
-    cache_dir: str = flag(".cache", help="folder of what can be computed again: decoded images, features, hashes",
-                          identity=False)
+    cache_dir: str = flag(
+        ".cache", help="folder of what can be computed again: decoded images, features, hashes", identity=False
+    )
     config: str = flag("", help="YAML file with defaults for these flags; the command line wins", identity=False)
     plan: bool = flag(False, help="say what the command would do, and stop", identity=False)
     quiet: bool = flag(False, help="no progress bars and no messages but errors", identity=False)
@@ -123,16 +148,22 @@ class DeviceConfig(RunConfig):
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
     batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
     seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
-    gpu: int | None = flag(None, "-gpu", help="index of the GPU, -1 for the CPU; default 0 where there is one, else -1",
-                           identity=False)
-    workers: int = flag(1, "-workers", help="processes that decode images which do not fit into memory",
-                        check=at_least(0), identity=False)
+    gpu: int | None = flag(
+        None, "-gpu", help="index of the GPU, -1 for the CPU; default 0 where there is one, else -1", identity=False
+    )
+    workers: int = flag(
+        1, "-workers", help="processes that decode images which do not fit into memory", check=at_least(0), identity=False
+    )
     prefetch: int = flag(2, "-prefetch", help="batches each of them decodes ahead", check=at_least(1), identity=False)
-    precision: str = flag("auto", help="arithmetic of the networks; auto is bf16 for training on a GPU, else fp32",
-                          choices=("auto", "fp32", "bf16"))
+    precision: str = flag(
+        "auto",
+        help="arithmetic of the networks; auto is bf16 for training on a GPU, else fp32",
+        choices=("auto", "fp32", "bf16"),
+    )
     deterministic: bool = flag(False, help="deterministic kernels on a GPU, at some cost; on the CPU all are")
-    max_examples: int | None = flag(None, help="use only so many images of each data set, evenly spread over it",
-                                    check=at_least(1))
+    max_examples: int | None = flag(
+        None, help="use only so many images of each data set, evenly spread over it", check=at_least(1)
+    )
 
 
 def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | None = None) -> None:
@@ -222,8 +253,11 @@ def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", des
 
 def identity(config: RunConfig) -> dict:
     """What makes the run the run it is: the values of all fields but those about where and how it is run."""
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-            if field.metadata.get("identity", True)}
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.metadata.get("identity", True)
+    }
 
 
 def flags(config_class: type[RunConfig]) -> list[tuple[str, str, str]]:
@@ -236,8 +270,13 @@ def flags(config_class: type[RunConfig]) -> list[tuple[str, str, str]]:
 
 
 def _parser(config_class: type[RunConfig], prog: str, description: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=prog or None, description=description or inspect.getdoc(config_class), allow_abbrev=False,
-                     argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog=prog or None,
+        description=description or inspect.getdoc(config_class),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     hints = typing.get_type_hints(config_class)
     for field in sorted(dataclasses.fields(config_class), key=lambda field: field.name in _COMMON):
         kind, several = _kind(hints[field.name])
@@ -254,14 +293,20 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
             required = field.default is MISSING
             nargs = ("+" if required else "*") if several else (None if required else "?")
             # required positionals are checked in `parse`, after the YAML file had its say
-            parser.add_argument(field.name, nargs={"+": "*", None: "?"}.get(nargs, nargs), type=_converter(kind),
-                                metavar=metavar or field.name.upper(), help=text)
+            parser.add_argument(
+                field.name,
+                nargs={"+": "*", None: "?"}.get(nargs, nargs),
+                type=_converter(kind),
+                metavar=metavar or field.name.upper(),
+                help=text,
+            )
         else:
             extra = {"nargs": "+", "action": "extend"} if several else {}
             if field.metadata["bare"] is not None:
                 extra = {"nargs": "?", "const": field.metadata["bare"]}
-            parser.add_argument(*options, dest=field.name, type=_converter(kind), help=text,
-                                metavar=metavar or field.name.upper(), **extra)
+            parser.add_argument(
+                *options, dest=field.name, type=_converter(kind), help=text, metavar=metavar or field.name.upper(), **extra
+            )
     return parser
 
 
@@ -288,9 +333,10 @@ def _converter(kind: type) -> Callable[[str], object]:
             raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
         if kind is float and value != value:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-        if kind is int and not -2**63 <= value < 2**63:
+        if kind is int and not -(2**63) <= value < 2**63:
             raise argparse.ArgumentTypeError(f"{text!r} is more than 64 bits hold")
         return value
+
     return convert
 
 
@@ -342,8 +388,7 @@ def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
     if not isinstance(loaded, dict | types.NoneType):
         raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
     fields = {field.name: field for field in dataclasses.fields(config_class)}
-    spelled = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items()
-               for option in spellings(field)}
+    spelled = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items() for option in spellings(field)}
     hints = typing.get_type_hints(config_class)
     values = {}
     for key, value in (loaded or {}).items():
@@ -351,8 +396,9 @@ def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
         if name is None:
             raise UsageError(f"--config {path}: {key} is no flag of this script; {near(str(key), fields)}")
         kind, several = _kind(hints[name])
-        values[name] = None if value is fields[name].default is None else _typed(value, kind, several,
-                                                                                 f"--config {path}: {key}")
+        values[name] = (
+            None if value is fields[name].default is None else _typed(value, kind, several, f"--config {path}: {key}")
+        )
     return values
 
 
@@ -384,8 +430,10 @@ WARNINGS = (signal.SIGTERM, signal.SIGUSR1)
 
 def _announce_signals() -> None:
     """Scheduler's warnings end a run in order; `lib.training.loop` replaces this while it can save a position."""
+
     def stop(number, frame):
         raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command runs it again")
+
     for number in WARNINGS:
         signal.signal(number, stop)
     atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in WARNINGS])  # nothing is left to save
@@ -393,9 +441,11 @@ def _announce_signals() -> None:
 
 def _show_warnings(config: RunConfig) -> None:
     """Our own warnings as one line each; libraries' warnings only with --debug."""
+
     def show(message, category, filename, lineno, file=None, line=None):
         if not config.quiet and (config.debug or issubclass(category, UserWarning)):
             print(f"warning: {message}", file=sys.stderr)
+
     warnings.showwarning = show
     if not config.debug:
         warnings.filterwarnings("ignore", module=r"(?!lib\.)")
@@ -415,8 +465,10 @@ def _sentence(error: Exception) -> str:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "error: out of memory; a smaller -b needs less"
     if isinstance(error, ModuleNotFoundError) and (error.name or "lib").partition(".")[0] != "lib":
-        return (f"error: this Python has no {error.name.partition('.')[0]}; the suite's packages are in its environment "
-                "(source .venv/bin/activate) and in requirements.txt")
+        return (
+            f"error: this Python has no {error.name.partition('.')[0]}; the suite's packages are in its environment "
+            "(source .venv/bin/activate) and in requirements.txt"
+        )
     first = (str(error).strip().splitlines() or [""])[0]
     return f"error: {type(error).__name__}: {first} (unexpected; --debug shows where)"
 

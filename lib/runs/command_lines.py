@@ -39,7 +39,7 @@ def command(experiment: str, values: dict) -> str:
     positionals = [field for field in known.values() if field.metadata["positional"]]
     last = max((place for place, field in enumerate(positionals) if field.name in given), default=-1)
     words = ["python", f"exec_{experiment}.py"]
-    for field in positionals[:last + 1]:
+    for field in positionals[: last + 1]:
         words += _words(given.get(field.name, field.default))
     for name, field in known.items():
         if name not in given or field.metadata["positional"]:

@@ -14,14 +14,21 @@ from lib.runs.cli import DeviceConfig, at_least, flag
 class ImagesConfig(DeviceConfig):
     """The flags of every script that gives images to a network."""
 
-    image_size: int | None = flag(None, check=at_least(1), help="side to which images are resized, where no sidecar states "
-                                                                "it; default: as they are, or what the network takes")
+    image_size: int | None = flag(
+        None,
+        check=at_least(1),
+        help="side to which images are resized, where no sidecar states it; default: as they are, or what the network takes",
+    )
     upscale: bool = flag(False, help="--image-size 224")
     upscale_padding: bool = flag(False, help="--image-size 112, in a frame of 56 black pixels on each side")
-    subsample_classes: int = flag(0, check=at_least(0), help="take so many of the classes: -d NAME becomes NAME-k<n>, their "
-                                                             "name for every script; 0: all")
-    class_sample_seed: int | None = flag(None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: "
-                                                                       "the first classes")
+    subsample_classes: int = flag(
+        0,
+        check=at_least(0),
+        help="take so many of the classes: -d NAME becomes NAME-k<n>, their name for every script; 0: all",
+    )
+    class_sample_seed: int | None = flag(
+        None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: the first classes"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +59,9 @@ class ImagesConfig(DeviceConfig):
             found = tuple(names.subset(name, self.subsample_classes, self.class_sample_seed) for name in given)
         except UsageError as error:
             raise UsageError(f"--subsample-classes {self.subsample_classes}: {error}") from None
-        for field, value in (("dataset", found if several else found[0]), ("subsample_classes", 0),
-                             ("class_sample_seed", None)):
+        for field, value in (
+            ("dataset", found if several else found[0]),
+            ("subsample_classes", 0),
+            ("class_sample_seed", None),
+        ):
             object.__setattr__(self, field, value)

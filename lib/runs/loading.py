@@ -151,8 +151,17 @@ def _stored_features(config: DeviceConfig, data: names.DataName, split: str | No
     (path, kind), layer = feature_dataset.backbone(data.features[0]), data.features[1]
     network = checkpoints.load(locate(config, path), kind, device=device(config))
     images = load_split(config, str(data.images), split, image_size=network.description.image_size)
-    return feature_dataset.made(network, layer, images, data.name, cache_dir=config.cache_dir, workers=config.workers,
-                                batch_size=config.batch_size, prefetch=config.prefetch, quiet=config.quiet)
+    return feature_dataset.made(
+        network,
+        layer,
+        images,
+        data.name,
+        cache_dir=config.cache_dir,
+        workers=config.workers,
+        batch_size=config.batch_size,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+    )
 
 
 def check_type(name: str) -> None:
@@ -189,8 +198,15 @@ def trained_on(config: RunConfig, path: str) -> str:
 def load_checkpoint(config, path: str, architecture: str = "", device="cpu") -> "Checkpoint":
     """The network in a file, with the type and images that the command line states for files without a sidecar."""
     architecture = "" if architecture == "auto" else architecture
-    return checkpoints.load(locate(config, path), architecture, mean=config.mean, std=config.std,
-                            image_size=config.stated_size, padding=config.padding, device=device)
+    return checkpoints.load(
+        locate(config, path),
+        architecture,
+        mean=config.mean,
+        std=config.std,
+        image_size=config.stated_size,
+        padding=config.padding,
+        device=device,
+    )
 
 
 def device(config: DeviceConfig):
@@ -225,8 +241,7 @@ class NetworkConfig(CheckpointsConfig):
     """The flags of every script that takes one checkpoint."""
 
     model_path: str = flag("", positional=True, label="{}", help="checkpoint, such as models/a/model_5.pt")
-    model_type: str = flag("", positional=True, check=models.check,
-                           help="its type, needed for a file without a sidecar")
+    model_type: str = flag("", positional=True, check=models.check, help="its type, needed for a file without a sidecar")
 
     def inputs(self) -> dict[str, list[Path]]:
         return checkpoint_files(self, self.model_path)
@@ -259,8 +274,12 @@ def layer_shapes(checkpoint: "Checkpoint", size: int, device="cpu") -> dict[str,
 class SnapshotsConfig(RunConfig):
     """The flags of every script that takes any number of checkpoints of one type."""
 
-    model_path: tuple[str, ...] = flag((), positional=True, label="{}", help="checkpoints and folders of training runs; the "
-                                       "last word may be the type, which files without a sidecar need")
+    model_path: tuple[str, ...] = flag(
+        (),
+        positional=True,
+        label="{}",
+        help="checkpoints and folders of training runs; the last word may be the type, which files without a sidecar need",
+    )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -277,6 +296,15 @@ class SnapshotsConfig(RunConfig):
 def layer_table(network, channels: int, size: int) -> str:
     """Every layer of a network as lines of text: name, kind, shape, multiply-accumulates, whether it can be cut there."""
     listed = cutting.layers(network, torch.zeros(1, channels, size, size))
-    rows = [{"layer": layer.name, "kind": layer.kind, "shape": "x".join(map(str, layer.shape)), "macs": layer.macs,
-             "cut": layer.cut, "calls": layer.calls} for layer in listed]
+    rows = [
+        {
+            "layer": layer.name,
+            "kind": layer.kind,
+            "shape": "x".join(map(str, layer.shape)),
+            "macs": layer.macs,
+            "cut": layer.cut,
+            "calls": layer.calls,
+        }
+        for layer in listed
+    ]
     return text_table.text(rows)

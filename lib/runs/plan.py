@@ -16,8 +16,9 @@ torch = lazy("torch")
 MIB = 2**20
 
 
-def of_checkpoints(config, networks: list[tuple[str, str, Callable | None]], data: tuple[str, ...],
-                   passes: str) -> list[str]:
+def of_checkpoints(
+    config, networks: list[tuple[str, str, Callable | None]], data: tuple[str, ...], passes: str
+) -> list[str]:
     """Lines about passes, networks and data sets.
 
     networks   (path, type, `choose(checkpoint, listed)` -> the names of the layers that are looked at, or None)
@@ -41,9 +42,12 @@ def of_training(config, body, description, epochs: str) -> list[str]:
     """The lines for training a network, with the activations of a whole batch kept for the backward pass."""
     listed = _listed(body, description)
     data = config.dataset if "=" in config.dataset else f"{config.dataset}:train"
-    return [f"passes:     {epochs}", f"network:    {about(body, description.architecture, listed)}",
-            f"memory:     {memory(body, listed, config.batch_size, training=True)}",
-            f"data:       {data}{_count(data)}"]
+    return [
+        f"passes:     {epochs}",
+        f"network:    {about(body, description.architecture, listed)}",
+        f"memory:     {memory(body, listed, config.batch_size, training=True)}",
+        f"data:       {data}{_count(data)}",
+    ]
 
 
 def about(body, architecture: str, listed: list) -> str:
@@ -60,8 +64,10 @@ def memory(body, listed: list, batch_size: int, training: bool = False) -> str:
     sizes = [torch.Size(layer.shape).numel() for layer in listed if layer.shape]
     held = (sum(sizes) if training else max(sizes)) * batch_size * 4 / MIB
     if training:
-        return (f"at most {4 * weights:.1f} MiB of weights, gradients and optimiser, {held:.1f} MiB of activations per "
-                f"batch of {batch_size}")
+        return (
+            f"at most {4 * weights:.1f} MiB of weights, gradients and optimiser, {held:.1f} MiB of activations per "
+            f"batch of {batch_size}"
+        )
     return f"{weights:.1f} MiB of weights, {held:.1f} MiB per batch of {batch_size} for the largest activation"
 
 

@@ -24,12 +24,26 @@ from lib.core import files, text_table
 from lib.core.errors import UserError
 
 SCHEMA = 1
-EXPERIMENTS = ("train", "eval", "data", "probe", "stitch", "similarity", "ood_detector", "stitch_ood", "ood_layers", "ncg",
-               "projections", "reinit", "benchmark")
+EXPERIMENTS = (
+    "train",
+    "eval",
+    "data",
+    "probe",
+    "stitch",
+    "similarity",
+    "ood_detector",
+    "stitch_ood",
+    "ood_layers",
+    "ncg",
+    "projections",
+    "reinit",
+    "benchmark",
+)
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
 
 # columns that are numbers in the rows of every experiment, so that tables can reckon with them; benchmarks are no experiment
-NUMBERS = frozenset("""
+NUMBERS = frozenset(
+    """
     accuracy agreement attack_success aupr_in auroc auroc_oracle_sign auroc_two_sided baseline cells_above chance
     ci_high ci_low cka cka_debiased covered detected difference ece epoch false_alarms fpr95 fpr95_nearest_recall
     gain gain_high gain_low hits id_accuracy independence kappa kendall l2_distance mac_ood majority mass
@@ -37,7 +51,8 @@ NUMBERS = frozenset("""
     p_value partial partial_p penalty procrustes pwcca q05 q95 r_distance_accuracy radius_mean radius_median ratio
     regret relative_drop s_null_high s_null_low seed spearman time_ood train_accuracy tvd val_accuracy val_energy
     val_loss welch z
-""".split())
+""".split()
+)
 
 Row = dict[str, str | int | float | bool | None]
 
@@ -63,8 +78,11 @@ class Result:
 
     def text(self) -> str:
         """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
-        shown = [row for row in self.rows
-                 if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)] or self.rows
+        shown = [
+            row
+            for row in self.rows
+            if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)
+        ] or self.rows
         found, left_out = text_table.text(shown, self.columns, most=60), len(self.rows) - len(shown)
         return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
 
@@ -93,11 +111,16 @@ def run_name(config) -> str:
 
     Values at their default do not enter the digits, so that a new flag leaves the names of old records as they are.
     """
-    labelled = sorted((item for item in _identity_fields(config) if item.metadata["label"]),
-                      key=lambda item: item.metadata["label"] != "{}")  # words first, then the seed
+    labelled = sorted(
+        (item for item in _identity_fields(config) if item.metadata["label"]),
+        key=lambda item: item.metadata["label"] != "{}",
+    )  # words first, then the seed
     labels = [_slug(item.metadata["label"].format(_label(getattr(config, item.name)))) for item in labelled]
-    changed = {item.name: getattr(config, item.name) for item in _identity_fields(config)
-               if getattr(config, item.name) != item.default}
+    changed = {
+        item.name: getattr(config, item.name)
+        for item in _identity_fields(config)
+        if getattr(config, item.name) != item.default
+    }
     digits = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
     return "-".join([label for label in labels if label] + [digits])[-150:].lstrip("-.")
 
@@ -114,14 +137,18 @@ def finished(where: Place, config) -> bool:
         record = read(where.path)
     except UserError as error:
         raise UserError(f"{error}; --overwrite replaces it, --name keeps both") from None
-    differing = [item.name for item in _identity_fields(config)
-                 if _plain(getattr(config, item.name)) != record["config"].get(item.name, _plain(item.default))]
+    differing = [
+        item.name
+        for item in _identity_fields(config)
+        if _plain(getattr(config, item.name)) != record["config"].get(item.name, _plain(item.default))
+    ]
     if differing:
-        raise UserError(f"{where.path} is the record of another configuration (it differs in {', '.join(differing)}); "
-                        "another --name keeps both, --overwrite replaces it")
+        raise UserError(
+            f"{where.path} is the record of another configuration (it differs in {', '.join(differing)}); "
+            "another --name keeps both, --overwrite replaces it"
+        )
     lost = [path for path in config.outputs() if not path.exists()]
-    changed = [name for name, known in fingerprints(config, missing_ok=True).items()
-               if known != record["inputs"].get(name)]
+    changed = [name for name, known in fingerprints(config, missing_ok=True).items() if known != record["inputs"].get(name)]
     if lost or changed:
         reason = f"{lost[0]} is gone" if lost else f"{changed[0]} has changed since"
         print(f"{where.path} no longer holds: {reason}; running again", file=sys.stderr)
@@ -156,8 +183,9 @@ def write(where: Place, config, result: Result, *, command: list[str], started: 
         "rows": [{key: _plain(value) for key, value in row.items()} for row in result.rows],
     }
     record["tolerance"] = tolerance(record)
-    record["outputs"] = {str(path): files.fingerprint([path], Path(config.cache_dir)) for path in config.outputs()
-                         if path.exists()}
+    record["outputs"] = {
+        str(path): files.fingerprint([path], Path(config.cache_dir)) for path in config.outputs() if path.exists()
+    }
     if result.arrays:
         record["arrays"] = where.beside(".npz").name
         files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))
@@ -186,8 +214,9 @@ def read(path: Path) -> dict:
     return record
 
 
-def records(results_dir: str | Path, experiments: tuple[str, ...] = EXPERIMENTS,
-            broken: list[str] | None = None) -> Iterator[tuple[Path, dict]]:
+def records(
+    results_dir: str | Path, experiments: tuple[str, ...] = EXPERIMENTS, broken: list[str] | None = None
+) -> Iterator[tuple[Path, dict]]:
     """Every record of these experiments under a results folder, in the order of experiments and names.
 
     One that cannot be read raises `UserError`, or is left out and what is wrong with it appended to `broken`.
@@ -204,15 +233,20 @@ def records(results_dir: str | Path, experiments: tuple[str, ...] = EXPERIMENTS,
 
 def figures(where: Place) -> list[Path]:
     """The figures that lie beside the record."""
-    return sorted(path for path in where.path.parent.glob(f"{where.run}*.png")
-                  if path.stem == where.run or path.stem.startswith(where.run + "-"))
+    return sorted(
+        path
+        for path in where.path.parent.glob(f"{where.run}*.png")
+        if path.stem == where.run or path.stem.startswith(where.run + "-")
+    )
 
 
 @contextlib.contextmanager
 def locked(where: Place) -> Iterator[None]:
     """Keeps a second process from making the same record at the same time."""
-    with files.locked(where.path.with_name(f".{where.run}.lock"),
-                      f"another process is making {where.path}; wait for it, or give this run a --name"):
+    with files.locked(
+        where.path.with_name(f".{where.run}.lock"),
+        f"another process is making {where.path}; wait for it, or give this run a --name",
+    ):
         yield
 
 
@@ -260,8 +294,10 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True,
-                              timeout=20).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
@@ -313,8 +349,16 @@ def _problem(record) -> str | None:
         return f"its schema is {record['schema']}, this suite's is {SCHEMA}"
     if not isinstance(record.get("tolerance", 0.0), int | float):
         return "tolerance is of the wrong kind"
-    forms = {"experiment": str, "config": dict, "command": list, "inputs": dict, "environment": dict, "started": str,
-             "seconds": dict, "rows": list}
+    forms = {
+        "experiment": str,
+        "config": dict,
+        "command": list,
+        "inputs": dict,
+        "environment": dict,
+        "started": str,
+        "seconds": dict,
+        "rows": list,
+    }
     for key, kind in forms.items():
         if not isinstance(record.get(key), kind):
             return f"{key} is missing or of the wrong kind"

@@ -56,18 +56,25 @@ class Outliers:
 
     def batch(self, step: int, like: Tensor, generator: torch.Generator) -> Tensor:
         """The outliers of a step, counted from 0: as many, of the same shape and on the same device as `like`."""
-        rows = epoch_order(len(self.split), step + 1, stream(self.seed, "outliers"), self.batch_size)[:len(like)]
-        images, _, _ = next(self.split.subset(rows).batches(len(rows), device=like.device, channels=like.shape[1],
-                                                            size=like.shape[-1]))
+        rows = epoch_order(len(self.split), step + 1, stream(self.seed, "outliers"), self.batch_size)[: len(like)]
+        images, _, _ = next(
+            self.split.subset(rows).batches(len(rows), device=like.device, channels=like.shape[1], size=like.shape[-1])
+        )
         return self.augment(images, generator)
 
 
-def loss(source: nn.Module, layers: list[str], state: dict[str, Tensor], outliers: Outliers | None = None,
-         term: Term | None = None) -> Loss:
+def loss(
+    source: nn.Module,
+    layers: list[str],
+    state: dict[str, Tensor],
+    outliers: Outliers | None = None,
+    term: Term | None = None,
+) -> Loss:
     """Cross-entropy of the classifier of each layer, and the term between its logits of the images and of the outliers.
 
     Batch normalisation sees images and outliers together, as published. `state` collects `MEASURES` and the steps done.
     """
+
     def value_of(network, images, labels, draws):
         n = len(images)
         if outliers is not None:
@@ -87,6 +94,7 @@ def loss(source: nn.Module, layers: list[str], state: dict[str, Tensor], outlier
         state["sums"] = state.get("sums", 0) + torch.stack(measured) * n
         state["images"] = state.get("images", 0) + torch.tensor(n)
         return losses.total(), inside.detach()
+
     value_of.state = state
     return value_of
 
@@ -101,8 +109,10 @@ def _measure(value: Tensor, task: Tensor, inside: Tensor, outside: Tensor, label
 def finish_epoch(state: dict[str, Tensor]) -> list[dict[str, float | None]]:
     """The means of `MEASURES` over the images of an epoch, layer by layer; the next epoch's begin anew."""
     sums, images = state.pop("sums"), state.pop("images")
-    return [{name: None if math.isnan(value) else value for name, value in zip(MEASURES, values, strict=True)}
-            for values in (sums / images).tolist()]
+    return [
+        {name: None if math.isnan(value) else value for name, value in zip(MEASURES, values, strict=True)}
+        for values in (sums / images).tolist()
+    ]
 
 
 @torch.no_grad()
@@ -114,7 +124,9 @@ def validate(source: nn.Module, layers: list[str], network: Classifiers, split: 
         found, _ = activations_of(source, layers, images)
         for number, (layer, classifier) in enumerate(zip(layers, network.body, strict=True)):
             logits = classifier(found[layer]).float()
-            sums[number] += torch.stack([F.cross_entropy(logits, labels, reduction="sum"),
-                                         (logits.argmax(1) == labels).sum(), energy(logits).sum()])
-    return [dict(zip(("val_loss", "val_accuracy", "val_energy"), values, strict=True))
-            for values in (sums / len(split)).tolist()]
+            sums[number] += torch.stack(
+                [F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum(), energy(logits).sum()]
+            )
+    return [
+        dict(zip(("val_loss", "val_accuracy", "val_energy"), values, strict=True)) for values in (sums / len(split)).tolist()
+    ]

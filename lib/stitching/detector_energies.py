@@ -32,8 +32,9 @@ def native_energies(network: nn.Module, detectors: Detectors, split: Split, pass
 
 
 @torch.no_grad()
-def stitched_energies(donors: Donors, entries: list[Entry], detectors: Detectors, split: Split,
-                      passes: Passes) -> tuple[list[float | None], list[np.ndarray | None]]:
+def stitched_energies(
+    donors: Donors, entries: list[Entry], detectors: Detectors, split: Split, passes: Passes
+) -> tuple[list[float | None], list[np.ndarray | None]]:
     """Of every stitched network the accuracy on a split and the energies (n,) of the stitched representations.
 
     One pass of the front network. The energies are None where the end layer has no detector, the accuracies where no image
@@ -53,13 +54,17 @@ def stitched_energies(donors: Donors, entries: list[Entry], detectors: Detectors
                     parts[number].append(energy(detectors[entry.end](representation))[:, 0])
     labelled = int((split.labels >= 0).sum())
     accuracies = [count / labelled if labelled else None for count in correct.tolist()]
-    return accuracies, [_numbers(found, f"{entry.front} stitched into {entry.end}") if found else None
-                        for found, entry in zip(parts, entries, strict=True)]
+    return accuracies, [
+        _numbers(found, f"{entry.front} stitched into {entry.end}") if found else None
+        for found, entry in zip(parts, entries, strict=True)
+    ]
 
 
 def _numbers(parts: list[torch.Tensor], what: str) -> np.ndarray:
     energies = torch.cat(parts).float().cpu().numpy()
     if not np.isfinite(energies).all():
-        raise UserError(f"{what}: {int((~np.isfinite(energies)).sum())} of {len(energies)} energies are no numbers; the "
-                        "stitch or the detector has diverged")
+        raise UserError(
+            f"{what}: {int((~np.isfinite(energies)).sum())} of {len(energies)} energies are no numbers; the "
+            "stitch or the detector has diverged"
+        )
     return energies

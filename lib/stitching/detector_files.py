@@ -40,10 +40,16 @@ def folder(config) -> Path:
 
 def path_of(config, layer: str) -> Path:
     """Where the detector of a layer goes that this configuration makes; the source and the data must be there."""
-    changed = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)
-               if item.metadata["identity"] and item.name not in ELSEWHERE and getattr(config, item.name) != item.default}
-    data = {name: files.fingerprint(paths, Path(config.cache_dir))["sha256"] for name, paths in config.inputs().items()
-            if name != config.source_path}
+    changed = {
+        item.name: getattr(config, item.name)
+        for item in dataclasses.fields(config)
+        if item.metadata["identity"] and item.name not in ELSEWHERE and getattr(config, item.name) != item.default
+    }
+    data = {
+        name: files.fingerprint(paths, Path(config.cache_dir))["sha256"]
+        for name, paths in config.inputs().items()
+        if name != config.source_path
+    }
     content = json.dumps([source_hash(config, config.source_path), layer, changed, data], sort_keys=True)
     return folder(config) / f"{layer}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.pt"
 
@@ -57,8 +63,9 @@ def publish(config, layer: str, network, description) -> Path:
     """Writes a detector and its description into the folder of detectors; returns its path."""
     path = path_of(config, layer)
     settings = dataclasses.asdict(config) | {"layer": [layer], "source_sha256": source_hash(config, config.source_path)}
-    with files.locked(path.with_name(f".{path.name}.lock"), f"another process is writing {path}; the same command ends "
-                                                            "this run"):
+    with files.locked(
+        path.with_name(f".{path.name}.lock"), f"another process is writing {path}; the same command ends this run"
+    ):
         checkpoints.save(path, network, dataclasses.replace(description, config=settings))
     return path
 
@@ -89,8 +96,10 @@ def of_network(detectors: list[Detector], source_sha256: str, source_path: str, 
     for layer in layers:
         fitting = [detector for detector in detectors if (detector.source_sha256, detector.layer) == (source_sha256, layer)]
         if len(fitting) > 1:
-            raise UserError(f"-detectors: of layer {layer} of {source_path} there are {len(fitting)}, "
-                            f"{', '.join(str(detector.path) for detector in fitting)}; name those that are to be used")
+            raise UserError(
+                f"-detectors: of layer {layer} of {source_path} there are {len(fitting)}, "
+                f"{', '.join(str(detector.path) for detector in fitting)}; name those that are to be used"
+            )
         if fitting:
             found[layer] = fitting[0]
     return found

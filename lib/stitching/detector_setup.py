@@ -60,16 +60,31 @@ def prepare(config) -> Job:
     layers = grid.choose(source, shapes, config.layer, "LAYER")
     described = {layer: _description(config, source, layer, shapes[layer], size, name) for layer in layers}
     networks = [checkpoints.fresh(described[layer], config.seed, "init", layer).body for layer in layers]
-    passes = grid.Passes(device=device, batch_size=max(config.batch_size, 256), channels=source.description.channels,
-                             size=size, workers=config.workers, prefetch=config.prefetch, quiet=config.quiet)
-    return Job(source.network, layers, described, detector.Classifiers(networks).to(device),
-               _stages(config, source, layers, passes, train_split, test_split), test_split.to(device), passes)
+    passes = grid.Passes(
+        device=device,
+        batch_size=max(config.batch_size, 256),
+        channels=source.description.channels,
+        size=size,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+    )
+    return Job(
+        source.network,
+        layers,
+        described,
+        detector.Classifiers(networks).to(device),
+        _stages(config, source, layers, passes, train_split, test_split),
+        test_split.to(device),
+        passes,
+    )
 
 
 def optimiser(config, classifiers: detector.Classifiers) -> torch.optim.Optimizer:
     """What a stage begins with."""
-    return optimizer(config.optimizer, classifiers.parameters(), learning_rate=config.learning_rate,
-                     weight_decay=config.weight_decay)
+    return optimizer(
+        config.optimizer, classifiers.parameters(), learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
 
 
 def ft_rate(config, steps: int):
@@ -79,45 +94,71 @@ def ft_rate(config, steps: int):
     return lambda time: rate(time - config.epochs + 1e-9)  # the time of a batch is a rounded sum
 
 
-def _description(config, source: Checkpoint, layer: str, shape: tuple[int, ...], size: int,
-                 dataset: str) -> Description:
+def _description(config, source: Checkpoint, layer: str, shape: tuple[int, ...], size: int, dataset: str) -> Description:
     """Describes the classifier of a layer; raises `UserError` for one that does not take what the layer puts out."""
     kind = "maps" if len(shape) == 3 else "tokens"
     if models.takes(config.model_type) != kind:
         fitting = [name for name in models.REPRESENTATIONS if models.takes(name) == kind]
-        raise UserError(f"-m {config.model_type}: it takes {models.takes(config.model_type)}, and layer {layer} puts out "
-                        f"{kind}, {'x'.join(map(str, shape))}; {fitting[0]} and its like take them")
-    return Description(architecture=config.model_type, classes=source.description.classes,
-                                   channels=shape[0] if kind == "maps" else shape[1], image_size=size, dataset=dataset,
-                                   config=cli.identity(config) | {"layer": [layer]})
+        raise UserError(
+            f"-m {config.model_type}: it takes {models.takes(config.model_type)}, and layer {layer} puts out "
+            f"{kind}, {'x'.join(map(str, shape))}; {fitting[0]} and its like take them"
+        )
+    return Description(
+        architecture=config.model_type,
+        classes=source.description.classes,
+        channels=shape[0] if kind == "maps" else shape[1],
+        image_size=size,
+        dataset=dataset,
+        config=cli.identity(config) | {"layer": [layer]},
+    )
 
 
-def _stages(config, source: Checkpoint, layers: list[str], passes: grid.Passes, train_split: Split,
-            test_split: Split) -> list[Stage]:
+def _stages(
+    config, source: Checkpoint, layers: list[str], passes: grid.Passes, train_split: Split, test_split: Split
+) -> list[Stage]:
     """How the classifiers are trained, and then fine-tuned: half of a batch are images, half outliers."""
     device, size = passes.device, passes.size
     state: dict[str, torch.Tensor] = {}  # of the losses of both stages: an interrupted run continues from one file
 
     def recipe(**options):
         precision = devices.resolve_precision(config.precision, device, training=True)
-        return Recipe(seed=config.seed, channels=passes.channels, size=size, precision=precision, workers=config.workers,
-                      prefetch=config.prefetch, quiet=config.quiet, **options)
+        return Recipe(
+            seed=config.seed,
+            channels=passes.channels,
+            size=size,
+            precision=precision,
+            workers=config.workers,
+            prefetch=config.prefetch,
+            quiet=config.quiet,
+            **options,
+        )
 
     def augmentation(split):
         return split.augmentation if config.augmentation == "auto" else config.augmentation
-    rate = schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
-                    milestones=config.milestones)
-    stages = [Stage("classify", train_split.to(device), recipe(
-        loss=detector.loss(source.network, layers, state), learning_rate=rate, batch_size=config.batch_size,
-        augmentation=augmentation(train_split)))]
+
+    rate = schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones)
+    stages = [
+        Stage(
+            "classify",
+            train_split.to(device),
+            recipe(
+                loss=detector.loss(source.network, layers, state),
+                learning_rate=rate,
+                batch_size=config.batch_size,
+                augmentation=augmentation(train_split),
+            ),
+        )
+    ]
     if not config.ft_epochs:
         return stages
     inside = train_split
     if config.ft_id:
         inside = loading.load_split(config.of_ft_id, config.ft_id, "train", image_size=size)
         if len(inside.classes) != len(train_split.classes) or bool((inside.labels < 0).any()):
-            raise UserError(f"-ftidd {config.ft_id}: fine-tuning needs labelled images of the {len(train_split.classes)} "
-                            f"classes of {train_split.name}")
+            raise UserError(
+                f"-ftidd {config.ft_id}: fine-tuning needs labelled images of the {len(train_split.classes)} "
+                f"classes of {train_split.name}"
+            )
     outside = loading.load_split(config.of_outliers, config.ft_outliers, "train", image_size=size)
     overlap.refuse(outside, f"-ftoodd {config.ft_outliers}", train_split, test_split, inside)
     half = config.batch_size // 2
@@ -125,11 +166,24 @@ def _stages(config, source: Checkpoint, layers: list[str], passes: grid.Passes, 
     if images < 2:
         raise UserError(f"-ftoodd {config.ft_outliers}: one image is no batch; fine-tuning needs two or more")
     images -= images % half == 1  # a single image has no batch statistics
-    outliers = detector.Outliers(split=outside, augment=resolve(AUGMENTATIONS[augmentation(inside)]), seed=config.seed,
-                                       batch_size=half)
-    terms = {"energy": lambda one, two: detector.energy_term(one, two, config.m_in, config.m_out),
-             "OE": detector.uniform_term}
-    return [*stages, Stage("fine-tune", inside.to(device), recipe(
-        loss=detector.loss(source.network, layers, state, outliers, terms[config.score]),
-        learning_rate=ft_rate(config, math.ceil(images / half)), batch_size=half, augmentation=augmentation(inside),
-        epoch_images=images))]
+    outliers = detector.Outliers(
+        split=outside, augment=resolve(AUGMENTATIONS[augmentation(inside)]), seed=config.seed, batch_size=half
+    )
+    terms = {
+        "energy": lambda one, two: detector.energy_term(one, two, config.m_in, config.m_out),
+        "OE": detector.uniform_term,
+    }
+    return [
+        *stages,
+        Stage(
+            "fine-tune",
+            inside.to(device),
+            recipe(
+                loss=detector.loss(source.network, layers, state, outliers, terms[config.score]),
+                learning_rate=ft_rate(config, math.ceil(images / half)),
+                batch_size=half,
+                augmentation=augmentation(inside),
+                epoch_images=images,
+            ),
+        ),
+    ]

@@ -60,8 +60,9 @@ class Donors:
         return self.tails[entry.end](stitched), stitched
 
 
-def activations_of(network: nn.Module, layers: list[str], images: Tensor,
-                   whole: bool = False) -> tuple[dict[str, Tensor], Tensor | None]:
+def activations_of(
+    network: nn.Module, layers: list[str], images: Tensor, whole: bool = False
+) -> tuple[dict[str, Tensor], Tensor | None]:
     """What these layers put out, and with `whole` the logits: without them the pass ends behind the deepest layer."""
     with cutting.record(network, layers, stop=not whole) as outputs:
         logits = cutting.run(network, images)
@@ -100,14 +101,21 @@ class Passes:
 
     def over(self, split: Split, label: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels, batch by batch."""
-        batches = split.batches(self.batch_size, device=self.device, channels=self.channels, size=self.size,
-                                workers=self.workers, prefetch=self.prefetch)
+        batches = split.batches(
+            self.batch_size,
+            device=self.device,
+            channels=self.channels,
+            size=self.size,
+            workers=self.workers,
+            prefetch=self.prefetch,
+        )
         for images, labels, _ in image_bar(batches, len(split), self.batch_size, label=label, quiet=self.quiet):
             yield images, labels
 
 
-def pairs(donors: Donors, split: Split, passes: Passes, label: str,
-          partners: Split | None = None) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+def pairs(
+    donors: Donors, split: Split, passes: Passes, label: str, partners: Split | None = None
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """The activations of the front layers and of the end layers, batch by batch: one pass of each network.
 
     The end network sees the same images, or those of `partners`.
@@ -121,16 +129,18 @@ def pairs(donors: Donors, split: Split, passes: Passes, label: str,
             yield donors.sources(images), donors.targets(other)[0]
 
 
-def collect(donors: Donors, split: Split, statistics: Statistics, passes: Passes,
-            partners: Split | None = None) -> Statistics:
+def collect(
+    donors: Donors, split: Split, statistics: Statistics, passes: Passes, partners: Split | None = None
+) -> Statistics:
     """The statistics with those of all images of a split added."""
     for sources, targets in pairs(donors, split, passes, "matching", partners):
         statistics.add(sources, targets)
     return statistics
 
 
-def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes,
-             partners: Split | None = None) -> Triangle:
+def triangle(
+    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes, partners: Split | None = None
+) -> Triangle:
     """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
     found = Triangle()
     for sources, targets in pairs(donors, split, passes, f"matching {front} with {end} again", partners):
@@ -139,8 +149,9 @@ def triangle(donors: Donors, split: Split, stitch: Stitch, front: str, end: str,
     return found
 
 
-def activations(donors: Donors, split: Split, passes: Passes,
-                partners: Split | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def activations(
+    donors: Donors, split: Split, passes: Passes, partners: Split | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All activations (n, ...) of the front and end layers: for what cannot stream."""
     parts = list(pairs(donors, split, passes, "matching", partners))
     return tuple({layer: torch.cat([part[side][layer] for part in parts]) for layer in parts[0][side]} for side in (0, 1))
@@ -191,11 +202,17 @@ def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes)
         values = {name: count[number].item() for name, count in counts.items()}
         whole, centred = own[entry.end].squares.item(), own[entry.end].centred()
         accuracy = values["correct"] / n
-        rows.append({"accuracy": accuracy, "relative_accuracy": accuracy / end_accuracy if end_accuracy else None,
-                     "penalty": end_accuracy - accuracy, "agreement": values["agree"] / n,
-                     "normalized_difference": values["difference"] / whole if whole else None,
-                     "normalized_difference_batch_mean": values["ratio"] / batches if whole else None,
-                     "r2": 1 - values["difference"] / centred if centred else None})
+        rows.append(
+            {
+                "accuracy": accuracy,
+                "relative_accuracy": accuracy / end_accuracy if end_accuracy else None,
+                "penalty": end_accuracy - accuracy,
+                "agreement": values["agree"] / n,
+                "normalized_difference": values["difference"] / whole if whole else None,
+                "normalized_difference_batch_mean": values["ratio"] / batches if whole else None,
+                "r2": 1 - values["difference"] / centred if centred else None,
+            }
+        )
     return rows, end_accuracy
 
 
@@ -246,6 +263,7 @@ def task_loss(donors: Donors, entries: list[Entry], *, l1: float = 0.0, soft_tar
     The stitches share no weights, so that training them together is training each alone. With `soft_targets` the labels are
     the end network's own probabilities.
     """
+
     def loss(network, images, labels, draws):
         sources = donors.sources(images)
         wanted = labels
@@ -260,4 +278,5 @@ def task_loss(donors: Donors, entries: list[Entry], *, l1: float = 0.0, soft_tar
                 value = value + l1 * (entry.stitch.weight.abs().sum() + entry.stitch.bias.abs().sum())
             losses.add(value, list(entry.stitch.parameters()))
         return losses.total(), logits.detach()
+
     return loss

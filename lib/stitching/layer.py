@@ -32,8 +32,17 @@ class Stitch(nn.Module):
     Raises `UserError` for shapes that the type cannot join.
     """
 
-    def __init__(self, kind: str, source: Shape, target: Shape, *, upsample: str = "bilinear", to_class_token: str = "pool",
-                 from_class: str = "drop", norm: str = "none") -> None:
+    def __init__(
+        self,
+        kind: str,
+        source: Shape,
+        target: Shape,
+        *,
+        upsample: str = "bilinear",
+        to_class_token: str = "pool",
+        from_class: str = "drop",
+        norm: str = "none",
+    ) -> None:
         super().__init__()
         self.kind = kind = resolve(kind, source, target)
         self.source, self.target, self.upsample = source, target, upsample
@@ -138,8 +147,10 @@ def resolve(kind: str, source: Shape, target: Shape) -> str:
         return KINDS[dimensions]
     if ENDS[kind] != dimensions:
         words = [{3: "maps", 2: "tokens"}[length] for length in dimensions]
-        raise UserError(f"stitching type {kind} does not join {words[0]} {_text(source)} with {words[1]} {_text(target)}; "
-                        f"{KINDS[dimensions]} does, and auto chooses it")
+        raise UserError(
+            f"stitching type {kind} does not join {words[0]} {_text(source)} with {words[1]} {_text(target)}; "
+            f"{KINDS[dimensions]} does, and auto chooses it"
+        )
     return kind
 
 
@@ -202,8 +213,10 @@ def _check(stitch: Stitch) -> tuple[int, int]:
             raise UserError(f"stitching type t2t: {source[0]} tokens cannot be put in the place of {target[0]}")
         return (0, 0)
     if kind == "c2c" and source[1:] != target[1:]:
-        raise UserError(f"stitching type c2c: maps of {_text(source[1:])} cannot be put in the place of "
-                        f"{_text(target[1:])}; rc2c_pre resizes them")
+        raise UserError(
+            f"stitching type c2c: maps of {_text(source[1:])} cannot be put in the place of "
+            f"{_text(target[1:])}; rc2c_pre resizes them"
+        )
     for shape in (source, target):
         patches = shape[0] - has_class_token(shape)
         if len(shape) == 2 and math.isqrt(patches) ** 2 != patches:
@@ -212,8 +225,10 @@ def _check(stitch: Stitch) -> tuple[int, int]:
         raise UserError(f"-t2c-cls {stitch.from_class}: the {source[0]} tokens of the source have no class token")
     if kind == "c2t":
         if stitch.to_class_token == "none" and has_class_token(target):
-            raise UserError(f"-c2t-cls none: the target's {target[0]} tokens begin with a class token, and its network "
-                            "would take a patch for it; pool and learn supply one")
+            raise UserError(
+                f"-c2t-cls none: the target's {target[0]} tokens begin with a class token, and its network "
+                "would take a patch for it; pool and learn supply one"
+            )
         side = math.isqrt(target[0] - has_class_token(target))
         return (side, side)
     return tuple(target[1:])

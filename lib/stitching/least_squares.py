@@ -36,8 +36,9 @@ class Sums:
         """The sums over the rows of both."""
         rows = self.rows + other.rows
         dx, dy, share = other.x - self.x, other.y - self.y, other.rows / rows
-        return Sums(rows, self.x + share * dx, self.y + share * dy,
-                    self.xy + other.xy + torch.outer(dx, (self.rows * share) * dy))
+        return Sums(
+            rows, self.x + share * dx, self.y + share * dy, self.xy + other.xy + torch.outer(dx, (self.rows * share) * dy)
+        )
 
 
 class Statistics:
@@ -168,9 +169,9 @@ class Triangle:
     def solve(self, width: int) -> Solution:
         """The solution for x of this width; singular values below 1e-12 of the largest are no directions."""
         means = self.factor[0, 1:] / self.factor[0, 0]
-        u, s, v = torch.linalg.svd(self.factor[1:width + 1, 1:width + 1], full_matrices=False)
+        u, s, v = torch.linalg.svd(self.factor[1 : width + 1, 1 : width + 1], full_matrices=False)
         kept = s > CUTOFF * s[0]
-        weight = v[kept].T @ ((u[:, kept].T @ self.factor[1:width + 1, width + 1:]) / s[kept][:, None])
+        weight = v[kept].T @ ((u[:, kept].T @ self.factor[1 : width + 1, width + 1 :]) / s[kept][:, None])
         condition = (s[0] / s[kept][-1]).item() ** 2
         return Solution(weight, means[width:] - means[:width] @ weight, int(kept.sum()), condition)
 
@@ -280,9 +281,13 @@ class _Batch:
 
     def _axes(self, stitch: Stitch) -> tuple[Tensor, Tensor]:
         device = next(iter(self.sources.values())).device
-        return self._once(("axes", stitch.source[1:], stitch.size, stitch.upsample),
-                          lambda: tuple(resize_matrix(before, after, stitch.upsample).to(device)
-                                        for before, after in zip(stitch.source[1:], stitch.size, strict=True)))
+        return self._once(
+            ("axes", stitch.source[1:], stitch.size, stitch.upsample),
+            lambda: tuple(
+                resize_matrix(before, after, stitch.upsample).to(device)
+                for before, after in zip(stitch.source[1:], stitch.size, strict=True)
+            ),
+        )
 
 
 class _Squares(Sums):
@@ -302,8 +307,11 @@ def _plain(stitch: Stitch) -> bool:
 
 def _enlarges(stitch: Stitch) -> bool:
     """Whether maps are resized to larger ones, so that the adjoint is worth it."""
-    return (stitch.kind in RESIZING and stitch.source[1:] != stitch.size
-            and stitch.source[1] * stitch.source[2] < stitch.size[0] * stitch.size[1])
+    return (
+        stitch.kind in RESIZING
+        and stitch.source[1:] != stitch.size
+        and stitch.source[1] * stitch.source[2] < stitch.size[0] * stitch.size[1]
+    )
 
 
 def _geometry(stitch: Stitch) -> tuple:

@@ -70,8 +70,9 @@ class Grid:
 
     def missing(self) -> list[Place]:
         """The places whose stitch was not made, or not kept; ranks that are too wide for a layer do not count."""
-        own = {front: list(dict.fromkeys(place[2:] for place in self.cells if place.front == front))
-               for front in self.layers(0)}
+        own = {
+            front: list(dict.fromkeys(place[2:] for place in self.cells if place.front == front)) for front in self.layers(0)
+        }
         whole = [Place(front, end, *ranks) for front in own for end in self.layers(1) for ranks in own[front]]
         return [place for place in whole if place not in self.cells or self.cells[place].row["stitch"] is None]
 
@@ -109,18 +110,28 @@ def read(config, paths: tuple[str, ...]) -> list[Grid]:
 def restore(stored: Stored, source: "Shape", target: "Shape") -> "Stitch":
     """The stitch between activations of these shapes. Raises `UserError` for weights that cannot be read or do not fit."""
     config, number = stored.config, f"{stored.row['stitch']}."
-    made = layer.Stitch(stored.row["type"], source, target, upsample=config["upsample"],
-                            to_class_token=config["c2t_cls"], from_class=config["t2c_cls"], norm=config["stitch_norm"])
+    made = layer.Stitch(
+        stored.row["type"],
+        source,
+        target,
+        upsample=config["upsample"],
+        to_class_token=config["c2t_cls"],
+        from_class=config["t2c_cls"],
+        norm=config["stitch_norm"],
+    )
     try:
         with np.load(stored.arrays) as arrays:
-            state = {name.removeprefix(number): torch.from_numpy(arrays[name]) for name in arrays.files
-                     if name.startswith(number)}
+            state = {
+                name.removeprefix(number): torch.from_numpy(arrays[name]) for name in arrays.files if name.startswith(number)
+            }
         if "limit.basis" in state:
             made.limit = layer.RankLimit(state["limit.mean"], state["limit.basis"])
         made.load_state_dict(state)
     except files.NO_ARRAYS:
-        raise UserError(f"{stored.arrays}: not the whole weights of {stored.record}; exec_tables.py --rerun {stored.record} "
-                        "makes them again") from None
+        raise UserError(
+            f"{stored.arrays}: not the whole weights of {stored.record}; exec_tables.py --rerun {stored.record} "
+            "makes them again"
+        ) from None
     return made
 
 
@@ -135,8 +146,9 @@ def _records(paths: tuple[str, ...]) -> list[Path]:
             raise UserError(f"{path}: a folder without records; exec_stitch.py writes them, by default into results/stitch")
         for arrays in sorted(path.glob("*.npz")):
             if arrays.with_suffix(".json") not in inside:
-                raise UserError(f"{arrays} has no record: its run was not finished; run its command again, or remove the "
-                                "file")
+                raise UserError(
+                    f"{arrays} has no record: its run was not finished; run its command again, or remove the file"
+                )
         found += inside
     return list(dict.fromkeys(found))
 
@@ -148,8 +160,9 @@ def _unchanged(config, path: Path, record: dict, checkpoint: str) -> str:
         raise UserError(f"{path}: its checkpoint {checkpoint} is gone")
     found = files.fingerprint([file], Path(config.cache_dir))["sha256"]
     if found != record["inputs"].get(checkpoint, {}).get("sha256"):
-        raise UserError(f"{path}: {checkpoint} has changed since its stitches were made; exec_tables.py --rerun {path} "
-                        "makes them again")
+        raise UserError(
+            f"{path}: {checkpoint} has changed since its stitches were made; exec_tables.py --rerun {path} makes them again"
+        )
     return found
 
 

@@ -20,8 +20,20 @@ np = lazy("numpy")
 torch = lazy("torch")
 
 # what grids may differ in: the networks are compared by content, a cell by its row
-FREE = {"front_path", "end_path", "front_type", "end_type", "front_layer", "end_layer", "stitching_type", "directory",
-        "front_stitch_rank", "front_pinv_rank", "null", "save"}
+FREE = {
+    "front_path",
+    "end_path",
+    "front_type",
+    "end_type",
+    "front_layer",
+    "end_layer",
+    "stitching_type",
+    "directory",
+    "front_stitch_rank",
+    "front_pinv_rank",
+    "null",
+    "save",
+}
 
 Cell = tuple[str | int | None, ...]
 
@@ -41,8 +53,11 @@ def find(config) -> dict[Cell, tuple[Path, Path, int]]:
         except UserError:
             continue
         defaults = {name: value for name, value in cli.identity(type(config)()).items() if name not in record["config"]}
-        theirs = (_method(defaults | record["config"], cli.identity(config)), _contents(record["inputs"], record["config"]),
-                  record["environment"].get("device"))
+        theirs = (
+            _method(defaults | record["config"], cli.identity(config)),
+            _contents(record["inputs"], record["config"]),
+            record["environment"].get("device"),
+        )
         if theirs == own and "arrays" in record:
             for row in record["rows"]:
                 if row["stitch"] is not None:

@@ -62,15 +62,30 @@ class State:
     def save(self, parts: list[Part], number: int, optimiser: torch.optim.Optimizer, position: loop.Position) -> None:
         """Writes the file: part `number` is at `position`, those before it are done."""
         buffer = io.BytesIO()
-        torch.save({"key": self.key, "part": number, "position": dataclasses.asdict(position),
-                    "optimizer": optimiser.state_dict(), "origins": [part.origins for part in parts],
-                    "stitches": [Stitches(part.entries).state_dict() for part in parts]}, buffer)
+        torch.save(
+            {
+                "key": self.key,
+                "part": number,
+                "position": dataclasses.asdict(position),
+                "optimizer": optimiser.state_dict(),
+                "origins": [part.origins for part in parts],
+                "stitches": [Stitches(part.entries).state_dict() for part in parts],
+            },
+            buffer,
+        )
         files.write_atomically(self.path, lambda file: file.write(buffer.getbuffer()))
 
 
-def train(parts: list[Part], epochs: int, recipe: Callable[[Part], loop.Recipe],
-          optimiser: Callable[[nn.Module], torch.optim.Optimizer], state: State, fresh: bool,
-          take: Callable[[Part], dict[int, str]], quiet: bool = False) -> None:
+def train(
+    parts: list[Part],
+    epochs: int,
+    recipe: Callable[[Part], loop.Recipe],
+    optimiser: Callable[[nn.Module], torch.optim.Optimizer],
+    state: State,
+    fresh: bool,
+    take: Callable[[Part], dict[int, str]],
+    quiet: bool = False,
+) -> None:
     """Trains the stitches of one part after the other, from where `state` says unless `fresh`.
 
     take   sets entries of a part that are known already; number -> where from
@@ -96,24 +111,31 @@ def train(parts: list[Part], epochs: int, recipe: Callable[[Part], loop.Recipe],
                 if whole or stopping.by:
                     state.save(parts, number, steps, position)
                 if stopping.by:
-                    raise Interrupted(f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
-                                      f"command continues from {state.path}")
+                    raise Interrupted(
+                        f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
+                        f"command continues from {state.path}"
+                    )
             position = loop.Position()
 
 
 def clip_each(optimiser: torch.optim.Optimizer, network: Stitches, most: float) -> None:
     """Limits the gradient of every stitch to this L2 norm before a step: each alone, or pairs would disturb one another."""
+
     def clip(*_):
         for stitch in network.stitches:
             nn.utils.clip_grad_norm_(stitch.parameters(), most)
+
     optimiser.register_step_pre_hook(clip)
 
 
 def _say(parts: list[Part], found: dict | None, first: int, position: loop.Position, quiet: bool) -> None:
     taken = sum(len(part.origins) for part in parts)
     if taken and not quiet:
-        print(f"{taken} of {sum(len(part.entries) for part in parts)} stitches are in other records and not trained again",
-              file=sys.stderr)
+        print(
+            f"{taken} of {sum(len(part.entries) for part in parts)} stitches are in other records and not trained again",
+            file=sys.stderr,
+        )
     if found and not quiet:
-        print(f"continuing part {first + 1} of {len(parts)} in epoch {position.epoch}, step {position.step}",
-              file=sys.stderr)
+        print(
+            f"continuing part {first + 1} of {len(parts)} in epoch {position.epoch}, step {position.step}", file=sys.stderr
+        )

@@ -1,7 +1,7 @@
 """The cells of a paper's table, filled from records: ours beside the published number, with difference and verdict.
 
-Runs of one thing (`lib.tables.record_library`) are one line with mean, sample deviation and number; runs of different things never
-share a line, and versions of the code that do are named in its note.
+Runs of one thing (`lib.tables.record_library`) are one line with mean, sample deviation and number; runs of different things
+never share a line, and versions of the code that do are named in its note.
 """
 
 import math
@@ -75,13 +75,17 @@ class _Group:
     runs: dict = field(default_factory=dict)  # instance -> record -> rows
 
 
-def fill(table: Table, published: dict[tuple[str, ...], Published], library: Library,
-         seeds: tuple[int, ...] = ()) -> list[Line]:
+def fill(
+    table: Table, published: dict[tuple[str, ...], Published], library: Library, seeds: tuple[int, ...] = ()
+) -> list[Line]:
     """The lines of a table in the order of its cells; open axes have the published headings first, then those measured."""
     lines, every_cell = [], cells(table)
     names = list(dict.fromkeys(name for cell in every_cell for name in cell.where))
-    rows = {experiment: _alike(experiment, names, library, seeds)
-            for experiment in dict.fromkeys(cell.experiment for cell in every_cell) if experiment}
+    rows = {
+        experiment: _alike(experiment, names, library, seeds)
+        for experiment in dict.fromkeys(cell.experiment for cell in every_cell)
+        if experiment
+    }
     for cell in every_cell:
         found = _measured(table, cell, rows.get(cell.experiment, ()))
         known = [labels for labels in published if _fits(labels, cell.labels)]
@@ -176,8 +180,11 @@ def _line(labels: tuple, cell: Cell, group: _Group, setting: str) -> Line:
 def _departures(cell: Cell, run: Run, row: dict, count: int) -> dict[str, str]:
     """What the run did otherwise than the paper, as words; `count`: the rows that its number is made from."""
     facts = run.facts(row) | {"rows": count}
-    return {name: f"{name.rpartition('.')[2].replace('_', ' ')} {facts.get(name)}, not {_first(wanted)}"
-            for name, wanted in cell.setup.items() if wanted is not None and not matches(facts.get(name), wanted)}
+    return {
+        name: f"{name.rpartition('.')[2].replace('_', ' ')} {facts.get(name)}, not {_first(wanted)}"
+        for name, wanted in cell.setup.items()
+        if wanted is not None and not matches(facts.get(name), wanted)
+    }
 
 
 def _origin(row: dict) -> str:

@@ -13,11 +13,29 @@ from pathlib import Path
 from lib.core import text_table
 
 SUFFIXES = {  # format -> ending of its files
-    "text": "txt", "md": "md", "latex": "tex", "csv": "csv", "html": "html",
+    "text": "txt",
+    "md": "md",
+    "latex": "tex",
+    "csv": "csv",
+    "html": "html",
 }
-LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "≤": r"$\le$", "<": r"\textless{}",
-         ">": r"\textgreater{}", "|": r"\textbar{}"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "≤": r"$\le$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
 
 
 @dataclass(frozen=True)
@@ -53,16 +71,36 @@ def _text(table: Table, columns, rows) -> str:
 def _markdown(table: Table, columns, rows) -> str:
     def line(words):
         return "| " + " | ".join(word.replace("|", r"\|").replace("\n", " ") for word in words) + " |"
-    return "\n".join([f"## {table.title}", "", line(columns), "|" + "---|" * len(columns), *map(line, _cells(columns, rows)),
-                      *(["", table.note] if table.note else [])])
+
+    return "\n".join(
+        [
+            f"## {table.title}",
+            "",
+            line(columns),
+            "|" + "---|" * len(columns),
+            *map(line, _cells(columns, rows)),
+            *(["", table.note] if table.note else []),
+        ]
+    )
 
 
 def _latex(table: Table, columns, rows) -> str:
     def line(words):
         return " & ".join(map(_escaped, words)) + r" \\"
-    return "\n".join([f"% {table.title}", rf"\begin{{tabular}}{{{'l' * len(columns)}}}", r"\hline", line(columns), r"\hline",
-                      *map(line, _cells(columns, rows)), r"\hline", r"\end{tabular}",
-                      *([f"% {table.note}"] if table.note else [])])
+
+    return "\n".join(
+        [
+            f"% {table.title}",
+            rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
+            r"\hline",
+            line(columns),
+            r"\hline",
+            *map(line, _cells(columns, rows)),
+            r"\hline",
+            r"\end{tabular}",
+            *([f"% {table.note}"] if table.note else []),
+        ]
+    )
 
 
 def _escaped(word: str) -> str:
@@ -79,11 +117,14 @@ def _csv(table: Table, columns, rows) -> str:
 
 def _html(table: Table, columns, rows) -> str:
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(word)}</td>" for word in line) + "</tr>"
-                     for line in _cells(columns, rows))
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(word)}</td>" for word in line) + "</tr>" for line in _cells(columns, rows)
+    )
     note = f"\n<p>{html.escape(table.note)}</p>" if table.note else ""
-    return (f"<h2>{html.escape(table.title)}</h2>\n<div class=\"scroll\"><table>\n<thead><tr>{head}</tr></thead>\n"
-            f"<tbody>\n{body}\n</tbody>\n</table></div>{note}")
+    return (
+        f'<h2>{html.escape(table.title)}</h2>\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table></div>{note}"
+    )
 
 
 WRITERS = {"text": _text, "md": _markdown, "latex": _latex, "csv": _csv, "html": _html}

@@ -67,12 +67,19 @@ unfold();
 def page(library: Library, experiments: list[formats.Table], papers: list[formats.Table]) -> str:
     """The page as HTML."""
     groups = {"experiments": ("Measured", "one table per experiment", experiments)}
-    groups |= {name: (name, paper.citation + (f" (left out: {paper.left_out})" if paper.left_out else ""),
-                      [table for table in papers if table.title.startswith(f"{name}/")]) for name, paper in PAPERS.items()}
+    groups |= {
+        name: (
+            name,
+            paper.citation + (f" (left out: {paper.left_out})" if paper.left_out else ""),
+            [table for table in papers if table.title.startswith(f"{name}/")],
+        )
+        for name, paper in PAPERS.items()
+    }
     runs = [run for run in library.runs if run.record["command"]]
     shown = {figure for run in runs for figure in _figures(run.path)} | {table.figure for table in experiments}
-    body = [_group(key, title, about, [_table(table, shown) for table in made])
-            for key, (title, about, made) in groups.items()]
+    body = [
+        _group(key, title, about, [_table(table, shown) for table in made]) for key, (title, about, made) in groups.items()
+    ]
     body.append(_group("records", "Records", "runs, with their figures", map(_record, runs)))
     links = "".join(f'<a href="#{key}">{html.escape(key)}</a>' for key in [*groups, "records"])
     return f"""<!DOCTYPE html>
@@ -90,8 +97,11 @@ def page(library: Library, experiments: list[formats.Table], papers: list[format
 
 def _group(key: str, title: str, about: str, sections: Iterable[str]) -> str:
     opened = " open" if key == "experiments" else ""
-    return (f'<details id="{key}"{opened}><summary>{html.escape(title)}</summary><p>{html.escape(about)}</p>\n'
-            + "\n".join(sections) + "</details>")
+    return (
+        f'<details id="{key}"{opened}><summary>{html.escape(title)}</summary><p>{html.escape(about)}</p>\n'
+        + "\n".join(sections)
+        + "</details>"
+    )
 
 
 def _table(table: formats.Table, shown: set) -> str:
@@ -104,29 +114,42 @@ def _table(table: formats.Table, shown: set) -> str:
 
 def _record(run: Run) -> str:
     record = run.record
-    told = {"command": " ".join(record["command"]), "started": record["started"],
-            "seconds": f"{record['seconds'].get('total', 0):.0f}", "rows": str(len(run.rows)),
-            **{f"input {name}": f"{known['sha256'][:16]}, {known['bytes']} bytes"
-               for name, known in record["inputs"].items()},
-            **{name: str(value) for name, value in record["environment"].items()}}
+    told = {
+        "command": " ".join(record["command"]),
+        "started": record["started"],
+        "seconds": f"{record['seconds'].get('total', 0):.0f}",
+        "rows": str(len(run.rows)),
+        **{f"input {name}": f"{known['sha256'][:16]}, {known['bytes']} bytes" for name, known in record["inputs"].items()},
+        **{name: str(value) for name, value in record["environment"].items()},
+    }
     facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in told.items())
     pictures = "".join(map(_picture, _figures(run.path)))
-    return (f"<section><details><summary>{html.escape(f'{run.experiment}: {run.path.stem}')}</summary><dl>{facts}</dl>"
-            f"{pictures}</details></section>")
+    return (
+        f"<section><details><summary>{html.escape(f'{run.experiment}: {run.path.stem}')}</summary><dl>{facts}</dl>"
+        f"{pictures}</details></section>"
+    )
 
 
 def _picture(path) -> str:
     content = base64.b64encode(path.read_bytes()).decode()
-    return (f'<figure id="{_anchor(path)}"><img loading="lazy" alt="{html.escape(path.stem)}" '
-            f'src="data:image/png;base64,{content}"></figure>')
+    return (
+        f'<figure id="{_anchor(path)}"><img loading="lazy" alt="{html.escape(path.stem)}" '
+        f'src="data:image/png;base64,{content}"></figure>'
+    )
 
 
 def _figures(path) -> list:
     """The figures beside a record: `<run>.png`, `<run>-<suffix>.png`; not those of a longer run name."""
     others = {other.stem for other in path.parent.glob("*.json")} - {path.stem}
     found = [path.with_suffix("").with_name(path.stem + ".png"), *sorted(path.parent.glob(f"{_literal(path.stem)}-*.png"))]
-    return [figure for figure in found if figure.is_file() and not any(
-        figure.stem == other or figure.stem.startswith(other + "-") for other in others if other.startswith(path.stem))]
+    return [
+        figure
+        for figure in found
+        if figure.is_file()
+        and not any(
+            figure.stem == other or figure.stem.startswith(other + "-") for other in others if other.startswith(path.stem)
+        )
+    ]
 
 
 def _literal(stem: str) -> str:

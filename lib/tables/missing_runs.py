@@ -84,8 +84,15 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
             known = library.trained(flags, seed + (role == "end"))
             folder = f"models/{known or name}"
             folders[role], files[role] = folder, f"{folder}/model_{flags.get('epochs', 100)}.pt"
-            trainings += [] if known else [command_lines.command("train", {
-                **flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")})]
+            trainings += (
+                []
+                if known
+                else [
+                    command_lines.command(
+                        "train", {**flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")}
+                    )
+                ]
+            )
     words = {f"{role}.folder": folder for role, folder in folders.items()}
     words |= {f"{role}.file": file for role, file in files.items()}
     runs = [_command(experiment, run, files, words, seed) for experiment, run in cell.before]
@@ -129,8 +136,11 @@ def _of_role(role: str, facts: dict) -> dict:
 def _name(paper: str, cell: Cell, role: str, flags: dict, seed: int) -> str:
     """The folder of a training under models/; heads on stored features are trained at several learning rates."""
     fields = command_lines.fields("train")
-    told = [_word(name, value) for name, value in _of_role(role, cell.where).items()
-            if name in fields and name not in ("model_type", "dataset") and value != fields[name].default]
+    told = [
+        _word(name, value)
+        for name, value in _of_role(role, cell.where).items()
+        if name in fields and name not in ("model_type", "dataset") and value != fields[name].default
+    ]
     told += [f"lr{flags['learning_rate']:g}"] if flags.get("features") else []
     words = [flags["model_type"], flags["dataset"], *filter(None, told), f"s{seed}"]
     return f"{paper}/" + "-".join(str(word) for word in words)
@@ -139,8 +149,13 @@ def _name(paper: str, cell: Cell, role: str, flags: dict, seed: int) -> str:
 def _word(name: str, value) -> str:
     if value is True:
         return name.replace("_", "-")
-    return value if isinstance(value, str) and name in ("loss", "form") else f"{name.replace('_', '-')}{value:g}" \
-        if isinstance(value, int | float) else f"{name.replace('_', '-')}-{value}"
+    return (
+        value
+        if isinstance(value, str) and name in ("loss", "form")
+        else f"{name.replace('_', '-')}{value:g}"
+        if isinstance(value, int | float)
+        else f"{name.replace('_', '-')}-{value}"
+    )
 
 
 def _filled(value, words: dict[str, str]):

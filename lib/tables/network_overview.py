@@ -58,6 +58,7 @@ class Subject:
 
 def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable[[Subject], list[str]]:
     """The command for two networks; before it, where there is none, the training of the sibling."""
+
     def commands(subject: Subject) -> list[str]:
         before, training = [], subject.network.training
         sibling = next(iter(subject.siblings), "")
@@ -65,14 +66,19 @@ def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable
             if not training:
                 return [f"# {experiment}: needs a network of the same kind with another seed"]
             folder = f"{training['directory'].removeprefix('models/')}-sibling"
-            flags_ = {name: value for name, value in training.items() if name in command_lines.fields("train")
-                      and command_lines.fields("train")[name].metadata.get("identity", True)}
+            flags_ = {
+                name: value
+                for name, value in training.items()
+                if name in command_lines.fields("train")
+                and command_lines.fields("train")[name].metadata.get("identity", True)
+            }
             before = [command_lines.command("train", {**flags_, "directory": folder, "seed": training["seed"] + 1})]
             sibling = f"models/{folder}/{PurePath(subject.network.path).name}"
         given = {first: sibling, second: subject.network.path, **flags}
         if experiment == "stitch" and subject.data:
             given["dataset"] = subject.data
         return [*before, command_lines.command(experiment, given)]
+
     return commands
 
 
@@ -86,36 +92,82 @@ def _probe(subject: Subject) -> list[str]:
 
 def _ncg(subject: Subject) -> list[str]:
     """A command per cut, or one for the last cut where no cut is known."""
-    return [command for layer in subject.cuts or [""]
-            for command in _alone("ncg", space=["feature"], layer=layer, ood=["patches"])(subject)]
+    return [
+        command
+        for layer in subject.cuts or [""]
+        for command in _alone("ncg", space=["feature"], layer=layer, ood=["patches"])(subject)
+    ]
 
 
 def _of_energies(measure: str) -> Column:
-    return Column("ood_layers", {"score": ("energy", None), "T": 1.0}, "layer", lambda row: row.get(measure),
-                  _alone("ood_layers", ood=["patches"]), inside=True)
+    return Column(
+        "ood_layers",
+        {"score": ("energy", None), "T": 1.0},
+        "layer",
+        lambda row: row.get(measure),
+        _alone("ood_layers", ood=["patches"]),
+        inside=True,
+    )
 
 
 WHOLE, TWO = {"same_network": False}, ("front", "end")
 COLUMNS = {
     "OOD probe gain": Column(
-        "probe", {"probe": "probe", "network": "trained", "group": ("all", None), "rank": None,
-                  "selected_by": ("ood-val", "none"), "protocol": ("zero-shot", "few-shot", "full-ood")},
-        "layer", lambda row: row.get("accuracy"), _probe),
+        "probe",
+        {
+            "probe": "probe",
+            "network": "trained",
+            "group": ("all", None),
+            "rank": None,
+            "selected_by": ("ood-val", "none"),
+            "protocol": ("zero-shot", "few-shot", "full-ood"),
+        },
+        "layer",
+        lambda row: row.get("accuracy"),
+        _probe,
+    ),
     "energy AUROC": _of_energies("auroc"),
     "two-sided AUROC": _of_energies("auroc_two_sided"),
-    "similarity (CKA)": Column("similarity", {"rank1": None, "rank2": None, **WHOLE}, "front_layer",
-                               lambda row: row.get("cka"), _with_sibling("similarity", "model1_path", "model2_path"), TWO),
-    "stitching penalty": Column("stitch", {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE}, "front_layer",
-                                lambda row: row.get("penalty"),
-                                _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0), TWO),
-    "NCG": Column("ncg", {"space": "feature", "subset": "all", "in_distribution": False}, "layer",
-                  lambda row: row.get("ncg"), _ncg, each=True),
-    "filter bias": Column("projections", {"layer": "*", "folded": False}, "layer",
-                          lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
-                          lambda subject: [command_lines.command("projections", {"model_path": [subject.network.path],
-                                                                           "normalize": True})], inside=True),
-    "re-initialisation drop": Column("reinit", {"status": ("measured", "unchanged"), "source": "rand"}, "layer",
-                                     lambda row: row.get("relative_drop"), _alone("reinit", rand=3), inside=True),
+    "similarity (CKA)": Column(
+        "similarity",
+        {"rank1": None, "rank2": None, **WHOLE},
+        "front_layer",
+        lambda row: row.get("cka"),
+        _with_sibling("similarity", "model1_path", "model2_path"),
+        TWO,
+    ),
+    "stitching penalty": Column(
+        "stitch",
+        {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE},
+        "front_layer",
+        lambda row: row.get("penalty"),
+        _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0),
+        TWO,
+    ),
+    "NCG": Column(
+        "ncg",
+        {"space": "feature", "subset": "all", "in_distribution": False},
+        "layer",
+        lambda row: row.get("ncg"),
+        _ncg,
+        each=True,
+    ),
+    "filter bias": Column(
+        "projections",
+        {"layer": "*", "folded": False},
+        "layer",
+        lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
+        lambda subject: [command_lines.command("projections", {"model_path": [subject.network.path], "normalize": True})],
+        inside=True,
+    ),
+    "re-initialisation drop": Column(
+        "reinit",
+        {"status": ("measured", "unchanged"), "source": "rand"},
+        "layer",
+        lambda row: row.get("relative_drop"),
+        _alone("reinit", rand=3),
+        inside=True,
+    ),
 }
 
 
@@ -131,19 +183,23 @@ class Found:
     def figure(self):
         """The matrix as a heat map."""
         names, panel = list(COLUMNS), "Spearman's rank correlation over layers"
-        return plots.heat_maps({panel: np.array(self.matrix, dtype=float)}, names, names, "", "", self.title,
-                               {panel: (-1, 1)})
+        return plots.heat_maps(
+            {panel: np.array(self.matrix, dtype=float)}, names, names, "", "", self.title, {panel: (-1, 1)}
+        )
 
 
 def tables(checkpoint: str, library: Library) -> Found:
     """The layers with their measures, the rank correlations between these, and the commands that fill empty columns."""
     path = _path(checkpoint)
     network = library.network(path)
-    runs = {name: [(run, row) for run in library.of(column.experiment) for row in _rows(run, column, network)]
-            for name, column in COLUMNS.items()}
+    runs = {
+        name: [(run, row) for run in library.of(column.experiment) for row in _rows(run, column, network)]
+        for name, column in COLUMNS.items()
+    }
     if not any(runs.values()):
-        known = sorted({_path(network.path) for run in library.runs for row in run.rows[:1]
-                        for network in run.networks(row).values()})
+        known = sorted(
+            {_path(network.path) for run in library.runs for row in run.rows[:1] for network in run.networks(row).values()}
+        )
         raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, known)}")
     orders = _orders(runs)
     cuts = list(dict.fromkeys(layer for name, found in orders.items() if not COLUMNS[name].inside for layer in found))
@@ -160,16 +216,20 @@ def tables(checkpoint: str, library: Library) -> Found:
             commands = COLUMNS[name].command(Subject(network, siblings, lacking))
             empty += [{"column": name, "command": command} for command in commands]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
-    made = [Table(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
-            Table(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs)]
+    made = [
+        Table(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
+        Table(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs),
+    ]
     made += [Table(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
     return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
 
 
-NOTE = ("OOD probe gain: accuracy of the layer's probe less that of the deepest one, on the same images; energy AUROC: of "
-        "the raw energy, unturned, so that outlier sets below and above 1/2 cancel, unlike in the two-sided one; "
-        "similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - 1/2|; "
-        "re-initialisation drop: relative, to fresh draws. Means over data sets, siblings and modules.")
+NOTE = (
+    "OOD probe gain: accuracy of the layer's probe less that of the deepest one, on the same images; energy AUROC: of "
+    "the raw energy, unturned, so that outlier sets below and above 1/2 cancel, unlike in the two-sided one; "
+    "similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - 1/2|; "
+    "re-initialisation drop: relative, to fresh draws. Means over data sets, siblings and modules."
+)
 
 
 def _path(text: str) -> str:
@@ -185,8 +245,12 @@ def _rows(run: Run, column: Column, network: Network) -> Iterable[dict]:
         if not any(own) or not all(mine or _alike(other, network) for other, mine in zip(known, own, strict=True)):
             continue
         facts = run.facts(row)
-        if satisfies(facts, column.where) and facts.get(column.layer) is not None and column.value(row) is not None and (
-                column.layer == "layer" or facts["front_layer"] == facts["end_layer"]):
+        if (
+            satisfies(facts, column.where)
+            and facts.get(column.layer) is not None
+            and column.value(row) is not None
+            and (column.layer == "layer" or facts["front_layer"] == facts["end_layer"])
+        ):
             yield row
 
 
@@ -196,8 +260,10 @@ def _named(run: Run, row: dict, column: Column) -> str:
 
 def _orders(runs: dict[str, list]) -> dict[str, list[str]]:
     """The layers of each column in the order of its rows; not that of a whole network."""
-    return {name: [layer for layer in dict.fromkeys(_named(run, row, COLUMNS[name]) for run, row in found) if layer != "net"]
-            for name, found in runs.items()}
+    return {
+        name: [layer for layer in dict.fromkeys(_named(run, row, COLUMNS[name]) for run, row in found) if layer != "net"]
+        for name, found in runs.items()
+    }
 
 
 def _values(column: Column, found: list[tuple[Run, dict]], layers: list[str]) -> dict[str, float]:
@@ -229,8 +295,13 @@ def _gains(column: Column, found: list[tuple[Run, dict]], layers: list[str]) -> 
 
 def _siblings(network: Network, library: Library) -> list[str]:
     """Checkpoints of networks that differ from this one in their seed only."""
-    known = dict.fromkeys(found.path for run in library.runs for row in run.rows[:1] for found in run.networks(row).values()
-                          if found.training and _alike(found, network) and found.path != network.path)
+    known = dict.fromkeys(
+        found.path
+        for run in library.runs
+        for row in run.rows[:1]
+        for found in run.networks(row).values()
+        if found.training and _alike(found, network) and found.path != network.path
+    )
     return list(known) if network.training else []
 
 
@@ -254,8 +325,17 @@ def _correlations(columns: dict[str, dict[str, float]]) -> tuple[list[dict], lis
             matrix[i][j] = matrix[j][i] = rho
             if i < j and rho is not None:
                 low, high = interval(rho, len(both)) or (None, None)
-                rows.append({"measure": first, "and": second, "layers": len(both), "spearman": rho, "low": low, "high": high,
-                             "p_value": rank_correlation.spearman_p(x, y)})
+                rows.append(
+                    {
+                        "measure": first,
+                        "and": second,
+                        "layers": len(both),
+                        "spearman": rho,
+                        "low": low,
+                        "high": high,
+                        "p_value": rank_correlation.spearman_p(x, y),
+                    }
+                )
     return rows, matrix
 
 

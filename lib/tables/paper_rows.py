@@ -12,12 +12,21 @@ def shown(axes: list[str], lines: list[Line]) -> list[dict[str, str]]:
         known = line.published
         interval = f"[{number(line.low)}, {number(line.high)}] over {line.interval_of}" if line.interval_of else ""
         networks = f" ({line.networks} network{'s' * (line.networks > 1)})" if line.networks not in (0, line.n) else ""
-        rows.append({
-            **dict(zip(axes, line.labels, strict=True)), "run": line.network, "setting": line.setting, "ours": ours(line),
-            "95 % interval": interval, "n": f"{line.n}{networks}" if line.n else "",
-            "published": known.text if known else NOT_FOUND, "difference": signed(line.difference),
-            "verdict": line.verdict, "note": line.note, "published in": f"{known.source} [{known.tag}]" if known else "",
-        })
+        rows.append(
+            {
+                **dict(zip(axes, line.labels, strict=True)),
+                "run": line.network,
+                "setting": line.setting,
+                "ours": ours(line),
+                "95 % interval": interval,
+                "n": f"{line.n}{networks}" if line.n else "",
+                "published": known.text if known else NOT_FOUND,
+                "difference": signed(line.difference),
+                "verdict": line.verdict,
+                "note": line.note,
+                "published in": f"{known.source} [{known.tag}]" if known else "",
+            }
+        )
     kept = [column for column in (rows[0] if rows else ()) if any(row[column] for row in rows)]
     return [{column: row[column] for column in kept} for row in rows]
 
@@ -27,15 +36,29 @@ def raw(axes: list[str], lines: list[Line]) -> list[dict]:
     rows = []
     for line in lines:
         known = line.published
-        rows.append({
-            **dict(zip(axes, line.labels, strict=True)), "run": line.network, "setting": line.setting, "mean": line.mean,
-            "deviation": line.deviation, "n": line.n, "networks": line.networks, "low": line.low, "high": line.high,
-            "interval_of": line.interval_of, "published": known.value if known else None,
-            "published_text": known.text if known else NOT_FOUND, "tolerance": known.tolerance if known else None,
-            "tag": known.tag if known else "", "published_in": known.source if known else "",
-            "difference": line.difference, "verdict": line.verdict, "note": line.note,
-            "records": " ".join(map(str, line.records)),
-        })
+        rows.append(
+            {
+                **dict(zip(axes, line.labels, strict=True)),
+                "run": line.network,
+                "setting": line.setting,
+                "mean": line.mean,
+                "deviation": line.deviation,
+                "n": line.n,
+                "networks": line.networks,
+                "low": line.low,
+                "high": line.high,
+                "interval_of": line.interval_of,
+                "published": known.value if known else None,
+                "published_text": known.text if known else NOT_FOUND,
+                "tolerance": known.tolerance if known else None,
+                "tag": known.tag if known else "",
+                "published_in": known.source if known else "",
+                "difference": line.difference,
+                "verdict": line.verdict,
+                "note": line.note,
+                "records": " ".join(map(str, line.records)),
+            }
+        )
     return rows
 
 

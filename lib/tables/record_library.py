@@ -21,16 +21,36 @@ from lib.runs.loading import SUFFIXES
 
 # field with a checkpoint -> what its network is called in conditions such as `net.epochs` or `end.model_type`
 # (`main` is the network of a run whose row is of the one that it is compared with)
-ROLES = {"model_path": "net", "source_path": "net", "front_path": "front", "model1_path": "front", "end_path": "end",
-         "model2_path": "end", "backbone": "backbone", "against": "against"}
+ROLES = {
+    "model_path": "net",
+    "source_path": "net",
+    "front_path": "front",
+    "model1_path": "front",
+    "end_path": "end",
+    "model2_path": "end",
+    "backbone": "backbone",
+    "against": "against",
+}
 TYPES = ("model_type", "source_type", "front_type", "end_type", "model1_type", "model2_type")  # said by the training, too
 COMPARED = ("main", "against")  # rows that do not compare are the same whatever they stand beside
 # columns of rows that name the network of the row
 ROW_NETWORKS = ("model", "checkpoint", "source_model")
 ROW_ROLES = ("front", "end")  # and those that name the two of a stitch
 # columns of rows that say which images they are of
-DATA = ("data", "split", "origin", "train", "id", "id_split", "ood", "ood_split", "members", "fit_on", "model_type",
-        "probes")
+DATA = (
+    "data",
+    "split",
+    "origin",
+    "train",
+    "id",
+    "id_split",
+    "ood",
+    "ood_split",
+    "members",
+    "fit_on",
+    "model_type",
+    "probes",
+)
 SETS = ("data", "id", "ood", "train", "members")  # several are joined by ", " or "+"
 STITCH = ("type", "init", "epochs", "samples", "solver")  # columns of how a stitch was made whose record is not there
 # fields that only say of which images, layers or pairs there are rows, and change no row but those of `MADE_BY`
@@ -41,16 +61,18 @@ SELECTIONS = {
     "probe": ("dataset", "ood", "select", "baselines", "untrained", "export", "sensitivity"),
     "ncg": ("dataset", "ood", "space", "corruptions", "against", "radius"),
     "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
-    "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save",
-               "null"),
+    "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save", "null"),
     "ood_detector": ("layer", "directory", "detectors_dir", "snapshot_every"),
     "stitch_ood": ("stitch_run", "dataset", "sanity", "detectors"),
     "projections": ("dataset", "paper_json", "init_from"),
     "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack", "criticality"),
 }
 # experiment -> fields of SELECTIONS that change the rows with this column at this value
-MADE_BY = {"ood_layers": (("early_exit", "exits"), "score", "early exit"), "ncg": (("radius",), "subset", "radius"),
-           "reinit": (("criticality",), "predictor", "criticality")}
+MADE_BY = {
+    "ood_layers": (("early_exit", "exits"), "score", "early exit"),
+    "ncg": (("radius",), "subset", "radius"),
+    "reinit": (("criticality",), "predictor", "criticality"),
+}
 # what pairs of layers are called in either experiment on them
 COLUMNS = {"similarity": {"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"}}
 
@@ -79,8 +101,15 @@ class Network:
         told = [f"{name.replace('_', ' ')} {value}" for name, value in self.identity.items() if name in TOLD]
         loss = [self.training["loss"]] if self.training["loss"] != "ce" else []
         file = [self.identity["file"]] if "file" in self.identity else []
-        return ", ".join([f"{self.training['model_type']} {self.training['dataset']}", *loss, *told,
-                          f"{self.training['epochs']} epochs", *file])
+        return ", ".join(
+            [
+                f"{self.training['model_type']} {self.training['dataset']}",
+                *loss,
+                *told,
+                f"{self.training['epochs']} epochs",
+                *file,
+            ]
+        )
 
 
 TOLD = ("eps", "noise", "pixel_shuffle", "outliers", "subsample_classes", "class_sample_seed", "ema")
@@ -111,16 +140,37 @@ class Library:
 
     def derive(self, name: str, sources: Iterable[Path], rows: list[dict]) -> None:
         """Adds what was computed from the records `sources`, as if it were the record of a run called `name`."""
-        self.runs.append(Run(Path(name), {"experiment": name, "config": {}, "inputs": {}, "environment": {}, "started": "",
-                                          "command": [], "seconds": {}, "rows": rows}, self, tuple(sources)))
+        self.runs.append(
+            Run(
+                Path(name),
+                {
+                    "experiment": name,
+                    "config": {},
+                    "inputs": {},
+                    "environment": {},
+                    "started": "",
+                    "command": [],
+                    "seconds": {},
+                    "rows": rows,
+                },
+                self,
+                tuple(sources),
+            )
+        )
 
     def trained(self, flags: Mapping, seed: int) -> str:
         """The folder under models/ of the training with these flags, all others at default; "" if no record tells of it."""
         fields = command_lines.fields("train")
         changed = {name: value for name, value in flags.items() if value != _plain(fields[name].default)}
-        return next((folder.removeprefix("models/") for folder, (*_, record) in self._trainings.items()
-                     if record["config"].get("seed") == seed
-                     and _settings("train", record["config"], ("seed", "directory"))[1] == changed), "")
+        return next(
+            (
+                folder.removeprefix("models/")
+                for folder, (*_, record) in self._trainings.items()
+                if record["config"].get("seed") == seed
+                and _settings("train", record["config"], ("seed", "directory"))[1] == changed
+            ),
+            "",
+        )
 
     def _training(self, record: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
@@ -129,8 +179,10 @@ class Library:
         if parsed and parsed.features:
             images = {"dataset": parsed.images.name, "features": parsed.features[1]}
             backbone = self.network(parsed.features[0], record["started"])
-            return (training | images | {"backbone": backbone.training},
-                    changed | images | {f"backbone {name}": value for name, value in backbone.identity.items()})
+            return (
+                training | images | {"backbone": backbone.training},
+                changed | images | {f"backbone {name}": value for name, value in backbone.identity.items()},
+            )
         return training, changed
 
     @functools.cache  # noqa: B019 - a library lives as long as the command
@@ -169,8 +221,14 @@ class Library:
         if place in left:
             return left[place]
         later = [other["started"] for other in self._trainings[folder] if other["started"] > training["started"]]
-        return next((content for read, content in self._read.get(place, ())
-                     if training["started"] <= read and not any(start <= read for start in later)), "")
+        return next(
+            (
+                content
+                for read, content in self._read.get(place, ())
+                if training["started"] <= read and not any(start <= read for start in later)
+            ),
+            "",
+        )
 
 
 class Run:
@@ -181,8 +239,13 @@ class Run:
         self.experiment, self.rows = record["experiment"], record["rows"]
         self.code = str(record["environment"].get("commit") or "unknown")[:8]
         paths = {name: record["config"][name] for name in ROLES if record["config"].get(name)}
-        left_out = (*ROLES, *(TYPES if self.experiment != "train" else ()), *SELECTIONS.get(self.experiment, ()), "seed",
-                    "directory")
+        left_out = (
+            *ROLES,
+            *(TYPES if self.experiment != "train" else ()),
+            *SELECTIONS.get(self.experiment, ()),
+            "seed",
+            "directory",
+        )
         self.config, self.setting = _settings(self.experiment, record["config"], left_out)
         self._known: dict[tuple, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
@@ -219,8 +282,10 @@ class Run:
             paths = self._paths | ({"net": own} if own else {}) | roles
             if own and below_here(own) != below_here(self._paths.get("net", own)):
                 paths["main"] = self._paths["net"]
-            networks = {role: self.library.network(path, self.record["started"], self._content(path), _root(self.config))
-                        for role, path in paths.items()}
+            networks = {
+                role: self.library.network(path, self.record["started"], self._content(path), _root(self.config))
+                for role, path in paths.items()
+            }
             found = {f"config.{name}": value for name, value in self.config.items()}
             for role, network in networks.items():
                 found |= {f"{role}.{name}": value for name, value in network.training.items()}
@@ -296,8 +361,11 @@ class Run:
     @functools.cached_property
     def _levels(self) -> list[str]:
         """All corruptions with their levels that there are rows of."""
-        return [one for one in dict.fromkeys(row.get("variant") for row in self.rows)
-                if isinstance(one, str) and re.fullmatch(r".+-\d+", one)]
+        return [
+            one
+            for one in dict.fromkeys(row.get("variant") for row in self.rows)
+            if isinstance(one, str) and re.fullmatch(r".+-\d+", one)
+        ]
 
     def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """What tells the runs of one thing apart: the networks, and the seeds of row or run."""
@@ -335,9 +403,12 @@ def _settings(experiment: str, config: dict, left_out: Iterable[str]) -> tuple[d
     """A whole configuration, younger flags at default, and its changed values that make the run what it is."""
     fields = command_lines.fields(experiment)
     whole = {name: _plain(field.default) for name, field in fields.items()} | config
-    changed = {name: value for name, value in whole.items()
-               if name not in left_out and (name not in fields or fields[name].metadata.get("identity", True)
-                                            and value != _plain(fields[name].default))}
+    changed = {
+        name: value
+        for name, value in whole.items()
+        if name not in left_out
+        and (name not in fields or fields[name].metadata.get("identity", True) and value != _plain(fields[name].default))
+    }
     return whole, changed
 
 

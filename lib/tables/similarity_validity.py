@@ -75,16 +75,26 @@ def rows(runs: Iterable[Run]) -> list[dict]:
     found, means = [], defaultdict(list)
     for (about, reference), members in groups.items():
         gaps, distances = (np.array([getattr(pair, name) for pair in members]) for name in ("gap", "dissimilarity"))
-        row = {**dict(zip(Pair._fields, about, strict=False)), "reference": names[reference.network],
-               "layer": reference.layer, "n": len(members)}
-        for name, function in (("spearman", rank_correlation.spearman_one_sided),
-                               ("kendall", rank_correlation.kendall_one_sided)):
+        row = {
+            **dict(zip(Pair._fields, about, strict=False)),
+            "reference": names[reference.network],
+            "layer": reference.layer,
+            "n": len(members),
+        }
+        for name, function in (
+            ("spearman", rank_correlation.spearman_one_sided),
+            ("kendall", rank_correlation.kendall_one_sided),
+        ):
             row[name], row[f"{name}_p"] = function(distances, gaps)
         found.append(row)
         means[about].append(row)
     for about, members in means.items():
-        mean = {**dict(zip(Pair._fields, about, strict=False)), "reference": None, "layer": "mean",
-                "n": sum(row["n"] for row in members)}
+        mean = {
+            **dict(zip(Pair._fields, about, strict=False)),
+            "reference": None,
+            "layer": "mean",
+            "n": sum(row["n"] for row in members),
+        }
         for name in ("spearman", "spearman_p", "kendall", "kendall_p"):
             values = [row[name] for row in members if row[name] is not None]
             mean[name] = statistics.fmean(values) if values else None
@@ -106,8 +116,10 @@ def pairs(runs: Iterable[Run]) -> list[Pair]:
     indices = defaultdict(lambda: defaultdict(set))  # place -> its references -> what is known of them
     for (*place, index, _), _, reference in measured:
         indices[*place, reference.layer][reference].add(index)
-    best = {(*place, layer): max(known, key=lambda one: (len(known[one]), accuracies[place[2]][place[3], one]))
-            for (*place, layer), known in indices.items()}
+    best = {
+        (*place, layer): max(known, key=lambda one: (len(known[one]), accuracies[place[2]][place[3], one]))
+        for (*place, layer), known in indices.items()
+    }
     found = []
     for (about, other, reference), values in measured.items():
         *place, _, _ = about
@@ -150,8 +162,10 @@ def _dissimilarities(runs: list[Run]) -> Iterator[tuple]:
         (one, two), (model_type,) = networks, types
         if run.experiment == "similarity":
             for row in run.rows:
-                sides = (Representation(one, row.get("layer1"), row.get("rank1")),
-                         Representation(two, row.get("layer2"), row.get("rank2")))
+                sides = (
+                    Representation(one, row.get("layer1"), row.get("rank1")),
+                    Representation(two, row.get("layer2"), row.get("rank2")),
+                )
                 for name in (*SIMILARITIES, *DISTANCES):
                     if row.get(name) is not None:
                         value = row[name] if name in DISTANCES else 1 - row[name]
@@ -160,8 +174,10 @@ def _dissimilarities(runs: list[Run]) -> Iterator[tuple]:
             for row in run.rows:
                 if row.get("null") or row.get("pinv_rank") not in (None, row.get("stitch_rank")):
                     continue
-                sides = (Representation(one, row.get("front_layer"), row.get("stitch_rank")),
-                         Representation(two, row.get("end_layer"), None))
+                sides = (
+                    Representation(one, row.get("front_layer"), row.get("stitch_rank")),
+                    Representation(two, row.get("end_layer"), None),
+                )
                 name, setting = _matching(row)
                 if row.get("accuracy") is not None:
                     yield model_type, row.get("data"), name, setting, *sides, 1 - row["accuracy"]

@@ -20,28 +20,40 @@ class Summary:
 SUMMARIES = {
     "train": Summary(("selected_on",), ("epoch", "train_accuracy", "val_accuracy"), lambda row: row.get("best")),
     "eval": Summary(("data", "split", "variant", "n"), ("accuracy", "loss", "ece"), lambda row: row.get("subset") == "all"),
-    "ood_layers": Summary(("id", "ood", "variant", "T", "layer", "score", "needs"),
-                          ("auroc", "auroc_two_sided", "fpr95")),
+    "ood_layers": Summary(("id", "ood", "variant", "T", "layer", "score", "needs"), ("auroc", "auroc_two_sided", "fpr95")),
     "projections": Summary(("epoch", "layer", "filters"), ("mass", "z", "mean", "l2_distance")),
-    "reinit": Summary(("data", "source", "layer", "predictor"),
-                      ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p"),
-                      lambda row: row.get("status") != "missing"),
-    "probe": Summary(("data", "variant", "protocol", "fraction", "selected_by", "group"),
-                     ("accuracy", "baseline", "gain", "gain_low", "gain_high"), lambda row: row.get("probe") == "gain"),
-    "similarity": Summary(("data", "n", "layer1", "layer2", "rank1", "rank2"),
-                          ("cka", "cka_debiased", "pwcca", "procrustes")),
-    "ncg": Summary(("train", "data", "split", "variant", "space", "n"),
-                   ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance"),
-                   lambda row: row.get("subset") == "all"),
-    "ood_detector": Summary(("model_type", "layer", "phase", "epoch", "outliers"),
-                            ("train_accuracy", "val_accuracy", "val_loss", "val_energy"),
-                            lambda row: row.get("detector")),
-    "stitch_ood": Summary(("kind", "method", "data", "front_layer", "end_layer", "stitch_rank", "pinv_rank", "n"),
-                          ("accuracy", "auroc", "auroc_two_sided", "aupr_in", "fpr95"),
-                          lambda row: row.get("missing") is None),
-    "stitch": Summary(("data", "split", "type", "init", "epochs", "null", "front_layer", "end_layer", "stitch_rank",
-                       "pinv_rank"),
-                      ("accuracy", "penalty", "agreement", "normalized_difference")),
+    "reinit": Summary(
+        ("data", "source", "layer", "predictor"),
+        ("accuracy", "relative_drop", "spearman", "p_value", "partial", "partial_p"),
+        lambda row: row.get("status") != "missing",
+    ),
+    "probe": Summary(
+        ("data", "variant", "protocol", "fraction", "selected_by", "group"),
+        ("accuracy", "baseline", "gain", "gain_low", "gain_high"),
+        lambda row: row.get("probe") == "gain",
+    ),
+    "similarity": Summary(
+        ("data", "n", "layer1", "layer2", "rank1", "rank2"), ("cka", "cka_debiased", "pwcca", "procrustes")
+    ),
+    "ncg": Summary(
+        ("train", "data", "split", "variant", "space", "n"),
+        ("ncg", "chance", "majority", "independence", "kappa", "accuracy", "mean_distance"),
+        lambda row: row.get("subset") == "all",
+    ),
+    "ood_detector": Summary(
+        ("model_type", "layer", "phase", "epoch", "outliers"),
+        ("train_accuracy", "val_accuracy", "val_loss", "val_energy"),
+        lambda row: row.get("detector"),
+    ),
+    "stitch_ood": Summary(
+        ("kind", "method", "data", "front_layer", "end_layer", "stitch_rank", "pinv_rank", "n"),
+        ("accuracy", "auroc", "auroc_two_sided", "aupr_in", "fpr95"),
+        lambda row: row.get("missing") is None,
+    ),
+    "stitch": Summary(
+        ("data", "split", "type", "init", "epochs", "null", "front_layer", "end_layer", "stitch_rank", "pinv_rank"),
+        ("accuracy", "penalty", "agreement", "normalized_difference"),
+    ),
 }
 
 
@@ -60,8 +72,10 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
             identity = run.identity(row)
             key = (tuple(about.values()), record_library.key(identity))
             groups.setdefault(key, (about, identity, {}))[2].setdefault(run.instance(row), {})[run] = row
-    found = [_line(summary, about, [(latest := record_library.latest(runs), runs[latest]) for runs in instances.values()])
-             for about, _, instances in groups.values()]
+    found = [
+        _line(summary, about, [(latest := record_library.latest(runs), runs[latest]) for runs in instances.values()])
+        for about, _, instances in groups.values()
+    ]
     for line, setting in zip(found, _settings(list(groups.values())), strict=True):
         line["setting"] = setting
     kept = [column for column in (found[0] if found else ()) if any(line[column] not in (None, "") for line in found)]

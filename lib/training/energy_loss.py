@@ -47,12 +47,15 @@ def energy_layers(config) -> losses.Loss:
         if not layers:
             layers.extend(choose_layers(network, images, config.energy_layers, raw=config.margins_in == "raw"))
         chosen = torch.randint(len(outliers), (len(images),), generator=draws("outliers"), device=images.device).cpu()
-        others, _, _ = next(outliers.subset(chosen).batches(len(chosen), device=images.device, channels=images.shape[1],
-                                                            size=images.shape[-1]))
+        others, _, _ = next(
+            outliers.subset(chosen).batches(
+                len(chosen), device=images.device, channels=images.shape[1], size=images.shape[-1]
+            )
+        )
         others = augment(others, draws("augmentation of outliers"))
         with cutting.record(network, layers, reduce=energy) as outputs:
             if config.outlier_batches == "joint":
-                logits = network(torch.cat([images, others]))[:len(images)]
+                logits = network(torch.cat([images, others]))[: len(images)]
                 inside, outside = torch.cat(list(outputs.values()), 1).split([len(images), len(others)])
             else:
                 logits = network(images)
@@ -96,8 +99,10 @@ def choose_layers(network: nn.Module, images: Tensor, patterns: tuple[str, ...],
         chosen = [layer.name for layer in listed if layer.kind.startswith("BatchNorm")]
         chosen += [layer.name for layer in listed if layer.kind == "Linear"][-1:]
     if raw and (scaleless := [name for name in chosen if name in before_batchnorm(network, images[:2])]):
-        raise UserError(f"--margins-in raw: {scaleless[0]} feeds a batch normalisation, so its scale means nothing; take "
-                        "the normalisation's own output, or --margins-in z")
+        raise UserError(
+            f"--margins-in raw: {scaleless[0]} feeds a batch normalisation, so its scale means nothing; take "
+            "the normalisation's own output, or --margins-in z"
+        )
     return chosen
 
 
@@ -109,15 +114,20 @@ def before_batchnorm(network: nn.Module, images: Tensor) -> set[str]:
 
     def itself(tensor):
         return tensor
+
     modes = {module: module.training for module in network.modules()}
     network.eval()  # dropout must draw nothing here, and no statistics may move
-    with torch.no_grad(), cutting.record(network, others, reduce=itself) as outputs, \
-            cutting.record(network, norms, reduce=itself, inputs=True) as entering:
+    with (
+        torch.no_grad(),
+        cutting.record(network, others, reduce=itself) as outputs,
+        cutting.record(network, norms, reduce=itself, inputs=True) as entering,
+    ):
         network(images)
     for module, training in modes.items():
         module.training = training
-    return {name.partition("@")[0] for name, output in outputs.items()
-            if any(output is tensor for tensor in entering.values())}
+    return {
+        name.partition("@")[0] for name, output in outputs.items() if any(output is tensor for tensor in entering.values())
+    }
 
 
 @contextlib.contextmanager

@@ -70,6 +70,7 @@ class Stopping:
 
         def note(number, frame):
             self.by = signal.Signals(number).name
+
         previous = [signal.signal(number, note) for number in numbers]
         try:
             yield self
@@ -78,8 +79,15 @@ class Stopping:
                 signal.signal(number, handler)
 
 
-def train_epoch(network: nn.Module, split: Split, optimizer: torch.optim.Optimizer, recipe: Recipe, position: Position,
-                stopping: Stopping, average: Average | None = None) -> bool:
+def train_epoch(
+    network: nn.Module,
+    split: Split,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    position: Position,
+    stopping: Stopping,
+    average: Average | None = None,
+) -> bool:
     """Trains from `position` to the end of its epoch; False if it was stopped before, behind a whole step.
 
     The network is on its device; `position` is moved along, `average` is updated behind every step. The last batch may be
@@ -90,21 +98,33 @@ def train_epoch(network: nn.Module, split: Split, optimizer: torch.optim.Optimiz
     device, processes = next(network.parameters()).device, recipe.processes
     order = epoch_order(len(split), position.epoch, recipe.seed, recipe.epoch_images)
     if len(order) % recipe.batch_size < _least(network, processes) and len(order) > recipe.batch_size:
-        order = order[:len(order) // recipe.batch_size * recipe.batch_size]
+        order = order[: len(order) // recipe.batch_size * recipe.batch_size]
     steps, first = math.ceil(len(order) / recipe.batch_size), position.step
-    remaining = order[first * recipe.batch_size:].split(recipe.batch_size)
+    remaining = order[first * recipe.batch_size :].split(recipe.batch_size)
     # a process without a row of the last batch goes along with one of no weight
     own = torch.cat([rows if len(rows := processes.rows(batch)) else batch[:1] for batch in remaining])
     source, augment = for_epoch(split, recipe.augmentation, recipe.seed, position.epoch, device=device)
-    batches = source.batches(len(processes.rows(remaining[0])) or 1, device=device, order=own, channels=recipe.channels,
-                             size=recipe.size, workers=recipe.workers, prefetch=recipe.prefetch)
+    batches = source.batches(
+        len(processes.rows(remaining[0])) or 1,
+        device=device,
+        order=own,
+        channels=recipe.channels,
+        size=recipe.size,
+        workers=recipe.workers,
+        prefetch=recipe.prefetch,
+    )
     ours = processes.rank == 0  # the sums so far
     loss_sum = torch.tensor(position.loss if ours else 0.0, dtype=torch.float64, device=device)
     correct = torch.tensor(position.correct if ours else 0, device=device)
     network.train()
     begin = time.perf_counter()
-    steps_left = image_bar(zip(batches, remaining, strict=True), len(remaining) * recipe.batch_size,
-                           recipe.batch_size, label=f"epoch {position.epoch}", quiet=recipe.quiet)
+    steps_left = image_bar(
+        zip(batches, remaining, strict=True),
+        len(remaining) * recipe.batch_size,
+        recipe.batch_size,
+        label=f"epoch {position.epoch}",
+        quiet=recipe.quiet,
+    )
     for (images, labels, _), batch in steps_left:
         count = len(processes.rows(batch))
         torch.manual_seed(stream(recipe.seed, "dropout", position.epoch, position.step, *_own(processes)))
@@ -148,9 +168,11 @@ def epoch_order(n: int, epoch: int, seed: int, images: int | None = None) -> Ten
     """
     count = n if images is None else images
     first, last = (epoch - 1) * count, epoch * count
-    passes = [torch.randperm(n, generator=generator(seed, "order", number + 1))
-              for number in range(first // n, math.ceil(last / n))]
-    return torch.cat(passes)[first % n:][:count]
+    passes = [
+        torch.randperm(n, generator=generator(seed, "order", number + 1))
+        for number in range(first // n, math.ceil(last / n))
+    ]
+    return torch.cat(passes)[first % n :][:count]
 
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
@@ -159,14 +181,28 @@ CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the dev
 @torch.no_grad()
 def penalty(network: nn.Module, weight_decay: float) -> float:
     """The loss whose gradient the weight decay adds to that of every parameter: half the decay times their squares' sum."""
-    return 0.5 * weight_decay * sum(parameter.double().square().sum().item() for parameter in network.parameters()
-                                    if parameter.requires_grad)
+    return (
+        0.5
+        * weight_decay
+        * sum(parameter.double().square().sum().item() for parameter in network.parameters() if parameter.requires_grad)
+    )
 
 
 @torch.no_grad()
-def predict(network: nn.Module, split: Split, *, batch_size: int, channels: int | None = None, size: int | None = None,
-            precision: str = "fp32", workers: int = 0, prefetch: int = 2, quiet: bool = False, label: str = "",
-            processes: Processes = ALONE) -> Tensor:
+def predict(
+    network: nn.Module,
+    split: Split,
+    *,
+    batch_size: int,
+    channels: int | None = None,
+    size: int | None = None,
+    precision: str = "fp32",
+    workers: int = 0,
+    prefetch: int = 2,
+    quiet: bool = False,
+    label: str = "",
+    processes: Processes = ALONE,
+) -> Tensor:
     """Logits (n, k) in float32 on the CPU, in the order of the split; the network is put in eval mode.
 
     Several processes share the work, and all get the whole answer.
@@ -199,12 +235,16 @@ def _own(processes: Processes) -> tuple[str, ...]:
 
 def _least(network: nn.Module, processes: Processes) -> int:
     """The least images of a last batch that is trained on: two where there are batch statistics, for every process."""
-    separate = any(isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
-                   for module in network.modules())
+    separate = any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        for module in network.modules()
+    )
     return 2 * processes.world if separate else 2
 
 
 def _refuse_nan(loss_sum: Tensor, position: Position) -> None:
     if not torch.isfinite(loss_sum):
-        raise UserError(f"the loss became {loss_sum.item()} in epoch {position.epoch}, by step {position.step}; "
-                        "a lower -lr, a --warmup or a --grad-clip may help")
+        raise UserError(
+            f"the loss became {loss_sum.item()} in epoch {position.epoch}, by step {position.step}; "
+            "a lower -lr, a --warmup or a --grad-clip may help"
+        )

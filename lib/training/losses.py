@@ -45,9 +45,11 @@ def check(config) -> None:
 
 def cross_entropy(config) -> Loss:
     """Mean cross-entropy of the labels, mixed with the uniform distribution by `config.label_smoothing` in [0, 1]."""
+
     def loss(network, images, labels, draws):
         logits = network(images)
         return functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing), logits
+
     return loss
 
 
@@ -63,8 +65,9 @@ class Separate:
     def add(self, value: "Tensor", weights: list["Tensor"]) -> None:
         """Takes in a loss, which depends on all these weights and on no others that are trained."""
         found = torch.autograd.grad(value, weights)
-        self._gradients = self._gradients + sum((weight * gradient).sum()
-                                                for weight, gradient in zip(weights, found, strict=True))
+        self._gradients = self._gradients + sum(
+            (weight * gradient).sum() for weight, gradient in zip(weights, found, strict=True)
+        )
         self._value = self._value + value.detach()
 
     def total(self) -> "Tensor":
@@ -79,7 +82,8 @@ def _check_energy_layers(config) -> None:
         raise UsageError("--margins-in raw needs --energy-margins IN OUT: raw energies have no common scale")
     margins = config.energy_margins
     if margins and (len(margins) != 2 or margins[0] >= margins[1]):
-        raise UsageError(f"--energy-margins {' '.join(map(str, margins))}: two numbers, the data's and a higher one for the "
-                         "outliers")
+        raise UsageError(
+            f"--energy-margins {' '.join(map(str, margins))}: two numbers, the data's and a higher one for the outliers"
+        )
     if config.compile:
         raise UsageError("--loss energy_layers looks inside the network, which --compile hides")

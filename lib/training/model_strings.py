@@ -26,8 +26,9 @@ def settings(text: str) -> dict:
         raise UsageError(f"type {text}: its loss is none of ce, advce, trades<beta>ce, mixupce")
     augmented, adversarial, beta, mixed, steps, pretrained, architecture, normalised = match.groups()
     if augmented not in (None, *AUGMENTATIONS) or normalised not in NORMALISATIONS:
-        raise UsageError(f"type {text}: of augmentations {', '.join(AUGMENTATIONS)} are known, of normalisations Norm01, "
-                         "Norm02")
+        raise UsageError(
+            f"type {text}: of augmentations {', '.join(AUGMENTATIONS)} are known, of normalisations Norm01, Norm02"
+        )
     found = {"model_type": architecture, "loss": "at" if adversarial else "trades" if beta else "mixup" if mixed else "ce"}
     found |= NORMALISATIONS[normalised] | {"augmentation": AUGMENTATIONS.get(augmented, "none")}
     found |= {"pretrained": True} if pretrained else {}

@@ -26,20 +26,30 @@ class OptimizationConfig(RunConfig):
     weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay")
     optimizer: str = flag("adam", "-o", choices=OPTIMIZERS, help="adam (L2 in the gradient), adamw or sgd")
     schedule: str = flag("none", "-sched", choices=SCHEDULES, help="course of the learning rate")
-    milestones: tuple[int, ...] = flag((), "-rlre", check=at_least(1),
-                                       help="epochs after which the learning rate is multiplied by 0.1")
+    milestones: tuple[int, ...] = flag(
+        (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1"
+    )
 
 
-def optimizer(name: str, parameters, *, learning_rate: float, weight_decay: float, momentum: float = 0.9,
-              nesterov: bool = False):
+def optimizer(
+    name: str, parameters, *, learning_rate: float, weight_decay: float, momentum: float = 0.9, nesterov: bool = False
+):
     """The torch optimiser called `name` over the parameters that are trained; momentum is sgd's alone."""
     extra = {"momentum": momentum, "nesterov": nesterov} if name == "sgd" else {}
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return resolve(OPTIMIZERS[name])(trained, lr=learning_rate, weight_decay=weight_decay, **extra)
 
 
-def schedule(name: str, *, learning_rate: float, epochs: int, milestones: tuple[int, ...] = (), warmup: float = 0,
-             lr_step: int = 30, lr_decay: float = 0.1) -> Callable[[float], float]:
+def schedule(
+    name: str,
+    *,
+    learning_rate: float,
+    epochs: int,
+    milestones: tuple[int, ...] = (),
+    warmup: float = 0,
+    lr_step: int = 30,
+    lr_decay: float = 0.1,
+) -> Callable[[float], float]:
     """The learning rate at a time in [0, epochs], counted in epochs.
 
     none       constant
@@ -56,6 +66,7 @@ def schedule(name: str, *, learning_rate: float, epochs: int, milestones: tuple[
         decayed = factor(time, epochs=epochs, warmup=warmup, lr_step=lr_step, lr_decay=lr_decay)
         decayed *= 0.1 ** sum(time >= milestone for milestone in milestones)
         return learning_rate * decayed * (time / warmup if time < warmup else 1.0)
+
     return rate
 
 

@@ -20,11 +20,19 @@ def adversarial(config) -> Loss:
 
     def loss(network, images, labels, draws: Draws):
         generator = draws("attack")
-        attacked = pgd.pgd(network, images, pgd.cross_entropy(labels), ball, steps=config.attack_steps,
-                               start=ball.uniform_start(images, generator), step_size=config.step_size,
-                               generator=generator)
+        attacked = pgd.pgd(
+            network,
+            images,
+            pgd.cross_entropy(labels),
+            ball,
+            steps=config.attack_steps,
+            start=ball.uniform_start(images, generator),
+            step_size=config.step_size,
+            generator=generator,
+        )
         logits = network(attacked)
         return F.cross_entropy(logits.float(), labels), logits
+
     return loss
 
 
@@ -38,6 +46,7 @@ def trades(config) -> Loss:
         logits = network(images)
         natural = F.cross_entropy(logits.float(), labels)
         return natural + config.beta * kl(network(attacked), network(images)), logits
+
     return loss
 
 
@@ -46,8 +55,9 @@ def trades_images(network, images: Tensor, ball: Ball, steps: int, step_size: fl
     with pgd.attacked(network), torch.no_grad():
         clean = network(images)
     start = images + START * pgd.normal(images, generator)
-    return pgd.pgd(network, images, pgd.divergence(clean), ball, start=start, steps=steps, step_size=step_size,
-                       generator=generator)
+    return pgd.pgd(
+        network, images, pgd.divergence(clean), ball, start=start, steps=steps, step_size=step_size, generator=generator
+    )
 
 
 START = 0.001
@@ -64,17 +74,21 @@ def mixup(config) -> Loss:
     Beta(1, 1) is uniform (Zhang et al. 2018). Of an odd batch the image in the middle is mixed with itself. The logits of a
     mixed image stand for both of its images.
     """
+
     def loss(network, images, labels, draws: Draws):
         share = torch.rand((), generator=draws("mixup"), device=images.device)
         half = (len(images) + 1) // 2
         logits = network(mix(images, share))
         targets = mix(F.one_hot(labels, logits.shape[1]).float(), share)
-        return (F.kl_div(logits.float().log_softmax(1), targets, reduction="batchmean"),
-                torch.cat([logits, logits[2 * half - len(images):]]))
+        return (
+            F.kl_div(logits.float().log_softmax(1), targets, reduction="batchmean"),
+            torch.cat([logits, logits[2 * half - len(images) :]]),
+        )
+
     return loss
 
 
 def mix(values: Tensor, share: Tensor | float) -> Tensor:
     """share times the first half of (b, ...) plus the rest of the second half: (ceil(b / 2), ...)."""
     half = (len(values) + 1) // 2
-    return share * values[:half] + (1 - share) * values[len(values) - half:]
+    return share * values[:half] + (1 - share) * values[len(values) - half :]

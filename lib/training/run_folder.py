@@ -49,17 +49,24 @@ def claim(directory: Path, config) -> None:
         except ValueError:
             raise UserError(f"{marker} is broken; --overwrite starts the run again") from None
         # A flag younger than the folder had its default there.
-        defaults = {item.name: item.default for item in dataclasses.fields(config)
-                    if item.name in wanted and item.default is not dataclasses.MISSING}
+        defaults = {
+            item.name: item.default
+            for item in dataclasses.fields(config)
+            if item.name in wanted and item.default is not dataclasses.MISSING
+        }
         there = _as_json(defaults) | there
         keys = [key for key in sorted(wanted.keys() | there.keys()) if wanted.get(key) != there.get(key)]
         if keys:
             differences = ", ".join(f"{key} {there.get(key)} there, {wanted.get(key)} here" for key in keys)
-            raise UserError(f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
-                            "-dir, or --overwrite it")
+            raise UserError(
+                f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
+                "-dir, or --overwrite it"
+            )
     elif any(directory.glob("*.pt")):
-        raise UserError(f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
-                        "or --overwrite them")
+        raise UserError(
+            f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
+            "or --overwrite them"
+        )
     if not config.resume:
         clear(directory)
     files.write_json(marker, wanted)
@@ -83,8 +90,13 @@ def keep(directory: Path, network, description, rows: list[dict], due: bool) -> 
 
 def save_state(directory: Path, network, optimiser, average, loss, rows: list[dict], position) -> None:
     """Writes resume.pt."""
-    state = {"network": network.body.state_dict(), "optimizer": optimiser.state_dict(), "rows": rows,
-             "position": dataclasses.asdict(position), "loss": getattr(loss, "state", {})}
+    state = {
+        "network": network.body.state_dict(),
+        "optimizer": optimiser.state_dict(),
+        "rows": rows,
+        "position": dataclasses.asdict(position),
+        "loss": getattr(loss, "state", {}),
+    }
     if average is not None:
         state["average"] = {"network": average.network.body.state_dict(), "steps": average.steps}
     buffer = io.BytesIO()

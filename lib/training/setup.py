@@ -59,11 +59,20 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
     """
     size = config.stated_size or models.accepted_size(config.model_type, max(split.height, split.width))
     if not split.features and split.height != split.width:
-        warnings.warn(f"{config.dataset}: images of {split.height} x {split.width} pixels are stretched to {size} x {size}",
-                      stacklevel=2)
+        warnings.warn(
+            f"{config.dataset}: images of {split.height} x {split.width} pixels are stretched to {size} x {size}",
+            stacklevel=2,
+        )
     description = Description(
-        architecture=config.model_type, classes=split.classes, channels=split.channels, image_size=size,
-        padding=config.padding, dataset=config.dataset, features=split.features, config=cli.identity(config))
+        architecture=config.model_type,
+        classes=split.classes,
+        channels=split.channels,
+        image_size=size,
+        padding=config.padding,
+        dataset=config.dataset,
+        features=split.features,
+        config=cli.identity(config),
+    )
     network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
     mean, std = network.body.normalisation if config.pretrained else (None, None)
     if config.resume_from:
@@ -79,8 +88,9 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
             raise UserError(f"--mean: {len(config.mean)} numbers for {split.channels} channels of {config.dataset}")
         mean, std = config.mean, config.std
     elif mean is None:
-        mean, std = channel_statistics(split, size=size, padding=config.padding, per_image=config.per_image_std,
-                                       workers=config.workers)
+        mean, std = channel_statistics(
+            split, size=size, padding=config.padding, per_image=config.per_image_std, workers=config.workers
+        )
     network.normalise(mean, std)
     return network, dataclasses.replace(description, mean=mean, std=std)
 
@@ -92,15 +102,29 @@ def recipe(config, split: Split, description: Description, device: torch.device,
     return Recipe(
         # stored features have no bounds that an attack could keep to
         loss=resolve(LOSSES[config.loss])(dataclasses.replace(config, box=False) if split.features else config),
-        learning_rate=schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs,
-                               milestones=config.milestones, warmup=config.warmup, lr_step=config.lr_step,
-                               lr_decay=config.lr_decay),
-        seed=config.seed, batch_size=config.batch_size, channels=description.channels, size=description.image_size,
+        learning_rate=schedule(
+            config.schedule,
+            learning_rate=config.learning_rate,
+            epochs=config.epochs,
+            milestones=config.milestones,
+            warmup=config.warmup,
+            lr_step=config.lr_step,
+            lr_decay=config.lr_decay,
+        ),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        channels=description.channels,
+        size=description.image_size,
         augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
-        precision=precision, channels_last=config.channels_last if config.channels_last is not None else precision == "bf16",
-        grad_clip=config.grad_clip, workers=config.workers, prefetch=config.prefetch,
-        quiet=config.quiet or processes.rank > 0, epoch_images=config.epoch_images or (usual and min(usual, len(split))),
-        processes=processes)
+        precision=precision,
+        channels_last=config.channels_last if config.channels_last is not None else precision == "bf16",
+        grad_clip=config.grad_clip,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        quiet=config.quiet or processes.rank > 0,
+        epoch_images=config.epoch_images or (usual and min(usual, len(split))),
+        processes=processes,
+    )
 
 
 def synchronise(config, network: Normalized, processes: Processes, device: torch.device) -> str | None:

@@ -26,8 +26,11 @@ pytestmark = [
 def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     subprocess.run(["bash", CLUSTER, "start", folder], check=True)
-    os.environ |= {"SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1",
-                   "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"}
+    os.environ |= {
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
+    }
     yield
     subprocess.run(["bash", CLUSTER, "stop", folder], check=True)
 
@@ -85,7 +88,7 @@ def test_an_array_of_the_demo_survives_preemption(checkout):
     assert len(jobs) == len(stages) == 3
     resume = checkout / "models" / "demo" / "resnet20" / "resume.pt"
     wait(resume.exists)
-    urgent, = submitted("sbatch", "--partition=high", "--exclusive", "--output=urgent.log", "--wrap=sleep 5", cwd=checkout)
+    (urgent,) = submitted("sbatch", "--partition=high", "--exclusive", "--output=urgent.log", "--wrap=sleep 5", cwd=checkout)
     wait(lambda: ended(urgent))
     wait(lambda: all([ended(job) for job in jobs]), 1200)
     logs = {path.name: path.read_text() for path in checkout.glob("slurm-*.log")}
@@ -107,7 +110,7 @@ def test_an_array_of_the_demo_survives_preemption(checkout):
 def test_a_command_that_reaches_its_time_limit_continues(checkout):
     command = "python exec_train.py lenet -d digits -dir long -e 1000 -gpu -1"
     (checkout / "todo").write_text(command + "\n")
-    job, = submitted("bash", "jobs/array.sbatch", "todo", "--time=1", "--signal=USR1@40", cwd=checkout)
+    (job,) = submitted("bash", "jobs/array.sbatch", "todo", "--time=1", "--signal=USR1@40", cwd=checkout)
     log = checkout / f"slurm-commands-{job}_1.log"
     wait(lambda: log.exists() and "start 2:" in log.read_text() and "continuing models/long" in log.read_text(), 300)
     assert "stopped by SIGUSR1" in log.read_text()
@@ -117,8 +120,15 @@ def test_a_command_that_reaches_its_time_limit_continues(checkout):
 def test_a_tables_job_trains_in_two_processes(checkout):
     os.environ |= {"SMALL": "1", "WORK_DIR": str(checkout / "small"), "PROCESSES": "2"}
     try:
-        job, = submitted("sbatch", "--gpus-per-node=0", "--cpus-per-task=2", "--mem=0", "--output=job.log",
-                        "jobs/hyperplanes-f2.sbatch", cwd=checkout)
+        (job,) = submitted(
+            "sbatch",
+            "--gpus-per-node=0",
+            "--cpus-per-task=2",
+            "--mem=0",
+            "--output=job.log",
+            "jobs/hyperplanes-f2.sbatch",
+            cwd=checkout,
+        )
     finally:
         for name in ("SMALL", "WORK_DIR", "PROCESSES"):
             del os.environ[name]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALLEST_SIDE = 16
-PIXELS_PER_CHUNK = 1 << 19      # 512 images of 32 x 32, 6 MB of float32: near enough to the caches
+PIXELS_PER_CHUNK = 1 << 19  # 512 images of 32 x 32, 6 MB of float32: near enough to the caches
 
 CORRUPTIONS: dict[str, str] = {
     "gaussian_noise": "lib.datasets.corruptions.noise:gaussian_noise",
@@ -50,8 +50,8 @@ CORRUPTIONS: dict[str, str] = {
     "spatter": "lib.datasets.corruptions.spatter:spatter",
     "saturate": "lib.datasets.corruptions.digital:saturate",
 }
-STANDARD = tuple(CORRUPTIONS)[:15]      # the set most benchmarks average over
-EXTRA = tuple(CORRUPTIONS)[15:]         # the paper's hold-out for tuning; "CIFAR-10-C" sometimes means all 19
+STANDARD = tuple(CORRUPTIONS)[:15]  # the set most benchmarks average over
+EXTRA = tuple(CORRUPTIONS)[15:]  # the paper's hold-out for tuning; "CIFAR-10-C" sometimes means all 19
 
 # These work on colours: a grey image is repeated to RGB, corrupted, and brought back by its ITU-R 601 luma.
 IN_COLOUR = ("frost", "saturate", "spatter")
@@ -65,8 +65,15 @@ def check(corruption: str, severity: int) -> None:
         raise UsageError(f"{corruption}-{severity}: a corruption's severity is 1, 2, 3, 4 or 5")
 
 
-def corrupt(images: torch.Tensor, corruption: str, severity: int, *, ids: Sequence[int] | torch.Tensor | None = None,
-            seed: int = 0, batch: int | None = None) -> torch.Tensor:
+def corrupt(
+    images: torch.Tensor,
+    corruption: str,
+    severity: int,
+    *,
+    ids: Sequence[int] | torch.Tensor | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> torch.Tensor:
     """The corrupted copy, uint8 on the CPU, of `images` (n, c, h, w), uint8 with c = 1 or 3 and h, w >= 16.
 
     `ids` (n,), by default 0 to n - 1, name the images; each has random numbers of its own for every corruption,
@@ -90,13 +97,13 @@ def corrupt(images: torch.Tensor, corruption: str, severity: int, *, ids: Sequen
     batch = batch or max(1, PIXELS_PER_CHUNK // (height * width))
     corrupted = torch.empty(images.shape, dtype=torch.uint8)
     for start in range(0, n, batch):
-        clean = images[start:start + batch].cpu().numpy().astype(np.float32) / np.float32(255)
+        clean = images[start : start + batch].cpu().numpy().astype(np.float32) / np.float32(255)
         if channels == 1 and corruption in IN_COLOUR:
             clean = np.repeat(clean, 3, axis=1)
-        levels = _truncated(function(clean, severity, Draws(key, ids[start:start + batch])))
+        levels = _truncated(function(clean, severity, Draws(key, ids[start : start + batch])))
         if levels.shape[1] != channels:
             levels = _luma(levels)
-        corrupted[start:start + batch] = torch.from_numpy(levels)
+        corrupted[start : start + batch] = torch.from_numpy(levels)
     return corrupted
 
 
@@ -107,8 +114,10 @@ def _check_images(images: torch.Tensor, corruption: str) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise UserError(f"{corruption}: images must be (n, 1 or 3, height, width), not {tuple(images.shape)}")
     if min(images.shape[2:]) < SMALLEST_SIDE:
-        raise UserError(f"{corruption}: images of {images.shape[2]} x {images.shape[3]} are too small for constants "
-                        f"made for 32 x 32; resize them to at least {SMALLEST_SIDE} x {SMALLEST_SIDE}")
+        raise UserError(
+            f"{corruption}: images of {images.shape[2]} x {images.shape[3]} are too small for constants "
+            f"made for 32 x 32; resize them to at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"
+        )
 
 
 def _truncated(images):
@@ -118,11 +127,13 @@ def _truncated(images):
     rounding error short of an integer from losing a whole one.
     """
     import numpy as np
+
     return (np.clip(images, 0, 1) * np.float32(255) + np.float32(1e-3)).astype(np.uint8)
 
 
 def _luma(levels):
     """ITU-R 601 luma (n, 1, h, w) of RGB levels (n, 3, h, w), rounded, in the integers that Pillow uses."""
     import numpy as np
-    red, green, blue = (levels[:, i:i + 1].astype(np.uint32) for i in range(3))
+
+    red, green, blue = (levels[:, i : i + 1].astype(np.uint32) for i in range(3))
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.uint8)

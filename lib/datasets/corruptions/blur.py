@@ -11,12 +11,12 @@ from lib.datasets.corruptions.draws import Draws
 
 def gaussian_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """A Gaussian filter of the given standard deviation in pixels."""
-    return filters.gaussian(images, (.4, .6, .7, .8, 1)[severity - 1])
+    return filters.gaussian(images, (0.4, 0.6, 0.7, 0.8, 1)[severity - 1])
 
 
 def defocus_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """The mean over a disk, the aperture's image. A radius below 1 leaves its anti-aliasing alone to blur."""
-    radius, sigma = ((.3, .4), (.4, .5), (.5, .6), (1, .2), (1.5, .1))[severity - 1]
+    radius, sigma = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[severity - 1]
     return filters.correlate(images, disk(radius, sigma))
 
 
@@ -27,7 +27,7 @@ def glass_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     {-1, 0} x {-1, 0} copies: both names are views of one array, so both pixels take the neighbour's value. A pixel then
     only ever reads one that the scan has not reached, and a whole scan is a single gather.
     """
-    sigma, scans = ((.05, 1), (.25, 1), (.4, 1), (.25, 2), (.4, 2))[severity - 1]
+    sigma, scans = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]
     n, channels, height, width = images.shape
     blurred = np.floor(filters.gaussian(images, sigma) * 255 + np.float32(1e-3)) / np.float32(255)
     rows, columns = np.arange(height)[:, None], np.arange(width)
@@ -48,7 +48,7 @@ def motion_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def zoom_blur(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """The mean of the image and of its magnifications by `zoom_factors(severity)`."""
-    return filters.mean_zoom(images, [1, *zoom_factors(severity)])      # the first factor is 1 as well: twice the image
+    return filters.mean_zoom(images, [1, *zoom_factors(severity)])  # the first factor is 1 as well: twice the image
 
 
 def zoom_factors(severity: int) -> np.ndarray:
@@ -59,8 +59,8 @@ def zoom_factors(severity: int) -> np.ndarray:
 def disk(radius: float, sigma: float) -> np.ndarray:
     """Weights (7, 7) of the points within `radius` < 2 of the centre, softened by a 3 x 3 Gaussian; the sum is 1."""
     reach = np.arange(-3, 4)
-    inside = (reach[:, None] ** 2 + reach ** 2 <= radius ** 2) * 1.0
-    soft = np.exp(-np.arange(-1, 2) ** 2 / (2 * sigma ** 2))
+    inside = (reach[:, None] ** 2 + reach**2 <= radius**2) * 1.0
+    soft = np.exp(-(np.arange(-1, 2) ** 2) / (2 * sigma**2))
     soft = np.outer(soft, soft) / soft.sum() ** 2
     weights = filters.correlate((inside / inside.sum())[None, None], soft)[0, 0]
     return np.where(weights > 1e-9, weights, 0)

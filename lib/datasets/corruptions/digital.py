@@ -16,7 +16,7 @@ from lib.datasets.corruptions.draws import Draws
 
 def contrast(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Values pulled towards the mean of their image and channel."""
-    factor = np.float32((.75, .5, .4, .3, .15)[severity - 1])
+    factor = np.float32((0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1])
     mean = images.reshape(*images.shape[:2], -1).mean(axis=2, dtype=np.float64).astype(np.float32)[..., None, None]
     return (images - mean) * factor + mean
 
@@ -27,10 +27,10 @@ def saturate(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     With value V = max and chroma C = max - min, a channel is V - V S (V - channel)/C, and only S changes. Greys have no
     hue and take that of hue 0, red, so at severities 4 and 5 they turn pinkish; an image of one channel is RGB here.
     """
-    multiplier, addend = ((.3, 0), (.1, 0), (1.5, 0), (2, .1), (2.5, .2))[severity - 1]
+    multiplier, addend = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))[severity - 1]
     value = images.max(axis=1, keepdims=True)
     chroma = value - images.min(axis=1, keepdims=True)
-    below = np.divide(value - images, chroma, out=np.zeros_like(images), where=chroma > 0)      # in [0, 1]
+    below = np.divide(value - images, chroma, out=np.zeros_like(images), where=chroma > 0)  # in [0, 1]
     below[:, 1:] += chroma == 0
     saturation = np.divide(chroma, value, out=np.zeros_like(value), where=value > 0)
     saturation = np.clip(saturation * np.float32(multiplier) + np.float32(addend), 0, 1)
@@ -39,11 +39,12 @@ def saturate(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def pixelate(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Box-resized to a part of the size and back. Pillow's box has no fractional weights: pixels are in or out."""
-    scale = (.95, .9, .85, .75, .65)[severity - 1]
+    scale = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
     height, width = images.shape[2:]
     coarse = int(width * scale), int(height * scale)
-    return _through_pillow(images, lambda image: image.resize(coarse, Image.Resampling.BOX)
-                           .resize((width, height), Image.Resampling.BOX))
+    return _through_pillow(
+        images, lambda image: image.resize(coarse, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
+    )
 
 
 def jpeg_compression(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -54,6 +55,7 @@ def jpeg_compression(images: np.ndarray, severity: int, draws: Draws) -> np.ndar
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)
         return Image.open(file)
+
     return _through_pillow(images, written_and_read)
 
 
@@ -64,21 +66,23 @@ def elastic_transform(images: np.ndarray, severity: int, draws: Draws) -> np.nda
     OpenCV of the time rounded coordinates to 1/32 pixel, here they are exact); the displacement is white noise under a
     Gaussian.
     """
-    alpha, sigma, jitter = ((0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, .96, .96))[
-        severity - 1]
+    alpha, sigma, jitter = ((0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, 0.96, 0.96))[
+        severity - 1
+    ]
     n, _, height, width = images.shape
     y, x = np.mgrid[:height, :width]
     centre, arm = np.array([width // 2, height // 2]), min(height, width) // 3
     before = centre + arm * np.array([[1, 1], [1, -1], [-1, -1]])
     after = before + draws.uniform((3, 2), -jitter, jitter)
     inverse = np.linalg.solve(np.concatenate([after, np.ones((n, 3, 1))], axis=2), np.broadcast_to(before, (n, 3, 2)))
-    at = [inverse[:, 0, i, None, None] * x + inverse[:, 1, i, None, None] * y + inverse[:, 2, i, None, None]
-          for i in range(2)]
-    moved = _sampled(images, *at, align_corners=True)       # mirrored about the outermost pixels, as OpenCV does
+    at = [
+        inverse[:, 0, i, None, None] * x + inverse[:, 1, i, None, None] * y + inverse[:, 2, i, None, None] for i in range(2)
+    ]
+    moved = _sampled(images, *at, align_corners=True)  # mirrored about the outermost pixels, as OpenCV does
     if alpha == 0:
         return moved
     shift = alpha * filters.gaussian(draws.uniform((2, height, width), -1, 1), sigma, truncate=3, border="reflect")
-    return _sampled(moved, x + shift[:, 0], y + shift[:, 1], align_corners=False)      # about the edges, as SciPy does
+    return _sampled(moved, x + shift[:, 0], y + shift[:, 1], align_corners=False)  # about the edges, as SciPy does
 
 
 def _sampled(images: np.ndarray, x: np.ndarray, y: np.ndarray, align_corners: bool) -> np.ndarray:
@@ -89,8 +93,9 @@ def _sampled(images: np.ndarray, x: np.ndarray, y: np.ndarray, align_corners: bo
     else:
         grid = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=-1)
     grid = torch.from_numpy(grid.astype(np.float32))
-    return torch.nn.functional.grid_sample(torch.from_numpy(images), grid, mode="bilinear", padding_mode="reflection",
-                                           align_corners=align_corners).numpy()
+    return torch.nn.functional.grid_sample(
+        torch.from_numpy(images), grid, mode="bilinear", padding_mode="reflection", align_corners=align_corners
+    ).numpy()
 
 
 def _through_pillow(images: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:

@@ -34,8 +34,10 @@ class Draws:
 
     def poisson(self, rates: np.ndarray) -> np.ndarray:
         """Poisson with the given rates (n, ...), float32."""
+
         def draw(i, row):
             row[...] = self._generator.poisson(rates[i])
+
         return self._each(rates.shape[1:], np.float32, draw)
 
     def _each(self, shape: tuple[int, ...], dtype: type, draw: Callable[[int, np.ndarray], object]) -> np.ndarray:

@@ -23,7 +23,7 @@ def correlate(images: np.ndarray, kernel: np.ndarray, border: str = "reflect") -
     filtered = np.zeros_like(images)
     for (y, x), weight in np.ndenumerate(kernel.astype(images.dtype)):
         if weight:
-            filtered += weight * padded[..., y:y + height, x:x + width]
+            filtered += weight * padded[..., y : y + height, x : x + width]
     return filtered
 
 
@@ -38,9 +38,9 @@ def motion(images: np.ndarray, radius: int, sigma: float, angles: np.ndarray) ->
     angles (n,) in degrees, clockwise from the right: every pixel becomes the mean of those in that direction, the edge
     pixels standing for what lies outside.
     """
-    weights = np.exp(-np.arange(2 * radius + 1) ** 2 / (2 * sigma ** 2))
+    weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
     weights = (weights / weights.sum()).astype(np.float32)
-    weights = weights[weights > 1e-7]           # what is left out is far below an 8-bit level
+    weights = weights[weights > 1e-7]  # what is left out is far below an 8-bit level
     height, width = images.shape[-2:]
     # Sorted by angle, images that share a tap's offset lie side by side and are shifted together.
     order = np.argsort(angles, kind="stable")
@@ -54,7 +54,7 @@ def motion(images: np.ndarray, radius: int, sigma: float, angles: np.ndarray) ->
         starts = np.flatnonzero(np.diff(down, prepend=reach + 1) | np.diff(right, prepend=reach + 1))
         for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
             top, left = reach + down[start], reach + right[start]
-            blurred[start:stop] += weight * padded[start:stop, :, top:top + height, left:left + width]
+            blurred[start:stop] += weight * padded[start:stop, :, top : top + height, left : left + width]
     result = np.empty_like(blurred)
     result[order] = np.floor(blurred * 255 + np.float32(0.5)) / np.float32(255)
     return result
@@ -73,8 +73,9 @@ def mean_zoom(images: np.ndarray, factors: Iterable[float]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _mean_zoom_matrix(height: int, width: int, factors: tuple[float, ...]) -> scipy.sparse.csr_array:
-    total = sum(scipy.sparse.kron(_zoom_matrix(height, factor), _zoom_matrix(width, factor), format="csr")
-                for factor in factors)
+    total = sum(
+        scipy.sparse.kron(_zoom_matrix(height, factor), _zoom_matrix(width, factor), format="csr") for factor in factors
+    )
     return (total / len(factors)).astype(np.float32)
 
 

@@ -22,7 +22,7 @@ DARK, ICE = np.float32([38, 52, 74]) / np.float32(255), np.float32([236, 244, 25
 
 def frost(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """A weighted sum of the image and a crop of a texture of frost."""
-    image_weight, frost_weight = ((1, .2), (1, .3), (.9, .4), (.85, .4), (.75, .45))[severity - 1]
+    image_weight, frost_weight = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))[severity - 1]
     height, width = images.shape[2:]
     ice = textures(max(256, 2 * max(height, width)))
     side = ice.shape[-1]
@@ -42,8 +42,10 @@ def textures(side: int) -> np.ndarray:
 
 def _texture(side: int, cover: float, generator: np.random.Generator) -> np.ndarray:
     """Ice (3, side, side): rime, which is smooth noise of all scales, and over it ferns in proportion to `cover`."""
-    rime = sum(scale * filters.gaussian(generator.standard_normal((1, 1, side, side)), scale, border="wrap")[0, 0]
-               for scale in (1, 2, 4, 8, 16))
+    rime = sum(
+        scale * filters.gaussian(generator.standard_normal((1, 1, side, side)), scale, border="wrap")[0, 0]
+        for scale in (1, 2, 4, 8, 16)
+    )
     rime = np.clip(0.5 + rime / (4 * rime.std()), 0, 1)
     canvas = Image.new("L", (side * OVERSAMPLING, side * OVERSAMPLING))
     pencil = ImageDraw.Draw(canvas)
@@ -54,8 +56,9 @@ def _texture(side: int, cover: float, generator: np.random.Generator) -> np.ndar
     return DARK[:, None, None] + (ICE - DARK)[:, None, None] * ice
 
 
-def _fern(pencil: ImageDraw.ImageDraw, start: np.ndarray, angle: float, length: float,
-          generator: np.random.Generator) -> None:
+def _fern(
+    pencil: ImageDraw.ImageDraw, start: np.ndarray, angle: float, length: float, generator: np.random.Generator
+) -> None:
     """A stem of `length` pixels with ribs on both sides at 60 degrees, the angle of ice, shorter towards the tip."""
     level, bend, spacing = generator.uniform(90, 255), generator.normal(0, 0.015), 3.0
     at = start

@@ -10,7 +10,7 @@ from lib.datasets.corruptions.draws import Draws
 
 def gaussian_noise(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Normal errors, as of a sensor in low light."""
-    sigma = (.04, .06, .08, .09, .10)[severity - 1]
+    sigma = (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1]
     return images + draws.normal(images.shape[1:], 0, sigma)
 
 
@@ -22,12 +22,12 @@ def shot_noise(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def impulse_noise(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Salt and pepper: the fraction `amount` of the values becomes 0 or 1, half of them each."""
-    amount = (.01, .02, .03, .05, .07)[severity - 1]
+    amount = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
     u = draws.uniform(images.shape[1:])
     return np.where(u < amount, (u < amount / 2).astype(np.float32), images)
 
 
 def speckle_noise(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Normal errors in proportion to the value."""
-    sigma = (.06, .10, .12, .16, .20)[severity - 1]
+    sigma = (0.06, 0.10, 0.12, 0.16, 0.20)[severity - 1]
     return images + images * draws.normal(images.shape[1:], 0, sigma)

@@ -15,15 +15,22 @@ import scipy.ndimage
 from lib.datasets.corruptions import filters as filters
 from lib.datasets.corruptions.draws import Draws
 
-WATER = np.float32([175, 238, 238]).reshape(1, 3, 1, 1) / np.float32(255)       # pale turquoise
+WATER = np.float32([175, 238, 238]).reshape(1, 3, 1, 1) / np.float32(255)  # pale turquoise
 MUD = np.float32([63, 42, 20]).reshape(1, 3, 1, 1) / np.float32(255)
 BOX = np.ones((3, 3))
 EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
 FARTHEST = 20
 STRAIGHT, DIAGONAL, KNIGHT = (round(length * 65536) for length in (1, 1.4, 2.1969))
 # The moves that lead down the image: from how many rows above, how many columns to the right, and how long.
-DOWN = ((1, 0, STRAIGHT), (1, -1, DIAGONAL), (1, 1, DIAGONAL),
-        (2, -1, KNIGHT), (2, 1, KNIGHT), (1, -2, KNIGHT), (1, 2, KNIGHT))
+DOWN = (
+    (1, 0, STRAIGHT),
+    (1, -1, DIAGONAL),
+    (1, 1, DIAGONAL),
+    (2, -1, KNIGHT),
+    (2, 1, KNIGHT),
+    (1, -2, KNIGHT),
+    (1, 2, KNIGHT),
+)
 
 
 def spatter(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -33,12 +40,16 @@ def spatter(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     come out as meant.
     """
     mean, deviation, sigma, threshold, strength, mud = (
-        (.62, .1, .7, .7, .5, 0), (.65, .1, .8, .7, .5, 0), (.65, .3, 1, .69, .5, 0),
-        (.65, .1, .7, .69, .6, 1), (.65, .1, .5, .68, .6, 1))[severity - 1]
+        (0.62, 0.1, 0.7, 0.7, 0.5, 0),
+        (0.65, 0.1, 0.8, 0.7, 0.5, 0),
+        (0.65, 0.3, 1, 0.69, 0.5, 0),
+        (0.65, 0.1, 0.7, 0.69, 0.6, 1),
+        (0.65, 0.1, 0.5, 0.68, 0.6, 1),
+    )[severity - 1]
     liquid = filters.gaussian(draws.normal((1, *images.shape[2:]), mean, deviation), sigma)
     if mud:
         cover = filters.gaussian((liquid > threshold).astype(np.float32), strength)
-        cover = np.where(cover < .8, 0, cover)
+        cover = np.where(cover < 0.8, 0, cover)
         return images * (1 - cover) + MUD * cover
     liquid = np.where(liquid < threshold, 0, np.minimum(liquid * 255, 255)).astype(np.int32)
     drops = (liquid * relief(liquid)).astype(np.float32)
@@ -52,7 +63,7 @@ def relief(levels: np.ndarray) -> np.ndarray:
     distance = np.minimum(chamfer_distance(canny(levels, 50, 150)), FARTHEST << 16)
     distance = filters.correlate(distance, BOX) // (9 << 16)
     embossed = np.clip(filters.correlate(equalized(distance), EMBOSS), 0, 255)
-    return (filters.correlate(embossed, BOX) + 4) // 9          # rounded
+    return (filters.correlate(embossed, BOX) + 4) // 9  # rounded
 
 
 def canny(levels: np.ndarray, low: int, high: int) -> np.ndarray:
@@ -68,17 +79,24 @@ def canny(levels: np.ndarray, low: int, high: int) -> np.ndarray:
     padded = np.pad(size, ((0, 0), (0, 0), (1, 1), (1, 1)))
 
     def beside(down, right):
-        return padded[..., 1 + down:1 + down + height, 1 + right:1 + right + width]
+        return padded[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
     # tan 22.5 degrees in units of 2^-15; tan 67.5 is 2 more
     shallow = np.abs(dx) * 13573
     horizontal = np.abs(dy) << 15 < shallow
     vertical = np.abs(dy) << 15 > shallow + (np.abs(dx) << 16)
     falling = (dx < 0) == (dy < 0)
-    largest = np.where(horizontal, (size > beside(0, -1)) & (size >= beside(0, 1)),
-              np.where(vertical, (size > beside(-1, 0)) & (size >= beside(1, 0)),
-              np.where(falling, (size > beside(-1, -1)) & (size > beside(1, 1)),
-                       (size > beside(-1, 1)) & (size > beside(1, -1)))))
+    largest = np.where(
+        horizontal,
+        (size > beside(0, -1)) & (size >= beside(0, 1)),
+        np.where(
+            vertical,
+            (size > beside(-1, 0)) & (size >= beside(1, 0)),
+            np.where(
+                falling, (size > beside(-1, -1)) & (size > beside(1, 1)), (size > beside(-1, 1)) & (size > beside(1, -1))
+            ),
+        ),
+    )
     candidates = largest & (size > low)
     labels, count = scipy.ndimage.label(candidates, structure=np.ones((1, 1, 3, 3)) * _SAME_IMAGE)
     strong = np.zeros(count + 1, dtype=bool)
@@ -108,11 +126,11 @@ def _downwards(distance: np.ndarray) -> np.ndarray:
     padded = np.pad(distance, ((0, 0), (0, 0), (2, 0), (2, 2)), constant_values=np.int64(1) << 40)
     across = STRAIGHT * np.arange(width)
     for y in range(2, height + 2):
-        nearest = padded[..., y, 2:2 + width]
+        nearest = padded[..., y, 2 : 2 + width]
         for up, right, length in DOWN:
-            nearest = np.minimum(nearest, padded[..., y - up, 2 + right:2 + right + width] + length)
-        padded[..., y, 2:2 + width] = np.minimum.accumulate(nearest - across, axis=-1) + across
-    return padded[..., 2:, 2:2 + width]
+            nearest = np.minimum(nearest, padded[..., y - up, 2 + right : 2 + right + width] + length)
+        padded[..., y, 2 : 2 + width] = np.minimum.accumulate(nearest - across, axis=-1) + across
+    return padded[..., 2:, 2 : 2 + width]
 
 
 def equalized(levels: np.ndarray) -> np.ndarray:
@@ -125,5 +143,5 @@ def equalized(levels: np.ndarray) -> np.ndarray:
     rest = height * width - lowest
     scale = np.float32(255) / np.maximum(rest, 1).astype(np.float32)
     table = np.rint((counts.cumsum(axis=1) - lowest).astype(np.float32) * scale).astype(np.int64)
-    table = np.where(rest > 0, np.maximum(table, 0), np.arange(bins))       # one level only: nothing to spread
+    table = np.where(rest > 0, np.maximum(table, 0), np.arange(bins))  # one level only: nothing to spread
     return np.take_along_axis(table, flat, axis=1).reshape(levels.shape)

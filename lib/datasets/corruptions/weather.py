@@ -15,19 +15,23 @@ def snow(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     The second time it is turned by 180 degrees, as in the original. The layer passes through 8 bits on its way.
     """
     mean, deviation, zoom, threshold, radius, sigma, blend = (
-        (.1, .2, 1, .6, 8, 3, .95), (.1, .2, 1, .5, 10, 4, .9), (.15, .3, 1.75, .55, 10, 4, .9),
-        (.25, .3, 2.25, .6, 12, 6, .85), (.3, .3, 1.25, .65, 14, 12, .8))[severity - 1]
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+    )[severity - 1]
     layer = filters.mean_zoom(draws.normal((1, *images.shape[2:]), mean, deviation), [zoom])
     layer = np.where(layer < threshold, 0, np.clip(layer, 0, 1))
     layer = np.floor(layer * 255) / np.float32(255)
     layer = filters.motion(layer, radius, sigma, draws.uniform((1,), -135, -45)[:, 0])
-    whitened = np.maximum(images, grey(images) * np.float32(1.5) + np.float32(.5))
+    whitened = np.maximum(images, grey(images) * np.float32(1.5) + np.float32(0.5))
     return np.float32(blend) * images + np.float32(1 - blend) * whitened + layer + layer[..., ::-1, ::-1]
 
 
 def fog(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """A fractal cloud added, and the sum scaled back to the range of the image."""
-    strength, decay = ((.2, 3), (.5, 3), (.75, 2.5), (1, 2), (1.5, 1.75))[severity - 1]
+    strength, decay = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))[severity - 1]
     height, width = images.shape[2:]
     cloud = plasma(1 << (max(height, width) - 1).bit_length(), decay, draws)[:, None, :height, :width]
     brightest = images.max(axis=(1, 2, 3), keepdims=True)
@@ -37,7 +41,7 @@ def fog(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def brightness(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """An addition to the value of hue, saturation, value: colours are scaled until the largest has grown by `more`."""
-    more = np.float32((.05, .1, .15, .2, .3)[severity - 1])
+    more = np.float32((0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1])
     value = images.max(axis=1, keepdims=True)
     brighter = np.minimum(value + more, 1)
     scale = np.divide(brighter, value, out=np.zeros_like(value), where=value > 0)
@@ -57,9 +61,9 @@ def plasma(side: int, decay: float, draws: Draws) -> np.ndarray:
     def midpoints(neighbours):
         nonlocal used
         count = neighbours[0].size
-        error = errors[:, used:used + count].reshape(neighbours.shape)
+        error = errors[:, used : used + count].reshape(neighbours.shape)
         used += count
-        return neighbours / 4 + amplitude ** 2 * error
+        return neighbours / 4 + amplitude**2 * error
 
     while step >= 2:
         half = step // 2
@@ -78,5 +82,5 @@ def grey(images: np.ndarray) -> np.ndarray:
     """ITU-R 601 luma (n, 1, h, w); of a grey image, itself."""
     if images.shape[1] == 1:
         return images
-    red, green, blue = (images[:, i:i + 1] for i in range(3))
-    return np.float32(.299) * red + np.float32(.587) * green + np.float32(.114) * blue
+    red, green, blue = (images[:, i : i + 1] for i in range(3))
+    return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue

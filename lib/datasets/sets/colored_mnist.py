@@ -71,9 +71,16 @@ def coloured(name: str, source, root: Path, split: str, options: Options, colour
     flips = np.resize(colouring.train_flips, len(digits)) if split == "train" else colouring.test_flip
     colours = labels ^ (flip < flips)
     classes = ("below five", "five or more")[:: -1 if colouring.below_five else 1]
-    return Split(name, split, torch.from_numpy(_ink(digits.images[:, 0].numpy(), colours, colouring)),
-                 torch.from_numpy(labels), groups=torch.from_numpy(2 * labels + colours), indices=digits.indices,
-                 classes=classes, group_names=tuple(f"{label}, {colour}" for label in classes for colour in COLOURS))
+    return Split(
+        name,
+        split,
+        torch.from_numpy(_ink(digits.images[:, 0].numpy(), colours, colouring)),
+        torch.from_numpy(labels),
+        groups=torch.from_numpy(2 * labels + colours),
+        indices=digits.indices,
+        classes=classes,
+        group_names=tuple(f"{label}, {colour}" for label in classes for colour in COLOURS),
+    )
 
 
 def _ink(digits: np.ndarray, colours: np.ndarray, colouring: Colouring) -> np.ndarray:

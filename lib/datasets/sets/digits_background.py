@@ -37,8 +37,17 @@ def digits_background(root: Path, split: str, options: Options) -> Split:
     classes = ("below five", "five or more")
     groups = 2 * labels + torch.from_numpy(places)
     names = tuple(f"{label}, {place}" for label in classes for place in PLACES)
-    return Split("digits-bg", split, images, labels, groups=groups, indices=source.indices, classes=classes,
-                 group_names=names, augmentation="none")
+    return Split(
+        "digits-bg",
+        split,
+        images,
+        labels,
+        groups=groups,
+        indices=source.indices,
+        classes=classes,
+        group_names=names,
+        augmentation="none",
+    )
 
 
 def _places(labels: np.ndarray, agrees: float, draw: np.random.Generator) -> np.ndarray:
@@ -46,7 +55,7 @@ def _places(labels: np.ndarray, agrees: float, draw: np.random.Generator) -> np.
     places = labels.copy()
     for label in (0, 1):
         members = draw.permutation(np.flatnonzero(labels == label))
-        other = members[round(agrees * len(members)):]
+        other = members[round(agrees * len(members)) :]
         places[other] = 1 - label
     return places
 

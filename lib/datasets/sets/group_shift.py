@@ -81,8 +81,13 @@ def first_of_each(groups: np.ndarray) -> np.ndarray:
 def prepared(file: Path) -> Table:
     """The table `metadata.csv` of group-DRO and DFR."""
     found = csv_tables.read(file, ("img_filename", "y", "split", "place"))
-    return Table(found["img_filename"], *(np.array(csv_tables.integers(file, found, column, allowed)) for column, allowed in
-                                          (("split", (0, 1, 2)), ("y", (0, 1)), ("place", (0, 1)))))
+    return Table(
+        found["img_filename"],
+        *(
+            np.array(csv_tables.integers(file, found, column, allowed))
+            for column, allowed in (("split", (0, 1, 2)), ("y", (0, 1)), ("place", (0, 1)))
+        ),
+    )
 
 
 def faces(attributes: Path, partition: Path, label: str, biases: tuple[str, ...]) -> Table:
@@ -105,5 +110,9 @@ def _grouped(name: str, split: str, folder: Path, found: Table, classes, places,
     labels, groups = found.label[chosen], len(places) * found.label[chosen] + found.place[chosen]
     listing = Listing(folder, tuple(found.files[row] for row in chosen), tuple(labels.tolist()), classes)
     names = tuple(f"{label}, {place}" for label in classes for place in places)
-    return replace(from_listing(name, split, listing, options), groups=torch.from_numpy(groups).long(), group_names=names,
-                   augmentation="group-dro")
+    return replace(
+        from_listing(name, split, listing, options),
+        groups=torch.from_numpy(groups).long(),
+        group_names=names,
+        augmentation="group-dro",
+    )

@@ -12,7 +12,8 @@ from lib.datasets.storage.folders import from_listing
 from lib.datasets.storage.lazy_images import DecodedImages
 
 # The hundred classes of Tian et al. (CMC), which the nearest-category paper calls ImageNet-100, sorted.
-WNIDS_100 = tuple("""
+WNIDS_100 = tuple(
+    """
     n01558993 n01692333 n01729322 n01735189 n01749939 n01773797 n01820546 n01855672 n01978455 n01980166
     n01983481 n02009229 n02018207 n02085620 n02086240 n02086910 n02087046 n02089867 n02089973 n02090622
     n02091831 n02093428 n02099849 n02100583 n02104029 n02105505 n02106550 n02107142 n02108089 n02109047
@@ -23,7 +24,8 @@ WNIDS_100 = tuple("""
     n03794056 n03837869 n03891251 n03903868 n03930630 n03947888 n04026417 n04067472 n04099969 n04111531
     n04127249 n04136333 n04229816 n04238763 n04336792 n04418357 n04429376 n04435653 n04485082 n04493381
     n04517823 n04589890 n04592741 n07714571 n07715103 n07753275 n07831146 n07836838 n13037406 n13040303
-""".split())
+""".split()
+)
 
 
 def imagenet(root: Path, split: str, options: Options) -> Split:
@@ -128,7 +130,9 @@ def openimage_o(root: Path, split: str, options: Options) -> Split:
 
 def _classes_of(other: str, name: str, root: Path, split: str, options: Options) -> Split:
     (folder,) = catalogue.require(other, catalogue.KNOWN[other], root)
-    return from_listing(name, split, image_folders.listing(training(root), split, image_folders.class_folders(folder)), options)
+    return from_listing(
+        name, split, image_folders.listing(training(root), split, image_folders.class_folders(folder)), options
+    )
 
 
 def training(root: Path) -> Path:

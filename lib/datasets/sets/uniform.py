@@ -36,8 +36,9 @@ class UniformImages(LazyImages):
         return COUNT
 
     def take(self, positions: np.ndarray) -> torch.Tensor:
-        draws = [numpy_generator(0, "uniform", int(position)).integers(0, 256, self.shape, np.uint8)
-                 for position in positions]
+        draws = [
+            numpy_generator(0, "uniform", int(position)).integers(0, 256, self.shape, np.uint8) for position in positions
+        ]
         return torch.from_numpy(np.stack(draws))
 
 

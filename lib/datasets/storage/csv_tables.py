@@ -26,8 +26,10 @@ def read(file: Path, columns: tuple[str, ...]) -> dict[str, list[str]]:
     if lacking := [column for column in columns if column not in header]:
         raise UserError(f"{file}: lacks the columns {', '.join(lacking)}; it has {some(header, 8)}")
     if uneven := [str(number) for number, line in enumerate(lines, 1) if len(line) != len(header)]:
-        raise UserError(f"{file}: {len(uneven):,} of {len(lines):,} images have not one value for each of the {len(header)} "
-                        f"columns: images {some(uneven)}")
+        raise UserError(
+            f"{file}: {len(uneven):,} of {len(lines):,} images have not one value for each of the {len(header)} "
+            f"columns: images {some(uneven)}"
+        )
     if not lines:
         raise UserError(f"{file}: lists no image")
     places = [header.index(column) for column in columns]
@@ -39,8 +41,10 @@ def integers(file: Path, table: dict[str, list[str]], column: str, allowed: tupl
     numbers = {str(number): number for number in allowed}
     names = next(iter(table.values()))  # the first column that was asked for
     if wrong := [f"{name} has {value!r}" for name, value in zip(names, table[column], strict=True) if value not in numbers]:
-        raise UserError(f"{file}: column {column} is {' or '.join(numbers)}, but not for {len(wrong):,} of {len(names):,} "
-                        f"images: {some(wrong)}")
+        raise UserError(
+            f"{file}: column {column} is {' or '.join(numbers)}, but not for {len(wrong):,} of {len(names):,} "
+            f"images: {some(wrong)}"
+        )
     return [numbers[value] for value in table[column]]
 
 
@@ -48,8 +52,10 @@ def require_images(file: Path, folder: Path, names: Sequence[str]) -> None:
     """An error that lists the images of the table that are not below the folder."""
     there = set(image_folders.files_below(folder))
     if absent := [name for name in names if name not in there]:
-        raise UserError(f"{file}: {len(absent):,} of its {len(names):,} images are not under {folder}: {some(absent)}; "
-                        "unpack the archive again")
+        raise UserError(
+            f"{file}: {len(absent):,} of its {len(names):,} images are not under {folder}: {some(absent)}; "
+            "unpack the archive again"
+        )
 
 
 def some(items: Sequence[str], most: int = SHOWN) -> str:

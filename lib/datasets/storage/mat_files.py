@@ -37,7 +37,7 @@ def _elements(content: bytes, at: int):
             room = size if kind == COMPRESSED else -(-size // 8) * 8
         if not 0 <= size <= min(room, len(content) - at):
             raise ValueError("it is cut off")
-        data = content[at:at + size]
+        data = content[at : at + size]
         if kind == COMPRESSED:
             yield from _elements(_unpacked(data), 0)
         else:

@@ -22,14 +22,26 @@ class Paper:
 
 PAPERS = {
     "ilc": Paper("Uselis & Oh, Intermediate Layer Classifiers for OOD Generalization, ICLR 2025", ilc.TABLES),
-    "stitching": Paper("Balogh & Jelasity, How not to Stitch Representations to Measure Similarity, AAAI 2025",
-                       stitching.TABLES, "the paper's own tables and figures: not found"),
-    "oodlayers": Paper("Guglielmo & Masana, Leveraging Intermediate Representations for Better OOD Detection, CVWW 2025",
-                       oodlayers.TABLES, "the paper's own tables: not found"),
-    "ncg": Paper("Yang et al., Probing Predictions on OOD Images via Nearest Categories, TMLR 2023", ncg.TABLES,
-                 "Figures 1, 2 and 4: content not found"),
-    "hyperplanes": Paper("Gamba et al., Hyperplane Arrangements of Trained ConvNets Are Biased, 2023", hyperplanes.TABLES,
-                         "the paper's own tables and captions: not found"),
+    "stitching": Paper(
+        "Balogh & Jelasity, How not to Stitch Representations to Measure Similarity, AAAI 2025",
+        stitching.TABLES,
+        "the paper's own tables and figures: not found",
+    ),
+    "oodlayers": Paper(
+        "Guglielmo & Masana, Leveraging Intermediate Representations for Better OOD Detection, CVWW 2025",
+        oodlayers.TABLES,
+        "the paper's own tables: not found",
+    ),
+    "ncg": Paper(
+        "Yang et al., Probing Predictions on OOD Images via Nearest Categories, TMLR 2023",
+        ncg.TABLES,
+        "Figures 1, 2 and 4: content not found",
+    ),
+    "hyperplanes": Paper(
+        "Gamba et al., Hyperplane Arrangements of Trained ConvNets Are Biased, 2023",
+        hyperplanes.TABLES,
+        "the paper's own tables and captions: not found",
+    ),
 }
 
 

@@ -44,6 +44,11 @@ def read(path: Path = FILE) -> dict[str, dict[tuple[str, ...], Published]]:
                 if where in table:
                     raise ValueError(f"{path}: {block['table']} has {' / '.join(where)} twice")
                 number = None if isinstance(value, str) else round(value * unit, 10)
-                table[where] = Published(number, value if number is None else f"{number:.10g}",
-                                         block["source"], block["tag"], block.get("tolerance", 0) * unit)
+                table[where] = Published(
+                    number,
+                    value if number is None else f"{number:.10g}",
+                    block["source"],
+                    block["tag"],
+                    block.get("tolerance", 0) * unit,
+                )
     return found

@@ -77,8 +77,19 @@ class Cell(Reading):
 
 def cells(table: Table) -> list[Cell]:
     """All combinations of a table's headings, the last axis running fastest."""
-    found = [Cell((), table.where, table.setup, table.run, table.experiment, metric=table.metric, interval=table.interval,
-                  lacks=table.lacks, before=table.before)]
+    found = [
+        Cell(
+            (),
+            table.where,
+            table.setup,
+            table.run,
+            table.experiment,
+            metric=table.metric,
+            interval=table.interval,
+            lacks=table.lacks,
+            before=table.before,
+        )
+    ]
     for headings in table.axes.values():
         if isinstance(headings, str):
             found = [replace(cell, labels=(*cell.labels, None)) for cell in found]
@@ -89,9 +100,17 @@ def cells(table: Table) -> list[Cell]:
 
 def _narrowed(cell: Cell, value: Value) -> Cell:
     lacks = value.lacks or cell.lacks
-    return Cell((*cell.labels, value.label), cell.where | value.where, cell.setup | value.setup, cell.run | value.run,
-                "" if lacks else value.experiment or cell.experiment, metric=value.metric or cell.metric,
-                interval=value.interval or cell.interval, lacks=lacks, before=cell.before + value.before)
+    return Cell(
+        (*cell.labels, value.label),
+        cell.where | value.where,
+        cell.setup | value.setup,
+        cell.run | value.run,
+        "" if lacks else value.experiment or cell.experiment,
+        metric=value.metric or cell.metric,
+        interval=value.interval or cell.interval,
+        lacks=lacks,
+        before=cell.before + value.before,
+    )
 
 
 def satisfies(facts, where: Facts) -> bool:
