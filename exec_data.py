@@ -8,8 +8,8 @@ python exec_data.py cache 10                            keep no more than 10 GiB
 python exec_data.py convert-checkpoint OLD.pth NEW.pt   unpickle a file you trust, once, into a plain state dict
 """
 
-from lib.experiments.data import DataConfig, data
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(DataConfig, data)
+    main(EXPERIMENTS, "data")

@@ -4,8 +4,8 @@ python exec_eval.py models/digits-a/model_5.pt -d digits            a second; ac
 python exec_eval.py --list                                          the runs and checkpoints there are
 """
 
-from lib.experiments.eval import EvalConfig, eval
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(EvalConfig, eval)
+    main(EXPERIMENTS, "eval")

@@ -9,8 +9,8 @@ Yang et al., TMLR 2023. On MNIST without 9 the paper has .578 for a natural netw
 one; a network that always answers 4 has .526, which is why the null rates stand beside the score.
 """
 
-from lib.experiments.ncg import NcgConfig, ncg
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(NcgConfig, ncg)
+    main(EXPERIMENTS, "ncg")

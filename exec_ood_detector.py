@@ -9,8 +9,8 @@ Balogh & Jelasity, AAAI 2025; energy fine-tuning is that of Liu et al., NeurIPS 
 interrupted run and recognises a finished one.
 """
 
-from lib.experiments.ood_detector import OodDetectorConfig, ood_detector
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(OodDetectorConfig, ood_detector)
+    main(EXPERIMENTS, "ood_detector")

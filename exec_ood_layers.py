@@ -9,8 +9,8 @@ Guglielmo & Masana, CVWW 2025. Scores are never flipped: an AUROC below 0.5 says
 outliers. Every row says what data its score needs; the aggregate `oracle` is an upper bound.
 """
 
-from lib.experiments.ood_layers import OodLayersConfig, ood_layers
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(OodLayersConfig, ood_layers)
+    main(EXPERIMENTS, "ood_layers")

@@ -8,8 +8,8 @@ Uselis & Oh, ICLR 2025; Balogh & Jelasity, AAAI 2025. Rows "gain" say what the l
 one, with the 95% interval of a paired bootstrap; nothing is chosen on test images but by the rule "oracle".
 """
 
-from lib.experiments.probe import ProbeConfig, probe
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(ProbeConfig, probe)
+    main(EXPERIMENTS, "probe")

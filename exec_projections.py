@@ -8,8 +8,8 @@ Gamba et al. 2023. A layer without orientation has a mass of 0.5; the exact 95 %
 that hypothesis is 0.375 to 0.625.
 """
 
-from lib.experiments.projections import ProjectionsConfig, projections
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(ProjectionsConfig, projections)
+    main(EXPERIMENTS, "projections")

@@ -7,8 +7,8 @@ Gamba et al. 2023, after Zhang, Bengio & Singer 2022. A relative drop of 0 is ha
 Costs about one pass over the data, with everything behind each layer run once per source.
 """
 
-from lib.experiments.reinit import ReinitConfig, reinit
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(ReinitConfig, reinit)
+    main(EXPERIMENTS, "reinit")

@@ -7,8 +7,8 @@ Types may be `auto` for checkpoints with a sidecar. Balogh & Jelasity, AAAI 2025
 on its diagonal; between two seeds the diagonal is expected to stand out.
 """
 
-from lib.experiments.similarity import SimilarityConfig, similarity
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(SimilarityConfig, similarity)
+    main(EXPERIMENTS, "similarity")

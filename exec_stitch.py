@@ -10,8 +10,8 @@
 Balogh & Jelasity, AAAI 2025. Stitched to itself at the same layer by direct matching, a network keeps its accuracy.
 """
 
-from lib.experiments.stitch import StitchConfig, stitch
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(StitchConfig, stitch)
+    main(EXPERIMENTS, "stitch")

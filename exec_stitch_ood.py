@@ -8,8 +8,8 @@ Balogh & Jelasity, AAAI 2025. Detectors come from exec_ood_detector.py. An AUROC
 look like the layer's own, 1 that they are out of distribution: a network stitched to itself by the identity has 0.5.
 """
 
-from lib.experiments.stitch_ood import StitchOodConfig, stitch_ood
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(StitchOodConfig, stitch_ood)
+    main(EXPERIMENTS, "stitch_ood")

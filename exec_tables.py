@@ -10,8 +10,8 @@
 Reads records only; answers in seconds, and without torch.
 """
 
-from lib.experiments.tables import TablesConfig, text
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(TablesConfig, text)
+    main(EXPERIMENTS, "tables")

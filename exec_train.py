@@ -9,8 +9,8 @@
 The same command again continues an interrupted run and recognises a finished one.
 """
 
-from lib.experiments.train import TrainConfig, train
-from lib.runs.cli import main
+from lib.experiments import EXPERIMENTS
+from lib.runs.script import main
 
 if __name__ == "__main__":
-    main(TrainConfig, train)
+    main(EXPERIMENTS, "train")

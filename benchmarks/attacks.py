@@ -17,13 +17,13 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib import datasets, models  # noqa: E402
+from benchmarks.timing import compared
+from lib import datasets, models
 from lib.attacks import pgd
-from lib.attacks.minimum_norm import minimal_radii  # noqa: E402
-from lib.attacks.pgd import Ball  # noqa: E402
+from lib.attacks.minimum_norm import minimal_radii
+from lib.attacks.pgd import Ball
 from lib.models import checkpoints
-from lib.training.robust_losses import START, kl, trades  # noqa: E402
+from lib.training.robust_losses import START, kl, trades
 
 EPS, STEPS, BETA, BATCH = 2.0, 10, 6.0, 128
 

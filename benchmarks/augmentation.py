@@ -13,9 +13,9 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import alternate, compared, report, seconds  # noqa: E402
-from lib.core.randomness import generator  # noqa: E402
-from lib.datasets.augment import crop_flip  # noqa: E402
+from benchmarks.timing import alternate, compared, report, seconds
+from lib.core.randomness import generator
+from lib.datasets.augment import crop_flip
 
 BATCH = 128
 

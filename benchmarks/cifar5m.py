@@ -17,9 +17,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib.datasets import load  # noqa: E402
-from lib.training.loop import epoch_order  # noqa: E402
+from benchmarks.timing import compared
+from lib.datasets import load
+from lib.training.loop import epoch_order
 
 BATCH = 128
 

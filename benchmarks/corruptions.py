@@ -13,8 +13,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib.datasets.corruptions import CORRUPTIONS, SEVERITIES, corrupt  # noqa: E402
+from benchmarks.timing import compared
+from lib.datasets.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 FULL = 10_000
 

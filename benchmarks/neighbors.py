@@ -18,9 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib import datasets  # noqa: E402
-from lib.nearest_category.neighbors import Points, table  # noqa: E402
+from benchmarks.timing import compared
+from lib import datasets
+from lib.nearest_category.neighbors import Points, table
 
 SHAPES = {"CIFAR-10's": (3, 32, 32), "MNIST's": (1, 28, 28)}
 

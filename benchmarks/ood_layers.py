@@ -17,12 +17,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib import models  # noqa: E402
+from benchmarks.timing import compared
+from lib import models
 from lib.models import cutting
-from lib.models.normalized import Normalized  # noqa: E402
-from lib.ood import aggregate, comparison  # noqa: E402
-from lib.ood.layer_energies import default_layers, energy  # noqa: E402
+from lib.models.normalized import Normalized
+from lib.ood import aggregate, comparison
+from lib.ood.flags import AGGREGATORS
+from lib.ood.layer_energies import default_layers, energy
 
 TEMPERATURES = ((1.0,), (1.0, 10.0, 100.0))
 FULL, LAYERS = 10_000, 41
@@ -103,7 +104,7 @@ def statistics() -> None:
     begin = time.perf_counter()
     comparison.layer_rows(inside, outside, fitted, LAYERS - 1)
     layers, scores = time.perf_counter() - begin, []
-    for name in aggregate.AGGREGATORS:
+    for name in AGGREGATORS:
         if name == "oracle":
             scores.append(aggregate.oracle([str(layer) for layer in range(LAYERS)], inside, outside))
             continue

@@ -29,20 +29,20 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib import models  # noqa: E402
-from lib.core.randomness import generator  # noqa: E402
-from lib.datasets.split import Split  # noqa: E402
-from lib.experiments.probe import ProbeConfig  # noqa: E402
+from benchmarks.timing import compared
+from lib import models
+from lib.core.randomness import generator
+from lib.datasets.split import Split
+from lib.experiments.config.probe import ProbeConfig
 from lib.models import cutting
-from lib.models.normalized import Normalized  # noqa: E402
-from lib.probing import rows as probing_rows  # noqa: E402
-from lib.probing.evaluation import Shift  # noqa: E402
-from lib.probing.fit import Directions, Group, Recipe, fit, predictions  # noqa: E402
-from lib.probing.run import Data, Run  # noqa: E402
-from lib.probing.stacked_probes import Setting, initial  # noqa: E402
+from lib.models.normalized import Normalized
+from lib.probing import rows as probing_rows
+from lib.probing.evaluation import Shift
+from lib.probing.fit import Directions, Group, Recipe, fit, predictions
+from lib.probing.run import Data, Run
+from lib.probing.stacked_probes import Setting, initial
 from lib.representations import principal_components
-from lib.representations.features import Tap, collect  # noqa: E402
+from lib.representations.features import Tap, collect
 from lib.runs import cli
 
 SEVEN = ("relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")

@@ -14,11 +14,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib.experiments.projections import ProjectionsConfig, projections  # noqa: E402
-from lib.metrics import filter_projections  # noqa: E402, F401  its libraries are loaded before anything is measured
-from lib.models import checkpoints  # noqa: E402
-from lib.plots import filters  # noqa: E402, F401
+from benchmarks.timing import compared
+from lib.experiments.config.projections import ProjectionsConfig
+from lib.experiments.projections import projections
+from lib.metrics import filter_projections  # noqa: F401  its libraries are loaded before anything is measured
+from lib.models import checkpoints
+from lib.plots import filters  # noqa: F401
 
 
 def main(folder: str, name: str = "vgg11") -> None:

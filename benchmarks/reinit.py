@@ -14,13 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
-from lib import models  # noqa: E402
-from lib.core.errors import UserError  # noqa: E402
-from lib.datasets.split import Split  # noqa: E402
+from benchmarks.timing import compared
+from lib import models
+from lib.core.errors import UserError
+from lib.datasets.split import Split
 from lib.models import filters
-from lib.models.normalized import Normalized  # noqa: E402
-from lib.reinit import fold_pool, sweep, targets  # noqa: E402
+from lib.models.normalized import Normalized
+from lib.reinit import fold_pool, sweep, targets
 
 
 @torch.no_grad()

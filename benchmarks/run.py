@@ -17,9 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.core.errors import UserError  # noqa: E402
-from lib.runs.cli import RunConfig, flag, main  # noqa: E402
-from lib.runs.records import Result  # noqa: E402
+from lib.core.errors import UserError
+from lib.runs.cli import RunConfig, flag
+from lib.runs.command_lines import Experiment
+from lib.runs.records import Result
+from lib.runs.script import main
 
 # benchmark -> its arguments for a look; without any it runs at its full size
 BENCHMARKS = {
@@ -78,4 +80,4 @@ def comparisons(name: str, arguments: tuple[str, ...]) -> list:
 
 
 if __name__ == "__main__":
-    main(BenchmarkConfig, benchmark)
+    main({"benchmark": Experiment(BenchmarkConfig, benchmark)}, "benchmark")

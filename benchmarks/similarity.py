@@ -14,13 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import compared  # noqa: E402
+from benchmarks.timing import compared
 from lib import models
-from lib.datasets.split import Split  # noqa: E402
-from lib.metrics import similarity as metrics  # noqa: E402
+from lib.datasets.split import Split
+from lib.metrics import similarity as metrics
 from lib.models import cutting
-from lib.models.normalized import Normalized  # noqa: E402
-from lib.representations import passes as representations_passes  # noqa: E402
+from lib.models.normalized import Normalized
+from lib.representations import passes as representations_passes
 from lib.representations import similarity
 
 BLOCKS = [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)]

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.similarity import BLOCKS, network, noise  # noqa: E402
-from benchmarks.timing import compared  # noqa: E402
+from benchmarks.similarity import BLOCKS, network, noise
+from benchmarks.timing import compared
+from lib.datasets.batching import Batching
 from lib.models import cutting
-from lib.stitching import grid, least_squares  # noqa: E402
+from lib.stitching import grid, least_squares
 from lib.stitching import layer as stitching_layer
-from lib.stitching.grid import Donors, Entry, Passes  # noqa: E402
+from lib.stitching.grid import Donors, Entry
 
 BATCH = 256
 
@@ -32,7 +33,7 @@ def main(count: int = 500, pairs: int = 4) -> None:
     torch.set_num_threads(1)
     split, networks = noise(count), [network(seed) for seed in (0, 1)]
     donors = Donors(*networks, BLOCKS, BLOCKS)
-    passes = Passes(device=torch.device("cpu"), batch_size=BATCH, channels=3, size=32, quiet=True)
+    passes = Batching(device=torch.device("cpu"), batch_size=BATCH, channels=3, size=32, quiet=True)
     begin = time.process_time()
     entries = matched(donors, split, passes)
     rows, _ = grid.evaluate(donors, entries, split, passes)
@@ -83,7 +84,7 @@ def steps(loss, entry: Entry, turns: int = 3) -> tuple[float, torch.Tensor]:
     return least, entry.stitch.weight.grad.clone()
 
 
-def matched(donors: Donors, split, passes: Passes) -> list[Entry]:
+def matched(donors: Donors, split, passes: Batching) -> list[Entry]:
     """Direct matching of all pairs from one pass of each network."""
     images, _, _ = next(split.batches(1))
     shapes = {layer: tuple(value.shape[1:]) for layer, value in donors.sources(images).items()}

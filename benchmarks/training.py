@@ -21,14 +21,14 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import alternate, compared, report, seconds  # noqa: E402
-from lib.datasets import load  # noqa: E402
-from lib.datasets.split import Split, fit  # noqa: E402
-from lib.models import build  # noqa: E402
-from lib.models.normalized import Normalized  # noqa: E402
-from lib.training import loop  # noqa: E402
-from lib.training.losses import cross_entropy  # noqa: E402
-from lib.training.optimizers import onecycle  # noqa: E402
+from benchmarks.timing import alternate, compared, report, seconds
+from lib.datasets import load
+from lib.datasets.split import Split, fit
+from lib.models import build
+from lib.models.normalized import Normalized
+from lib.training import loop
+from lib.training.losses import cross_entropy
+from lib.training.optimizers import onecycle
 
 BATCH = 128
 

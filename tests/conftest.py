@@ -66,7 +66,8 @@ def grouped(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory) -> Path:
     """A working directory with `models/a` and `models/b`: small_cnn of two seeds, briefly trained on digits of 16 px."""
-    from lib.experiments.train import TrainConfig, train
+    from lib.experiments.config.train import TrainConfig
+    from lib.experiments.train import train
     from lib.runs import cli
 
     folder = tmp_path_factory.mktemp("pair")

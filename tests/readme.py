@@ -1,27 +1,20 @@
 """The README's table of all flags of all scripts: `python tests/readme.py` writes it, a test compares it."""
 
-import dataclasses
-import importlib
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lib.runs import cli  # noqa: E402
+from lib.experiments import EXPERIMENTS
+from lib.runs import cli
 
 BEGIN, END = "<!-- flags: written by tests/readme.py -->", "<!-- end of flags -->"
 
 
 def configurations() -> dict[str, type]:
     """script -> its configuration."""
-    found = {}
-    for path in sorted(ROOT.glob("exec_*.py")):
-        module = importlib.import_module(f"lib.experiments.{path.stem.removeprefix('exec_')}")
-        found[path.name] = next(
-            kind for kind in vars(module).values() if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
-        )
-    return found
+    return {f"exec_{name}.py": EXPERIMENTS[name].configuration for name in sorted(EXPERIMENTS)}
 
 
 def flag_table() -> str:

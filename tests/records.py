@@ -4,7 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from lib.runs import command_lines, records
+from lib.experiments import EXPERIMENTS
+from lib.runs import records
 
 
 def write(
@@ -21,7 +22,7 @@ def write(
     """Writes `results/<experiment>/<name>.json` under the folder; settings that are not given are at default."""
     whole = {
         field.name: None if field.default is dataclasses.MISSING else field.default
-        for field in dataclasses.fields(command_lines.configuration(experiment))
+        for field in dataclasses.fields(EXPERIMENTS[experiment].configuration)
     } | config
     record = {
         "schema": records.SCHEMA,

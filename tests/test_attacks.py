@@ -14,7 +14,8 @@ from lib.attacks import pgd
 from lib.attacks.pgd import Ball
 from lib.core.errors import UsageError
 from lib.core.registry import resolve
-from lib.experiments.train import TrainConfig, train
+from lib.experiments.config.train import TrainConfig
+from lib.experiments.train import train
 from lib.models.normalized import Normalized
 from lib.training import losses
 from lib.training.model_strings import settings

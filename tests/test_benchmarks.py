@@ -9,7 +9,7 @@ from conftest import ROOT, script
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import augmentation, cifar5m, projections, reinit, run, timing  # noqa: E402
+from benchmarks import augmentation, cifar5m, projections, reinit, run, timing
 
 
 def test_the_ways_take_turns_and_the_first_turn_is_left_out(capsys):

@@ -94,9 +94,9 @@ def test_a_mistake_in_yaml_is_one_sentence(tmp_path, content, fragment):
 def test_a_warning_that_comes_when_all_is_done_is_no_failure():
     """What a scheduler's signal would do while the interpreter shuts down."""
     program = (
-        "import atexit, os, signal; from lib import cli\n"
-        "for number in cli.WARNINGS: atexit.register(os.kill, os.getpid(), number)\n"  # runs after what comes later
-        "cli._announce_signals()"
+        "import atexit, os, signal; from lib.runs import script\n"
+        "for number in script.WARNINGS: atexit.register(os.kill, os.getpid(), number)\n"  # runs after what comes later
+        "script._announce_signals()"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 

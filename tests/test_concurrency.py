@@ -7,6 +7,7 @@ from pathlib import Path
 import background
 import pytest
 
+from lib.experiments import EXPERIMENTS
 from lib.runs import records as runs_records
 
 SMALL = ("--max-examples", "60", "-gpu", "-1", "--quiet")
@@ -41,7 +42,7 @@ def test_eight_processes_make_every_record_once(trained, tmp_path, rounds):
 
 def check(folder: Path, count: int) -> None:
     """So many records, all valid, each of another configuration; nothing temporary."""
-    records = [record for _, record in runs_records.records(folder / "results")]
+    records = [record for _, record in runs_records.records(folder / "results", EXPERIMENTS)]
     assert len(records) == count
     assert len({json.dumps([record["experiment"], record["config"]]) for record in records}) == count
     assert not [path for path in (folder / "results").rglob(".*") if path.is_file()]

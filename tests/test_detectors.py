@@ -15,6 +15,7 @@ from lib.metrics import ood_detection
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import aggregate, comparison, early_exit, last_layer, layer_choice, standardize
+from lib.ood.flags import AGGREGATORS, BASELINES
 from lib.ood.layer_energies import layer_energies
 
 
@@ -30,7 +31,7 @@ def energies(n: int, seed: int, layers: int = 5, shift: float = 0.0) -> np.ndarr
     return (common + own) * 10.0 ** np.arange(-2, layers - 2) - 5 * np.arange(layers)
 
 
-FITTED_BY = [name for name in aggregate.AGGREGATORS if name != "oracle"]
+FITTED_BY = [name for name in AGGREGATORS if name != "oracle"]
 
 
 def fitted(name: str, inside, outliers):
@@ -129,7 +130,7 @@ def head(n: int = 400, d: int = 12, k: int = 4) -> last_layer.Fitted:
     return last_layer.Fitted(weight, bias.float(), features, features @ weight.T + bias, labels)
 
 
-@pytest.mark.parametrize("name", last_layer.BASELINES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_baselines_score_outliers_higher_and_each_image_by_itself(name):
     known = head()
     score = last_layer.fit(name, known)

@@ -166,7 +166,7 @@ def worker(parent: int, rank: int) -> int:
 def test_what_several_processes_cannot_do_is_said(monkeypatch, tmp_path):
     from lib.core import distributed
     from lib.core.errors import UserError
-    from lib.experiments.train import TrainConfig
+    from lib.experiments.config.train import TrainConfig
     from lib.training import setup
 
     config = TrainConfig(model_type="resnet20", directory="a", sync_batchnorm=True)

@@ -13,12 +13,13 @@ from lib import datasets, models
 from lib.core.errors import UserError
 from lib.core.randomness import generator
 from lib.core.registry import resolve
-from lib.experiments.train import TrainConfig
+from lib.experiments.config.train import TrainConfig
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood.layer_energies import energy
 from lib.training import energy_loss, loop
-from lib.training.losses import LOSSES, cross_entropy
+from lib.training.flags import LOSSES
+from lib.training.losses import cross_entropy
 
 
 def config(**changes) -> TrainConfig:

@@ -9,8 +9,10 @@ from conftest import script
 
 from lib import datasets, models
 from lib.core.errors import Interrupted, UserError
-from lib.experiments.projections import ProjectionsConfig, projections
-from lib.experiments.reinit import ReinitConfig, reinit
+from lib.experiments.config.projections import ProjectionsConfig
+from lib.experiments.config.reinit import ReinitConfig
+from lib.experiments.projections import projections
+from lib.experiments.reinit import reinit
 from lib.metrics import classification, filter_projections
 from lib.models import checkpoints
 from lib.reinit import rows as reinit_rows

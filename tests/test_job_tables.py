@@ -16,10 +16,11 @@ from test_jobs import JOBS, commands_by_job
 
 from lib import models
 from lib.datasets import names
+from lib.experiments import EXPERIMENTS
 from lib.models import cutting
-from lib.ood.last_layer import BASELINES
+from lib.ood.flags import BASELINES
 from lib.probing.selection import RULES
-from lib.runs import cli, command_lines
+from lib.runs import cli
 from lib.tables.papers import chosen
 from lib.tables.papers.spec import Cell, cells, matches
 from lib.tables.record_library import Library, Run
@@ -109,7 +110,7 @@ def filled(cell: Cell, commands: list[tuple]) -> bool:
     """Whether one of the commands has rows for the cell, and the runs are there that it is made from."""
     if not all(any(is_run(run, experiment, flags) for run, _ in commands) for experiment, flags in cell.before):
         return False
-    if not command_lines.fields(cell.experiment):  # made of other records
+    if not (EXPERIMENTS[cell.experiment].fields if cell.experiment in EXPERIMENTS else {}):  # made of other records
         return any(run.experiment == "tables" and cell.experiment in config.tables for run, config in commands)
     of_gain = str(cell.where.get("probe")).endswith("gain")  # one row of one group; other rows are of every group
     asked = [*cell.where.items(), *((name, wanted) for name, wanted in cell.setup.items() if wanted is not None)]
@@ -131,7 +132,7 @@ def holds(about: dict, columns: dict, name: str, wanted) -> bool:
 
 def is_run(run: Run, experiment: str, flags: dict) -> bool:
     """Whether a run is the one of these flags; files and folders may be others."""
-    fields = command_lines.fields(experiment)
+    fields = EXPERIMENTS[experiment].fields
     flags = {name.partition(".")[2]: wanted for name, wanted in flags.items() if "{" not in str(wanted)}
     return run.experiment == experiment and all(
         run.config[name] == wanted for name, wanted in flags.items() if fields[name].metadata.get("identity", True)

@@ -9,7 +9,8 @@ from conftest import script
 
 from lib import datasets
 from lib.core.errors import UserError
-from lib.experiments.ncg import NcgConfig, ncg
+from lib.experiments.config.ncg import NcgConfig
+from lib.experiments.ncg import ncg
 from lib.metrics import nearest_category
 from lib.runs import cli
 

@@ -11,7 +11,8 @@ from conftest import script
 from test_datasets import write_cifar10, write_cifar100, write_image, write_mnist
 
 from lib import datasets, models
-from lib.experiments.ood_layers import OodLayersConfig, ood_layers
+from lib.experiments.config.ood_layers import OodLayersConfig
+from lib.experiments.ood_layers import ood_layers
 from lib.models import checkpoints
 from lib.plots import ood_layers as plots
 from lib.runs import cli

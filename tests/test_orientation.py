@@ -12,7 +12,7 @@ from lib import models
 from lib.core.errors import UserError
 from lib.metrics import filter_projections, rank_correlation
 from lib.models import checkpoints, filters
-from lib.runs import loading
+from lib.runs import input_files
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -236,7 +236,7 @@ def test_distances_from_the_initial_weights():  # check 12
     ],
 )
 def test_epochs_are_read_off_file_names_without_collisions(name, epoch, tmp_path):  # check 19
-    assert loading.epoch_of(tmp_path / name) == epoch
+    assert input_files.epoch_of(tmp_path / name) == epoch
 
 
 def test_folding_batch_normalisation_flips_the_signs_of_negative_gammas_only():  # check 29
@@ -345,5 +345,5 @@ def test_correlations_that_do_not_exist_are_none():
     ],
 )
 def test_positionals_end_in_an_optional_type(words, paths, kind):
-    assert loading.split_type(words) == (paths, kind)
+    assert input_files.split_type(words) == (paths, kind)
     assert kind == "" or kind in models.MODELS or ":" in kind

@@ -9,12 +9,14 @@ from conftest import script
 
 from lib.core.errors import UsageError, UserError
 from lib.datasets import names
-from lib.experiments.probe import ProbeConfig
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.probe import ProbeConfig
 from lib.experiments.probe import probe as experiment
 from lib.plots import probe as plots
 from lib.probing import roles
 from lib.probing import run as probe_runs
 from lib.runs import cli, loading
+from lib.runs import script as script_
 
 
 def probe(folder, *words) -> dict:
@@ -22,7 +24,7 @@ def probe(folder, *words) -> dict:
     before = os.getcwd()
     os.chdir(folder)
     try:
-        path = cli.run(cli.parse(ProbeConfig, [*words, "--quiet"]), experiment, ["exec_probe.py", *words])
+        path = script_.run(EXPERIMENTS, "probe", cli.parse(ProbeConfig, [*words, "--quiet"]), ["exec_probe.py", *words])
         return json.loads(Path(path).read_text())
     finally:
         os.chdir(before)

@@ -11,7 +11,7 @@ from torchvision.models import ResNet50_Weights
 from lib import models
 from lib.core.errors import UsageError, UserError
 from lib.datasets.split import Split
-from lib.models import checkpoints, cutting, reducers
+from lib.models import checkpoints, cutting, reducer_names, reducers
 from lib.models.normalized import Normalized
 from lib.probing import export, selection, training_sets
 from lib.probing.evaluation import Shift
@@ -137,10 +137,10 @@ def test_half_precision_keeps_features_of_any_size_within_its_rounding(kind, bou
 
 def test_reducers_that_do_not_fit_are_refused():
     with pytest.raises(UsageError, match="did you mean"):
-        reducers.check("gapp")
+        reducer_names.check("gapp")
     for name in ("grid", "gap:3", "grid:0", "pca:x"):
         with pytest.raises(UsageError, match="reducers are"):
-            reducers.check(name)
+            reducer_names.check(name)
     with pytest.raises(UsageError, match="tokens"):
         collect(network(), images(), [Tap("conv1", "cls")], batch_size=5, quiet=True)
     with pytest.raises(UserError, match="at most 12 principal directions"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 import readme
@@ -14,13 +15,25 @@ from conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("exec_*.py"))
 
-# what each layer of the suite may import from the layers of the suite
-BASE = {"errors", "registry", "randomness", "lazy"}
-ALLOWED = {
-    "lib.models": BASE | {"models"},
-    "lib.datasets": BASE | {"datasets", "files"},
-    "lib.metrics": BASE,
-}
+# the packages of lib, from the ground up: each imports from those before it only, and from itself
+ORDER = (
+    "core",
+    "datasets",
+    "models",
+    "metrics",
+    "plots",
+    "representations",
+    "ood",
+    "runs",
+    "attacks",
+    "reinit",
+    "training",
+    "nearest_category",
+    "probing",
+    "stitching",
+    "tables",
+    "experiments",
+)
 
 
 def requirements(lines) -> dict[str, str]:
@@ -50,28 +63,43 @@ def test_every_dependency_has_its_reason_in_the_readme():
         assert f"| {name} |" in text, name
 
 
-def imported(path) -> set[str]:
+def referred(path: Path) -> set[str]:
+    """The modules of lib that a file imports, at its top or inside a function, or names in a string such as "lib.x:y"."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "lib" else [node.module]
-            found.update(names)
+        if isinstance(node, ast.ImportFrom) and node.module == "lib":
+            found.update(f"lib.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy":
-            found.add(node.args[0].value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.update(re.findall(r"(?<![\w.])lib(?:\.\w+)+", node.value))
     return {name for name in found if name.startswith("lib.")}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "lib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path):
-    package = ".".join(path.relative_to(ROOT).parent.parts)
-    for name in imported(path):
-        part = name.split(".")[1]
-        if package in ALLOWED:
-            assert part in ALLOWED[package], name
-        else:
-            assert part != "experiments", name
+def test_lib_has_its_packages_and_no_loose_module():
+    assert [path.name for path in (ROOT / "lib").glob("*.py")] == ["__init__.py"]
+    assert {path.parent.name for path in (ROOT / "lib").glob("*/__init__.py")} == set(ORDER)
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in sorted((ROOT / "lib").glob("*/**/*.py")):
+        own = path.relative_to(ROOT / "lib").parts[0]
+        wrong += [
+            f"{path.relative_to(ROOT)}: {name}"
+            for name in referred(path)
+            if ORDER.index(name.split(".")[1]) > ORDER.index(own)
+        ]
+    assert not wrong
+
+
+def test_no_experiment_knows_another():
+    for path in (ROOT / "lib" / "experiments").glob("*.py"):
+        if path.stem != "__init__":
+            own = {"lib.experiments", f"lib.experiments.config.{path.stem}"}
+            assert {name for name in referred(path) if name.startswith("lib.experiments")} <= own, path
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

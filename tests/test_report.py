@@ -11,7 +11,8 @@ import pytest
 import records
 from conftest import script
 
-from lib.runs import cli, command_lines
+from lib.experiments import EXPERIMENTS
+from lib.runs import cli
 from lib.runs import records as runs_records
 from lib.tables import compare, html_report, layer_order, network_overview, record_library
 from lib.tables.formats import Table
@@ -22,7 +23,7 @@ CUTS = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
 
 
 def library(folder) -> record_library.Library:
-    return record_library.Library(runs_records.records(folder / "results"))
+    return record_library.Library(runs_records.records(folder / "results", EXPERIMENTS), EXPERIMENTS)
 
 
 def network(folder) -> str:
@@ -150,7 +151,7 @@ def test_the_commands_for_empty_columns_are_commands_and_name_the_sibling(tmp_pa
     empty = network_overview.tables(path, library(tmp_path)).tables[-1].rows
     for row in empty:
         words = shlex.split(row["command"])
-        cli.parse(command_lines.configuration(words[1].removeprefix("exec_").removesuffix(".py")), words[2:])
+        cli.parse(EXPERIMENTS[words[1].removeprefix("exec_").removesuffix(".py")].configuration, words[2:])
         assert path in row["command"]
     assert sum(row["column"] == "NCG" for row in empty) == 6
     stitch = next(row["command"] for row in empty if row["column"] == "stitching penalty")

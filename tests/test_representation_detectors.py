@@ -20,10 +20,13 @@ from conftest import ROOT
 from lib import datasets, models
 from lib.core.errors import Interrupted, UsageError, UserError
 from lib.datasets import augment
-from lib.experiments.ood_detector import OodDetectorConfig, ood_detector
-from lib.experiments.train import TrainConfig
+from lib.datasets.batching import Batching
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.ood_detector import OodDetectorConfig
+from lib.experiments.config.train import TrainConfig
+from lib.experiments.ood_detector import ood_detector
 from lib.models import checkpoints
-from lib.runs import cli
+from lib.runs import cli, script
 from lib.stitching import detector as stitching_detector
 from lib.stitching import detector_files, records
 from lib.stitching.detector_setup import ft_rate
@@ -281,7 +284,7 @@ def test_two_processes_write_into_one_folder_and_a_lost_detector_is_made_again(a
     made[0].unlink()
     config = cli.parse(OodDetectorConfig, [word for word in commands[0] if word != "--quiet"])
     for expected in ("no longer holds", "already there"):
-        cli.run(config, ood_detector, ["exec_ood_detector.py", *commands[0]])
+        script.run(EXPERIMENTS, "ood_detector", config, ["exec_ood_detector.py", *commands[0]])
         said = capsys.readouterr().err
         assert expected in said and "epoch 1/1" not in said and equal(weights(made[0]), before)
 
@@ -296,7 +299,7 @@ def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_i
     from lib.metrics import ood_detection
     from lib.ood.layer_energies import energy
     from lib.stitching.detector_energies import native_energies
-    from lib.stitching.grid import Passes, activations_of
+    from lib.stitching.grid import activations_of
 
     row = run("-dir", "long", "-e", "2", "--max-examples", "96", "-sf", "1", layers=LAYERS[:1]).rows[-1]
     assert {path.name for path in (alone / "models/long/features.3").glob("*.pt")} == {
@@ -308,7 +311,7 @@ def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_i
         source,
         {"features.3": detector},
         test_split,
-        Passes(device=torch.device("cpu"), batch_size=64, channels=1, size=16, quiet=True),
+        Batching(device=torch.device("cpu"), batch_size=64, channels=1, size=16, quiet=True),
     )["features.3"]
     images, _, _ = next(test_split.batches(200, size=16))
     own = activations_of(source, ["features.3"], images)[0]["features.3"].detach()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from lib.core.errors import UserError
-from lib.runs import cli, records
+from lib.runs import records, script
 from lib.runs.cli import RunConfig, flag
+from lib.runs.command_lines import Experiment
 from lib.runs.records import Result
 
 
@@ -30,7 +31,7 @@ def config(tmp_path, **changes) -> Toy:
     return Toy(results_dir=str(tmp_path / "results"), cache_dir=str(tmp_path / "cache"), quiet=True, **changes)
 
 
-def eval(config):  # the function's name is the experiment's
+def eval(config):
     calls.append(config)
     return Result([{"accuracy": np.float32(0.5), "n": np.int64(3), "missing": float("nan")}], {"x": np.arange(3)})
 
@@ -41,7 +42,7 @@ calls: list = []
 def run(configuration) -> int:
     """How many times the experiment ran for this configuration."""
     calls.clear()
-    cli.run(configuration, eval, ["exec_toy.py"])
+    script.run({"eval": Experiment(Toy, eval)}, "eval", configuration, ["exec_toy.py"])
     return len(calls)
 
 

@@ -12,7 +12,8 @@ from conftest import ROOT, script
 
 from lib.core import files
 from lib.core.errors import UserError
-from lib.experiments.train import TrainConfig, train
+from lib.experiments.config.train import TrainConfig
+from lib.experiments.train import train
 from lib.training import run_folder
 
 WORDS = ("lenet", "-d", "digits", "-dir", "a", "-e", "2", "-lr", "3e-3", "-gpu", "-1", "--max-examples", "200")

@@ -35,15 +35,17 @@ from lib.datasets.sets import colored_mnist, group_shift, imagenet16
 from lib.datasets.sets.colored_mnist import Colouring
 from lib.datasets.sets.imagenet import WNIDS_100
 from lib.datasets.storage import download, image_folders, verify
-from lib.experiments.data import DataConfig, data
-from lib.experiments.eval import EvalConfig
-from lib.experiments.eval import eval as evaluate
-from lib.experiments.probe import ProbeConfig, probe
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.data import DataConfig
+from lib.experiments.config.eval import EvalConfig
+from lib.experiments.config.probe import ProbeConfig
+from lib.experiments.probe import probe
 from lib.models import checkpoints
 from lib.models.class_groups import pooled
 from lib.probing.evaluation import accuracy_rows
 from lib.probing.roles import divide
 from lib.runs import cli
+from lib.runs import script as script_
 from lib.runs.loading import answering
 
 WATERBIRDS = "waterbird_complete95_forest2water2"
@@ -617,7 +619,7 @@ def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classe
         "--save-logits",
         "--quiet",
     ]
-    cli.run(cli.parse(EvalConfig, words), evaluate, ["exec_eval.py", *words])
+    script_.run(EXPERIMENTS, "eval", cli.parse(EvalConfig, words), ["exec_eval.py", *words])
     found = {row["data"]: row for row in rows(tmp_path, "eval") if row["subset"] == "all"}
     members = [wnid for wnids_of in imagenet16.WNIDS_16.values() for wnid in wnids_of if wnid in wnids]
     assert [found[name.partition(":")[0]]["n"] for name in sets] == [32, 16, 3, len(members)]
@@ -761,7 +763,7 @@ def test_data_shows_groups_and_channels(birds, monkeypatch):
     monkeypatch.chdir(birds)
     write_mnist(birds / "data")
     for name, figures in (("waterbirds", 3), ("cmnist-domainbed", 6)):
-        cli.run(cli.parse(DataConfig, ["show", name, "--quiet"]), data, ["exec_data.py", "show", name])
+        script_.run(EXPERIMENTS, "data", cli.parse(DataConfig, ["show", name, "--quiet"]), ["exec_data.py", "show", name])
         assert len(list((birds / "results" / "data").glob("*.png"))) == figures
     counts = {
         (row["data"], row["split"], row["subset"]): row["n"]

@@ -12,13 +12,15 @@ from conftest import script
 from lib import datasets
 from lib.core import randomness
 from lib.core.errors import UserError
-from lib.experiments.similarity import SimilarityConfig
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.similarity import SimilarityConfig
 from lib.experiments.similarity import similarity as compare
 from lib.metrics import similarity
 from lib.models import checkpoints
 from lib.representations import passes
 from lib.representations import similarity as method
 from lib.runs import cli
+from lib.runs import script as script_
 
 X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
 Y = X[:, :1]
@@ -379,7 +381,7 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
 def test_bad_input_of_similarity_is_one_sentence(trained, monkeypatch, words, status, fragments):
     monkeypatch.chdir(trained)
     with pytest.raises(UserError) as refused:
-        cli.run(cli.parse(SimilarityConfig, list(words)), compare, ["exec_similarity.py", *words])
+        script_.run(EXPERIMENTS, "similarity", cli.parse(SimilarityConfig, list(words)), ["exec_similarity.py", *words])
     message = str(refused.value)
     assert refused.value.status == status and all(fragment in message for fragment in fragments), message
     assert "\n" not in message

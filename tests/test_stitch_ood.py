@@ -12,13 +12,18 @@ from conftest import ROOT, script
 
 from lib import datasets
 from lib.core.errors import UserError
-from lib.experiments.ood_detector import OodDetectorConfig, ood_detector
-from lib.experiments.stitch import StitchConfig, stitch
-from lib.experiments.stitch_ood import OF_STITCH, StitchOodConfig, stitch_ood
-from lib.experiments.tables import TablesConfig, text
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.ood_detector import OodDetectorConfig
+from lib.experiments.config.stitch import StitchConfig
+from lib.experiments.config.stitch_ood import StitchOodConfig
+from lib.experiments.config.tables import TablesConfig
+from lib.experiments.ood_detector import ood_detector
+from lib.experiments.stitch_ood import OF_STITCH, stitch_ood
+from lib.experiments.tables import text
 from lib.metrics import ood_detection
 from lib.models import checkpoints
 from lib.runs import cli
+from lib.runs import script as script_
 from lib.stitching import detector_files
 
 LAYERS = ("features.3", "features.6")  # 16 x 8 x 8 and 32 x 4 x 4
@@ -91,7 +96,7 @@ def stitched(name, fronts, ends, *words, front="a", end="b"):
         name,
         *COMMON,
     ]
-    return cli.run(cli.parse(StitchConfig, words), stitch, ["exec_stitch.py", *words])
+    return script_.run(EXPERIMENTS, "stitch", cli.parse(StitchConfig, words), ["exec_stitch.py", *words])
 
 
 def run(*words):
@@ -189,7 +194,7 @@ def test_what_is_missing_stays_empty_and_its_command_fills_it(here):
     for command in commands:
         assert "--name" not in command and command.startswith("python exec_stitch.py models/a/model_1.pt")
         words = shlex.split(command)[1:]
-        cli.run(cli.parse(StitchConfig, [*words[1:], "--quiet"]), stitch, words)
+        script_.run(EXPERIMENTS, "stitch", cli.parse(StitchConfig, [*words[1:], "--quiet"]), words)
     whole = by_place(run("results/stitch").rows)
     assert len(whole) == 4 and not any(row["missing"] for row in whole.values())
     for path in paths:
@@ -255,7 +260,7 @@ def test_methods_are_grids_of_their_own_and_a_finished_command_knows_new_records
     stitched("random", *LAYERS, "-i", "rand", "-e", "1", "-b", "64", "--max-examples", "120")
     words = ["results/stitch", "-idd", "digits:train", "--fit-examples", "100", "-gpu", "-1"]
     config = cli.parse(StitchOodConfig, words)
-    path = cli.run(config, stitch_ood, ["exec_stitch_ood.py", *words])
+    path = script_.run(EXPERIMENTS, "stitch_ood", config, ["exec_stitch_ood.py", *words])
     record = json.loads(path.read_text())
     assert [row["method"] for row in record["rows"]] == ["pinv, 0 epochs", "rand, 1 epoch"]
     assert {row["id_split"] for row in record["rows"]} == {"train"} and record["rows"][0]["n_id"] == 1442
@@ -264,10 +269,10 @@ def test_methods_are_grids_of_their_own_and_a_finished_command_knows_new_records
         "-0-energies.png",
         "-1-energies.png",
     }
-    cli.run(config, stitch_ood, [])
+    script_.run(EXPERIMENTS, "stitch_ood", config, [])
     assert "already there" in capsys.readouterr().err
     stitched("third", LAYERS[1], LAYERS[1])
-    cli.run(config, stitch_ood, [])
+    script_.run(EXPERIMENTS, "stitch_ood", config, [])
     assert "no longer holds: results/stitch/third.json" in capsys.readouterr().err
     assert "pinv, 0 epochs" in text(cli.parse(TablesConfig, ["stitch_ood"]))
 

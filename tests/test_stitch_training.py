@@ -9,8 +9,11 @@ import torch
 from conftest import script, stopped_script
 
 from lib.core.errors import Interrupted, UserError
-from lib.experiments.stitch import StitchConfig, stitch
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.stitch import StitchConfig
+from lib.experiments.stitch import stitch
 from lib.runs import cli, records
+from lib.runs import script as script_
 from lib.stitching import grid as stitching_grid
 from lib.stitching import train
 
@@ -121,9 +124,11 @@ def test_training_that_dies_goes_on_behind_its_last_epoch(inside, monkeypatch):
 def test_cells_of_a_grid_that_are_done_are_not_trained_again(inside, monkeypatch, capsys):
     whole = stitch(config(*GRID, results_dir=inside))
     pair = (*GRID[:2], ONE, TWO, *GRID[4:])
-    first = cli.run(config(*pair, results_dir=inside), stitch, ["exec_stitch.py"])
-    cli.run(config(*pair, "-wd", "0.1", results_dir=inside), stitch, ["exec_stitch.py"])  # trained otherwise
-    cli.run(config(*pair, end="a", results_dir=inside), stitch, ["exec_stitch.py"])  # other networks
+    first = script_.run(EXPERIMENTS, "stitch", config(*pair, results_dir=inside), ["exec_stitch.py"])
+    script_.run(
+        EXPERIMENTS, "stitch", config(*pair, "-wd", "0.1", results_dir=inside), ["exec_stitch.py"]
+    )  # trained otherwise
+    script_.run(EXPERIMENTS, "stitch", config(*pair, end="a", results_dir=inside), ["exec_stitch.py"])  # other networks
     trained = []
     made = train.Part.trained
     monkeypatch.setattr(train.Part, "trained", lambda part: trained.append(made(part)) or trained[-1])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lib.core.errors import UserError
-from lib.experiments.stitch import INITS, TYPES, StitchConfig, stitch
+from lib.experiments.config.stitch import INITS, TYPES, StitchConfig
+from lib.experiments.stitch import stitch
 from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.runs import cli, loading

@@ -10,8 +10,10 @@ from conftest import ROOT, script
 
 from lib import datasets, models
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
-from lib.experiments.stitch import StitchConfig, stitch
+from lib.experiments.config.stitch import StitchConfig
+from lib.experiments.stitch import stitch
 from lib.models import checkpoints, cutting
 from lib.models.normalized import Normalized
 from lib.runs import cli
@@ -397,7 +399,7 @@ def test_difference_has_its_known_values_whatever_the_batch(inside):
                 same,
                 [stitching_grid.Entry("features.3", "features.3", made)],
                 digits(),
-                stitching_grid.Passes(device=torch.device("cpu"), batch_size=size, channels=1, size=32, quiet=True),
+                Batching(device=torch.device("cpu"), batch_size=size, channels=1, size=32, quiet=True),
             )[0][0]["normalized_difference"]
             for size in (64, 355)
         ]
@@ -444,7 +446,7 @@ def test_the_residual_of_matching_is_the_difference_on_the_images_matched_on(fam
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator)
     split = Split("noise", "test", images, torch.arange(24) % 10, classes=tuple("0123456789"))
-    passes = stitching_grid.Passes(device=torch.device("cpu"), batch_size=10, channels=3, size=32, quiet=True)
+    passes = Batching(device=torch.device("cpu"), batch_size=10, channels=3, size=32, quiet=True)
     grid = stitching_grid.Donors(families[front], families[end], [one], [two])
     image = torch.zeros(1, 3, 32, 32)
     made = Stitch("auto", grid.sources(image)[one].shape[1:], grid.targets(image)[0][two].shape[1:])

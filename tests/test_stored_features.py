@@ -12,10 +12,12 @@ from lib import datasets
 from lib.attacks import pgd
 from lib.core.errors import UsageError, UserError
 from lib.datasets import names
-from lib.experiments.eval import EvalConfig
+from lib.experiments.config.eval import EvalConfig
+from lib.experiments.config.ncg import NcgConfig
+from lib.experiments.config.train import TrainConfig
 from lib.experiments.eval import eval as evaluate
-from lib.experiments.ncg import NcgConfig, ncg
-from lib.experiments.train import TrainConfig, train
+from lib.experiments.ncg import ncg
+from lib.experiments.train import train
 from lib.models import checkpoints
 from lib.models.cutting import cut
 from lib.runs import cli, loading

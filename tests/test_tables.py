@@ -19,11 +19,13 @@ from conftest import ROOT, script
 from scipy import stats
 
 from lib import models
+from lib.experiments import EXPERIMENTS
 from lib.models import cutting
 from lib.probing import evaluation
 from lib.runs import cli, command_lines
 from lib.runs import records as runs_records
 from lib.tables import (
+    TESTS,
     compare,
     formats,
     missing_runs,
@@ -31,7 +33,6 @@ from lib.tables import (
     papers,
     record_library,
     rerun,
-    similarity_validity,
     summaries,
 )
 from lib.tables.papers import published
@@ -41,7 +42,7 @@ EVERY = papers.chosen(())
 
 
 def library(folder) -> record_library.Library:
-    return record_library.Library(runs_records.records(folder / "results"))
+    return record_library.Library(runs_records.records(folder / "results", EXPERIMENTS), EXPERIMENTS)
 
 
 def ncg_row(path: str, value: float, **changes) -> dict:
@@ -132,12 +133,12 @@ def test_a_table_is_well_formed(name):
     shown = {"run", "setting", "ours", "95 % interval", "n", "published", "difference", "verdict", "note", "published in"}
     assert not shown & set(table.axes) and len({cell.labels for cell in found}) == len(found)
     for cell in found:
-        assert cell.lacks or cell.experiment in (*runs_records.EXPERIMENTS, *similarity_validity.TESTS) and cell.metric
-        fields = command_lines.fields(cell.experiment)
+        assert cell.lacks or cell.experiment in (*EXPERIMENTS, *TESTS) and cell.metric
+        fields = EXPERIMENTS[cell.experiment].fields if cell.experiment in EXPERIMENTS else {}
         for condition in (*cell.where, *cell.setup, *cell.run):
             role, dot, field = condition.rpartition(".")
             if dot and fields:
-                assert field in (fields if role == "config" else {"features", *command_lines.fields("train")}), condition
+                assert field in (fields if role == "config" else {"features", *EXPERIMENTS["train"].fields}), condition
 
 
 def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):
@@ -147,9 +148,9 @@ def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_c
     for command in dict.fromkeys(commands):
         words = shlex.split(command)
         experiment = words[1].removeprefix("exec_").removesuffix(".py")
-        config = cli.parse(command_lines.configuration(experiment), words[2:])
-        again = shlex.split(command_lines.command(experiment, vars(config)))
-        assert cli.parse(command_lines.configuration(experiment), again[2:]) == config
+        config = cli.parse(EXPERIMENTS[experiment].configuration, words[2:])
+        again = shlex.split(command_lines.command(EXPERIMENTS, experiment, vars(config)))
+        assert cli.parse(EXPERIMENTS[experiment].configuration, again[2:]) == config
         if experiment == "train":
             assert folders.setdefault(config.directory, command) == command
     assert len(folders) > 100
@@ -162,7 +163,7 @@ def test_missing_commands_name_layers_that_their_networks_have(tmp_path):
             name.partition("/")[0], compare.fill(table, {}, library(tmp_path)), library(tmp_path)
         ):
             words = shlex.split(command)
-            config = cli.parse(command_lines.configuration(words[1][len("exec_") : -len(".py")]), words[2:])
+            config = cli.parse(EXPERIMENTS[words[1][len("exec_") : -len(".py")]].configuration, words[2:])
             if words[1] == "exec_train.py":
                 types_[f"models/{config.directory}/model_{config.epochs}.pt"] = config.model_type
             elif words[1] == "exec_probe.py" and config.layers != ("cuts",):
@@ -182,7 +183,7 @@ def test_the_missing_command_of_a_cell_fills_it(tmp_path):
     table = EVERY["ncg/pixel"]
     lines = [line for line in compare.fill(table, {}, library(tmp_path)) if line.labels == ("M-0", "NCG", "TR(2)")]
     train, score = missing_runs.commands("ncg", lines, library(tmp_path))
-    config = cli.parse(command_lines.configuration("train"), shlex.split(train)[2:])
+    config = cli.parse(EXPERIMENTS["train"].configuration, shlex.split(train)[2:])
     path = records.training(
         tmp_path,
         config.directory,
@@ -192,7 +193,7 @@ def test_the_missing_command_of_a_cell_fills_it(tmp_path):
             if name not in ("directory", "model_type", "dataset", "epochs")
         },
     )
-    asked = cli.parse(command_lines.configuration("ncg"), shlex.split(score)[2:])
+    asked = cli.parse(EXPERIMENTS["ncg"].configuration, shlex.split(score)[2:])
     assert asked.model_path == path
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.4)], **vars(asked))  # what the command's run would leave
     (line,) = [line for line in compare.fill(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
@@ -213,7 +214,7 @@ def test_a_training_that_is_there_is_not_asked_for_again(tmp_path):
 
 def trained_as(folder, command: str, directory: str, **changes) -> str:
     """The record that a missing training would leave, in another folder and with changes; its last checkpoint's path."""
-    config = vars(cli.parse(command_lines.configuration("train"), shlex.split(command)[2:])) | changes
+    config = vars(cli.parse(EXPERIMENTS["train"].configuration, shlex.split(command)[2:])) | changes
     return records.training(folder, directory, **{name: value for name, value in config.items() if name != "directory"})
 
 
@@ -236,7 +237,7 @@ def test_a_head_on_stored_features_that_is_there_is_not_asked_for_again(tmp_path
 def test_heads_and_networks_are_trained_as_the_paper_has_it(tmp_path):
     def flags(name, *labels):
         return [
-            cli.parse(command_lines.configuration("train"), shlex.split(command)[2:])
+            cli.parse(EXPERIMENTS["train"].configuration, shlex.split(command)[2:])
             for command in heads(tmp_path, name, *labels)
             if "exec_train.py" in command
         ]

@@ -12,9 +12,10 @@ from conftest import ROOT, script
 
 from lib.core.errors import UsageError, UserError
 from lib.datasets import load
-from lib.experiments.eval import EvalConfig
+from lib.experiments.config.eval import EvalConfig
+from lib.experiments.config.train import TrainConfig
 from lib.experiments.eval import eval as evaluate
-from lib.experiments.train import TrainConfig, train
+from lib.experiments.train import train
 from lib.models import checkpoints
 from lib.models.normalized import Normalized
 from lib.runs import cli

@@ -39,5 +39,6 @@ def arithmetic(precision: str, device: torch.device) -> contextlib.AbstractConte
 
 def set_deterministic(deterministic: bool) -> None:
     """Asks for deterministic kernels, or for the fastest ones."""
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it imports the compiler, two seconds
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lib.core.errors import Interrupted, UserError
-from lib.core.lazy import lazy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-torch = lazy("torch")
-dist = lazy("torch.distributed")
 
 
 def world() -> int:
@@ -55,6 +51,8 @@ class Processes:
         """Replaces gradients, and running statistics of batch normalisation, by their means over the processes."""
         if self.world == 1:
             return
+        import torch
+
         tensors = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         tensors += [buffer for name, buffer in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
         flat = self.total(torch.cat([tensor.flatten() for tensor in tensors])) / self.world
@@ -65,6 +63,8 @@ class Processes:
         """The sum over the processes."""
         if self.world == 1:
             return values
+        import torch.distributed as dist
+
         values = values.clone()
         with _others():
             dist.all_reduce(values)
@@ -72,12 +72,19 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all get the same answer at the same place."""
-        return flag if self.world == 1 else bool(self.total(torch.tensor(float(flag))))
+        if self.world == 1:
+            return flag
+        import torch
+
+        return bool(self.total(torch.tensor(float(flag))))
 
     def gather(self, rows: "Tensor", n: int) -> "Tensor":
         """All n rows (n, k) in order, from each process's `rows(...)` of them; on the CPU."""
         if self.world == 1:
             return rows
+        import torch
+        import torch.distributed as dist
+
         padded = rows.new_zeros(-(-n // self.world), *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in range(self.world)]
@@ -97,6 +104,9 @@ def joined(batch_size: int) -> Iterator[Processes]:
         return
     if batch_size < world():
         raise UserError(f"-b {batch_size}: {world()} processes need at least one image each")
+    import torch
+    import torch.distributed as dist
+
     with _others():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:

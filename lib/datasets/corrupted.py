@@ -102,7 +102,7 @@ def _classes(base: str, root: Path, labels: np.ndarray) -> tuple[str, ...]:
 def _digest(split: Split) -> str:
     """What the corrupted images depend on: the clean ones, their positions, and the code."""
     digest = hashlib.sha256(repr(tuple(split.images.shape)).encode())
-    for code in sorted(Path(__file__).parent.glob("corruptions*.py")):
+    for code in sorted((Path(__file__).parent / "corruptions").glob("*.py")):
         digest.update(code.read_bytes())
     digest.update(split.indices.numpy())
     for images in split.images.split(CHUNK):

@@ -2,63 +2,17 @@
 
 import time
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
-from lib.attacks.flags import ATTACKS, PerturbationConfig
-from lib.core import text_table
+from lib.attacks import pgd, robust_accuracy
+from lib.core import devices
 from lib.core.errors import UsageError
-from lib.core.lazy import lazy
+from lib.experiments.config.eval import EvalConfig
+from lib.metrics import classification, group_accuracy
+from lib.plots import confusion as plots
 from lib.representations import feature_dataset
-from lib.runs import loading, plan, records
-from lib.runs.cli import at_least, flag
-from lib.runs.loading import NetworkConfig
+from lib.runs import loading
 from lib.runs.records import Result
-
-pgd = lazy("lib.attacks.pgd")
-classification = lazy("lib.metrics.classification")
-devices = lazy("lib.core.devices")
-group_accuracy = lazy("lib.metrics.group_accuracy")
-plots = lazy("lib.plots.confusion")
-robust_accuracy = lazy("lib.attacks.robust_accuracy")
-loop = lazy("lib.training.loop")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig(PerturbationConfig, NetworkConfig):
-    """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
-
-    dataset: tuple[str, ...] = flag(
-        (), "-d", label="{}", help="data sets to evaluate on; default: the test split of the one it was trained on"
-    )
-    save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
-    attack: str = flag(
-        "", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by pyautoattack"
-    )
-    restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
-    show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
-
-    takes_features: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.attack and self.eps is None:
-            raise UsageError(f"--eps is required: the radius of --attack {self.attack}")
-        if self.eps is not None and not self.attack:
-            raise UsageError("--attack is required: --eps is its radius")
-
-    def work(self) -> list[str]:
-        attacked = f", and {self.attack} on the images that are right" if self.attack else ""
-        return plan.of_checkpoints(
-            self, [(self.model_path, self.model_type, None)], self.dataset or ("",), f"one over each data set{attacked}"
-        )
-
-    def answer(self) -> str | None:
-        return _listing(self) if self.show_list else super().answer()
-
-    def inputs(self) -> dict[str, list[Path]]:
-        return super().inputs() | loading.data_files(self, *self.dataset)
+from lib.training import loop
 
 
 def eval(config: EvalConfig) -> Result:
@@ -200,22 +154,3 @@ def _worst(split, correct) -> dict:
         )
     worst = int(group_accuracy.worst_group(accuracies)[1])
     return {f"worst group:{split.group_names[worst]}": split.groups == worst}
-
-
-def _listing(config: EvalConfig) -> str:
-    """The checkpoints and the records there are, as text."""
-    checkpoints = [
-        {"checkpoint": str(path), "MiB": round(path.stat().st_size / 2**20, 1)}
-        for path in sorted(Path(config.models_dir).rglob("*.pt"))
-    ]
-    runs = [
-        {"record": str(path), "rows": len(record["rows"]), "started": record["started"]}
-        for path, record in records.records(config.results_dir)
-    ]
-    return "\n\n".join(
-        text_table.text(rows) if rows else f"no {what}"
-        for rows, what in (
-            (checkpoints, f"checkpoints under {config.models_dir}"),
-            (runs, f"records under {config.results_dir}"),
-        )
-    )

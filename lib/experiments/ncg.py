@@ -7,86 +7,22 @@ backbone, or those stored ones that the network was trained on, which are then i
 
 import itertools
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
+import torch
+
+from lib.core import devices
 from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
 from lib.datasets import corruptions, names
+from lib.experiments.config.ncg import NcgConfig
+from lib.nearest_category import boundary_distance, distance_spaces, neighbors
+from lib.nearest_category import rows as nearest_category_rows
+from lib.plots import ncg as plots
 from lib.representations import feature_dataset
-from lib.runs import loading, plan
-from lib.runs.cli import at_least, flag
-from lib.runs.loading import NetworkConfig
+from lib.runs import loading
 from lib.runs.records import Result
+from lib.training import loop
 
-nearest_category_rows = lazy("lib.nearest_category.rows")
-devices = lazy("lib.core.devices")
-neighbors = lazy("lib.nearest_category.neighbors")
-plots = lazy("lib.plots.ncg")
-boundary_distance = lazy("lib.nearest_category.boundary_distance")
-distance_spaces = lazy("lib.nearest_category.distance_spaces")
-torch = lazy("torch")
-loop = lazy("lib.training.loop")
-
-SPACES = ("pixel", "feature")
 RADIUS_STEPS = 100  # of DDN
-
-
-@dataclass(frozen=True, kw_only=True)
-class NcgConfig(NetworkConfig):
-    """How often a network answers with the label of the nearest training example."""
-
-    dataset: str = flag(
-        "", "-d", label="{}", help="training data, in which neighbours are searched; default: those of the network"
-    )
-    ood: tuple[str, ...] = flag(
-        (), "-ood", label="{}", help="data sets of other images; default: the class that -d holds out"
-    )
-    space: tuple[str, ...] = flag(
-        (),
-        choices=SPACES,
-        commas=True,
-        help="where distances are taken: pixel, feature; default: pixel; for a network of stored features these",
-    )
-    layer: str = flag("", help="layer of --space feature; default: the last cut before the last linear layer")
-    backbone: str = flag("", help="checkpoint that makes the features; default: the network itself")
-    against: str = flag("", help="checkpoint to compare with image by image: a natural network")
-    corruptions: tuple[str, ...] = flag(
-        (),
-        commas=True,
-        choices={"all": 0, **corruptions.CORRUPTIONS},
-        help="corruptions of the test images, or all, at severities 1 to 5",
-    )
-    radius: int = flag(
-        0, check=at_least(0), help="images of each kind at which the distance to the decision boundary is measured; 0: none"
-    )
-    engine: str = flag(
-        "auto", choices=("auto", "faiss", "torch"), help="what searches neighbours; the answers are the same", identity=False
-    )
-
-    takes_features: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.dataset and names.parse(self.dataset).split:
-            raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
-        if "feature" not in self.space and (self.layer or self.backbone):
-            raise UsageError("--layer and --backbone are for --space feature")
-
-    def work(self) -> list[str]:
-        networks = [(path, kind, None) for path, kind in ((self.model_path, self.model_type), (self.against, "")) if path]
-        return plan.of_checkpoints(
-            self,
-            networks,
-            (self.dataset, *self.ood),
-            "one over each data set; the distance of every image to every training image",
-        )
-
-    def inputs(self) -> dict[str, list[Path]]:
-        networks = [path for path in (self.backbone, self.against) if path]
-        named = [name for name in (self.dataset, *self.ood) if name]
-        return super().inputs() | loading.checkpoint_files(self, *networks) | loading.data_files(self, *named)
 
 
 def ncg(config: NcgConfig) -> Result:

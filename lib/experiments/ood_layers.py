@@ -7,112 +7,20 @@ that knows the sign. A row belongs to one (layer, OOD set, temperature, score) a
 
 import time
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
 
-from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
-from lib.datasets import openood
-from lib.ood.aggregate import AGGREGATORS
-from lib.ood.last_layer import BASELINES
-from lib.ood.layer_choice import CHOICES
-from lib.runs import loading, plan
-from lib.runs.cli import above, at_least, flag
-from lib.runs.loading import NetworkConfig
+import numpy as np
+import torch
+
+from lib.core.errors import UserError
+from lib.datasets import openood, overlap
+from lib.experiments.config.ood_layers import OodLayersConfig
+from lib.metrics import classification
+from lib.models import cutting
+from lib.ood import comparison, early_exit, layer_choice, layer_energies, passes
+from lib.ood import rows as ood_rows
+from lib.plots import ood_layers as plots
+from lib.runs import loading
 from lib.runs.records import Result
-
-layer_choice = lazy("lib.ood.layer_choice")
-classification = lazy("lib.metrics.classification")
-comparison = lazy("lib.ood.comparison")
-early_exit = lazy("lib.ood.early_exit")
-layer_energies = lazy("lib.ood.layer_energies")
-cutting = lazy("lib.models.cutting")
-np = lazy("numpy")
-overlap = lazy("lib.datasets.overlap")
-passes = lazy("lib.ood.passes")
-plots = lazy("lib.plots.ood_layers")
-ood_rows = lazy("lib.ood.rows")
-torch = lazy("torch")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OodLayersConfig(NetworkConfig):
-    """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
-
-    dataset: str = flag(
-        "", "-d", label="{}", help="in-distribution data; default: the test split of the one it was trained on"
-    )
-    ood: tuple[str, ...] = flag(
-        (),
-        "-ood",
-        label="{}",
-        help="out-of-distribution data sets; near, far: OpenOOD's groups "
-        "for the in-distribution data; NAME-c: every corruption and "
-        "severity",
-    )
-    layers: tuple[str, ...] = flag(
-        (), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear and BatchNorm2d"
-    )
-    temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy")
-    aggregate: tuple[str, ...] = flag(
-        (), commas=True, choices=AGGREGATORS, help="scores from the energies of all layers: " + ", ".join(AGGREGATORS)
-    )
-    baselines: tuple[str, ...] = flag(
-        (), commas=True, choices=(*BASELINES, "all"), help="scores of the last layer: " + ", ".join(BASELINES) + "; all"
-    )
-    choose: tuple[str, ...] = flag(
-        (),
-        commas=True,
-        choices=CHOICES,
-        help="choose one layer by " + ", ".join(f"{name} ({what})" for name, what in CHOICES.items()),
-    )
-    early_exit: float | None = flag(
-        None,
-        help="stop the forward pass at the first layer that flags an image, with this "
-        "rate of false alarms over all exits together",
-    )
-    exits: tuple[str, ...] = flag(
-        (), commas=True, help="cuts at which it may stop; default: the last before each further convolution or linear map"
-    )
-    fit_on: str = flag(
-        "",
-        help="in-distribution images that scales, detectors and thresholds are fitted on; default: the training split of -d",
-    )
-    fit_examples: int = flag(5000, check=at_least(2), help="at most so many of them")
-    val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.ood and not self.list_layers:
-            raise UsageError("-ood is required: one or more out-of-distribution data sets")
-        if "logreg" in self.aggregate and not self.val_ood:
-            raise UsageError("--aggregate logreg needs --val-ood: outliers to fit it on")
-        if self.val_ood and "logreg" not in self.aggregate:
-            raise UsageError("--val-ood is for --aggregate logreg")
-        if self.early_exit is not None and not 0 < self.early_exit < 1:
-            raise UsageError(f"--early-exit {self.early_exit}: a rate of false alarms lies between 0 and 1")
-        if self.exits and self.early_exit is None:
-            raise UsageError("--exits is for --early-exit")
-
-    def work(self) -> list[str]:
-        data = (self.dataset, *self.ood, self.fit_on or f"{self.dataset.partition(':')[0]}:train" * bool(self.dataset))
-        return plan.of_checkpoints(
-            self,
-            [
-                (
-                    self.model_path,
-                    self.model_type,
-                    lambda checkpoint, listed: choose_layers(checkpoint.network, listed, self.layers),
-                )
-            ],
-            data,
-            f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together",
-        )
-
-    def inputs(self) -> dict[str, list[Path]]:
-        named = [name for name in (self.dataset, self.fit_on, *self.val_ood) if name]
-        inside = self.dataset or loading.trained_on(self, self.model_path)
-        return super().inputs() | loading.data_files(self, *named, *openood.expand(self.ood, inside, self.data_root))
 
 
 def ood_layers(config: OodLayersConfig) -> Result:
@@ -137,7 +45,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
         network,
         description,
         listed,
-        choose_layers(network, listed, config.layers),
+        layer_energies.choose(network, listed, config.layers),
         _exits(config, network, listed),
         _head(network, listed) if config.baselines else "",
         size,
@@ -224,20 +132,6 @@ def ood_layers(config: OodLayersConfig) -> Result:
     )
 
 
-def choose_layers(network, listed, patterns: tuple[str, ...]) -> list[str]:
-    """The layers that `--layers` names, in registration order; those without an energy are refused only by name."""
-    usable = {layer.name for layer in listed if layer.shape}
-    order = [name for name, _ in (network.body.named_modules()) if name]
-    default = [name for name in layer_energies.default_layers(network) if name in usable]
-    if not patterns:
-        return default
-    for pattern in patterns:
-        if pattern in order and pattern not in usable:
-            raise UserError(f"--layers {pattern}: it puts out no tensor in a forward pass, so it has no energy")
-    groups = {"all": [name for name in order if name in usable], "cuts": [layer.name for layer in listed if layer.cut]}
-    return cutting.select([name for name in order if name in usable], patterns, groups)
-
-
 def _exits(config: OodLayersConfig, network, listed) -> list[str]:
     """The cuts at which `--early-exit` may stop, in execution order."""
     if config.early_exit is None:
@@ -248,7 +142,7 @@ def _exits(config: OodLayersConfig, network, listed) -> list[str]:
     if not config.exits:
         return early_exit.default_exits(listed)
     try:
-        return cutting.select(cuts, config.exits, {"cuts": cuts, "all": cuts})
+        return cutting.select(cuts, config.exits, {"cuts": cuts, "all": cuts}, "--exits")
     except UserError:
         raise UserError(f"--exits {' '.join(config.exits)}: a pass can stop at {', '.join(cuts)}") from None
 

@@ -9,64 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import models
-from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
-from lib.runs import loading
-from lib.runs.cli import at_least, flag
-from lib.runs.loading import SnapshotsConfig
+import numpy as np
+
+from lib import datasets, models
+from lib.core.errors import UserError
+from lib.experiments.config.projections import ProjectionsConfig, _beside
+from lib.metrics import filter_projections
+from lib.models import checkpoints, filters
+from lib.plots import filters as plots
+from lib.runs import input_files
 from lib.runs.records import Result
 
-checkpoints = lazy("lib.models.checkpoints")
-datasets = lazy("lib.datasets")
-filters = lazy("lib.models.filters")
-np = lazy("numpy")
-filter_projections = lazy("lib.metrics.filter_projections")
-plots = lazy("lib.plots.filters")
-
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProjectionsConfig(SnapshotsConfig):
-    """Projections of each layer's filters on the all-ones vector."""
-
-    init_from: str = flag("", help="weights that distances are measured from; default: init.pt beside a snapshot")
-    normalize: bool = flag(False, help="cosines in [-1, 1] instead of sums of weights")
-    with_linear: bool = flag(False, help="linear layers too")
-    with_1x1: bool = flag(False, help="1x1 convolutions too")
-    fold_bn: bool = flag(False, help="multiply filters by the batch normalisation that follows them: gamma / sigma")
-    random: int = flag(
-        0, check=at_least(1), help="so many fresh networks; draw k is what exec_train.py starts from with --seed s + k"
-    )
-    seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
-    pretrained: bool = flag(False, help="the published weights of the type")
-    dataset: str = flag(
-        "",
-        "-d",
-        label="{}",
-        help="data set whose classes, channels and size fresh networks are for; "
-        "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's",
-    )
-    data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
-    paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.random or self.pretrained) and not self.model_type:
-            raise UsageError("--random and --pretrained need a type, such as vgg11, as the last word before the flags")
-        if not self.paths and not self.random and not self.pretrained:
-            raise UsageError("MODEL_PATH is required: checkpoints, folders of training runs, or a type with --random N")
-
-    def work(self) -> list[str]:
-        return ["passes:     none over data; every checkpoint is read once"]
-
-    def inputs(self) -> dict[str, list[Path]]:
-        initial = {path for found in super().inputs().values() for path in map(_beside, found) if path}
-        if self.init_from:
-            initial = {loading.locate(self, self.init_from)}
-        data = loading.data_files(self, self.dataset) if self.dataset else {}
-        return super().inputs() | {str(path): [path] for path in sorted(initial)} | data
 
 
 @dataclass(frozen=True)
@@ -145,9 +99,9 @@ def _ahead(items: Iterator[Weights]) -> Iterator[Weights]:
 def _all_weights(config: ProjectionsConfig) -> Iterator[Weights]:
     """Every snapshot that is named, then published weights, then fresh ones, one at a time."""
     for path in config.paths:
-        for file in loading.snapshots(config, path):
+        for file in input_files.snapshots(config, path):
             description, state = checkpoints.weights(file, config.model_type)
-            epoch = description.epoch if description.epoch is not None else loading.epoch_of(file)
+            epoch = description.epoch if description.epoch is not None else input_files.epoch_of(file)
             yield Weights(str(file), epoch, None, description, state, _beside(file))
     if config.pretrained:
         description = _shape(config, 1000, models.accepted_size(config.model_type, 224))
@@ -176,15 +130,9 @@ def _shape(config: ProjectionsConfig, classes: int, size: int):
     )
 
 
-def _beside(file: Path) -> Path | None:
-    """The initial weights in a snapshot's folder."""
-    path = file.with_name("init.pt")
-    return path if path.exists() else None
-
-
 def _initial(config: ProjectionsConfig, weights: Weights, known: dict) -> dict | None:
     """The state that distances are measured from; only the latest one is kept in memory."""
-    path = loading.locate(config, config.init_from) if config.init_from else weights.initial
+    path = input_files.locate(config, config.init_from) if config.init_from else weights.initial
     if path is None:
         return None
     if str(path) == weights.source:

@@ -7,100 +7,21 @@ Singer, "Are All Layers Created Equal?", JMLR 2022.
 import hashlib
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from lib.core import files
-from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
-from lib.reinit import weight_sources
+import numpy as np
+import torch
+
+from lib.core import devices, files
+from lib.core.errors import UserError
+from lib.experiments.config.reinit import ReinitConfig
+from lib.plots import filters as plots
+from lib.reinit import batchnorm, criticality, sweep, targets, weight_sources
+from lib.reinit import fold_pool as reinit_fold_pool
+from lib.reinit import rows as reinit_rows
 from lib.reinit.weight_sources import Source
-from lib.runs import cli, loading, plan, records
-from lib.runs.cli import above, at_least, flag
-from lib.runs.loading import NetworkConfig
+from lib.runs import cli, loading, records
 from lib.runs.records import Result
-
-criticality = lazy("lib.reinit.criticality")
-devices = lazy("lib.core.devices")
-filters = lazy("lib.models.filters")
-cutting = lazy("lib.models.cutting")
-np = lazy("numpy")
-plots = lazy("lib.plots.filters")
-reinit_fold_pool = lazy("lib.reinit.fold_pool")
-reinit_rows = lazy("lib.reinit.rows")
-batchnorm = lazy("lib.reinit.batchnorm")
-sweep = lazy("lib.reinit.sweep")
-targets = lazy("lib.reinit.targets")
-torch = lazy("torch")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReinitConfig(NetworkConfig):
-    """Accuracy with one layer's weights taken from another epoch, or drawn anew."""
-
-    dataset: str = flag(
-        "", "-d", label="{}", help="data to evaluate on; default: the test split of the one it was trained on"
-    )
-    inits_from: tuple[str, ...] = flag((), help="checkpoints, folders of training runs, or text files with a path per line")
-    rand: int = flag(0, bare=1, check=at_least(1), help="so many fresh draws of the weights; 1 without a number")
-    layers: tuple[str, ...] = flag(
-        (), "-l", commas=True, help="names or globs, cuts, all; default: every convolution but 1x1"
-    )
-    what: str = flag(
-        "weights",
-        choices=("weights", "weights+bn"),
-        help="what is replaced: the layer's own weights and biases, or also the batch normalisation behind it",
-    )
-    recalibrate_bn: bool = flag(False, help="estimate running statistics anew for every cell, on the images of --fit-on")
-    criticality: float | None = flag(
-        None,
-        bare=0.1,
-        check=above(0),
-        help="also measure module criticality, on the images of --fit-on, at this tolerated "
-        "rise of the loss in nats (0.1 without a number); needs the initial weights",
-    )
-    fit_on: str = flag("", help="images for --recalibrate-bn and --criticality; default: the training split of -d")
-    fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
-    stack: int | None = flag(
-        None,
-        check=at_least(1),
-        help="so many sources share a run of what follows the layer; 1 is "
-        "exact to the bit, more to rounding; default: up to 8, by memory",
-    )
-    fold_pool: bool = flag(
-        False,
-        help="sum the first linear layer's weights over the equal outputs of the pool before it "
-        "(VGGs at 32 px); logits equal up to rounding",
-    )
-    paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.inits_from and not self.rand and not self.list_layers:
-            raise UsageError("--inits-from or --rand is required: the weights that layers are given")
-
-    def work(self) -> list[str]:
-        def chosen(checkpoint, listed):
-            size = checkpoint.description.image_size or 32
-            return _layers(self, checkpoint.network, torch.zeros(1, checkpoint.description.channels, size, size))
-
-        return plan.of_checkpoints(
-            self,
-            [(self.model_path, self.model_type, chosen)],
-            (self.dataset,),
-            f"one over the data set, with what follows each layer once more for {len(weight_sources.files(self)[0])} files "
-            f"and {self.rand} draws",
-        )
-
-    def inputs(self) -> dict[str, list[Path]]:
-        lists = {word: [loading.locate(self, word)] for word in self.inits_from if weight_sources.is_list(self, word)}
-        named = [name for name in (self.dataset, self.fit_on) if name]
-        return (
-            super().inputs()
-            | lists
-            | {str(path): [path] for path in weight_sources.files(self)[0]}
-            | loading.data_files(self, *named)
-        )
 
 
 def reinit(config: ReinitConfig) -> Result:
@@ -115,7 +36,7 @@ def reinit(config: ReinitConfig) -> Result:
     loading.check_classes(split, description, name)
     size = description.image_size or max(split.height, split.width)
     images = torch.zeros(2, description.channels, size, size, device=device)
-    units = targets.find(network, images, _layers(config, network, images), config.what == "weights+bn")
+    units = targets.find(network, images, targets.choose(network, images, config.layers), config.what == "weights+bn")
     sources, missing = weight_sources.load(config, description, units, network.body.state_dict())
     seconds, begin = {}, time.perf_counter()
     cells = [[_cell(unit, source, network, config) for source in sources] for unit in units]
@@ -174,25 +95,6 @@ def reinit(config: ReinitConfig) -> Result:
         "partial_p",
     )
     return Result(rows + analysis + absent, arrays, {"": figure}, seconds, columns, documents if config.paper_json else {})
-
-
-def _layers(config: ReinitConfig, network, images) -> list[str]:
-    """The layers that `--layers` names; without it the convolutions that the paper resets."""
-    if not config.layers:
-        return [layer.name for layer in filters.layers(network)]
-    modules = {name: module for name, module in network.body.named_modules() if name}
-    owning = [name for name, module in modules.items() if next(module.parameters(), None) is not None]
-    for pattern in config.layers:
-        if pattern in modules and pattern not in owning:
-            raise UserError(f"--layers {pattern}: {type(modules[pattern]).__name__} owns no weights")
-    listed = cutting.layers(network, images)
-    leaves = [name for name in owning if next(modules[name].parameters(recurse=False), None) is not None]
-    run = {layer.name for layer in listed}
-    groups = {
-        "all": [name for name in leaves if name in run],
-        "cuts": [layer.name for layer in listed if layer.cut and layer.name in leaves],
-    }
-    return cutting.select(owning, config.layers, groups)
 
 
 def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:

@@ -8,86 +8,25 @@ and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what cou
 import math
 import time
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
 
-from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
-from lib.runs import loading, plan
-from lib.runs.cli import at_least, flag
-from lib.runs.loading import CheckpointsConfig
+import numpy as np
+import torch
+
+from lib.core import randomness
+from lib.core.errors import UserError
+from lib.experiments.config.similarity import SimilarityConfig
+from lib.metrics import similarity as metrics
+from lib.plots import grid as plots
+from lib.representations import passes
+from lib.representations import similarity as method
+from lib.runs import loading
 from lib.runs.records import Result
+from lib.training import loop
 
-datasets = lazy("lib.datasets.split")
-cutting = lazy("lib.models.cutting")
-metrics = lazy("lib.metrics.similarity")
-np = lazy("numpy")
-plots = lazy("lib.plots.grid")
-randomness = lazy("lib.core.randomness")
-passes = lazy("lib.representations.passes")
-method = lazy("lib.representations.similarity")
-torch = lazy("torch")
-loop = lazy("lib.training.loop")
-
-MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "rsa", "knn_jaccard", "disagreement")
 LIMITS = dict.fromkeys(("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard"), (0, 1))
+
+
 DISTANCES = ("pwcca", "procrustes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimilarityConfig(CheckpointsConfig):
-    """CKA, PWCCA, Procrustes and other indices between all layers of two networks."""
-
-    model1_path: str = flag("", positional=True, label="{}", help="checkpoint of the first network")
-    model2_path: str = flag("", positional=True, label="{}", help="checkpoint of the second network")
-    model1_type: str = flag(
-        "auto", positional=True, check=loading.check_type, help="type of the first network; auto: the one its sidecar states"
-    )
-    model2_type: str = flag("auto", positional=True, check=loading.check_type, help="and of the second")
-    layers1: str = flag(
-        "cuts", positional=True, help="layers of the first network: names or globs joined by commas, cuts, all"
-    )
-    layers2: str = flag("", positional=True, help="and of the second; default: as those of the first")
-    model1_ranks: tuple[int, ...] = flag(
-        (), "-m1r", check=at_least(1), help="ranks to which the first network's channels are limited; default: none"
-    )
-    model2_ranks: tuple[int, ...] = flag((), "-m2r", check=at_least(1), help="and those of the second's")
-    measures: tuple[str, ...] = flag(
-        MEASURES[:4], choices=MEASURES, commas=True, help="which indices: " + ", ".join(MEASURES)
-    )
-    examples: int = flag(1000, "-n", check=at_least(4), help="images, evenly spread over the data set")
-    bootstrap: int = flag(0, check=at_least(0), help="resamples of the images for standard errors; 0: none")
-    dataset: str = flag(
-        "",
-        "-d",
-        label="{}",
-        help="images to compare on; default: the test split of the set that the first network was trained on",
-    )
-
-    def answer(self) -> str | None:
-        if not self.model1_path or not self.model2_path:
-            raise UsageError("MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt")
-        return loading.layer_tables(self, {self.model1_path: self.model1_type, self.model2_path: self.model2_type})
-
-    def work(self) -> list[str]:
-        def chosen(words):
-            return lambda checkpoint, listed: _choose(
-                checkpoint.network, [layer.name for layer in listed if layer.shape], words, "LAYERS"
-            )
-
-        return plan.of_checkpoints(
-            self,
-            [
-                (self.model1_path, self.model1_type, chosen(self.layers1)),
-                (self.model2_path, self.model2_type, chosen(self.layers2 or self.layers1)),
-            ],
-            (self.dataset,),
-            f"one over {self.examples} images through each network",
-        )
-
-    def inputs(self) -> dict[str, list[Path]]:
-        data = loading.data_files(self, self.dataset) if self.dataset else {}
-        return loading.checkpoint_files(self, self.model1_path, self.model2_path) | data
 
 
 def similarity(config: SimilarityConfig) -> Result:
@@ -102,7 +41,7 @@ def similarity(config: SimilarityConfig) -> Result:
     shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint, size in zip(loaded, sizes, strict=True)]
     patterns = config.layers1, config.layers2 or config.layers1
     layers = [
-        _choose(checkpoint.network, list(known), words, f"LAYERS{number}")
+        method.choose(checkpoint.network, list(known), words, f"LAYERS{number}")
         for number, (checkpoint, known, words) in enumerate(zip(loaded, shapes, patterns, strict=True), 1)
     ]
     ranks = [
@@ -149,16 +88,6 @@ def _images(config: SimilarityConfig, checkpoint):
     if len(split) < 4:
         raise UserError(f"-n: {len(split)} images are too few to compare representations; 4 are the least")
     return split
-
-
-def _choose(network, known: list[str], words: str, where: str) -> list[str]:
-    """The layers that comma-separated names and globs choose, in execution order."""
-    cuts = cutting.cuts(network)
-    groups = {"all": known, "cuts": [name for name in known if name in cuts]}
-    try:
-        return cutting.select(known, tuple(words.split(",")), groups)
-    except UserError as error:
-        raise UserError(str(error).replace("--layers", where, 1)) from None
 
 
 def _ranks(given: tuple[int, ...], layer: str, width: int, spelling: str) -> list[int]:

@@ -11,146 +11,30 @@ import itertools
 import json
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
-from lib.datasets.catalogue import AUGMENTATIONS
-from lib.runs import cli, loading, plan, records
-from lib.runs.cli import above, at_least, flag
-from lib.runs.loading import CheckpointsConfig
+import numpy as np
+import torch
+
+from lib.core import devices, randomness
+from lib.core.errors import UserError
+from lib.datasets.batching import Batching
+from lib.experiments.config.stitch import StitchConfig
+from lib.models import checkpoints
+from lib.plots import grid as plots
+from lib.runs import cli, loading, records
 from lib.runs.records import Result
-from lib.stitching import reuse
-from lib.training.optimizers import OptimizationConfig, optimizer, schedule
+from lib.stitching import grid as stitching_grid
+from lib.stitching import layer as stitching_layer
+from lib.stitching import least_squares, reuse, train
+from lib.training import loop
+from lib.training.optimizers import optimizer, schedule
 
-checkpoints = lazy("lib.models.checkpoints")
-devices = lazy("lib.core.devices")
-least_squares = lazy("lib.stitching.least_squares")
-np = lazy("numpy")
-plots = lazy("lib.plots.grid")
-randomness = lazy("lib.core.randomness")
-train = lazy("lib.stitching.train")
-stitching_grid = lazy("lib.stitching.grid")
-stitching_layer = lazy("lib.stitching.layer")
-torch = lazy("torch")
-loop = lazy("lib.training.loop")
-
-TYPES = ("c2c", "rc2c_pre", "rc2c_post", "t2t", "c2t", "t2c", "auto")
-INITS = ("rand", "eye", "pinv", "perm")
 MATCHED = ("pinv", "perm")  # initialised from activations
+
+
 THRESHOLDS = {"0": 0.0, "1e-5": 1e-5, "1e-4": 1e-4, "1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
-
-
-def _samples(text: str) -> None:
-    if text != "all" and not (text.isdigit() and int(text) > 0):
-        raise UsageError(f"{text}: a number of images, or all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StitchConfig(OptimizationConfig, CheckpointsConfig):
-    """Accuracy and geometry of stitched networks, for a pair of layers or a grid of them."""
-
-    front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins")
-    end_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that goes on")
-    front_type: str = flag(
-        "auto", positional=True, check=loading.check_type, help="type of the front network; auto: the one its sidecar states"
-    )
-    end_type: str = flag("auto", positional=True, check=loading.check_type, help="and of the end network")
-    front_layer: str = flag(
-        "cuts", positional=True, help="layers of the front network: names or globs joined by commas, or cuts"
-    )
-    end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced")
-    stitching_type: str = flag(
-        "auto",
-        positional=True,
-        choices=TYPES,
-        label="{}",
-        help="c2c, rc2c_pre, rc2c_post (maps), t2t (tokens), c2t, t2c, or what fits",
-    )
-    directory: str = flag("", "-dir", label="{}", help="word with which the record's name begins")
-    init: str = flag(
-        "rand",
-        "-i",
-        choices=INITS,
-        label="{}",
-        help="first weights: random, the identity, direct matching (least squares), best permutation",
-    )
-    solver: str = flag("exact", choices=("exact", "reference"), help="of -i pinv: float64, or the published float32 one")
-    pinv_samples: str = flag(
-        "100", "-pinv-samples", check=_samples, help="training images that are matched on, drawn with the seed, or all"
-    )
-    front_stitch_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which the front activation is limited")
-    front_pinv_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which it is limited while matching")
-    upsample: str = flag("bilinear", "-upsample", choices=("bilinear", "nearest"), help="how maps are resized")
-    c2t_cls: str = flag("pool", "-c2t-cls", choices=("none", "pool", "learn"), help="class token of tokens made from maps")
-    t2c_cls: str = flag("drop", "-t2c-cls", choices=("drop", "add", "only"), help="what maps keep of a class token")
-    stitch_norm: str = flag("none", choices=("none", "bn", "ln"), help="normalisation before the affine map, for -i rand")
-    epochs: int = flag(30, "-e", label="e{}", check=at_least(0), help="epochs of task-loss matching; 0: none")
-    batch_size: int = flag(256, "-b", check=at_least(1), help="images per batch")
-    grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
-    l1: float = flag(0.0, "-l1", check=at_least(0), help="weight of the L1 norm of the stitch in the loss")
-    soft_targets: bool = flag(False, help="train on the end network's probabilities instead of the labels")
-    augmentation: str = flag(
-        "auto",
-        choices=("auto", *AUGMENTATIONS),
-        help="augmentation of the training images; auto is the data set's customary one",
-    )
-    dataset: str = flag(
-        "cifar10",
-        "-d",
-        label="{}",
-        help="data set: stitches are made on its training images and measured on its test images",
-    )
-    mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
-    save: bool = flag(True, help="keep the weights of every stitch in the .npz")
-    null: bool = flag(
-        False,
-        help="beside each stitch what it is worth without similarity: one behind an untrained front "
-        "network, and one fitted to the labels, or activations, of other images",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.stitch_norm != "none" and (self.init != "rand" or self.epochs == 0):
-            raise UsageError(
-                f"--stitch-norm {self.stitch_norm}: a normalised stitch has to be trained from -i rand; here "
-                f"are -i {self.init} -e {self.epochs}"
-            )
-        if self.solver == "reference" and self.init != "pinv":
-            raise UsageError(f"--solver reference: it solves -i pinv, not -i {self.init}")
-        if self.front_pinv_rank and self.init != "pinv":
-            raise UsageError(f"--front-pinv-rank: it limits what -i pinv matches, not -i {self.init}")
-        if self.null and self.soft_targets and self.epochs:
-            raise UsageError("--null: it shuffles labels, from which --soft-targets does not learn")
-        if ":" in self.dataset and "=" not in self.dataset:
-            raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
-
-    def answer(self) -> str | None:
-        if not self.front_path or not self.end_path:
-            raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
-        return loading.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
-
-    def work(self) -> list[str]:
-        def chosen(words, where):
-            return lambda checkpoint, listed: stitching_grid.choose(
-                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where
-            )
-
-        trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
-        return plan.of_checkpoints(
-            self,
-            [
-                (self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
-                (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER")),
-            ],
-            (self.dataset,),
-            f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
-            "and of what follows END_LAYER for every stitch",
-        )
-
-    def inputs(self) -> dict[str, list[Path]]:
-        return loading.checkpoint_files(self, self.front_path, self.end_path) | loading.data_files(self, self.dataset)
 
 
 def stitch(config: StitchConfig) -> Result:
@@ -171,7 +55,7 @@ def stitch(config: StitchConfig) -> Result:
         )
     ]
     donors = stitching_grid.Donors(front.network, end.network, *layers)
-    passes = stitching_grid.Passes(
+    passes = Batching(
         device=device,
         batch_size=config.batch_size,
         channels=front.description.channels,

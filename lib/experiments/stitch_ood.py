@@ -7,17 +7,14 @@ representations can also have energies far below all of the network's own, which
 and `auroc_two_sided` does not.
 """
 
-import dataclasses
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
-from lib.runs import loading
-from lib.runs.cli import DeviceConfig, at_least, flag
+from lib.core.errors import UserError
+from lib.datasets.batching import Batching
+from lib.runs import input_files, loading
 from lib.runs.records import Result
 from lib.stitching import detector_files, records
 
@@ -28,80 +25,18 @@ if TYPE_CHECKING:
     from lib.models.checkpoints import Checkpoint
     from lib.stitching.detector_files import Detector
     from lib.stitching.records import Grid, Place
+import numpy as np
 
-checkpoints = lazy("lib.models.checkpoints")
-ood_detection = lazy("lib.metrics.ood_detection")
-devices = lazy("lib.core.devices")
-energies = lazy("lib.stitching.detector_energies")
-np = lazy("numpy")
-plots = lazy("lib.plots.energies")
-stitching_grid = lazy("lib.stitching.grid")
+from lib.core import devices
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.stitch_ood import StitchOodConfig, _data, _detectors
+from lib.metrics import ood_detection
+from lib.models import checkpoints
+from lib.plots import energies as plots
+from lib.stitching import detector_energies as energies
+from lib.stitching import grid as stitching_grid
 
 OF_STITCH = ("type", "init", "trained", "epochs", "samples", "solver")  # columns that rows share with those of the stitch
-
-
-@dataclass(frozen=True, kw_only=True)
-class StitchOodConfig(DeviceConfig):
-    """Accuracy of stitched networks, and whether the stitched representations are in distribution."""
-
-    stitch_run: tuple[str, ...] = flag(
-        (), positional=True, label="{}", help="records of exec_stitch.py, and folders of them"
-    )
-    dataset: str = flag(
-        "", "-d", label="{}", help="data that is stitched; default: the test images of the record's data set"
-    )
-    id_dataset: str = flag("", "-idd", help="in-distribution data; default: the same")
-    id_root: str = flag("", "-iddata", help="folder of its data set; default: that of -data", identity=False)
-    sanity: tuple[str, ...] = flag(
-        (), "-scd", help="data sets whose own representations are scored too: sanity checks of the detectors"
-    )
-    sanity_root: str = flag("", "-scdata", help="folder of their data sets; default: that of -data", identity=False)
-    fit_on: str = flag(
-        "",
-        help="in-distribution images whose energies centre and scale the two-sided AUROC; default: the "
-        "training split of -idd",
-    )
-    fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
-    detectors: tuple[str, ...] = flag(("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them")
-
-    def answer(self) -> str | None:
-        if not self.stitch_run:
-            raise UsageError(
-                "STITCH_RUN is required: a record of exec_stitch.py, or a folder of them, such as results/stitch"
-            )
-        return None
-
-    def work(self) -> list[str]:
-        grids = records.read(self, self.stitch_run)
-        return [
-            "passes:     one of each network over the data, for every grid",
-            *(
-                f"grid:       {grid.config['front_path']} into {grid.config['end_path']}, {grid.method}: "
-                f"{len(grid.cells)} stitches, {len(grid.missing())} missing"
-                for grid in grids
-            ),
-        ]
-
-    def inputs(self) -> dict[str, list[Path]]:
-        found = {}
-        for grid in records.read(self, self.stitch_run):
-            for stored in grid.cells.values():
-                found[str(stored.record)] = [path for path in (stored.record, stored.arrays) if path]
-            found |= loading.checkpoint_files(self, grid.config["front_path"], grid.config["end_path"])
-            found |= {str(detector.path): [detector.path] for detector in _detectors(self, grid).values()}
-            for config, name in ((self, _data(self, grid)), (self.of_id, self.id_dataset), (self.of_id, self.fit_on)):
-                found |= loading.data_files(config, name) if name else {}
-        return found | loading.data_files(self.of_sanity, *self.sanity)
-
-    @property
-    def of_id(self) -> "StitchOodConfig":
-        """The configuration with the data root of -idd."""
-        return dataclasses.replace(self, data_root=self.id_root or self.data_root)
-
-    @property
-    def of_sanity(self) -> "StitchOodConfig":
-        """The configuration with the data root of -scd."""
-        return dataclasses.replace(self, data_root=self.sanity_root or self.data_root)
 
 
 class _Scored(NamedTuple):
@@ -167,7 +102,7 @@ def _evaluate(
     device = loading.device(config)
     front, end = (
         checkpoints.load(
-            loading.locate(config, grid.config[f"{side}_path"]),
+            input_files.locate(config, grid.config[f"{side}_path"]),
             _stated(grid.config[f"{side}_type"]),
             mean=tuple(grid.config["mean"]),
             std=tuple(grid.config["std"]),
@@ -181,7 +116,7 @@ def _evaluate(
     size = size or max(split.height, split.width)
     shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
     layers = [[layer for layer in known if layer in grid.layers(side)] for side, known in enumerate(shapes)]
-    passes = stitching_grid.Passes(
+    passes = Batching(
         device=device,
         batch_size=config.batch_size,
         channels=end.description.channels,
@@ -247,7 +182,7 @@ def _stitched_rows(
         row = _row(common, place)
         if place in missing:
             ends = [other.end for other in missing if other == place._replace(end=other.end)]
-            rows.append(row | {"missing": "stitch", "fill": grid.command_for(place.front, ends)})
+            rows.append(row | {"missing": "stitch", "fill": grid.command_for(EXPERIMENTS, place.front, ends)})
         elif place in measured:
             accuracy, found = measured[place]
             row |= _of_stitch(grid.cells[place]) | {"accuracy": accuracy}
@@ -300,13 +235,6 @@ def _own(
     return networks, _Scored(inside, fitted, dict(zip(others, outside, strict=True)), id_split, others)
 
 
-def _detectors(config: StitchOodConfig, grid: "Grid") -> "dict[str, Detector]":
-    """The detector of every end layer that has one. Raises `UserError` where one has several."""
-    return detector_files.of_network(
-        detector_files.find(config, config.detectors), grid.networks[1], grid.config["end_path"], grid.layers(1)
-    )
-
-
 def _refuse_nothing(config: StitchOodConfig, grid: "Grid") -> None:
     others = sorted({f"{other.layer} of {other.source_path}" for other in detector_files.find(config, config.detectors)})
     words = " ".join([grid.config["end_path"], grid.config["end_type"], *grid.layers(1)])
@@ -320,7 +248,7 @@ def _refuse_nothing(config: StitchOodConfig, grid: "Grid") -> None:
 def _refuse_strangers(config: StitchOodConfig, grids: "list[Grid]") -> None:
     """Raises `UserError` for a detector that is named itself and is another network's or another layer's."""
     for place in config.detectors:
-        if loading.locate(config, place).is_dir():
+        if input_files.locate(config, place).is_dir():
             continue
         (found,) = detector_files.find(config, (place,))
         ends = {layer: None for grid in grids for layer in grid.layers(1) if found.source_sha256 == grid.networks[1]}
@@ -343,6 +271,7 @@ def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detec
     return dict.fromkeys(
         absent,
         records.command(
+            EXPERIMENTS,
             "ood_detector",
             settings
             | {
@@ -410,10 +339,6 @@ def _scores(scored: _Scored, layer: str, outside: "np.ndarray") -> dict:
 
 def _title(grid: "Grid", rows: list[dict]) -> str:
     return f"{grid.config['front_path']} into {grid.config['end_path']} on {rows[0]['data']} ({grid.method})"
-
-
-def _data(config: StitchOodConfig, grid: "Grid") -> str:
-    return config.dataset or grid.config["dataset"]
 
 
 def _stated(kind: str) -> str:

@@ -1,98 +1,47 @@
 """Tables from records: `exec_tables.py`. Reads records only, and writes none."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.core import files
-from lib.core.errors import UsageError
-from lib.core.lazy import lazy
-from lib.core.registry import near
+from lib.experiments import EXPERIMENTS
+from lib.experiments.config.tables import TablesConfig
 from lib.runs import records
-from lib.runs.cli import RunConfig, flag
-from lib.tables import formats, missing_runs, papers, record_library, similarity_validity, summaries
-from lib.tables import paper_rows as paper_rows
+from lib.tables import (
+    TESTED,
+    TESTS,
+    formats,
+    missing_runs,
+    paper_rows,
+    papers,
+    record_library,
+    summaries,
+)
 from lib.tables.compare import fill
 from lib.tables.papers import published
-
-grounding_plots = lazy("lib.plots.similarity_validity")
-network_tables = lazy("lib.tables.network_overview")
-reports = lazy("lib.tables.html_report")
-tables_rerun = lazy("lib.tables.rerun")
-
-
-def _known(word: str) -> None:
-    known = [*summaries.SUMMARIES, *similarity_validity.TESTS, *papers.names()]
-    if word not in known:
-        raise UsageError(f"{word}: no such experiment, paper or table; {near(word, known)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TablesConfig(RunConfig):
-    """Tables of the records under results/: per experiment, and those of the papers beside their published numbers."""
-
-    tables: tuple[str, ...] = flag(
-        (),
-        positional=True,
-        check=_known,
-        help="experiments, papers and their tables: eval, "
-        + ", ".join(papers.PAPERS)
-        + ", ilc/fig5; specificity and sensitivity of indices "
-        "of similarity; default: the experiments that have records",
-    )
-    format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
-    out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
-    seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
-    measured: bool = flag(False, help="of the papers' tables only the cells that a record fills")
-    missing: bool = flag(
-        False, help="print the commands that fill the empty cells of the papers' tables, in stages: trainings first"
-    )
-    report: str = flag("", metavar="FILE.html", help="write one page with all tables, figures and records")
-    network: str = flag(
-        "",
-        metavar="CHECKPOINT",
-        help="what every experiment says of the layers of one network, and how these measures go together",
-    )
-    rerun: str = flag("", help="a record whose run is repeated")
-    check: bool = flag(False, help="with --rerun: compare with the record instead of replacing it")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.check and not self.rerun:
-            raise UsageError("--check is for --rerun RECORD")
-        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report") if getattr(self, name)]
-        if len(asked) > 1:
-            raise UsageError(f"{' '.join(asked)}: one of them at a time")
-        if self.measured and self.missing:
-            raise UsageError("--measured --missing: the cells that are filled, or the commands for those that are not")
-        if self.missing and (self.out or self.format != "text"):
-            raise UsageError("--missing prints commands: --format and --out are for tables")
-        if self.missing and not {word.partition("/")[0] for word in self.tables} <= set(papers.PAPERS):
-            raise UsageError("--missing is for the papers' tables")
-        if self.seeds and set(self.tables) & set(similarity_validity.TESTS):
-            raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
-
-    def answer(self) -> str:
-        if self.rerun:
-            return (tables_rerun.check if self.check else tables_rerun.rerun)(Path(self.rerun))
-        return text(self)
 
 
 def text(config: TablesConfig) -> str:
     """What the command prints: tables, commands, or where they were written."""
     broken: list[str] = []
-    library = record_library.Library(records.records(config.results_dir, broken=broken))
+    library = record_library.Library(records.records(config.results_dir, EXPERIMENTS, broken), EXPERIMENTS)
     for sentence in broken:
         print(f"warning: {sentence}; left out", file=sys.stderr)
     if config.missing:
         return "\n".join(_commands(config, library))
     if config.network:
-        found = network_tables.tables(config.network, library)
+        from lib.tables import network_overview
+
+        found = network_overview.tables(config.network, library)
         figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
         files.write_figure(figure, found.figure())
         return _printed(config, found.tables) + f"\n\nfigure: {figure}"
     if config.report:
-        page = reports.page(library, _experiments(library, config.seeds) + _tests(config, library), _papers(config, library))
+        from lib.tables import html_report
+
+        page = html_report.page(
+            library, _experiments(library, config.seeds) + _tests(config, library), _papers(config, library)
+        )
         files.write_atomically(Path(config.report), lambda file: file.write(page.encode()))
         return config.report
     made = _experiments(library, config.seeds, config.tables) + _tests(config, library)
@@ -111,10 +60,13 @@ def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Ta
 
 def _tests(config: TablesConfig, library) -> list[formats.Table]:
     """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
-    wanted = (
-        () if config.seeds else [test for test in similarity_validity.TESTS if not config.tables or test in config.tables]
-    )
-    runs = [run for name in similarity_validity.READ for run in library.of(name)] if wanted else []
+    wanted = () if config.seeds else [test for test in TESTS if not config.tables or test in config.tables]
+    runs = [run for name in TESTED for run in library.of(name)] if wanted else []
+    if not runs:
+        return []
+    from lib.plots import similarity_validity as plots
+    from lib.tables import similarity_validity
+
     pairs, found, made = similarity_validity.pairs(runs), similarity_validity.rows(runs), []
     several = len({pair[1:3] for pair in pairs}) > 1
     for test in wanted:
@@ -126,7 +78,7 @@ def _tests(config: TablesConfig, library) -> list[formats.Table]:
         if panels:
             rows = [{key: value for key, value in row.items() if key != "test"} for row in found if row["test"] == test]
             path = Path(config.results_dir) / "tables" / f"{test}.png"
-            files.write_figure(path, grounding_plots.scatter(panels, f"{test} of indices of similarity"))
+            files.write_figure(path, plots.scatter(panels, f"{test} of indices of similarity"))
             made.append(formats.Table(test, test, rows, rows, f"figure: {path}", figure=path))
     return made
 
@@ -137,10 +89,12 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
     if config.tables and not words:
         return []
     known, made, chosen = published.read(), [], papers.chosen(words)
-    if any(table.experiment in similarity_validity.TESTS for table in chosen.values()):
-        runs = [run for name in similarity_validity.READ for run in library.of(name)]
+    if any(table.experiment in TESTS for table in chosen.values()):
+        from lib.tables import similarity_validity
+
+        runs = [run for name in TESTED for run in library.of(name)]
         rows = similarity_validity.rows(runs)
-        for test in similarity_validity.TESTS:
+        for test in TESTS:
             library.derive(test, [run.path for run in runs], [row for row in rows if row["test"] == test])
     for name, table in chosen.items():
         lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)

@@ -218,10 +218,10 @@ def check_names(network: nn.Module, names: list[str]) -> None:
             raise UserError(f"layer {name}: the network has no such layer; {near(name, known)}")
 
 
-def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[str]]) -> list[str]:
-    """The layers that `--layers` names: names, globs, or the words in `groups` (`cuts`, `all`), in the order of `known`.
+def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[str]], flag: str = "--layers") -> list[str]:
+    """The layers that a flag names: names, globs, or the words in `groups` (`cuts`, `all`), in the order of `known`.
 
-    Raises `UserError` for a pattern that matches nothing in `known`.
+    Raises `UserError`, which names the flag, for a pattern that matches nothing in `known`.
     """
     import fnmatch
 
@@ -232,11 +232,11 @@ def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[s
             matching = [name for name in known if name == pattern] or fnmatch.filter(known, pattern)
         if not matching and pattern in groups:
             raise UserError(
-                f"--layers {pattern}: the network has none, as it cannot be traced; name layers, such as "
+                f"{flag} {pattern}: the network has none, as it cannot be traced; name layers, such as "
                 f"{', '.join(known[:5])}"
             )
         if not matching:
-            raise UserError(f"--layers {pattern}: no layer is called so; {near(pattern, known)}")
+            raise UserError(f"{flag} {pattern}: no layer is called so; {near(pattern, known)}")
         chosen.update(matching)
     return [name for name in known if name in chosen]
 

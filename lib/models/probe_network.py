@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 from lib import models
 from lib.core.errors import UsageError
 from lib.models import cutting
-from lib.models.reducers import Reducer, parse, reducer
+from lib.models.reducer_names import parse
+from lib.models.reducers import Reducer, reducer
 
 WITHOUT_PARAMETERS = ("flatten", "gap", "gmp", "grid", "cls", "mean-token")
 

@@ -1,51 +1,17 @@
 """From a layer's output to a vector per image: `flatten`, `gap`, `grid:4`, `random:512`, ... by name.
 
 Outputs are (b, c, h, w), (b, t, d) with t tokens, or (b, d). `pca:K` is fitted first, to features of the training images.
-Names can be checked without torch.
 """
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lib.core import randomness
 from lib.core.errors import UsageError
-from lib.core.lazy import lazy
-from lib.core.registry import near
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-functional = lazy("torch.nn.functional")
-randomness = lazy("lib.core.randomness")
-torch = lazy("torch")
-
-# name -> whether a number follows it, as in grid:4
-NAMES = {
-    "flatten": False,
-    "gap": False,
-    "gmp": False,
-    "grid": True,
-    "cls": False,
-    "mean-token": False,
-    "random": True,
-    "pca": True,
-}
-FORM = "flatten, gap, gmp, grid:K, cls, mean-token, random:K or pca:K"
-
-
-def check(name: str) -> None:
-    """Raises `UsageError` unless `name` is a reducer."""
-    parse(name)
-
-
-def parse(name: str) -> tuple[str, int]:
-    """("grid", 4) of "grid:4", ("gap", 0) of "gap"."""
-    kind, colon, number = name.partition(":")
-    if kind not in NAMES:
-        raise UsageError(f"{name}: no such reducer; {near(kind, NAMES)}")
-    if NAMES[kind] != bool(colon) or (colon and not re.fullmatch(r"[1-9]\d*", number)):
-        raise UsageError(f"{name}: reducers are {FORM}")
-    return kind, int(number or 0)
+from lib.models.reducer_names import parse
 
 
 def reducer(name: str, seed: int = 0) -> "Reducer":
@@ -68,7 +34,7 @@ class Reducer:
     kind: str
     number: int = 0
 
-    def __call__(self, output: "Tensor") -> "Tensor":
+    def __call__(self, output: Tensor) -> Tensor:
         if self.kind in ("cls", "mean-token") and output.ndim != 3:
             raise UsageError(
                 f"--reduce {self.kind} is for layers that put out tokens; this one puts out "
@@ -96,7 +62,7 @@ class RandomProjection:
     def __init__(self, number: int, seed: int) -> None:
         self.number, self.seed, self._matrix = number, seed, None
 
-    def __call__(self, output: "Tensor") -> "Tensor":
+    def __call__(self, output: Tensor) -> Tensor:
         flat = output.flatten(1)
         if self._matrix is None or len(self._matrix) != flat.shape[1]:
             draw = randomness.generator(self.seed, "random projection", flat.shape[1], self.number)
@@ -108,9 +74,9 @@ class RandomProjection:
 class Projection:
     """(flattened output - mean) times the columns (d, number) of a fitted basis."""
 
-    def __init__(self, mean: "Tensor", columns: "Tensor") -> None:
+    def __init__(self, mean: Tensor, columns: Tensor) -> None:
         self.mean, self.columns = mean, columns
 
-    def __call__(self, output: "Tensor") -> "Tensor":
+    def __call__(self, output: Tensor) -> Tensor:
         flat = output.flatten(1).float()
         return (flat - self.mean.to(flat.device)) @ self.columns.to(flat.device)

@@ -1,4 +1,4 @@
-"""Residual networks for small images: a 3x3 stem of stride 1 in front of torchvision's blocks.
+"""Residual networks for small images: a 3x3 stem of stride 1 in front of blocks like torchvision's.
 
 He et al. 2016. Here are the variants of the stitching paper (Balogh & Jelasity 2025), whose 4x4 average pool makes them
 32 px only; PyTorch_CIFAR10's, which keeps the max-pool (intermediate layers); and ResNet-20 (He et al., section 4.2).
@@ -8,9 +8,9 @@ normal fan-out, batch norms start at 1 and 0.
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from lib.models.parts import FixedSize, chain, kaiming_fan_out
+from lib.models.residual_blocks import BasicBlock, Bottleneck
 
 WIDTHS = (64, 128, 256, 512)
 STRIDES = (1, 2, 2, 2)

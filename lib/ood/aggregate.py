@@ -6,34 +6,17 @@ An aggregator is fitted to the energies (f, L) of in-distribution images and giv
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
 from lib.core.registry import resolve
+from lib.metrics import ood_detection
+from lib.ood import comparison, standardize
+from lib.ood.flags import AGGREGATORS
 
-if TYPE_CHECKING:
-    import numpy
+Score = Callable[[np.ndarray], np.ndarray]
 
-comparison = lazy("lib.ood.comparison")
-ood_detection = lazy("lib.metrics.ood_detection")
-faiss = lazy("faiss")
-np = lazy("numpy")
-standardize = lazy("lib.ood.standardize")
-
-Score = Callable[["numpy.ndarray"], "numpy.ndarray"]
-
-AGGREGATORS = {
-    "mean": "lib.ood.aggregate:mean",
-    "absmean": "lib.ood.aggregate:absmean",
-    "sq": "lib.ood.aggregate:sq",
-    "maha": "lib.ood.aggregate:maha",
-    "knn": "lib.ood.aggregate:knn",
-    "fisher": "lib.ood.aggregate:fisher",
-    "max": "lib.ood.aggregate:largest",
-    "logreg": "lib.ood.aggregate:logreg",
-    "oracle": "",  # the best single layer of the test pair: a look at the labels, not a function of energies
-}
 ORACLE_NEEDS = "labels of the test outliers: an upper bound"
 NEIGHBOURS = 50
 
@@ -48,7 +31,7 @@ def needs(name: str) -> str:
     return special.get(name, "ID images")
 
 
-def fit(name: str, inside: "numpy.ndarray", outliers: "numpy.ndarray | None" = None) -> Score:
+def fit(name: str, inside: np.ndarray, outliers: np.ndarray | None = None) -> Score:
     """The aggregator `name`, not the oracle, fitted to in-distribution (f, L), and for logreg also outliers' energies."""
     function = resolve(AGGREGATORS[name])
     return function(inside, outliers) if name == "logreg" else function(inside)
@@ -144,6 +127,8 @@ def neighbour_distance(bank) -> Score:
     """The Euclidean distance to the 50th nearest of a bank (f, d); exact, in float32."""
     if len(bank) < NEIGHBOURS:
         raise UserError(f"--fit-examples: {len(bank)} images have no {NEIGHBOURS}th neighbour, which knn needs")
+    import faiss
+
     index = faiss.IndexFlatL2(bank.shape[1])
     index.add(np.ascontiguousarray(bank, np.float32))
 

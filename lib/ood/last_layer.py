@@ -7,31 +7,18 @@ Settings are those of the papers where they state one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
 from lib.core.registry import resolve
+from lib.ood import aggregate
+from lib.ood.flags import BASELINES
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Score = Callable[[Tensor, Tensor], Tensor]
 
-aggregate = lazy("lib.ood.aggregate")
-np = lazy("numpy")
-torch = lazy("torch")
-
-Score = Callable[["Tensor", "Tensor"], "Tensor"]
-
-BASELINES = {
-    "msp": "lib.ood.last_layer:msp",
-    "max_logit": "lib.ood.last_layer:max_logit",
-    "energy": "lib.ood.last_layer:energy",
-    "knn": "lib.ood.last_layer:knn",
-    "mahalanobis": "lib.ood.last_layer:mahalanobis",
-    "vim": "lib.ood.last_layer:vim",
-    "react": "lib.ood.last_layer:react",
-    "ash": "lib.ood.last_layer:ash",
-}
 NEEDS = {
     "msp": "nothing",
     "max_logit": "nothing",
@@ -52,11 +39,11 @@ PRUNED = 0.90  # ASH: share of each image's features
 class Fitted:
     """The last layer, and f in-distribution images before and behind it."""
 
-    weight: "Tensor"  # (k, d)
-    bias: "Tensor"  # (k,)
-    features: "Tensor"  # (f, d)
-    logits: "Tensor"  # (f, k)
-    labels: "Tensor"  # (f,), -1 = unlabelled
+    weight: Tensor  # (k, d)
+    bias: Tensor  # (k,)
+    features: Tensor  # (f, d)
+    logits: Tensor  # (f, k)
+    labels: Tensor  # (f,), -1 = unlabelled
 
 
 def fit(name: str, fitted: Fitted) -> Score:

@@ -5,37 +5,27 @@ energies (n, L); the regret of a choice is how much higher the AUROC of the best
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
+from lib.core import randomness
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
+from lib.datasets.split import Split
+from lib.metrics import ood_detection
+from lib.ood import comparison
+from lib.ood.flags import CHOICES
 
-if TYPE_CHECKING:
-    from numpy import ndarray
-
-    from lib.datasets.split import Split
-
-comparison = lazy("lib.ood.comparison")
-ood_detection = lazy("lib.metrics.ood_detection")
-np = lazy("numpy")
-randomness = lazy("lib.core.randomness")
-torch = lazy("torch")
-
-CHOICES = {
-    "mixture": "unlabelled test images",
-    "jigsaw": "ID images and their shuffled copies",
-    "transfer": "labelled outliers of another set",
-}
 TILES = 4  # per side
 
 
 def scores(
     names: tuple[str, ...],
     layers: list[str],
-    inside: "ndarray",
-    outside: dict[str, "ndarray"],
-    fitted: "ndarray",
-    proxies: "ndarray | None",
+    inside: np.ndarray,
+    outside: dict[str, np.ndarray],
+    fitted: np.ndarray,
+    proxies: np.ndarray | None,
     other: str,
 ) -> list:
     """The scores of the layers that `names`, of CHOICES, choose when the test outliers are those of the set `other`.
@@ -91,7 +81,7 @@ def scores(
     return found
 
 
-def by_mixture(fitted: "ndarray", mixture: "ndarray") -> int:
+def by_mixture(fitted: np.ndarray, mixture: np.ndarray) -> int:
     """The layer whose energies of unlabelled images (n, L) differ most from in-distribution ones (f, L).
 
     By the Kolmogorov-Smirnov distance, which needs no direction. The mixture holds the test images of both kinds.
@@ -99,7 +89,7 @@ def by_mixture(fitted: "ndarray", mixture: "ndarray") -> int:
     return int(np.argmax([_distance(a, b) for a, b in zip(fitted.T, mixture.T, strict=True)]))
 
 
-def by_proxies(fitted: "ndarray", proxies: "ndarray") -> int:
+def by_proxies(fitted: np.ndarray, proxies: np.ndarray) -> int:
     """The layer that tells made-up outliers (m, L) best from in-distribution images (f, L), in either direction.
 
     Median and MAD come from one half of the images, the AUROC from the other.
@@ -110,7 +100,7 @@ def by_proxies(fitted: "ndarray", proxies: "ndarray") -> int:
     )
 
 
-def jigsaw(split: "Split", seed: int) -> "Split":
+def jigsaw(split: Split, seed: int) -> Split:
     """The images with their 4 x 4 tiles in another order: the colours and textures, not the objects.
 
     Rows and columns that 4 does not divide stay where they are.
@@ -130,7 +120,7 @@ def jigsaw(split: "Split", seed: int) -> "Split":
     return replace(split, images=images)
 
 
-def _distance(first: "ndarray", second: "ndarray") -> float:
+def _distance(first: np.ndarray, second: np.ndarray) -> float:
     """The largest difference of the two empirical distribution functions."""
     places = np.concatenate([first, second])
     return float(

@@ -113,3 +113,17 @@ def layer_energies(
             energies[begin : begin + len(images)] = torch.stack([outputs[name] for name in names], 1)
             begin += len(images)
     return names, energies.cpu().numpy(), torch.cat(logits).cpu()
+
+
+def choose(network, listed, patterns: tuple[str, ...]) -> list[str]:
+    """The layers that `--layers` names, in registration order; those without an energy are refused only by name."""
+    usable = {layer.name for layer in listed if layer.shape}
+    order = [name for name, _ in (network.body.named_modules()) if name]
+    default = [name for name in default_layers(network) if name in usable]
+    if not patterns:
+        return default
+    for pattern in patterns:
+        if pattern in order and pattern not in usable:
+            raise UserError(f"--layers {pattern}: it puts out no tensor in a forward pass, so it has no energy")
+    groups = {"all": [name for name in order if name in usable], "cuts": [layer.name for layer in listed if layer.cut]}
+    return cutting.select([name for name in order if name in usable], patterns, groups)

@@ -12,7 +12,7 @@ from lib.core.errors import UserError
 from lib.models import cutting
 from lib.models.checkpoints import Description
 from lib.ood import early_exit, last_layer, layer_energies
-from lib.ood.last_layer import BASELINES
+from lib.ood.flags import BASELINES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from lib.models import checkpoints, cutting
 from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
 from lib.models.probe_network import WITHOUT_PARAMETERS, Reduce, network
-from lib.models.reducers import parse, reducer
+from lib.models.reducer_names import parse
+from lib.models.reducers import reducer
 from lib.probing.stacked_probes import Linear
 from lib.representations.features import Tap
 

@@ -4,7 +4,8 @@ import time
 
 from lib.core.errors import UserError
 from lib.datasets.split import Split
-from lib.models.reducers import parse, reducer
+from lib.models.reducer_names import parse
+from lib.models.reducers import reducer
 from lib.probing.feature_sources import Kept, Live, Place, limited_in_batch
 from lib.probing.fit import Directions, Recipe, check_memory
 from lib.probing.layers import Layout

@@ -6,7 +6,7 @@ import numpy as np
 
 from lib.metrics import classification, filter_projections, rank_correlation
 from lib.reinit.weight_sources import Source
-from lib.runs import loading
+from lib.runs import input_files
 
 # what a layer's drop is correlated with, and from which column of its rows
 PREDICTORS = ("bias", "bias_z", "abs_mean", "l2_distance", "criticality")
@@ -108,7 +108,7 @@ def paper_layout(description, path: Path, rows: list[dict], labels: list[str]) -
     """The paper's JSON (section 3.3): accuracies in per cent, a list over the layers for each source."""
     percent = {label: [100 * row["accuracy"] for row in rows if row["source"] == label] for label in labels}
     five = rows[0]["intact_top5_accuracy"]
-    epoch = description.epoch if description.epoch is not None else loading.epoch_of(path)
+    epoch = description.epoch if description.epoch is not None else input_files.epoch_of(path)
     seed = description.config.get("seed")
     return {
         "init_from_epoch": percent,

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.core.errors import UserError
-from lib.models import cutting
+from lib.models import cutting, filters
 
 State = dict[str, Tensor]
 
@@ -63,3 +63,22 @@ def _keys(body: nn.Module, layer: str, norm: str | None, with_norms: bool) -> tu
             if with_norms:
                 found += [f"{name}.{key}" for key, value in module.named_buffers(recurse=False) if value.ndim]
     return tuple(dict.fromkeys(found))
+
+
+def choose(network, images, patterns: tuple[str, ...]) -> list[str]:
+    """The layers that `--layers` names; without it the convolutions that the paper resets."""
+    if not patterns:
+        return [layer.name for layer in filters.layers(network)]
+    modules = {name: module for name, module in network.body.named_modules() if name}
+    owning = [name for name, module in modules.items() if next(module.parameters(), None) is not None]
+    for pattern in patterns:
+        if pattern in modules and pattern not in owning:
+            raise UserError(f"--layers {pattern}: {type(modules[pattern]).__name__} owns no weights")
+    listed = cutting.layers(network, images)
+    leaves = [name for name in owning if next(modules[name].parameters(recurse=False), None) is not None]
+    run = {layer.name for layer in listed}
+    groups = {
+        "all": [name for name in leaves if name in run],
+        "cuts": [layer.name for layer in listed if layer.cut and layer.name in leaves],
+    }
+    return cutting.select(owning, patterns, groups)

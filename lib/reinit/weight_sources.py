@@ -1,6 +1,6 @@
 """Where re-initialised weights come from: other epochs' files, folders, lists of paths, fresh draws.
 
-Importing this needs no torch.
+Torch is imported where weights are read.
 """
 
 import warnings
@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
-from lib.runs import loading
-
-checkpoints = lazy("lib.models.checkpoints")
+from lib.runs import input_files
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ def files(config) -> tuple[list[Path], list[str]]:
     """The files with initial weights, each once, in the order given, and what is named but not there."""
     there, missing = {}, []
     for word in config.inits_from:
-        path = loading.locate(config, word)
+        path = input_files.locate(config, word)
         words = [word]
         if is_list(config, word):
             try:
@@ -36,11 +33,11 @@ def files(config) -> tuple[list[Path], list[str]]:
             except UnicodeDecodeError:
                 raise UserError(f"--inits-from {word}: neither a checkpoint nor a list of paths") from None
         for line in words:
-            found = loading.locate(config, line)
+            found = input_files.locate(config, line)
             if not found.exists() and (path.parent / line).exists():
                 found = path.parent / line
             if found.exists():
-                there |= dict.fromkeys(loading.snapshots(config, str(found)))
+                there |= dict.fromkeys(input_files.snapshots(config, str(found)))
             else:
                 missing.append(line)
     return list(there), missing
@@ -48,12 +45,14 @@ def files(config) -> tuple[list[Path], list[str]]:
 
 def is_list(config, word: str) -> bool:
     """Whether a word of `--inits-from` names a text file with a path per line."""
-    path = loading.locate(config, word)
-    return path.is_file() and path.suffix not in loading.SUFFIXES
+    path = input_files.locate(config, word)
+    return path.is_file() and path.suffix not in input_files.SUFFIXES
 
 
 def load(config, description, units, own: dict) -> tuple[list[Source], list[str]]:
     """Snapshots by epoch and fresh draws, with the tensors that are needed only; and the files that are missing."""
+    from lib.models import checkpoints
+
     there, missing = files(config)
     for path in missing:
         warnings.warn(f"--inits-from: {path} is missing; the others are used", stacklevel=2)
@@ -69,7 +68,7 @@ def load(config, description, units, own: dict) -> tuple[list[Source], list[str]
                 f"--inits-from {file}: {wrong[0]} has the shape {tuple(state[wrong[0]].shape)}, in "
                 f"{config.model_path} it has {tuple(own[wrong[0]].shape)}"
             )
-        epoch = described.epoch if described.epoch is not None else loading.epoch_of(file)
+        epoch = described.epoch if described.epoch is not None else input_files.epoch_of(file)
         label = str(epoch) if epoch is not None else file.stem
         if any(source.label == label for source in found):
             label = f"{label} {'/'.join(file.with_suffix('').parts[-2:])}"

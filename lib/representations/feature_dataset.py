@@ -2,23 +2,20 @@
 
 The nearest-category paper, section 2: the activations of one layer, flattened and not rescaled, (n, d, 1, 1). A network that
 was trained on them states whose they are in its description, and takes no others. BACKBONE is a checkpoint, or TYPE@PATH for
-a file without a sidecar, such as a published robust network. Importing this needs no torch.
+a file without a sidecar, such as a published robust network.
 """
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lib import models
+from lib.core import files
 from lib.core.errors import UsageError, UserError
-from lib.core.lazy import lazy
 from lib.datasets import names
 
 if TYPE_CHECKING:
     from lib.datasets.split import Split
     from lib.models.checkpoints import Checkpoint, Description
-
-features = lazy("lib.representations.features")
-files = lazy("lib.core.files")
 
 
 def check_taken(config, name: str) -> None:
@@ -55,6 +52,8 @@ def made(network: "Checkpoint", layer: str, images: "Split", name: str, **passin
 
     `passing` as in `features.collect`: they are computed once and kept in the cache.
     """
+    from lib.representations import features
+
     described, tap = network.description, features.Tap(layer, "flatten")
     check_whose(images, described, images.name)
     found = features.collect(
@@ -92,4 +91,5 @@ def as_trained(name: str, description: "Description") -> str:
 
 def _shortened(whose: str) -> str:
     """The layer, and twelve digits of the hash."""
-    return whose[:-52]
+    layer, of, sha256 = whose.rpartition(" of ")
+    return layer + of + sha256[:12]

@@ -19,7 +19,8 @@ from lib.core.progress import image_bar
 from lib.datasets import augment
 from lib.datasets.split import Split
 from lib.models import cutting
-from lib.models.reducers import Projection, parse, reducer
+from lib.models.reducer_names import parse
+from lib.models.reducers import Projection, reducer
 from lib.representations import feature_cache, principal_components
 from lib.representations.feature_files import Writer, file_name, key, read, read_moments, write_moments
 

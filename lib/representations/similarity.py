@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lib.metrics import similarity
 from lib.metrics.similarity import Grams, Side
+from lib.models import cutting
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
@@ -173,3 +174,10 @@ def _parts(values: Tensor, mean: Tensor):
     step = max(1, CHUNK // values[0].numel())
     for part in values.split(step):
         yield part.double() - mean
+
+
+def choose(network, known: list[str], words: str, where: str) -> list[str]:
+    """The layers that comma-separated names and globs choose, in execution order."""
+    cuts = cutting.cuts(network)
+    groups = {"all": known, "cuts": [name for name in known if name in cuts]}
+    return cutting.select(known, tuple(words.split(",")), groups, where)

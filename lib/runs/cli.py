@@ -6,26 +6,17 @@ command line wins. Nothing here imports torch, and nothing here knows an experim
 """
 
 import argparse
-import atexit
 import dataclasses
 import inspect
 import math
-import os
-import signal
-import sys
-import time
-import traceback
 import types
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from lib.core import distributed
-from lib.core.errors import FAILED, Interrupted, UsageError, UserError
+from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
-from lib.runs import records
 
 
 def flag(
@@ -164,71 +155,6 @@ class DeviceConfig(RunConfig):
     max_examples: int | None = flag(
         None, help="use only so many images of each data set, evenly spread over it", check=at_least(1)
     )
-
-
-def main(config_class: type[RunConfig], experiment: Callable, argv: list[str] | None = None) -> None:
-    """Parses the command line, runs `experiment(config)` unless its record is there, writes the record, and exits.
-
-    Exit status: 0 done, 1 failed, 2 bad command line, 75 interrupted and resumable. The last line on stdout is the
-    record's path.
-    """
-    script = Path(sys.argv[0]).name
-    argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
-    try:
-        _announce_signals()
-        config = parse(config_class, argv, prog=script, description=_description())
-        if distributed.world() > 1 and not config.parallel:
-            raise UsageError("this script runs in one process: start it with python, not with torchrun")
-        run(config, experiment, [script, *argv])
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has read enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
-    except Exception as error:  # the one place where any failure becomes one line
-        if debug:
-            traceback.print_exc()
-        if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
-            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
-        sys.exit(getattr(error, "status", FAILED))
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
-        sys.exit(Interrupted.status)
-
-
-def run(config: RunConfig, experiment: Callable, command: list[str]) -> Path | None:
-    """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
-    place = records.place(config, experiment.__name__)
-    if distributed.rank():
-        _follow(config, experiment, place)
-        return None
-    answer = records.plan(place, config) if config.plan else config.answer()
-    if answer is not None:
-        print(answer)
-        return None
-    with records.locked(place):
-        if not config.overwrite and records.finished(place, config):
-            _say(config, f"already there; --overwrite runs it again ({place.path})")
-        else:
-            _show_warnings(config)
-            started, begin = time.time(), time.perf_counter()
-            result = experiment(config)
-            result.seconds.setdefault("total", time.perf_counter() - begin)
-            records.write(place, config, result, command=command, started=started)
-            if not config.quiet:
-                print(result.text())
-    for figure in records.figures(place):
-        _say(config, f"figure: {figure}")
-    print(place.path)
-    return place.path
-
-
-def _follow(config: RunConfig, experiment: Callable, place: records.Place) -> None:
-    """What torchrun's other processes do: their share of the work, and no word; process 0 locks, answers and writes."""
-    asked = config.plan or config.answer() is not None
-    if not asked and (config.overwrite or not records.finished(place, config)):
-        warnings.simplefilter("ignore")
-        experiment(config)
 
 
 def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", description: str = "") -> RunConfig:
@@ -418,59 +344,6 @@ def _typed(value, kind: type, several: bool, where: str):
         return _converter(kind)(str(value))
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"{where}: {error}") from None
-
-
-def _description() -> str:
-    """The docstring of the script that called `main`."""
-    return inspect.getdoc(sys.modules["__main__"]) or ""
-
-
-WARNINGS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-def _announce_signals() -> None:
-    """Scheduler's warnings end a run in order; `lib.training.loop` replaces this while it can save a position."""
-
-    def stop(number, frame):
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command runs it again")
-
-    for number in WARNINGS:
-        signal.signal(number, stop)
-    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in WARNINGS])  # nothing is left to save
-
-
-def _show_warnings(config: RunConfig) -> None:
-    """Our own warnings as one line each; libraries' warnings only with --debug."""
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        if not config.quiet and (config.debug or issubclass(category, UserWarning)):
-            print(f"warning: {message}", file=sys.stderr)
-
-    warnings.showwarning = show
-    if not config.debug:
-        warnings.filterwarnings("ignore", module=r"(?!lib\.)")
-
-
-def _say(config: RunConfig, sentence: str) -> None:
-    if not config.quiet:
-        print(sentence, file=sys.stderr)
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return "error: " + str(error)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"error: {where}{error.strerror or error}"
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return "error: out of memory; a smaller -b needs less"
-    if isinstance(error, ModuleNotFoundError) and (error.name or "lib").partition(".")[0] != "lib":
-        return (
-            f"error: this Python has no {error.name.partition('.')[0]}; the suite's packages are in its environment "
-            "(source .venv/bin/activate) and in requirements.txt"
-        )
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"error: {type(error).__name__}: {first} (unexpected; --debug shows where)"
 
 
 _COMMON = {field.name for field in dataclasses.fields(DeviceConfig)}

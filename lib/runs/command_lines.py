@@ -1,50 +1,61 @@
-"""The scripts by the experiments they run: their configurations, and configurations as command lines.
+"""Experiments as scripts: their configurations and functions, and configurations as command lines.
 
-An experiment is reached by its name, so that what reads records need not import the experiments, nor torch.
+The scripts hand down the table of all experiments; nothing here, and nothing that reads records, knows one of them.
 """
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import shlex
-from dataclasses import MISSING
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
 
+from lib.core.registry import resolve
 from lib.runs import cli
+from lib.runs.records import Result
 
 
-@functools.cache
-def configuration(experiment: str) -> type[cli.RunConfig] | None:
-    """The configuration of an experiment: `OodLayersConfig` of `lib.experiments.ood_layers`; None where there is none."""
-    module = f"lib.experiments.{experiment}"
-    if importlib.util.find_spec(module) is None:
-        return None
-    name = "".join(word.capitalize() for word in experiment.split("_")) + "Config"
-    return getattr(importlib.import_module(module), name)
+@dataclass(frozen=True)
+class Experiment:
+    """What a script runs: a configuration, and a function from it to a result; each itself, or as "module:name"."""
+
+    configuration_: str | type[cli.RunConfig]
+    function_: str | Callable[..., Result]
+
+    @property
+    def configuration(self) -> type[cli.RunConfig]:
+        """The class of its configurations; imported when it is asked for, as the function is."""
+        return resolve(self.configuration_) if isinstance(self.configuration_, str) else self.configuration_
+
+    @property
+    def function(self) -> Callable[..., Result]:
+        """The function that runs it."""
+        return resolve(self.function_) if isinstance(self.function_, str) else self.function_
+
+    @functools.cached_property
+    def fields(self) -> dict[str, dataclasses.Field]:
+        """The fields of its configuration by name."""
+        return {field.name: field for field in dataclasses.fields(self.configuration)}
 
 
-def fields(experiment: str) -> dict[str, dataclasses.Field]:
-    """The fields of an experiment's configuration by name; none for an experiment that is not there."""
-    kind = configuration(experiment)
-    return {field.name: field for field in dataclasses.fields(kind)} if kind else {}
+Experiments = Mapping[str, Experiment]
 
 
-def command(experiment: str, values: dict) -> str:
-    """The command line, ready for a shell, of an experiment with these values of its fields; the others stay at default.
+def command(experiments: Experiments, name: str, values: dict) -> str:
+    """The command line, ready for a shell, of the experiment `name` with these values of its fields, the others at default.
 
     Raises `KeyError` for a value of no field.
     """
-    known = fields(experiment)
-    given = {name: value for name, value in values.items() if not _same(value, known[name].default)}  # KeyError: no field
+    known = experiments[name].fields
+    given = {key: value for key, value in values.items() if not _same(value, known[key].default)}  # KeyError: no field
     positionals = [field for field in known.values() if field.metadata["positional"]]
     last = max((place for place, field in enumerate(positionals) if field.name in given), default=-1)
-    words = ["python", f"exec_{experiment}.py"]
+    words = ["python", f"exec_{name}.py"]
     for field in positionals[: last + 1]:
         words += _words(given.get(field.name, field.default))
-    for name, field in known.items():
-        if name not in given or field.metadata["positional"]:
+    for key, field in known.items():
+        if key not in given or field.metadata["positional"]:
             continue
-        value, spelling = given[name], cli.spellings(field)[0]
+        value, spelling = given[key], cli.spellings(field)[0]
         if isinstance(value, bool):
             words.append(spelling if value else "--no-" + spelling.removeprefix("--"))
         else:

@@ -5,13 +5,12 @@ Networks are built and tried on one blank image, data sets are looked up and not
 
 from collections.abc import Callable
 
-from lib.core.lazy import lazy
+import torch
+
 from lib.datasets import catalogue
 from lib.datasets.names import parse
+from lib.models import cutting
 from lib.runs import loading
-
-cutting = lazy("lib.models.cutting")
-torch = lazy("torch")
 
 MIB = 2**20
 

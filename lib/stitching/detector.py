@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.core.randomness import stream
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.ood.layer_energies import energy
-from lib.stitching.grid import Passes, activations_of
+from lib.stitching.grid import activations_of
 from lib.training.energy_loss import hinge
 from lib.training.loop import epoch_order
 from lib.training.losses import Loss, Separate
@@ -116,7 +117,7 @@ def finish_epoch(state: dict[str, Tensor]) -> list[dict[str, float | None]]:
 
 
 @torch.no_grad()
-def validate(source: nn.Module, layers: list[str], network: Classifiers, split: Split, passes: Passes) -> list[dict]:
+def validate(source: nn.Module, layers: list[str], network: Classifiers, split: Split, passes: Batching) -> list[dict]:
     """val_loss (cross-entropy), val_accuracy and val_energy (its mean) of every layer's classifier, in eval mode."""
     network.eval()
     sums = torch.zeros(len(layers), 3, dtype=torch.float64, device=passes.device)

@@ -10,15 +10,16 @@ from torch import nn
 
 from lib.core.devices import arithmetic
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.ood.layer_energies import energy
-from lib.stitching.grid import Donors, Entry, Passes, activations_of
+from lib.stitching.grid import Donors, Entry, activations_of
 
 Detectors = dict[str, nn.Module]  # by layer, in eval mode
 
 
 @torch.no_grad()
-def native_energies(network: nn.Module, detectors: Detectors, split: Split, passes: Passes) -> dict[str, np.ndarray]:
+def native_energies(network: nn.Module, detectors: Detectors, split: Split, passes: Batching) -> dict[str, np.ndarray]:
     """The energies (n,) of the network's own representations of a split, at every layer with a detector."""
     if not detectors:
         return {}
@@ -33,7 +34,7 @@ def native_energies(network: nn.Module, detectors: Detectors, split: Split, pass
 
 @torch.no_grad()
 def stitched_energies(
-    donors: Donors, entries: list[Entry], detectors: Detectors, split: Split, passes: Passes
+    donors: Donors, entries: list[Entry], detectors: Detectors, split: Split, passes: Batching
 ) -> tuple[list[float | None], list[np.ndarray | None]]:
     """Of every stitched network the accuracy on a split and the energies (n,) of the stitched representations.
 

@@ -13,10 +13,7 @@ from pathlib import Path
 
 from lib.core import files
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
-from lib.runs import loading
-
-checkpoints = lazy("lib.models.checkpoints")
+from lib.runs import input_files
 
 ELSEWHERE = ("source_path", "source_type", "layer", "directory", "detectors_dir")  # part of no key
 
@@ -56,11 +53,13 @@ def path_of(config, layer: str) -> Path:
 
 def source_hash(config, path: str) -> str:
     """The SHA-256 of a checkpoint."""
-    return files.fingerprint([loading.locate(config, path)], Path(config.cache_dir))["sha256"]
+    return files.fingerprint([input_files.locate(config, path)], Path(config.cache_dir))["sha256"]
 
 
 def publish(config, layer: str, network, description) -> Path:
     """Writes a detector and its description into the folder of detectors; returns its path."""
+    from lib.models import checkpoints
+
     path = path_of(config, layer)
     settings = dataclasses.asdict(config) | {"layer": [layer], "source_sha256": source_hash(config, config.source_path)}
     with files.locked(
@@ -77,7 +76,7 @@ def find(config, places: tuple[str, ...]) -> list[Detector]:
     """
     found = []
     for place in places:
-        path = loading.locate(config, place)
+        path = input_files.locate(config, place)
         if path.is_dir():
             found += [read for file in sorted(path.glob("*.json")) if (read := _read(file.with_suffix(".pt"))) is not None]
         elif path.exists():

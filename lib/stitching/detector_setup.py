@@ -13,6 +13,7 @@ from lib.core import devices
 from lib.core.errors import UserError
 from lib.core.registry import resolve
 from lib.datasets import overlap
+from lib.datasets.batching import Batching
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.datasets.split import Split
 from lib.models import checkpoints
@@ -43,7 +44,7 @@ class Job:
     classifiers: detector.Classifiers
     stages: list[Stage]
     val_split: Split
-    passes: grid.Passes
+    passes: Batching
 
 
 def prepare(config) -> Job:
@@ -60,7 +61,7 @@ def prepare(config) -> Job:
     layers = grid.choose(source, shapes, config.layer, "LAYER")
     described = {layer: _description(config, source, layer, shapes[layer], size, name) for layer in layers}
     networks = [checkpoints.fresh(described[layer], config.seed, "init", layer).body for layer in layers]
-    passes = grid.Passes(
+    passes = Batching(
         device=device,
         batch_size=max(config.batch_size, 256),
         channels=source.description.channels,
@@ -114,7 +115,7 @@ def _description(config, source: Checkpoint, layer: str, shape: tuple[int, ...],
 
 
 def _stages(
-    config, source: Checkpoint, layers: list[str], passes: grid.Passes, train_split: Split, test_split: Split
+    config, source: Checkpoint, layers: list[str], passes: Batching, train_split: Split, test_split: Split
 ) -> list[Stage]:
     """How the classifiers are trained, and then fine-tuned: half of a batch are images, half outliers."""
     device, size = passes.device, passes.size

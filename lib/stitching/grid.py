@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lib.core.devices import arithmetic
 from lib.core.errors import UserError
-from lib.core.progress import image_bar
 from lib.core.randomness import generator
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
@@ -80,41 +80,11 @@ def choose(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], words: tu
         if word in shapes and word not in usable:
             cutting.cut(network, word)
             raise UserError(f"{where} {word}: it puts out a vector, and stitches join maps and tokens")
-    try:
-        return cutting.select(usable, words, {"cuts": usable})
-    except UserError as error:
-        raise UserError(str(error).replace("--layers", where, 1)) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passes:
-    """How images reach the networks."""
-
-    device: torch.device
-    batch_size: int
-    channels: int
-    size: int
-    precision: str = "fp32"
-    workers: int = 0
-    prefetch: int = 2
-    quiet: bool = False
-
-    def over(self, split: Split, label: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels, batch by batch."""
-        batches = split.batches(
-            self.batch_size,
-            device=self.device,
-            channels=self.channels,
-            size=self.size,
-            workers=self.workers,
-            prefetch=self.prefetch,
-        )
-        for images, labels, _ in image_bar(batches, len(split), self.batch_size, label=label, quiet=self.quiet):
-            yield images, labels
+    return cutting.select(usable, words, {"cuts": usable}, where)
 
 
 def pairs(
-    donors: Donors, split: Split, passes: Passes, label: str, partners: Split | None = None
+    donors: Donors, split: Split, passes: Batching, label: str, partners: Split | None = None
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """The activations of the front layers and of the end layers, batch by batch: one pass of each network.
 
@@ -130,7 +100,7 @@ def pairs(
 
 
 def collect(
-    donors: Donors, split: Split, statistics: Statistics, passes: Passes, partners: Split | None = None
+    donors: Donors, split: Split, statistics: Statistics, passes: Batching, partners: Split | None = None
 ) -> Statistics:
     """The statistics with those of all images of a split added."""
     for sources, targets in pairs(donors, split, passes, "matching", partners):
@@ -139,7 +109,7 @@ def collect(
 
 
 def triangle(
-    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Passes, partners: Split | None = None
+    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Batching, partners: Split | None = None
 ) -> Triangle:
     """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
     found = Triangle()
@@ -150,7 +120,7 @@ def triangle(
 
 
 def activations(
-    donors: Donors, split: Split, passes: Passes, partners: Split | None = None
+    donors: Donors, split: Split, passes: Batching, partners: Split | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All activations (n, ...) of the front and end layers: for what cannot stream."""
     parts = list(pairs(donors, split, passes, "matching", partners))
@@ -164,7 +134,7 @@ def others(n: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Passes) -> tuple[list[dict], float]:
+def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Batching) -> tuple[list[dict], float]:
     """The measures of every stitched network on a labelled split, and the accuracy of the end network.
 
     accuracy, relative_accuracy (over the end network's), penalty (the end network's accuracy minus it), agreement (share of

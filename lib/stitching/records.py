@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lib.core import files
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
-from lib.runs import command_lines, loading, records
+from lib.runs import command_lines, input_files, network_flags, records
+from lib.runs.command_lines import Experiments
 
 if TYPE_CHECKING:
     from lib.stitching.layer import Shape, Stitch
 
-np = lazy("numpy")
-layer = lazy("lib.stitching.layer")
-torch = lazy("torch")
 
 LISTED = ("front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank")  # what the rows of one record differ in
 NO_METHOD = {"directory", "mod_only_stitch", "save", "null"}
@@ -76,9 +73,11 @@ class Grid:
         whole = [Place(front, end, *ranks) for front in own for end in self.layers(1) for ranks in own[front]]
         return [place for place in whole if place not in self.cells or self.cells[place].row["stitch"] is None]
 
-    def command_for(self, front: str, ends: list[str]) -> str:
+    def command_for(self, experiments: Experiments, front: str, ends: list[str]) -> str:
         """The command that makes the stitches of a front layer with some end layers."""
-        return command("stitch", self.config | {"front_layer": front, "end_layer": ",".join(ends), "save": True})
+        return command(
+            experiments, "stitch", self.config | {"front_layer": front, "end_layer": ",".join(ends), "save": True}
+        )
 
 
 def read(config, paths: tuple[str, ...]) -> list[Grid]:
@@ -109,6 +108,11 @@ def read(config, paths: tuple[str, ...]) -> list[Grid]:
 
 def restore(stored: Stored, source: "Shape", target: "Shape") -> "Stitch":
     """The stitch between activations of these shapes. Raises `UserError` for weights that cannot be read or do not fit."""
+    import numpy as np
+    import torch
+
+    from lib.stitching import layer
+
     config, number = stored.config, f"{stored.row['stitch']}."
     made = layer.Stitch(
         stored.row["type"],
@@ -155,7 +159,7 @@ def _records(paths: tuple[str, ...]) -> list[Path]:
 
 def _unchanged(config, path: Path, record: dict, checkpoint: str) -> str:
     """The hash of a checkpoint; raises `UserError` if it is not the one that the record was made from."""
-    file = loading.locate(config, checkpoint)
+    file = input_files.locate(config, checkpoint)
     if not file.exists():
         raise UserError(f"{path}: its checkpoint {checkpoint} is gone")
     found = files.fingerprint([file], Path(config.cache_dir))["sha256"]
@@ -168,12 +172,12 @@ def _unchanged(config, path: Path, record: dict, checkpoint: str) -> str:
 
 def _method(config: dict, networks: tuple[str, str]) -> str:
     """What two stitches share that belong to one grid."""
-    where = {field.name for field in dataclasses.fields(loading.CheckpointsConfig) if not field.metadata["identity"]}
+    where = {field.name for field in dataclasses.fields(network_flags.CheckpointsConfig) if not field.metadata["identity"]}
     ignored = where | NO_METHOD | {"front_path", "end_path", *LISTED}
     return json.dumps([networks, {name: value for name, value in config.items() if name not in ignored}], sort_keys=True)
 
 
-def command(experiment: str, config: dict) -> str:
+def command(experiments: Experiments, name: str, config: dict) -> str:
     """The command line of a run like the one with this configuration, with a record of its own."""
-    kept = command_lines.fields(experiment).keys() - {"name", "overwrite", "plan", "quiet", "debug", "list_layers", "resume"}
-    return command_lines.command(experiment, {name: value for name, value in config.items() if name in kept})
+    kept = experiments[name].fields.keys() - {"name", "overwrite", "plan", "quiet", "debug", "list_layers", "resume"}
+    return command_lines.command(experiments, name, {key: value for key, value in config.items() if key in kept})

@@ -6,18 +6,14 @@ contents of both checkpoints and of the data, the settings, the kind of device.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
 
 from lib.core import files
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
 from lib.runs import cli, records
-
-if TYPE_CHECKING:
-    from lib.stitching.grid import Entry
-
-np = lazy("numpy")
-torch = lazy("torch")
+from lib.stitching.grid import Entry
 
 # what grids may differ in: the networks are compared by content, a cell by its row
 FREE = {
@@ -65,7 +61,7 @@ def find(config) -> dict[Cell, tuple[Path, Path, int]]:
     return found
 
 
-def load(entry: "Entry", arrays: Path, number: int) -> bool:
+def load(entry: Entry, arrays: Path, number: int) -> bool:
     """Gives an entry's stitch the weights in a file; False, and nothing is changed, if they are not there whole."""
     try:
         with np.load(arrays) as stored:

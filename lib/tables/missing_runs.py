@@ -27,7 +27,7 @@ def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, 
         cells.setdefault(line.labels, []).append(line)
     for alike in cells.values():
         cell = alike[0].cell
-        if cell.lacks or not cell.experiment or not (command_lines.fields(cell.experiment) or cell.before):
+        if cell.lacks or not cell.experiment or not (library.fields(cell.experiment) or cell.before):
             continue
         for seed in _lacking(alike, seeds):
             first, then = _of_cell(paper, cell, seed, library)
@@ -78,7 +78,7 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
         if role == "end" and wanted.get("same_network"):
             folders[role], files[role] = folders["front"], files["front"]
         elif flags:
-            name = _name(paper, cell, role, flags, seed + (role == "end"))
+            name = _name(library, paper, cell, role, flags, seed + (role == "end"))
             if layer := flags.pop("features", ""):  # the network knows its backbone from here on
                 flags["dataset"] = f"features={files.pop('backbone')}:{layer}:{flags['dataset']}"
             known = library.trained(flags, seed + (role == "end"))
@@ -89,21 +89,25 @@ def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[
                 if known
                 else [
                     command_lines.command(
-                        "train", {**flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")}
+                        library.experiments,
+                        "train",
+                        {**flags, "directory": folder.removeprefix("models/"), "seed": seed + (role == "end")},
                     )
                 ]
             )
     words = {f"{role}.folder": folder for role, folder in folders.items()}
     words |= {f"{role}.file": file for role, file in files.items()}
-    runs = [_command(experiment, run, files, words, seed) for experiment, run in cell.before]
-    if command_lines.fields(cell.experiment):
-        runs.append(_command(cell.experiment, wanted, files, words, seed))
+    runs = [_command(library, experiment, run, files, words, seed) for experiment, run in cell.before]
+    if library.fields(cell.experiment):
+        runs.append(_command(library, cell.experiment, wanted, files, words, seed))
     return trainings, runs
 
 
-def _command(experiment: str, wanted: dict, files: dict[str, str], words: dict[str, str], seed: int) -> str:
+def _command(
+    library: Library, experiment: str, wanted: dict, files: dict[str, str], words: dict[str, str], seed: int
+) -> str:
     """The command of an experiment on these networks."""
-    fields = command_lines.fields(experiment)
+    fields = library.fields(experiment)
     values = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("config.")}
     for name, role in ROLES.items():
         if name in fields and role in files:
@@ -112,7 +116,9 @@ def _command(experiment: str, wanted: dict, files: dict[str, str], words: dict[s
         values |= {"model_path": files["main"], "against": files["net"]}
     if "seed" in fields:
         values["seed"] = [seed] if isinstance(fields["seed"].default, tuple) else seed
-    return command_lines.command(experiment, {name: _filled(value, words) for name, value in values.items()})
+    return command_lines.command(
+        library.experiments, experiment, {name: _filled(value, words) for name, value in values.items()}
+    )
 
 
 def _stated(cell: Cell) -> dict:
@@ -133,9 +139,9 @@ def _of_role(role: str, facts: dict) -> dict:
     return {name.partition(".")[2]: value for name, value in facts.items() if name.startswith(role + ".")}
 
 
-def _name(paper: str, cell: Cell, role: str, flags: dict, seed: int) -> str:
+def _name(library: Library, paper: str, cell: Cell, role: str, flags: dict, seed: int) -> str:
     """The folder of a training under models/; heads on stored features are trained at several learning rates."""
-    fields = command_lines.fields("train")
+    fields = library.fields("train")
     told = [
         _word(name, value)
         for name, value in _of_role(role, cell.where).items()

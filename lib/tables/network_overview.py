@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+import numpy as np
+
 from lib.core.errors import UserError
-from lib.core.lazy import lazy
 from lib.core.registry import near
+from lib.metrics import rank_correlation
+from lib.plots import grid as plots
 from lib.runs import command_lines
+from lib.runs.command_lines import Experiments
 from lib.tables import layer_order, record_library
 from lib.tables.formats import Table
 from lib.tables.papers.spec import satisfies
 from lib.tables.record_library import Library, Network, Run
-
-np = lazy("numpy")
-plots = lazy("lib.plots.grid")
-rank_correlation = lazy("lib.metrics.rank_correlation")
 
 IMAGES = ("data", "variant", "split", "protocol", "fraction", "selected_by", "seed")  # what paired probes share in a run
 FEWEST = 5  # layers that a correlation has at least
@@ -49,6 +49,7 @@ class Subject:
     network: Network
     siblings: list[str]
     cuts: list[str]
+    experiments: Experiments
 
     @property
     def data(self) -> str:
@@ -69,21 +70,27 @@ def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable
             flags_ = {
                 name: value
                 for name, value in training.items()
-                if name in command_lines.fields("train")
-                and command_lines.fields("train")[name].metadata.get("identity", True)
+                if name in subject.experiments["train"].fields
+                and subject.experiments["train"].fields[name].metadata.get("identity", True)
             }
-            before = [command_lines.command("train", {**flags_, "directory": folder, "seed": training["seed"] + 1})]
+            before = [
+                command_lines.command(
+                    subject.experiments, "train", {**flags_, "directory": folder, "seed": training["seed"] + 1}
+                )
+            ]
             sibling = f"models/{folder}/{PurePath(subject.network.path).name}"
         given = {first: sibling, second: subject.network.path, **flags}
         if experiment == "stitch" and subject.data:
             given["dataset"] = subject.data
-        return [*before, command_lines.command(experiment, given)]
+        return [*before, command_lines.command(subject.experiments, experiment, given)]
 
     return commands
 
 
 def _alone(experiment: str, **flags) -> Callable[[Subject], list[str]]:
-    return lambda subject: [command_lines.command(experiment, {"model_path": subject.network.path, **flags})]
+    return lambda subject: [
+        command_lines.command(subject.experiments, experiment, {"model_path": subject.network.path, **flags})
+    ]
 
 
 def _probe(subject: Subject) -> list[str]:
@@ -157,7 +164,11 @@ COLUMNS = {
         {"layer": "*", "folded": False},
         "layer",
         lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
-        lambda subject: [command_lines.command("projections", {"model_path": [subject.network.path], "normalize": True})],
+        lambda subject: [
+            command_lines.command(
+                subject.experiments, "projections", {"model_path": [subject.network.path], "normalize": True}
+            )
+        ],
         inside=True,
     ),
     "re-initialisation drop": Column(
@@ -213,7 +224,7 @@ def tables(checkpoint: str, library: Library) -> Found:
     for name, values in columns.items():
         lacking = [layer for layer in layers if layer in cuts and layer not in values]
         if not values or COLUMNS[name].each and lacking:
-            commands = COLUMNS[name].command(Subject(network, siblings, lacking))
+            commands = COLUMNS[name].command(Subject(network, siblings, lacking, library.experiments))
             empty += [{"column": name, "command": command} for command in commands]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
     made = [

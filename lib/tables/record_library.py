@@ -6,6 +6,7 @@ repeated. Where a folder was trained in again, records are of the training whose
 the latest before them. Without a training a network is known by its path and its hash.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -16,8 +17,10 @@ from pathlib import Path
 
 from lib.core.errors import UserError
 from lib.datasets import names
-from lib.runs import command_lines
-from lib.runs.loading import SUFFIXES
+from lib.runs.command_lines import Experiments
+from lib.runs.input_files import SUFFIXES
+
+Fields = dict[str, dataclasses.Field]
 
 # field with a checkpoint -> what its network is called in conditions such as `net.epochs` or `end.model_type`
 # (`main` is the network of a run whose row is of the one that it is compared with)
@@ -116,10 +119,10 @@ TOLD = ("eps", "noise", "pixel_shuffle", "outliers", "subsample_classes", "class
 
 
 class Library:
-    """All records of a results folder, their trainings by folder."""
+    """All records of a results folder, their trainings by folder; `experiments` are those that there are."""
 
-    def __init__(self, records: Iterable[tuple[Path, dict]]) -> None:
-        records = list(records)
+    def __init__(self, records: Iterable[tuple[Path, dict]], experiments: Experiments) -> None:
+        records, self.experiments = list(records), experiments
         self._trainings: dict[str, list[dict]] = {}  # folder -> its trainings, the latest last
         self._read: dict[str, list[tuple[str, str]]] = {}  # file -> when records read it, and its hash then
         by_time = sorted((record for _, record in records), key=lambda record: record["started"])
@@ -133,6 +136,10 @@ class Library:
                     self._read.setdefault(place, []).append((record["started"], known["sha256"]))
         self.runs = [Run(path, record, self) for path, record in records]
         self.stitches = {run.path.name: run for run in self.of("stitch")}
+
+    def fields(self, experiment: str) -> Fields:
+        """The fields of an experiment's configuration; none of what was computed from records."""
+        return self.experiments[experiment].fields if experiment in self.experiments else {}
 
     def of(self, experiment: str) -> "list[Run]":
         """The runs of an experiment."""
@@ -160,21 +167,21 @@ class Library:
 
     def trained(self, flags: Mapping, seed: int) -> str:
         """The folder under models/ of the training with these flags, all others at default; "" if no record tells of it."""
-        fields = command_lines.fields("train")
+        fields = self.fields("train")
         changed = {name: value for name, value in flags.items() if value != _plain(fields[name].default)}
         return next(
             (
                 folder.removeprefix("models/")
                 for folder, (*_, record) in self._trainings.items()
                 if record["config"].get("seed") == seed
-                and _settings("train", record["config"], ("seed", "directory"))[1] == changed
+                and _settings(fields, record["config"], ("seed", "directory"))[1] == changed
             ),
             "",
         )
 
     def _training(self, record: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
-        training, changed = _settings("train", record["config"], ("seed", "directory", *SELECTIONS["train"]))
+        training, changed = _settings(self.fields("train"), record["config"], ("seed", "directory", *SELECTIONS["train"]))
         parsed = _parsed(str(training["dataset"]))
         if parsed and parsed.features:
             images = {"dataset": parsed.images.name, "features": parsed.features[1]}
@@ -246,7 +253,7 @@ class Run:
             "seed",
             "directory",
         )
-        self.config, self.setting = _settings(self.experiment, record["config"], left_out)
+        self.config, self.setting = _settings(library.fields(self.experiment), record["config"], left_out)
         self._known: dict[tuple, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
         if self.experiment == "train":
@@ -399,9 +406,8 @@ def differences(identities: list[dict]) -> list[str]:
     return ["; ".join(f"{name} {_words(one[name])}" for name in varying if name in one) for one in identities]
 
 
-def _settings(experiment: str, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:
+def _settings(fields: Fields, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:
     """A whole configuration, younger flags at default, and its changed values that make the run what it is."""
-    fields = command_lines.fields(experiment)
     whole = {name: _plain(field.default) for name, field in fields.items()} | config
     changed = {
         name: value

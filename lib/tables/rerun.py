@@ -80,7 +80,7 @@ def _agree(one, other, tolerance: float) -> bool:
 
 def _run(path: Path, record: dict, *further: str) -> None:
     command = record["command"]
-    script = Path(__file__).resolve().parents[1] / command[0]
+    script = Path(__file__).resolve().parents[2] / command[0]
     if not script.is_file():
         raise UserError(f"{path}: its command {command[0]} is no script of the suite")
     threads = {"OMP_NUM_THREADS": str(record["environment"]["threads"])} if record["environment"].get("threads") else {}

@@ -15,15 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from lib.core.lazy import lazy
+import numpy as np
+
+from lib.metrics import rank_correlation
 from lib.tables.papers.spec import satisfies
 from lib.tables.record_library import Run
 
-np = lazy("numpy")
-rank_correlation = lazy("lib.metrics.rank_correlation")
-
-TESTS = ("specificity", "sensitivity")
-READ = ("similarity", "stitch", "probe")  # the experiments whose records they read
 SIMILARITIES = ("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard")  # dissimilarity is 1 - index
 DISTANCES = ("pwcca", "procrustes")
 # settings of exec_probe.py that rows tell of; a search changes what is chosen

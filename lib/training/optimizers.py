@@ -1,34 +1,10 @@
-"""Optimisers and their flags, and learning rates as functions of time. Importing this needs no torch."""
+"""Optimisers, and learning rates as functions of time."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lib.core.registry import resolve
-from lib.runs.cli import RunConfig, above, at_least, flag
-
-# adam adds the weight decay to the gradient, adamw shrinks the weights
-OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
-
-SCHEDULES = {
-    "none": "lib.training.optimizers:constant",
-    "cosine": "lib.training.optimizers:cosine",
-    "onecycle": "lib.training.optimizers:onecycle",
-    "step": "lib.training.optimizers:step",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizationConfig(RunConfig):
-    """The flags of every script that trains by gradient steps."""
-
-    learning_rate: float = flag(1e-3, "-lr", check=above(0), help="peak learning rate")
-    weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay")
-    optimizer: str = flag("adam", "-o", choices=OPTIMIZERS, help="adam (L2 in the gradient), adamw or sgd")
-    schedule: str = flag("none", "-sched", choices=SCHEDULES, help="course of the learning rate")
-    milestones: tuple[int, ...] = flag(
-        (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1"
-    )
+from lib.training.flags import OPTIMIZERS, SCHEDULES
 
 
 def optimizer(

@@ -23,9 +23,9 @@ from lib.datasets.subsets import validation_split
 from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
-from lib.runs import cli, loading
+from lib.runs import cli, input_files, loading
+from lib.training.flags import LOSSES
 from lib.training.loop import Recipe
-from lib.training.losses import LOSSES
 from lib.training.optimizers import schedule
 
 
@@ -76,7 +76,7 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
     network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
     mean, std = network.body.normalisation if config.pretrained else (None, None)
     if config.resume_from:
-        path = loading.locate(config, config.resume_from)
+        path = input_files.locate(config, config.resume_from)
         checkpoints.fill(network, path, config.model_type)
         if checkpoints.sidecar(path).exists():
             there = checkpoints.describe(path)

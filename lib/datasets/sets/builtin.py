@@ -1,11 +1,15 @@
 """The data sets that need no files: scikit-learn's digits, and patches of its two sample photographs as outliers."""
 
+import gzip
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from lib.core.errors import UserError
 from lib.core.randomness import numpy_generator
 from lib.datasets import Options
 from lib.datasets.split import Split
@@ -21,18 +25,18 @@ def digits(root: Path, split: str, options: Options) -> Split:
     The 8x8 images have values 0 to 16, here scaled to 0 to 255 and enlarged fourfold by bilinear interpolation. The
     division is a fixed draw, the same for every seed of every run.
     """
-    from sklearn.datasets import load_digits  # slow to import, and only the built-in sets need it
-
-    data = load_digits()
+    with gzip.open(_installed("data/digits.csv.gz"), "rt") as file:
+        table = np.loadtxt(file, delimiter=",")  # 64 pixels in rows, and the class
+    pixels, target = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
     draw = numpy_generator(0, "digits", "test split")
-    is_test = np.zeros(len(data.target), bool)
+    is_test = np.zeros(len(target), bool)
     for label in range(10):
-        members = draw.permutation(np.flatnonzero(data.target == label))
+        members = draw.permutation(np.flatnonzero(target == label))
         is_test[members[: int(TEST_FRACTION * len(members))]] = True
     indices = torch.from_numpy(np.flatnonzero(is_test if split == "test" else ~is_test))
-    images = torch.from_numpy(data.images).float()[indices, None] * (255 / 16)
+    images = torch.from_numpy(pixels).float()[indices, None] * (255 / 16)
     images = F.interpolate(images, scale_factor=4, mode="bilinear", align_corners=False).round().to(torch.uint8)
-    labels = torch.from_numpy(data.target)[indices].to(torch.int64)
+    labels = torch.from_numpy(target)[indices].to(torch.int64)
     return Split("digits", split, images, labels, indices=indices, classes=_NUMBERS, augmentation="crop")
 
 
@@ -42,16 +46,22 @@ def patches(root: Path, split: str, options: Options) -> Split:
     Cut at steps of 16 pixels, for training from the left 384 columns of both photographs and for testing from the
     right 256, so that the splits share no pixel.
     """
-    from sklearn.datasets import load_sample_images
-
     images, labels, names = [], [], ("china", "flower")
-    bunch = load_sample_images()
-    for label, photograph in enumerate(bunch.images):
+    for label, name in enumerate(names):
+        photograph = np.asarray(Image.open(_installed(f"images/{name}.jpg")))
         part = photograph[:, :TRAIN_COLUMNS] if split == "train" else photograph[:, TRAIN_COLUMNS:]
         windows = torch.from_numpy(np.ascontiguousarray(part)).unfold(0, PATCH, STRIDE).unfold(1, PATCH, STRIDE)
         images.append(windows.reshape(-1, 3, PATCH, PATCH))
         labels += [label] * len(images[-1])
     return Split("patches", split, torch.cat(images), torch.tensor(labels), classes=names, augmentation="crop-flip")
+
+
+def _installed(path: str) -> Path:
+    """A file of scikit-learn's data sets; importing scikit-learn itself takes longer than small experiments."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError("the built-in data sets are scikit-learn's: pip install scikit-learn")
+    return Path(package.origin).parent / "datasets" / path
 
 
 _NUMBERS = tuple(str(digit) for digit in range(10))

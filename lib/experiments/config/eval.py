@@ -1,0 +1,70 @@
+"""The flags of `exec_eval.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from lib.attacks.flags import ATTACKS, PerturbationConfig
+from lib.core import text_table
+from lib.core.errors import UsageError
+from lib.experiments import EXPERIMENTS
+from lib.runs import input_files, records
+from lib.runs.cli import at_least, flag
+from lib.runs.network_flags import NetworkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(PerturbationConfig, NetworkConfig):
+    """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
+
+    dataset: tuple[str, ...] = flag(
+        (), "-d", label="{}", help="data sets to evaluate on; default: the test split of the one it was trained on"
+    )
+    save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
+    attack: str = flag(
+        "", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by pyautoattack"
+    )
+    restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
+    show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
+
+    takes_features: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attack and self.eps is None:
+            raise UsageError(f"--eps is required: the radius of --attack {self.attack}")
+        if self.eps is not None and not self.attack:
+            raise UsageError("--attack is required: --eps is its radius")
+
+    def work(self) -> list[str]:
+        from lib.runs import plan
+
+        attacked = f", and {self.attack} on the images that are right" if self.attack else ""
+        return plan.of_checkpoints(
+            self, [(self.model_path, self.model_type, None)], self.dataset or ("",), f"one over each data set{attacked}"
+        )
+
+    def answer(self) -> str | None:
+        return _listing(self) if self.show_list else super().answer()
+
+    def inputs(self) -> dict[str, list[Path]]:
+        return super().inputs() | input_files.data_files(self, *self.dataset)
+
+
+def _listing(config: EvalConfig) -> str:
+    """The checkpoints and the records there are, as text."""
+    checkpoints = [
+        {"checkpoint": str(path), "MiB": round(path.stat().st_size / 2**20, 1)}
+        for path in sorted(Path(config.models_dir).rglob("*.pt"))
+    ]
+    runs = [
+        {"record": str(path), "rows": len(record["rows"]), "started": record["started"]}
+        for path, record in records.records(config.results_dir, EXPERIMENTS)
+    ]
+    return "\n\n".join(
+        text_table.text(rows) if rows else f"no {what}"
+        for rows, what in (
+            (checkpoints, f"checkpoints under {config.models_dir}"),
+            (runs, f"records under {config.results_dir}"),
+        )
+    )

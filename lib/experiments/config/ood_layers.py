@@ -1,0 +1,94 @@
+"""The flags of `exec_ood_layers.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UsageError
+from lib.datasets import openood
+from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
+from lib.runs import input_files
+from lib.runs.cli import above, at_least, flag
+from lib.runs.network_flags import NetworkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OodLayersConfig(NetworkConfig):
+    """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
+
+    dataset: str = flag(
+        "", "-d", label="{}", help="in-distribution data; default: the test split of the one it was trained on"
+    )
+    ood: tuple[str, ...] = flag(
+        (),
+        "-ood",
+        label="{}",
+        help="out-of-distribution data sets; near, far: OpenOOD's groups "
+        "for the in-distribution data; NAME-c: every corruption and "
+        "severity",
+    )
+    layers: tuple[str, ...] = flag(
+        (), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear and BatchNorm2d"
+    )
+    temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy")
+    aggregate: tuple[str, ...] = flag(
+        (), commas=True, choices=AGGREGATORS, help="scores from the energies of all layers: " + ", ".join(AGGREGATORS)
+    )
+    baselines: tuple[str, ...] = flag(
+        (), commas=True, choices=(*BASELINES, "all"), help="scores of the last layer: " + ", ".join(BASELINES) + "; all"
+    )
+    choose: tuple[str, ...] = flag(
+        (),
+        commas=True,
+        choices=CHOICES,
+        help="choose one layer by " + ", ".join(f"{name} ({what})" for name, what in CHOICES.items()),
+    )
+    early_exit: float | None = flag(
+        None,
+        help="stop the forward pass at the first layer that flags an image, with this "
+        "rate of false alarms over all exits together",
+    )
+    exits: tuple[str, ...] = flag(
+        (), commas=True, help="cuts at which it may stop; default: the last before each further convolution or linear map"
+    )
+    fit_on: str = flag(
+        "",
+        help="in-distribution images that scales, detectors and thresholds are fitted on; default: the training split of -d",
+    )
+    fit_examples: int = flag(5000, check=at_least(2), help="at most so many of them")
+    val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.ood and not self.list_layers:
+            raise UsageError("-ood is required: one or more out-of-distribution data sets")
+        if "logreg" in self.aggregate and not self.val_ood:
+            raise UsageError("--aggregate logreg needs --val-ood: outliers to fit it on")
+        if self.val_ood and "logreg" not in self.aggregate:
+            raise UsageError("--val-ood is for --aggregate logreg")
+        if self.early_exit is not None and not 0 < self.early_exit < 1:
+            raise UsageError(f"--early-exit {self.early_exit}: a rate of false alarms lies between 0 and 1")
+        if self.exits and self.early_exit is None:
+            raise UsageError("--exits is for --early-exit")
+
+    def work(self) -> list[str]:
+        from lib.ood import layer_energies
+        from lib.runs import plan
+
+        data = (self.dataset, *self.ood, self.fit_on or f"{self.dataset.partition(':')[0]}:train" * bool(self.dataset))
+        return plan.of_checkpoints(
+            self,
+            [
+                (
+                    self.model_path,
+                    self.model_type,
+                    lambda checkpoint, listed: layer_energies.choose(checkpoint.network, listed, self.layers),
+                )
+            ],
+            data,
+            f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together",
+        )
+
+    def inputs(self) -> dict[str, list[Path]]:
+        named = [name for name in (self.dataset, self.fit_on, *self.val_ood) if name]
+        inside = self.dataset or input_files.trained_on(self, self.model_path)
+        return super().inputs() | input_files.data_files(self, *named, *openood.expand(self.ood, inside, self.data_root))

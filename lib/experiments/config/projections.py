@@ -1,0 +1,57 @@
+"""The flags of `exec_projections.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UsageError
+from lib.runs import input_files
+from lib.runs.cli import at_least, flag
+from lib.runs.network_flags import SnapshotsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionsConfig(SnapshotsConfig):
+    """Projections of each layer's filters on the all-ones vector."""
+
+    init_from: str = flag("", help="weights that distances are measured from; default: init.pt beside a snapshot")
+    normalize: bool = flag(False, help="cosines in [-1, 1] instead of sums of weights")
+    with_linear: bool = flag(False, help="linear layers too")
+    with_1x1: bool = flag(False, help="1x1 convolutions too")
+    fold_bn: bool = flag(False, help="multiply filters by the batch normalisation that follows them: gamma / sigma")
+    random: int = flag(
+        0, check=at_least(1), help="so many fresh networks; draw k is what exec_train.py starts from with --seed s + k"
+    )
+    seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
+    pretrained: bool = flag(False, help="the published weights of the type")
+    dataset: str = flag(
+        "",
+        "-d",
+        label="{}",
+        help="data set whose classes, channels and size fresh networks are for; "
+        "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's",
+    )
+    data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
+    paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.random or self.pretrained) and not self.model_type:
+            raise UsageError("--random and --pretrained need a type, such as vgg11, as the last word before the flags")
+        if not self.paths and not self.random and not self.pretrained:
+            raise UsageError("MODEL_PATH is required: checkpoints, folders of training runs, or a type with --random N")
+
+    def work(self) -> list[str]:
+        return ["passes:     none over data; every checkpoint is read once"]
+
+    def inputs(self) -> dict[str, list[Path]]:
+        initial = {path for found in super().inputs().values() for path in map(_beside, found) if path}
+        if self.init_from:
+            initial = {input_files.locate(self, self.init_from)}
+        data = input_files.data_files(self, self.dataset) if self.dataset else {}
+        return super().inputs() | {str(path): [path] for path in sorted(initial)} | data
+
+
+def _beside(file: Path) -> Path | None:
+    """The initial weights in a snapshot's folder."""
+    path = file.with_name("init.pt")
+    return path if path.exists() else None

@@ -1,0 +1,86 @@
+"""The flags of `exec_reinit.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UsageError
+from lib.reinit import weight_sources
+from lib.runs import input_files
+from lib.runs.cli import above, at_least, flag
+from lib.runs.network_flags import NetworkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinitConfig(NetworkConfig):
+    """Accuracy with one layer's weights taken from another epoch, or drawn anew."""
+
+    dataset: str = flag(
+        "", "-d", label="{}", help="data to evaluate on; default: the test split of the one it was trained on"
+    )
+    inits_from: tuple[str, ...] = flag((), help="checkpoints, folders of training runs, or text files with a path per line")
+    rand: int = flag(0, bare=1, check=at_least(1), help="so many fresh draws of the weights; 1 without a number")
+    layers: tuple[str, ...] = flag(
+        (), "-l", commas=True, help="names or globs, cuts, all; default: every convolution but 1x1"
+    )
+    what: str = flag(
+        "weights",
+        choices=("weights", "weights+bn"),
+        help="what is replaced: the layer's own weights and biases, or also the batch normalisation behind it",
+    )
+    recalibrate_bn: bool = flag(False, help="estimate running statistics anew for every cell, on the images of --fit-on")
+    criticality: float | None = flag(
+        None,
+        bare=0.1,
+        check=above(0),
+        help="also measure module criticality, on the images of --fit-on, at this tolerated "
+        "rise of the loss in nats (0.1 without a number); needs the initial weights",
+    )
+    fit_on: str = flag("", help="images for --recalibrate-bn and --criticality; default: the training split of -d")
+    fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
+    stack: int | None = flag(
+        None,
+        check=at_least(1),
+        help="so many sources share a run of what follows the layer; 1 is "
+        "exact to the bit, more to rounding; default: up to 8, by memory",
+    )
+    fold_pool: bool = flag(
+        False,
+        help="sum the first linear layer's weights over the equal outputs of the pool before it "
+        "(VGGs at 32 px); logits equal up to rounding",
+    )
+    paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.inits_from and not self.rand and not self.list_layers:
+            raise UsageError("--inits-from or --rand is required: the weights that layers are given")
+
+    def work(self) -> list[str]:
+        import torch
+
+        from lib.reinit import targets
+        from lib.runs import plan
+
+        def chosen(checkpoint, listed):
+            size = checkpoint.description.image_size or 32
+            return targets.choose(
+                checkpoint.network, torch.zeros(1, checkpoint.description.channels, size, size), self.layers
+            )
+
+        return plan.of_checkpoints(
+            self,
+            [(self.model_path, self.model_type, chosen)],
+            (self.dataset,),
+            f"one over the data set, with what follows each layer once more for {len(weight_sources.files(self)[0])} files "
+            f"and {self.rand} draws",
+        )
+
+    def inputs(self) -> dict[str, list[Path]]:
+        lists = {word: [input_files.locate(self, word)] for word in self.inits_from if weight_sources.is_list(self, word)}
+        named = [name for name in (self.dataset, self.fit_on) if name]
+        return (
+            super().inputs()
+            | lists
+            | {str(path): [path] for path in weight_sources.files(self)[0]}
+            | input_files.data_files(self, *named)
+        )

@@ -1,0 +1,77 @@
+"""The flags of `exec_similarity.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UsageError
+from lib.runs import input_files
+from lib.runs.cli import at_least, flag
+from lib.runs.network_flags import CheckpointsConfig
+
+MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "rsa", "knn_jaccard", "disagreement")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityConfig(CheckpointsConfig):
+    """CKA, PWCCA, Procrustes and other indices between all layers of two networks."""
+
+    model1_path: str = flag("", positional=True, label="{}", help="checkpoint of the first network")
+    model2_path: str = flag("", positional=True, label="{}", help="checkpoint of the second network")
+    model1_type: str = flag(
+        "auto",
+        positional=True,
+        check=input_files.check_type,
+        help="type of the first network; auto: the one its sidecar states",
+    )
+    model2_type: str = flag("auto", positional=True, check=input_files.check_type, help="and of the second")
+    layers1: str = flag(
+        "cuts", positional=True, help="layers of the first network: names or globs joined by commas, cuts, all"
+    )
+    layers2: str = flag("", positional=True, help="and of the second; default: as those of the first")
+    model1_ranks: tuple[int, ...] = flag(
+        (), "-m1r", check=at_least(1), help="ranks to which the first network's channels are limited; default: none"
+    )
+    model2_ranks: tuple[int, ...] = flag((), "-m2r", check=at_least(1), help="and those of the second's")
+    measures: tuple[str, ...] = flag(
+        MEASURES[:4], choices=MEASURES, commas=True, help="which indices: " + ", ".join(MEASURES)
+    )
+    examples: int = flag(1000, "-n", check=at_least(4), help="images, evenly spread over the data set")
+    bootstrap: int = flag(0, check=at_least(0), help="resamples of the images for standard errors; 0: none")
+    dataset: str = flag(
+        "",
+        "-d",
+        label="{}",
+        help="images to compare on; default: the test split of the set that the first network was trained on",
+    )
+
+    def answer(self) -> str | None:
+        if not self.model1_path or not self.model2_path:
+            raise UsageError("MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt")
+        if not self.list_layers:
+            return None
+        from lib.runs import loading
+
+        return loading.layer_tables(self, {self.model1_path: self.model1_type, self.model2_path: self.model2_type})
+
+    def work(self) -> list[str]:
+        from lib.representations import similarity
+        from lib.runs import plan
+
+        def chosen(words):
+            return lambda checkpoint, listed: similarity.choose(
+                checkpoint.network, [layer.name for layer in listed if layer.shape], words, "LAYERS"
+            )
+
+        return plan.of_checkpoints(
+            self,
+            [
+                (self.model1_path, self.model1_type, chosen(self.layers1)),
+                (self.model2_path, self.model2_type, chosen(self.layers2 or self.layers1)),
+            ],
+            (self.dataset,),
+            f"one over {self.examples} images through each network",
+        )
+
+    def inputs(self) -> dict[str, list[Path]]:
+        data = input_files.data_files(self, self.dataset) if self.dataset else {}
+        return input_files.checkpoint_files(self, self.model1_path, self.model2_path) | data

@@ -1,0 +1,139 @@
+"""The flags of `exec_stitch.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UsageError
+from lib.datasets.catalogue import AUGMENTATIONS
+from lib.runs import input_files
+from lib.runs.cli import above, at_least, flag
+from lib.runs.network_flags import CheckpointsConfig
+from lib.training.flags import OptimizationConfig
+
+TYPES = ("c2c", "rc2c_pre", "rc2c_post", "t2t", "c2t", "t2c", "auto")
+
+
+INITS = ("rand", "eye", "pinv", "perm")
+
+
+def _samples(text: str) -> None:
+    if text != "all" and not (text.isdigit() and int(text) > 0):
+        raise UsageError(f"{text}: a number of images, or all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchConfig(OptimizationConfig, CheckpointsConfig):
+    """Accuracy and geometry of stitched networks, for a pair of layers or a grid of them."""
+
+    front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins")
+    end_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that goes on")
+    front_type: str = flag(
+        "auto",
+        positional=True,
+        check=input_files.check_type,
+        help="type of the front network; auto: the one its sidecar states",
+    )
+    end_type: str = flag("auto", positional=True, check=input_files.check_type, help="and of the end network")
+    front_layer: str = flag(
+        "cuts", positional=True, help="layers of the front network: names or globs joined by commas, or cuts"
+    )
+    end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced")
+    stitching_type: str = flag(
+        "auto",
+        positional=True,
+        choices=TYPES,
+        label="{}",
+        help="c2c, rc2c_pre, rc2c_post (maps), t2t (tokens), c2t, t2c, or what fits",
+    )
+    directory: str = flag("", "-dir", label="{}", help="word with which the record's name begins")
+    init: str = flag(
+        "rand",
+        "-i",
+        choices=INITS,
+        label="{}",
+        help="first weights: random, the identity, direct matching (least squares), best permutation",
+    )
+    solver: str = flag("exact", choices=("exact", "reference"), help="of -i pinv: float64, or the published float32 one")
+    pinv_samples: str = flag(
+        "100", "-pinv-samples", check=_samples, help="training images that are matched on, drawn with the seed, or all"
+    )
+    front_stitch_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which the front activation is limited")
+    front_pinv_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which it is limited while matching")
+    upsample: str = flag("bilinear", "-upsample", choices=("bilinear", "nearest"), help="how maps are resized")
+    c2t_cls: str = flag("pool", "-c2t-cls", choices=("none", "pool", "learn"), help="class token of tokens made from maps")
+    t2c_cls: str = flag("drop", "-t2c-cls", choices=("drop", "add", "only"), help="what maps keep of a class token")
+    stitch_norm: str = flag("none", choices=("none", "bn", "ln"), help="normalisation before the affine map, for -i rand")
+    epochs: int = flag(30, "-e", label="e{}", check=at_least(0), help="epochs of task-loss matching; 0: none")
+    batch_size: int = flag(256, "-b", check=at_least(1), help="images per batch")
+    grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
+    l1: float = flag(0.0, "-l1", check=at_least(0), help="weight of the L1 norm of the stitch in the loss")
+    soft_targets: bool = flag(False, help="train on the end network's probabilities instead of the labels")
+    augmentation: str = flag(
+        "auto",
+        choices=("auto", *AUGMENTATIONS),
+        help="augmentation of the training images; auto is the data set's customary one",
+    )
+    dataset: str = flag(
+        "cifar10",
+        "-d",
+        label="{}",
+        help="data set: stitches are made on its training images and measured on its test images",
+    )
+    mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
+    save: bool = flag(True, help="keep the weights of every stitch in the .npz")
+    null: bool = flag(
+        False,
+        help="beside each stitch what it is worth without similarity: one behind an untrained front "
+        "network, and one fitted to the labels, or activations, of other images",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stitch_norm != "none" and (self.init != "rand" or self.epochs == 0):
+            raise UsageError(
+                f"--stitch-norm {self.stitch_norm}: a normalised stitch has to be trained from -i rand; here "
+                f"are -i {self.init} -e {self.epochs}"
+            )
+        if self.solver == "reference" and self.init != "pinv":
+            raise UsageError(f"--solver reference: it solves -i pinv, not -i {self.init}")
+        if self.front_pinv_rank and self.init != "pinv":
+            raise UsageError(f"--front-pinv-rank: it limits what -i pinv matches, not -i {self.init}")
+        if self.null and self.soft_targets and self.epochs:
+            raise UsageError("--null: it shuffles labels, from which --soft-targets does not learn")
+        if ":" in self.dataset and "=" not in self.dataset:
+            raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
+
+    def answer(self) -> str | None:
+        if not self.front_path or not self.end_path:
+            raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
+        if not self.list_layers:
+            return None
+        from lib.runs import loading
+
+        return loading.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
+
+    def work(self) -> list[str]:
+        from lib.runs import plan
+        from lib.stitching import grid as stitching_grid
+
+        def chosen(words, where):
+            return lambda checkpoint, listed: stitching_grid.choose(
+                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where
+            )
+
+        trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
+        return plan.of_checkpoints(
+            self,
+            [
+                (self.front_path, self.front_type, chosen(self.front_layer, "FRONT_LAYER")),
+                (self.end_path, self.end_type, chosen(self.end_layer, "END_LAYER")),
+            ],
+            (self.dataset,),
+            f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
+            "and of what follows END_LAYER for every stitch",
+        )
+
+    def inputs(self) -> dict[str, list[Path]]:
+        return input_files.checkpoint_files(self, self.front_path, self.end_path) | input_files.data_files(
+            self, self.dataset
+        )

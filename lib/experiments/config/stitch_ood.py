@@ -1,0 +1,90 @@
+"""The flags of `exec_stitch_ood.py`."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.core.errors import UsageError
+from lib.runs import input_files
+from lib.runs.cli import DeviceConfig, at_least, flag
+from lib.stitching import detector_files, records
+
+if TYPE_CHECKING:
+    from lib.stitching.detector_files import Detector
+    from lib.stitching.records import Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchOodConfig(DeviceConfig):
+    """Accuracy of stitched networks, and whether the stitched representations are in distribution."""
+
+    stitch_run: tuple[str, ...] = flag(
+        (), positional=True, label="{}", help="records of exec_stitch.py, and folders of them"
+    )
+    dataset: str = flag(
+        "", "-d", label="{}", help="data that is stitched; default: the test images of the record's data set"
+    )
+    id_dataset: str = flag("", "-idd", help="in-distribution data; default: the same")
+    id_root: str = flag("", "-iddata", help="folder of its data set; default: that of -data", identity=False)
+    sanity: tuple[str, ...] = flag(
+        (), "-scd", help="data sets whose own representations are scored too: sanity checks of the detectors"
+    )
+    sanity_root: str = flag("", "-scdata", help="folder of their data sets; default: that of -data", identity=False)
+    fit_on: str = flag(
+        "",
+        help="in-distribution images whose energies centre and scale the two-sided AUROC; default: the "
+        "training split of -idd",
+    )
+    fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
+    detectors: tuple[str, ...] = flag(("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them")
+
+    def answer(self) -> str | None:
+        if not self.stitch_run:
+            raise UsageError(
+                "STITCH_RUN is required: a record of exec_stitch.py, or a folder of them, such as results/stitch"
+            )
+        return None
+
+    def work(self) -> list[str]:
+        grids = records.read(self, self.stitch_run)
+        return [
+            "passes:     one of each network over the data, for every grid",
+            *(
+                f"grid:       {grid.config['front_path']} into {grid.config['end_path']}, {grid.method}: "
+                f"{len(grid.cells)} stitches, {len(grid.missing())} missing"
+                for grid in grids
+            ),
+        ]
+
+    def inputs(self) -> dict[str, list[Path]]:
+        found = {}
+        for grid in records.read(self, self.stitch_run):
+            for stored in grid.cells.values():
+                found[str(stored.record)] = [path for path in (stored.record, stored.arrays) if path]
+            found |= input_files.checkpoint_files(self, grid.config["front_path"], grid.config["end_path"])
+            found |= {str(detector.path): [detector.path] for detector in _detectors(self, grid).values()}
+            for config, name in ((self, _data(self, grid)), (self.of_id, self.id_dataset), (self.of_id, self.fit_on)):
+                found |= input_files.data_files(config, name) if name else {}
+        return found | input_files.data_files(self.of_sanity, *self.sanity)
+
+    @property
+    def of_id(self) -> "StitchOodConfig":
+        """The configuration with the data root of -idd."""
+        return dataclasses.replace(self, data_root=self.id_root or self.data_root)
+
+    @property
+    def of_sanity(self) -> "StitchOodConfig":
+        """The configuration with the data root of -scd."""
+        return dataclasses.replace(self, data_root=self.sanity_root or self.data_root)
+
+
+def _detectors(config: StitchOodConfig, grid: "Grid") -> "dict[str, Detector]":
+    """The detector of every end layer that has one. Raises `UserError` where one has several."""
+    return detector_files.of_network(
+        detector_files.find(config, config.detectors), grid.networks[1], grid.config["end_path"], grid.layers(1)
+    )
+
+
+def _data(config: StitchOodConfig, grid: "Grid") -> str:
+    return config.dataset or grid.config["dataset"]

@@ -1,0 +1,70 @@
+"""The flags of `exec_tables.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UsageError
+from lib.core.registry import near
+from lib.runs.cli import RunConfig, flag
+from lib.tables import TESTS, formats, papers, summaries
+
+
+def _known(word: str) -> None:
+    known = [*summaries.SUMMARIES, *TESTS, *papers.names()]
+    if word not in known:
+        raise UsageError(f"{word}: no such experiment, paper or table; {near(word, known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesConfig(RunConfig):
+    """Tables of the records under results/: per experiment, and those of the papers beside their published numbers."""
+
+    tables: tuple[str, ...] = flag(
+        (),
+        positional=True,
+        check=_known,
+        help="experiments, papers and their tables: eval, "
+        + ", ".join(papers.PAPERS)
+        + ", ilc/fig5; specificity and sensitivity of indices "
+        "of similarity; default: the experiments that have records",
+    )
+    format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
+    out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
+    seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
+    measured: bool = flag(False, help="of the papers' tables only the cells that a record fills")
+    missing: bool = flag(
+        False, help="print the commands that fill the empty cells of the papers' tables, in stages: trainings first"
+    )
+    report: str = flag("", metavar="FILE.html", help="write one page with all tables, figures and records")
+    network: str = flag(
+        "",
+        metavar="CHECKPOINT",
+        help="what every experiment says of the layers of one network, and how these measures go together",
+    )
+    rerun: str = flag("", help="a record whose run is repeated")
+    check: bool = flag(False, help="with --rerun: compare with the record instead of replacing it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.check and not self.rerun:
+            raise UsageError("--check is for --rerun RECORD")
+        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report") if getattr(self, name)]
+        if len(asked) > 1:
+            raise UsageError(f"{' '.join(asked)}: one of them at a time")
+        if self.measured and self.missing:
+            raise UsageError("--measured --missing: the cells that are filled, or the commands for those that are not")
+        if self.missing and (self.out or self.format != "text"):
+            raise UsageError("--missing prints commands: --format and --out are for tables")
+        if self.missing and not {word.partition("/")[0] for word in self.tables} <= set(papers.PAPERS):
+            raise UsageError("--missing is for the papers' tables")
+        if self.seeds and set(self.tables) & set(TESTS):
+            raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
+
+    def answer(self) -> str:
+        if self.rerun:
+            from lib.tables import rerun
+
+            return (rerun.check if self.check else rerun.rerun)(Path(self.rerun))
+        from lib.experiments.tables import text
+
+        return text(self)

@@ -1,0 +1,71 @@
+"""Residual blocks with torchvision's names, keys and arithmetic (He et al. 2016; Xie et al. 2017 with groups).
+
+Written here, because importing torchvision takes longer than small experiments on these networks do.
+"""
+
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (n, inward, h, w) -> (n, width, h/stride, w/stride)."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inward: int,
+        width: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        groups: int = 1,
+        base_width: int = 64,
+    ) -> None:
+        if groups != 1 or base_width != 64:
+            raise ValueError("a basic block has neither groups nor another width")
+        super().__init__()
+        self.conv1 = nn.Conv2d(inward, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += shortcut
+        return self.relu(out)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 with the stride, 1x1, and a shortcut: (n, inward, h, w) -> (n, 4 width, h/stride, w/stride)."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inward: int,
+        width: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        groups: int = 1,
+        base_width: int = 64,
+    ) -> None:
+        super().__init__()
+        inner = width * base_width // 64 * groups
+        self.conv1 = nn.Conv2d(inward, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, width * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += shortcut
+        return self.relu(out)

@@ -1,0 +1,100 @@
+"""The files behind what a configuration names: data sets, checkpoints, folders of snapshots. Nothing is loaded here."""
+
+import json
+from pathlib import Path
+
+from lib import datasets, models
+from lib.core.errors import UsageError, UserError
+from lib.datasets import names
+from lib.representations import feature_dataset
+from lib.runs.cli import DeviceConfig, RunConfig
+
+
+def data_files(config: DeviceConfig, *wanted: str) -> dict[str, list[Path]]:
+    """The files behind data sets, by name, for a record; built-in sets have none."""
+    found = {name: _sources(config, name) for name in wanted}
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def _sources(config: DeviceConfig, name: str) -> list[Path]:
+    data = names.parse(name)
+    if data.features is None:
+        return datasets.sources(name, config.data_root)
+    feature_dataset.check_taken(config, name)
+    path, _ = feature_dataset.backbone(data.features[0])
+    return [locate(config, path), *datasets.sources(str(data.images), config.data_root)]
+
+
+def checkpoint_files(config: RunConfig, *paths: str) -> dict[str, list[Path]]:
+    """Checkpoint files by name, for a record."""
+    return {path: [locate(config, path)] for path in paths}
+
+
+def locate(config: RunConfig, path: str) -> Path:
+    """The checkpoint's path: as given, or under the folder of the checkpoints."""
+    given = Path(path)
+    under = Path(config.models_dir) / path
+    return under if not given.exists() and under.exists() else given
+
+
+def split_type(words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Positionals that may end in a type: the others, and the type, "" if the last one is no registered name.
+
+    A folder under models/ that is called like a type is named as `models/<type>`.
+    """
+    try:
+        models.check(words[-1] if words else "")
+    except UsageError:
+        return words, ""
+    return words[:-1], words[-1]
+
+
+SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
+
+
+def snapshots(config: RunConfig, path: str) -> list[Path]:
+    """The checkpoint at `path`; of the folder of a training run all its epochs, the initial weights first.
+
+    best.pt and resume.pt are left out, and of two files of one epoch the second. Reads no weights.
+    """
+    found = locate(config, path)
+    if not found.is_dir():
+        return [found]
+    epochs = {}
+    for file in sorted(file for file in found.iterdir() if file.suffix in SUFFIXES and file.stem not in ("best", "resume")):
+        epoch = epoch_of(file)
+        if epoch is not None:
+            epochs.setdefault(epoch, file)
+    if not epochs:
+        raise UserError(f"{path}: a folder without snapshots of a training, such as init.pt and model_5.pt")
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def epoch_of(path: Path) -> int | None:
+    """Finished epochs by the name of a file without a sidecar; -1 for published weights, None where it says nothing.
+
+    The rules of the hyperplanes paper (2.6), without their collisions: `x_init_0.pt` is 0, `x_pretrained_0.pt` is -1,
+    the snapshot `x_39.tar` counts from zero and is 40, and `x_40.pt` is 40.
+    """
+    words = path.stem.split("_")
+    if words[-1] == "init" or "init" in words[:-1]:
+        return 0
+    if not words[-1].isdigit():
+        return None
+    if path.suffix == ".tar":
+        return int(words[-1]) + 1
+    return -1 if "pretrained" in words and int(words[-1]) == 0 else int(words[-1])
+
+
+def trained_on(config: RunConfig, path: str) -> str:
+    """The data set that a checkpoint's sidecar names, "" where none does: known before the checkpoint is loaded."""
+    try:
+        return str(json.loads(locate(config, path).with_suffix(".json").read_text())["dataset"])
+    except (OSError, ValueError, KeyError, TypeError):  # loading says what is wrong
+        return ""
+
+
+def check_type(name: str) -> None:
+    """A check that `name` is a type, or "auto": the one that the checkpoint's sidecar states."""
+    if name != "auto":
+        models.check(name)

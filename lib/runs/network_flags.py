@@ -1,0 +1,74 @@
+"""The flags of every script that takes checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import models
+from lib.core.errors import UsageError
+from lib.runs import input_files
+from lib.runs.cli import RunConfig, flag
+from lib.runs.image_flags import ImagesConfig
+
+
+def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raises `UsageError` unless there are as many means as deviations, and these are positive."""
+    if len(mean) != len(std):
+        raise UsageError("--mean and --std go together, a number per channel each")
+    if any(value <= 0 for value in std):
+        raise UsageError(f"--std {std}: not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig(ImagesConfig):
+    """The flags of every script that takes checkpoints."""
+
+    mean: tuple[float, ...] = flag((), help="normalisation of a file without a sidecar: mean per channel, in [0, 1]")
+    std: tuple[float, ...] = flag((), help="and standard deviation per channel")
+    list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_normalisation(self.mean, self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(CheckpointsConfig):
+    """The flags of every script that takes one checkpoint."""
+
+    model_path: str = flag("", positional=True, label="{}", help="checkpoint, such as models/a/model_5.pt")
+    model_type: str = flag("", positional=True, check=models.check, help="its type, needed for a file without a sidecar")
+
+    def inputs(self) -> dict[str, list[Path]]:
+        return input_files.checkpoint_files(self, self.model_path)
+
+    def answer(self) -> str | None:
+        if not self.model_path:
+            raise UsageError("MODEL_PATH is required: a checkpoint, such as models/a/model_5.pt")
+        if not self.list_layers:
+            return None
+        from lib.runs import loading
+
+        return loading.layer_tables(self, {self.model_path: self.model_type})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotsConfig(RunConfig):
+    """The flags of every script that takes any number of checkpoints of one type."""
+
+    model_path: tuple[str, ...] = flag(
+        (),
+        positional=True,
+        label="{}",
+        help="checkpoints and folders of training runs; the last word may be the type, which files without a sidecar need",
+    )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return input_files.split_type(self.model_path)[0]
+
+    @property
+    def model_type(self) -> str:
+        return input_files.split_type(self.model_path)[1]
+
+    def inputs(self) -> dict[str, list[Path]]:
+        return {path: input_files.snapshots(self, path) for path in self.paths}

@@ -1,0 +1,138 @@
+"""What every script does: parse its command line, run its experiment unless its record is there, write the record.
+
+Whatever goes wrong ends in one line on stderr and an exit status; nothing here knows an experiment.
+"""
+
+import atexit
+import inspect
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+from lib.core import distributed
+from lib.core.errors import FAILED, Interrupted, UsageError, UserError
+from lib.runs import cli, records
+from lib.runs.cli import RunConfig
+from lib.runs.command_lines import Experiment, Experiments
+
+
+def main(experiments: Experiments, name: str, argv: list[str] | None = None) -> None:
+    """Parses the command line, runs the experiment `name` unless its record is there, writes the record, and exits.
+
+    Exit status: 0 done, 1 failed, 2 bad command line, 75 interrupted and resumable. The last line on stdout is the
+    record's path.
+    """
+    script = Path(sys.argv[0]).name
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    try:
+        _announce_signals()
+        config = cli.parse(experiments[name].configuration, argv, prog=script, description=_description())
+        if distributed.world() > 1 and not config.parallel:
+            raise UsageError("this script runs in one process: start it with python, not with torchrun")
+        run(experiments, name, config, [script, *argv])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has read enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except Exception as error:  # the one place where any failure becomes one line
+        if debug:
+            traceback.print_exc()
+        if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
+            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
+        sys.exit(getattr(error, "status", FAILED))
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
+        sys.exit(Interrupted.status)
+
+
+def run(experiments: Experiments, name: str, config: RunConfig, command: list[str]) -> Path | None:
+    """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
+    place = records.place(config, name)
+    if distributed.rank():
+        _follow(experiments[name], config, place)
+        return None
+    answer = records.plan(place, config) if config.plan else config.answer()
+    if answer is not None:
+        print(answer)
+        return None
+    with records.locked(place):
+        if not config.overwrite and records.finished(place, config):
+            _say(config, f"already there; --overwrite runs it again ({place.path})")
+        else:
+            _show_warnings(config)
+            started, begin = time.time(), time.perf_counter()
+            result = experiments[name].function(config)
+            result.seconds.setdefault("total", time.perf_counter() - begin)
+            records.write(place, config, result, command=command, started=started)
+            if not config.quiet:
+                print(result.text())
+    for figure in records.figures(place):
+        _say(config, f"figure: {figure}")
+    print(place.path)
+    return place.path
+
+
+def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
+    """What torchrun's other processes do: their share of the work, and no word; process 0 locks, answers and writes."""
+    asked = config.plan or config.answer() is not None
+    if not asked and (config.overwrite or not records.finished(place, config)):
+        warnings.simplefilter("ignore")
+        experiment.function(config)
+
+
+def _description() -> str:
+    """The docstring of the script that called `main`."""
+    return inspect.getdoc(sys.modules["__main__"]) or ""
+
+
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def _announce_signals() -> None:
+    """Scheduler's warnings end a run in order; a training replaces this while it can save its position."""
+
+    def stop(number, frame):
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command runs it again")
+
+    for number in WARNINGS:
+        signal.signal(number, stop)
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in WARNINGS])  # nothing is left to save
+
+
+def _show_warnings(config: RunConfig) -> None:
+    """Our own warnings as one line each; libraries' warnings only with --debug."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if not config.quiet and (config.debug or issubclass(category, UserWarning)):
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+    if not config.debug:
+        warnings.filterwarnings("ignore", module=r"(?!lib\.)")
+
+
+def _say(config: RunConfig, sentence: str) -> None:
+    if not config.quiet:
+        print(sentence, file=sys.stderr)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return "error: " + str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror or error}"
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return "error: out of memory; a smaller -b needs less"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "lib").partition(".")[0] != "lib":
+        return (
+            f"error: this Python has no {error.name.partition('.')[0]}; the suite's packages are in its environment "
+            "(source .venv/bin/activate) and in requirements.txt"
+        )
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"error: {type(error).__name__}: {first} (unexpected; --debug shows where)"
