@@ -9,7 +9,9 @@ python exec_data.py convert-checkpoint OLD.pth NEW.pt   unpickle a file you trus
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "data", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "data")
+    main()

@@ -5,7 +5,9 @@ python exec_eval.py --list                                          the runs and
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "eval", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "eval")
+    main()

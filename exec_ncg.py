@@ -10,7 +10,9 @@ one; a network that always answers 4 has .526, which is why the null rates stand
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "ncg", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "ncg")
+    main()

@@ -10,7 +10,9 @@ interrupted run and recognises a finished one.
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "ood_detector", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "ood_detector")
+    main()

@@ -10,7 +10,9 @@ outliers. Every row says what data its score needs; the aggregate `oracle` is an
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "ood_layers", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "ood_layers")
+    main()

@@ -9,7 +9,9 @@ one, with the 95% interval of a paired bootstrap; nothing is chosen on test imag
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "probe", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "probe")
+    main()

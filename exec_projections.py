@@ -9,7 +9,9 @@ that hypothesis is 0.375 to 0.625.
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "projections", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "projections")
+    main()

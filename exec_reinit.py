@@ -8,7 +8,9 @@ Costs about one pass over the data, with everything behind each layer run once p
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "reinit", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "reinit")
+    main()

@@ -8,7 +8,9 @@ on its diagonal; between two seeds the diagonal is expected to stand out.
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "similarity", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "similarity")
+    main()

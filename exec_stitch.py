@@ -11,7 +11,9 @@ Balogh & Jelasity, AAAI 2025. Stitched to itself at the same layer by direct mat
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "stitch", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "stitch")
+    main()

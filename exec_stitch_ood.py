@@ -9,7 +9,9 @@ look like the layer's own, 1 that they are out of distribution: a network stitch
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "stitch_ood", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "stitch_ood")
+    main()

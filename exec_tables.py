@@ -11,7 +11,9 @@ Reads records only; answers in seconds, and without torch.
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "tables", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "tables")
+    main()

@@ -10,7 +10,9 @@ The same command again continues an interrupted run and recognises a finished on
 """
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.script import main
+from lib.runs.script import command
+
+main = command(EXPERIMENTS, "train", __doc__)
 
 if __name__ == "__main__":
-    main(EXPERIMENTS, "train")
+    main()

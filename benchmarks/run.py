@@ -80,4 +80,4 @@ def comparisons(name: str, arguments: tuple[str, ...]) -> list:
 
 
 if __name__ == "__main__":
-    main({"benchmark": Experiment(BenchmarkConfig, benchmark)}, "benchmark")
+    main({"benchmark": Experiment(BenchmarkConfig, benchmark)}, "benchmark", description=__doc__, script="run.py")

@@ -10,10 +10,13 @@
 #   DATA=cifar10   TYPES=resnet18   NETWORKS="lenet:mnist"   SEEDS="0 1"   UNSEEN="cifar10-wo4"   EPS=2
 #                                                  some of those that a job goes over
 #
-# Jobs work in the root of the repository, at SMALL=1 in small/ with models and results of their own, or in WORK_DIR.
+# Jobs work in the root of the repository, those of an installed suite in the folder where they are called; at SMALL=1 in
+# small/ there, with models and results of their own; or in WORK_DIR.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-here=${WORK_DIR:-$root${SMALL:+/small}}
+home=$root
+if [ ! -f "$root/pyproject.toml" ]; then home=$PWD; fi
+here=${WORK_DIR:-$home${SMALL:+/small}}
 mkdir -p "$here"
 cd "$here"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$(nproc)}}"

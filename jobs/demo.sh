@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Everything the suite does, on data that comes with it: a tutorial to read, and to run from the root of the repository.
+# Everything the suite does, on data that comes with it: a tutorial to read and to run.
 # Each command ends in a record under results/; run again, it says what is there already.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
+if [ -f "$root/pyproject.toml" ]; then cd "$root"; fi  # an installed suite's works where it is called
+python() { command python "$root/$1" "${@:2}"; }       # the scripts lie beside jobs/
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
 
 # What data are there without any download? The last line of a command's output is its record; figures lie beside it.

@@ -15,7 +15,7 @@ from lib.experiments import EXPERIMENTS
 from lib.runs import cli
 from lib.runs import records as runs_records
 from lib.tables import compare, html_report, layer_order, network_overview, record_library
-from lib.tables.formats import Table
+from lib.tables.formats import PrintedTable
 from lib.tables.papers import PAPERS
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -257,10 +257,10 @@ def test_every_link_to_a_figure_leads_to_it(tmp_path):
         [figure.with_suffix(".json")],
         [{"data": "digits", "index": "cka", "setting": "all", "layer": "mean", "spearman": 0.5, "kendall": None}],
     )
-    lines = compare.fill(PAPERS["stitching"].tables["e5"], {}, known)
-    table = Table("stitching-e5", "stitching/e5: E5", [], [], lines=lines)
+    lines = compare.compare(PAPERS["stitching"].tables["e5"], {}, known)
+    table = PrintedTable("stitching-e5", "stitching/e5: E5", [], [], lines=lines)
     for own, pictures in ((figure, 1), (None, 0)):
-        page = html_report.page(known, [Table("specificity", "specificity", [], [], figure=own)], [table])
+        page = html_report.page(known, [PrintedTable("specificity", "specificity", [], [], figure=own)], [table])
         links = re.findall('href="#([^"]*specificity[^"]*)"', page)
         assert len(links) == pictures == len(re.findall('src="data:image/png', page))
         assert all(f'id="{link}"' in page for link in links)
@@ -276,7 +276,7 @@ def test_what_records_say_is_text_on_the_page_and_nothing_else(tmp_path):
         dataset="<b>x</b>",
         directory="a",
     )
-    page = html_report.page(library(tmp_path), [Table("t", "<i>", [{"a": "<u>"}], [])], [])
+    page = html_report.page(library(tmp_path), [PrintedTable("t", "<i>", [{"a": "<u>"}], [])], [])
     assert "<b>x" not in page and "<i>" not in page and "<u>" not in page
 
 

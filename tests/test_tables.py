@@ -36,7 +36,7 @@ from lib.tables import (
     summaries,
 )
 from lib.tables.papers import published
-from lib.tables.papers.spec import Table, Value
+from lib.tables.papers.spec import PaperTable, Value
 
 EVERY = papers.chosen(())
 
@@ -64,7 +64,7 @@ def ncg_row(path: str, value: float, **changes) -> dict:
     } | changes
 
 
-NCG = Table(
+NCG = PaperTable(
     "",
     {"set": (Value("M-0", {"net.dataset": "mnist-wo0"}),)},
     "ncg",
@@ -76,8 +76,8 @@ NCG = Table(
 KNOWN = {("M-0",): published.Published(0.36, "0.36", "a source", "NB", 0.005)}
 
 
-def fill(folder, table=NCG, known=KNOWN, seeds=()) -> list[compare.Line]:
-    return compare.fill(table, known, library(folder), seeds)
+def fill(folder, table=NCG, known=KNOWN, seeds=()) -> list[compare.Comparison]:
+    return compare.compare(table, known, library(folder), seeds)
 
 
 def three_seeds(folder, values=(0.30, 0.36, 0.39), **changes) -> None:
@@ -144,7 +144,7 @@ def test_a_table_is_well_formed(name):
 def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):
     empty, folders, commands = library(tmp_path), {}, []
     for name, table in EVERY.items():
-        commands += missing_runs.commands(name.partition("/")[0], compare.fill(table, {}, empty), empty)
+        commands += missing_runs.commands(name.partition("/")[0], compare.compare(table, {}, empty), empty)
     for command in dict.fromkeys(commands):
         words = shlex.split(command)
         experiment = words[1].removeprefix("exec_").removesuffix(".py")
@@ -160,7 +160,7 @@ def test_missing_commands_name_layers_that_their_networks_have(tmp_path):
     types_, asked = {}, set()
     for name, table in EVERY.items():
         for command in missing_runs.commands(
-            name.partition("/")[0], compare.fill(table, {}, library(tmp_path)), library(tmp_path)
+            name.partition("/")[0], compare.compare(table, {}, library(tmp_path)), library(tmp_path)
         ):
             words = shlex.split(command)
             config = cli.parse(EXPERIMENTS[words[1][len("exec_") : -len(".py")]].configuration, words[2:])
@@ -181,7 +181,7 @@ def test_the_missing_command_of_a_cell_fills_it(tmp_path):
     lines = fill(tmp_path)
     assert [line.verdict for line in lines] == [compare.NOT_MEASURED]
     table = EVERY["ncg/pixel"]
-    lines = [line for line in compare.fill(table, {}, library(tmp_path)) if line.labels == ("M-0", "NCG", "TR(2)")]
+    lines = [line for line in compare.compare(table, {}, library(tmp_path)) if line.labels == ("M-0", "NCG", "TR(2)")]
     train, score = missing_runs.commands("ncg", lines, library(tmp_path))
     config = cli.parse(EXPERIMENTS["train"].configuration, shlex.split(train)[2:])
     path = records.training(
@@ -196,7 +196,7 @@ def test_the_missing_command_of_a_cell_fills_it(tmp_path):
     asked = cli.parse(EXPERIMENTS["ncg"].configuration, shlex.split(score)[2:])
     assert asked.model_path == path
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.4)], **vars(asked))  # what the command's run would leave
-    (line,) = [line for line in compare.fill(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
+    (line,) = [line for line in compare.compare(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
     assert line.labels == ("M-0", "NCG", "TR(2)") and line.mean == 0.4 and line.verdict == "below"
     assert line.difference == pytest.approx(0.4 - 0.457) and line.low == pytest.approx(0.39) and not line.note
     assert not missing_runs.commands("ncg", [line], library(tmp_path))
@@ -206,7 +206,7 @@ def test_the_missing_command_of_a_cell_fills_it(tmp_path):
 
 def test_a_training_that_is_there_is_not_asked_for_again(tmp_path):
     path = records.training(tmp_path, "mine", dataset="cifar10", model_type="resnet18", epochs=100)
-    lines = [line for line in compare.fill(EVERY["stitching/e2"], {}, library(tmp_path)) if "DM" in line.labels]
+    lines = [line for line in compare.compare(EVERY["stitching/e2"], {}, library(tmp_path)) if "DM" in line.labels]
     first, *_ = missing_runs.commands("stitching", lines, library(tmp_path))
     assert not first.startswith("python exec_train.py resnet18") and first.count(path) in (0, 2)
     assert any(command.count(path) == 2 for command in missing_runs.commands("stitching", lines, library(tmp_path)))
@@ -220,7 +220,7 @@ def trained_as(folder, command: str, directory: str, **changes) -> str:
 
 def heads(folder, name: str, *labels: str) -> list[str]:
     """The commands that one cell of a table on stored features lacks: backbone, head, score."""
-    lines = [line for line in compare.fill(EVERY[name], {}, library(folder)) if line.labels == labels]
+    lines = [line for line in compare.compare(EVERY[name], {}, library(folder)) if line.labels == labels]
     return missing_runs.commands("ncg", lines, library(folder))
 
 
@@ -263,7 +263,9 @@ def test_heads_and_networks_are_trained_as_the_paper_has_it(tmp_path):
 def test_networks_normalised_otherwise_than_the_papers_are_not_judged(tmp_path, changes, told):
     path = trained_as(tmp_path, heads(tmp_path, "ncg/pixel", "M-0", "NCG", "nat")[0], "mine", **changes)
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.362)], model_path=path)
-    (line,) = [line for line in compare.fill(EVERY["ncg/pixel"], published.read()["ncg/pixel"], library(tmp_path)) if line.n]
+    (line,) = [
+        line for line in compare.compare(EVERY["ncg/pixel"], published.read()["ncg/pixel"], library(tmp_path)) if line.n
+    ]
     assert line.verdict == (compare.OTHER if told else "agrees") and told in line.note
 
 
@@ -297,7 +299,7 @@ def test_anchors_are_networks_trained_to_the_end_on_as_many_images(tmp_path, dat
         model_path=path,
     )
     known = published.read()["stitching/anchors"]
-    (line,) = [line for line in compare.fill(EVERY["stitching/anchors"], known, library(tmp_path)) if line.n]
+    (line,) = [line for line in compare.compare(EVERY["stitching/anchors"], known, library(tmp_path)) if line.n]
     assert line.verdict == (compare.OTHER if told else "below") and told in line.note
 
 
@@ -305,7 +307,7 @@ def test_a_cell_lacks_the_seeds_that_none_of_its_lines_has(tmp_path):
     table = EVERY["ncg/pixel"]
 
     def asked(*seeds):
-        lines = compare.fill(table, {}, library(tmp_path), seeds)
+        lines = compare.compare(table, {}, library(tmp_path), seeds)
         return missing_runs.commands(
             "ncg", [line for line in lines if line.labels == ("M-0", "NCG", "nat")], library(tmp_path), seeds
         )
@@ -334,13 +336,13 @@ def test_a_number_that_many_records_give_is_there_for_every_seed(tmp_path):
         [tmp_path / "one.json", tmp_path / "two.json"],
         [{"data": "digits", "index": "cka", "setting": "100 images", "layer": "mean", "spearman": 0.5, "kendall": 0.4}],
     )
-    lines = [line for line in compare.fill(EVERY["stitching/e5"], {}, known, (0, 1)) if "CKA" in line.labels]
+    lines = [line for line in compare.compare(EVERY["stitching/e5"], {}, known, (0, 1)) if "CKA" in line.labels]
     assert all(line.n == 1 for line in lines) and not missing_runs.commands("stitching", lines, known, (0, 1))
 
 
 def test_cells_that_are_made_from_records_ask_for_the_runs_that_leave_them(tmp_path):
     def asked(name, *labels):
-        lines = [line for line in compare.fill(EVERY[name], {}, library(tmp_path)) if set(labels) <= set(line.labels)]
+        lines = [line for line in compare.compare(EVERY[name], {}, library(tmp_path)) if set(labels) <= set(line.labels)]
         return [shlex.split(command)[1:] for command in missing_runs.commands("stitching", lines, library(tmp_path))]
 
     one, two = (f"models/stitching/resnet18-cifar10-s{seed}/model_100.pt" for seed in (0, 1))
@@ -383,7 +385,7 @@ def probe_rows(data: str, variant: str = "", groups=(), right=(0.9,), **about) -
 
 def measured(folder, name: str) -> dict:
     """What a table shows of the records: labels -> the mean of the only line that is measured there."""
-    found = [line for line in compare.fill(EVERY[name], {}, library(folder)) if line.values]
+    found = [line for line in compare.compare(EVERY[name], {}, library(folder)) if line.values]
     assert len({line.labels for line in found}) == len(found)
     return {line.labels: pytest.approx(line.mean) for line in found}
 
@@ -598,7 +600,7 @@ def test_other_contents_of_a_data_set_never_share_a_cell(tmp_path):
     assert sorted(line.n for line in fill(tmp_path)) == [1, 2]
 
 
-GAINS = Table("", {"set": (Value("fog", {"probe": "gain"}),)}, "probe", metric="gain")
+GAINS = PaperTable("", {"set": (Value("fog", {"probe": "gain"}),)}, "probe", metric="gain")
 
 
 def gain_row(value: float, **changes) -> dict:
@@ -614,7 +616,7 @@ def gain_row(value: float, **changes) -> dict:
     } | changes
 
 
-CORRUPTED = Table(
+CORRUPTED = PaperTable(
     "",
     {"set": (Value("C", {"probe": "probe"}),)},
     "probe",
@@ -676,11 +678,13 @@ def test_counts_out_of_other_totals_are_not_judged(tmp_path):
     cells_row, slope = ncg_row(path, 0.3, subset="cells", n_cells=95, cells_above=95), ncg_row(path, 0.3, subset="slope")
     records.write(tmp_path, "ncg", "n", [cells_row, slope, slope], model_path=path)
     for total, verdict in ((75, compare.OTHER), (95, "above")):
-        table = Table("", {"set": (Value("M-0"),)}, "ncg", {"subset": "cells"}, {"n_cells": total}, metric="cells_above")
+        table = PaperTable(
+            "", {"set": (Value("M-0"),)}, "ncg", {"subset": "cells"}, {"n_cells": total}, metric="cells_above"
+        )
         (line,) = fill(tmp_path, table)
         assert line.verdict == verdict and line.note == ("other set-up: n cells 95, not 75" if total == 75 else "")
     for total, verdict in ((15, compare.OTHER), (2, "above")):
-        table = Table("", {"set": (Value("M-0"),)}, "ncg", {"subset": "slope"}, {"rows": total}, metric=len)
+        table = PaperTable("", {"set": (Value("M-0"),)}, "ncg", {"subset": "slope"}, {"rows": total}, metric=len)
         (line,) = fill(tmp_path, table)
         assert line.verdict == verdict and line.note == ("other set-up: rows 2, not 15" if total == 15 else "")
 
@@ -696,12 +700,12 @@ def test_the_contents_of_the_files_behind_a_mean_tell_lines_apart(tmp_path):
             model_path=path,
             inputs={f"cifar10-c/{kind}-5": {"sha256": first * 64, "bytes": 1, "files": 1} for kind in ("fog", "snow")},
         )
-    table = Table("", {"set": (Value("mean", {"variant": "mean"}),)}, "probe", metric="gain")
+    table = PaperTable("", {"set": (Value("mean", {"variant": "mean"}),)}, "probe", metric="gain")
     assert ["content of cifar10-c/fog-5 aaaaaaaa" in line.setting for line in fill(tmp_path, table, {})] == [True, False]
 
 
 def test_a_group_of_outliers_is_of_its_members(tmp_path):
-    table = Table("", {"outliers": (Value("near", {"ood": "near"}),)}, "ood_layers", metric="auroc")
+    table = PaperTable("", {"outliers": (Value("near", {"ood": "near"}),)}, "ood_layers", metric="auroc")
     for seed, members in enumerate(("cifar100+tinyimagenet", "cifar100")):
         path = records.training(tmp_path, f"t{seed}", seed=seed)
         records.write(
@@ -762,7 +766,7 @@ def test_flags_that_add_rows_split_no_others(tmp_path):
         records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, 0.3 + seed), *radii], model_path=path, radius=radius)
     (line,) = fill(tmp_path)
     assert line.n == 3 and not line.setting
-    radius = Table("", {"set": (Value("M-0", {"subset": "radius"}),)}, "ncg", metric="radius_mean")
+    radius = PaperTable("", {"set": (Value("M-0", {"subset": "radius"}),)}, "ncg", metric="radius_mean")
     assert [(line.values, line.setting) for line in fill(tmp_path, radius, {})] == [
         ([2.0], "ncg radius 5"),
         ([3.0], "ncg radius 300"),
@@ -775,8 +779,8 @@ def known(content: str) -> dict:
 
 
 def test_weights_of_another_run_are_told_from_those_of_the_networks_own(tmp_path):
-    drop = Table("", {"layer": "layer"}, "reinit", {"source": "0"}, metric="relative_drop")
-    far = Table("", {"layer": "layer"}, "projections", metric="l2_distance")
+    drop = PaperTable("", {"layer": "layer"}, "reinit", {"source": "0"}, metric="relative_drop")
+    far = PaperTable("", {"layer": "layer"}, "projections", metric="l2_distance")
     for seed in range(3):
         path = records.training(tmp_path, f"t{seed}", seed=seed)
         initial = f"models/t{min(seed, 1)}/init.pt"  # the third's is the second's
@@ -850,7 +854,7 @@ def test_networks_of_stored_features_share_a_cell_where_their_backbones_differ_i
             [ncg_row(path, value, space="feature", train="mnist-wo0@flatten", data="mnist-wo0@flatten")],
             model_path=path,
         )
-    found = [line for line in compare.fill(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
+    found = [line for line in compare.compare(EVERY["ncg/feature"], {}, library(tmp_path)) if line.values]
     assert {line.labels for line in found} == {("M-0", "NCG", "nat")} and sorted(line.n for line in found) == [1, 2]
     assert max(found, key=lambda line: line.n).mean == pytest.approx(0.7)
 
@@ -878,13 +882,13 @@ def test_what_a_network_is_compared_with_matters_where_the_cell_says_so_only(tmp
     )
     (line,) = fill(tmp_path)
     assert sorted(line.values) == [0.3, 0.5]
-    found = [line for line in compare.fill(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
+    found = [line for line in compare.compare(EVERY["ncg/table4"], {}, library(tmp_path)) if line.values]
     assert [(line.labels, line.mean) for line in found] == [(("ImageNet-100-C", "pixel", "difference"), 0.03)]
     assert "comp" not in found[0].note
 
 
 def test_a_foreign_network_is_known_by_its_path_alone(tmp_path):
-    table = Table("", {"set": (Value("M-0"),)}, "ncg", {"space": "pixel"}, metric="ncg")
+    table = PaperTable("", {"set": (Value("M-0"),)}, "ncg", {"space": "pixel"}, metric="ncg")
     for path in ("models/f0.pt", "models/f1.pt"):
         records.write(tmp_path, "ncg", path[7:9], [ncg_row(path, 0.3)], model_path=path)
     assert [line.network for line in fill(tmp_path, table, {})] == ["models/f0.pt", "models/f1.pt"]
@@ -967,7 +971,9 @@ def test_several_rows_of_one_record_in_one_cell_are_called_ambiguous(tmp_path):
 def test_a_function_reads_all_rows_of_a_run(tmp_path):
     path = records.training(tmp_path, "t")
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3), ncg_row(path, 0.5)], model_path=path)
-    table = Table("", {"set": (Value("M-0"),)}, "ncg", metric=lambda found: sum(row["ncg"] for row in found) / len(found))
+    table = PaperTable(
+        "", {"set": (Value("M-0"),)}, "ncg", metric=lambda found: sum(row["ncg"] for row in found) / len(found)
+    )
     (line,) = fill(tmp_path, table, {})
     assert line.mean == pytest.approx(0.4) and line.n == 1 and "ambiguous" not in line.note
 
@@ -977,7 +983,7 @@ def test_open_axes_have_the_headings_of_the_rows_after_the_published_ones(tmp_pa
     records.write(
         tmp_path, "ncg", "n", [ncg_row(path, 0.3, subset="quintile:2"), ncg_row(path, 0.5, subset="new")], model_path=path
     )
-    table = Table("", {"part": "subset", "set": (Value("M-0"),)}, "ncg", metric="ncg")
+    table = PaperTable("", {"part": "subset", "set": (Value("M-0"),)}, "ncg", metric="ncg")
     known = {("quintile:2", "M-0"): KNOWN["M-0",], ("all", "M-0"): KNOWN["M-0",]}
     lines = fill(tmp_path, table, known)
     assert [(line.labels[0], line.mean) for line in lines] == [("quintile:2", 0.3), ("all", None), ("new", 0.5)]
@@ -1002,13 +1008,13 @@ def test_without_an_interval_a_run_agrees_within_the_tolerance(tmp_path, value, 
 def test_an_interval_says_what_it_is_over_and_only_one_of_the_number_judges(tmp_path, columns, over, verdict):
     path = records.training(tmp_path, "t")
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3, **dict(zip(columns, (0.2, 0.4), strict=True)))], model_path=path)
-    table = Table("", {"set": (Value("M-0"),)}, "ncg", metric="ncg", interval=columns)
+    table = PaperTable("", {"set": (Value("M-0"),)}, "ncg", metric="ncg", interval=columns)
     (line,) = fill(tmp_path, table)
     assert (line.low, line.high, line.interval_of, line.verdict) == (0.2, 0.4, over, verdict)
 
 
 def test_cells_without_an_experiment_say_so_and_are_never_commands(tmp_path):
-    (line,) = compare.fill(EVERY["ilc/fig10"], {}, library(tmp_path))
+    (line,) = compare.compare(EVERY["ilc/fig10"], {}, library(tmp_path))
     assert line.verdict == compare.NO_EXPERIMENT and not missing_runs.commands("ilc", [line], library(tmp_path))
 
 
@@ -1042,7 +1048,7 @@ def test_the_two_networks_of_a_stitch_are_told_from_a_network_stitched_to_itself
             epochs=0,
         )
     for table, values in (("e1", [0.7, 0.5]), ("e2", [0.9])):
-        found = [line for line in compare.fill(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
+        found = [line for line in compare.compare(EVERY[f"stitching/{table}"], {}, library(tmp_path)) if line.values]
         assert [line.values for line in found] == [values] and found[0].labels[2:] == ("layer1.0", "layer2.0")
 
 
@@ -1083,7 +1089,7 @@ def test_stitches_that_were_made_otherwise_are_other_lines_of_what_judges_them(t
             [row | {"kind": "stitched", "front": one, "end": two, "auroc": value, "record": f"results/stitch/{made.name}"}],
             stitch_run=("results/stitch",),
         )
-    found = [line for line in compare.fill(EVERY["stitching/e3"], {}, library(tmp_path)) if line.values]
+    found = [line for line in compare.compare(EVERY["stitching/e3"], {}, library(tmp_path)) if line.values]
     assert [line.values for line in found] == [[0.5], [0.9]] and all("repeated" not in line.note for line in found)
     assert "samples 1000" in found[1].setting and all(line.labels[1] == "DM" for line in found)
 
@@ -1098,7 +1104,7 @@ def test_what_is_computed_from_many_records_has_its_table(tmp_path):
             for index, layer, value in (("cka", "mean", 0.5), ("cka", "layer1", 0.9), ("dm", "mean", 0.7))
         ],
     )
-    found = [line for line in compare.fill(EVERY["stitching/e5"], {}, known) if line.values]
+    found = [line for line in compare.compare(EVERY["stitching/e5"], {}, known) if line.values]
     assert [(line.labels, line.mean, line.note) for line in found] == [
         (("digits", "CKA", "100 images", "Spearman"), 0.5, ""),
         (("digits", "DM", "100 images", "Spearman"), 0.7, ""),
@@ -1181,14 +1187,14 @@ def test_a_format_says_what_the_table_holds(kind):
         {"layer": "a_1", "ours": "50 % ± 0.1", "note": "x | y & z < #{$}~^\\ ü"},
         {"layer": "b", "ours": "", "note": "1"},
     ]
-    text = formats.write(kind, formats.Table("t", "title", found, found, "a note"))
+    text = formats.write(kind, formats.PrintedTable("t", "title", found, found, "a note"))
     assert parsed(kind, text) == [["layer", "ours", "note"], *[list(row.values()) for row in found]]
 
 
 def test_csv_has_every_digit(tmp_path):
     three_seeds(tmp_path, (1 / 3, 0.1, 0.2))
     full = paper_rows.raw(["set"], fill(tmp_path))
-    text = formats.write("csv", formats.Table("t", "title", [], full))
+    text = formats.write("csv", formats.PrintedTable("t", "title", [], full))
     (row,) = csv.DictReader(io.StringIO(text))
     assert float(row["mean"]) == (1 / 3 + 0.1 + 0.2) / 3 and row["n"] == "3" and row["tag"] == "NB"
     assert row["records"].count(".json") == 3 and float(row["published"]) == 0.36
@@ -1278,12 +1284,17 @@ def test_a_record_with_values_of_the_wrong_kind_is_named_and_left_out(tmp_path, 
     assert "0.3450 ± 0.0636" in done.stdout
 
 
-def test_every_number_of_a_table_is_known_to_be_one():
-    known = {column for summary in summaries.SUMMARIES.values() for column in summary.measured}
+def test_every_number_of_a_table_is_declared_as_one_beside_its_experiment():
+    for name in summaries.summarised(EXPERIMENTS):
+        shown = EXPERIMENTS[name].configuration.summary
+        declared = EXPERIMENTS[name].columns
+        assert set(shown.measured) <= declared.numbers, name
+        assert set(shown.keys) <= declared.numbers | declared.words | declared.truths, name
     for table in EVERY.values():
         for cell in papers.spec.cells(table):
-            known |= {*cell.interval, *([cell.metric] if isinstance(cell.metric, str) and cell.metric else [])}
-    assert known - runs_records.NUMBERS == {"loss", "mean", "s"}  # columns that are words in rows of other experiments
+            read = {*cell.interval, *([cell.metric] if isinstance(cell.metric, str) and cell.metric else [])}
+            if cell.experiment in EXPERIMENTS:
+                assert read <= EXPERIMENTS[cell.experiment].columns.numbers, cell.labels
 
 
 def test_missing_prints_commands_and_nothing_else(tmp_path):

@@ -17,7 +17,7 @@ from lib.tables import (
     record_library,
     summaries,
 )
-from lib.tables.compare import fill
+from lib.tables.compare import compare
 from lib.tables.papers import published
 
 
@@ -52,16 +52,17 @@ def text(config: TablesConfig) -> str:
     return _printed(config, made)
 
 
-def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.Table]:
+def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.PrintedTable]:
     """A table per experiment that is named, or that has records."""
-    found = {name: summaries.rows(name, library, seeds) for name in summaries.SUMMARIES if not words or name in words}
-    return [formats.Table(name, name, rows, rows) for name, rows in found.items() if rows]
+    wanted = [name for name in summaries.summarised(EXPERIMENTS) if not words or name in words]
+    made = {name: summaries.rows(name, library, seeds) for name in wanted}
+    return [formats.PrintedTable(name, name, rows, rows) for name, rows in made.items() if rows]
 
 
-def _tests(config: TablesConfig, library) -> list[formats.Table]:
+def _tests(config: TablesConfig, library) -> list[formats.PrintedTable]:
     """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
     wanted = () if config.seeds else [test for test in TESTS if not config.tables or test in config.tables]
-    runs = [run for name in TESTED for run in library.of(name)] if wanted else []
+    runs = [run for name in TESTED for run in library.present(name)] if wanted else []
     if not runs:
         return []
     from lib.plots import similarity_validity as plots
@@ -79,11 +80,11 @@ def _tests(config: TablesConfig, library) -> list[formats.Table]:
             rows = [{key: value for key, value in row.items() if key != "test"} for row in found if row["test"] == test]
             path = Path(config.results_dir) / "tables" / f"{test}.png"
             files.write_figure(path, plots.scatter(panels, f"{test} of indices of similarity"))
-            made.append(formats.Table(test, test, rows, rows, f"figure: {path}", figure=path))
+            made.append(formats.PrintedTable(test, test, rows, rows, f"figure: {path}", figure=path))
     return made
 
 
-def _papers(config: TablesConfig, library) -> list[formats.Table]:
+def _papers(config: TablesConfig, library) -> list[formats.PrintedTable]:
     """The papers' tables that are named, or all."""
     words = tuple(word for word in config.tables if word.partition("/")[0] in papers.PAPERS)
     if config.tables and not words:
@@ -92,16 +93,16 @@ def _papers(config: TablesConfig, library) -> list[formats.Table]:
     if any(table.experiment in TESTS for table in chosen.values()):
         from lib.tables import similarity_validity
 
-        runs = [run for name in TESTED for run in library.of(name)]
+        runs = [run for name in TESTED for run in library.present(name)]
         rows = similarity_validity.rows(runs)
         for test in TESTS:
             library.derive(test, [run.path for run in runs], [row for row in rows if row["test"] == test])
     for name, table in chosen.items():
-        lines, axes = fill(table, known.get(name, {}), library, config.seeds), list(table.axes)
+        lines, axes = compare(table, known.get(name, {}), library, config.seeds), list(table.axes)
         if config.measured and not (lines := [line for line in lines if line.values]):
             continue
         made.append(
-            formats.Table(
+            formats.PrintedTable(
                 name.replace("/", "-"),
                 f"{name}: {table.title}",
                 paper_rows.shown(axes, lines),
@@ -120,10 +121,10 @@ def _commands(config: TablesConfig, library) -> list[str]:
         for table in _papers(config, library)
         for command in missing_runs.commands(table.name.partition("-")[0], table.lines, library, config.seeds)
     ]
-    return missing_runs.staged(found)
+    return missing_runs.staged(found, EXPERIMENTS)
 
 
-def _printed(config: TablesConfig, made: list[formats.Table]) -> str:
+def _printed(config: TablesConfig, made: list[formats.PrintedTable]) -> str:
     """The tables as text, or the names of the files that they were written to."""
     if not config.out:
         return "\n\n".join(formats.write(config.format, table) for table in made)

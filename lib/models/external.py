@@ -74,7 +74,7 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UserError(f"type {name}: {_where(error, path)}") from error
+        raise UserError(f"type {name}: {_where(error, path)}{_clash(error, path)}") from error
     if not callable(getattr(module, function, None)):
         known = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
         raise UsageError(f"type {name}: {path} has no function {function}; {near(function, known)}")
@@ -117,6 +117,15 @@ def _where(error: Exception, path: str) -> str:
         lines.append(error.lineno)
     place = f" (line {lines[-1]})" if lines else ""
     return f"{type(error).__name__}: {_first_line(error)}{place}"
+
+
+def _clash(error: Exception, path: str) -> str:
+    """What to do about a `lib` of the user's own beside their file, which the suite's package of that name hides."""
+    mine = Path(path).resolve().parent
+    own = next((place for place in (mine / "lib", mine / "lib.py") if place.exists()), None)
+    if own is None or not isinstance(error, ImportError) or not (error.name or "").startswith("lib"):
+        return ""
+    return f"; {own} is hidden by the suite's own package lib: give it another name"
 
 
 def _first_line(error: Exception) -> str:

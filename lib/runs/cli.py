@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
+from lib.runs.columns import Columns, Summary
 
 
 def flag(
@@ -31,6 +32,9 @@ def flag(
     commas: bool = False,
     metavar: str | None = None,
     bare=None,
+    selects: bool | tuple[str, str] = False,
+    network: str = "",
+    network_type: bool = False,
 ):
     """A field of a configuration.
 
@@ -41,6 +45,13 @@ def flag(
     label       how the value is written into the record's name: "{}", or with a word before it, "s{}"
     commas      a tuple's values may also be joined by commas
     bare        the value of the flag where none follows it
+
+    What tables need to know, to tell which records are runs of one thing:
+
+    selects       whether the value only says of which images, layers or pairs there are rows, and changes no number in
+                  them; ("column", "value"): it changes those rows only that have this value in this column
+    network       the role of the network that the value is the checkpoint of, such as "net", "front", "end"
+    network_type  whether the value is the type of such a network, which its training says, too
     """
     metadata = dict(
         names=names,
@@ -53,6 +64,9 @@ def flag(
         commas=commas,
         metavar=metavar,
         bare=bare,
+        selects=selects,
+        network=network,
+        network_type=network_type,
     )
     if default is MISSING:
         return dataclasses.field(metadata=metadata)
@@ -91,6 +105,10 @@ def fraction(value: float) -> None:
 class RunConfig:
     """The flags of every script."""
 
+    # of the method: one more when a command that stays the same gives other numbers, so that records of before are not taken
+    # for those of after; a comment beside it says what was corrected
+    revision: typing.ClassVar[int] = 1
+    reads_records: typing.ClassVar[bool] = False  # whether it reads records of other experiments, so that these come first
     parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
 
     name: str = flag("", help="name of the record; without it the name follows from the configuration", identity=False)
@@ -105,13 +123,33 @@ class RunConfig:
     quiet: bool = flag(False, help="no progress bars and no messages but errors", identity=False)
     debug: bool = flag(False, help="show the traceback of an error", identity=False)
 
+    columns: typing.ClassVar[Columns] = Columns()  # of the rows that the experiment writes
+    summary: typing.ClassVar[Summary | None] = None  # what its table shows of them
+
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is None or value == field.default:
-                continue
-            for item in value if isinstance(value, tuple) else (value,):
-                _check_value(field, item)
+        _check_values(type(self), vars(self))
+
+    @classmethod
+    def stated(cls, values: dict) -> typing.Self:
+        """The configuration that a command line with these values stands for.
+
+        A notation for several settings, such as a paper's string for a network and its loss, becomes these settings: the
+        record is that of what it stands for.
+        """
+        _check_values(cls, values)
+        return cls(**cls.settings(values))
+
+    @classmethod
+    def settings(cls, values: dict) -> dict:
+        """The values with notations replaced by the settings that they stand for; others are as they were."""
+        return values
+
+    @classmethod
+    def value(cls, values: dict, name: str):
+        """The value of a field, its default where it is not among the values."""
+        if name in values:
+            return values[name]
+        return next(field.default for field in dataclasses.fields(cls) if field.name == name)
 
     def inputs(self) -> dict[str, list[Path]]:
         """The files and folders that the run reads, under the names they have in the record."""
@@ -174,7 +212,7 @@ def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", des
             raise UsageError(f"{_spelling(field)} is required: {field.metadata['help']}")
         if isinstance(values.get(field.name), list):
             values[field.name] = _flatten(values[field.name], field.metadata["commas"])
-    return config_class(**values)
+    return config_class.stated(values)
 
 
 def identity(config: RunConfig) -> dict:
@@ -288,6 +326,15 @@ def _flatten(values: list, commas: bool) -> tuple:
     if not commas:
         return tuple(values)
     return tuple(word for value in values for word in str(value).split(",") if word)
+
+
+def _check_values(config_class: type[RunConfig], values: Mapping) -> None:
+    for field in dataclasses.fields(config_class):
+        value = values.get(field.name, field.default)
+        if value is None or value == field.default:
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            _check_value(field, item)
 
 
 def _check_value(field: dataclasses.Field, value) -> None:

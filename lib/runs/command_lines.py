@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass
 
 from lib.core.registry import resolve
 from lib.runs import cli
+from lib.runs.columns import Columns
 from lib.runs.records import Result
 
 
@@ -30,6 +31,16 @@ class Experiment:
     def function(self) -> Callable[..., Result]:
         """The function that runs it."""
         return resolve(self.function_) if isinstance(self.function_, str) else self.function_
+
+    @property
+    def columns(self) -> Columns:
+        """What is known of the columns of its rows."""
+        return self.configuration.columns
+
+    @property
+    def revision(self) -> int:
+        """The present version of its method."""
+        return self.configuration.revision
 
     @functools.cached_property
     def fields(self) -> dict[str, dataclasses.Field]:

@@ -36,8 +36,23 @@ class ImagesConfig(DeviceConfig):
             raise UsageError("--image-size, --upscale and --upscale-padding exclude one another")
         if self.class_sample_seed is not None and not self.subsample_classes:
             raise UsageError("--class-sample-seed is about --subsample-classes, which is 0")
-        if self.subsample_classes:
-            self._name_the_subset()
+
+    @classmethod
+    def settings(cls, values: dict) -> dict:
+        """The name of a class subset takes the place of `--subsample-classes` and `--class-sample-seed`."""
+        count, seed = (cls.value(values, name) for name in ("subsample_classes", "class_sample_seed"))
+        if not count:
+            return super().settings(values)
+        data = cls.value(values, "dataset")
+        given = data if isinstance(data, tuple) else (data,)
+        if not all(given) or not given:
+            raise UsageError("--subsample-classes is about -d, which must be given")
+        try:
+            subsets = tuple(names.subset(name, count, seed) for name in given)
+        except UsageError as error:
+            raise UsageError(f"--subsample-classes {count}: {error}") from None
+        named = {"dataset": subsets if isinstance(data, tuple) else subsets[0], "subsample_classes": 0}
+        return super().settings(values | named | {"class_sample_seed": None})
 
     @property
     def stated_size(self) -> int | None:
@@ -48,20 +63,3 @@ class ImagesConfig(DeviceConfig):
     def padding(self) -> int:
         """The black pixels around an image on each side."""
         return 56 if self.upscale_padding else 0
-
-    def _name_the_subset(self) -> None:
-        """Puts the name of the classes in the place of the flags: the record is that of the data it stands for."""
-        several = isinstance(self.dataset, tuple)
-        given = self.dataset if several else (self.dataset,)
-        if not all(given) or not given:
-            raise UsageError("--subsample-classes is about -d, which must be given")
-        try:
-            found = tuple(names.subset(name, self.subsample_classes, self.class_sample_seed) for name in given)
-        except UsageError as error:
-            raise UsageError(f"--subsample-classes {self.subsample_classes}: {error}") from None
-        for field, value in (
-            ("dataset", found if several else found[0]),
-            ("subsample_classes", 0),
-            ("class_sample_seed", None),
-        ):
-            object.__setattr__(self, field, value)

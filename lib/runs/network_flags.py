@@ -35,8 +35,10 @@ class CheckpointsConfig(ImagesConfig):
 class NetworkConfig(CheckpointsConfig):
     """The flags of every script that takes one checkpoint."""
 
-    model_path: str = flag("", positional=True, label="{}", help="checkpoint, such as models/a/model_5.pt")
-    model_type: str = flag("", positional=True, check=models.check, help="its type, needed for a file without a sidecar")
+    model_path: str = flag("", positional=True, label="{}", help="checkpoint, such as models/a/model_5.pt", network="net")
+    model_type: str = flag(
+        "", positional=True, check=models.check, help="its type, needed for a file without a sidecar", network_type=True
+    )
 
     def inputs(self) -> dict[str, list[Path]]:
         return input_files.checkpoint_files(self, self.model_path)
@@ -60,6 +62,7 @@ class SnapshotsConfig(RunConfig):
         positional=True,
         label="{}",
         help="checkpoints and folders of training runs; the last word may be the type, which files without a sidecar need",
+        network="net",
     )
 
     @property

@@ -16,28 +16,26 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from lib.core import files, text_table
 from lib.core.errors import UserError
+from lib.runs.columns import Columns
 
 SCHEMA = 1
+DISTRIBUTION = "representations"  # what the suite is called where it is installed
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
 
-# columns that are numbers in the rows of every experiment, so that tables can reckon with them; benchmarks are no experiment
-NUMBERS = frozenset(
-    """
-    accuracy agreement attack_success aupr_in auroc auroc_oracle_sign auroc_two_sided baseline cells_above chance
-    ci_high ci_low cka cka_debiased covered detected difference ece epoch false_alarms fpr95 fpr95_nearest_recall
-    gain gain_high gain_low hits id_accuracy independence kappa kendall l2_distance mac_ood majority mass
-    mass_high mass_low mean_distance n ncg ncg_high ncg_low normalized_difference normalized_difference_batch_mean
-    p_value partial partial_p penalty procrustes pwcca q05 q95 r_distance_accuracy radius_mean radius_median ratio
-    regret relative_drop s_null_high s_null_low seed spearman time_ood train_accuracy tvd val_accuracy val_energy
-    val_loss welch z
-""".split()
-)
+
+class WithColumns(Protocol):
+    """What a record is read as: an experiment, whose columns are known."""
+
+    @property
+    def columns(self) -> Columns: ...
+
 
 Row = dict[str, str | int | float | bool | None]
 
@@ -132,12 +130,22 @@ def finished(where: Place, config) -> bool:
             f"{where.path} is the record of another configuration (it differs in {', '.join(differing)}); "
             "another --name keeps both, --overwrite replaces it"
         )
+    if (made := revision(record)) != config.revision:
+        if made > config.revision:
+            raise UserError(f"{where.path} is of a newer version of the suite; --name keeps both, --overwrite replaces it")
+        print(f"{where.path} is of an earlier version of the method; running again", file=sys.stderr)
+        return False
     lost = [path for path in config.outputs() if not path.exists()]
     changed = [name for name, known in fingerprints(config, missing_ok=True).items() if known != record["inputs"].get(name)]
     if lost or changed:
         reason = f"{lost[0]} is gone" if lost else f"{changed[0]} has changed since"
         print(f"{where.path} no longer holds: {reason}; running again", file=sys.stderr)
     return not lost and not changed
+
+
+def revision(record: Mapping) -> int:
+    """The version of the method that a record was made by; records of before there were such numbers are of the first."""
+    return record.get("revision", 1)
 
 
 def fingerprints(config, missing_ok: bool = False) -> dict[str, dict]:
@@ -159,6 +167,7 @@ def write(where: Place, config, result: Result, *, command: list[str], started: 
     record = {
         "schema": SCHEMA,
         "experiment": where.experiment,
+        "revision": config.revision,
         "config": {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)},
         "command": command,
         "inputs": fingerprints(config),
@@ -178,38 +187,42 @@ def write(where: Place, config, result: Result, *, command: list[str], started: 
         files.write_figure(where.beside(f"-{suffix}.png" if suffix else ".png"), figure)
     for name, document in result.documents.items():
         files.write_json(where.path.with_suffix("") / f"{_slug(name)}.json", document)
-    problem = _problem(record)
+    problem = _problem(record, config.columns)
     if problem:
         raise ValueError(f"the {where.experiment} experiment made an invalid record: {problem}")
     files.write_json(where.path, record)
     return record
 
 
-def read(path: Path) -> dict:
-    """The record at `path`. Raises `UserError` for what is missing, truncated, of another schema or not a record."""
+def read(path: Path, columns: Columns | None = None) -> dict:
+    """The record at `path`.
+
+    Raises `UserError` for what is missing, truncated, of another schema or not a record, and for values that are of another
+    kind than their columns.
+    """
     try:
         record = json.loads(Path(path).read_text())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValueError:
         raise UserError(f"{path}: not a whole record") from None
-    problem = _problem(record)
+    problem = _problem(record, columns)
     if problem:
         raise UserError(f"{path}: not a valid record: {problem}")
     return record
 
 
 def records(
-    results_dir: str | Path, experiments: Iterable[str], broken: list[str] | None = None
+    results_dir: str | Path, experiments: Mapping[str, WithColumns], broken: list[str] | None = None
 ) -> Iterator[tuple[Path, dict]]:
     """Every record of these experiments under a results folder, in the order of experiments and names.
 
     One that cannot be read raises `UserError`, or is left out and what is wrong with it appended to `broken`.
     """
-    for experiment in experiments:
-        for path in sorted((Path(results_dir) / experiment).glob("*.json")):
+    for name, experiment in experiments.items():
+        for path in sorted((Path(results_dir) / name).glob("*.json")):
             try:
-                yield path, read(path)
+                yield path, read(path, experiment.columns)
             except UserError as error:
                 if broken is None:
                     raise
@@ -265,7 +278,7 @@ def environment() -> dict:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    found = {"python": platform.python_version(), "system": platform.platform(), **versions, "commit": _commit()}
+    found = {"python": platform.python_version(), "system": platform.platform(), **versions, **_code()}
     torch = sys.modules.get("torch")
     if torch is not None:
         found["device"] = torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
@@ -274,8 +287,8 @@ def environment() -> dict:
     return found
 
 
-def _commit() -> str | None:
-    """The commit of the suite's checkout, with "+" where files were changed since; None outside a checkout."""
+def _code() -> dict[str, str | None]:
+    """Which code this is: the commit of the suite's checkout, "+" where files were changed since; else its version."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -283,10 +296,13 @@ def _commit() -> str | None:
             ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
         ).stdout.strip()
 
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if Path(git("rev-parse", "--show-toplevel")).resolve() == root:  # none that merely holds an installation
+            changed = git("status", "--porcelain", "--untracked-files=no")
+            return {"commit": git("rev-parse", "HEAD") + ("+" if changed else "")}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return {"commit": None, "version": importlib.metadata.version(DISTRIBUTION)}
+    return {"commit": None}
 
 
 def _identity_fields(config) -> list:
@@ -326,12 +342,14 @@ def _plain(value):
     return value
 
 
-def _problem(record) -> str | None:
-    """What is wrong with the form of a record; None if nothing is."""
+def _problem(record, columns: Columns | None = None) -> str | None:
+    """What is wrong with the form of a record, or with the kinds of its values; None if nothing is."""
     if not isinstance(record, dict) or "schema" not in record:
         return "it has no schema"
     if record["schema"] != SCHEMA:
         return f"its schema is {record['schema']}, this suite's is {SCHEMA}"
+    if not isinstance(record.get("revision", 1), int):
+        return "revision is of the wrong kind"
     if not isinstance(record.get("tolerance", 0.0), int | float):
         return "tolerance is of the wrong kind"
     forms = {
@@ -362,6 +380,6 @@ def _problem(record) -> str | None:
         for key, value in row.items():
             if not isinstance(value, str | int | float | bool | None):
                 return f"{key} of row {number} is not one value"
-            if key in NUMBERS and isinstance(value, str | bool) and record["experiment"] != "benchmark":
-                return f"{key} of row {number} is {value!r}, no number"
+        if columns is not None and (wrong := columns.problem(row)):
+            return f"{wrong[0]} of row {number} is {wrong[1]}"
     return None

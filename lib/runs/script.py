@@ -4,6 +4,7 @@ Whatever goes wrong ends in one line on stderr and an exit status; nothing here 
 """
 
 import atexit
+import functools
 import inspect
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from lib.core import distributed
@@ -20,18 +22,29 @@ from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiment, Experiments
 
 
-def main(experiments: Experiments, name: str, argv: list[str] | None = None) -> None:
+def command(experiments: Experiments, name: str, description: str | None, script: str = "") -> Callable[[], None]:
+    """The function without arguments that a script, or the command that an installation makes of it, is."""
+    return functools.partial(main, experiments, name, description=description or "", script=script)
+
+
+def main(
+    experiments: Experiments, name: str, argv: list[str] | None = None, *, description: str = "", script: str = ""
+) -> None:
     """Parses the command line, runs the experiment `name` unless its record is there, writes the record, and exits.
+
+    argv         the words of the command line, without the script; default: those that Python was started with
+    description  what `--help` says first
+    script       the script as messages and records name it; default: exec_<name>.py, also where it was installed
 
     Exit status: 0 done, 1 failed, 2 bad command line, 75 interrupted and resumable. The last line on stdout is the
     record's path.
     """
-    script = Path(sys.argv[0]).name
+    script = script or f"exec_{name}.py"
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     try:
         _announce_signals()
-        config = cli.parse(experiments[name].configuration, argv, prog=script, description=_description())
+        config = cli.parse(experiments[name].configuration, argv, prog=script, description=inspect.cleandoc(description))
         if distributed.world() > 1 and not config.parallel:
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
         run(experiments, name, config, [script, *argv])
@@ -83,11 +96,6 @@ def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> 
     if not asked and (config.overwrite or not records.finished(place, config)):
         warnings.simplefilter("ignore")
         experiment.function(config)
-
-
-def _description() -> str:
-    """The docstring of the script that called `main`."""
-    return inspect.getdoc(sys.modules["__main__"]) or ""
 
 
 WARNINGS = (signal.SIGTERM, signal.SIGUSR1)

@@ -39,7 +39,7 @@ LATEX = {
 
 
 @dataclass(frozen=True)
-class Table:
+class PrintedTable:
     """A table: the name of its file, its title, its rows for readers and in full, a note, the lines it was made of, and the
     file of its figure, where it has one of its own.
     """
@@ -53,7 +53,7 @@ class Table:
     figure: Path | None = None
 
 
-def write(kind: str, table: Table) -> str:
+def write(kind: str, table: PrintedTable) -> str:
     """The table in one of the formats, `SUFFIXES`; columns are those of all rows."""
     rows = table.full if kind == "csv" else table.rows
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
@@ -64,11 +64,11 @@ def _cells(columns: tuple[str, ...], rows: list[dict]) -> list[list[str]]:
     return [[text_table.cell(row.get(column)) for column in columns] for row in rows]
 
 
-def _text(table: Table, columns, rows) -> str:
+def _text(table: PrintedTable, columns, rows) -> str:
     return "\n".join(filter(None, (f"## {table.title}\n", text_table.text(rows, columns), table.note and f"\n{table.note}")))
 
 
-def _markdown(table: Table, columns, rows) -> str:
+def _markdown(table: PrintedTable, columns, rows) -> str:
     def line(words):
         return "| " + " | ".join(word.replace("|", r"\|").replace("\n", " ") for word in words) + " |"
 
@@ -84,7 +84,7 @@ def _markdown(table: Table, columns, rows) -> str:
     )
 
 
-def _latex(table: Table, columns, rows) -> str:
+def _latex(table: PrintedTable, columns, rows) -> str:
     def line(words):
         return " & ".join(map(_escaped, words)) + r" \\"
 
@@ -107,7 +107,7 @@ def _escaped(word: str) -> str:
     return re.sub(r"[\\&%$#_{}~^±≤<>|]", lambda found: LATEX[found[0]], word).replace("\n", " ")
 
 
-def _csv(table: Table, columns, rows) -> str:
+def _csv(table: PrintedTable, columns, rows) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
@@ -115,7 +115,7 @@ def _csv(table: Table, columns, rows) -> str:
     return file.getvalue().rstrip("\n")
 
 
-def _html(table: Table, columns, rows) -> str:
+def _html(table: PrintedTable, columns, rows) -> str:
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(word)}</td>" for word in line) + "</tr>" for line in _cells(columns, rows)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lib.tables import formats
 from lib.tables.papers import PAPERS
-from lib.tables.record_library import Library, Run
+from lib.tables.record_library import Library, RecordedRun
 
 # nothing is fetched from anywhere
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -64,7 +64,7 @@ unfold();
 """
 
 
-def page(library: Library, experiments: list[formats.Table], papers: list[formats.Table]) -> str:
+def page(library: Library, experiments: list[formats.PrintedTable], papers: list[formats.PrintedTable]) -> str:
     """The page as HTML."""
     groups = {"experiments": ("Measured", "one table per experiment", experiments)}
     groups |= {
@@ -104,7 +104,7 @@ def _group(key: str, title: str, about: str, sections: Iterable[str]) -> str:
     )
 
 
-def _table(table: formats.Table, shown: set) -> str:
+def _table(table: formats.PrintedTable, shown: set) -> str:
     """The table with its own figure, and links to those of its records that the page shows."""
     figures = dict.fromkeys(figure for line in table.lines for path in line.records for figure in _figures(path))
     links = " ".join(f'<a href="#{_anchor(figure)}">{html.escape(figure.stem)}</a>' for figure in figures if figure in shown)
@@ -112,7 +112,7 @@ def _table(table: formats.Table, shown: set) -> str:
     return f"<section>{formats.write('html', table)}{own}" + (f"<p>figures: {links}</p>" if links else "") + "</section>"
 
 
-def _record(run: Run) -> str:
+def _record(run: RecordedRun) -> str:
     record = run.record
     told = {
         "command": " ".join(record["command"]),

@@ -10,17 +10,17 @@ import re
 from collections.abc import Iterable
 
 from lib.runs import command_lines
-from lib.tables.compare import Line
+from lib.runs.command_lines import Experiments
+from lib.tables.compare import Comparison
 from lib.tables.papers.spec import Cell
-from lib.tables.record_library import ROLES, Library
+from lib.tables.record_library import Library
 
 LOSS = ("loss", "eps", "beta")
-OF_RECORDS = ("stitch_ood",)  # experiments that read records of others
 AFTER = "# then, when these are done:"  # the line between two stages
 TRAINED = ("backbone", "net", "main", "front", "end", "against")  # what stands earlier is used by later ones
 
 
-def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, ...] = ()) -> list[str]:
+def commands(paper: str, lines: list[Comparison], library: Library, seeds: tuple[int, ...] = ()) -> list[str]:
     """The commands, each once, for every seed (0 where none is asked for) that a cell with an experiment lacks."""
     trainings, others, cells = [], [], {}
     for line in lines:
@@ -33,37 +33,37 @@ def commands(paper: str, lines: list[Line], library: Library, seeds: tuple[int, 
             first, then = _of_cell(paper, cell, seed, library)
             trainings += first
             others += then
-    return in_turn([*trainings, *others])
+    return in_turn([*trainings, *others], library.experiments)
 
 
-def _lacking(lines: list[Line], seeds: tuple[int, ...]) -> tuple[int, ...]:
+def _lacking(lines: list[Comparison], seeds: tuple[int, ...]) -> tuple[int, ...]:
     """The seeds that the lines of one cell lack together; what several records give and has no seed is there for each."""
     if not seeds:
-        return () if any(line.values for line in lines) else (0,)
-    done = [line for line in lines if line.values and not line.departed]
+        return () if any(line.values and not line.earlier for line in lines) else (0,)
+    done = [line for line in lines if line.values and line.as_published]
     if any(not line.seeds for line in done):
         return ()
     return tuple(seed for seed in seeds if not any(seed in line.seeds for line in done))
 
 
-def in_turn(found: Iterable[str]) -> list[str]:
+def in_turn(found: Iterable[str], experiments: Experiments) -> list[str]:
     """Commands, each once, by stage."""
-    return sorted(dict.fromkeys(found), key=_stage)
+    return sorted(dict.fromkeys(found), key=lambda command: _stage(command, experiments))
 
 
-def staged(found: Iterable[str]) -> list[str]:
+def staged(found: Iterable[str], experiments: Experiments) -> list[str]:
     """The same with `AFTER` between the stages."""
     lines: list[str] = []
-    for _, commands_ in itertools.groupby(in_turn(found), _stage):
+    for _, commands_ in itertools.groupby(in_turn(found, experiments), lambda command: _stage(command, experiments)):
         lines += [*([AFTER] if lines else []), *commands_]
     return lines
 
 
-def _stage(command: str) -> int:
+def _stage(command: str, experiments: Experiments) -> int:
     experiment = command.split()[1].removeprefix("exec_").removesuffix(".py")
     if experiment == "train":
         return int(".pt" in command)  # a backbone's checkpoint
-    return 3 if experiment in OF_RECORDS else 2
+    return 3 if experiments[experiment].configuration.reads_records else 2
 
 
 def _of_cell(paper: str, cell: Cell, seed: int, library: Library) -> tuple[list[str], list[str]]:
@@ -109,9 +109,9 @@ def _command(
     """The command of an experiment on these networks."""
     fields = library.fields(experiment)
     values = {name.partition(".")[2]: value for name, value in wanted.items() if name.startswith("config.")}
-    for name, role in ROLES.items():
-        if name in fields and role in files:
-            values.setdefault(name, files[role])
+    for name, field in fields.items():
+        if field.metadata["network"] in files:
+            values.setdefault(name, files[field.metadata["network"]])
     if "main" in files:  # rows of the network that is compared with: the run is the other's
         values |= {"model_path": files["main"], "against": files["net"]}
     if "seed" in fields:

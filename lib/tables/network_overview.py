@@ -20,30 +20,30 @@ from lib.plots import grid as plots
 from lib.runs import command_lines
 from lib.runs.command_lines import Experiments
 from lib.tables import layer_order, record_library
-from lib.tables.formats import Table
+from lib.tables.formats import PrintedTable
 from lib.tables.papers.spec import satisfies
-from lib.tables.record_library import Library, Network, Run
+from lib.tables.record_library import Library, Network, RecordedRun
 
 IMAGES = ("data", "variant", "split", "protocol", "fraction", "selected_by", "seed")  # what paired probes share in a run
 FEWEST = 5  # layers that a correlation has at least
 
 
 @dataclass(frozen=True)
-class Column:
+class Measure:
     """A measure of layers: the rows it is from, which layer a row is of, and its number; `roles` the network may have."""
 
     experiment: str
     where: dict
     layer: str
     value: Callable[[dict], float | None]
-    command: Callable[["Subject"], list[str]]
+    command: Callable[["MissingMeasure"], list[str]]
     roles: tuple[str, ...] = ("net",)
     inside: bool = False  # of filters inside the layers
     each: bool = False  # a run is of one layer
 
 
 @dataclass(frozen=True)
-class Subject:
+class MissingMeasure:
     """The network, its siblings of other seeds among the records, and the cuts of which a measure is lacking."""
 
     network: Network
@@ -57,10 +57,10 @@ class Subject:
         return self.network.training.get("dataset", "")
 
 
-def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable[[Subject], list[str]]:
+def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable[[MissingMeasure], list[str]]:
     """The command for two networks; before it, where there is none, the training of the sibling."""
 
-    def commands(subject: Subject) -> list[str]:
+    def commands(subject: MissingMeasure) -> list[str]:
         before, training = [], subject.network.training
         sibling = next(iter(subject.siblings), "")
         if not sibling:
@@ -87,17 +87,17 @@ def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable
     return commands
 
 
-def _alone(experiment: str, **flags) -> Callable[[Subject], list[str]]:
+def _alone(experiment: str, **flags) -> Callable[[MissingMeasure], list[str]]:
     return lambda subject: [
         command_lines.command(subject.experiments, experiment, {"model_path": subject.network.path, **flags})
     ]
 
 
-def _probe(subject: Subject) -> list[str]:
+def _probe(subject: MissingMeasure) -> list[str]:
     return _alone("probe", ood=[f"{subject.data or 'digits'}-c"], reduce=["gap"])(subject)
 
 
-def _ncg(subject: Subject) -> list[str]:
+def _ncg(subject: MissingMeasure) -> list[str]:
     """A command per cut, or one for the last cut where no cut is known."""
     return [
         command
@@ -106,8 +106,8 @@ def _ncg(subject: Subject) -> list[str]:
     ]
 
 
-def _of_energies(measure: str) -> Column:
-    return Column(
+def _of_energies(measure: str) -> Measure:
+    return Measure(
         "ood_layers",
         {"score": ("energy", None), "T": 1.0},
         "layer",
@@ -118,8 +118,8 @@ def _of_energies(measure: str) -> Column:
 
 
 WHOLE, TWO = {"same_network": False}, ("front", "end")
-COLUMNS = {
-    "OOD probe gain": Column(
+MEASURES = {
+    "OOD probe gain": Measure(
         "probe",
         {
             "probe": "probe",
@@ -135,7 +135,7 @@ COLUMNS = {
     ),
     "energy AUROC": _of_energies("auroc"),
     "two-sided AUROC": _of_energies("auroc_two_sided"),
-    "similarity (CKA)": Column(
+    "similarity (CKA)": Measure(
         "similarity",
         {"rank1": None, "rank2": None, **WHOLE},
         "front_layer",
@@ -143,7 +143,7 @@ COLUMNS = {
         _with_sibling("similarity", "model1_path", "model2_path"),
         TWO,
     ),
-    "stitching penalty": Column(
+    "stitching penalty": Measure(
         "stitch",
         {"stitch_rank": None, "pinv_rank": None, "null": None, **WHOLE},
         "front_layer",
@@ -151,7 +151,7 @@ COLUMNS = {
         _with_sibling("stitch", "front_path", "end_path", init="pinv", epochs=0),
         TWO,
     ),
-    "NCG": Column(
+    "NCG": Measure(
         "ncg",
         {"space": "feature", "subset": "all", "in_distribution": False},
         "layer",
@@ -159,7 +159,7 @@ COLUMNS = {
         _ncg,
         each=True,
     ),
-    "filter bias": Column(
+    "filter bias": Measure(
         "projections",
         {"layer": "*", "folded": False},
         "layer",
@@ -171,7 +171,7 @@ COLUMNS = {
         ],
         inside=True,
     ),
-    "re-initialisation drop": Column(
+    "re-initialisation drop": Measure(
         "reinit",
         {"status": ("measured", "unchanged"), "source": "rand"},
         "layer",
@@ -187,13 +187,13 @@ class Found:
     """The tables of a network, their name, and the matrix of correlations for the figure."""
 
     name: str
-    tables: list[Table]
+    tables: list[PrintedTable]
     title: str
     matrix: list[list[float | None]]
 
     def figure(self):
         """The matrix as a heat map."""
-        names, panel = list(COLUMNS), "Spearman's rank correlation over layers"
+        names, panel = list(MEASURES), "Spearman's rank correlation over layers"
         return plots.heat_maps(
             {panel: np.array(self.matrix, dtype=float)}, names, names, "", "", self.title, {panel: (-1, 1)}
         )
@@ -204,8 +204,8 @@ def tables(checkpoint: str, library: Library) -> Found:
     path = _path(checkpoint)
     network = library.network(path)
     runs = {
-        name: [(run, row) for run in library.of(column.experiment) for row in _rows(run, column, network)]
-        for name, column in COLUMNS.items()
+        name: [(run, row) for run in library.present(column.experiment) for row in _rows(run, column, network)]
+        for name, column in MEASURES.items()
     }
     if not any(runs.values()):
         known = sorted(
@@ -213,25 +213,25 @@ def tables(checkpoint: str, library: Library) -> Found:
         )
         raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, known)}")
     orders = _orders(runs)
-    cuts = list(dict.fromkeys(layer for name, found in orders.items() if not COLUMNS[name].inside for layer in found))
+    cuts = list(dict.fromkeys(layer for name, found in orders.items() if not MEASURES[name].inside for layer in found))
     layers = layer_order.units(list(orders.values()), cuts)
-    columns = {name: _values(COLUMNS[name], found, layers) for name, found in runs.items()}
-    columns["OOD probe gain"] = _gains(COLUMNS["OOD probe gain"], runs["OOD probe gain"], layers)
+    columns = {name: _values(MEASURES[name], found, layers) for name, found in runs.items()}
+    columns["OOD probe gain"] = _gains(MEASURES["OOD probe gain"], runs["OOD probe gain"], layers)
     siblings = _siblings(network, library)
     rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
     pairs, matrix = _correlations(columns)
     empty = []
     for name, values in columns.items():
         lacking = [layer for layer in layers if layer in cuts and layer not in values]
-        if not values or COLUMNS[name].each and lacking:
-            commands = COLUMNS[name].command(Subject(network, siblings, lacking, library.experiments))
+        if not values or MEASURES[name].each and lacking:
+            commands = MEASURES[name].command(MissingMeasure(network, siblings, lacking, library.experiments))
             empty += [{"column": name, "command": command} for command in commands]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
     made = [
-        Table(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
-        Table(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs),
+        PrintedTable(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
+        PrintedTable(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs),
     ]
-    made += [Table(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
+    made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
     return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
 
 
@@ -248,7 +248,7 @@ def _path(text: str) -> str:
     return path if path.startswith(("models/", "/")) else f"models/{path}"
 
 
-def _rows(run: Run, column: Column, network: Network) -> Iterable[dict]:
+def _rows(run: RecordedRun, column: Measure, network: Network) -> Iterable[dict]:
     """The rows of a run that are of the network and the column; of pairs only those of equal layers of it and a sibling."""
     for row in run.rows:
         known = [other for role, other in run.networks(row).items() if role in column.roles]
@@ -265,19 +265,19 @@ def _rows(run: Run, column: Column, network: Network) -> Iterable[dict]:
             yield row
 
 
-def _named(run: Run, row: dict, column: Column) -> str:
+def _named(run: RecordedRun, row: dict, column: Measure) -> str:
     return str(run.facts(row)[column.layer]).partition("@")[0]
 
 
 def _orders(runs: dict[str, list]) -> dict[str, list[str]]:
     """The layers of each column in the order of its rows; not that of a whole network."""
     return {
-        name: [layer for layer in dict.fromkeys(_named(run, row, COLUMNS[name]) for run, row in found) if layer != "net"]
+        name: [layer for layer in dict.fromkeys(_named(run, row, MEASURES[name]) for run, row in found) if layer != "net"]
         for name, found in runs.items()
     }
 
 
-def _values(column: Column, found: list[tuple[Run, dict]], layers: list[str]) -> dict[str, float]:
+def _values(column: Measure, found: list[tuple[RecordedRun, dict]], layers: list[str]) -> dict[str, float]:
     """layer -> mean. A module's number counts for the layer that holds it, unless the layer has one of its own."""
     own: dict[str, list[float]] = {}
     held: dict[str, list[float]] = {}
@@ -290,7 +290,7 @@ def _values(column: Column, found: list[tuple[Run, dict]], layers: list[str]) ->
     return {layer: sum(values) / len(values) for layer, values in (held | own).items()}
 
 
-def _gains(column: Column, found: list[tuple[Run, dict]], layers: list[str]) -> dict[str, float]:
+def _gains(column: Measure, found: list[tuple[RecordedRun, dict]], layers: list[str]) -> dict[str, float]:
     """layer -> how much more its probes get right than those of the deepest layer on the same images, the mean."""
     deepest = max((_named(run, row, column) for run, row in found), key=layers.index, default="")
     probed: dict[tuple, dict[str, list[float]]] = {}

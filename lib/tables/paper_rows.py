@@ -1,11 +1,11 @@
 """The lines of a paper's table as rows: rounded for readers, or in full."""
 
 from lib.core import text_table
-from lib.tables.compare import Line
+from lib.tables.compare import Comparison
 from lib.tables.papers.published import NOT_FOUND
 
 
-def shown(axes: list[str], lines: list[Line]) -> list[dict[str, str]]:
+def shown(axes: list[str], lines: list[Comparison]) -> list[dict[str, str]]:
     """The lines of a paper's table as a reader meets them; columns that are empty throughout are left out."""
     rows = []
     for line in lines:
@@ -31,7 +31,7 @@ def shown(axes: list[str], lines: list[Line]) -> list[dict[str, str]]:
     return [{column: row[column] for column in kept} for row in rows]
 
 
-def raw(axes: list[str], lines: list[Line]) -> list[dict]:
+def raw(axes: list[str], lines: list[Comparison]) -> list[dict]:
     """The lines with their numbers in full."""
     rows = []
     for line in lines:
@@ -62,7 +62,7 @@ def raw(axes: list[str], lines: list[Line]) -> list[dict]:
     return rows
 
 
-def ours(line: Line) -> str:
+def ours(line: Comparison) -> str:
     """Mean and deviation."""
     if line.mean is None:
         return ""

@@ -17,67 +17,17 @@ from pathlib import Path
 
 from lib.core.errors import UserError
 from lib.datasets import names
+from lib.runs import records
+from lib.runs.columns import Columns
 from lib.runs.command_lines import Experiments
 from lib.runs.input_files import SUFFIXES
 
 Fields = dict[str, dataclasses.Field]
 
-# field with a checkpoint -> what its network is called in conditions such as `net.epochs` or `end.model_type`
-# (`main` is the network of a run whose row is of the one that it is compared with)
-ROLES = {
-    "model_path": "net",
-    "source_path": "net",
-    "front_path": "front",
-    "model1_path": "front",
-    "end_path": "end",
-    "model2_path": "end",
-    "backbone": "backbone",
-    "against": "against",
-}
-TYPES = ("model_type", "source_type", "front_type", "end_type", "model1_type", "model2_type")  # said by the training, too
-COMPARED = ("main", "against")  # rows that do not compare are the same whatever they stand beside
-# columns of rows that name the network of the row
-ROW_NETWORKS = ("model", "checkpoint", "source_model")
-ROW_ROLES = ("front", "end")  # and those that name the two of a stitch
-# columns of rows that say which images they are of
-DATA = (
-    "data",
-    "split",
-    "origin",
-    "train",
-    "id",
-    "id_split",
-    "ood",
-    "ood_split",
-    "members",
-    "fit_on",
-    "model_type",
-    "probes",
-)
-SETS = ("data", "id", "ood", "train", "members")  # several are joined by ", " or "+"
+COMPARED = ("main", "against")  # roles of networks whose rows are the same whatever they stand beside
 STITCH = ("type", "init", "epochs", "samples", "solver")  # columns of how a stitch was made whose record is not there
-# fields that only say of which images, layers or pairs there are rows, and change no row but those of `MADE_BY`
-SELECTIONS = {
-    "train": ("snapshot_every", "snapshot_all_until", "train_acc"),
-    "eval": ("dataset",),
-    "ood_layers": ("dataset", "ood", "temperature", "aggregate", "baselines", "choose", "early_exit", "exits"),
-    "probe": ("dataset", "ood", "select", "baselines", "untrained", "export", "sensitivity"),
-    "ncg": ("dataset", "ood", "space", "corruptions", "against", "radius"),
-    "similarity": ("dataset", "layers1", "layers2", "measures", "bootstrap", "model1_ranks", "model2_ranks"),
-    "stitch": ("dataset", "directory", "front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank", "save", "null"),
-    "ood_detector": ("layer", "directory", "detectors_dir", "snapshot_every"),
-    "stitch_ood": ("stitch_run", "dataset", "sanity", "detectors"),
-    "projections": ("dataset", "paper_json", "init_from"),
-    "reinit": ("dataset", "inits_from", "rand", "paper_json", "stack", "criticality"),
-}
-# experiment -> fields of SELECTIONS that change the rows with this column at this value
-MADE_BY = {
-    "ood_layers": (("early_exit", "exits"), "score", "early exit"),
-    "ncg": (("radius",), "subset", "radius"),
-    "reinit": (("criticality",), "predictor", "criticality"),
-}
-# what pairs of layers are called in either experiment on them
-COLUMNS = {"similarity": {"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"}}
+# columns that say which images a row is of, where it was computed from records
+DERIVED = Columns(images=("data", "split", "model_type", "probes"), sets=("data",))
 
 
 @dataclass(frozen=True)
@@ -121,11 +71,11 @@ TOLD = ("eps", "noise", "pixel_shuffle", "outliers", "subsample_classes", "class
 class Library:
     """All records of a results folder, their trainings by folder; `experiments` are those that there are."""
 
-    def __init__(self, records: Iterable[tuple[Path, dict]], experiments: Experiments) -> None:
-        records, self.experiments = list(records), experiments
+    def __init__(self, found: Iterable[tuple[Path, dict]], experiments: Experiments) -> None:
+        found, self.experiments = list(found), experiments
         self._trainings: dict[str, list[dict]] = {}  # folder -> its trainings, the latest last
         self._read: dict[str, list[tuple[str, str]]] = {}  # file -> when records read it, and its hash then
-        by_time = sorted((record for _, record in records), key=lambda record: record["started"])
+        by_time = sorted((record for _, record in found), key=lambda record: record["started"])
         for record in by_time:
             if record["experiment"] == "train":
                 self._trainings.setdefault(_folder(record["config"]), []).append(record)
@@ -134,21 +84,34 @@ class Library:
                 place, folder = self.locate(name, _root(record["config"]))
                 if folder and "sha256" in known:
                     self._read.setdefault(place, []).append((record["started"], known["sha256"]))
-        self.runs = [Run(path, record, self) for path, record in records]
+        self.runs = [RecordedRun(path, record, self) for path, record in found]
         self.stitches = {run.path.name: run for run in self.of("stitch")}
 
     def fields(self, experiment: str) -> Fields:
         """The fields of an experiment's configuration; none of what was computed from records."""
         return self.experiments[experiment].fields if experiment in self.experiments else {}
 
-    def of(self, experiment: str) -> "list[Run]":
-        """The runs of an experiment."""
+    def is_earlier(self, record: Mapping) -> bool:
+        """Whether a record is of an earlier version of its experiment's method."""
+        experiment = self.experiments.get(record["experiment"])
+        return experiment is not None and records.revision(record) < experiment.revision
+
+    def columns(self, experiment: str) -> Columns:
+        """What is known of the columns of its rows."""
+        return self.experiments[experiment].columns if experiment in self.experiments else DERIVED
+
+    def of(self, experiment: str) -> "list[RecordedRun]":
+        """The runs of an experiment, those of earlier versions of its method among them."""
         return [run for run in self.runs if run.experiment == experiment]
+
+    def present(self, experiment: str) -> "list[RecordedRun]":
+        """The runs of an experiment by the present version of its method, for what joins the numbers of several."""
+        return [run for run in self.of(experiment) if not run.earlier]
 
     def derive(self, name: str, sources: Iterable[Path], rows: list[dict]) -> None:
         """Adds what was computed from the records `sources`, as if it were the record of a run called `name`."""
         self.runs.append(
-            Run(
+            RecordedRun(
                 Path(name),
                 {
                     "experiment": name,
@@ -174,6 +137,7 @@ class Library:
                 folder.removeprefix("models/")
                 for folder, (*_, record) in self._trainings.items()
                 if record["config"].get("seed") == seed
+                and not self.is_earlier(record)
                 and _settings(fields, record["config"], ("seed", "directory"))[1] == changed
             ),
             "",
@@ -181,7 +145,9 @@ class Library:
 
     def _training(self, record: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
-        training, changed = _settings(self.fields("train"), record["config"], ("seed", "directory", *SELECTIONS["train"]))
+        fields = self.fields("train")
+        training, changed = _settings(fields, record["config"], ("seed", "directory", *selections(fields)))
+        changed |= _version(record, self.is_earlier(record))
         parsed = _parsed(str(training["dataset"]))
         if parsed and parsed.features:
             images = {"dataset": parsed.images.name, "features": parsed.features[1]}
@@ -238,24 +204,23 @@ class Library:
         )
 
 
-class Run:
+class RecordedRun:
     """A record, and what is to be known of its rows; `sources` are the records that its numbers are from."""
 
     def __init__(self, path: Path, record: dict, library: Library, sources: tuple[Path, ...] = ()) -> None:
         self.path, self.record, self.library, self.sources = path, record, library, sources or (path,)
         self.experiment, self.rows = record["experiment"], record["rows"]
         self.code = str(record["environment"].get("commit") or "unknown")[:8]
-        paths = {name: record["config"][name] for name in ROLES if record["config"].get(name)}
-        left_out = (
-            *ROLES,
-            *(TYPES if self.experiment != "train" else ()),
-            *SELECTIONS.get(self.experiment, ()),
-            "seed",
-            "directory",
-        )
-        self.config, self.setting = _settings(library.fields(self.experiment), record["config"], left_out)
+        self.earlier = library.is_earlier(record)  # of an earlier version of the method, whose numbers are not joined
+        fields = library.fields(self.experiment)
+        roles = {name: field.metadata["network"] for name, field in fields.items() if field.metadata["network"]}
+        types = [name for name, field in fields.items() if field.metadata["network_type"]]
+        left_out = (*roles, *types, *selections(fields), "seed", "directory")
+        self.config, self.setting = _settings(fields, record["config"], left_out)
         self._known: dict[tuple, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
-        self._paths = {ROLES[name]: value for name, value in paths.items() if isinstance(value, str)}
+        paths = {role: record["config"].get(name) for name, role in roles.items()}
+        self._paths = {role: path for role, path in paths.items() if path and isinstance(path, str)}
+        self.columns = library.columns(self.experiment)
         if self.experiment == "train":
             self._paths["net"] = f"{_folder(record['config'])}/model_{record['config'].get('epochs')}.pt"
 
@@ -273,17 +238,17 @@ class Run:
 
     def column(self, row: dict, name: str):
         """A column of a row, by the name that all experiments share; None where it has none."""
-        return row.get(COLUMNS.get(self.experiment, {}).get(name, name))
+        return row.get(self.columns.shared.get(name, name))
 
     def facts(self, row: dict) -> dict:
         """Everything that a condition may ask of a row."""
-        renamed = {name: self.column(row, name) for name in COLUMNS.get(self.experiment, ())}
+        renamed = {name: self.column(row, name) for name in self.columns.shared}
         return {**self.about(row), **renamed, **row}
 
     def _of(self, row: dict) -> tuple[dict[str, Network], dict]:
         """Networks and what is known of them, made once for all rows of the same network."""
-        own = next((row[column] for column in ROW_NETWORKS if row.get(column)), None)
-        roles = {role: row[role] for role in ROW_ROLES if isinstance(row.get(role), str)}
+        own = row.get(self.columns.network) or None
+        roles = {role: row[role] for role in self.columns.roles if isinstance(row.get(role), str)}
         key = own, *roles.values()
         if key not in self._known:
             paths = self._paths | ({"net": own} if own else {}) | roles
@@ -314,6 +279,7 @@ class Run:
         """Its part that rows of one run have in common, whichever corruption of a data set they are of."""
         networks = self.subjects(row, compared)
         found = {f"{self.experiment} {name}": value for name, value in self.setting.items()}
+        found |= _version(self.record, self.earlier)
         for role, network in networks.items():
             found |= {f"{role} {name}": value for name, value in network.identity.items()}
         if {"front", "end"} <= networks.keys():
@@ -324,12 +290,14 @@ class Run:
             found |= {f"stitch {name}": value for name, value in made.items()}
         if others := self._weights_of_others(networks):
             found["weights from"] = others
-        made_by, column, value = MADE_BY.get(self.experiment, ((), "", ""))
-        if made_by and row.get(column) == value:
-            found |= {f"{self.experiment} {name}": self.config.get(name) for name in made_by}
+        found |= {
+            f"{self.experiment} {name}": self.config.get(name)
+            for name, field in self.library.fields(self.experiment).items()
+            if _changes(field, row)
+        }
         if len(seeds := self._own_seeds(row)) > 1:
             found["seeds in one number"] = len(seeds)
-        return found | {name: row[name] for name in DATA if row.get(name) not in (None, "")}
+        return found | {name: row[name] for name in self.columns.images if row.get(name) not in (None, "")}
 
     def _weights_of_others(self, networks: dict[str, Network]) -> list[str]:
         """The files that layers were given weights of, or that distances are from, which are of another run."""
@@ -347,7 +315,7 @@ class Run:
 
     def images(self, rows: list[dict], joined: bool = False) -> dict:
         """Its other part, of the rows that make one number: what the files hold, and over which corruptions it is joined."""
-        sets = {row[column] for row in rows for column in SETS if row.get(column)}
+        sets = {row[column] for row in rows for column in self.columns.sets if row.get(column)}
         sets |= {part for name in sets for part in re.split(r", |\+", name)}
         found, variants = {}, sorted({variant for row in rows for variant in self._variants(row)})
         if variants and (joined or variants != [rows[0]["variant"]]):
@@ -389,7 +357,7 @@ class Run:
         return tuple(found) if isinstance(found, list) else () if found is None else (found,)
 
 
-def latest(runs: Iterable[Run]) -> Run:
+def latest(runs: Iterable[RecordedRun]) -> RecordedRun:
     """Of runs of the same instance the one that was started last."""
     return max(runs, key=lambda run: run.record["started"])
 
@@ -404,6 +372,22 @@ def differences(identities: list[dict]) -> list[str]:
     names_ = dict.fromkeys(name for one in identities for name in one)
     varying = [name for name in names_ if len({json.dumps(one.get(name)) for one in identities}) > 1]
     return ["; ".join(f"{name} {_words(one[name])}" for name in varying if name in one) for one in identities]
+
+
+def _version(record: dict, earlier: bool) -> dict:
+    """What tells a record of an earlier version of the method from those of the present one."""
+    return {"earlier version": records.revision(record)} if earlier else {}
+
+
+def selections(fields: Fields) -> list[str]:
+    """The fields that only say of which images, layers or pairs there are rows."""
+    return [name for name, field in fields.items() if field.metadata["selects"]]
+
+
+def _changes(field: dataclasses.Field, row: dict) -> bool:
+    """Whether a selecting field is one that changes rows such as this one."""
+    selects = field.metadata["selects"]
+    return isinstance(selects, tuple) and row.get(selects[0]) == selects[1]
 
 
 def _settings(fields: Fields, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:

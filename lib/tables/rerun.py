@@ -1,6 +1,8 @@
 """Repeating the run that a record describes, and comparing what comes out with it."""
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -8,18 +10,19 @@ from pathlib import Path
 
 from lib.core.errors import UserError
 from lib.runs import records
+from lib.runs.command_lines import Experiment, Experiments
 
 # columns that no two runs share: clocks, where a detector lies, and which record had a stitch already
 OWN = ("seconds", "images_per_second", "time_id", "time_ood", "detector", "taken_from")
 MOST = 5  # differences that are told
 
 
-def rerun(path: Path) -> str:
+def rerun(path: Path, experiments: Experiments) -> str:
     """Runs the record's command again, in this working directory, in place of the record.
 
     Raises `UserError` where it is not a record that its command would write.
     """
-    record = records.read(path)
+    record, _ = _read(path, experiments)
     if path.absolute().parent.name != record["experiment"]:
         raise UserError(f"{path}: a copy of a record; the record itself lies in a folder {record['experiment']}")
     before = path.stat().st_mtime_ns
@@ -29,18 +32,28 @@ def rerun(path: Path) -> str:
     return f"{path} was made again"
 
 
-def check(path: Path) -> str:
+def check(path: Path, experiments: Experiments) -> str:
     """Runs the command into a folder of its own and compares the rows; raises `UserError` where they differ."""
-    record = records.read(path)
+    record, experiment = _read(path, experiments)
+    if records.revision(record) < experiment.revision:
+        raise UserError(f"{path}: of an earlier version of the method, whose numbers were other; --rerun makes it again")
     with tempfile.TemporaryDirectory() as folder:
         _run(path, record, "--results-dir", folder, *_apart(record, Path(folder) / "models"), "--overwrite")
-        made = [again for _, again in records.records(folder, (record["experiment"],))]
+        made = [again for _, again in records.records(folder, {record["experiment"]: experiment})]
     tolerance = records.tolerance(record)
     found = differences(record["rows"], made[0]["rows"], tolerance)
     if found:
         more = f", and {len(found) - MOST} more" if len(found) > MOST else ""
         raise UserError(f"{path}: repeated, {'; '.join(found[:MOST])}{more}, beyond its tolerance of {tolerance:g}")
     return f"{path}: repeated, all {len(record['rows'])} rows agree within its tolerance of {tolerance:g}"
+
+
+def _read(path: Path, experiments: Experiments) -> tuple[dict, Experiment]:
+    """The record, and the experiment that it is of."""
+    record = records.read(path)
+    if record["experiment"] not in experiments:
+        raise UserError(f"{path}: the record of an experiment {record['experiment']}, which the suite has not")
+    return record, experiments[record["experiment"]]
 
 
 def _apart(record: dict, models: Path) -> list[str]:
@@ -80,10 +93,18 @@ def _agree(one, other, tolerance: float) -> bool:
 
 def _run(path: Path, record: dict, *further: str) -> None:
     command = record["command"]
-    script = Path(__file__).resolve().parents[2] / command[0]
-    if not script.is_file():
-        raise UserError(f"{path}: its command {command[0]} is no script of the suite")
+    script = _script(command[0]) if command else None
+    if script is None:
+        raise UserError(f"{path}: its command {' '.join(command[:1])} is no script of the suite")
     threads = {"OMP_NUM_THREADS": str(record["environment"]["threads"])} if record["environment"].get("threads") else {}
     done = subprocess.run([sys.executable, str(script), *command[1:], *further], env={**os.environ, **threads})
     if done.returncode:
         raise UserError(f"{path}: its command failed with exit status {done.returncode}")
+
+
+def _script(name: str) -> str | None:
+    """The file of a script of the suite, in the checkout or where it is installed; None for any other name."""
+    if not re.fullmatch(r"exec_\w+\.py", name):
+        return None
+    module = importlib.util.find_spec(name.removesuffix(".py"))
+    return module.origin if module else None

@@ -1,6 +1,6 @@
 """Do indices of similarity see what probes see? Specificity and sensitivity of indices, from records.
 
-The stitching paper, experiments E5 and E6, by the protocol of Ding, Denain & Steinhardt, "Grounding Representation
+The stitching paper, experiments E5 and E6, by the protocol of Ding, Denain & Steinhardt, "Grounding ComparedLayer
 Similarity with Statistical Testing", NeurIPS 2021: of the pairs (A, reference) an index should call dissimilar those whose
 probing accuracies differ. The reference is, at every depth, the network with the best probing accuracy there. Specificity
 takes all layers of all networks for A; sensitivity takes the reference's layer with its channels limited to some
@@ -19,7 +19,7 @@ import numpy as np
 
 from lib.metrics import rank_correlation
 from lib.tables.papers.spec import satisfies
-from lib.tables.record_library import Run
+from lib.tables.record_library import RecordedRun
 
 SIMILARITIES = ("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard")  # dissimilarity is 1 - index
 DISTANCES = ("pwcca", "procrustes")
@@ -30,7 +30,7 @@ PROBED = {"probe": "probe", "network": "trained", "protocol": "id", "group": "al
 SIDES = {"similarity": ("model1_path", "model2_path"), "stitch": ("front_path", "end_path")}
 
 
-class Representation(NamedTuple):
+class ComparedLayer(NamedTuple):
     """A layer of a network, by the hash of its file, with its channels limited to a rank unless None."""
 
     network: str
@@ -52,13 +52,13 @@ class Pair(NamedTuple):
     data: str
     index: str
     setting: str
-    reference: Representation
-    other: Representation
+    reference: ComparedLayer
+    other: ComparedLayer
     dissimilarity: float
     gap: float
 
 
-def rows(runs: Iterable[Run]) -> list[dict]:
+def rows(runs: Iterable[RecordedRun]) -> list[dict]:
     """A row per test, type of networks, probes, data set, index and reference layer, and one with layer "mean" of these.
 
     spearman, kendall: in [-1, 1], high where the index agrees with the probes; spearman_p, kendall_p: one-sided, as if pairs
@@ -99,7 +99,7 @@ def rows(runs: Iterable[Run]) -> list[dict]:
     return found
 
 
-def pairs(runs: Iterable[Run]) -> list[Pair]:
+def pairs(runs: Iterable[RecordedRun]) -> list[Pair]:
     """What the tests compare: all pairs of a reference with both indices and probing accuracies."""
     runs = list(runs)
     accuracies, measured = _probing(runs), defaultdict(list)
@@ -127,19 +127,19 @@ def pairs(runs: Iterable[Run]) -> list[Pair]:
     return found
 
 
-def _probing(runs: list[Run]) -> dict[str, dict[tuple[str, Representation], float]]:
+def _probing(runs: list[RecordedRun]) -> dict[str, dict[tuple[str, ComparedLayer], float]]:
     """By settings of the probes: their test accuracy on the data they are trained for, the mean over seeds."""
     found = defaultdict(lambda: defaultdict(list))
     for run in runs:
         networks = _networks(run.record, "model_path") if run.experiment == "probe" else None
         for row in run.rows if networks else ():
             if row.get("accuracy") is not None and satisfies(row, PROBED):
-                layer = Representation(*networks, row.get("layer"), row.get("rank"))
+                layer = ComparedLayer(*networks, row.get("layer"), row.get("rank"))
                 found[_settings(run, row)][row.get("data"), layer].append(row["accuracy"])
     return {probes: {key: statistics.fmean(values) for key, values in known.items()} for probes, known in found.items()}
 
 
-def _settings(run: Run, row: dict) -> str:
+def _settings(run: RecordedRun, row: dict) -> str:
     """What made a probe, and what it was chosen from."""
     rule = row.get("selected_by") or "none"
     found = [row.get("reduce"), row.get("solver"), f"{row.get('epoch')} epochs"]
@@ -149,7 +149,7 @@ def _settings(run: Run, row: dict) -> str:
     return ", ".join(str(word) for word in found if word)
 
 
-def _dissimilarities(runs: list[Run]) -> Iterator[tuple]:
+def _dissimilarities(runs: list[RecordedRun]) -> Iterator[tuple]:
     """(type, data, index, setting, A, reference, dissimilarity) of all rows; the reference is on the second side."""
     for run in runs:
         networks = _networks(run.record, *SIDES[run.experiment]) if run.experiment in SIDES else None
@@ -160,8 +160,8 @@ def _dissimilarities(runs: list[Run]) -> Iterator[tuple]:
         if run.experiment == "similarity":
             for row in run.rows:
                 sides = (
-                    Representation(one, row.get("layer1"), row.get("rank1")),
-                    Representation(two, row.get("layer2"), row.get("rank2")),
+                    ComparedLayer(one, row.get("layer1"), row.get("rank1")),
+                    ComparedLayer(two, row.get("layer2"), row.get("rank2")),
                 )
                 for name in (*SIMILARITIES, *DISTANCES):
                     if row.get(name) is not None:
@@ -172,8 +172,8 @@ def _dissimilarities(runs: list[Run]) -> Iterator[tuple]:
                 if row.get("null") or row.get("pinv_rank") not in (None, row.get("stitch_rank")):
                     continue
                 sides = (
-                    Representation(one, row.get("front_layer"), row.get("stitch_rank")),
-                    Representation(two, row.get("end_layer"), None),
+                    ComparedLayer(one, row.get("front_layer"), row.get("stitch_rank")),
+                    ComparedLayer(two, row.get("end_layer"), None),
                 )
                 name, setting = _matching(row)
                 if row.get("accuracy") is not None:

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lib import datasets
 from lib.core import text_table
@@ -10,6 +11,7 @@ from lib.core.errors import UsageError, UserError
 from lib.representations import feature_cache
 from lib.runs import input_files
 from lib.runs.cli import DeviceConfig, flag
+from lib.runs.columns import Columns
 
 # action -> (what it does, the numbers of arguments it may take)
 ACTIONS = {
@@ -37,6 +39,13 @@ class DataConfig(DeviceConfig):
         positional=True, choices=ACTIONS, help="; ".join(f"{name} {text}" for name, (text, _) in ACTIONS.items())
     )
     arguments: tuple[str, ...] = flag((), positional=True, label="{}", help="what the action acts on")
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="n classes",
+        words="data split variant origin subset shape mean std",
+        images="data split origin",
+        sets="data",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

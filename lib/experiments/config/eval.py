@@ -10,6 +10,7 @@ from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
 from lib.runs import input_files, records
 from lib.runs.cli import at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 
@@ -18,7 +19,11 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
     """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
     dataset: tuple[str, ...] = flag(
-        (), "-d", label="{}", help="data sets to evaluate on; default: the test split of the one it was trained on"
+        (),
+        "-d",
+        label="{}",
+        help="data sets to evaluate on; default: the test split of the one it was trained on",
+        selects=True,
     )
     save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
     attack: str = flag(
@@ -28,6 +33,16 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
     show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
 
     takes_features: ClassVar[bool] = True
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="n accuracy se top5 loss ece eps steps restarts robust_accuracy",
+        words="data split variant origin subset attack norm",
+        images="data split origin",
+        sets="data",
+    )
+    summary: ClassVar[Summary] = Summary.of(
+        "data split variant n", "accuracy loss ece", lambda row: row.get("subset") == "all"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,6 +8,7 @@ from lib.core.errors import UsageError
 from lib.datasets import corruptions, names
 from lib.runs import input_files
 from lib.runs.cli import at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 SPACES = ("pixel", "feature")
@@ -18,34 +19,67 @@ class NcgConfig(NetworkConfig):
     """How often a network answers with the label of the nearest training example."""
 
     dataset: str = flag(
-        "", "-d", label="{}", help="training data, in which neighbours are searched; default: those of the network"
+        "",
+        "-d",
+        label="{}",
+        help="training data, in which neighbours are searched; default: those of the network",
+        selects=True,
     )
     ood: tuple[str, ...] = flag(
-        (), "-ood", label="{}", help="data sets of other images; default: the class that -d holds out"
+        (),
+        "-ood",
+        label="{}",
+        help="data sets of other images; default: the class that -d holds out",
+        selects=True,
     )
     space: tuple[str, ...] = flag(
         (),
         choices=SPACES,
         commas=True,
         help="where distances are taken: pixel, feature; default: pixel; for a network of stored features these",
+        selects=True,
     )
     layer: str = flag("", help="layer of --space feature; default: the last cut before the last linear layer")
-    backbone: str = flag("", help="checkpoint that makes the features; default: the network itself")
-    against: str = flag("", help="checkpoint to compare with image by image: a natural network")
+    backbone: str = flag("", help="checkpoint that makes the features; default: the network itself", network="backbone")
+    against: str = flag(
+        "", help="checkpoint to compare with image by image: a natural network", selects=True, network="against"
+    )
     corruptions: tuple[str, ...] = flag(
         (),
         commas=True,
         choices={"all": 0, **corruptions.CORRUPTIONS},
         help="corruptions of the test images, or all, at severities 1 to 5",
+        selects=True,
     )
     radius: int = flag(
-        0, check=at_least(0), help="images of each kind at which the distance to the decision boundary is measured; 0: none"
+        0,
+        check=at_least(0),
+        help="images of each kind at which the distance to the decision boundary is measured; 0: none",
+        selects=("subset", "radius"),
     )
     engine: str = flag(
         "auto", choices=("auto", "faiss", "torch"), help="what searches neighbours; the answers are the same", identity=False
     )
 
     takes_features: ClassVar[bool] = True
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""epoch network_seed n_train n hits ncg ncg_low ncg_high sum_squared_distance mean_distance near_ties chance
+            majority independence kappa chi2 p_chi2 p_permutation accuracy accuracy_1nn accuracy_hits accuracy_misses p_welch
+            ncg_against gained lost p_paired eps n_cells r_distance_accuracy welch cells_above difference difference_se ratio
+            ratio_se slope_ncg slope_ncg_se slope_accuracy slope_accuracy_se attack_success radius_mean radius_median
+            radius_km covered segment_unchanged n_candidates n_attached""",
+        words="model architecture loss against train data split variant origin space layer backbone subset at",
+        truths="in_distribution",
+        network="model",
+        images="data split origin train",
+        sets="data train",
+    )
+    summary: ClassVar[Summary] = Summary.of(
+        "train data split variant space n",
+        "ncg chance majority independence kappa accuracy mean_distance",
+        lambda row: row.get("subset") == "all",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,13 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lib import models
 from lib.core.errors import UsageError
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.runs import input_files
 from lib.runs.cli import at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 from lib.stitching import detector_files
 from lib.training import run_folder
@@ -25,21 +26,34 @@ SCORES = ("energy", "OE")
 class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
-    source_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that puts out representations")
-    source_type: str = flag(
-        "auto", positional=True, check=input_files.check_type, help="its type; auto: the one its sidecar states"
+    source_path: str = flag(
+        "", positional=True, label="{}", help="checkpoint of the network that puts out representations", network="net"
     )
-    layer: tuple[str, ...] = flag((), positional=True, commas=True, label="{}", help="layers: names or globs, or cuts")
+    source_type: str = flag(
+        "auto",
+        positional=True,
+        check=input_files.check_type,
+        help="its type; auto: the one its sidecar states",
+        network_type=True,
+    )
+    layer: tuple[str, ...] = flag(
+        (), positional=True, commas=True, label="{}", help="layers: names or globs, or cuts", selects=True
+    )
     model_type: str = flag(
         "",
         "-m",
         choices=models.REPRESENTATIONS,
         label="{}",
         help="type of the classifiers: a resnet for maps, a vit for tokens",
+        network_type=True,
     )
     dataset: str = flag("", "-d", help="data set that they are trained on; default: the one that the source was trained on")
-    directory: str = flag("", "-dir", help="folder under models/ for the checkpoints, one in it for each layer")
-    detectors_dir: str = flag("repr_cls_ood_detectors", "-fdir", help="folder under models/ for the finished detectors")
+    directory: str = flag(
+        "", "-dir", help="folder under models/ for the checkpoints, one in it for each layer", selects=True
+    )
+    detectors_dir: str = flag(
+        "repr_cls_ood_detectors", "-fdir", help="folder under models/ for the finished detectors", selects=True
+    )
     epochs: int = flag(100, "-e", label="e{}", check=at_least(1), help="epochs of training the classifiers")
     augmentation: str = flag(
         "auto",
@@ -65,9 +79,22 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
         help="when the learning rate of the fine-tuning is multiplied by 0.1: after half its epochs, or, "
         "as published, after that number of batches",
     )
-    snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last")
+    snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last", selects=True)
     resume: bool = flag(
         True, help="continue an interrupted run of the same command; --no-resume begins it again", identity=False
+    )
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""epoch train_loss ce_loss train_accuracy energy_in energy_out val_loss val_accuracy val_energy n_val
+            learning_rate seed images_per_second seconds""",
+        words="layer model_type phase data outliers detector",
+        images="data model_type",
+        sets="data",
+    )
+    summary: ClassVar[Summary] = Summary.of(
+        "model_type layer phase epoch outliers",
+        "train_accuracy val_accuracy val_loss val_energy",
+        lambda row: row.get("detector"),
     )
 
     def __post_init__(self) -> None:

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import openood
 from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
 from lib.runs import input_files
 from lib.runs.cli import above, at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 
@@ -16,7 +18,11 @@ class OodLayersConfig(NetworkConfig):
     """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
 
     dataset: str = flag(
-        "", "-d", label="{}", help="in-distribution data; default: the test split of the one it was trained on"
+        "",
+        "-d",
+        label="{}",
+        help="in-distribution data; default: the test split of the one it was trained on",
+        selects=True,
     )
     ood: tuple[str, ...] = flag(
         (),
@@ -25,30 +31,44 @@ class OodLayersConfig(NetworkConfig):
         help="out-of-distribution data sets; near, far: OpenOOD's groups "
         "for the in-distribution data; NAME-c: every corruption and "
         "severity",
+        selects=True,
     )
     layers: tuple[str, ...] = flag(
         (), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear and BatchNorm2d"
     )
-    temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy")
+    temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy", selects=True)
     aggregate: tuple[str, ...] = flag(
-        (), commas=True, choices=AGGREGATORS, help="scores from the energies of all layers: " + ", ".join(AGGREGATORS)
+        (),
+        commas=True,
+        choices=AGGREGATORS,
+        help="scores from the energies of all layers: " + ", ".join(AGGREGATORS),
+        selects=True,
     )
     baselines: tuple[str, ...] = flag(
-        (), commas=True, choices=(*BASELINES, "all"), help="scores of the last layer: " + ", ".join(BASELINES) + "; all"
+        (),
+        commas=True,
+        choices=(*BASELINES, "all"),
+        help="scores of the last layer: " + ", ".join(BASELINES) + "; all",
+        selects=True,
     )
     choose: tuple[str, ...] = flag(
         (),
         commas=True,
         choices=CHOICES,
         help="choose one layer by " + ", ".join(f"{name} ({what})" for name, what in CHOICES.items()),
+        selects=True,
     )
     early_exit: float | None = flag(
         None,
         help="stop the forward pass at the first layer that flags an image, with this "
         "rate of false alarms over all exits together",
+        selects=("score", "early exit"),
     )
     exits: tuple[str, ...] = flag(
-        (), commas=True, help="cuts at which it may stop; default: the last before each further convolution or linear map"
+        (),
+        commas=True,
+        help="cuts at which it may stop; default: the last before each further convolution or linear map",
+        selects=("score", "early exit"),
     )
     fit_on: str = flag(
         "",
@@ -56,6 +76,18 @@ class OodLayersConfig(NetworkConfig):
     )
     fit_examples: int = flag(5000, check=at_least(2), help="at most so many of them")
     val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
+            ci_high sign auroc_oracle_sign fpr95 aupr_in aupr_out vs_final p p_holm auroc_two_sided regret best alpha
+            false_alarms false_alarms_se detected exited_id exited_ood mac_id mac_ood time_id time_ood""",
+        words="""id id_split fit_on ood ood_split variant origin group corruption members layer kind score needs chosen_layer
+            chosen_on""",
+        truths="sign_certain sign_agrees",
+        images="origin id id_split ood ood_split members fit_on",
+        sets="id ood members",
+    )
+    summary: ClassVar[Summary] = Summary.of("id ood variant T layer score needs", "auroc auroc_two_sided fpr95")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import names
@@ -10,6 +10,7 @@ from lib.models import reducer_names
 from lib.probing import selection
 from lib.runs import cli, input_files
 from lib.runs.cli import above, at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ BASELINES = ("mlp", "concatenated", "averaged", "last-layer", "dfr", "batch-norm
 class ProbeConfig(NetworkConfig):
     """Linear probes on the layers of a frozen network, under shift and at limited rank."""
 
-    dataset: str = flag("", "-d", label="{}", help="in-distribution data; default: the set the network was trained on")
-    ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets")
+    dataset: str = flag(
+        "", "-d", label="{}", help="in-distribution data; default: the set the network was trained on", selects=True
+    )
+    ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets", selects=True)
     layers: tuple[str, ...] = flag(("cuts",), "-l", commas=True, help="names or globs, cuts, all")
     reduce: tuple[str, ...] = flag(
         (),
@@ -74,6 +77,7 @@ class ProbeConfig(NetworkConfig):
         (),
         choices=selection.RULES,
         help="rules that choose layer and setting, side by side; default: all that the protocol has images for",
+        selects=True,
     )
     metric: str = flag(
         "auto",
@@ -104,17 +108,24 @@ class ProbeConfig(NetworkConfig):
     )
     warm_start: bool = flag(False, help="the last place starts at the network's own head")
     baselines: tuple[str, ...] = flag(
-        (), commas=True, choices=(*BASELINES, "all"), help="what else is compared: " + ", ".join(BASELINES) + "; all"
+        (),
+        commas=True,
+        choices=(*BASELINES, "all"),
+        help="what else is compared: " + ", ".join(BASELINES) + "; all",
+        selects=True,
     )
-    sensitivity: bool = flag(False, help="also how far each OOD set lies from the training images at every layer")
+    sensitivity: bool = flag(
+        False, help="also how far each OOD set lies from the training images at every layer", selects=True
+    )
     export: str = flag(
         "",
         metavar="DIR",
         help="write the chosen probe with the network up to its layer to "
         "models/DIR/probe.pt, a checkpoint like any other: the choice of the first "
         "rule and seed",
+        selects=True,
     )
-    untrained: bool = flag(False, help="probe a network with fresh weights as well")
+    untrained: bool = flag(False, help="probe a network with fresh weights as well", selects=True)
     seed: tuple[int, ...] = flag((0,), "-s", help="seeds of roles, draws, order and initial weights, each", label="s{}")
     cache_gib: float = flag(
         2.0,
@@ -131,6 +142,21 @@ class ProbeConfig(NetworkConfig):
     )
     cache_type: str = flag("fp16", choices=("fp16", "bf16", "fp32"), help="type of kept features, with a scale per layer")
     verbose: bool = flag(False, help="print every row", identity=False)
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""dim rank lr l1 l2 seed epoch fraction n correct accuracy se baseline gain gain_low gain_high gain_median
+            candidates strength nc1 s s_null_low s_null_high s_moments s_moments_null_low s_moments_null_high
+            energy_distance energy_distance_null_low energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
+        words="probe network layer reduce data variant origin group split protocol solver selected_by",
+        truths="chosen",
+        images="data split origin",
+        sets="data",
+    )
+    summary: ClassVar[Summary] = Summary.of(
+        "data variant protocol fraction selected_by group",
+        "accuracy baseline gain gain_low gain_high",
+        lambda row: row.get("probe") == "gain",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

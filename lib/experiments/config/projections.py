@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.runs import input_files
 from lib.runs.cli import at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import SnapshotsConfig
 
 
@@ -13,7 +15,9 @@ from lib.runs.network_flags import SnapshotsConfig
 class ProjectionsConfig(SnapshotsConfig):
     """Projections of each layer's filters on the all-ones vector."""
 
-    init_from: str = flag("", help="weights that distances are measured from; default: init.pt beside a snapshot")
+    init_from: str = flag(
+        "", help="weights that distances are measured from; default: init.pt beside a snapshot", selects=True
+    )
     normalize: bool = flag(False, help="cosines in [-1, 1] instead of sums of weights")
     with_linear: bool = flag(False, help="linear layers too")
     with_1x1: bool = flag(False, help="1x1 convolutions too")
@@ -29,9 +33,21 @@ class ProjectionsConfig(SnapshotsConfig):
         label="{}",
         help="data set whose classes, channels and size fresh networks are for; "
         "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's",
+        selects=True,
     )
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
-    paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
+    paper_json: bool = flag(
+        False, help="also write the layout of the paper's own code, into a folder of the record's name", selects=True
+    )
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""draw epoch filters dim counted mean mass mass_low mass_high p_value z q05 q25 q50 q75 q95 l2_distance
+            linf_distance p_holm""",
+        words="checkpoint layer stage block kind",
+        truths="folded",
+        network="checkpoint",
+    )
+    summary: ClassVar[Summary] = Summary.of("epoch layer filters", "mass z mean l2_distance")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.reinit import weight_sources
 from lib.runs import input_files
 from lib.runs.cli import above, at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 
@@ -15,10 +17,18 @@ class ReinitConfig(NetworkConfig):
     """Accuracy with one layer's weights taken from another epoch, or drawn anew."""
 
     dataset: str = flag(
-        "", "-d", label="{}", help="data to evaluate on; default: the test split of the one it was trained on"
+        "",
+        "-d",
+        label="{}",
+        help="data to evaluate on; default: the test split of the one it was trained on",
+        selects=True,
     )
-    inits_from: tuple[str, ...] = flag((), help="checkpoints, folders of training runs, or text files with a path per line")
-    rand: int = flag(0, bare=1, check=at_least(1), help="so many fresh draws of the weights; 1 without a number")
+    inits_from: tuple[str, ...] = flag(
+        (), help="checkpoints, folders of training runs, or text files with a path per line", selects=True
+    )
+    rand: int = flag(
+        0, bare=1, check=at_least(1), help="so many fresh draws of the weights; 1 without a number", selects=True
+    )
     layers: tuple[str, ...] = flag(
         (), "-l", commas=True, help="names or globs, cuts, all; default: every convolution but 1x1"
     )
@@ -34,6 +44,7 @@ class ReinitConfig(NetworkConfig):
         check=above(0),
         help="also measure module criticality, on the images of --fit-on, at this tolerated "
         "rise of the loss in nats (0.1 without a number); needs the initial weights",
+        selects=("predictor", "criticality"),
     )
     fit_on: str = flag("", help="images for --recalibrate-bn and --criticality; default: the training split of -d")
     fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
@@ -42,13 +53,30 @@ class ReinitConfig(NetworkConfig):
         check=at_least(1),
         help="so many sources share a run of what follows the layer; 1 is "
         "exact to the bit, more to rounding; default: up to 8, by memory",
+        selects=True,
     )
     fold_pool: bool = flag(
         False,
         help="sum the first linear layer's weights over the equal outputs of the pool before it "
         "(VGGs at 32 px); logits equal up to rounding",
     )
-    paper_json: bool = flag(False, help="also write the layout of the paper's own code, into a folder of the record's name")
+    paper_json: bool = flag(
+        False, help="also write the layout of the paper's own code, into a folder of the record's name", selects=True
+    )
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""n classes index mass bias bias_z abs_mean criticality draws accuracy accuracy_sd relative_drop
+            top5_accuracy se intact_accuracy intact_top5_accuracy l2_distance layers spearman p_value partial partial_p""",
+        words="data split variant origin what layer kind source status predictor",
+        truths="recalibrated",
+        images="data split origin",
+        sets="data",
+    )
+    summary: ClassVar[Summary] = Summary.of(
+        "data source layer predictor",
+        "accuracy relative_drop spearman p_value partial partial_p",
+        lambda row: row.get("status") != "missing",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

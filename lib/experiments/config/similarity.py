@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.runs import input_files
 from lib.runs.cli import at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 
 MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "rsa", "knn_jaccard", "disagreement")
@@ -15,34 +17,59 @@ MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "
 class SimilarityConfig(CheckpointsConfig):
     """CKA, PWCCA, Procrustes and other indices between all layers of two networks."""
 
-    model1_path: str = flag("", positional=True, label="{}", help="checkpoint of the first network")
-    model2_path: str = flag("", positional=True, label="{}", help="checkpoint of the second network")
+    model1_path: str = flag("", positional=True, label="{}", help="checkpoint of the first network", network="front")
+    model2_path: str = flag("", positional=True, label="{}", help="checkpoint of the second network", network="end")
     model1_type: str = flag(
         "auto",
         positional=True,
         check=input_files.check_type,
         help="type of the first network; auto: the one its sidecar states",
+        network_type=True,
     )
-    model2_type: str = flag("auto", positional=True, check=input_files.check_type, help="and of the second")
+    model2_type: str = flag(
+        "auto", positional=True, check=input_files.check_type, help="and of the second", network_type=True
+    )
     layers1: str = flag(
-        "cuts", positional=True, help="layers of the first network: names or globs joined by commas, cuts, all"
+        "cuts",
+        positional=True,
+        help="layers of the first network: names or globs joined by commas, cuts, all",
+        selects=True,
     )
-    layers2: str = flag("", positional=True, help="and of the second; default: as those of the first")
+    layers2: str = flag("", positional=True, help="and of the second; default: as those of the first", selects=True)
     model1_ranks: tuple[int, ...] = flag(
-        (), "-m1r", check=at_least(1), help="ranks to which the first network's channels are limited; default: none"
+        (),
+        "-m1r",
+        check=at_least(1),
+        help="ranks to which the first network's channels are limited; default: none",
+        selects=True,
     )
-    model2_ranks: tuple[int, ...] = flag((), "-m2r", check=at_least(1), help="and those of the second's")
+    model2_ranks: tuple[int, ...] = flag((), "-m2r", check=at_least(1), help="and those of the second's", selects=True)
     measures: tuple[str, ...] = flag(
-        MEASURES[:4], choices=MEASURES, commas=True, help="which indices: " + ", ".join(MEASURES)
+        MEASURES[:4],
+        choices=MEASURES,
+        commas=True,
+        help="which indices: " + ", ".join(MEASURES),
+        selects=True,
     )
     examples: int = flag(1000, "-n", check=at_least(4), help="images, evenly spread over the data set")
-    bootstrap: int = flag(0, check=at_least(0), help="resamples of the images for standard errors; 0: none")
+    bootstrap: int = flag(0, check=at_least(0), help="resamples of the images for standard errors; 0: none", selects=True)
     dataset: str = flag(
         "",
         "-d",
         label="{}",
         help="images to compare on; default: the test split of the set that the first network was trained on",
+        selects=True,
     )
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""rank1 rank2 n cka cka_debiased pwcca procrustes svcca mean_cca rsa knn_jaccard disagreement cka_se
+            cka_debiased_se pwcca_se procrustes_se svcca_se mean_cca_se rsa_se knn_jaccard_se""",
+        words="layer1 layer2 rows data split",
+        images="data split",
+        sets="data",
+        shared={"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"},
+    )
+    summary: ClassVar[Summary] = Summary.of("data n layer1 layer2 rank1 rank2", "cka cka_debiased pwcca procrustes")
 
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:

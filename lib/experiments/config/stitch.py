@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.runs import input_files
 from lib.runs.cli import above, at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 from lib.training.flags import OptimizationConfig
 
@@ -25,19 +27,25 @@ def _samples(text: str) -> None:
 class StitchConfig(OptimizationConfig, CheckpointsConfig):
     """Accuracy and geometry of stitched networks, for a pair of layers or a grid of them."""
 
-    front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins")
-    end_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that goes on")
+    front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins", network="front")
+    end_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that goes on", network="end")
     front_type: str = flag(
         "auto",
         positional=True,
         check=input_files.check_type,
         help="type of the front network; auto: the one its sidecar states",
+        network_type=True,
     )
-    end_type: str = flag("auto", positional=True, check=input_files.check_type, help="and of the end network")
+    end_type: str = flag(
+        "auto", positional=True, check=input_files.check_type, help="and of the end network", network_type=True
+    )
     front_layer: str = flag(
-        "cuts", positional=True, help="layers of the front network: names or globs joined by commas, or cuts"
+        "cuts",
+        positional=True,
+        help="layers of the front network: names or globs joined by commas, or cuts",
+        selects=True,
     )
-    end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced")
+    end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced", selects=True)
     stitching_type: str = flag(
         "auto",
         positional=True,
@@ -45,7 +53,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
         label="{}",
         help="c2c, rc2c_pre, rc2c_post (maps), t2t (tokens), c2t, t2c, or what fits",
     )
-    directory: str = flag("", "-dir", label="{}", help="word with which the record's name begins")
+    directory: str = flag("", "-dir", label="{}", help="word with which the record's name begins", selects=True)
     init: str = flag(
         "rand",
         "-i",
@@ -57,8 +65,12 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
     pinv_samples: str = flag(
         "100", "-pinv-samples", check=_samples, help="training images that are matched on, drawn with the seed, or all"
     )
-    front_stitch_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which the front activation is limited")
-    front_pinv_rank: tuple[int, ...] = flag((), check=at_least(1), help="ranks to which it is limited while matching")
+    front_stitch_rank: tuple[int, ...] = flag(
+        (), check=at_least(1), help="ranks to which the front activation is limited", selects=True
+    )
+    front_pinv_rank: tuple[int, ...] = flag(
+        (), check=at_least(1), help="ranks to which it is limited while matching", selects=True
+    )
     upsample: str = flag("bilinear", "-upsample", choices=("bilinear", "nearest"), help="how maps are resized")
     c2t_cls: str = flag("pool", "-c2t-cls", choices=("none", "pool", "learn"), help="class token of tokens made from maps")
     t2c_cls: str = flag("drop", "-t2c-cls", choices=("drop", "add", "only"), help="what maps keep of a class token")
@@ -78,13 +90,29 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
         "-d",
         label="{}",
         help="data set: stitches are made on its training images and measured on its test images",
+        selects=True,
     )
     mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
-    save: bool = flag(True, help="keep the weights of every stitch in the .npz")
+    save: bool = flag(True, help="keep the weights of every stitch in the .npz", selects=True)
     null: bool = flag(
         False,
         help="beside each stitch what it is worth without similarity: one behind an untrained front "
         "network, and one fitted to the labels, or activations, of other images",
+        selects=True,
+    )
+
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""samples stitch_rank pinv_rank matching_residual effective_rank condition accuracy relative_accuracy
+            penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
+            sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
+        words="null front_layer end_layer type init solver data split taken_from",
+        truths="trained",
+        images="data split",
+        sets="data",
+    )
+    summary: ClassVar[Summary] = Summary.of(
+        "data split type init epochs null front_layer end_layer stitch_rank pinv_rank",
+        "accuracy penalty agreement normalized_difference",
     )
 
     def __post_init__(self) -> None:

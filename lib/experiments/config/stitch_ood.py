@@ -3,11 +3,12 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lib.core.errors import UsageError
 from lib.runs import input_files
 from lib.runs.cli import DeviceConfig, at_least, flag
+from lib.runs.columns import Columns, Summary
 from lib.stitching import detector_files, records
 
 if TYPE_CHECKING:
@@ -20,15 +21,26 @@ class StitchOodConfig(DeviceConfig):
     """Accuracy of stitched networks, and whether the stitched representations are in distribution."""
 
     stitch_run: tuple[str, ...] = flag(
-        (), positional=True, label="{}", help="records of exec_stitch.py, and folders of them"
+        (),
+        positional=True,
+        label="{}",
+        help="records of exec_stitch.py, and folders of them",
+        selects=True,
     )
     dataset: str = flag(
-        "", "-d", label="{}", help="data that is stitched; default: the test images of the record's data set"
+        "",
+        "-d",
+        label="{}",
+        help="data that is stitched; default: the test images of the record's data set",
+        selects=True,
     )
     id_dataset: str = flag("", "-idd", help="in-distribution data; default: the same")
     id_root: str = flag("", "-iddata", help="folder of its data set; default: that of -data", identity=False)
     sanity: tuple[str, ...] = flag(
-        (), "-scd", help="data sets whose own representations are scored too: sanity checks of the detectors"
+        (),
+        "-scd",
+        help="data sets whose own representations are scored too: sanity checks of the detectors",
+        selects=True,
     )
     sanity_root: str = flag("", "-scdata", help="folder of their data sets; default: that of -data", identity=False)
     fit_on: str = flag(
@@ -37,7 +49,26 @@ class StitchOodConfig(DeviceConfig):
         "training split of -idd",
     )
     fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
-    detectors: tuple[str, ...] = flag(("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them")
+    detectors: tuple[str, ...] = flag(
+        ("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them", selects=True
+    )
+
+    reads_records: ClassVar[bool] = True
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""n n_id seed stitch_rank pinv_rank epochs samples accuracy auroc auroc_two_sided aupr_in fpr95
+            fpr95_nearest_recall energy_id energy""",
+        words="""kind method front end data split id_data id_split front_layer end_layer record type init solver energies
+            id_energies missing fill detector""",
+        truths="trained",
+        roles="front end",
+        images="data split",
+        sets="data",
+    )
+    summary: ClassVar[Summary] = Summary.of(
+        "kind method data front_layer end_layer stitch_rank pinv_rank n",
+        "accuracy auroc auroc_two_sided aupr_in fpr95",
+        lambda row: row.get("missing") is None,
+    )
 
     def answer(self) -> str | None:
         if not self.stitch_run:

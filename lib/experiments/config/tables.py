@@ -5,12 +5,13 @@ from pathlib import Path
 
 from lib.core.errors import UsageError
 from lib.core.registry import near
+from lib.experiments import EXPERIMENTS
 from lib.runs.cli import RunConfig, flag
 from lib.tables import TESTS, formats, papers, summaries
 
 
 def _known(word: str) -> None:
-    known = [*summaries.SUMMARIES, *TESTS, *papers.names()]
+    known = [*summaries.summarised(EXPERIMENTS), *TESTS, *papers.names()]
     if word not in known:
         raise UsageError(f"{word}: no such experiment, paper or table; {near(word, known)}")
 
@@ -64,7 +65,7 @@ class TablesConfig(RunConfig):
         if self.rerun:
             from lib.tables import rerun
 
-            return (rerun.check if self.check else rerun.rerun)(Path(self.rerun))
+            return (rerun.check if self.check else rerun.rerun)(Path(self.rerun), EXPERIMENTS)
         from lib.experiments.tables import text
 
         return text(self)

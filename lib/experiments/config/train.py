@@ -1,6 +1,5 @@
 """The flags of `exec_train.py`."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +13,7 @@ from lib.datasets.catalogue import AUGMENTATIONS
 from lib.representations import feature_dataset
 from lib.runs import cli, input_files, network_flags
 from lib.runs.cli import above, at_least, flag, fraction
+from lib.runs.columns import Columns, Summary
 from lib.runs.image_flags import ImagesConfig
 from lib.training import model_strings, run_folder
 from lib.training.flags import LOSSES, OptimizationConfig, check_loss
@@ -95,10 +95,12 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
     )
     pretrained: bool = flag(False, help="start from torchvision's or timm's weights, with their normalisation")
     resume_from: str = flag("", help="start from the weights, and the normalisation, of a checkpoint of the same type")
-    snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last")
-    snapshot_all_until: int = flag(0, check=at_least(0), help="save each of the first so many epochs")
+    snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last", selects=True)
+    snapshot_all_until: int = flag(0, check=at_least(0), help="save each of the first so many epochs", selects=True)
     kill_plateaus: bool = flag(False, help="stop, and save, when two epochs running have the same validation accuracy")
-    train_acc: bool = flag(False, help="at saved epochs, evaluate on the training images too, without augmentation")
+    train_acc: bool = flag(
+        False, help="at saved epochs, evaluate on the training images too, without augmentation", selects=True
+    )
     ema: float | None = flag(
         None, check=_decay, help="validate and save the running average of the weights, with this decay per step"
     )
@@ -113,22 +115,36 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
     parallel: ClassVar[bool] = True
     takes_features: ClassVar[bool] = True
 
+    columns: ClassVar[Columns] = Columns.of(
+        numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
+            seconds penalty train_eval_loss train_eval_accuracy""",
+        words="selected_on precision batchnorm",
+        truths="best",
+    )
+    summary: ClassVar[Summary] = Summary.of("selected_on", "epoch train_accuracy val_accuracy", lambda row: row.get("best"))
+
+    @classmethod
+    def settings(cls, values: dict) -> dict:
+        """The settings that a model string, a data set with a size in its name, or a negative `--noise` stands for."""
+        values, kind = dict(values), str(values.get("model_type"))
+        for name, value in model_strings.settings(kind).items():
+            if name != "model_type" and cls.value(values, name) not in (value, cls.value({}, name)):
+                raise UsageError(f"type {kind} and --{name.replace('_', '-')} {values[name]} disagree")
+            values[name] = value
+        data = cls.value(values, "dataset")
+        if size := names.loaded_size(data):
+            sides = {"image_size": cls.value(values, "image_size"), "upscale": 224, "upscale_padding": 112}
+            stated = [side for name, side in sides.items() if cls.value(values, name)]
+            if stated not in ([], [size]):
+                raise UsageError(f"-d {data}: its images have {size} px, not {stated[0]}")
+            values |= {"dataset": str(names.parse(data)), "image_size": size}
+        if cls.value(values, "noise") < 0:  # the paper's way to ask for shuffled pixels
+            values |= {"noise": 0.0, "pixel_shuffle": True}
+        return super().settings(values)
+
     def __post_init__(self) -> None:
-        defaults = {item.name: item.default for item in dataclasses.fields(self)}
-        for field, value in model_strings.settings(self.model_type).items():
-            if field != "model_type" and getattr(self, field) not in (value, defaults[field]):
-                raise UsageError(f"type {self.model_type} and --{field.replace('_', '-')} {getattr(self, field)} disagree")
-            object.__setattr__(self, field, value)  # the record is that of the settings it stands for
-        if size := names.loaded_size(self.dataset):
-            if self.stated_size not in (None, size):
-                raise UsageError(f"-d {self.dataset}: its images have {size} px, not {self.stated_size}")
-            object.__setattr__(self, "dataset", str(names.parse(self.dataset)))
-            object.__setattr__(self, "image_size", size)
         super().__post_init__()
         network_flags.check_normalisation(self.mean, self.std)
-        if self.noise < 0:  # the paper's way to ask for shuffled pixels
-            object.__setattr__(self, "noise", 0.0)
-            object.__setattr__(self, "pixel_shuffle", True)
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
         check_loss(self)

@@ -1,6 +1,6 @@
 """The tables and figures of the papers that the suite brings onto common ground: what they show, and what was published.
 
-A paper is a file here with its `TABLES`; `published.yaml` has its numbers. To add one: a `Table` in its file.
+A paper is a file here with its `TABLES`; `published.yaml` has its numbers. To add one: a `PaperTable` in its file.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lib.core.errors import UsageError
 from lib.core.registry import near
 from lib.tables.papers import hyperplanes, ilc, ncg, oodlayers, stitching
-from lib.tables.papers.spec import Table
+from lib.tables.papers.spec import PaperTable
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Paper:
     """A paper, its tables by id, and what is not among them."""
 
     citation: str
-    tables: dict[str, Table]
+    tables: dict[str, PaperTable]
     left_out: str = ""
 
 
@@ -50,7 +50,7 @@ def names() -> list[str]:
     return [*PAPERS, *(f"{paper}/{table}" for paper, found in PAPERS.items() for table in found.tables)]
 
 
-def chosen(words: tuple[str, ...]) -> dict[str, Table]:
+def chosen(words: tuple[str, ...]) -> dict[str, PaperTable]:
     """The tables that words `paper` and `paper/table` name, by `paper/table`; all without words. Raises `UsageError`."""
     known = {f"{paper}/{table}": spec for paper, found in PAPERS.items() for table, spec in found.tables.items()}
     found = {}

@@ -3,7 +3,7 @@
 No number, table or caption of the paper was found: the entries are those that its code writes.
 """
 
-from lib.tables.papers.spec import Table, Value
+from lib.tables.papers.spec import PaperTable, Value
 
 NETWORKS = (
     Value("LeNet, MNIST", {"net.model_type": "lenet", "net.dataset": "mnist"}),
@@ -30,7 +30,7 @@ CORRUPTED = (
 DROP = {"layer": "*", "status": ("measured", "unchanged"), "config.what": "weights", "config.recalibrate_bn": False}
 
 TABLES = {
-    "f1": Table(
+    "f1": PaperTable(
         "projections per layer, trained: mean cosine with the all-ones vector (F1)",
         {"network": NETWORKS, "epoch": "epoch", "layer": "layer"},
         "projections",
@@ -41,7 +41,7 @@ TABLES = {
         interval=("q05", "q95"),
         note="The interval of a single run is that of 90 % of the filters; distributions are the figures of these records.",
     ),
-    "f2": Table(
+    "f2": PaperTable(
         "mass P(X <= 0) per layer against epoch (F2)",
         {"network": NETWORKS, "epoch": "epoch", "layer": "layer"},
         "projections",
@@ -51,7 +51,7 @@ TABLES = {
         metric="mass",
         interval=("mass_low", "mass_high"),
     ),
-    "f3": Table(
+    "f3": PaperTable(
         "relative loss of accuracy with a layer of another epoch, or drawn anew (F3)",
         {"network": NETWORKS, "source": "source", "layer": "layer"},
         "reinit",
@@ -60,7 +60,7 @@ TABLES = {
         RESETS,
         metric="relative_drop",
     ),
-    "f4": Table(
+    "f4": PaperTable(
         "relative L2 distance from the initial weights per layer (F4)",
         {"network": NETWORKS, "epoch": "epoch", "layer": "layer"},
         "projections",
@@ -69,7 +69,7 @@ TABLES = {
         SNAPSHOTS,
         metric="l2_distance",
     ),
-    "f5": Table(
+    "f5": PaperTable(
         "relative loss of accuracy under label noise and pixel shuffling (F5)",
         {"network": NETWORKS, "training": CORRUPTED, "source": "source", "layer": "layer"},
         "reinit",
@@ -78,7 +78,7 @@ TABLES = {
         RESETS,
         metric="relative_drop",
     ),
-    "f6": Table(
+    "f6": PaperTable(
         "projections of the linear layers of an MLP (F6)",
         {
             "network": (Value("MLP, CIFAR-10", {"net.model_type": "mlp_bn", "net.dataset": "cifar10"}),),
@@ -102,7 +102,7 @@ TABLES = {
         metric="mass",
         interval=("mass_low", "mass_high"),
     ),
-    "correlation": Table(
+    "correlation": PaperTable(
         "rank correlation over layers of what a layer is with its drop (claim C4)",
         {
             "network": NETWORKS,

@@ -7,7 +7,7 @@ OOD validation images. On data with groups the measure is the accuracy of the wo
 from dataclasses import replace
 
 from lib.datasets.corruptions import CORRUPTIONS
-from lib.tables.papers.spec import Table, Value
+from lib.tables.papers.spec import PaperTable, Value
 
 NESTEROV = {"net.optimizer": "sgd", "net.nesterov": True, "net.momentum": 0.9}
 RESNET_LAYERS = {"config.layers": ["relu", "maxpool", "layer?", "avgpool"]}
@@ -144,15 +144,15 @@ PER_LAYER = {"probe": "probe", "network": "trained", "selected_by": "ood-val"}
 TVD = {"probe": "sensitivity", "network": "trained"}
 
 TABLES = {
-    "fig1": Table(
+    "fig1": PaperTable(
         "last layer and best layer, in distribution, zero-shot and few-shot (Figure 1)",
         {"data": (CMNIST, shift("CIFAR-10", "cifar10", CIFAR10, corrupted=True), BIRDS, FACES), "bar": panels()},
         "probe",
         GAIN,
         note="In distribution, groups of the test images are weighted as in training.",
     ),
-    "table2": Table(
-        "the data sets (Table 2): test images",
+    "table2": PaperTable(
+        "the data sets (PaperTable 2): test images",
         {
             "data": tuple(
                 Value(
@@ -179,7 +179,7 @@ TABLES = {
         run={"config.action": "show"},
         metric="n",
     ),
-    "fig3": Table(
+    "fig3": PaperTable(
         "information content: probes given the whole OOD validation set (Figure 3)",
         {"data": (CMNIST, C10, C100, MULTI), "network": ARCHITECTURES, "layer": BOTH},
         "probe",
@@ -188,7 +188,7 @@ TABLES = {
         protocol("full-ood"),
         note=UNPOOLED,
     ),
-    "fig4": Table(
+    "fig4": PaperTable(
         "data efficiency: against the share of OOD images (Figure 4)",
         {
             "data": (CMNIST, C10, C100, *GROUPED),
@@ -204,7 +204,7 @@ TABLES = {
         protocol("few-shot"),
         note=UNPOOLED,
     ),
-    "fig5": Table(
+    "fig5": PaperTable(
         "zero-shot accuracy of the worst group (Figure 5)",
         {"data": GROUPED, "layer": (HEAD, *BOTH)},
         "probe",
@@ -212,7 +212,7 @@ TABLES = {
         ZERO_SHOT,
         protocol("zero-shot"),
     ),
-    "fig6": Table(
+    "fig6": PaperTable(
         "zero-shot accuracy, mean of 19 corruptions (Figure 6)",
         {
             "data": (C10, C100),
@@ -225,7 +225,7 @@ TABLES = {
         protocol("zero-shot"),
         note=UNPOOLED,
     ),
-    "fig7": Table(
+    "fig7": PaperTable(
         "zero-shot accuracy on variants of ImageNet (Figure 7)",
         {
             "data": tuple(
@@ -244,7 +244,7 @@ TABLES = {
         ZERO_SHOT,
         protocol("zero-shot"),
     ),
-    "fig8": Table(
+    "fig8": PaperTable(
         "accuracy per layer (Figure 8)",
         {
             "data": each(CMNIST, C10, *GROUPED),
@@ -258,7 +258,7 @@ TABLES = {
         PER_LAYER,
         metric=mean_accuracy,
     ),
-    "fig9": Table(
+    "fig9": PaperTable(
         "sensitivity score S per layer and group (Figure 9)",
         {
             "data": tuple(replace(value, where=value.where | {"group": "*"}) for value in (FACES, MULTI, BIRDS)),
@@ -272,9 +272,9 @@ TABLES = {
         interval=("s_null_low", "s_null_high"),
         note="The interval of a single run is that of no displacement.",
     ),
-    "fig10": Table("principal components of features (Figure 10)", lacks="no experiment draws it"),
-    "table3": Table(
-        "few-shot against other methods (Table 3)",
+    "fig10": PaperTable("principal components of features (Figure 10)", lacks="no experiment draws it"),
+    "table3": PaperTable(
+        "few-shot against other methods (PaperTable 3)",
         {
             "data": (C10, C100, *GROUPED),
             "method": (
@@ -295,8 +295,8 @@ TABLES = {
         protocol("full-ood"),
         note=UNPOOLED,
     ),
-    "table4": Table(
-        "zero-shot against other methods (Table 4)",
+    "table4": PaperTable(
+        "zero-shot against other methods (PaperTable 4)",
         {
             "data": GROUPED,
             "method": (
@@ -313,7 +313,7 @@ TABLES = {
         ZERO_SHOT,
         protocol("zero-shot"),
     ),
-    "fig18": Table(
+    "fig18": PaperTable(
         "in- and out-of-distribution accuracy by depth (Figure 18, App. B.1.1)",
         {
             "data": each(C10, C100),
@@ -332,7 +332,7 @@ TABLES = {
         PER_LAYER,
         metric=mean_accuracy,
     ),
-    "fig22": Table(
+    "fig22": PaperTable(
         "neural collapse by depth: Papyan's within over between (Figures 22, 23, App. C.1)",
         {
             "data": each(C10, C100),
@@ -347,15 +347,15 @@ TABLES = {
         ),
         note="Which index the paper takes was not found.",
     ),
-    "table7": Table(
-        "control: features reduced to 512 principal components (Table 7, App. C.3)",
+    "table7": PaperTable(
+        "control: features reduced to 512 principal components (PaperTable 7, App. C.3)",
         {"data": (C10, C100, *GROUPED), "layer": BOTH},
         "probe",
         {**GAIN, "protocol": "zero-shot", "reduce": "pca:512"},
         ZERO_SHOT,
         {**protocol("zero-shot"), "config.reduce": ["pca:512"]},
     ),
-    "appendix-c2": Table(
+    "appendix-c2": PaperTable(
         "MLP probes (App. C.2)",
         {"data": (C10, C100, *GROUPED), "layer": BOTH},
         "probe",
@@ -363,7 +363,7 @@ TABLES = {
         ZERO_SHOT,
         {**protocol("zero-shot"), "config.baselines": ["mlp"]},
     ),
-    "appendix-c4": Table(
+    "appendix-c4": PaperTable(
         "layer and settings chosen on other shifts (App. C.4)",
         {"data": (C10, C100), "layer": BOTH},
         "probe",
@@ -372,7 +372,7 @@ TABLES = {
         {**protocol("zero-shot"), "config.select": ["transfer"]},
         note="The paper transfers between data sets, here between the corruptions of one.",
     ),
-    "notebook-waterbirds": Table(
+    "notebook-waterbirds": PaperTable(
         "Waterbirds, zero-shot, test images (saved notebook)",
         {
             "layer": tuple(
@@ -400,7 +400,7 @@ TABLES = {
         {"config.ood": ["waterbirds"], "config.layers": ["maxpool", "layer?", "avgpool"]},
         metric="accuracy",
     ),
-    "notebook-zero-shot": Table(
+    "notebook-zero-shot": PaperTable(
         "CIFAR-10-C at severity 5, zero-shot: gain of the best layer (saved notebook)",
         {"corruption": (*kinds(), Value("mean", {"variant": "mean"})), "measure": (BOTH[2],)},
         "probe",
@@ -410,7 +410,7 @@ TABLES = {
         note="The notebook's gain is over the better of head and last probe, ours over the last probe; its penalty is the "
         "norm itself, ours half its square; its images were normalised wrongly.",
     ),
-    "notebook-head": Table(
+    "notebook-head": PaperTable(
         "CIFAR-10-C at severity 5: the network as it is (saved notebook)",
         {"corruption": kinds(), "measure": (HEAD,)},
         "probe",
@@ -418,7 +418,7 @@ TABLES = {
         CIFAR10,
         {**NOTEBOOK_SETUP, **NOTEBOOK_RUN, **protocol("zero-shot")},
     ),
-    "notebook-few-shot": Table(
+    "notebook-few-shot": PaperTable(
         "CIFAR-10-C at severity 5, few-shot, one probe for all corruptions (saved notebook)",
         {"corruption": (*kinds(), Value("mean", {"variant": "mean"})), "measure": (BOTH[2],)},
         "probe",
@@ -426,7 +426,7 @@ TABLES = {
         {**CIFAR10, "config.epochs": 100, "config.learning_rate": [1e-3], "config.l1": [1e-4], "config.batch_size": 256},
         {**NOTEBOOK_RUN, **protocol("few-shot"), "config.roles": "paper", "config.select": ["oracle"]},
     ),
-    "notebook-sensitivity": Table(
+    "notebook-sensitivity": PaperTable(
         "TVD of unpooled units, clean against corrupted test images (saved notebook)",
         {"corruption": kinds(), "layer": "layer"},
         "probe",

@@ -6,7 +6,7 @@ and TR(r) TRADES within L2 radius r.
 
 from dataclasses import replace
 
-from lib.tables.papers.spec import Table, Value
+from lib.tables.papers.spec import PaperTable, Value
 from lib.training.model_strings import IMAGENET_MEAN, IMAGENET_STD
 
 BASES = {"M": "mnist", "C10": "cifar10", "C100": "cifar100coarse", "I": "imagenet100"}
@@ -155,7 +155,7 @@ def slopes(label: str, measure: str) -> tuple[Value, ...]:
 STORED = {"space": "feature", **ELSEWHERE, "net.features": "?*"}
 
 TABLES = {
-    "pixel": Table(
+    "pixel": PaperTable(
         "NCG in pixel space (Tables 1, 2, 17-20, App. D.5)",
         {
             "set": unseen(HEADLINE, PIXEL),
@@ -166,7 +166,7 @@ TABLES = {
         {"space": "pixel"},
         EVERYWHERE,
     ),
-    "feature": Table(
+    "feature": PaperTable(
         "NCG in feature space: MLPs on features of the natural network (Tables 1, 2, 17-20, App. D.5)",
         {
             "set": stored(HEADLINE),
@@ -179,7 +179,7 @@ TABLES = {
         metric="ncg",
         interval=NCG,
     ),
-    "chi-square": Table(
+    "chi-square": PaperTable(
         "hits of natural MLPs on all 40 sets, in feature space (Tables 1, 2)",
         {
             "set": stored(dict.fromkeys(BASES, range(10))),
@@ -189,7 +189,7 @@ TABLES = {
         {**STORED, **loss("ce")},
         EVERYWHERE,
     ),
-    "in-distribution": Table(
+    "in-distribution": PaperTable(
         "NCG of test images of seen classes (App. B.1)",
         {"set": unseen(HEADLINE, PIXEL), "space": SPACES[:1], "method": METHODS},
         "ncg",
@@ -198,7 +198,7 @@ TABLES = {
         metric="ncg",
         interval=NCG,
     ),
-    "in-distribution-feature": Table(
+    "in-distribution-feature": PaperTable(
         "NCG of test images of seen classes, MLPs on stored features (App. B.1)",
         {"set": stored({"C10": (0, 4, 9), "C100": (0, 4, 9)}), "space": SPACES[1:], "method": (NAT, TRADES[0])},
         "ncg",
@@ -207,8 +207,8 @@ TABLES = {
         metric="ncg",
         interval=NCG,
     ),
-    "table3": Table(
-        "empirical robust radius and distance to the training set, L2 in [0, 1] units (plausibly Table 3)",
+    "table3": PaperTable(
+        "empirical robust radius and distance to the training set, L2 in [0, 1] units (plausibly PaperTable 3)",
         {
             "set": unseen({"M": (0, 1, 4, 9), "C10": (0, 4, 9), "I": (0, 1, 2)}, PIXEL),
             "measure": (
@@ -223,7 +223,7 @@ TABLES = {
         {**EVERYWHERE, "config.radius": 300},
         note="The paper drops attacks that fail; its ImageNet distances are in other units and left out here.",
     ),
-    "fig3": Table(
+    "fig3": PaperTable(
         "radius and distance, of which Figure 3 shows the histograms",
         {
             "set": unseen({"M": (0, 1, 4, 9), "I": (0, 1, 2)}, PIXEL),
@@ -238,7 +238,7 @@ TABLES = {
         {**EVERYWHERE, "config.radius": 300},
         note="The histograms are the figures of these records.",
     ),
-    "fig5": Table(
+    "fig5": PaperTable(
         "NCG by distance to the training set, fifths (Figure 5, App. D.6.3)",
         {
             "set": unseen(HEADLINE, PIXEL),
@@ -251,8 +251,8 @@ TABLES = {
         metric="ncg",
         interval=NCG,
     ),
-    "table4": Table(
-        "NCG of corrupted images, TR(2) less and over nat, mean of all cells (Table 4)",
+    "table4": PaperTable(
+        "NCG of corrupted images, TR(2) less and over nat, mean of all cells (PaperTable 4)",
         {
             "set": whole(PIXEL),
             "space": CORRUPTED_SPACES,
@@ -266,7 +266,7 @@ TABLES = {
         {"subset": "cells", "against.loss": "ce", **loss("trades", 2)},
         EVERYWHERE,
     ),
-    "fig6": Table(
+    "fig6": PaperTable(
         "slopes over the level of corruption, nat against TR(2) (Figure 6, App. D.6.1)",
         {"space": CORRUPTED_SPACES, "comparison": (*slopes("accuracy", "accuracy"), *slopes("NCG", "ncg"))},
         "ncg",
@@ -274,7 +274,7 @@ TABLES = {
         {**EVERYWHERE, **PIXEL["I"], "rows": 15},
         STANDARD,
     ),
-    "corruptions": Table(
+    "corruptions": PaperTable(
         "NCG per corruption and level, pixel space (App. D.7)",
         {
             "corruption": tuple(
@@ -290,7 +290,7 @@ TABLES = {
         metric="ncg",
         interval=NCG,
     ),
-    "conditional": Table(
+    "conditional": PaperTable(
         "cells in which accuracy is higher on NCG-correct images (App. D.3)",
         {"space": CORRUPTED_SPACES, "method": (NAT, TRADES[0])},
         "ncg",
@@ -299,7 +299,7 @@ TABLES = {
         STANDARD,
         metric="welch",
     ),
-    "distance-accuracy": Table(
+    "distance-accuracy": PaperTable(
         "Pearson's r of mean distance and accuracy over corruptions and levels",
         {"space": CORRUPTED_SPACES, "method": (NAT, AT, *TRADES[:2])},
         "ncg",
@@ -308,7 +308,7 @@ TABLES = {
         STANDARD,
         metric="r_distance_accuracy",
     ),
-    "distance": Table(
+    "distance": PaperTable(
         "mean distance to the training set and NCG of the ten digits (App. D.6.2)",
         {
             "set": unseen({"M": range(10)}, PIXEL),
@@ -318,7 +318,7 @@ TABLES = {
         {"space": "pixel", **ELSEWHERE, **loss("ce")},
         EVERYWHERE,
     ),
-    "robust-checkpoints": Table(
+    "robust-checkpoints": PaperTable(
         "published robust CIFAR-10 ResNet-50 checkpoints (App. D.4)",
         {
             "checkpoint": (Value("natural"), Value("L2 AT(0.25)"), Value("L2 AT(0.5)"), Value("L2 AT(1.0)")),
@@ -326,7 +326,7 @@ TABLES = {
         },
         lacks="files from elsewhere: exec_eval.py and exec_ncg.py take them, and records cannot tell which is which",
     ),
-    "robust-noise": Table(
+    "robust-noise": PaperTable(
         "Gaussian noise in the feature space of the natural robust-benchmark checkpoint (App. D.4)",
         {
             "method": (NAT, TRADES[0]),

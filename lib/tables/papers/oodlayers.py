@@ -4,7 +4,7 @@ Of the paper's tables nothing was found; its bar figure was read off, and the ot
 claims ask for. OpenOOD's numbers are of the same scores on the same data, from elsewhere.
 """
 
-from lib.tables.papers.spec import Table, Value
+from lib.tables.papers.spec import PaperTable, Value
 
 OUTSIDE = {
     "cifar10": ("svhn", "cifar100", "mnist", "fashionmnist"),
@@ -43,8 +43,8 @@ GROUPS = (Value("near", {"ood": "near"}), Value("far", {"ood": "far"}))
 NEAR_FAR = {"config.aggregate": list(AGGREGATES), "config.baselines": ["all"]}
 
 TABLES = {
-    "explainer": Table("schematic figure of densities per block", lacks="a drawing without axes or numbers"),
-    "layers": Table(
+    "explainer": PaperTable("schematic figure of densities per block", lacks="a drawing without axes or numbers"),
+    "layers": PaperTable(
         "AUROC of every layer's energy, ResNet-18 with ImageNet stem, CIFAR-10 against SVHN (the bar figure)",
         {
             "layer": "layer",
@@ -56,7 +56,7 @@ TABLES = {
         {**TRAINING, "config.ood": list(OUTSIDE["cifar10"])},
         note="The figure turns AUROCs below 0.5 round, which an oracle alone can; its checkpoint's training is not stated.",
     ),
-    "signs": Table(
+    "signs": PaperTable(
         "raw AUROC per layer and set of outliers (claim C1): do the signs agree?",
         {"data": sets(), "layer": "layer", "outliers": "ood"},
         "ood_layers",
@@ -66,7 +66,7 @@ TABLES = {
         metric="auroc",
         interval=CI,
     ),
-    "choice": Table(
+    "choice": PaperTable(
         "a layer chosen without outliers' labels: AUROC and regret (claim C2)",
         {
             "data": sets(),
@@ -79,7 +79,7 @@ TABLES = {
         {},
         {**TRAINING, "config.choose": ["mixture", "jigsaw", "transfer"]},
     ),
-    "aggregates": Table(
+    "aggregates": PaperTable(
         "AUROC of scores from all layers and of the last layer, near and far outliers (claim C3)",
         {
             "data": sets(["near", "far"]),
@@ -98,7 +98,7 @@ TABLES = {
         {**TRAINING, **NEAR_FAR},
         metric="auroc",
     ),
-    "openood": Table(
+    "openood": PaperTable(
         "OpenOOD v1.5's last-layer scores, ResNet-18",
         {
             "data": sets(["near", "far"]),
@@ -111,7 +111,7 @@ TABLES = {
         NEAR_FAR,
         metric="auroc",
     ),
-    "energy-loss": Table(
+    "energy-loss": PaperTable(
         "training with the energies of hidden layers (claim C4): AUROC of the last layer and accuracy",
         {
             "data": sets(),
@@ -133,7 +133,7 @@ TABLES = {
         TRAINING,
         note="The form of the loss is ours: the paper's was not found.",
     ),
-    "corruptions": Table(
+    "corruptions": PaperTable(
         "AUROC per layer against the severity of corruption, mean of the corruptions (claim C5)",
         {"layer": "layer", "severity": tuple(Value(str(level), {"severity": level}) for level in range(1, 6))},
         "ood_layers",
@@ -150,7 +150,7 @@ TABLES = {
         {**TRAINING, "config.ood": ["cifar10-c"]},
         metric=lambda rows: sum(row["auroc"] for row in rows) / len(rows),
     ),
-    "early-exit": Table(
+    "early-exit": PaperTable(
         "stopping at the first layer that flags an image, false alarms calibrated to 5 % (claim C6)",
         {
             "data": sets(),
@@ -168,7 +168,7 @@ TABLES = {
         {},
         TRAINING,
     ),
-    "ablations": Table(
+    "ablations": PaperTable(
         "AUROC of the last layer's energy against temperature",
         {"data": sets(), "temperature": tuple(Value(f"{T:g}", {"T": T}) for T in (0.1, 1.0, 10.0)), "outliers": "ood"},
         "ood_layers",

@@ -48,7 +48,7 @@ class Value(Reading):
 
 
 @dataclass(frozen=True)
-class Table(Reading):
+class PaperTable(Reading):
     """A table or figure of a paper.
 
     axes    name -> headings; or the column of rows whose values are the headings
@@ -75,7 +75,7 @@ class Cell(Reading):
     experiment: str
 
 
-def cells(table: Table) -> list[Cell]:
+def cells(table: PaperTable) -> list[Cell]:
     """All combinations of a table's headings, the last axis running fastest."""
     found = [
         Cell(

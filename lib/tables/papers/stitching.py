@@ -6,7 +6,7 @@ direct matching (least squares), TLM task-loss matching. Grids are over all cuts
 
 from dataclasses import replace
 
-from lib.tables.papers.spec import Table, Value
+from lib.tables.papers.spec import PaperTable, Value
 
 
 def both(model_type: str, dataset: str) -> dict:
@@ -109,21 +109,21 @@ def tested(layers: str, similar: dict, stitched: dict) -> dict:
 OF_MANY = "From records of exec_similarity.py, exec_stitch.py and exec_probe.py together; the mean over reference layers."
 
 TABLES = {
-    "e1": Table(
+    "e1": PaperTable(
         "E1: accuracy of stitched networks, two seeds of one architecture",
         {"networks": NETWORKS, "matching": (TLM, DM), **PAIR},
         "stitch",
         {**WHOLE, **CROSS},
         metric="accuracy",
     ),
-    "e2": Table(
+    "e2": PaperTable(
         "E2: accuracy of a network stitched to itself",
         {"networks": NETWORKS, "matching": (TLM, DM), **PAIR},
         "stitch",
         {**WHOLE, **INTRA},
         metric="accuracy",
     ),
-    "e3": Table(
+    "e3": PaperTable(
         "E3: are stitched activations in distribution? under each end layer's detector",
         {
             "networks": (
@@ -143,7 +143,7 @@ TABLES = {
         run={"config.stitch_run": ["results/stitch"]},
         note="Of the grids of e1, under detectors that exec_ood_detector.py has trained before.",
     ),
-    "e4": Table(
+    "e4": PaperTable(
         "E4: structural indices over the grid of layers",
         {
             "networks": NETWORKS,
@@ -161,7 +161,7 @@ TABLES = {
         },
         where=CROSS,
     ),
-    "e5": Table(
+    "e5": PaperTable(
         "E5: specificity, rank correlation of dissimilarity with differences in probing accuracy",
         tested(BLOCKS, {}, {}),
         "specificity",
@@ -170,7 +170,7 @@ TABLES = {
         note=OF_MANY,
         before=(probed("front", BLOCKS), probed("end", BLOCKS)),
     ),
-    "e6": Table(
+    "e6": PaperTable(
         "E6: sensitivity, the same with sources of limited rank",
         tested("layer4.0", {"config.model1_ranks": RANKS}, {"config.front_stitch_rank": RANKS}),
         "sensitivity",
@@ -179,7 +179,7 @@ TABLES = {
         note=OF_MANY,
         before=(probed("front", "layer4.0", ranks=RANKS), probed("end", "layer4.0")),
     ),
-    "e7": Table(
+    "e7": PaperTable(
         "E7: direct matching against the number of images, and equal widths and sizes",
         {
             "networks": WIDTHS,
@@ -194,7 +194,7 @@ TABLES = {
         run=DM.run,
         metric="accuracy",
     ),
-    "anchors": Table(
+    "anchors": PaperTable(
         "accuracy of ResNet-18 from elsewhere, for orientation",
         {
             "trained on": (
