@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import script
 
+from lib.experiments import EXPERIMENTS
 from lib.metrics import rank_correlation
 from lib.tables import record_library, similarity_validity
 
@@ -32,7 +33,9 @@ def record(experiment, config, rows):
 
 
 def runs(records):
-    return record_library.Library((Path(f"{number}.json"), record) for number, record in enumerate(records)).runs
+    return record_library.Library(
+        ((Path(f"{number}.json"), record) for number, record in enumerate(records)), EXPERIMENTS
+    ).runs
 
 
 def probe(name, **changes):
