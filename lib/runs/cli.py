@@ -109,6 +109,7 @@ class RunConfig:
     # for those of after; a comment beside it says what was corrected
     revision: typing.ClassVar[int] = 1
     reads_records: typing.ClassVar[bool] = False  # whether it reads records of other experiments, so that these come first
+    takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
     parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
 
     name: str = flag("", help="name of the record; without it the name follows from the configuration", identity=False)
@@ -172,11 +173,8 @@ class RunConfig:
 class DeviceConfig(RunConfig):
     """The flags of every script that runs a network on data."""
 
-    takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
-
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
     batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
-    seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
     gpu: int | None = flag(
         None, "-gpu", help="index of the GPU, -1 for the CPU; default 0 where there is one, else -1", identity=False
     )
@@ -193,6 +191,13 @@ class DeviceConfig(RunConfig):
     max_examples: int | None = flag(
         None, help="use only so many images of each data set, evenly spread over it", check=at_least(1)
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedConfig(RunConfig):
+    """The flag of every script whose run has one seed."""
+
+    seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
 
 
 def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", description: str = "") -> RunConfig:
@@ -265,7 +270,7 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
                 help=text,
             )
         else:
-            extra = {"nargs": "+", "action": "extend"} if several else {}
+            extra: dict[str, typing.Any] = {"nargs": "+", "action": "extend"} if several else {}
             if field.metadata["bare"] is not None:
                 extra = {"nargs": "?", "const": field.metadata["bare"]}
             parser.add_argument(
@@ -393,4 +398,4 @@ def _typed(value, kind: type, several: bool, where: str):
         raise UsageError(f"{where}: {error}") from None
 
 
-_COMMON = {field.name for field in dataclasses.fields(DeviceConfig)}
+_COMMON = {field.name for kind in (DeviceConfig, SeedConfig) for field in dataclasses.fields(kind)}

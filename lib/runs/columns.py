@@ -41,9 +41,16 @@ class Columns:
         shared: Mapping[str, str] | None = None,
     ) -> "Columns":
         """The columns from lists of their names, which are separated by spaces."""
-        kinds = (frozenset(names.split()) for names in (numbers, words, truths))
-        lists = (tuple(names.split()) for names in (images, sets))
-        return cls(*kinds, network, tuple(roles.split()), *lists, shared or {})
+        return cls(
+            numbers=frozenset(numbers.split()),
+            words=frozenset(words.split()),
+            truths=frozenset(truths.split()),
+            network=network,
+            roles=tuple(roles.split()),
+            images=tuple(images.split()),
+            sets=tuple(sets.split()),
+            shared=shared or {},
+        )
 
     def problem(self, row: Mapping) -> tuple[str, str] | None:
         """The first column whose value is of another kind, and what is wrong with it; None if none is.
@@ -68,9 +75,9 @@ class Summary:
 
     keys: tuple[str, ...]
     measured: tuple[str, ...]
-    shown: Callable[[Mapping], bool] = lambda row: True
+    shown: Callable[[dict], object] = lambda row: True
 
     @classmethod
-    def of(cls, keys: str, measured: str, shown: Callable[[Mapping], bool] = lambda row: True) -> "Summary":
+    def of(cls, keys: str, measured: str, shown: Callable[[dict], object] = lambda row: True) -> "Summary":
         """The summary from lists of columns, which are separated by spaces."""
         return cls(tuple(keys.split()), tuple(measured.split()), shown)

@@ -25,7 +25,10 @@ class Experiment:
     @property
     def configuration(self) -> type[cli.RunConfig]:
         """The class of its configurations; imported when it is asked for, as the function is."""
-        return resolve(self.configuration_) if isinstance(self.configuration_, str) else self.configuration_
+        kind = resolve(self.configuration_) if isinstance(self.configuration_, str) else self.configuration_
+        if not (isinstance(kind, type) and issubclass(kind, cli.RunConfig)):
+            raise TypeError(f"{self.configuration_} is no configuration")
+        return kind
 
     @property
     def function(self) -> Callable[..., Result]:

@@ -2,21 +2,41 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 from lib import datasets, models
 from lib.core.errors import UsageError, UserError
 from lib.datasets import names
 from lib.representations import feature_dataset
-from lib.runs.cli import DeviceConfig, RunConfig
+from lib.runs.cli import RunConfig
 
 
-def data_files(config: DeviceConfig, *wanted: str) -> dict[str, list[Path]]:
+class DataRoot(Protocol):
+    """What a configuration says of where data sets and checkpoints lie."""
+
+    takes_features: ClassVar[bool]
+
+    @property
+    def data_root(self) -> str: ...
+
+    @property
+    def models_dir(self) -> str: ...
+
+
+class ModelsDir(Protocol):
+    """What a configuration says of where checkpoints lie."""
+
+    @property
+    def models_dir(self) -> str: ...
+
+
+def data_files(config: DataRoot, *wanted: str) -> dict[str, list[Path]]:
     """The files behind data sets, by name, for a record; built-in sets have none."""
     found = {name: _sources(config, name) for name in wanted}
     return {name: paths for name, paths in found.items() if paths}
 
 
-def _sources(config: DeviceConfig, name: str) -> list[Path]:
+def _sources(config: DataRoot, name: str) -> list[Path]:
     data = names.parse(name)
     if data.features is None:
         return datasets.sources(name, config.data_root)
@@ -30,7 +50,7 @@ def checkpoint_files(config: RunConfig, *paths: str) -> dict[str, list[Path]]:
     return {path: [locate(config, path)] for path in paths}
 
 
-def locate(config: RunConfig, path: str) -> Path:
+def locate(config: ModelsDir, path: str) -> Path:
     """The checkpoint's path: as given, or under the folder of the checkpoints."""
     given = Path(path)
     under = Path(config.models_dir) / path

@@ -62,6 +62,8 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
 
 
 def _stored_features(config: DeviceConfig, data: names.DataName, split: str | None) -> Split:
+    if data.features is None:
+        raise ValueError(f"{data.name} is a data set of images")
     (path, kind), layer = feature_dataset.backbone(data.features[0]), data.features[1]
     network = checkpoints.load(locate(config, path), kind, device=device(config))
     images = load_split(config, str(data.images), split, image_size=network.description.image_size)

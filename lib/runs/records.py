@@ -16,7 +16,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -239,7 +239,7 @@ def figures(where: Place) -> list[Path]:
 
 
 @contextlib.contextmanager
-def locked(where: Place) -> Iterator[None]:
+def locked(where: Place) -> Generator[None]:
     """Keeps a second process from making the same record at the same time."""
     with files.locked(
         where.path.with_name(f".{where.run}.lock"),

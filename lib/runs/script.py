@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+import typing
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -115,11 +116,18 @@ def _announce_signals() -> None:
 def _show_warnings(config: RunConfig) -> None:
     """Our own warnings as one line each; libraries' warnings only with --debug."""
 
-    def show(message, category, filename, lineno, file=None, line=None):
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: typing.TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if not config.quiet and (config.debug or issubclass(category, UserWarning)):
             print(f"warning: {message}", file=sys.stderr)
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # ty: ignore[invalid-assignment] - one function for another is how warnings are shown elsewhere
     if not config.debug:
         warnings.filterwarnings("ignore", module=r"(?!lib\.)")
 
@@ -137,9 +145,10 @@ def _sentence(error: Exception) -> str:
         return f"error: {where}{error.strerror or error}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return "error: out of memory; a smaller -b needs less"
-    if isinstance(error, ModuleNotFoundError) and (error.name or "lib").partition(".")[0] != "lib":
+    missing = (error.name or "lib").partition(".")[0] if isinstance(error, ModuleNotFoundError) else "lib"
+    if missing != "lib":
         return (
-            f"error: this Python has no {error.name.partition('.')[0]}; the suite's packages are in its environment "
+            f"error: this Python has no {missing}; the suite's packages are in its environment "
             "(source .venv/bin/activate) and in requirements.txt"
         )
     first = (str(error).strip().splitlines() or [""])[0]

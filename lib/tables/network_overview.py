@@ -282,11 +282,13 @@ def _values(column: Measure, found: list[tuple[RecordedRun, dict]], layers: list
     own: dict[str, list[float]] = {}
     held: dict[str, list[float]] = {}
     for run, row in found:
-        name = _named(run, row, column)
+        name, value = _named(run, row, column), column.value(row)
+        if value is None:
+            continue
         if name in layers:
-            own.setdefault(name, []).append(column.value(row))
-        elif column.inside and layer_order.within(name, layers):
-            held.setdefault(layer_order.within(name, layers), []).append(column.value(row))
+            own.setdefault(name, []).append(value)
+        elif column.inside and (holder := layer_order.within(name, layers)):
+            held.setdefault(holder, []).append(value)
     return {layer: sum(values) / len(values) for layer, values in (held | own).items()}
 
 
@@ -296,7 +298,8 @@ def _gains(column: Measure, found: list[tuple[RecordedRun, dict]], layers: list[
     probed: dict[tuple, dict[str, list[float]]] = {}
     for run, row in found:
         images = run, *(row.get(name) for name in IMAGES)
-        probed.setdefault(images, {}).setdefault(_named(run, row, column), []).append(column.value(row))
+        if (value := column.value(row)) is not None:
+            probed.setdefault(images, {}).setdefault(_named(run, row, column), []).append(value)
     gains: dict[str, list[float]] = {}
     for of_layer in probed.values():
         for layer in of_layer if deepest in of_layer else ():

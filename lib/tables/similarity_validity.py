@@ -132,9 +132,9 @@ def _probing(runs: list[RecordedRun]) -> dict[str, dict[tuple[str, ComparedLayer
     found = defaultdict(lambda: defaultdict(list))
     for run in runs:
         networks = _networks(run.record, "model_path") if run.experiment == "probe" else None
-        for row in run.rows if networks else ():
-            if row.get("accuracy") is not None and satisfies(row, PROBED):
-                layer = ComparedLayer(*networks, row.get("layer"), row.get("rank"))
+        for row in run.rows:
+            if networks and row.get("accuracy") is not None and satisfies(row, PROBED):
+                layer = ComparedLayer(networks[0], row.get("layer"), row.get("rank"))
                 found[_settings(run, row)][row.get("data"), layer].append(row["accuracy"])
     return {probes: {key: statistics.fmean(values) for key, values in known.items()} for probes, known in found.items()}
 

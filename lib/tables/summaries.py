@@ -20,6 +20,8 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
     nothing else, `setting` says in what, and `code` of which versions of the code several are mixed.
     """
     summary, groups = library.experiments[experiment].configuration.summary, {}
+    if summary is None:
+        raise ValueError(f"{experiment} has no table")
     for run in library.of(experiment):
         for row in filter(summary.shown, run.rows):
             if seeds and not set(run.seeds(row)) <= set(seeds):

@@ -10,7 +10,7 @@ from lib.core import text_table
 from lib.core.errors import UsageError, UserError
 from lib.representations import feature_cache
 from lib.runs import input_files
-from lib.runs.cli import DeviceConfig, flag
+from lib.runs.cli import DeviceConfig, SeedConfig, flag
 from lib.runs.columns import Columns
 
 # action -> (what it does, the numbers of arguments it may take)
@@ -32,7 +32,7 @@ ACTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(DeviceConfig):
+class DataConfig(DeviceConfig, SeedConfig):
     """Data sets: what there is and what is in it."""
 
     action: str = flag(

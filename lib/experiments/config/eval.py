@@ -9,13 +9,13 @@ from lib.core import text_table
 from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
 from lib.runs import input_files, records
-from lib.runs.cli import at_least, flag
+from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(PerturbationConfig, NetworkConfig):
+class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
     """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
     dataset: tuple[str, ...] = flag(
@@ -40,7 +40,7 @@ class EvalConfig(PerturbationConfig, NetworkConfig):
         images="data split origin",
         sets="data",
     )
-    summary: ClassVar[Summary] = Summary.of(
+    summary: ClassVar[Summary | None] = Summary.of(
         "data split variant n", "accuracy loss ece", lambda row: row.get("subset") == "all"
     )
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from lib.core.errors import UsageError
 from lib.datasets import corruptions, names
 from lib.runs import input_files
-from lib.runs.cli import at_least, flag
+from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
@@ -15,7 +15,7 @@ SPACES = ("pixel", "feature")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NcgConfig(NetworkConfig):
+class NcgConfig(NetworkConfig, SeedConfig):
     """How often a network answers with the label of the nearest training example."""
 
     dataset: str = flag(
@@ -75,7 +75,7 @@ class NcgConfig(NetworkConfig):
         images="data split origin train",
         sets="data train",
     )
-    summary: ClassVar[Summary] = Summary.of(
+    summary: ClassVar[Summary | None] = Summary.of(
         "train data split variant space n",
         "ncg chance majority independence kappa accuracy mean_distance",
         lambda row: row.get("subset") == "all",

@@ -9,7 +9,7 @@ from lib import models
 from lib.core.errors import UsageError
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.runs import input_files
-from lib.runs.cli import at_least, flag
+from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 from lib.stitching import detector_files
@@ -23,7 +23,7 @@ SCORES = ("energy", "OE")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
+class OodDetectorConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
     source_path: str = flag(
@@ -91,7 +91,7 @@ class OodDetectorConfig(OptimizationConfig, CheckpointsConfig):
         images="data model_type",
         sets="data",
     )
-    summary: ClassVar[Summary] = Summary.of(
+    summary: ClassVar[Summary | None] = Summary.of(
         "model_type layer phase epoch outliers",
         "train_accuracy val_accuracy val_loss val_energy",
         lambda row: row.get("detector"),

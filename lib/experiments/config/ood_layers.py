@@ -8,13 +8,13 @@ from lib.core.errors import UsageError
 from lib.datasets import openood
 from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
 from lib.runs import input_files
-from lib.runs.cli import above, at_least, flag
+from lib.runs.cli import SeedConfig, above, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class OodLayersConfig(NetworkConfig):
+class OodLayersConfig(NetworkConfig, SeedConfig):
     """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
 
     dataset: str = flag(
@@ -87,7 +87,7 @@ class OodLayersConfig(NetworkConfig):
         images="origin id id_split ood ood_split members fit_on",
         sets="id ood members",
     )
-    summary: ClassVar[Summary] = Summary.of("id ood variant T layer score needs", "auroc auroc_two_sided fpr95")
+    summary: ClassVar[Summary | None] = Summary.of("id ood variant T layer score needs", "auroc auroc_two_sided fpr95")
 
     def __post_init__(self) -> None:
         super().__post_init__()

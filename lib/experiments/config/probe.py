@@ -152,7 +152,7 @@ class ProbeConfig(NetworkConfig):
         images="data split origin",
         sets="data",
     )
-    summary: ClassVar[Summary] = Summary.of(
+    summary: ClassVar[Summary | None] = Summary.of(
         "data variant protocol fraction selected_by group",
         "accuracy baseline gain gain_low gain_high",
         lambda row: row.get("probe") == "gain",

@@ -47,7 +47,7 @@ class ProjectionsConfig(SnapshotsConfig):
         truths="folded",
         network="checkpoint",
     )
-    summary: ClassVar[Summary] = Summary.of("epoch layer filters", "mass z mean l2_distance")
+    summary: ClassVar[Summary | None] = Summary.of("epoch layer filters", "mass z mean l2_distance")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,13 +7,13 @@ from typing import ClassVar
 from lib.core.errors import UsageError
 from lib.reinit import weight_sources
 from lib.runs import input_files
-from lib.runs.cli import above, at_least, flag
+from lib.runs.cli import SeedConfig, above, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReinitConfig(NetworkConfig):
+class ReinitConfig(NetworkConfig, SeedConfig):
     """Accuracy with one layer's weights taken from another epoch, or drawn anew."""
 
     dataset: str = flag(
@@ -72,7 +72,7 @@ class ReinitConfig(NetworkConfig):
         images="data split origin",
         sets="data",
     )
-    summary: ClassVar[Summary] = Summary.of(
+    summary: ClassVar[Summary | None] = Summary.of(
         "data source layer predictor",
         "accuracy relative_drop spearman p_value partial partial_p",
         lambda row: row.get("status") != "missing",

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.runs import input_files
-from lib.runs.cli import at_least, flag
+from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 
@@ -14,7 +14,7 @@ MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarityConfig(CheckpointsConfig):
+class SimilarityConfig(CheckpointsConfig, SeedConfig):
     """CKA, PWCCA, Procrustes and other indices between all layers of two networks."""
 
     model1_path: str = flag("", positional=True, label="{}", help="checkpoint of the first network", network="front")
@@ -69,7 +69,7 @@ class SimilarityConfig(CheckpointsConfig):
         sets="data",
         shared={"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"},
     )
-    summary: ClassVar[Summary] = Summary.of("data n layer1 layer2 rank1 rank2", "cka cka_debiased pwcca procrustes")
+    summary: ClassVar[Summary | None] = Summary.of("data n layer1 layer2 rank1 rank2", "cka cka_debiased pwcca procrustes")
 
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from lib.core.errors import UsageError
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.runs import input_files
-from lib.runs.cli import above, at_least, flag
+from lib.runs.cli import SeedConfig, above, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 from lib.training.flags import OptimizationConfig
@@ -24,7 +24,7 @@ def _samples(text: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StitchConfig(OptimizationConfig, CheckpointsConfig):
+class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
     """Accuracy and geometry of stitched networks, for a pair of layers or a grid of them."""
 
     front_path: str = flag("", positional=True, label="{}", help="checkpoint of the network that begins", network="front")
@@ -110,7 +110,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig):
         images="data split",
         sets="data",
     )
-    summary: ClassVar[Summary] = Summary.of(
+    summary: ClassVar[Summary | None] = Summary.of(
         "data split type init epochs null front_layer end_layer stitch_rank pinv_rank",
         "accuracy penalty agreement normalized_difference",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lib.core.errors import UsageError
 from lib.runs import input_files
-from lib.runs.cli import DeviceConfig, at_least, flag
+from lib.runs.cli import DeviceConfig, SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.stitching import detector_files, records
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StitchOodConfig(DeviceConfig):
+class StitchOodConfig(DeviceConfig, SeedConfig):
     """Accuracy of stitched networks, and whether the stitched representations are in distribution."""
 
     stitch_run: tuple[str, ...] = flag(
@@ -64,7 +64,7 @@ class StitchOodConfig(DeviceConfig):
         images="data split",
         sets="data",
     )
-    summary: ClassVar[Summary] = Summary.of(
+    summary: ClassVar[Summary | None] = Summary.of(
         "kind method data front_layer end_layer stitch_rank pinv_rank n",
         "accuracy auroc auroc_two_sided aupr_in fpr95",
         lambda row: row.get("missing") is None,

@@ -12,7 +12,7 @@ from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.representations import feature_dataset
 from lib.runs import cli, input_files, network_flags
-from lib.runs.cli import above, at_least, flag, fraction
+from lib.runs.cli import SeedConfig, above, at_least, flag, fraction
 from lib.runs.columns import Columns, Summary
 from lib.runs.image_flags import ImagesConfig
 from lib.training import model_strings, run_folder
@@ -30,7 +30,7 @@ def _decay(value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
+class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedConfig):
     """Trains a network on a data set."""
 
     model_type: str = flag(positional=True, check=models.check, label="{}", help="type of the network")
@@ -121,7 +121,9 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
         words="selected_on precision batchnorm",
         truths="best",
     )
-    summary: ClassVar[Summary] = Summary.of("selected_on", "epoch train_accuracy val_accuracy", lambda row: row.get("best"))
+    summary: ClassVar[Summary | None] = Summary.of(
+        "selected_on", "epoch train_accuracy val_accuracy", lambda row: row.get("best")
+    )
 
     @classmethod
     def settings(cls, values: dict) -> dict:
@@ -170,7 +172,7 @@ class TrainConfig(PerturbationConfig, OptimizationConfig, ImagesConfig):
         network, description = setup.start(self, setup.splits(self)[0])
         from lib.runs import loading
 
-        return loading.layer_table(network, description.channels, description.image_size)
+        return loading.layer_table(network, description.channels, description.image_size or 32)
 
     def work(self) -> list[str]:
         from lib.runs import plan

@@ -1,7 +1,8 @@
 """How a paper's table or figure is described: which rows of which records its cells are, and what the paper did.
 
-Conditions and settings are dictionaries over what `provenance.Run.facts` knows of a row: a column of it (`layer`), a flag
-of the run (`config.init`), a setting of the network's training (`net.epochs`; `front.` and `end.` where there are two).
+Conditions and settings are dictionaries over what `record_library.RecordedRun.facts` knows of a row: a column of it
+(`layer`), a flag of the run (`config.init`), a setting of the network's training (`net.epochs`; `front.` and `end.` where
+there are two).
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Reading:
     """
 
     metric: Metric = ""
-    interval: tuple[str, str] = ()
+    interval: tuple[str, str] | tuple[()] = ()
     lacks: str = ""
     before: tuple[tuple[str, Facts], ...] = ()
 
