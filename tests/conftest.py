@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import background
 import inprocess
 import pytest
 import torch
+
+from lib.runs import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -75,6 +78,15 @@ def copied(tmp_path_factory, name: str, *trainings: tuple) -> Path:
             assert done.returncode == 0, done.stderr
 
     return shutil.copytree(made_once(tmp_path_factory, name, make), tmp_path_factory.mktemp(name), dirs_exist_ok=True)
+
+
+PARSER = functools.cache(cli._parser)
+
+
+@pytest.fixture
+def one_parser_for_a_script(monkeypatch):
+    """For tests that parse hundreds of command lines: making a parser takes longer than using it."""
+    monkeypatch.setattr(cli, "_parser", PARSER)
 
 
 @pytest.fixture(scope="module")

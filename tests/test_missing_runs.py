@@ -1,6 +1,5 @@
 """The commands of the runs that a table lacks: each fills its cell, and none repeats what is there."""
 
-import functools
 import shlex
 
 import pytest
@@ -19,12 +18,7 @@ from lib.tables import (
 )
 from lib.tables.papers import published
 
-PARSER = functools.cache(cli._parser)  # a thousand commands are parsed, for a dozen scripts
-
-
-@pytest.fixture(autouse=True)
-def one_parser_for_a_script(monkeypatch):
-    monkeypatch.setattr(cli, "_parser", PARSER)
+pytestmark = pytest.mark.usefixtures("one_parser_for_a_script")
 
 
 def test_every_missing_command_is_one_that_its_script_takes_and_folders_do_not_clash(tmp_path):

@@ -69,7 +69,7 @@ def test_a_check_leaves_the_checkpoints_that_are_there_as_they_are(trained, tmp_
     shutil.copytree(trained / "models" / "a", tmp_path / "models" / "a")
     small = "--max-examples", "60", "--quiet"
     for name, *words in (
-        ("train", "mlp", "-d", "features=a/model_2.pt:features.4:digits", "-dir", "checks/mlp", "-e", 1),
+        ("train", "LargeMLP", "-d", "features=a/model_2.pt:features.4:digits", "-dir", "checks/head", "-e", 1),
         (
             "ood_detector",
             "a/model_2.pt",
