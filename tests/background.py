@@ -12,9 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["torch", "torchvision", "scipy.stats", "sklearn.datasets", "matplotlib.figure", "torch.utils.tensorboard"]
-)
+_context.set_forkserver_preload(["torch", "torchvision", "scipy.stats", "matplotlib.figure", "torch.utils.tensorboard"])
 
 
 def start(words: list, folder: Path, log: str = "log") -> multiprocessing.Process:

@@ -112,7 +112,7 @@ def main(count: int, seed: int) -> int:
             faults.append(f"{file}, {len(broken)} bytes, break {number}: {shlex.join(words)}\n    {fault}")
             print(faults[-1], flush=True)
             Path(f"break-{number}").write_bytes(broken)
-        ended[end.status if end.status in ended else 1] += 1
+        ended[end.returncode if end.returncode in ended else 1] += 1
         replace(file, whole)
     now = inprocess.contents("results")
     changed = [f"{path} was changed" for path, known in records.items() if now.get(path) != known]

@@ -227,7 +227,7 @@ def main(count: int, seed: int) -> int:
             if end.torch:
                 todo.append(words)
             else:
-                judge(words, end, "refused" if end.status else "answered")
+                judge(words, end, "refused" if end.returncode else "answered")
     for words in todo:
         judge(words, inprocess.run(words), "run")
     now = inprocess.contents("models", "results")

@@ -1,7 +1,11 @@
-"""Records made up for tests: valid ones, with the whole configuration of their experiment and rows of known numbers."""
+"""Records made up for tests: valid ones, with the whole configuration of their experiment and rows of known numbers.
+
+And the newest of those that a script made.
+"""
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from lib.experiments import EXPERIMENTS
@@ -47,3 +51,8 @@ def training(folder: Path, directory: str, *, seed: int = 0, **config) -> str:
     row = {"epoch": given["epochs"], "train_accuracy": 0.9, "val_accuracy": 0.8, "selected_on": "test", "best": True}
     write(folder, "train", directory.replace("/", "-"), [row], directory=directory, seed=seed, **given)
     return f"models/{directory}/model_{given['epochs']}.pt"
+
+
+def newest(folder: Path, experiment: str) -> dict:
+    """The record that was written last."""
+    return json.loads(max((folder / "results" / experiment).glob("*.json"), key=os.path.getmtime).read_text())

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import records
-from test_tables import library
+from table_records import library
 
 from lib.tables import compare
 from lib.tables.papers.published import Published

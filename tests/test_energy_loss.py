@@ -258,7 +258,7 @@ def test_fine_tuning_with_the_loss_starts_at_the_checkpoint_and_continues_bit_fo
     start = torch.load(trained / "models/a/model_2.pt", weights_only=True)
     assert all(torch.equal(value, start[key]) for key, value in weights("whole/init.pt").items())
     stopped = stopped_script(*words("stopped"), cwd=tmp_path, number=signal.SIGTERM, once=place / "stopped" / "best.pt")
-    assert stopped.returncode == 75 and not (place / "stopped" / "model_2.pt").exists(), stopped.stderr.read()
+    assert stopped.returncode == 75 and not (place / "stopped" / "model_2.pt").exists(), stopped.stderr
     state = torch.load(place / "stopped" / "resume.pt", weights_only=True)["loss"]
     assert state["mean"].shape == state["variance"].shape and len(state["mean"]) == 16  # of as many layers
     continued = script(*words("stopped"), cwd=tmp_path)

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, script
+from layouts import FACES, PARTS, write_celeba, write_cifar10, write_mnist, write_waterbirds
 from PIL import Image
 from scipy.io import savemat
-from test_datasets import write_cifar10, write_mnist
-from test_shifted_datasets import FACES, PARTS, write_celeba, write_waterbirds
 
 from lib.core import files
 

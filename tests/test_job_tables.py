@@ -23,7 +23,7 @@ from lib.probing.selection import RULES
 from lib.runs import cli
 from lib.tables.papers import chosen
 from lib.tables.papers.spec import Cell, cells, matches
-from lib.tables.record_library import Library, Run
+from lib.tables.record_library import Library, RecordedRun
 
 FILLS = {
     job: line.removeprefix("# Fills ").split(", ")
@@ -88,7 +88,7 @@ def test_jobs_name_layers_that_their_networks_have(runs):
         assert cutting.select([name for name, _ in network.named_modules() if name], words, {}), (kind, words)
 
 
-def layers(run: Run, config, about: dict) -> list[tuple[str, list[str]]]:
+def layers(run: RecordedRun, config, about: dict) -> list[tuple[str, list[str]]]:
     """Types of networks with the words for layers that a configuration has for them."""
     if run.experiment == "probe":
         return [(about["net.model_type"], config.layers)]
@@ -130,7 +130,7 @@ def holds(about: dict, columns: dict, name: str, wanted) -> bool:
     return name not in columns or any(matches(value, wanted) for value in columns[name])
 
 
-def is_run(run: Run, experiment: str, flags: dict) -> bool:
+def is_run(run: RecordedRun, experiment: str, flags: dict) -> bool:
     """Whether a run is the one of these flags; files and folders may be others."""
     fields = EXPERIMENTS[experiment].fields
     flags = {name.partition(".")[2]: wanted for name, wanted in flags.items() if "{" not in str(wanted)}
@@ -139,7 +139,7 @@ def is_run(run: Run, experiment: str, flags: dict) -> bool:
     )
 
 
-def rows(run: Run, config, commands: list[tuple]) -> Iterator[tuple[dict, dict]]:
+def rows(run: RecordedRun, config, commands: list[tuple]) -> Iterator[tuple[dict, dict]]:
     """What is known of a row of every network, or pair of networks, of a run, and the values its columns may have."""
     own = [{}]
     if run.experiment == "ncg" and config.against:

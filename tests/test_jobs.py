@@ -14,6 +14,8 @@ from lib.tables import missing_runs
 from lib.tables.papers import PAPERS, names
 from lib.tables.papers.spec import cells
 
+pytestmark = pytest.mark.usefixtures("one_parser_for_a_script")
+
 SHARED = ("common.sh", "networks.sh", "slurm.sh", "demo.sh")
 JOBS = sorted(path for path in (ROOT / "jobs").glob("*.sh") if path.name not in SHARED)
 
@@ -27,8 +29,9 @@ note() {
         case $before in -dir) directory=$word ;; -e) epochs=$word ;; esac
         before=$word
     done
-    mkdir -p "models/$directory"
-    touch "models/$directory/init.pt" "models/$directory/model_$epochs.pt"
+    [[ -d models/$directory ]] || mkdir -p "models/$directory"
+    : > "models/$directory/init.pt"
+    : > "models/$directory/model_$epochs.pt"
 }
 python() { note "$@"; }
 export -f note python

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import script
-from test_datasets import write_cifar10, write_cifar100, write_image, write_mnist
+from layouts import write_cifar10, write_cifar100, write_image, write_mnist
 
 from lib import datasets, models
 from lib.experiments.config.ood_layers import OodLayersConfig

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import records as made
-from test_tables import KNOWN, NCG, library, ncg_row, three_seeds
+from table_records import KNOWN, NCG, library, ncg_row, three_seeds
 
 from lib.core.errors import UserError
 from lib.experiments import EXPERIMENTS

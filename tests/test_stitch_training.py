@@ -169,7 +169,7 @@ def test_the_script_is_stopped_and_killed_and_its_record_is_that_of_an_undisturb
         state = siblings / f"disturbed-{number}" / "stitch" / "it.partial"
         process = stopped_script("exec_stitch.py", *command(f"disturbed-{number}"), cwd=siblings, number=number, once=state)
         assert process.returncode == status and state.exists()
-        assert status != 75 or "the same command continues from" in process.stderr.read()
+        assert status != 75 or "the same command continues from" in process.stderr
         done = script("exec_stitch.py", *command(f"disturbed-{number}"), cwd=siblings)
         assert done.returncode == 0 and "continuing part 1 of 1" in done.stderr, done.stderr
         assert records.read(state.with_suffix(".json"))["rows"] == whole and not state.exists()
