@@ -143,8 +143,8 @@ def batches(
         return
     loader = torch.utils.data.DataLoader(
         _WholeBatches(images),
-        batch_sampler=list(batches_of_positions),
-        collate_fn=_itself,
+        batch_sampler=[positions.tolist() for positions in batches_of_positions],
+        collate_fn=_only,
         num_workers=workers,
         prefetch_factor=prefetch,
         pin_memory=pin,
@@ -165,14 +165,15 @@ class _WholeBatches(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, positions: np.ndarray) -> torch.Tensor | UserError:
+    def __getitems__(self, positions: list[int]) -> list[torch.Tensor | UserError]:
         try:
-            return self.images.take(np.asarray(positions))
+            return [self.images.take(np.asarray(positions))]
         except UserError as error:  # handed over as it is: the loader would raise it with a traceback for its text
-            return error
+            return [error]
 
 
-def _itself(batch: torch.Tensor) -> torch.Tensor:
+def _only(batches: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
+    (batch,) = batches
     return batch
 
 
