@@ -118,15 +118,15 @@ def test_the_linear_maps_of_a_vision_transformer_are_layers_too(here):
 
 
 def test_published_weights_are_those_of_epoch_minus_one(here, monkeypatch):
-    asked, build = [], models.build
+    asked = []
 
-    def drawn(*words, pretrained=False):  # instead of a download
-        asked.append((words, pretrained))
-        return build(*words)
+    def drawn(*words):  # instead of a download
+        asked.append(words)
+        return models.Pretrained(models.build(*words), (), ())
 
-    monkeypatch.setattr(models, "build", drawn)
+    monkeypatch.setattr(models, "build_pretrained", drawn)
     rows = call("projections", "alexnet", "--pretrained").rows
-    assert (("alexnet", 1000, 3, 224), True) in asked
+    assert ("alexnet", 1000, 3, 224) in asked
     assert len(rows) == 6 and {(row["checkpoint"], row["epoch"]) for row in rows} == {("pretrained", -1)}
 
 

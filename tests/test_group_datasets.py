@@ -95,12 +95,12 @@ def test_celeba_and_multiceleba_have_the_published_sizes(tmp_path):
     write_celeba(tmp_path, values, parts, pictures=False)
     lists = [tmp_path / "celeba" / f"list_{name}.txt" for name in ("attr_celeba", "eval_partition")]
     found, entry = group_shift.faces(*lists, "Blond_Hair", ("Male",)), catalogue.KNOWN["celeba"]
-    counts = [np.bincount((2 * found.label + found.place)[found.split == part]) for part in range(3)]
+    counts = [np.bincount((2 * found.label + found.attribute)[found.split == part]) for part in range(3)]
     assert tuple(tuple(count.tolist()) for count in counts) == entry.groups
     assert tuple(int(count.sum()) for count in counts) == entry.sizes == (162770, 19867, 19962)
 
     found = group_shift.faces(*lists, "High_Cheekbones", ("Young", "Male"))
-    chosen = group_shift.first_of_each((4 * found.label + found.place)[found.split == 0])
+    chosen = group_shift.first_of_each((4 * found.label + found.attribute)[found.split == 0])
     assert len(chosen) == catalogue.KNOWN["multiceleba"].sizes[0] == 66898
     # (young, male, high cheekbones) -> how many of the first are taken, image by image
     left = {

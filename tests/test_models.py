@@ -654,14 +654,14 @@ def published(monkeypatch):
 
 
 def test_published_weights_are_loaded_with_their_normalisation(published):
-    network = models.build("tv_resnet18", 1000, 3, 224, pretrained=True)
+    network, *normalisation = models.build_pretrained("tv_resnet18", 1000, 3, 224)
     assert all(torch.equal(value, published[key]) for key, value in network.state_dict().items())
-    assert network.normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert normalisation == [(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)]
 
 
 def test_a_head_for_other_classes_is_new_and_said_to_be(published):
     with pytest.warns(UserWarning, match="are for 1000 classes: the head for 10 is new"):
-        network = models.build("tv:resnet18", 10, 3, 32, pretrained=True)
+        network = models.build_pretrained("tv:resnet18", 10, 3, 32).network
     assert network.fc.out_features == 10
     assert torch.equal(network.layer4[1].conv2.weight, published["layer4.1.conv2.weight"])
 
@@ -670,33 +670,33 @@ def test_timms_weights_are_adapted_to_channels_and_classes(monkeypatch):
     state = timm.create_model("test_vit").state_dict()
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *args, **options: dict(state))
     with pytest.warns(UserWarning, match="the head for 10 is new"):
-        network = models.build("timm:test_vit", 10, 1, 160, pretrained=True)
+        network, *normalisation = models.build_pretrained("timm:test_vit", 10, 1, 160)
     assert torch.equal(network.blocks[0].mlp.fc1.weight, state["blocks.0.mlp.fc1.weight"])
     torch.testing.assert_close(network.patch_embed.proj.weight, state["patch_embed.proj.weight"].sum(1, keepdim=True))
-    assert network.normalisation == ((0.5,), (0.5,))
+    assert normalisation == [(0.5,), (0.5,)]
 
 
 def test_googlenet_is_normalised_as_its_weights_were(monkeypatch):
     """Loaded by torchvision it turns ImageNet's normalisation into another inside; ours takes that one from outside."""
     state = torchvision.models.googlenet(init_weights=False).state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: state)
-    ours = models.build("tv:googlenet", 1000, 3, 64, pretrained=True).eval()
+    ours, *normalisation = models.build_pretrained("tv:googlenet", 1000, 3, 64)
     theirs = torchvision.models.googlenet(weights="DEFAULT").eval()
     images = torch.rand(2, 3, 64, 64)
     imagenet = torchvision.transforms.functional.normalize(images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    outside = torchvision.transforms.functional.normalize(images, *ours.normalisation)
-    torch.testing.assert_close(ours(outside), theirs(imagenet), rtol=1e-4, atol=1e-5)
+    outside = torchvision.transforms.functional.normalize(images, *normalisation)
+    torch.testing.assert_close(ours.eval()(outside), theirs(imagenet), rtol=1e-4, atol=1e-5)
 
 
 def test_published_weights_that_do_not_fit_are_refused(published):
     with pytest.raises(UserError, match="do not fit a network for 1-channel images"):
-        models.build("tv_resnet18", 1000, 1, 224, pretrained=True)
+        models.build_pretrained("tv_resnet18", 1000, 1, 224)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "lenet", "vgg19_orig", "vit_tiny_patch4_32", "vit_huge_patch16_224"])
 def test_types_without_published_weights_say_so(name):
     with pytest.raises(UserError, match=f"no weights are published for {name}"):
-        models.build(name, 1000, 3, size_of(name), pretrained=True)
+        models.build_pretrained(name, 1000, 3, size_of(name))
 
 
 def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch):
@@ -705,17 +705,17 @@ def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch):
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(UserError, match="weights of tv:resnet18 could not be downloaded .*no route to host.*; fetch"):
-        models.build("tv_resnet18", 1000, 3, 224, pretrained=True)
+        models.build_pretrained("tv_resnet18", 1000, 3, 224)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
     with pytest.raises(UserError, match="weights of timm:test_vit could not be downloaded .*no route to host"):
-        models.build("timm:test_vit", 1000, 3, 160, pretrained=True)
+        models.build_pretrained("timm:test_vit", 1000, 3, 160)
 
 
 def test_a_timm_model_without_weights_says_so():
     with_weights = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
     name = next(name for name in timm.list_models("resnet*") if name not in with_weights)
     with pytest.raises(UserError, match=f"timm publishes no weights for {name}"):
-        models.build(f"timm:{name}", 10, 3, 64, pretrained=True)
+        models.build_pretrained(f"timm:{name}", 10, 3, 64)
 
 
 def test_every_source_of_published_weights_exists():

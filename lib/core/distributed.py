@@ -8,7 +8,7 @@ adversarial losses and parts of networks need no exception this way. Importing t
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class Processes:
         import torch.distributed as dist
 
         values = values.clone()
-        with _others():
+        with _failure_in_a_sentence():
             dist.all_reduce(values)
         return values
 
@@ -88,7 +88,7 @@ class Processes:
         padded = rows.new_zeros(-(-n // self.world), *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in range(self.world)]
-        with _others():
+        with _failure_in_a_sentence():
             dist.all_gather(parts, padded)
         return torch.stack(parts, 1).flatten(0, 1)[:n]
 
@@ -97,7 +97,7 @@ ALONE = Processes()
 
 
 @contextlib.contextmanager
-def joined(batch_size: int) -> Iterator[Processes]:
+def joined(batch_size: int) -> Generator[Processes]:
     """The processes of this run, connected while the block runs; waits until all are there."""
     if world() == 1:
         yield ALONE
@@ -107,7 +107,7 @@ def joined(batch_size: int) -> Iterator[Processes]:
     import torch
     import torch.distributed as dist
 
-    with _others():
+    with _failure_in_a_sentence():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Processes(rank(), world())
@@ -117,7 +117,7 @@ def joined(batch_size: int) -> Iterator[Processes]:
 
 
 @contextlib.contextmanager
-def _others() -> Iterator[None]:
+def _failure_in_a_sentence() -> Generator[None]:
     """Turns the failure of a connection, which means that another process has ended, into a sentence."""
     try:
         yield

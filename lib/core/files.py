@@ -11,11 +11,14 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from lib.core.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # what reading an array, or an archive of arrays, raises where the file is not whole
 NO_ARRAYS = (
@@ -54,8 +57,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink()
 
 
-def write_figure(path: Path, figure) -> None:
-    """Writes a matplotlib figure as PNG."""
+def write_figure(path: Path, figure: "Figure") -> None:
+    """Writes a figure as PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_atomically(path, lambda file: file.write(picture.getvalue()))
@@ -68,7 +71,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
+def locked(path: Path, busy: str) -> Generator[None]:
     """Holds the lock file `path` for this process; raises `UserError(busy)` while another process holds it.
 
     The lock belongs to the open file, so that it ends with its process, however that ends.
@@ -116,16 +119,16 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
     manifest = "\n".join(f"{line} {time} {file.resolve()}" for line, time, file in lines)
     key = hashlib.sha256(manifest.encode()).hexdigest()
     cache = Path(cache_dir) / "hashes.json"
-    known = _known_hashes(cache)
-    if key not in known:
+    hashes = _kept_hashes(cache)
+    if key not in hashes:
         if len(lines) == 1:
-            known[key] = sha256(lines[0][2])
+            hashes[key] = sha256(lines[0][2])
         else:
             content = "\n".join(f"{line} {sha256(file)}" for line, _, file in lines)
-            known[key] = hashlib.sha256(content.encode()).hexdigest()
+            hashes[key] = hashlib.sha256(content.encode()).hexdigest()
         with contextlib.suppress(UserError):  # a cache that cannot be written is computed again
-            write_json(cache, _known_hashes(cache) | {key: known[key]})
-    return {"sha256": known[key], "bytes": size, "files": count}
+            write_json(cache, _kept_hashes(cache) | {key: hashes[key]})
+    return {"sha256": hashes[key], "bytes": size, "files": count}
 
 
 def sha256(path: Path) -> str:
@@ -134,9 +137,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _known_hashes(cache: Path) -> dict[str, str]:
+def _kept_hashes(cache: Path) -> dict[str, str]:
     try:
-        known = json.loads(cache.read_text())
+        hashes = json.loads(cache.read_text())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return hashes if isinstance(hashes, dict) else {}

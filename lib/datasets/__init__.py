@@ -69,15 +69,22 @@ class Options:
     path: Path | None = None  # of folder= and npy=, and of a folder under the root
     transform: str = ""  # a name in TRANSFORMS; "": the set's own
 
+    @property
+    def stated_path(self) -> Path:
+        """`path`, of a set that has one. Raises `ValueError` for any other."""
+        if self.path is None:
+            raise ValueError("only folder=, npy= and folders under the root have a path")
+        return self.path
+
 
 def known(root: str | Path = "data") -> dict[str, tuple[str, str]]:
     """Every registered name -> (what it is, how to get it: a command, a sentence, "built in" or "present")."""
     root = Path(root)
-    found = {}
+    described = {}
     for name, entry in catalogue.KNOWN.items():
-        there = entry.files and not catalogue.missing(root, entry)
-        found[name] = (entry.about, "present" if there else catalogue.way_out(name, entry, root))
-    return found
+        present = entry.files and not catalogue.missing(root, entry)
+        described[name] = (entry.about, "present" if present else catalogue.way_out(name, entry, root))
+    return described
 
 
 def check(text: str, root: str | Path, split: str | None = None) -> None:
@@ -91,8 +98,8 @@ def splits(text: str, root: str | Path) -> tuple[str, ...]:
     Stored features are divided as their images are.
     """
     data = parse(text).images
-    place = _locate(data, Path(root), None, anything=True)
-    return (place.split,) if data.split else place.splits
+    source = _locate(data, Path(root), None, anything=True)
+    return (source.split,) if data.split else source.splits
 
 
 def sources(text: str, root: str | Path) -> list[Path]:
@@ -112,23 +119,33 @@ def load(
 
     A set that is not divided answers with all of itself, named "all", and a warning. A set with "train" and "val" only
     answers "test" with "val". `image_size` (default: 112 for aug10-, else 224) is the size to which large images are
-    decoded. Decoded and generated images are kept under `cache_dir`, else $CACHE_DIR, else .cache.
+    decoded. Decoded and generated images are kept under `cache_folder(cache_dir)`.
     """
     data, root = parse(text), Path(root)
-    place = _locate(data, root, split)
-    if place.split == "all" and (data.split or split) not in (None, "all"):
+    source = _locate(data, root, split)
+    if source.split == "all" and (data.split or split) not in (None, "all"):
         warnings.warn(
             f"{data.name} is not divided into splits: all of it is used as {data.split or split}, so that fitting "
             "and testing on it share images",
             stacklevel=2,
         )
-    cache = Path(cache_dir or os.environ.get("CACHE_DIR") or ".cache")
-    options = Options(cache, image_size or names.loaded_size(text) or 224, place.path, data.transform)
-    return resolve("lib.datasets.variants:load")(data, place.target, root, place.split, place.parts, options)
+    size = image_size or names.loaded_size(text) or 224
+    options = Options(cache_folder(cache_dir), size, source.path, data.transform)
+    return resolve("lib.datasets.variants:load")(data, source.target, root, source.split, source.parts, options)
+
+
+def cache_folder(given: str | Path | None) -> Path:
+    """The folder of decoded and generated images: the one that is given, else $CACHE_DIR, else .cache.
+
+    The scripts always give theirs, --cache-dir; the variable is for whoever calls `load` without one.
+    """
+    return Path(given or os.environ.get("CACHE_DIR") or ".cache")
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Source:
+    """What a data set is read from, and by which function."""
+
     target: str  # the loading function
     split: str  # as the data set calls it
     parts: tuple[str, ...]  # the splits to read: this one, or for "ood" those that the unseen class is taken from
@@ -137,22 +154,22 @@ class _Place:
     path: Path | None = None
 
 
-def _locate(data: DataName, root: Path, split: str | None, anything: bool = False) -> _Place:
-    """Where the data set is and what answers for it; `anything`: whichever splits there are."""
+def _locate(data: DataName, root: Path, split: str | None, anything: bool = False) -> _Source:
+    """Where the data set is and what loads it; `anything`: whichever splits there are."""
     if data.features is not None:
         raise UsageError(f"{data}: stored features take the place of images in exec_train.py, exec_eval.py and exec_ncg.py")
     wanted = data.split or split or "test"
-    if data.base == "npy":
-        return _locate_array(data, _choose(data, (), wanted))
+    if data.base == "npy" and data.path is not None:
+        return _locate_array(data, Path(data.path), _choose(data, (), wanted))
     if data.base in DATASETS:
         entry, path, target = catalogue.KNOWN[data.base], None, DATASETS[data.base]
         splits, classes, files = entry.splits, entry.classes, None
     else:
-        path = Path(data.path) if data.base == "folder" else root / data.base
-        if data.base != "folder" and (not path.is_dir() or data.base.lower() in DATASETS):  # "MNIST", torchvision's
+        path = root / data.base if data.path is None else Path(data.path)
+        if data.path is None and (not path.is_dir() or data.base.lower() in DATASETS):  # "MNIST", torchvision's
             raise _unknown(data, root)
-        found = image_folders.splits(path)
-        splits, classes = tuple(found), len(image_folders.class_folders(next(iter(found.values()), path)))
+        folders = image_folders.splits(path)
+        splits, classes = tuple(folders), len(image_folders.class_folders(next(iter(folders.values()), path)))
         target, files = "lib.datasets.storage.folders:folder", [path]
     if data.held_out is not None and classes is not None and data.held_out >= classes:
         its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
@@ -174,7 +191,7 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
     if files is None:
         files = catalogue.require(data.base, entry, root)
     every = (splits or ("all",)) + (("ood",) if data.unseen else ())
-    return _Place(target, chosen, parts, files, every, path)
+    return _Source(target, chosen, parts, files, every, path)
 
 
 def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
@@ -192,13 +209,12 @@ def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
     return wanted
 
 
-def _locate_array(data: DataName, split: str) -> _Place:
-    path = Path(data.path)
+def _locate_array(data: DataName, path: Path, split: str) -> _Source:
     if not path.is_file():
         raise UserError(f"{data}: there is no file {path}")
     labels = path.with_name(f"{path.stem}_labels.npy")
     files = [path, labels] if labels.is_file() else [path]
-    return _Place("lib.datasets.storage.arrays:npy", split, (split,), files, path=path)
+    return _Source("lib.datasets.storage.arrays:npy", split, (split,), files, path=path)
 
 
 def _unknown(data: DataName, root: Path) -> UserError:
@@ -206,5 +222,5 @@ def _unknown(data: DataName, root: Path) -> UserError:
         return UsageError(f"{data}: which corruption? say for instance {data.base}/fog-3 (severities 1 to 5)")
     folders = image_folders.class_folders(root) if root.is_dir() else ()
     candidates = [*DATASETS, *names.ALIASES, *(name for name in folders if name.lower() not in DATASETS)]
-    place = "" if data.base in folders else f", and no folder {root / data.base}"
-    return UsageError(f"{data}: no such data set{place}; {near(data.base, candidates)}")
+    no_folder = "" if data.base in folders else f", and no folder {root / data.base}"
+    return UsageError(f"{data}: no such data set{no_folder}; {near(data.base, candidates)}")

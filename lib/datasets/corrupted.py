@@ -29,15 +29,15 @@ def load(data: DataName, target: str, root: Path, split: str, files: list[Path],
     """The split under the corruption that `data` names, read from the official `files` if there are any."""
     kind, severity = names.corruption(data)
     if files and files[0].is_dir():
-        found = imagenet.corrupted(data.base, files[0], options)
+        corrupted = imagenet.corrupted(data.base, files[0], options)
     elif files:
-        found = official(data.base, files, severity, root)
+        corrupted = official(data.base, files, severity, root, options)
     else:
-        found = generated(check_labels(resolve(target)(root, split, options)), kind, severity, options.cache)
-    return replace(found, name=data.name, variant=data.variant)
+        corrupted = generated(check_labels(resolve(target)(root, split, options)), kind, severity, options.cache)
+    return replace(corrupted, name=data.name, variant=data.variant)
 
 
-def official(base: str, files: list[Path], severity: int, root: Path) -> Split:
+def official(base: str, files: list[Path], severity: int, root: Path, options: Options) -> Split:
     """One severity of an official array, of which only that fifth is read: severity s is its s-th fifth."""
     array = map_array(files[0])
     labels = read_labels(files[1], len(array))
@@ -46,7 +46,7 @@ def official(base: str, files: list[Path], severity: int, root: Path) -> Split:
         raise UserError(f"{files[1]}: the labels of the five severities are not the same")
     classes = _classes(base, root, labels)
     if base == "cifar100coarse":
-        labels = cifar.cifar100coarse(root, "test", None).labels.numpy()
+        labels = cifar.cifar100coarse(root, "test", options).labels.numpy()
         if len(labels) != n:
             raise UserError(f"{files[0]}: {n} images per severity, but the test split of cifar100 has {len(labels)}")
     part = images[(severity - 1) * n : severity * n].contiguous()
@@ -60,8 +60,9 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
 
     Images in memory are corrupted once and kept under `cache`, by content; lazy ones whenever they are fetched.
     """
-    if split.lazy:
-        images = CorruptedImages(split.images, kind, severity, split.indices.numpy())
+    clean = split.images
+    if isinstance(clean, LazyImages):
+        images = CorruptedImages(clean, kind, severity, split.indices.numpy())
         return replace(split, images=images, origin="generated", augmentation="none")
     file = cache / "corrupted" / f"{_digest(split)}-{kind}-{severity}.npy"
     images = map_cached(file)
@@ -70,9 +71,9 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
         def fill(array: np.ndarray) -> None:
             for start in range(0, len(split), CHUNK):
                 rows = slice(start, start + CHUNK)
-                array[rows] = corruptions.corrupt(split.images[rows], kind, severity, ids=split.indices[rows]).numpy()
+                array[rows] = corruptions.corrupt(clean[rows], kind, severity, ids=split.indices[rows]).numpy()
 
-        write_cached(file, tuple(split.images.shape), fill)
+        write_cached(file, tuple(clean.shape), fill)
         images = map_cached(file)
     return replace(split, images=images, origin="generated")
 
@@ -101,10 +102,11 @@ def _classes(base: str, root: Path, labels: np.ndarray) -> tuple[str, ...]:
 
 def _digest(split: Split) -> str:
     """What the corrupted images depend on: the clean ones, their positions, and the code."""
-    digest = hashlib.sha256(repr(tuple(split.images.shape)).encode())
+    clean = split.images_in_memory
+    digest = hashlib.sha256(repr(tuple(clean.shape)).encode())
     for code in sorted((Path(__file__).parent / "corruptions").glob("*.py")):
         digest.update(code.read_bytes())
     digest.update(split.indices.numpy())
-    for images in split.images.split(CHUNK):
+    for images in clean.split(CHUNK):
         digest.update(images.contiguous().numpy())
     return digest.hexdigest()

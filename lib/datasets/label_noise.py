@@ -27,9 +27,9 @@ def label_noise(split: Split, ratio: float, seed: int) -> Split:
     if k < 2:
         raise UserError(f"{split.name}: wrong labels need at least two classes, and it has {k}")
     indices = split.indices.cpu().numpy()
-    places = int(indices.max(initial=-1)) + 1
-    hit = numpy_generator(seed, "label noise").random(places)[indices] < ratio
-    shift = 1 + (numpy_generator(seed, "label noise", "class").random(places)[indices] * (k - 1)).astype(np.int64)
+    count = int(indices.max(initial=-1)) + 1  # of positions
+    hit = numpy_generator(seed, "label noise").random(count)[indices] < ratio
+    shift = 1 + (numpy_generator(seed, "label noise", "class").random(count)[indices] * (k - 1)).astype(np.int64)
     labels = split.labels.cpu().numpy()
     noisy = np.where(hit & (labels >= 0), (labels + shift) % k, labels)
     return replace(split, labels=torch.from_numpy(noisy).to(split.labels.device))
@@ -40,13 +40,14 @@ def pixel_shuffle(split: Split, seed: int) -> Split:
 
     This is "random pixels" of Zhang et al. The order is applied to the stored image; any augmentation comes after it.
     """
-    if split.lazy:
-        return replace(split, images=ShuffledImages(split.images, split.indices.cpu().numpy(), seed))
-    images = split.images.cpu()
+    stored = split.images
+    if isinstance(stored, LazyImages):
+        return replace(split, images=ShuffledImages(stored, split.indices.cpu().numpy(), seed))
+    images = stored.cpu()
     shuffled = torch.empty(images.shape, dtype=torch.uint8)
     for row, (image, index) in enumerate(zip(images, split.indices.tolist(), strict=True)):
         shuffled[row] = _shuffle(image, index, seed)
-    return replace(split, images=shuffled.to(split.images.device))
+    return replace(split, images=shuffled.to(stored.device))
 
 
 class ShuffledImages(LazyImages):

@@ -96,9 +96,10 @@ def parse(text: str) -> DataName:
             raise UsageError(f"{text}: stored features are named {FEATURES_FORM}")
         return replace(parse(words[2]), features=(words[0], words[1]))
     if equals and kind in ("folder", "npy"):
-        path, split = re.fullmatch(r"(.*?)(?::([a-z]+))?", rest, re.DOTALL).groups()
-        if not path:
+        located = re.fullmatch(r"(.*?)(?::([a-z]+))?", rest, re.DOTALL)
+        if not located or not located[1]:
             raise UsageError(f"{text}: no path after {kind}=; data sets are named {FORM}")
+        path, split = located.groups()
         return DataName(kind, split=SPLIT_ALIASES.get(split, split), path=path)
     match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z]+))?(?:/([A-Za-z0-9_]+-\d+))?", text)
     if not match:
@@ -109,7 +110,7 @@ def parse(text: str) -> DataName:
     base = name.removesuffix("-c") if variant else name
     held_out = drawn_out = kept = kept_seed = None
     if match := re.fullmatch(r"(.+)-k(\d+)(?:s(\d+))?", base):
-        base, kept, kept_seed = match[1], int(match[2]), match[3] and int(match[3])
+        base, kept, kept_seed = match[1], int(match[2]), int(match[3]) if match[3] else None
     if match := LOADED.fullmatch(base):
         if match[1] not in LOADED_SIZES:
             raise UsageError(f"{text}: of the prefixes of {match[2]} only {', '.join(LOADED_SIZES)} is known")

@@ -28,10 +28,10 @@ def group(inside: str, outside: str) -> str | None:
 
 def expand(outliers: tuple[str, ...], inside: str, root: str | Path) -> list[str]:
     """The sets that `-ood` names, each once: of near and far those that are there, of `<name>-c` every corruption."""
-    found = []
+    expanded = []
     for text in outliers:
-        found += _members(text, inside, root) if text in ("near", "far") else _variants(text, Path(root))
-    return list(dict.fromkeys(found))
+        expanded += _members(text, inside, root) if text in ("near", "far") else _variants(text, Path(root))
+    return list(dict.fromkeys(expanded))
 
 
 def _members(word: str, inside: str, root: str | Path) -> list[str]:

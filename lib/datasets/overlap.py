@@ -14,8 +14,8 @@ def shared(first: Split, second: Split) -> int:
     """
     if first.lazy or second.lazy or first.images.shape[1:] != second.images.shape[1:]:
         return 0
-    known = set(_digests(first))
-    return sum(digest in known for digest in _digests(second))
+    digests = set(_digests(first))
+    return sum(digest in digests for digest in _digests(second))
 
 
 def refuse(outliers: Split, flag: str, *splits: Split) -> None:
@@ -28,5 +28,5 @@ def refuse(outliers: Split, flag: str, *splits: Split) -> None:
 
 
 def _digests(split: Split) -> Iterator[bytes]:
-    for image in split.images.cpu().contiguous().numpy():
+    for image in split.images_in_memory.cpu().contiguous().numpy():
         yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()

@@ -5,9 +5,10 @@ the device, with the channels and the size that the network takes. Normalising i
 features take the place of images as float32 (n, d, 1, 1), and `batches` leaves them as they are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +18,7 @@ from lib.datasets.storage.lazy_images import DecodedImages, JoinedImages, LazyIm
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 CHUNK = 4096  # images per step wherever a whole split is passed through
+NOT_GIVEN = torch.empty(0, dtype=torch.int64)  # in the place of values that follow from the number of images
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Split:
     split: str  # "train", "test", "val", "ood", or "all" where the set is not divided
     images: torch.Tensor | LazyImages  # uint8 (n, c, h, w); float32 (n, d, 1, 1) for stored features
     labels: torch.Tensor  # int64 (n,), -1 = unlabelled
-    groups: torch.Tensor = None  # int64 (n,); zeros unless given
-    indices: torch.Tensor = None  # int64 (n,), positions in the original split; 0, ..., n-1 unless given
+    groups: torch.Tensor = NOT_GIVEN  # int64 (n,); zeros unless given
+    indices: torch.Tensor = NOT_GIVEN  # int64 (n,), positions in the original split; 0, ..., n-1 unless given
     classes: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
     variant: str = ""  # the corruption, "fog-3"
@@ -37,11 +39,11 @@ class Split:
     original_labels: tuple[int, ...] = field(default=())  # label -> label before classes were left out; () = itself
     features: str = ""  # of stored features: the layer, and the SHA-256 of the checkpoint that made them
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.images)
-        if self.groups is None:
+        if self.groups is NOT_GIVEN:
             object.__setattr__(self, "groups", torch.zeros(n, dtype=torch.int64))
-        if self.indices is None:
+        if self.indices is NOT_GIVEN:
             object.__setattr__(self, "indices", torch.arange(n))
         kind = torch.float32 if self.features else torch.uint8
         if isinstance(self.images, torch.Tensor) and (self.images.ndim != 4 or self.images.dtype != kind):
@@ -60,6 +62,13 @@ class Split:
         return isinstance(self.images, LazyImages)
 
     @property
+    def images_in_memory(self) -> torch.Tensor:
+        """The images, where they lie in (mapped) memory. Raises `ValueError` for lazy ones."""
+        if isinstance(self.images, LazyImages):
+            raise ValueError(f"{self.name}:{self.split}: its images are fetched batch by batch")
+        return self.images
+
+    @property
     def channels(self) -> int:
         return self.images.shape[-3]
 
@@ -71,19 +80,17 @@ class Split:
     def width(self) -> int:
         return self.images.shape[-1]
 
-    def subset(self, positions) -> "Split":
+    def subset(self, positions: torch.Tensor | np.ndarray | Sequence[int]) -> "Split":
         """The split at `positions`: int64 (m,) in any order, or a mask (n,)."""
-        positions = torch.as_tensor(positions)
-        if positions.dtype == torch.bool:
-            positions = positions.nonzero().squeeze(1)
-        positions = positions.to(torch.int64)
-        if self.lazy:
-            images = self.images.subset(positions.cpu().numpy())
+        chosen = torch.as_tensor(positions)
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero().squeeze(1)
+        chosen = chosen.to(torch.int64)
+        if isinstance(self.images, LazyImages):
+            images = self.images.subset(chosen.cpu().numpy())
         else:
-            images = self.images[positions.to(self.images.device)]
-        labels, groups, indices = (
-            values[positions.to(values.device)] for values in (self.labels, self.groups, self.indices)
-        )
+            images = self.images[chosen.to(self.images.device)]
+        labels, groups, indices = (values[chosen.to(values.device)] for values in (self.labels, self.groups, self.indices))
         return replace(self, images=images, labels=labels, groups=groups, indices=indices)
 
     def spread(self, most: int) -> "Split":
@@ -94,7 +101,7 @@ class Split:
         """The split with its tensors on `device`; lazy images stay where they are."""
         return replace(
             self,
-            images=self.images if self.lazy else self.images.to(device),
+            images=self.images if isinstance(self.images, LazyImages) else self.images.to(device),
             labels=self.labels.to(device),
             groups=self.groups.to(device),
             indices=self.indices.to(device),
@@ -121,8 +128,8 @@ class Split:
         order = None if order is None else torch.as_tensor(order, dtype=torch.int64).cpu()
         labels = (self.labels if order is None else self.labels[order.to(self.labels.device)]).to(device)
         positions = torch.arange(n) if order is None else order
-        found = self.stored(order, batch_size, workers, prefetch, pin=device.type == "cuda")
-        parts = zip(found, labels.split(batch_size), positions.split(batch_size), strict=False)
+        stored = self.stored(order, batch_size, workers, prefetch, pin=device.type == "cuda")
+        parts = zip(stored, labels.split(batch_size), positions.split(batch_size), strict=False)
         for step, (images, part_labels, part) in enumerate(parts):
             images = fit(as_floats(images.to(device, non_blocking=True).contiguous()), channels, size)
             if augment is not None:
@@ -143,10 +150,15 @@ class Split:
         return mean, std
 
     def stored(
-        self, order: torch.Tensor | None = None, batch_size: int = CHUNK, workers=0, prefetch=2, pin=False
+        self,
+        order: torch.Tensor | None = None,
+        batch_size: int = CHUNK,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin: bool = False,
     ) -> Iterator[torch.Tensor]:
         """The images as they are kept, uint8 (b, c, h, w), in `order`; in memory they stay on their own device."""
-        if self.lazy:
+        if isinstance(self.images, LazyImages):
             order = torch.arange(len(self)) if order is None else order
             batches = [part.numpy() for part in order.split(batch_size)] if len(order) else []
             yield from lazy_images.batches(self.images, batches, workers, prefetch, pin)
@@ -186,16 +198,17 @@ def fit(images: torch.Tensor, channels: int | None = None, size: int | None = No
 
 def join(first: Split, second: Split) -> Split:
     """Both splits behind one another, under the first one's name; images of one shape."""
-    if first.images.shape[-3:] != second.images.shape[-3:]:
+    ours, theirs = first.images, second.images
+    if ours.shape[-3:] != theirs.shape[-3:]:
         raise UserError(f"{first.name}: {first.split} and {second.split} have images of different shapes")
-    if isinstance(first.images, DecodedImages) and isinstance(second.images, DecodedImages):
-        images = first.images.joined(second.images)
-    elif first.lazy and second.lazy:
-        images = JoinedImages([first.images, second.images])
-    elif first.lazy or second.lazy:
+    if isinstance(ours, DecodedImages) and isinstance(theirs, DecodedImages):
+        images = ours.joined(theirs)
+    elif isinstance(ours, LazyImages) and isinstance(theirs, LazyImages):
+        images = JoinedImages([ours, theirs])
+    elif isinstance(ours, LazyImages) or isinstance(theirs, LazyImages):
         raise UserError(f"{first.name}: only one of {first.split} and {second.split} is decoded from files as needed")
     else:
-        images = torch.cat([first.images, second.images])
+        images = torch.cat([ours, theirs])
     return replace(
         first,
         images=images,

@@ -37,10 +37,10 @@ def class_subset(split: Split, count: int, seed: int | None) -> Split:
 
     Training, validation and test splits of a set therefore agree on the classes and on their order.
     """
-    known = len(split.classes)
-    if not 1 <= count <= known:
-        raise UserError(f"{count} classes of {split.name}: it has {known}")
-    order = torch.arange(known) if seed is None else torch.randperm(known, generator=generator(seed, "classes"))
+    available = len(split.classes)
+    if not 1 <= count <= available:
+        raise UserError(f"{count} classes of {split.name}: it has {available}")
+    order = torch.arange(available) if seed is None else torch.randperm(available, generator=generator(seed, "classes"))
     return _keep(split, order[:count].tolist())
 
 

@@ -41,10 +41,10 @@ def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, 
         without = () if data.held_out is None else (data.held_out,)
     if split == "ood":
         return unseen(loaded, *without)
-    found = loaded[0]
+    whole = loaded[0]
     if without:
-        found = hold_out(found, *without, last_becomes_zero=(data.base, data.held_out) in LAST_BECOMES_ZERO)
-    return found if data.kept is None else class_subset(found, data.kept, data.kept_seed)
+        whole = hold_out(whole, *without, last_becomes_zero=(data.base, data.held_out) in LAST_BECOMES_ZERO)
+    return whole if data.kept is None else class_subset(whole, data.kept, data.kept_seed)
 
 
 def unseen(splits: list[Split], *classes: int) -> Split:
@@ -52,8 +52,8 @@ def unseen(splits: list[Split], *classes: int) -> Split:
 
     Positions in the second split are raised by the length of the first; the classes, now 0, 1, ..., keep their names.
     """
-    found, start = [], 0
+    parts, start = [], 0
     for split in splits:
-        found.append(only_classes(replace(split, indices=split.indices + start), *classes))
+        parts.append(only_classes(replace(split, indices=split.indices + start), *classes))
         start += int(split.indices.max()) + 1
-    return replace(reduce(join, found), split="ood")
+    return replace(reduce(join, parts), split="ood")

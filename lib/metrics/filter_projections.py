@@ -25,8 +25,8 @@ def projections(weight: Tensor, normalize: bool = False) -> np.ndarray:
         torch.sum(rows, 1, out=sums[first : first + len(scratch)])
         if normalize:
             torch.sum(rows.square_(), 1, out=norms[first : first + len(scratch)])
-    found = sums / norms.sqrt_() / d**0.5 if normalize else sums
-    return found.cpu().numpy()
+    inner_products = sums / norms.sqrt_() / d**0.5 if normalize else sums
+    return inner_products.cpu().numpy()
 
 
 BLOCK = 2**16  # numbers that are made float64 at a time: half a megabyte, written to over and over, stays in the cache
@@ -64,11 +64,11 @@ def z_score(mass: float, n: int) -> float:
 
 def holm(p_values: list[float]) -> list[float]:
     """Holm's (1979) step-down adjustment: rejecting where it is at most alpha keeps the family's error at alpha."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    order = sorted(range(len(p_values)), key=lambda number: p_values[number])
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, number in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        adjusted[number] = largest
     return adjusted
 
 

@@ -59,15 +59,15 @@ def paired_gain(
     training (groups,) as well that of the adjusted averages.
     """
     unique = torch.cat(ids).unique()
-    places = [torch.searchsorted(unique, one) for one in ids]
+    rows_of = [torch.searchsorted(unique, one) for one in ids]
     kinds = 1 if groups is None else max(int(one.max()) for one in groups) + 1 if sizes is None else len(sizes)
-    sums = [_sums_by_id(correct, places, groups, len(unique), kinds) for correct in (first, second)]
-    counts = _sums_by_id([torch.ones_like(one) for one in first], places, groups, len(unique), kinds)
+    sums = [_sums_by_id(correct, rows_of, groups, len(unique), kinds) for correct in (first, second)]
+    counts = _sums_by_id([torch.ones_like(one) for one in first], rows_of, groups, len(unique), kinds)
     draw, parts = generator(seed, "bootstrap"), []
     for begin in range(0, draws, 100):
-        rows = min(100, draws - begin)
-        chosen = torch.randint(len(unique), (rows, len(unique)), generator=draw)
-        weights = torch.zeros(rows, len(unique)).scatter_add_(1, chosen, torch.ones(chosen.shape)).double()
+        count = min(100, draws - begin)
+        chosen = torch.randint(len(unique), (count, len(unique)), generator=draw)
+        weights = torch.zeros(count, len(unique)).scatter_add_(1, chosen, torch.ones(chosen.shape)).double()
         parts.append(_gains(*sums, counts, weights, sizes))
     gains = torch.cat(parts)
     gains = gains[~gains.isnan()]
@@ -76,20 +76,20 @@ def paired_gain(
     return mean, low, high
 
 
-def _sums_by_id(correct: list[Tensor], places: list[Tensor], groups: list[Tensor] | None, count: int, kinds: int) -> Tensor:
+def _sums_by_id(correct: list[Tensor], rows_of: list[Tensor], groups: list[Tensor] | None, count: int, kinds: int) -> Tensor:
     """Per clean id, entry and group the number of correct images: (ids, entries, groups)."""
-    found = torch.zeros(count, len(correct), kinds, dtype=torch.float64)
-    for entry, (right, place) in enumerate(zip(correct, places, strict=True)):
-        group = torch.zeros_like(place) if groups is None else groups[entry]
-        found[:, entry].index_put_((place, group), right.double(), accumulate=True)
-    return found
+    sums = torch.zeros(count, len(correct), kinds, dtype=torch.float64)
+    for entry, (right, rows) in enumerate(zip(correct, rows_of, strict=True)):
+        group = torch.zeros_like(rows) if groups is None else groups[entry]
+        sums[:, entry].index_put_((rows, group), right.double(), accumulate=True)
+    return sums
 
 
 def _gains(first: Tensor, second: Tensor, counts: Tensor, weights: Tensor, sizes: Tensor | None) -> Tensor:
     """The difference (draws,) of the lowest group accuracies, or of their averages adjusted by sizes, the mean over entries,
     under weights (draws, ids)."""
-    drawn, found = weights @ counts.flatten(1), []
+    drawn, scores = weights @ counts.flatten(1), []
     for sums in (first, second):
         accuracies = (weights @ sums.flatten(1) / drawn).view(len(weights), *counts.shape[1:])
-        found.append(worst_group(accuracies)[0] if sizes is None else adjusted_average(accuracies, sizes))
-    return (found[0] - found[1]).mean(1)
+        scores.append(worst_group(accuracies)[0] if sizes is None else adjusted_average(accuracies, sizes))
+    return (scores[0] - scores[1]).mean(1)

@@ -82,7 +82,7 @@ def conditional_accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
     correct, hits: boolean (n,), of the same images in the same order.
     """
     inside, outside = correct[hits], correct[~hits]
-    found = {
+    measures = {
         "accuracy_hits": float(inside.mean()) if len(inside) else None,
         "accuracy_misses": float(outside.mean()) if len(outside) else None,
         "p_welch": None,
@@ -92,8 +92,8 @@ def conditional_accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
         if sum(spreads) > 0:
             t = (inside.mean() - outside.mean()) / math.sqrt(sum(spreads))
             degrees = sum(spreads) ** 2 / (spreads[0] ** 2 / (len(inside) - 1) + spreads[1] ** 2 / (len(outside) - 1))
-            found["p_welch"] = float(stats.t.sf(t, degrees))
-    return found
+            measures["p_welch"] = float(stats.t.sf(t, degrees))
+    return measures
 
 
 def slope(levels: np.ndarray, values: np.ndarray) -> tuple[float, float]:
@@ -119,12 +119,12 @@ def compare_cells(ours: list[float], theirs: list[float]) -> dict:
 
     Cells where theirs is 0 have no ratio; an error needs two cells.
     """
-    ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
-    found = {"cells_above": int((ours > theirs).sum())}
-    for name, values in (("difference", ours - theirs), ("ratio", ours[theirs > 0] / theirs[theirs > 0])):
-        found[name] = float(values.mean()) if len(values) else None
-        found[f"{name}_se"] = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-    return found
+    x, y = np.asarray(ours, float), np.asarray(theirs, float)
+    measures: dict[str, float | int | None] = {"cells_above": int((x > y).sum())}
+    for name, values in (("difference", x - y), ("ratio", x[y > 0] / y[y > 0])):
+        measures[name] = float(values.mean()) if len(values) else None
+        measures[f"{name}_se"] = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return measures
 
 
 def correlation(x: list[float], y: list[float]) -> float | None:

@@ -13,13 +13,17 @@ def within_over_between(features: Tensor, labels: Tensor) -> float:
     and of the class means, whose few directions alone are ever formed: O(n d k). Unchanged by rotations and scalings. NaN
     where the class means coincide.
     """
-    kinds, place = labels.unique(return_inverse=True)
+    kinds, class_of = labels.unique(return_inverse=True)
     k = len(kinds)
-    sizes = torch.bincount(place, minlength=k).double()[:, None]
+    sizes = torch.bincount(class_of, minlength=k).double()[:, None]
     blocks = features.split(BLOCK, 1)
     means = (
         torch.cat(
-            [torch.zeros(k, block.shape[1], dtype=torch.float64).index_add_(0, place, block.double()) for block in blocks], 1
+            [
+                torch.zeros(k, block.shape[1], dtype=torch.float64).index_add_(0, class_of, block.double())
+                for block in blocks
+            ],
+            1,
         )
         / sizes
     )
@@ -28,7 +32,7 @@ def within_over_between(features: Tensor, labels: Tensor) -> float:
     if k < 2 or not kept.any() or lengths[0] == 0:
         return float("nan")
     inside = sum(
-        (block.double() - mean[place]) @ axes.T
+        (block.double() - mean[class_of]) @ axes.T
         for block, mean, axes in zip(blocks, means.split(BLOCK, 1), directions[kept].split(BLOCK, 1), strict=True)
     )  # (n, k - 1)
     within = inside.square().sum(0) / len(features)

@@ -58,9 +58,9 @@ def _residuals(x, y, given) -> tuple[np.ndarray, np.ndarray]:
 def _one_sided(x, y, test) -> tuple[float | None, float | None]:
     if _pearson(rankdata(x), rankdata(y)) is None:
         return None, None
-    found = test(x, y)
+    result = test(x, y)
     # as Ding, Denain & Steinhardt 2021: half the two-sided p, or what is left of it
-    return float(found.statistic), float(found.pvalue / 2 if found.statistic > 0 else 1 - found.pvalue / 2)
+    return float(result.statistic), float(result.pvalue / 2 if result.statistic > 0 else 1 - result.pvalue / 2)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float | None:

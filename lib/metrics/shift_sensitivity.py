@@ -108,16 +108,16 @@ def debiased_variation(x: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
     the rows say it for the other half, in that bin and in those beside it, none of which says more than `VOICE` standard
     errors. So it is right for densities as for atoms, such as a rectified unit has at zero. Can be slightly negative.
     """
-    shares, found = _histograms(x, y, bins), []
+    shares, halves = _histograms(x, y, bins), []
     kernel = torch.ones(1, 1, 2 * REACH + 1, dtype=torch.float64)
     kernel[0, 0, REACH] = 0
     for mine, others in ((0, 1), (1, 0)):
         p, q = (half[mine] for half in shares)
-        told = _standardised(tuple(half[others] for half in shares), (len(x) / 2, len(y) / 2))
+        told = _standardised((shares[0][others], shares[1][others]), (len(x) / 2, len(y) / 2))
         padded = torch.nn.functional.pad(told.clamp(-VOICE, VOICE).T[:, None], (REACH, REACH))
         told = told + torch.nn.functional.conv1d(padded, kernel)[:, 0].T
-        found.append(0.5 * ((p - q) * told.sign()).sum(0))
-    return (found[0] + found[1]) / 2
+        halves.append(0.5 * ((p - q) * told.sign()).sum(0))
+    return (halves[0] + halves[1]) / 2
 
 
 def null(score: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor, draws: int = 40, seed: int = 0) -> Tensor:
@@ -154,15 +154,15 @@ def _histograms(x: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """
     low, high = torch.minimum(x.amin(0), y.amin(0)), torch.maximum(x.amax(0), y.amax(0))
     width = torch.where(high > low, high - low, 1.0)
-    found = []
+    shares = []
     for rows in (x, y):
-        place = ((rows - low) / width * bins).long().clamp_(0, bins - 1)
+        bin_of = ((rows - low) / width * bins).long().clamp_(0, bins - 1)
         counts = torch.zeros(2, bins, rows.shape[1], dtype=torch.float64)
         for half in (0, 1):
-            part = place[half::2]
+            part = bin_of[half::2]
             counts[half].scatter_add_(0, part, torch.ones(part.shape, dtype=torch.float64))
-        found.append(counts / counts.sum(1, keepdim=True).clamp_min(1))
-    return found[0], found[1]
+        shares.append(counts / counts.sum(1, keepdim=True).clamp_min(1))
+    return shares[0], shares[1]
 
 
 def _both(shares: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

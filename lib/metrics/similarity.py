@@ -8,7 +8,7 @@ Rank-limited variants take blocks: in the coordinates of its principal component
 representation is its first r columns.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -74,12 +74,14 @@ class Side:
 
     covariance: Tensor
     basis: Tensor | None = None
+    values: Tensor = field(init=False)  # (r,), the variances of the directions that count, descending
+    vectors: Tensor = field(init=False)  # (p, r), those directions
 
     def __post_init__(self) -> None:
         values, vectors = torch.linalg.eigh(self.covariance)
         kept = values > FLOOR * values[-1].clamp_min(0)
-        object.__setattr__(self, "values", values[kept].flip(0))  # (r,), descending
-        object.__setattr__(self, "vectors", vectors[:, kept].flip(1))  # (p, r)
+        object.__setattr__(self, "values", values[kept].flip(0))
+        object.__setattr__(self, "vectors", vectors[:, kept].flip(1))
 
     @property
     def total(self) -> Tensor:
@@ -205,11 +207,11 @@ def knn_grid(x: Grams, y: Grams, k: int = NEIGHBOURS) -> Tensor:
     k = min(k, x.n - 1)
 
     def neighbours(grams):
-        found = []
+        masks = []
         for number in range(len(grams.upper)):
             nearest = grams.distances(number).fill_diagonal_(torch.inf).topk(k, largest=False).indices
-            found.append(torch.zeros_like(grams.mask).scatter_(1, nearest, True))
-        return found
+            masks.append(torch.zeros_like(grams.mask).scatter_(1, nearest, True))
+        return masks
 
     theirs = neighbours(y)
     overlaps = [[(mine & other).sum(1).double() for other in theirs] for mine in neighbours(x)]

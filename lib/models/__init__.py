@@ -10,9 +10,13 @@ Nothing here imports torch before `build` is called.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near, resolve
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODELS = {
     # ResNets with the CIFAR stem (stitching)
@@ -185,31 +189,44 @@ def takes(name: str) -> str:
     return "tokens" if name.startswith("repr_cls_vit") else "maps"
 
 
-def build(name: str, classes: int, channels: int = 3, image_size: int = 32, pretrained: bool = False):
-    """The network of type `name`, an `nn.Module`: normalised (n, channels, image_size, image_size) -> (n, classes).
+class Pretrained(NamedTuple):
+    """A network with published weights, and the normalisation they were trained with: a number per channel."""
 
-    Weights are drawn from torch's global generator. With `pretrained` they are torchvision's (`DEFAULT`) or timm's; a
-    head for another number of classes stays as drawn, with a warning, and `network.normalisation` is the (mean, std)
-    that the weights were trained with. Raises a `UserError` for what the architecture cannot take and for weights that
-    do not exist, do not fit or cannot be downloaded.
+    network: "nn.Module"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def build(name: str, classes: int, channels: int = 3, image_size: int = 32) -> "nn.Module":
+    """The network of type `name`: normalised (n, channels, image_size, image_size) -> (n, classes).
+
+    Weights are drawn from torch's global generator. Raises a `UserError` for what the architecture cannot take.
     """
     if name not in REPRESENTATIONS:
         check(name)
     _check_shape(name, classes, channels, image_size)
     library, _, rest = name.partition(":")
+    if name in MODELS or name in REPRESENTATIONS:
+        return resolve((MODELS | REPRESENTATIONS)[name])(classes, channels, image_size)
+    if library in LIBRARIES:
+        return resolve(LIBRARIES[library])(rest, classes, channels, image_size)
+    return resolve("lib.models.external:file_network")(name, classes, channels, image_size)
+
+
+def build_pretrained(name: str, classes: int, channels: int = 3, image_size: int = 32) -> Pretrained:
+    """The network that `build` builds with the weights of torchvision (`DEFAULT`) or timm.
+
+    A head for another number of classes stays as drawn, with a warning. Raises a `UserError` also for weights that do not
+    exist, do not fit or cannot be downloaded.
+    """
+    library, _, _ = name.partition(":")
     source = name if library in ("tv", "timm") else WEIGHTS.get(name)
-    if pretrained and source is None:
+    if source is None:
+        check(name)
         published = ", ".join([*WEIGHTS, *PATTERNS[:2]])
         raise UserError(f"--pretrained: no weights are published for {name}; they are for {published}")
-    if name in MODELS or name in REPRESENTATIONS:
-        network = resolve((MODELS | REPRESENTATIONS)[name])(classes, channels, image_size)
-    elif library in LIBRARIES:
-        network = resolve(LIBRARIES[library])(rest, classes, channels, image_size)
-    else:
-        network = resolve("lib.models.external:file_network")(name, classes, channels, image_size)
-    if pretrained:
-        resolve("lib.models.pretrained:load")(network, source, classes, channels, image_size)
-    return network
+    network = build(name, classes, channels, image_size)
+    return Pretrained(network, *resolve("lib.models.pretrained:load")(network, source, classes, channels, image_size))
 
 
 def check_vectors(name: str) -> None:

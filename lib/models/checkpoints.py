@@ -71,15 +71,14 @@ class Checkpoint:
 
 
 def build(description: Description, pretrained: bool = False) -> Normalized:
-    """The network a description describes, with fresh (or published) weights."""
-    body = models.build(
-        description.architecture,
-        len(description.classes),
-        description.channels,
-        (description.image_size or 32) + 2 * description.padding,
-        pretrained=pretrained,
-    )
-    return Normalized(body, description.mean, description.std, description.padding)
+    """The network a description describes, with fresh weights, or with published ones and their normalisation."""
+    size = (description.image_size or 32) + 2 * description.padding
+    shape = description.architecture, len(description.classes), description.channels, size
+    if pretrained:
+        body, mean, std = models.build_pretrained(*shape)
+    else:
+        body, mean, std = models.build(*shape), description.mean, description.std
+    return Normalized(body, mean, std, description.padding)
 
 
 def fill(network: Normalized, path: str | Path, architecture: str) -> None:
@@ -89,8 +88,8 @@ def fill(network: Normalized, path: str | Path, architecture: str) -> None:
     """
     path = check(path, architecture)
     state = read_state(path)
-    if sidecar(path).exists() and (found := describe(path).architecture) != architecture:
-        raise UserError(f"{path} is a {found}, not a {architecture}")
+    if sidecar(path).exists():
+        _agreeing(path, architecture)
     _fill(network.body, _unprefixed(state, network.body), path, architecture)
 
 
@@ -272,9 +271,9 @@ def _unwrapped(content: object, depth: int = 3) -> dict[str, Tensor]:
             return tensors
     for key in WRAPPERS:
         if depth and isinstance(content.get(key), dict):
-            found = _unwrapped(content[key], depth - 1)
-            if found:
-                return found
+            state = _unwrapped(content[key], depth - 1)
+            if state:
+                return state
     return {}
 
 
@@ -304,13 +303,17 @@ def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
 NORMALISATIONS = (("new_mean", "new_std"), ("mu", "sigma"), ("mean", "std"))
 
 
-def _without_normalisation(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[tuple, tuple] | None]:
+def _without_normalisation(
+    state: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], tuple[tuple[float, ...], tuple[float, ...]] | None]:
     """The state without the buffers of a normalising first layer, and that layer's mean and deviation per channel."""
     for names in NORMALISATIONS:
-        found = [[key for key in state if key.rpartition(".")[2] == name and state[key].numel() in (1, 3)] for name in names]
-        if found[0] and len(found[0]) == len(found[1]):
-            values = tuple(tuple(state[keys[0]].flatten().tolist()) for keys in found)
-            return {key: value for key, value in state.items() if key not in found[0] + found[1]}, values
+        means, deviations = (
+            [key for key in state if key.rpartition(".")[2] == name and state[key].numel() in (1, 3)] for name in names
+        )
+        if means and len(means) == len(deviations):
+            mean, std = (tuple(state[keys[0]].flatten().tolist()) for keys in (means, deviations))
+            return {key: value for key, value in state.items() if key not in means + deviations}, (mean, std)
     return state, None
 
 

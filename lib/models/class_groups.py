@@ -12,6 +12,8 @@ class Pooled(nn.Module):
     The members are part of the state, so that what is kept by the content of weights is kept by them too.
     """
 
+    members: Tensor
+
     def __init__(self, network: nn.Module, members: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
         self.network = network

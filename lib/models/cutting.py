@@ -11,8 +11,9 @@ so that torchvision's, timm's and users' own networks need not be rewritten.
 import contextlib
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -40,14 +41,14 @@ class Layer:
     calls: int = 1
 
 
-def cut(network: nn.Module, layer: str) -> tuple[nn.Module, nn.Module]:
+def cut(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]:
     """(front, back) with `back(front(images)) == network(images)` bit for bit, cut behind the module `layer`.
 
     Both share the network's modules, with their parameters, buffers and train or eval modes; neither holds or runs
     modules of the other's part. Raises `UserError` for a layer that does not exist, that does not run
     exactly once, or that is bypassed: other values flow around it, and the nearest layers that are cuts are named.
     """
-    front, back = pieces(network, [layer])
+    front, back = _pieces(network, [layer])
     return front, back
 
 
@@ -57,8 +58,10 @@ def pieces(network: nn.Module, layers: list[str]) -> list[nn.Module]:
     One piece more than layers; run one after another they are the network, bit for bit, and each is as `cut` says. A
     module `name` of the network is the module `inside(network, name)` of its piece.
     """
-    if not layers:
-        return [_Root(network)]  # also of a network that cannot be traced
+    return [*_pieces(network, layers)] if layers else [_Root(network)]  # the second also where nothing can be traced
+
+
+def _pieces(network: nn.Module, layers: list[str]) -> list[fx.GraphModule]:
     check_names(network, layers)
     traced = _traced(network, opened=set().union(*map(_ancestors, layers)))
     ends = []
@@ -118,11 +121,11 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
 def record(
     network: nn.Module,
     names: list[str],
-    reduce: Callable[[Tensor], object] | dict[str, Callable[[Tensor], object]] = torch.clone,
+    reduce: Callable[[Tensor], Any] | dict[str, Callable[[Tensor], Any]] = torch.clone,
     *,
     inputs: bool = False,
     stop: bool = False,
-) -> Iterator[dict[str, object]]:
+) -> Generator[dict[str, Any]]:
     """A dictionary that every forward pass fills anew with `reduce(output)` of each named module.
 
         with record(network, ["layer1.0.conv1"]) as outputs:
@@ -136,7 +139,7 @@ def record(
     """
     check_names(network, names)
     body = _body(network)
-    outputs: dict[str, object] = {}
+    outputs: dict[str, Any] = {}
     calls: dict[str, int] = {}
 
     def clear(module, arguments):
@@ -177,7 +180,9 @@ def followers(network: nn.Module, images: Tensor, kinds: type | tuple[type, ...]
 
     What hands its input on unchanged, such as dropout in eval mode, may lie between the two.
     """
-    found, producers, kept = {}, {}, []
+    takers: dict[str, str] = {}
+    producers: dict[tuple[int, int], list[str]] = {}  # by the identity of a tensor and its version
+    kept = []
 
     def put_out(name):
         def hook(module, arguments, output):
@@ -192,7 +197,7 @@ def followers(network: nn.Module, images: Tensor, kinds: type | tuple[type, ...]
         def hook(module, arguments):
             if arguments and isinstance(arguments[0], Tensor):
                 for producer in producers.get((id(arguments[0]), arguments[0]._version), ()):
-                    found.setdefault(producer, name)
+                    takers.setdefault(producer, name)
 
         return hook
 
@@ -203,7 +208,7 @@ def followers(network: nn.Module, images: Tensor, kinds: type | tuple[type, ...]
             if isinstance(module, kinds):
                 stack.callback(module.register_forward_pre_hook(take_in(name)).remove)
         network(images)
-    return found
+    return takers
 
 
 class _Enough(Exception):
@@ -255,8 +260,8 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.opened = opened
 
-    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return qualified_name not in self.opened
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self.opened
 
 
 class _Root(nn.Module):
@@ -291,13 +296,12 @@ def _thread_in_place(graph: fx.Graph, root: nn.Module) -> None:
 
 
 def _in_place(node: fx.Node, root: nn.Module) -> bool:
-    if node.op == "call_method":
-        return node.target.endswith("_") and not node.target.endswith("__")
-    if node.op == "call_module":
-        return bool(getattr(root.get_submodule(node.target), "inplace", False))
     if node.op == "call_function":
         return node.target in _IN_PLACE or bool(node.kwargs.get("inplace", False))
-    return False
+    name = str(node.target)
+    if node.op == "call_method":
+        return name.endswith("_") and not name.endswith("__")
+    return node.op == "call_module" and bool(getattr(root.get_submodule(name), "inplace", False))
 
 
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
@@ -394,7 +398,7 @@ def _body(network: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def _evaluating(network: nn.Module) -> Generator[None]:
     """Puts every module in eval mode, and back."""
     modes = {module: module.training for module in network.modules()}
     network.eval()

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,10 +23,10 @@ def torchvision_network(name: str, classes: int, channels: int, image_size: int)
     """torchvision's classifier of that name, its first convolution replaced for other than three channels."""
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise UsageError(f"type tv:{name}: torchvision has no such classifier; {near(name, known)}")
-    options = {}
+    classifiers = models.list_models(module=models)
+    if name not in classifiers:
+        raise UsageError(f"type tv:{name}: torchvision has no such classifier; {near(name, classifiers)}")
+    options: dict[str, Any] = {}
     if name.startswith("vit_"):
         options["image_size"] = image_size
     elif name.startswith("maxvit"):
@@ -54,7 +55,7 @@ def timm_network(name: str, classes: int, channels: int, image_size: int, pretra
     except RuntimeError as error:
         tags = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
         raise UsageError(f"type timm:{name}: timm has no such weights; {near(name, tags)}") from error
-    options = {"num_classes": classes, "in_chans": channels}
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
     if published is not None and published.fixed_input_size and published.input_size[-1] != image_size:
         options["img_size"] = image_size
 
@@ -68,6 +69,8 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
     """What `function(classes, channels, image_size)` of a user's file returns; name = "path/to/file.py:function"."""
     path, _, function = name.rpartition(":")
     spec = importlib.util.spec_from_file_location(f"user_network_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"type {name}: {path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a class's module up by its name.
     sys.modules[spec.name] = module
@@ -76,8 +79,8 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
     except Exception as error:
         raise UserError(f"type {name}: {_where(error, path)}{_clash(error, path)}") from error
     if not callable(getattr(module, function, None)):
-        known = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
-        raise UsageError(f"type {name}: {path} has no function {function}; {near(function, known)}")
+        functions = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
+        raise UsageError(f"type {name}: {path} has no function {function}; {near(function, functions)}")
     try:
         network = getattr(module, function)(classes, channels, image_size)
     except UserError:
@@ -104,8 +107,8 @@ def _tried(name: str, make: Callable[[], nn.Module], classes: int, channels: int
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise UserError(f"type {name} cannot take {shape} images: {reason}; try another size") from error
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (2, classes):
-        found = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-        raise UserError(f"type {name} answers 2 images with {found}, not with logits of shape (2, {classes})")
+        answer = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        raise UserError(f"type {name} answers 2 images with {answer}, not with logits of shape (2, {classes})")
     return network
 
 
@@ -115,8 +118,8 @@ def _where(error: Exception, path: str) -> str:
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file]
     if isinstance(error, SyntaxError) and error.lineno:
         lines.append(error.lineno)
-    place = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {_first_line(error)}{place}"
+    line = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {_first_line(error)}{line}"
 
 
 def _clash(error: Exception, path: str) -> str:

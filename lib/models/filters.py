@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lib import models
 from lib.core.errors import UserError
 from lib.models import cutting
+from lib.models.checkpoints import Description
+from lib.models.normalized import Normalized
 
 
 @dataclass(frozen=True)
@@ -22,22 +24,22 @@ class Filters:
     block: str | None
 
 
-def layers(network: nn.Module, *, with_linear: bool = False, with_1x1: bool = False) -> list[Filters]:
+def layers(network: Normalized, *, with_linear: bool = False, with_1x1: bool = False) -> list[Filters]:
     """Convolutions, on request linear layers and 1x1 convolutions, in registration order.
 
     1x1 convolutions take no number, so that the others' do not depend on the request. Raises `UserError` if there is no
     such layer.
     """
-    found = list(_walk(network.body, with_linear, with_1x1))
-    if not found:
+    with_filters = list(_walk(network.body, with_linear, with_1x1))
+    if not with_filters:
         raise UserError(
             "the network has no convolution of more than one pixel; --with-linear takes its linear layers, "
             "--with-1x1 its 1x1 convolutions"
         )
-    return found
+    return with_filters
 
 
-def norms(network: nn.Module, description) -> dict[str, tuple[str, float]]:
+def norms(network: Normalized, description: Description) -> dict[str, tuple[str, float]]:
     """Layer -> the batch normalisation behind it and its epsilon, for a network on the device "meta"."""
     size = description.image_size or models.accepted_size(description.architecture, 32)
     images = torch.zeros(1, description.channels, size, size, device=next(network.parameters()).device)

@@ -13,6 +13,10 @@ class Normalized(nn.Module):
     Layer names and state-dict keys everywhere in the suite are the body's.
     """
 
+    body: nn.Module
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, body: nn.Module, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), padding: int = 0) -> None:
         super().__init__()
         self.padding = padding
@@ -20,7 +24,8 @@ class Normalized(nn.Module):
         self.normalise(mean, std)
 
     def normalise(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """Sets the normalisation."""
+        """Sets the normalisation; `normalisation` has its numbers as they are given, the buffers have them in float32."""
+        self.normalisation = mean, std
         self.register_buffer("mean", torch.tensor(mean or (0.0,)).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or (1.0,)).view(1, -1, 1, 1), persistent=False)
 

@@ -12,10 +12,10 @@ def chain(**modules: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(modules))
 
 
-def kaiming_fan_out(network: nn.Module, *kinds: type[nn.Module]) -> nn.Module:
-    """Draw the weights of all layers of these kinds from N(0, 2 / fan_out) (He et al. 2015) and zero their biases."""
+def kaiming_fan_out(network: nn.Module, kind: type[nn.Conv2d] | type[nn.Linear]) -> nn.Module:
+    """Draw the weights of all layers of this kind from N(0, 2 / fan_out) (He et al. 2015) and zero their biases."""
     for module in network.modules():
-        if isinstance(module, kinds):
+        if isinstance(module, kind):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -39,14 +39,14 @@ class FixedSize(nn.Sequential):
         super().__init__(OrderedDict(modules))
         self.image_size = image_size
 
-    def forward(self, images: Tensor) -> Tensor:
-        require_size(images, self.image_size)
-        return super().forward(images)
+    def forward(self, input: Tensor) -> Tensor:
+        require_size(input, self.image_size)
+        return super().forward(input)
 
 
 def require_size(images: Tensor, size: int) -> None:
     """Raise a `UserError` unless images (n, c, h, w) are `size` high and wide."""
     # A proxy of torch.fx has no size to look at.
     if isinstance(images, Tensor) and tuple(images.shape[-2:]) != (size, size):
-        found = " x ".join(map(str, images.shape[-2:]))
-        raise UserError(f"this network takes {size} x {size} images, not {found}: resize them or train another type")
+        sides = " x ".join(map(str, images.shape[-2:]))
+        raise UserError(f"this network takes {size} x {size} images, not {sides}: resize them or train another type")

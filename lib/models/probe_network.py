@@ -11,7 +11,7 @@ from lib import models
 from lib.core.errors import UsageError
 from lib.models import cutting
 from lib.models.reducer_names import parse
-from lib.models.reducers import Reducer, reducer
+from lib.models.reducers import RandomProjection, Reducer, reducer
 
 WITHOUT_PARAMETERS = ("flatten", "gap", "gmp", "grid", "cls", "mean-token")
 
@@ -19,7 +19,7 @@ WITHOUT_PARAMETERS = ("flatten", "gap", "gmp", "grid", "cls", "mean-token")
 class Reduce(nn.Module):
     """A reducer as a module, so that a network with it can be traced and cut around it."""
 
-    def __init__(self, reduce: Reducer) -> None:
+    def __init__(self, reduce: Reducer | RandomProjection) -> None:
         super().__init__()
         self.reduce = reduce
 
@@ -36,16 +36,18 @@ def network(name: str, classes: int, channels: int, image_size: int) -> nn.Modul
     if parse(reduce)[0] not in WITHOUT_PARAMETERS:
         raise UsageError(f"type probe:{name}: {reduce} has parameters of its own; {', '.join(WITHOUT_PARAMETERS)} have none")
     body = models.build(architecture, classes, channels, image_size).eval()
-    traced = cutting.cut(body, layer)[0].graph
-    for node in traced.nodes:
+    graph = cutting.cut(body, layer)[0].graph
+    for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
-            node.target = node.target.removeprefix("network.")
-    body.probe_reduce = Reduce(reducer(reduce))
+            node.target = str(node.target).removeprefix("network.")
+    probe_reduce = Reduce(reducer(reduce))
     with torch.no_grad():
-        output = fx.GraphModule(body, traced)(torch.zeros(1, channels, image_size, image_size))
-        body.probe = nn.Linear(body.probe_reduce(output).shape[1], classes)
-    last = next(reversed(traced.nodes))
-    with traced.inserting_before(last):
-        reduced = traced.create_node("call_module", "probe_reduce", (last.args[0],))
-        last.args = (traced.create_node("call_module", "probe", (reduced,)),)
-    return fx.GraphModule(body, traced).train()
+        output = fx.GraphModule(body, graph)(torch.zeros(1, channels, image_size, image_size))
+        probe = nn.Linear(probe_reduce(output).shape[1], classes)
+    body.add_module("probe_reduce", probe_reduce)
+    body.add_module("probe", probe)
+    last = graph.output_node()
+    with graph.inserting_before(last):
+        reduced = graph.create_node("call_module", "probe_reduce", (last.args[0],))
+        last.args = (graph.create_node("call_module", "probe", (reduced,)),)
+    return fx.GraphModule(body, graph).train()

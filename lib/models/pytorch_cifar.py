@@ -12,17 +12,23 @@ from lib.models.parts import require_size
 
 
 def pytorch_cifar_resnet18(classes: int, channels: int, image_size: int) -> nn.Module:
-    return PytorchCifarResNet(classes, channels, Block, (2, 2, 2, 2))
+    return PytorchCifarResNet(classes, channels, PytorchCifarBasicBlock, (2, 2, 2, 2))
 
 
 def pytorch_cifar_resnet50(classes: int, channels: int, image_size: int) -> nn.Module:
-    return PytorchCifarResNet(classes, channels, Bottleneck, (3, 4, 6, 3))
+    return PytorchCifarResNet(classes, channels, PytorchCifarBottleneck, (3, 4, 6, 3))
 
 
 class PytorchCifarResNet(nn.Module):
     """(n, channels, 32, 32) -> (n, classes); PyTorch's default initialisation, as in that project."""
 
-    def __init__(self, classes: int, channels: int, block: type[nn.Module], depths: tuple[int, ...]):
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        block: "type[PytorchCifarBasicBlock] | type[PytorchCifarBottleneck]",
+        depths: tuple[int, ...],
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -43,7 +49,7 @@ class PytorchCifarResNet(nn.Module):
         return self.linear(F.avg_pool2d(x, 4).flatten(1))
 
 
-class Block(nn.Module):
+class PytorchCifarBasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, (n, inward, h, w) -> (n, outward, h/stride, w/stride)."""
 
     expansion = 1
@@ -61,7 +67,7 @@ class Block(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
-class Bottleneck(nn.Module):
+class PytorchCifarBottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut, (n, inward, h, w) -> (n, 4 width, h/stride, w/stride)."""
 
     expansion = 4

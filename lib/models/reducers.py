@@ -14,7 +14,7 @@ from lib.core.errors import UsageError
 from lib.models.reducer_names import parse
 
 
-def reducer(name: str, seed: int = 0) -> "Reducer":
+def reducer(name: str, seed: int = 0) -> "Reducer | RandomProjection":
     """The reducer of that name; `pca:K` does not exist before it is fitted."""
     kind, number = parse(name)
     return RandomProjection(number, seed) if kind == "random" else Reducer(kind, number)
@@ -47,7 +47,8 @@ class Reducer:
         if self.kind == "cls":
             return output[:, 0]
         if self.kind == "grid":
-            cells = [min(self.number, side) for side in output.shape[2:]]
+            height, width = output.shape[2:]
+            cells = min(self.number, height), min(self.number, width)
             return functional.adaptive_avg_pool2d(output, cells).flatten(1)
         positions = (2, 3) if output.ndim == 4 else (1,)
         return output.amax(positions) if self.kind == "gmp" else output.mean(positions)
@@ -60,7 +61,8 @@ class RandomProjection:
     """
 
     def __init__(self, number: int, seed: int) -> None:
-        self.number, self.seed, self._matrix = number, seed, None
+        self.number, self.seed = number, seed
+        self._matrix: Tensor | None = None
 
     def __call__(self, output: Tensor) -> Tensor:
         flat = output.flatten(1)

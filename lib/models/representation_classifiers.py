@@ -119,9 +119,9 @@ class TokenClassifier(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        found = self.norm(self.blocks(self.embed(tokens)))
+        features = self.norm(self.blocks(self.embed(tokens)))
         square = math.isqrt(tokens.shape[1]) ** 2 == tokens.shape[1]
-        return self.head(found.mean(1) if square else found[:, 0])
+        return self.head(features.mean(1) if square else features[:, 0])
 
 
 def _resnet(make: Callable, classes: int, channels: int, image_size: int) -> nn.Module:

@@ -7,7 +7,8 @@ from lib.models.parts import chain
 
 def lenet(classes: int, channels: int, image_size: int) -> nn.Module:
     """Three pairs of 3x3 convolutions, 6, 16 and 64 wide, and three linear layers; Xavier uniform, gain sqrt 2."""
-    features, inward = [], channels
+    features: list[nn.Module] = []
+    inward = channels
     for width in (6, 16, 64):
         features += [nn.Conv2d(inward, width, 3, padding=1), nn.ReLU(inplace=True)]
         features += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
@@ -31,13 +32,14 @@ def lenet(classes: int, channels: int, image_size: int) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight, gain=nn.init.calculate_gain("relu"))
-            nn.init.zeros_(module.bias)
+            _zero_bias(module)
     return network
 
 
 def small_cnn(classes: int, channels: int, image_size: int) -> nn.Module:
     """Batch norm of the images, four 3x3 convolutions, 16 to 128 wide, each with a max-pool, and a global mean."""
-    features, inward = [nn.BatchNorm2d(channels)], channels
+    features: list[nn.Module] = [nn.BatchNorm2d(channels)]
+    inward = channels
     for width in (16, 32, 64, 128):
         features += [nn.Conv2d(inward, width, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         inward = width
@@ -68,18 +70,17 @@ def cnn002(classes: int, channels: int, image_size: int) -> nn.Module:
         nn.MaxPool2d(2),
     )
     side = ((image_size - 4) // 2 - 4) // 2
-    classifier = nn.Sequential(
-        nn.Linear(64 * side**2, 200),
-        nn.ReLU(inplace=True),
-        nn.Dropout(0.5),
-        nn.Linear(200, 200),
-        nn.ReLU(inplace=True),
-        nn.Linear(200, classes),
-    )
+    hidden = nn.Linear(64 * side**2, 200), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(200, 200), nn.ReLU(inplace=True)
+    last = nn.Linear(200, classes)
     for module in features:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-            nn.init.zeros_(module.bias)
-    nn.init.zeros_(classifier[-1].weight)
-    nn.init.zeros_(classifier[-1].bias)
-    return chain(features=features, flatten=nn.Flatten(), classifier=classifier)
+            _zero_bias(module)
+    nn.init.zeros_(last.weight)
+    _zero_bias(last)
+    return chain(features=features, flatten=nn.Flatten(), classifier=nn.Sequential(*hidden, last))
+
+
+def _zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -68,7 +68,8 @@ def vgg19_orig(classes: int, channels: int, image_size: int) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return network
 
 

@@ -74,7 +74,7 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
         config=cli.identity(config),
     )
     network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
-    mean, std = network.body.normalisation if config.pretrained else (None, None)
+    mean, std = network.normalisation if config.pretrained else (None, None)
     if config.resume_from:
         path = input_files.locate(config, config.resume_from)
         checkpoints.fill(network, path, config.model_type)

@@ -88,9 +88,9 @@ def corrupt(
 
     check(corruption, severity)
     _check_images(images, corruption)
-    ids = np.arange(len(images)) if ids is None else np.asarray(ids, dtype=np.int64)
-    if ids.shape != (len(images),):
-        raise UserError(f"{corruption}: {len(images)} images need as many ids, not an array of shape {ids.shape}")
+    names = np.arange(len(images)) if ids is None else np.asarray(ids, dtype=np.int64)
+    if names.shape != (len(images),):
+        raise UserError(f"{corruption}: {len(images)} images need as many ids, not an array of shape {names.shape}")
     function = resolve(CORRUPTIONS[corruption])
     key = stream(seed, "corruption", corruption, severity)
     n, channels, height, width = images.shape
@@ -100,7 +100,7 @@ def corrupt(
         clean = images[start : start + batch].cpu().numpy().astype(np.float32) / np.float32(255)
         if channels == 1 and corruption in IN_COLOUR:
             clean = np.repeat(clean, 3, axis=1)
-        levels = _truncated(function(clean, severity, Draws(key, ids[start : start + batch])))
+        levels = _truncated(function(clean, severity, Draws(key, names[start : start + batch])))
         if levels.shape[1] != channels:
             levels = _luma(levels)
         corrupted[start : start + batch] = torch.from_numpy(levels)

@@ -6,13 +6,14 @@ corruptions were made with. Images are float32 (n, c, h, w); an image's result d
 
 import functools
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import scipy.ndimage
 import scipy.sparse
 
 
-def correlate(images: np.ndarray, kernel: np.ndarray, border: str = "reflect") -> np.ndarray:
+def correlate(images: np.ndarray, kernel: np.ndarray, border: Literal["reflect", "edge"] = "reflect") -> np.ndarray:
     """Sum over kernel (kh, kw) of weights times neighbours, centred; (n, c, h, w) of the images' type.
 
     The border "reflect" mirrors about the outermost pixels (OpenCV's reflect-101), "edge" repeats them.

@@ -17,7 +17,7 @@ from lib.datasets.corruptions.draws import Draws
 
 TEXTURES = 5
 OVERSAMPLING = 3
-DARK, ICE = np.float32([38, 52, 74]) / np.float32(255), np.float32([236, 244, 255]) / np.float32(255)
+DARK, ICE = np.array([[38, 52, 74], [236, 244, 255]], np.float32) / np.float32(255)
 
 
 def frost(images: np.ndarray, severity: int, draws: Draws) -> np.ndarray:

@@ -15,8 +15,8 @@ import scipy.ndimage
 from lib.datasets.corruptions import filters as filters
 from lib.datasets.corruptions.draws import Draws
 
-WATER = np.float32([175, 238, 238]).reshape(1, 3, 1, 1) / np.float32(255)  # pale turquoise
-MUD = np.float32([63, 42, 20]).reshape(1, 3, 1, 1) / np.float32(255)
+WATER = np.array([175, 238, 238], np.float32).reshape(1, 3, 1, 1) / np.float32(255)  # pale turquoise
+MUD = np.array([63, 42, 20], np.float32).reshape(1, 3, 1, 1) / np.float32(255)
 BOX = np.ones((3, 3))
 EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
 FARTHEST = 20

@@ -4,6 +4,7 @@ Intermediate-layers paper, section 3.5. One generator makes the paper's coloured
 is not published, and DomainBed's (Arjovsky et al. 2019, Gulrajani & Lopez-Paz 2021).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,15 @@ def digits_colour(root: Path, split: str, options: Options) -> Split:
     return coloured("digits-colour", builtin.digits, root, split, options, PAPER)
 
 
-def coloured(name: str, source, root: Path, split: str, options: Options, colouring: Colouring, seed: int = 0) -> Split:
+def coloured(
+    name: str,
+    source: Callable[[Path, str, Options], Split],
+    root: Path,
+    split: str,
+    options: Options,
+    colouring: Colouring,
+    seed: int = 0,
+) -> Split:
     """The digits of `source`, a loading function; "val" is a sixth of its training images, coloured as those of "test"."""
     digits = source(root, "test" if split == "test" else "train", options)
     if split != "test":
@@ -74,7 +83,7 @@ def coloured(name: str, source, root: Path, split: str, options: Options, colour
     return Split(
         name,
         split,
-        torch.from_numpy(_ink(digits.images[:, 0].numpy(), colours, colouring)),
+        torch.from_numpy(_ink(digits.images_in_memory[:, 0].numpy(), colours, colouring)),
         torch.from_numpy(labels),
         groups=torch.from_numpy(2 * labels + colours),
         indices=digits.indices,

@@ -33,7 +33,7 @@ def digits_background(root: Path, split: str, options: Options) -> Split:
         source = source.subset(np.sort(order[:count] if split == "val" else order[count:]))
     labels = (source.labels >= 5).long()
     places = _places(labels.numpy(), AGREES if split == "train" else 0.5, draw)
-    images = _on_backgrounds(source.images[:, 0].numpy(), places, draw)
+    images = _on_backgrounds(source.images_in_memory[:, 0].numpy(), places, draw)
     classes = ("below five", "five or more")
     groups = 2 * labels + torch.from_numpy(places)
     names = tuple(f"{label}, {place}" for label in classes for place in PLACES)

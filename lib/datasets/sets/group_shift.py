@@ -27,13 +27,16 @@ MULTI_TRAIN = {(1, 1): None, (1, 3): 2200, (1, 0): 2200, (1, 2): 110, (0, 1): 40
 
 
 @dataclass(frozen=True)
-class Table:
-    """The images of all splits: n files, and for each the number of its split, its label and its place (n,)."""
+class ImageTable:
+    """The images of all splits: n files, and for each the number of its split, its label and its attribute (n,).
+
+    The attribute is what goes with the label in training: the place of a bird, the sex of a face.
+    """
 
     files: list[str]
     split: np.ndarray
     label: np.ndarray
-    place: np.ndarray
+    attribute: np.ndarray
 
 
 def waterbirds(root: Path, split: str, options: Options) -> Split:
@@ -44,18 +47,18 @@ def waterbirds(root: Path, split: str, options: Options) -> Split:
     """
     (folder,) = catalogue.require("waterbirds", catalogue.KNOWN["waterbirds"], root)
     file = folder / "metadata.csv"
-    found = prepared(file)
-    csv_tables.require_images(file, folder, found.files)
-    return _grouped("waterbirds", split, folder, found, BIRDS, PLACES, options)
+    table = prepared(file)
+    csv_tables.require_images(file, folder, table.files)
+    return _grouped("waterbirds", split, folder, table, BIRDS, PLACES, options)
 
 
 def celeba(root: Path, split: str, options: Options) -> Split:
     """Faces, blond or not, of women and men: 162,770, 19,867 and 19,962; group = 2 blond + male, the rarest blond men."""
     folder, attributes, partition = catalogue.require("celeba", catalogue.KNOWN["celeba"], root)
-    found = next((prepared(file) for file in (attributes, partition) if file.name == "metadata.csv"), None)
-    found = found or faces(attributes, partition, "Blond_Hair", ("Male",))
-    csv_tables.require_images(attributes, folder, found.files)
-    return _grouped("celeba", split, folder, found, HAIR, SEXES, options)
+    table = next((prepared(file) for file in (attributes, partition) if file.name == "metadata.csv"), None)
+    table = table or faces(attributes, partition, "Blond_Hair", ("Male",))
+    csv_tables.require_images(attributes, folder, table.files)
+    return _grouped("celeba", split, folder, table, HAIR, SEXES, options)
 
 
 def multiceleba(root: Path, split: str, options: Options) -> Split:
@@ -65,10 +68,10 @@ def multiceleba(root: Path, split: str, options: Options) -> Split:
     Unless the name says otherwise images are made square by "square".
     """
     folder, attributes, partition = catalogue.require("multiceleba", catalogue.KNOWN["multiceleba"], root)
-    found = faces(attributes, partition, "High_Cheekbones", ("Young", "Male"))
-    csv_tables.require_images(attributes, folder, found.files)
+    table = faces(attributes, partition, "High_Cheekbones", ("Young", "Male"))
+    csv_tables.require_images(attributes, folder, table.files)
     options = replace(options, transform=options.transform or "square")
-    whole = _grouped("multiceleba", split, folder, found, CHEEKBONES, BIASES, options)
+    whole = _grouped("multiceleba", split, folder, table, CHEEKBONES, BIASES, options)
     return whole.subset(torch.from_numpy(first_of_each(whole.groups.numpy()))) if split == "train" else whole
 
 
@@ -78,38 +81,48 @@ def first_of_each(groups: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(kept))
 
 
-def prepared(file: Path) -> Table:
+def prepared(file: Path) -> ImageTable:
     """The table `metadata.csv` of group-DRO and DFR."""
-    found = csv_tables.read(file, ("img_filename", "y", "split", "place"))
-    return Table(
-        found["img_filename"],
+    columns = csv_tables.read(file, ("img_filename", "y", "split", "place"))
+    return ImageTable(
+        columns["img_filename"],
         *(
-            np.array(csv_tables.integers(file, found, column, allowed))
+            np.array(csv_tables.integers(file, columns, column, allowed))
             for column, allowed in (("split", (0, 1, 2)), ("y", (0, 1)), ("place", (0, 1)))
         ),
     )
 
 
-def faces(attributes: Path, partition: Path, label: str, biases: tuple[str, ...]) -> Table:
-    """CelebA's own lists with one attribute as label and others, the first counting 1, the second 2, as place."""
-    found = csv_tables.read(attributes, ("image_id", label, *biases))
+def faces(attributes: Path, partition: Path, label: str, biases: tuple[str, ...]) -> ImageTable:
+    """CelebA's own lists with one attribute as label and others, the first counting 1, the second 2, as attribute."""
+    columns = csv_tables.read(attributes, ("image_id", label, *biases))
     parts = csv_tables.read(partition, ("image_id", "partition"))
-    if found["image_id"] != parts["image_id"]:
+    if columns["image_id"] != parts["image_id"]:
         raise UserError(f"{partition}: lists other images than {attributes}, or in another order; unpack both again")
     split = np.array(csv_tables.integers(partition, parts, "partition", (0, 1, 2)))
-    values = {name: (np.array(csv_tables.integers(attributes, found, name, (-1, 1))) + 1) // 2 for name in (label, *biases)}
-    place = sum(2**bit * values[name] for bit, name in enumerate(biases))
-    return Table(found["image_id"], split, values[label], place)
+    values = {
+        name: (np.array(csv_tables.integers(attributes, columns, name, (-1, 1))) + 1) // 2 for name in (label, *biases)
+    }
+    attribute = np.sum([2**bit * values[name] for bit, name in enumerate(biases)], axis=0)
+    return ImageTable(columns["image_id"], split, values[label], attribute)
 
 
-def _grouped(name: str, split: str, folder: Path, found: Table, classes, places, options: Options) -> Split:
-    """One split of the table; group = places x label + place."""
-    chosen = np.flatnonzero(found.split == SPLITS.index(split))
+def _grouped(
+    name: str,
+    split: str,
+    folder: Path,
+    table: ImageTable,
+    classes: tuple[str, ...],
+    attributes: tuple[str, ...],
+    options: Options,
+) -> Split:
+    """One split of the table; group = (number of attributes) x label + attribute."""
+    chosen = np.flatnonzero(table.split == SPLITS.index(split))
     if not len(chosen):
         raise UserError(f"{name}:{split}: the table lists no image of this split")
-    labels, groups = found.label[chosen], len(places) * found.label[chosen] + found.place[chosen]
-    listing = Listing(folder, tuple(found.files[row] for row in chosen), tuple(labels.tolist()), classes)
-    names = tuple(f"{label}, {place}" for label in classes for place in places)
+    labels, groups = table.label[chosen], len(attributes) * table.label[chosen] + table.attribute[chosen]
+    listing = Listing(folder, tuple(table.files[row] for row in chosen), tuple(labels.tolist()), classes)
+    names = tuple(f"{label}, {attribute}" for label in classes for attribute in attributes)
     return replace(
         from_listing(name, split, listing, options),
         groups=torch.from_numpy(groups).long(),

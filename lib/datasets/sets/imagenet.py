@@ -70,9 +70,9 @@ def corrupted(name: str, cell: Path, options: Options) -> Split:
     Its images are the central squares of 224 px that the clean ones are evaluated at, so that they are resized only: another
     crop would see less of them.
     """
-    found = image_folders.listing(cell, "all", WNIDS_100 if name == "imagenet100" else ())
-    images = DecodedImages([found.folder / file for file in found.files], options.image_size, transform="square")
-    return Split(name, "val", images, torch.tensor(found.labels), classes=found.classes, origin="official")
+    listing = image_folders.listing(cell, "all", WNIDS_100 if name == "imagenet100" else ())
+    images = DecodedImages([listing.folder / file for file in listing.files], options.image_size, transform="square")
+    return Split(name, "val", images, torch.tensor(listing.labels), classes=listing.classes, origin="official")
 
 
 def tinyimagenet(root: Path, split: str, options: Options) -> Split:

@@ -63,13 +63,13 @@ TEXTURES = ("another's texture", "its own texture")
 def imagenet16(root: Path, split: str, options: Options) -> Split:
     """ImageNet's images of these classes, with their category as label; on the classes of which there are folders."""
     folder = training(root)
-    there = set(image_folders.class_folders(image_folders.splits(folder)["train"]))
-    category = {wnid: label for label, wnids in enumerate(WNIDS_16.values()) for wnid in wnids if wnid in there}
+    present = set(image_folders.class_folders(image_folders.splits(folder)["train"]))
+    category = {wnid: label for label, wnids in enumerate(WNIDS_16.values()) for wnid in wnids if wnid in present}
     if absent := [name for label, name in enumerate(CATEGORIES) if label not in category.values()]:
         raise UserError(f"{folder}: lacks the class folders of {some(absent)}")
-    found = image_folders.listing(folder, split, tuple(category))
-    labels = tuple(category[found.classes[label]] for label in found.labels)
-    return from_listing("imagenet16", split, replace(found, labels=labels, classes=CATEGORIES), options)
+    listing = image_folders.listing(folder, split, tuple(category))
+    labels = tuple(category[listing.classes[label]] for label in listing.labels)
+    return from_listing("imagenet16", split, replace(listing, labels=labels, classes=CATEGORIES), options)
 
 
 def cue_conflict(root: Path, split: str, options: Options) -> Split:
@@ -77,11 +77,10 @@ def cue_conflict(root: Path, split: str, options: Options) -> Split:
 
     `<category>/<shape><n>-<texture><m>.png`, 80 images per category, 5 of them with the texture of their own category.
     """
-    found = _pictures("cue-conflict", root)
-    textures = [_texture(found.folder / file) for file in found.files]
-    own = torch.tensor([texture == CATEGORIES[label] for texture, label in zip(textures, found.labels, strict=True)])
-    split = from_listing("cue-conflict", split, found, options)
-    return replace(split, groups=own.long(), group_names=TEXTURES)
+    listing = _pictures("cue-conflict", root)
+    textures = [_texture(listing.folder / file) for file in listing.files]
+    own = torch.tensor([texture == CATEGORIES[label] for texture, label in zip(textures, listing.labels, strict=True)])
+    return replace(from_listing("cue-conflict", split, listing, options), groups=own.long(), group_names=TEXTURES)
 
 
 def silhouette(root: Path, split: str, options: Options) -> Split:
@@ -103,8 +102,8 @@ def members(classes: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[tuple[i
 
         outputs = ImageNetInfo().label_names()
     number = {name: place for place, name in enumerate(outputs)}
-    found = tuple(tuple(number[wnid] for wnid in WNIDS_16.get(name, (name,)) if wnid in number) for name in classes)
-    return found if all(found) else ()
+    answering = tuple(tuple(number[wnid] for wnid in WNIDS_16.get(name, (name,)) if wnid in number) for name in classes)
+    return answering if all(answering) else ()
 
 
 def _pictures(name: str, root: Path) -> image_folders.Listing:

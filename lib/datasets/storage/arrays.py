@@ -22,7 +22,7 @@ def npy(root: Path, split: str, options: Options) -> Split:
     Labels are the integers (n,) in `<stem>_labels.npy` beside it, from 0, or -1 for unlabelled; without that file every
     image is unlabelled. Classes are called by their numbers.
     """
-    path = options.path
+    path = options.stated_path
     images = as_images(map_array(path), path)
     beside = path.with_name(f"{path.stem}_labels.npy")
     if not beside.is_file():

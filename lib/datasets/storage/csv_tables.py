@@ -32,8 +32,8 @@ def read(file: Path, columns: tuple[str, ...]) -> dict[str, list[str]]:
         )
     if not lines:
         raise UserError(f"{file}: lists no image")
-    places = [header.index(column) for column in columns]
-    return {column: [line[place] for line in lines] for column, place in zip(columns, places, strict=True)}
+    positions = [header.index(column) for column in columns]
+    return {column: [line[position] for line in lines] for column, position in zip(columns, positions, strict=True)}
 
 
 def integers(file: Path, table: dict[str, list[str]], column: str, allowed: tuple[int, ...]) -> list[int]:

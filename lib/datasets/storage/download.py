@@ -42,8 +42,8 @@ class Archive:
 
     def put(self, root: Path) -> Path | None:
         """The archive that somebody put under the data root."""
-        place = root / (self.by_hand or self.file)
-        return place if place.is_file() else None
+        archive = root / (self.by_hand or self.file)
+        return archive if archive.is_file() else None
 
 
 def prepare(text: str, root: str | Path, progress: Progress | None = None) -> list[Path]:
@@ -85,9 +85,9 @@ def registered(text: str) -> str:
 
 def archives(name: str) -> list[Archive]:
     """What there is to fetch or to unpack for a set whose `obtain` is PREPARE, or which is in BY_HAND."""
-    for known in (DIRECT, BY_HAND):
-        if name in known:
-            return [known[name]]
+    for listed in (DIRECT, BY_HAND):
+        if name in listed:
+            return [listed[name]]
     from torchvision import datasets  # slow to import, and only needed to download
 
     if name == "svhn":
@@ -152,8 +152,8 @@ def download(archive: Archive, folder: Path, progress: Progress | None = None) -
 
 def checked(archive: Archive, packed: Path) -> Path:
     """The packed file, if its MD5 is the one that is published."""
-    if archive.md5 and (found := file_md5(packed)) != archive.md5:
-        raise UserError(f"{packed}: the MD5 is {found} instead of {archive.md5}")
+    if archive.md5 and (md5 := file_md5(packed)) != archive.md5:
+        raise UserError(f"{packed}: the MD5 is {md5} instead of {archive.md5}")
     return packed
 
 
@@ -194,9 +194,9 @@ def _install(packed: Path, target: Path) -> None:
         unpacked = unpack.unpack(packed, Path(temporary), target.name)
         if target.is_dir():
             for file in sorted(path for path in unpacked.rglob("*") if path.is_file()):
-                place = target / file.relative_to(unpacked)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(place)
+                destination = target / file.relative_to(unpacked)
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(destination)
         else:
             shutil.move(unpacked, target)
 

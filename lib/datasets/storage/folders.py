@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,35 +23,36 @@ CHUNK = 2048  # files per task
 
 
 def folder(root: Path, split: str, options: Options) -> Split:
-    """An ImageFolder tree (see `tree`); labels follow the sorted names of the class folders."""
-    return from_listing(options.path.name, split, image_folders.listing(options.path, split), options)
+    """An ImageFolder tree (see `image_folders`); labels follow the sorted names of the class folders."""
+    path = options.stated_path
+    return from_listing(path.name, split, image_folders.listing(path, split), options)
 
 
-def from_listing(name: str, split: str, found: image_folders.Listing, options: Options) -> Split:
+def from_listing(name: str, split: str, listing: image_folders.Listing, options: Options) -> Split:
     """The images of the listing, grey (1, h, w) if all are, else colour; large ones 3 x `image_size` x `image_size`."""
-    images = decoded(found, options.cache / "decoded")
+    images = decoded(listing, options.cache / "decoded")
     lazy = images is None
     if lazy:
-        files = [found.folder / file for file in found.files]
+        files = [listing.folder / file for file in listing.files]
         images = DecodedImages(files, options.image_size, options.transform or "shorter")
     augmentation = "imagenet" if lazy else "crop-flip"
-    labels = torch.tensor(found.labels, dtype=torch.int64)
-    return Split(name, split, images, labels, classes=found.classes, augmentation=augmentation)
+    labels = torch.tensor(listing.labels, dtype=torch.int64)
+    return Split(name, split, images, labels, classes=listing.classes, augmentation=augmentation)
 
 
-def decoded(found: image_folders.Listing, cache: Path) -> torch.Tensor | None:
+def decoded(listing: image_folders.Listing, cache: Path) -> torch.Tensor | None:
     """All images as uint8 (n, c, h, w), memory-mapped from the cache; None if they are large or differ in size."""
-    with open_image(found.folder / found.files[0]) as first:
+    with open_image(listing.folder / listing.files[0]) as first:
         width, height, grey = *first.size, first.mode in ("1", "L")
     if max(width, height) > SMALL:
         return None
-    file = cache / f"{image_folders.manifest(found)}.npy"
+    file = cache / f"{image_folders.manifest(listing)}.npy"
     mapped = map_cached(file)
     if mapped is None:
         for channels in (1, 3) if grey else (3,):
-            shape = (len(found.files), channels, height, width)
+            shape = (len(listing.files), channels, height, width)
             try:
-                write_cached(file, shape, lambda array: _decode_all(found, array))  # noqa: B023 (called at once)
+                write_cached(file, shape, lambda array: _decode_all(listing, array))  # noqa: B023 (called at once)
                 break
             except _Differs as difference:
                 if not (difference.colour_only and channels == 1):
@@ -67,7 +69,7 @@ def map_cached(file: Path) -> torch.Tensor | None:
         return None
 
 
-def write_cached(file: Path, shape: tuple[int, ...], fill) -> None:
+def write_cached(file: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], object]) -> None:
     """Lets `fill` write a new uint8 array of that shape, which then appears under the name `file` at once or never."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -93,14 +95,14 @@ class _Differs(Exception):
         self.colour_only = colour_only
 
 
-def _decode_all(found: image_folders.Listing, array: np.ndarray) -> None:
+def _decode_all(listing: image_folders.Listing, array: np.ndarray) -> None:
     """Decodes every file into `array` (n, c, h, w); Pillow lets go of the interpreter while it decodes."""
     n, channels, height, width = array.shape
     mode = "L" if channels == 1 else "RGB"
 
     def decode(start: int) -> None:
         for row in range(start, min(start + CHUNK, n)):
-            with open_image(found.folder / found.files[row]) as image:
+            with open_image(listing.folder / listing.files[row]) as image:
                 if image.size != (width, height):
                     raise _Differs(colour_only=False)
                 if channels == 1 and image.mode not in ("1", "L"):

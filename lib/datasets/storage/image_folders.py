@@ -31,12 +31,12 @@ class Listing:
 def splits(folder: Path) -> dict[str, Path]:
     """The split folders that are there; empty for a folder that is not divided."""
     require_folder(folder)
-    found = {}
+    folders = {}
     for split, spellings in SPELLINGS.items():
         for spelling in spellings:
             if (folder / spelling).is_dir():
-                found.setdefault(split, folder / spelling)
-    return found
+                folders.setdefault(split, folder / spelling)
+    return folders
 
 
 def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
@@ -45,27 +45,27 @@ def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
     With `only`, the files of these classes, in this order.
     """
     divided = splits(folder)
-    place = divided[split] if divided else folder
-    classes = class_folders(place)
+    inside = divided[split] if divided else folder
+    classes = class_folders(inside)
     if only:
         if lacking := sorted(set(only) - set(classes)):
-            raise UserError(f"{place}: lacks the class folders {', '.join(lacking[:3])}")
+            raise UserError(f"{inside}: lacks the class folders {', '.join(lacking[:3])}")
         classes = only
     elif "train" in divided and split != "train":
-        _require_equal(class_folders(divided["train"]), classes, divided["train"], place)
+        _require_equal(class_folders(divided["train"]), classes, divided["train"], inside)
     if not classes:
-        files = tuple(files_below(place))
+        files = tuple(files_below(inside))
         if not files:
-            raise UserError(f"{place}: holds neither class folders nor images")
-        return Listing(place, files, (-1,) * len(files), ())
+            raise UserError(f"{inside}: holds neither class folders nor images")
+        return Listing(inside, files, (-1,) * len(files), ())
     files, labels = [], []
     for label, name in enumerate(classes):
-        below = [f"{name}/{file}" for file in files_below(place / name)]
+        below = [f"{name}/{file}" for file in files_below(inside / name)]
         if not below:
-            raise UserError(f"{place / name}: holds no image ({', '.join(SUFFIXES)}); remove the folder or fill it")
+            raise UserError(f"{inside / name}: holds no image ({', '.join(SUFFIXES)}); remove the folder or fill it")
         files += below
         labels += [label] * len(below)
-    return Listing(place, tuple(files), tuple(labels), classes)
+    return Listing(inside, tuple(files), tuple(labels), classes)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -76,21 +76,21 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 def files_below(folder: Path) -> list[str]:
     """Every image at any depth, sorted, relative to `folder`, with forward slashes."""
-    found = []
+    below = []
     for path, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = os.path.relpath(path, folder).replace(os.sep, "/")
         prefix = "" if inside == "." else inside + "/"
         names = (name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        found += [prefix + name for name in names]
-    return sorted(found)
+        below += [prefix + name for name in names]
+    return sorted(below)
 
 
-def manifest(found: Listing) -> str:
+def manifest(listing: Listing) -> str:
     """A digest of the names, sizes and times of the files: what a cache of their contents is keyed by."""
-    digest = hashlib.sha256(repr(found.classes).encode())
-    for file in found.files:
-        state = os.stat(found.folder / file)
+    digest = hashlib.sha256(repr(listing.classes).encode())
+    for file in listing.files:
+        state = os.stat(listing.folder / file)
         digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
@@ -102,10 +102,10 @@ def require_folder(folder: Path) -> None:
         raise UserError(f"{folder}: {what}; an image folder holds train/<class>/*.jpg and test/<class>/*.jpg")
 
 
-def _require_equal(expected: tuple[str, ...], found: tuple[str, ...], first: Path, second: Path) -> None:
-    if expected == found:
+def _require_equal(expected: tuple[str, ...], actual: tuple[str, ...], first: Path, second: Path) -> None:
+    if expected == actual:
         return
-    lacking, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    lacking, extra = sorted(set(expected) - set(actual)), sorted(set(actual) - set(expected))
     parts = [f"lacks {', '.join(lacking[:3])}"] if lacking else []
     parts += [f"adds {', '.join(extra[:3])}"] if extra else []
     raise UserError(f"{second}: its class folders differ from those of {first}: it {' and '.join(parts)}")

@@ -45,7 +45,8 @@ class DecodedImages(LazyImages):
     def __init__(self, files: Sequence[Path], size: int, transform: str = "shorter"):
         self.files, self.transform = list(files), transform
         self.shape = (3, size, size)
-        self.crop_seed, self.least = None, 0.0
+        self.crop_seed: int | None = None
+        self.least = 0.0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -65,14 +66,14 @@ class DecodedImages(LazyImages):
 
     def random_crops(self, seed: int, least: float) -> "DecodedImages":
         """The same files with this epoch's random crops and mirrorings."""
-        found = self._of(self.files)
-        found.crop_seed, found.least = seed, least
-        return found
+        cropped = self._of(self.files)
+        cropped.crop_seed, cropped.least = seed, least
+        return cropped
 
     def _of(self, files: list[Path]) -> "DecodedImages":
-        found = DecodedImages(files, self.shape[1], self.transform)
-        found.crop_seed, found.least = self.crop_seed, self.least
-        return found
+        alike = DecodedImages(files, self.shape[1], self.transform)
+        alike.crop_seed, alike.least = self.crop_seed, self.least
+        return alike
 
     def _decode(self, position: int) -> Image.Image:
         file, size = self.files[position], self.shape[1]
@@ -143,8 +144,8 @@ def batches(
         return
     loader = torch.utils.data.DataLoader(
         _WholeBatches(images),
-        batch_sampler=list(batches_of_positions),
-        collate_fn=_itself,
+        batch_sampler=[positions.tolist() for positions in batches_of_positions],
+        collate_fn=_only,
         num_workers=workers,
         prefetch_factor=prefetch,
         pin_memory=pin,
@@ -165,14 +166,15 @@ class _WholeBatches(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, positions: np.ndarray) -> torch.Tensor | UserError:
+    def __getitems__(self, positions: list[int]) -> list[torch.Tensor | UserError]:
         try:
-            return self.images.take(np.asarray(positions))
+            return [self.images.take(np.asarray(positions))]
         except UserError as error:  # handed over as it is: the loader would raise it with a traceback for its text
-            return error
+            return [error]
 
 
-def _itself(batch: torch.Tensor) -> torch.Tensor:
+def _only(batches: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
+    (batch,) = batches
     return batch
 
 

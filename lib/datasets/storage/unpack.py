@@ -6,7 +6,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from lib.core.errors import UserError
 
@@ -45,7 +45,7 @@ def _limit(archive: Path, folder: Path) -> int:
     return min(MOST_BYTES, free, max(MOST_RATIO * archive.stat().st_size, BLOCK))
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[str, BinaryIO | None]]:
+def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     """Names and contents, None for a folder."""
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -57,7 +57,7 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, BinaryIO | None]]:
                 raise UserError(f"{archive}: {member.name} is a link or a device; not unpacked")
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[str, BinaryIO | None]]:
+def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
@@ -69,25 +69,25 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, BinaryIO | None]]:
                     yield member.filename, source
 
 
-def _extract(archive: Path, folder: Path, members: Iterator[tuple[str, BinaryIO | None]], limit: int) -> None:
+def _extract(archive: Path, folder: Path, members: Iterator[tuple[str, IO[bytes] | None]], limit: int) -> None:
     for count, (name, source) in enumerate(members, 1):
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
             raise UserError(f"{archive}: {name} would be written outside the folder; not unpacked")
         if count > MOST_FILES:
             raise UserError(f"{archive}: holds more than {MOST_FILES} files; not unpacked")
-        place = folder / path
+        target = folder / path
         if source is None:
-            place.mkdir(parents=True, exist_ok=True)
+            target.mkdir(parents=True, exist_ok=True)
             continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        limit -= _copy(source, place, limit, archive)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        limit -= _copy(source, target, limit, archive)
 
 
-def _copy(source: BinaryIO, place: Path, limit: int, archive: Path) -> int:
+def _copy(source: IO[bytes] | gzip.GzipFile, target: Path, limit: int, archive: Path) -> int:
     """The bytes written; what an archive says about its sizes is not believed, but counted."""
     written = 0
-    with open(place, "wb") as file:
+    with open(target, "wb") as file:
         while block := source.read(BLOCK):
             written += len(block)
             if written > limit:

@@ -44,8 +44,8 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
     root, data = Path(root), parse(text)
     name = f"{data.base}-c" if f"{data.base}-c" in catalogue.KNOWN and data.corrupted else data.base
     entry = catalogue.KNOWN.get(name)
-    if name.endswith("-c") and entry:
-        return _arrays(name, root)
+    if name.endswith("-c") and entry and entry.classes:
+        return _arrays(name, entry.classes, root)
     findings = []
     if entry:
         files = catalogue.require(name, entry, root)
@@ -54,12 +54,12 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
             if file.name in expected:
                 findings.append(Finding(f"md5 of {file.name}", expected[file.name], download.file_md5(file)))
             elif file.suffix == ".gz" and file.stem in expected:  # packing again changes the packed file only
-                found = hashlib.md5(gzip.decompress(file.read_bytes())).hexdigest()
-                findings.append(Finding(f"md5 of {file.stem}", expected[file.stem], found))
+                unpacked = hashlib.md5(gzip.decompress(file.read_bytes())).hexdigest()
+                findings.append(Finding(f"md5 of {file.stem}", expected[file.stem], unpacked))
         splits, sizes = entry.splits or ("all",), entry.sizes
     else:
-        found = datasets.sources(text, root)
-        splits, sizes = (tuple(image_folders.splits(found[0])) if found[0].is_dir() else ()) or ("all",), ()
+        paths = datasets.sources(text, root)
+        splits, sizes = (tuple(image_folders.splits(paths[0])) if paths[0].is_dir() else ()) or ("all",), ()
     for number, split in enumerate(splits):
         loaded = datasets.load(str(replace(data, split="")) if data.path else data.base, root, split, cache_dir=cache_dir)
         if isinstance(loaded.images, DecodedImages):
@@ -91,7 +91,7 @@ def checksums(name: str) -> dict[str, str]:
     return {}
 
 
-def _arrays(name: str, root: Path) -> list[Finding]:
+def _arrays(name: str, classes: int, root: Path) -> list[Finding]:
     """The shapes of the official corrupted arrays, and their labels; the archive was checked when it was downloaded."""
     findings, clean = [], name.removesuffix("-c")
     for file in catalogue.require(name, catalogue.KNOWN[name], root):
@@ -106,8 +106,7 @@ def _arrays(name: str, root: Path) -> list[Finding]:
         same = 1 + sum(bool((block == first).all()) for block in others)
         findings.append(Finding("severities with the labels of the first", "5", str(same)))
         counts = sorted(set(np.unique(first, return_counts=True)[1].tolist()))
-        each = 10000 // catalogue.KNOWN[name].classes
-        findings.append(Finding("images per class", str(each), ", ".join(map(str, counts))))
+        findings.append(Finding("images per class", str(10000 // classes), ", ".join(map(str, counts))))
         if not catalogue.missing(root, catalogue.KNOWN[clean]):
             labels = datasets.load(clean, root, "test").labels.numpy()
             right = int((labels == first).sum()) if len(labels) == len(first) else 0
