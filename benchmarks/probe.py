@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import compared
 from lib import models
 from lib.core.randomness import generator
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.experiments.config.probe import ProbeConfig
 from lib.models import cutting
@@ -42,7 +43,7 @@ from lib.probing.fit import Directions, Group, Recipe, fit, predictions
 from lib.probing.run import Data, Run
 from lib.probing.stacked_probes import Setting, initial
 from lib.representations import principal_components
-from lib.representations.features import Tap, collect
+from lib.representations.features import Storage, Tap, collect, reducers_of
 from lib.runs import cli
 
 SEVEN = ("relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
@@ -56,7 +57,12 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     split = made_up(count)
     begin = time.perf_counter()
     kept = collect(
-        network, split, [Tap(layer, "gap") for layer in LAYERS], moments=True, dtype="fp32", batch_size=256, quiet=True
+        network,
+        split,
+        reducers_of(Tap(layer, "gap") for layer in LAYERS),
+        Batching(quiet=True),
+        Storage(dtype="fp32"),
+        moments=True,
     )
     passed = time.perf_counter() - begin
     directions = {

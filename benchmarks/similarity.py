@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared
 from lib import models
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.metrics import similarity as metrics
 from lib.models import cutting
@@ -80,9 +81,7 @@ def network(seed: int) -> Normalized:
 def represented(one: Normalized, split: Split, layers: list[str]) -> dict:
     """The layers' representations from one pass."""
     parts = {layer: [] for layer in layers}
-    for batch, _, _ in representations_passes.represent(
-        one, split, layers, lambda output: output, batch_size=256, quiet=True
-    ):
+    for batch in representations_passes.represent(one, split, layers, Batching(quiet=True), lambda output: output):
         for layer, values in batch.items():
             parts[layer].append(values)
     return {layer: similarity.representation(torch.cat(values)) for layer, values in parts.items()}

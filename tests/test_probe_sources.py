@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import ROOT, script
 from test_probe_script import probe, rows
-from test_probes import TAP, blobs, images, network
+from test_probes import TAP, blobs, collected, images, network
 
 from lib.core.errors import UserError
 from lib.core.randomness import generator
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.reducers import reducer
@@ -21,7 +22,8 @@ from lib.probing.fit import Group, Recipe, fit
 from lib.probing.solvers import GramRidge, ridge
 from lib.probing.stacked_probes import Setting, Stack, initial
 from lib.representations import feature_cache, principal_components
-from lib.representations.features import Features, Tap, Views, collect, layer_reducer
+from lib.representations.features import Features, Tap, Views, layer_reducer
+from lib.representations.passes import View
 
 FEW = ("-ood", "digits-c/fog-3", "digits-c/contrast-3", "--protocol", "few-shot", "--fraction", "0.2")
 
@@ -87,7 +89,7 @@ def test_probes_that_train_together_in_one_stream_are_those_that_train_alone():
 
     def trained_on(chosen):
         reduce = {tap.layer: layer_reducer({tap: reducer(tap.reduce)}) for tap in chosen}
-        live = Live(whole, split, reduce, {taps[0]: 16, taps[1]: 64}, quiet=True)
+        live = Live(whole, split, reduce, {taps[0]: 16, taps[1]: 64}, Batching(quiet=True))
         unit = Unit(0, 0, torch.arange(40), split.labels)
         found = fit_live(live, unit, {tap: [Place(tap)] for tap in chosen}, [Setting(1e-2)], 10, recipe, {}, {})
         return {place.tap: probes.weights for place, (probes, _, _) in found.items()}
@@ -198,7 +200,7 @@ def test_memory_stays_within_the_limit_whatever_the_features_take(tmp_path):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    features = collect(Flat(), split, [tap], cache_dir=tmp_path, cache_gib=0.05, batch_size=50, quiet=True).features[tap]
+    features = collected(Flat(), split, [tap], cache_dir=tmp_path, gib=0.05, batch_size=50).features[tap]
     found = fit(
         tap, [features], [Group(torch.arange(1500), split.labels)], [Setting(1e-4)], 10, Recipe(epochs=1, gib=0.05)
     ).of_group(0)
@@ -269,8 +271,8 @@ def test_an_epoch_learns_from_its_view_and_views_differ(tmp_path):
     split = dataclasses.replace(images(8), augmentation="crop-flip")
     taps = [Tap("conv1", "flatten")]
     kept = [
-        collect(network(), split, taps, view=view, cache_dir=tmp_path, quiet=True).features[taps[0]].rows()
-        for view in (None, 0, 1, 0)
+        collected(network(), split, taps, view=view, cache_dir=tmp_path).features[taps[0]].rows()
+        for view in (None, View(0, 0), View(1, 0), View(0, 0))
     ]
     assert torch.equal(kept[1], kept[3]) and not torch.equal(kept[0], kept[1]) and not torch.equal(kept[1], kept[2])
 
@@ -303,14 +305,14 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path):
     whole, tap = network(), [Tap("conv1", "gap")]
     splits = [images(9, seed=seed) for seed in range(3)]
     for number, split in enumerate(splits):
-        collect(whole, split, tap, cache_dir=tmp_path, quiet=True)
+        collected(whole, split, tap, cache_dir=tmp_path)
         os.utime(next(entry.path for entry in feature_cache.entries(tmp_path) if entry.used > 2000), (1000 + number,) * 2)
-    collect(whole, splits[0], tap, cache_dir=tmp_path, quiet=True)  # reading counts as use
+    collected(whole, splits[0], tap, cache_dir=tmp_path)  # reading counts as use
     listed = feature_cache.entries(tmp_path)
     assert len(listed) == 3 and all("on noise, all" in entry.about and entry.size > 0 for entry in listed)
     gone = feature_cache.prune(tmp_path, sum(entry.size for entry in listed) - 1)
     assert [entry.path for entry in gone] == [listed[0].path]
-    seen = [collect(whole, split, tap, cache_dir=tmp_path, quiet=True).images_seen for split in splits]
+    seen = [collected(whole, split, tap, cache_dir=tmp_path).images_seen for split in splits]
     assert sorted(seen) == [0, 0, 9] and seen[0] == 0
     assert feature_cache.prune(tmp_path, 0) and not feature_cache.entries(tmp_path)
 

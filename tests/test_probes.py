@@ -10,6 +10,7 @@ from torchvision.models import ResNet50_Weights
 
 from lib import models
 from lib.core.errors import UsageError, UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import checkpoints, cutting, reducer_names, reducers
 from lib.models.normalized import Normalized
@@ -21,8 +22,8 @@ from lib.probing.layers import head_of
 from lib.probing.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probing.solvers import lbfgs, proximal, ridge, violation
 from lib.probing.stacked_probes import Linear, Setting, Stack, _error, initial
-from lib.representations import principal_components
-from lib.representations.features import Features, Tap, collect, dimensions, fit_pca
+from lib.representations import pca_reducers, principal_components
+from lib.representations.features import Collected, Features, Storage, Tap, collect, dimensions, reducers_of
 
 TAP = Tap("layer", "gap")
 
@@ -35,6 +36,23 @@ def network(name: str = "resnet20", classes: int = 10, size: int = 32) -> Normal
 def images(n: int = 13, size: int = 32, seed: int = 1) -> Split:
     found = torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return Split(name="noise", split="all", images=found, labels=torch.arange(n) % 10)
+
+
+def collected(
+    whole: torch.nn.Module,
+    split: Split,
+    wanted: list[Tap],
+    *,
+    batch_size=256,
+    reducers=None,
+    moments=False,
+    view=None,
+    **kept,
+) -> Collected:
+    """Features of taps by their names, or by fitted reducers; `kept` are fields of `Storage`."""
+    batching = Batching(batch_size=batch_size, quiet=True)
+    made = reducers_of(wanted) | (reducers or {})
+    return collect(whole, split, made, batching, Storage(**kept), moments=moments, view=view)
 
 
 def blobs(n: int = 300, d: int = 6, k: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +69,7 @@ def blobs(n: int = 300, d: int = 6, k: int = 3, seed: int = 0) -> tuple[torch.Te
 def test_features_of_all_layers_are_the_reduced_outputs_of_the_cuts(name):
     whole, split = network(), images()
     wanted = [Tap(layer, name) for layer in ("conv1", "layer2.1", "layer3")]
-    found = collect(whole, split, wanted, dtype="fp32", batch_size=5, quiet=True).features
+    found = collected(whole, split, wanted, dtype="fp32", batch_size=5).features
     reduce = reducers.reducer(name)
     for tap in wanted:
         with torch.no_grad():
@@ -62,7 +80,7 @@ def test_features_of_all_layers_are_the_reduced_outputs_of_the_cuts(name):
 def test_collecting_leaves_network_and_statistics_as_they_were():
     whole, split = network(), images()
     before, logits = {key: value.clone() for key, value in whole.state_dict().items()}, whole(split.images / 255)
-    collect(whole, split, [Tap("layer1", "gap")], batch_size=5, quiet=True)
+    collected(whole, split, [Tap("layer1", "gap")], batch_size=5)
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
     assert torch.equal(whole(split.images / 255), logits)
     assert not any(module._forward_hooks for module in whole.modules())
@@ -77,8 +95,8 @@ def test_collecting_leaves_network_and_statistics_as_they_were():
 )
 def test_flattened_features_have_the_published_sizes(name, size, dims):
     layers = ("relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
-    found = collect(
-        network(name, size=size), images(2, size), [Tap(layer, "flatten") for layer in layers], batch_size=2, quiet=True
+    found = collected(
+        network(name, size=size), images(2, size), [Tap(layer, "flatten") for layer in layers], batch_size=2
     ).features
     assert tuple(kept.dim for kept in found.values()) == dims
 
@@ -87,7 +105,7 @@ def test_a_resnet50_at_224_has_the_published_sizes_and_cost():
     layers = ("maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
     whole, split = network("tv_resnet50", size=224), images(1, 224)
     made = {Tap(layer, name): reducers.reducer(name) for layer in layers for name in ("flatten", "gap")}
-    found = dimensions(whole, made, split)
+    found = dimensions(whole, made, split, Batching())
     assert tuple(found[Tap(layer, "flatten")] for layer in layers) == (200704, 802816, 401408, 200704, 100352, 2048)
     assert tuple(found[Tap(layer, "gap")] for layer in layers) == (64, 256, 512, 1024, 2048, 2048)
     listed = cutting.layers(whole, torch.zeros(1, 3, 224, 224))
@@ -98,19 +116,19 @@ def test_a_resnet50_at_224_has_the_published_sizes_and_cost():
 
 def test_kept_features_are_reused_and_only_new_taps_are_computed(tmp_path):
     whole, split = network(), images()
-    options = dict(cache_dir=tmp_path, batch_size=5, quiet=True)
-    first = collect(whole, split, [Tap("conv1", "gap")], moments=True, **options)
-    again = collect(whole, split, [Tap("conv1", "gap")], moments=True, **options)
+    options = dict(cache_dir=tmp_path, batch_size=5)
+    first = collected(whole, split, [Tap("conv1", "gap")], moments=True, **options)
+    again = collected(whole, split, [Tap("conv1", "gap")], moments=True, **options)
     assert first.images_seen == 13 and again.images_seen == 0
     assert torch.equal(first.features[Tap("conv1", "gap")].rows(), again.features[Tap("conv1", "gap")].rows())
     assert torch.equal(first.moments["conv1"].covariance, again.moments["conv1"].covariance)
-    assert collect(whole, split, [Tap("conv1", "gap"), Tap("conv1", "gmp")], **options).images_seen == 13
-    assert collect(whole, images(13, seed=2), [Tap("conv1", "gap")], **options).images_seen == 13
-    mapped = collect(whole, split, [Tap("conv1", "gap")], cache_gib=1e-9, **options).features[Tap("conv1", "gap")]
+    assert collected(whole, split, [Tap("conv1", "gap"), Tap("conv1", "gmp")], **options).images_seen == 13
+    assert collected(whole, images(13, seed=2), [Tap("conv1", "gap")], **options).images_seen == 13
+    mapped = collected(whole, split, [Tap("conv1", "gap")], gib=1e-9, **options).features[Tap("conv1", "gap")]
     assert torch.equal(mapped.rows(torch.tensor([3, 1])), first.features[Tap("conv1", "gap")].rows()[[3, 1]])
     with torch.no_grad():
         whole.body.conv1.weight += 1
-    assert collect(whole, split, [Tap("conv1", "gap")], **options).images_seen == 13
+    assert collected(whole, split, [Tap("conv1", "gap")], **options).images_seen == 13
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
@@ -128,7 +146,7 @@ def test_half_precision_keeps_features_of_any_size_within_its_rounding(kind, bou
     split = images(40, 4)
     split.images[:, 0, 0, 0] = torch.arange(40) * 6  # later batches are up to 1e19 times larger than the first
     wanted = [Tap("tapped", "flatten")]
-    kept = collect(Growing(), split, wanted, dtype=kind, batch_size=4, quiet=True, cache_dir=tmp_path).features
+    kept = collected(Growing(), split, wanted, dtype=kind, batch_size=4, cache_dir=tmp_path).features
     found = kept[wanted[0]].rows()
     expected = Growing()(split.images.float() / 255)
     largest = expected.abs().max()
@@ -142,16 +160,16 @@ def test_reducers_that_do_not_fit_are_refused():
         with pytest.raises(UsageError, match="reducers are"):
             reducer_names.check(name)
     with pytest.raises(UsageError, match="tokens"):
-        collect(network(), images(), [Tap("conv1", "cls")], batch_size=5, quiet=True)
+        collected(network(), images(), [Tap("conv1", "cls")], batch_size=5)
     with pytest.raises(UserError, match="at most 12 principal directions"):
-        fit_pca(network(), images(), [Tap("conv1", "pca:40")], batch_size=5, quiet=True)
+        pca_reducers.fit(network(), images(), [Tap("conv1", "pca:40")], Batching(batch_size=5, quiet=True))
 
 
 def test_principal_components_are_those_of_a_singular_value_decomposition():
     whole, split, tap = network(), images(), Tap("layer3", "pca:4")
-    fitted = fit_pca(whole, split, [tap], batch_size=5, quiet=True)
-    found = collect(whole, split, [tap], reducers=fitted, dtype="fp32", batch_size=5, quiet=True).features[tap].rows()
-    flat = collect(whole, split, [Tap("layer3", "flatten")], dtype="fp32", batch_size=5, quiet=True)
+    fitted = pca_reducers.fit(whole, split, [tap], Batching(batch_size=5, quiet=True))
+    found = collected(whole, split, [tap], reducers=fitted, dtype="fp32", batch_size=5).features[tap].rows()
+    flat = collected(whole, split, [Tap("layer3", "flatten")], dtype="fp32", batch_size=5)
     rows = flat.features[Tap("layer3", "flatten")].rows()
     left, lengths, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     assert torch.allclose(found.abs(), (left * lengths)[:, :4].abs(), atol=1e-3)
@@ -159,8 +177,8 @@ def test_principal_components_are_those_of_a_singular_value_decomposition():
 
 def test_tokens_are_reduced_to_the_class_token_or_their_mean():
     whole, split = network("vit_tiny_patch4_32"), images(3)
-    found = collect(
-        whole, split, [Tap("blocks.1", "cls"), Tap("blocks.1", "mean-token")], dtype="fp32", batch_size=3, quiet=True
+    found = collected(
+        whole, split, [Tap("blocks.1", "cls"), Tap("blocks.1", "mean-token")], dtype="fp32", batch_size=3
     ).features
     with torch.no_grad():
         tokens = cutting.cut(whole, "blocks.1")[0](split.images.float() / 255)
@@ -483,7 +501,7 @@ def test_the_networks_own_head_tiled_over_space_answers_for_the_layer_before_the
     whole, split = network(), images()
     head = head_of(whole, Tap("fc", "flatten"))
     layer, pool = Tap("layer3", "flatten"), Tap("avgpool", "flatten")
-    found = collect(whole, split, [layer, pool], dtype="fp32", quiet=True).features
+    found = collected(whole, split, [layer, pool], dtype="fp32").features
     space = found[layer].dim // found[pool].dim
     tiled = Linear((head.weights / space).repeat_interleave(space, 1), head.biases)
     own = whole(split.images.float() / 255)
@@ -579,7 +597,7 @@ def test_an_exported_network_is_the_front_with_the_probe_and_never_runs_the_rest
         architecture=name, classes=tuple("0123456789"), channels=3, image_size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
     )
     tap = Tap(layer, reduce)
-    features = collect(whole, split, [tap], dtype="fp32", batch_size=6, quiet=True).features[tap]
+    features = collected(whole, split, [tap], dtype="fp32", batch_size=6).features[tap]
     probe = Linear(torch.randn(4, features.dim), torch.randn(4))
     export.export(tmp_path / "probe.pt", whole, description, tap, probe, tuple("abcd"), 32)
     loaded = checkpoints.load(tmp_path / "probe.pt")

@@ -5,6 +5,7 @@ import torch
 
 from lib import models
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
@@ -12,6 +13,7 @@ from lib.models.reducers import reducer
 from lib.representations.passes import features, flatten, represent
 
 average = reducer("gap")
+BATCHES_OF_5 = Batching(batch_size=5, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def data():
 def test_features_are_what_the_front_of_a_cut_puts_out(network, data, layer, reduce):
     with torch.no_grad():
         expected = reduce(cutting.cut(network, layer)[0](data.images.float() / 255))
-    found = features(network, data, layer, reduce, batch_size=5, quiet=True)
+    found = features(network, data, layer, BATCHES_OF_5, reduce)
     assert torch.allclose(found, expected, atol=1e-6) and found.shape == expected.shape
 
 
@@ -40,7 +42,7 @@ def test_nothing_behind_the_deepest_layer_runs(network, data):
     handles = [
         module.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, module in network.body.named_modules()
     ]
-    found = [batch for batch, _, _ in represent(network, data, ["layer2.0", "conv1"], average, batch_size=13, quiet=True)]
+    found = list(represent(network, data, ["layer2.0", "conv1"], Batching(batch_size=13, quiet=True), average))
     for handle in handles:
         handle.remove()
     assert list(found[0]) == ["layer2.0", "conv1"] and ran[-1].startswith("layer2.0") and "layer2.1" not in ran
@@ -49,4 +51,4 @@ def test_nothing_behind_the_deepest_layer_runs(network, data):
 
 def test_an_unknown_layer_is_refused(network, data):
     with pytest.raises(UserError, match="no such layer"):
-        features(network, data, "layer9", batch_size=5)
+        features(network, data, "layer9", BATCHES_OF_5)

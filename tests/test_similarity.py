@@ -12,6 +12,7 @@ from conftest import script
 from lib import datasets
 from lib.core import randomness
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
 from lib.experiments import EXPERIMENTS
 from lib.experiments.config.similarity import SimilarityConfig
 from lib.experiments.similarity import similarity as compare
@@ -202,7 +203,8 @@ def test_the_bootstrap_is_the_deviation_over_resampled_images(trained, monkeypat
         )
     ).rows[0]
     split = datasets.load("digits", "data", "test").spread(60)
-    found = [passes.features(checkpoints.load(path).network, split, layer, batch_size=60, quiet=True) for path in paths]
+    batching = Batching(batch_size=60, quiet=True)
+    found = [passes.features(checkpoints.load(path).network, split, layer, batching) for path in paths]
     generator, draws = randomness.generator(0, "bootstrap"), []
     for _ in range(4):
         chosen = torch.randint(60, (60,), generator=generator)

@@ -169,7 +169,9 @@ def _space(config: NcgConfig, name: str, checkpoint, device):
     if checkpoint.description.features:
         return distance_spaces.of_stored_features(checkpoint.description.dataset)
     backbone = loading.load_checkpoint(config, config.backbone, device=device) if config.backbone else checkpoint
-    return distance_spaces.of_layer(backbone, config.layer, **_passing(config))
+    described = backbone.description
+    batching = loading.batching(config, device, described.channels, described.image_size)
+    return distance_spaces.of_layer(backbone, config.layer, batching)
 
 
 def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest, unit: float) -> dict[str, tuple[dict, dict]]:

@@ -123,20 +123,11 @@ def _warn_of_few_images(n: int, layers, shapes, measures) -> None:
 def _represent(config: SimilarityConfig, checkpoint, split, layers: list[str], size: int) -> dict:
     """layer -> representation, from one pass that ends behind the deepest of the layers."""
     parts: dict[str, list] = {layer: [] for layer in layers}
-    for found, _, _ in passes.represent(
-        checkpoint.network,
-        split,
-        layers,
-        lambda output: output,
-        batch_size=config.batch_size,
-        channels=checkpoint.description.channels,
-        size=size,
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet,
-        label=str(checkpoint.path),
+    batching = loading.batching(config, loading.device(config), checkpoint.description.channels, size)
+    for batch in passes.represent(
+        checkpoint.network, split, layers, batching, lambda output: output, label=str(checkpoint.path)
     ):
-        for layer, values in found.items():
+        for layer, values in batch.items():
             parts[layer].append(values)
     return {layer: method.representation(torch.cat(parts.pop(layer))) for layer in layers}
 

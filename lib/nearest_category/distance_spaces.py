@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lib.core import files
 from lib.core.errors import UserError
 from lib.datasets import names
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
@@ -53,17 +54,14 @@ def of_stored_features(dataset: str) -> Space:
     )
 
 
-def of_layer(backbone: Checkpoint, layer: str, **passing) -> Space:
+def of_layer(backbone: Checkpoint, layer: str, batching: Batching) -> Space:
     """Distances of the activations of a layer, by default the last cut before the last linear layer."""
     layer = layer or _last_cut(backbone.network)
     cutting.check_names(backbone.network, [layer])
-    units, described = f"features of {layer} of {files.sha256(backbone.path)[:12]}", backbone.description
+    units = f"features of {layer} of {files.sha256(backbone.path)[:12]}"
 
     def points(split: Split) -> Points:
-        values = passes.features(
-            backbone.network, split, layer, channels=described.channels, size=described.image_size, **passing
-        )
-        return Points(title(split), values, units)
+        return Points(title(split), passes.features(backbone.network, split, layer, batching), units)
 
     return Space("feature", points, 1, {"layer": layer, "backbone": str(backbone.path)})
 

@@ -5,18 +5,20 @@ is a place (a tap and a rank), since every rank then sees other features.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models.normalized import Normalized
 from lib.probing import solvers
 from lib.probing.fit import Directions, Fitted, Group, Probes, Recipe, Sight, Spread, Training, predicted, sight, steps
 from lib.probing.stacked_probes import Linear, Setting, combined
 from lib.representations import principal_components
-from lib.representations.features import Features, SideBySide, Tap, passing
+from lib.representations.features import Features, SideBySide, Tap
+from lib.representations.passes import View, reduced_outputs
 
 NUMBERS = 2**23  # features and logits that are held at once while kept features are gone through
 
@@ -77,9 +79,16 @@ class Live:
     """Features of a split that are computed whenever they are asked for, all layers in one pass of the network."""
 
     def __init__(
-        self, network: Normalized, split: Split, reduce: dict[str, Callable[[Tensor], dict]], sizes: dict, **options
+        self,
+        network: Normalized,
+        split: Split,
+        reduce: dict[str, Callable[[Tensor], dict]],
+        sizes: dict,
+        batching: Batching,
+        seed: int = 0,
     ) -> None:
-        self.network, self.split, self.reduce, self.sizes, self.options = network, split, reduce, sizes, options
+        self.network, self.split, self.reduce, self.sizes = network, split, reduce, sizes
+        self.batching, self.seed = batching, seed
 
     def rows(self, name: Tap | Place, index: Tensor) -> Tensor:
         return torch.cat([rows[name] for _, rows in self.batches([name], index)])
@@ -91,10 +100,11 @@ class Live:
         self, names: list, order: Tensor | None = None, batch_size: int | None = None, view: int | None = None
     ) -> Iterator[tuple[Tensor, dict]]:
         """As `Kept.batches`, in batches of a given size, of a view of the images."""
-        options = self.options | ({} if batch_size is None else {"batch_size": batch_size})
+        batching = self.batching if batch_size is None else replace(self.batching, batch_size=batch_size)
+        seen = None if view is None else View(view, self.seed)
         layers = {(name.tap if isinstance(name, Place) else name).layer for name in names}
         reduce = {layer: function for layer, function in self.reduce.items() if layer in layers}
-        for positions, rows in passing(self.network, self.split, reduce, order=order, view=view, **options):
+        for positions, rows in reduced_outputs(self.network, self.split, reduce, batching, order=order, view=seen):
             yield positions, {name: rows[name].cpu() for name in names}
 
 

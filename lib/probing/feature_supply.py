@@ -1,26 +1,19 @@
 """The features of a run: of which size they are, whether they can be kept, and from where each split's come."""
 
 import time
+from dataclasses import replace
 
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models.reducer_names import parse
 from lib.models.reducers import reducer
 from lib.probing.feature_sources import Kept, Live, Place, limited_in_batch
 from lib.probing.fit import Directions, Recipe, check_memory
 from lib.probing.layers import Layout
-from lib.representations import feature_cache, principal_components
-from lib.representations.features import (
-    TYPES,
-    Collected,
-    SideBySide,
-    Tap,
-    collect,
-    dimensions,
-    fit_pca,
-    layer_reducer,
-    passing,
-)
+from lib.representations import feature_cache, pca_reducers, principal_components
+from lib.representations.features import TYPES, Collected, SideBySide, Storage, Tap, collect, dimensions, layer_reducer
+from lib.representations.passes import View, reduced_outputs
 
 
 def together(sweep: list[Tap]) -> Tap:
@@ -31,13 +24,12 @@ def together(sweep: list[Tap]) -> Tap:
 class Supply:
     """Gives the features of any split at the taps of a layout: kept in the cache, or computed whenever they are read.
 
-    given      how images are given to the network: channels and size
     seconds    where the time of passes is added up
     """
 
-    def __init__(self, config, network, layout: Layout, train: Split, given: dict, seconds: dict) -> None:
+    def __init__(self, config, network, layout: Layout, train: Split, batching: Batching, seconds: dict) -> None:
         self.config, self.network, self.layout, self.train = config, network, layout, train
-        self.given, self.seconds = given, seconds
+        self.batching, self.seconds = batching, seconds
 
     def plan(self, images: int, examples: int, recipe: Recipe, needing: str) -> None:
         """Decides whether features are kept, and fits the reducers that have to be.
@@ -52,7 +44,7 @@ class Supply:
         every = [*layout.taps, *[tap for tap in (layout.penultimate, layout.head) if tap and tap not in layout.taps]]
         simple = {tap: reducer("flatten" if parse(tap.reduce)[0] == "pca" else tap.reduce, config.seed[0]) for tap in every}
         begin = time.perf_counter()
-        sizes = dimensions(self.network, simple, self.train, **self._options())
+        sizes = dimensions(self.network, simple, self.train, self.batching)
         self.dims = {
             tap: min(size, parse(tap.reduce)[1]) if parse(tap.reduce)[0] == "pca" else size for tap, size in sizes.items()
         }
@@ -74,8 +66,7 @@ class Supply:
                 self.streams,
                 stacked=sum(size * size for size in sizes.values()) / sizes[tap] ** 2 * max(1, len(layout.ranks)),
             )
-        self.fitted = fit_pca(self.network, self.train, layout.taps, **self._options())
-        self.made = simple | self.fitted
+        self.made = simple | pca_reducers.fit(self.network, self.train, layout.taps, self.batching)
         self._count(begin)
 
     def dim(self, tap: Tap) -> int:
@@ -97,17 +88,11 @@ class Supply:
         found = collect(
             self.network,
             split,
-            list(wanted),
-            reducers=self.fitted,
+            {tap: self.made[tap] for tap in wanted},
+            self.batching,
+            Storage(cache_dir=config.cache_dir, dtype=config.cache_type, exact=exact, gib=config.cache_gib / 2 / share),
             moments=moments,
-            exact=exact,
-            view=view,
-            cache_dir=config.cache_dir,
-            cache_gib=config.cache_gib / 2 / share,
-            dtype=config.cache_type,
-            seed=config.seed[0],
-            label=f"{split.name} {split.variant}".strip(),
-            **self._options(),
+            view=None if view is None else View(view, config.seed[0]),
         )
         feature_cache.prune(config.cache_dir, config.cache_limit * feature_cache.GIB)
         self._count(begin)
@@ -134,18 +119,8 @@ class Supply:
                 sizes |= {Place(tap, rank): self.dims[tap] for tap in made for rank in self.layout.ranks}
             else:
                 reduce[layer] = layer_reducer(made)
-        options = self._options()
-        if self.per_batch:
-            options["batch_size"] = self.config.batch_size
-        return Live(self.network, split, reduce, sizes, seed=self.config.seed[0], **options)
-
-    def images(self) -> dict:
-        """How images are given to the network: options of `Split.batches`."""
-        config = self.config
-        return self.given | dict(batch_size=max(config.batch_size, 128), workers=config.workers, prefetch=config.prefetch)
-
-    def _options(self) -> dict:
-        return self.images() | {"quiet": self.config.quiet}
+        batching = replace(self.batching, batch_size=self.config.batch_size) if self.per_batch else self.batching
+        return Live(self.network, split, reduce, sizes, batching, self.config.seed[0])
 
     def _count(self, begin: float) -> None:
         self.seconds["passes"] = self.seconds.get("passes", 0.0) + time.perf_counter() - begin
@@ -155,7 +130,7 @@ class Supply:
         if self.streams:
             begin, moments = time.perf_counter(), {tap.layer: principal_components.Moments() for tap in self.layout.taps}
             reduce = {layer: layer_reducer({}, moment) for layer, moment in moments.items()}
-            for _ in passing(self.network, self.train, reduce, **self._options()):
+            for _ in reduced_outputs(self.network, self.train, reduce, self.batching):
                 pass
             self._count(begin)
         else:

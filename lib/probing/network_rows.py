@@ -1,5 +1,7 @@
 """Rows about the network itself beside those of probes: its head as it is and adapted, class means, neural collapse."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -45,16 +47,17 @@ def _accuracies(
 
 def _adapted(run: Run, number: int, seed: int, positions: Tensor) -> Tensor:
     """Whether the adapted network is right on the test images at `positions`; it adapts on those that do not test."""
-    shift, options = run.data.shifts[number], run.supply.images() | {"device": next(run.network.parameters()).device}
+    shift, batching = run.data.shifts[number], replace(run.supply.batching, quiet=True)
     rest = torch.ones(len(shift.learnt), dtype=torch.bool)
     if shift.val is None:
         rest[positions] = False
     order = rest.nonzero().squeeze(1)
     order = order[torch.randperm(len(order), generator=generator(seed, "adaptation"))]  # folders come class by class
-    whole = len(order) // options["batch_size"] * options["batch_size"]  # statistics of a few images would count as much
-    others = shift.learnt.batches(order=order[:whole] if whole else order, **options)
+    whole = len(order) // batching.batch_size * batching.batch_size  # statistics of a few images would count as much
+    others = batching.with_positions(shift.learnt, "adapting", order=order[:whole] if whole else order)
     with adapted(run.network, (images for images, _, _ in others)), torch.no_grad():
-        answers = [run.network(images).argmax(1).cpu() for images, _, _ in shift.test.batches(order=positions, **options)]
+        tested = batching.with_positions(shift.test, "testing", order=positions)
+        answers = [run.network(images).argmax(1).cpu() for images, _, _ in tested]
     return torch.cat(answers) == shift.test.labels[positions]
 
 

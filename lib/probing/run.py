@@ -12,6 +12,7 @@ import torch
 
 from lib.core.errors import UserError
 from lib.core.randomness import generator
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split, join
 from lib.models.class_groups import padded, pooled
 from lib.models.normalized import Normalized
@@ -80,8 +81,16 @@ class Run:
         self.inner = {seed: self._inner(seed) for seed in config.seed}
         self._refuse_overlap()
         self.layout = choose(config, network, data.channels, data.size)
-        given = {"channels": data.channels, "size": data.size}
-        self.supply = Supply(config, network, self.layout, data.train, given, seconds)
+        batching = Batching(
+            device=next(network.parameters()).device,
+            batch_size=max(config.batch_size, 128),
+            channels=data.channels,
+            size=data.size,
+            workers=config.workers,
+            prefetch=config.prefetch,
+            quiet=config.quiet,
+        )
+        self.supply = Supply(config, network, self.layout, data.train, batching, seconds)
         self.baselines = baselines.possible(self)
         self.chosen = []  # what each rule chose: (places, units, choices by seed and OOD set)
         self.settings = [

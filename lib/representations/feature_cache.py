@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 2**30
+BLOCK = 512  # bytes, the unit of st_blocks
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedFeatures:
     """The features of one network on one split: what they are, in bytes, and when they were last used."""
 
     path: Path
@@ -29,18 +30,18 @@ def folder(cache_dir: str | Path) -> Path:
     return Path(cache_dir) / "features"
 
 
-def entries(cache_dir: str | Path) -> list[Entry]:
+def entries(cache_dir: str | Path) -> list[CachedFeatures]:
     """All entries, the one used longest ago first."""
-    found = []
+    listed = []
     with contextlib.suppress(FileNotFoundError):
         for path in folder(cache_dir).iterdir():
             sizes = []
             for file in path.glob("*"):
                 with contextlib.suppress(FileNotFoundError):  # another process may be pruning
-                    sizes.append(file.stat().st_blocks * 512)
+                    sizes.append(file.stat().st_blocks * BLOCK)
             with contextlib.suppress(FileNotFoundError):
-                found.append(Entry(path, _about(path), sum(sizes), path.stat().st_mtime))
-    return sorted(found, key=lambda entry: entry.used)
+                listed.append(CachedFeatures(path, _about(path), sum(sizes), path.stat().st_mtime))
+    return sorted(listed, key=lambda entry: entry.used)
 
 
 def touch(path: Path, about: str = "") -> None:
@@ -51,7 +52,7 @@ def touch(path: Path, about: str = "") -> None:
         os.utime(path)
 
 
-def prune(cache_dir: str | Path, limit: float, keep: set[Path] = frozenset()) -> list[Entry]:
+def prune(cache_dir: str | Path, limit: float) -> list[CachedFeatures]:
     """Removes entries, those used longest ago first, until no more than `limit` bytes lie there; what went.
 
     A process that has mapped a removed file goes on reading it.
@@ -61,22 +62,21 @@ def prune(cache_dir: str | Path, limit: float, keep: set[Path] = frozenset()) ->
     for entry in listed:
         if total <= limit:
             break
-        if entry.path not in keep:
-            shutil.rmtree(entry.path, ignore_errors=True)
-            total -= entry.size
-            gone.append(entry)
+        shutil.rmtree(entry.path, ignore_errors=True)
+        total -= entry.size
+        gone.append(entry)
     return gone
 
 
 def room(cache_dir: str | Path) -> int:
     """Bytes that the disk of the cache has left."""
-    place = folder(cache_dir)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free
+    path = folder(cache_dir)
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
-def table(listed: list[Entry]) -> list[dict]:
+def table(listed: list[CachedFeatures]) -> list[dict]:
     """A row per entry, the one used last at the bottom, and the sum."""
     rows = [
         {

@@ -8,7 +8,9 @@ import json
 import math
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,107 +20,156 @@ from lib.core import files
 from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.datasets.storage.lazy_images import LazyImages
-from lib.models.reducers import Projection
-from lib.representations import principal_components
+from lib.models.reducers import Projection, RandomProjection
+from lib.representations.passes import Reduce
+from lib.representations.principal_components import Moments
+
+if TYPE_CHECKING:
+    from lib.representations.features import Tap
 
 LARGEST = 2.0**11  # to which the first batch is scaled: a factor of 32 below the largest float16
 PIECE = 16  # rows that are scaled or read at a time: few enough to stay in the processor's cache
 VERSION = 1  # of what the files hold
+IMAGES = 4096  # that are hashed at a time
+KEY_DIGITS, REDUCER_DIGITS = 32, 12  # of the SHA-256 of what features depend on, and of a fitted reducer
+
+
+class _MemoryArray:
+    """Numbers (n, d) in memory."""
+
+    def __init__(self, n: int, dim: int, dtype: torch.dtype) -> None:
+        self.stored = torch.empty(n, dim, dtype=dtype)
+
+    def finish(self, scale: float) -> None:
+        """Nothing is left to do."""
+
+    def discard(self) -> None:
+        """Nothing is left behind."""
+
+
+class _FileArray:
+    """Numbers (n, d) in a mapped file that has a temporary name until it is finished."""
+
+    def __init__(self, path: Path, n: int, dim: int, dtype: torch.dtype) -> None:
+        self.path, self.dtype = path, dtype
+        self.temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        kind = np.int16 if dtype == torch.bfloat16 else torch.empty(0, dtype=dtype).numpy().dtype  # numpy has no bfloat16
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.array = np.lib.format.open_memmap(self.temporary, mode="w+", dtype=kind, shape=(n, dim))
+            with open(self.temporary, "r+b") as file:  # a full disk is an error here, and would be a crash later
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            self.discard()
+            raise UserError(f"{path.parent}: cannot be written ({error}); choose another --cache-dir") from None
+        stored = torch.from_numpy(self.array)
+        self.stored = stored.view(torch.bfloat16) if dtype == torch.bfloat16 else stored
+
+    def finish(self, scale: float) -> None:
+        """The file appears whole under its name."""
+        self.array.flush()
+        files.write_json(self.path.with_suffix(".json"), {"scale": scale, "dtype": str(self.dtype)})
+        os.replace(self.temporary, self.path)
+
+    def discard(self) -> None:
+        """Leaves nothing of an unfinished file."""
+        self.temporary.unlink(missing_ok=True)
 
 
 class Writer:
-    """Rows of one tap, into memory or into a file that appears whole under its name."""
+    """Rows of one tap, into memory (where there is no path) or into a file that appears whole under its name."""
 
     def __init__(self, path: Path | None, n: int, dtype: torch.dtype) -> None:
         self.path, self.n, self.dtype = path, n, dtype
-        self.stored, self.scale, self.begin, self.temporary = None, 1.0, 0, None
+        self.scale, self.written = 1.0, 0
+        self._array: _MemoryArray | _FileArray | None = None  # until the first rows say how wide it is
 
     def add(self, rows: Tensor) -> None:
+        """Takes in the next rows (b, d)."""
         rows = rows.cpu()
         largest = max(map(abs, torch.stack(rows.aminmax()).tolist())) if rows.numel() else 0.0
         if not math.isfinite(largest):
             raise UserError("a feature is not a finite number; the network cannot be probed")
-        if self.stored is None:
-            self._open(rows.shape[1])
+        if self._array is None:
+            self._array = self._opened(rows.shape[1])
             if self.dtype == torch.float16 and largest > 0:
-                self.scale = 2.0 ** math.ceil(math.log2(largest / LARGEST))
+                self.scale = _scale(largest)
         elif self.dtype == torch.float16 and largest / self.scale > torch.finfo(torch.float16).max:
-            larger = 2.0 ** math.ceil(math.log2(largest / LARGEST))
-            self.stored[: self.begin] *= self.scale / larger
+            larger = _scale(largest)
+            self._array.stored[: self.written] *= self.scale / larger
             self.scale = larger
-        room = self.stored[self.begin : self.begin + len(rows)]
-        for part, place in zip(rows.split(PIECE), room.split(PIECE), strict=True):
-            place.copy_(part if self.scale == 1 else part * (1 / self.scale))  # exact: a power of two
-        self.begin += len(rows)
+        room = self._array.stored[self.written : self.written + len(rows)]
+        for part, target in zip(rows.split(PIECE), room.split(PIECE), strict=True):
+            target.copy_(part if self.scale == 1 else part * (1 / self.scale))  # exact: a power of two
+        self.written += len(rows)
 
     def finish(self) -> tuple[Tensor, float]:
-        if self.path is not None:
-            self.array.flush()
-            files.write_json(self.path.with_suffix(".json"), {"scale": self.scale, "dtype": str(self.dtype)})
-            os.replace(self.temporary, self.path)
-        return self.stored, self.scale
+        """The stored numbers (n, d), and what they are to be multiplied by."""
+        if self._array is None:
+            raise UserError("there are no images, so there are no features")
+        self._array.finish(self.scale)
+        return self._array.stored, self.scale
 
     def discard(self) -> None:
         """Leaves nothing of an unfinished file."""
-        if self.temporary is not None:
-            self.temporary.unlink(missing_ok=True)
+        if self._array is not None:
+            self._array.discard()
 
-    def _open(self, dim: int) -> None:
+    def _opened(self, dim: int) -> _MemoryArray | _FileArray:
         if self.path is None:
-            self.stored = torch.empty(self.n, dim, dtype=self.dtype)
-            return
-        self.temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+            return _MemoryArray(self.n, dim, self.dtype)
+        return _FileArray(self.path, self.n, dim, self.dtype)
+
+
+@dataclass(frozen=True)
+class FeatureFolder:
+    """The files of the features of one network on one split; without a path there are none, and all stays in memory."""
+
+    path: Path | None
+
+    def read(self, name: str) -> tuple[Tensor, float] | None:
+        """The stored numbers (n, d) in a file, memory-mapped, and their scale; None if it is not there or not whole."""
+        if self.path is None:
+            return None
+        path = self.path / name
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            kind = np.int16 if self.dtype == torch.bfloat16 else torch.empty(0, dtype=self.dtype).numpy().dtype
-            self.array = np.lib.format.open_memmap(self.temporary, mode="w+", dtype=kind, shape=(self.n, dim))
-            with open(self.temporary, "r+b") as file:  # a full disk is an error here, and would be a crash later
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        except OSError as error:
-            raise UserError(f"{self.path.parent}: cannot be written ({error}); choose another --cache-dir") from None
-        self.stored = torch.from_numpy(self.array)
-        if self.dtype == torch.bfloat16:
-            self.stored = self.stored.view(torch.bfloat16)
+            described = json.loads(path.with_suffix(".json").read_text())
+            stored = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+            if described["dtype"] == str(torch.bfloat16):
+                stored = stored.view(torch.bfloat16)
+            return stored, float(described["scale"])
+        except files.NO_ARRAYS:
+            return None
+
+    def writer(self, name: str, n: int, dtype: torch.dtype) -> Writer:
+        """Of a file for n rows."""
+        return Writer(None if self.path is None else self.path / name, n, dtype)
+
+    def read_moments(self, layer: str) -> Moments | None:
+        """The moments of a layer's channels; None if they are not there or not whole."""
+        if self.path is None:
+            return None
+        try:
+            with np.load(self.path / _moments_name(layer)) as kept:
+                return Moments(int(kept["count"]), torch.from_numpy(kept["sum"]), torch.from_numpy(kept["products"]))
+        except files.NO_ARRAYS:
+            return None
+
+    def write_moments(self, layer: str, moments: Moments) -> None:
+        """Keeps the moments of a layer's channels."""
+        if self.path is not None:
+            arrays = {"sum": moments.total.cpu().numpy(), "products": moments.products.cpu().numpy()}
+            files.write_atomically(
+                self.path / _moments_name(layer), lambda file: np.savez(file, count=moments.count, **arrays)
+            )
 
 
-def read(path: Path) -> tuple[Tensor, float] | None:
-    """The stored numbers (n, d) in a file, memory-mapped, and their scale; None if it is not there or not whole."""
-    try:
-        described = json.loads(path.with_suffix(".json").read_text())
-        stored = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-        if described["dtype"] == str(torch.bfloat16):
-            stored = stored.view(torch.bfloat16)
-        return stored, float(described["scale"])
-    except files.NO_ARRAYS:
-        return None
-
-
-def read_moments(folder: Path, layer: str) -> principal_components.Moments | None:
-    try:
-        with np.load(folder / f"{layer}-moments.npz") as kept:
-            moments = principal_components.Moments()
-            moments.count = int(kept["count"])
-            moments._sum, moments._products = torch.from_numpy(kept["sum"]), torch.from_numpy(kept["products"])
-            return moments
-    except files.NO_ARRAYS:
-        return None
-
-
-def write_moments(folder: Path, layer: str, moments: principal_components.Moments) -> None:
-    files.write_atomically(
-        folder / f"{layer}-moments.npz",
-        lambda file: np.savez(
-            file, count=moments.count, sum=moments._sum.cpu().numpy(), products=moments._products.cpu().numpy()
-        ),
-    )
-
-
-def file_name(tap, kind: str, reduce) -> str:
-    """The file of a tap (`lib.representations.features.Tap`); what a fitted or drawn reducer holds is part of the name."""
+def file_name(tap: "Tap", kind: str, reduce: Reduce) -> str:
+    """The file of a tap; what a fitted or drawn reducer holds is part of the name."""
     extra = ""
     if isinstance(reduce, Projection):
-        extra = "-" + hashlib.sha256(reduce.columns.numpy().tobytes()).hexdigest()[:12]
-    elif hasattr(reduce, "seed"):
+        extra = "-" + hashlib.sha256(reduce.columns.numpy().tobytes()).hexdigest()[:REDUCER_DIGITS]
+    elif isinstance(reduce, RandomProjection):
         extra = f"-s{reduce.seed}"
     return f"{tap.layer}-{tap.reduce.replace(':', '')}{extra}-{kind}.npy"
 
@@ -129,13 +180,22 @@ def key(network: nn.Module, split: Split, channels: int | None, size: int | None
     for name, value in [*network.state_dict().items(), *network.named_buffers()]:
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     digest.update(split.indices.cpu().numpy().tobytes())
-    if split.lazy:
+    if isinstance(split.images, LazyImages):
         _add_lazy(digest, split.images)
     else:
         digest.update(repr(tuple(split.images.shape)).encode())
-        for images in split.images.split(4096):
+        for images in split.images.split(IMAGES):
             digest.update(images.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:KEY_DIGITS]
+
+
+def _scale(largest: float) -> float:
+    """The power of two that brings the largest number below `LARGEST`, as a factor to be multiplied back."""
+    return 2.0 ** math.ceil(math.log2(largest / LARGEST))
+
+
+def _moments_name(layer: str) -> str:
+    return f"{layer}-moments.npz"
 
 
 def _add_lazy(digest, images: LazyImages) -> None:

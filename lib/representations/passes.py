@@ -1,20 +1,32 @@
-"""Features of named layers from one pass over the data.
+"""One forward pass over a split: what is made of the outputs of named layers, batch by batch.
 
-A representation is what a layer puts out, made a vector per image by a reducer. The pass ends behind the deepest layer
-that was asked for: nothing after it is computed.
+A representation is what a layer puts out, made a vector per image by a reducer. The network is put in eval mode, and the
+pass ends behind the deepest layer that was asked for: nothing after it is computed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lib.core.errors import UserError
-from lib.core.progress import image_bar
+from lib.datasets import augment
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 
-Reducer = Callable[[Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]  # (b, ...) -> (b, d)
+Name = TypeVar("Name", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the images by number, augmented as is customary for their data set and drawn with the seed."""
+
+    number: int
+    seed: int
 
 
 def flatten(output: Tensor) -> Tensor:
@@ -23,36 +35,66 @@ def flatten(output: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def reduced_outputs(
+    network: nn.Module,
+    split: Split,
+    reduce: dict[str, Callable[[Tensor], dict[Name, Tensor]]],
+    batching: Batching,
+    *,
+    order: Tensor | None = None,
+    view: View | None = None,
+    label: str = "",
+) -> Iterator[tuple[Tensor, dict[Name, Tensor]]]:
+    """Per batch the positions (b,), and everything that `reduce` makes of the outputs of its layers.
+
+    reduce    layer -> a function from its output (b, ...) to a dictionary of tensors
+    order     the positions that are passed, in this order; by default all
+
+    Raises `UserError` for a layer that does not exist, does not run, or puts out no tensor.
+    """
+    label, change = label or split.name, None
+    if view is not None:
+        split, change = augment.for_epoch(split, split.augmentation, view.seed, "view", view.number, device=batching.device)
+    made: dict[str, dict[Name, Tensor]] = {}
+
+    def keep(layer: str) -> Callable[[object], None]:
+        def kept(output: object) -> None:
+            if not isinstance(output, Tensor):
+                raise UserError(f"layer {layer} puts out no single tensor, so it has no features")
+            made.setdefault(layer, reduce[layer](output))
+
+        return kept
+
+    network.eval()
+    with cutting.record(network, list(reduce), reduce={layer: keep(layer) for layer in reduce}, stop=True):
+        for images, _, positions in batching.with_positions(split, label, order=order, augment=change):
+            made.clear()
+            cutting.run(network, images)
+            for layer in reduce:
+                if layer not in made:
+                    raise UserError(f"layer {layer} does not run in a forward pass, so it has no features")
+            yield positions, {name: rows for layer in reduce for name, rows in made[layer].items()}
+
+
 def represent(
     network: nn.Module,
     split: Split,
     layers: list[str],
-    reduce: Reducer = flatten,
-    *,
-    batch_size: int,
-    channels: int | None = None,
-    size: int | None = None,
-    workers: int = 0,
-    prefetch: int = 2,
-    quiet: bool = False,
+    batching: Batching,
+    reduce: Reduce = flatten,
     label: str = "",
-) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
-    """Per batch: layer -> features (b, d) float32, labels (b,), both on the network's device, and positions (b,).
+) -> Iterator[dict[str, Tensor]]:
+    """Per batch: layer -> features (b, d) in float32 on the network's device. Raises as `reduced_outputs`."""
 
-    The network is put in eval mode. Raises `UserError` for a layer that does not exist or does not run.
-    """
-    device = next(network.parameters()).device
-    network.eval()
-    batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
-    with cutting.record(network, layers, reduce=lambda output: reduce(output).float().clone(), stop=True) as outputs:
-        for images, labels, positions in image_bar(batches, len(split), batch_size, label=label or split.name, quiet=quiet):
-            cutting.run(network, images)
-            missing = [layer for layer in layers if layer not in outputs]
-            if missing:
-                raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no features")
-            yield {layer: outputs[layer] for layer in layers}, labels, positions
+    def named(layer: str) -> Callable[[Tensor], dict[str, Tensor]]:
+        return lambda output: {layer: reduce(output).float().clone()}
+
+    for _, rows in reduced_outputs(network, split, {layer: named(layer) for layer in layers}, batching, label=label):
+        yield rows
 
 
-def features(network: nn.Module, split: Split, layer: str, reduce: Reducer = flatten, **options) -> Tensor:
+def features(
+    network: nn.Module, split: Split, layer: str, batching: Batching, reduce: Reduce = flatten, label: str = ""
+) -> Tensor:
     """The features (n, d) of one layer for a whole split, float32 on the CPU, in the split's order."""
-    return torch.cat([found[layer].cpu() for found, _, _ in represent(network, split, [layer], reduce, **options)])
+    return torch.cat([rows[layer].cpu() for rows in represent(network, split, [layer], batching, reduce, label)])

@@ -5,30 +5,41 @@ the covariance of channels over images and positions of one fixed set of images.
 number of channels changes nothing, rank 0 leaves the mean alone. Everything is float64 until it is applied.
 """
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
 
-class Moments:
-    """Mean (c,) and covariance (c, c) of rows that come in batches; the order and size of batches do not matter."""
+def _none_yet() -> Tensor:
+    return torch.zeros((), dtype=torch.float64)
 
-    def __init__(self) -> None:
-        self.count, self._sum, self._products = 0, 0.0, 0.0
+
+@dataclass
+class Moments:
+    """Mean (c,) and covariance (c, c) of rows that come in batches; the order and size of batches do not matter.
+
+    total (c,) and products (c, c) are the sums of the rows and of their outer products, in float64.
+    """
+
+    count: int = 0
+    total: Tensor = field(default_factory=_none_yet, repr=False)
+    products: Tensor = field(default_factory=_none_yet, repr=False)
 
     def add(self, rows: Tensor) -> None:
         """Takes in rows (m, c)."""
         rows = rows.detach().double()
         self.count += len(rows)
-        self._sum = self._sum + rows.sum(0)
-        self._products = self._products + rows.T @ rows
+        self.total = self.total + rows.sum(0)
+        self.products = self.products + rows.T @ rows
 
     @property
     def mean(self) -> Tensor:
-        return self._sum / self.count
+        return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        return self._products / self.count - torch.outer(self.mean, self.mean)
+        return self.products / self.count - torch.outer(self.mean, self.mean)
 
 
 def channel_rows(activation: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ and means over positions (or tokens) where they have not. A rank limit keeps the
 channels (or token features), estimated on the same images.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.metrics import similarity
 from lib.metrics.similarity import Grams, Side
@@ -85,25 +86,21 @@ def grid(
 
     `first_ranks` and `second_ranks` name for each layer the ranks it is limited to; the width is no limit.
     """
-    sides = [_Network(first, first_ranks), _Network(second, second_ranks)]
+    left, right = _Network(first, first_ranks), _Network(second, second_ranks)
     tables = {}
     if set(measures) & set(GRAM_MEASURES):
-        grams = [side.grams() for side in sides]
+        grams = left.grams(), right.grams()
         tables = {name: function(*grams).cpu() for name, function in GRAM_MEASURES.items() if name in measures}
-    wanted = [name for name in measures if name in MOMENT_MEASURES]
+    of_moments = [name for name in measures if name in MOMENT_MEASURES]
     rows = []
     for one, x in first.items():
         for two, y in second.items():
             aligned = x.shape == y.shape and x.values.shape[1] > 1
-            cross = _cross(sides[0], sides[1], one, two, aligned) if wanted else None
+            by_moments = _by_moments(left, right, one, two, aligned, of_moments)
             for rank1 in first_ranks[one]:
                 for rank2 in second_ranks[two]:
-                    places = sides[0].places[one, rank1], sides[1].places[two, rank2]
-                    measured = {name: table[places].item() for name, table in tables.items()}
-                    for name in wanted:
-                        measured[name] = MOMENT_MEASURES[name](
-                            sides[0].side(one, rank1, aligned), sides[1].side(two, rank2, aligned), cross[:rank1, :rank2]
-                        )
+                    cell = left.numbers[one, rank1], right.numbers[two, rank2]
+                    measured = {name: table[cell].item() for name, table in tables.items()} | by_moments[rank1, rank2]
                     rows.append(
                         {
                             "layer1": one,
@@ -132,8 +129,8 @@ def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
             for row in range(0, n, BLOCK):  # on and above the diagonal
                 bands[number, row : row + BLOCK, row:].addmm_(flat[row : row + BLOCK], flat[row:].T)
     bands = bands.triu() + bands.triu(1).transpose(1, 2)
-    found = dict(zip(edges[1:], bands.cumsum(0), strict=True))
-    return [found[rank] for rank in ranks]
+    by_rank = dict(zip(edges[1:], bands.cumsum(0), strict=True))
+    return [by_rank[rank] for rank in ranks]
 
 
 class _Network:
@@ -142,9 +139,9 @@ class _Network:
     def __init__(self, layers: dict[str, Representation], ranks: dict[str, list[int]]) -> None:
         self.layers, self.ranks = layers, ranks
         keys = [(layer, rank) for layer in layers for rank in ranks[layer]]
-        self.places = {key: number for number, key in enumerate(keys)}
+        self.numbers = {key: number for number, key in enumerate(keys)}  # its row or column in tables of Gram measures
         self.means = {name: layer.pooled() for name, layer in layers.items()}
-        self.known: dict[tuple, Side] = {}
+        self.sides: dict[tuple[str, int, bool], Side] = {}
 
     def grams(self) -> Grams:
         return Grams([matrix for name, layer in self.layers.items() for matrix in gram_matrices(layer, self.ranks[name])])
@@ -152,12 +149,31 @@ class _Network:
     def side(self, name: str, rank: int, positions: bool) -> Side:
         """Covariance and whitening of the first `rank` components, over positions or over means of them."""
         key = (name, rank, positions)
-        if key not in self.known:
+        if key not in self.sides:
             layer = self.layers[name]
             means = self.means[name][:, :rank]
             covariance = torch.diag(layer.spectrum[:rank]) if positions else means.T @ means
-            self.known[key] = Side(covariance, layer.basis[:, :rank])
-        return self.known[key]
+            self.sides[key] = Side(covariance, layer.basis[:, :rank])
+        return self.sides[key]
+
+
+def _by_moments(
+    first: _Network, second: _Network, one: str, two: str, positions: bool, names: list[str]
+) -> dict[tuple[int, int], dict[str, float]]:
+    """The named measures on moments of a layer `one` of the first and `two` of the second network, by both ranks."""
+    pairs = [(rank1, rank2) for rank1 in first.ranks[one] for rank2 in second.ranks[two]]
+    if not names:
+        return {pair: {} for pair in pairs}
+    cross = _cross(first, second, one, two, positions)
+    return {
+        (rank1, rank2): {
+            name: MOMENT_MEASURES[name](
+                first.side(one, rank1, positions), second.side(two, rank2, positions), cross[:rank1, :rank2]
+            )
+            for name in names
+        }
+        for rank1, rank2 in pairs
+    }
 
 
 def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool) -> Tensor:
@@ -169,15 +185,15 @@ def _cross(first: _Network, second: _Network, one: str, two: str, positions: boo
     return x.basis.T @ sum(a.flatten(0, 1).T @ b.flatten(0, 1) for a, b in pairs) @ y.basis
 
 
-def _parts(values: Tensor, mean: Tensor):
+def _parts(values: Tensor, mean: Tensor) -> Iterator[Tensor]:
     """The centred values in float64, some images at a time."""
     step = max(1, CHUNK // values[0].numel())
     for part in values.split(step):
         yield part.double() - mean
 
 
-def choose(network, known: list[str], words: str, where: str) -> list[str]:
-    """The layers that comma-separated names and globs choose, in execution order."""
+def choose(network: nn.Module, layers: list[str], words: str, where: str) -> list[str]:
+    """Those of the layers that comma-separated names and globs choose, in execution order; `where` names the argument."""
     cuts = cutting.cuts(network)
-    groups = {"all": known, "cuts": [name for name in known if name in cuts]}
-    return cutting.select(known, tuple(words.split(",")), groups, where)
+    groups = {"all": layers, "cuts": [name for name in layers if name in cuts]}
+    return cutting.select(layers, tuple(words.split(",")), groups, where)

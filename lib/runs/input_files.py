@@ -40,7 +40,7 @@ def _sources(config: DataRoot, name: str) -> list[Path]:
     data = names.parse(name)
     if data.features is None:
         return datasets.sources(name, config.data_root)
-    feature_dataset.check_taken(config, name)
+    feature_dataset.check_taken(config.takes_features, name)
     path, _ = feature_dataset.backbone(data.features[0])
     return [locate(config, path), *datasets.sources(str(data.images), config.data_root)]
 

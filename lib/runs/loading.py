@@ -11,11 +11,12 @@ from lib import datasets
 from lib.core import devices, text_table
 from lib.core.errors import UserError
 from lib.datasets import names
+from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
 from lib.datasets.split import Split
 from lib.models import checkpoints, class_groups, cutting
 from lib.models.checkpoints import Checkpoint
-from lib.representations import feature_dataset
+from lib.representations import feature_dataset, feature_split
 from lib.runs.cli import DeviceConfig
 from lib.runs.input_files import locate
 from lib.runs.network_flags import CheckpointsConfig
@@ -52,7 +53,7 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
     """The split of a data set, cut down to `--max-examples` images that are evenly spread over it."""
     data = names.parse(name)
     if data.features is not None:
-        feature_dataset.check_taken(config, name)
+        feature_dataset.check_taken(config.takes_features, name)
         return _stored_features(config, data, split)
     found = datasets.load(name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir)
     if config.max_examples is not None and config.max_examples < len(found):
@@ -66,15 +67,20 @@ def _stored_features(config: DeviceConfig, data: names.DataName, split: str | No
         raise ValueError(f"{data.name} is a data set of images")
     (path, kind), layer = feature_dataset.backbone(data.features[0]), data.features[1]
     network = checkpoints.load(locate(config, path), kind, device=device(config))
-    images = load_split(config, str(data.images), split, image_size=network.description.image_size)
-    return feature_dataset.made(
-        network,
-        layer,
-        images,
-        data.name,
-        cache_dir=config.cache_dir,
-        workers=config.workers,
+    described = network.description
+    images = load_split(config, str(data.images), split, image_size=described.image_size)
+    given = batching(config, device(config), described.channels, described.image_size)
+    return feature_split.of_images(images, network, layer, data.name, given, config.cache_dir)
+
+
+def batching(config: DeviceConfig, device: torch.device, channels: int, size: int | None) -> Batching:
+    """How a pass gives images of these channels and this side to a network on the device, as the flags say."""
+    return Batching(
+        device=device,
         batch_size=config.batch_size,
+        channels=channels,
+        size=size,
+        workers=config.workers,
         prefetch=config.prefetch,
         quiet=config.quiet,
     )
