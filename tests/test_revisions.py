@@ -1,5 +1,6 @@
 """Revisions of a method: a record of before is neither taken for one of after, nor joined with it, nor lost."""
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ import pytest
 import records as made
 from table_records import KNOWN, NCG, library, ncg_row, three_seeds
 
+from lib.core import cache_folders
 from lib.core.errors import UserError
 from lib.experiments import EXPERIMENTS
-from lib.runs import records, script
+from lib.runs import cli, records, revisions, script
 from lib.runs.cli import RunConfig, flag
 from lib.runs.command_lines import Experiment
 from lib.runs.records import Result
@@ -111,3 +113,37 @@ def test_a_record_of_an_earlier_revision_is_not_checked_against_new_numbers(tmp_
     three_seeds(tmp_path)
     with pytest.raises(UserError, match="of an earlier version of the method, whose numbers were other; --rerun"):
         rerun.check(tmp_path / "results/ncg/n0.json", EXPERIMENTS)
+
+
+def trained(folder, *words) -> int:
+    """Trains for an epoch in the folder; how many epochs the record has."""
+    with contextlib.chdir(folder):
+        argv = ["small_cnn", "-d", "digits", "-dir", "a", "-e", "1", "--max-examples", "64", "-gpu", "-1", "--quiet", *words]
+        config = cli.parse(EXPERIMENTS["train"].configuration, argv)
+        path = script.run(EXPERIMENTS, "train", config, ["exec_train.py", *argv])
+        return json.loads(path.read_text())["revision"]
+
+
+def test_a_training_of_an_earlier_revision_begins_again_instead_of_continuing(tmp_path, monkeypatch, capsys):
+    assert trained(tmp_path) == 1
+    begun = (tmp_path / "models/a/init.pt").stat().st_mtime_ns
+    monkeypatch.setattr(EXPERIMENTS["train"].configuration, "revision", 2)
+    assert trained(tmp_path) == 2 and "of an earlier version of the method; beginning again" in capsys.readouterr().err
+    assert (tmp_path / "models/a/init.pt").stat().st_mtime_ns > begun
+
+
+def test_what_earlier_revisions_have_left_is_listed(tmp_path, monkeypatch):
+    trained(tmp_path)
+    (tmp_path / ".cache/features/key").mkdir(parents=True)
+    places = tmp_path / "results", tmp_path / "models", tmp_path / ".cache"
+    assert not revisions.earlier(EXPERIMENTS, *places)
+    monkeypatch.setattr(EXPERIMENTS["train"].configuration, "revision", 3)
+    monkeypatch.setitem(cache_folders.REVISIONS, "features", 2)
+    listed = revisions.earlier(EXPERIMENTS, *places)
+    assert [(row["what"], row["revision"], row["now"]) for row in listed] == [
+        ("record", 1, 3),
+        ("checkpoints", 1, 3),
+        ("cache", 1, 2),
+    ]
+    assert listed[0]["made again by"] == f"exec_tables.py --rerun {listed[0]['path']}"
+    assert cache_folders.folder(".cache", "features").name == "features-2"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib.core import cache_folders
 from lib.core.errors import UserError
 from lib.core.registry import resolve
 from lib.datasets import Options, corruptions, names
@@ -64,7 +65,7 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
     if isinstance(clean, LazyImages):
         images = CorruptedImages(clean, kind, severity, split.indices.numpy())
         return replace(split, images=images, origin="generated", augmentation="none")
-    file = cache / "corrupted" / f"{_digest(split)}-{kind}-{severity}.npy"
+    file = cache_folders.folder(cache, "corrupted") / f"{_digest(split)}-{kind}-{severity}.npy"
     images = map_cached(file)
     if images is None:
 

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.core import cache_folders
+
 GIB = 2**30
 BLOCK = 512  # bytes, the unit of st_blocks
 
@@ -27,7 +29,7 @@ class CachedFeatures:
 
 
 def folder(cache_dir: str | Path) -> Path:
-    return Path(cache_dir) / "features"
+    return cache_folders.folder(cache_dir, "features")
 
 
 def entries(cache_dir: str | Path) -> list[CachedFeatures]:

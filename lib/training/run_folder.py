@@ -10,11 +10,12 @@ resume.pt     network, optimiser, rows and position; replaced behind every epoch
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 from lib.core import files
 from lib.core.errors import UserError
-from lib.runs import cli
+from lib.runs import cli, revisions
 
 
 def folder(config) -> Path:
@@ -27,7 +28,8 @@ def folder(config) -> Path:
 def claim(directory: Path, config) -> None:
     """Makes the folder this configuration's; raises `UserError` if it holds checkpoints of another one's run.
 
-    Only the process that holds the folder's lock may claim it: half-written files in it are those of killed ones.
+    What an earlier version of the method has left of the same run is cleared: the run begins again. Only the process that
+    holds the folder's lock may claim it: half-written files in it are those of killed ones.
     """
     wanted = _as_json(cli.identity(config))
     marker = directory / "run.json"
@@ -36,10 +38,8 @@ def claim(directory: Path, config) -> None:
     if config.overwrite:
         clear(directory)
     if marker.exists() and any(directory.rglob("*.pt")):  # else that run failed before its first step
-        try:
-            there = json.loads(marker.read_text())
-        except ValueError:
-            raise UserError(f"{marker} is broken; --overwrite starts the run again") from None
+        there = revisions.of_folder(marker)
+        made = there.pop("revision", 1)
         # A flag younger than the folder had its default there.
         defaults = {
             item.name: item.default
@@ -54,6 +54,9 @@ def claim(directory: Path, config) -> None:
                 f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
                 "-dir, or --overwrite it"
             )
+        if made < config.revision:
+            print(f"{directory} is of an earlier version of the method; beginning again", file=sys.stderr)
+            clear(directory)
     elif any(directory.glob("*.pt")):
         raise UserError(
             f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
@@ -61,7 +64,7 @@ def claim(directory: Path, config) -> None:
         )
     if not config.resume:
         clear(directory)
-    files.write_json(marker, wanted)
+    files.write_json(marker, wanted | {"revision": config.revision})
 
 
 def clear(directory: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.core import files
+from lib.core import cache_folders, files
 from lib.core.errors import UserError
 from lib.datasets import Options, catalogue
 from lib.datasets.sets import cifar
@@ -48,7 +48,7 @@ def member(file: Path, name: str, cache: Path) -> np.ndarray:
             entry = archive.getinfo(f"{name}.npy")
             if entry.compress_type == zipfile.ZIP_STORED:
                 return _map(file, _start(file, entry))
-            return _map(_unpacked(file, archive, entry, cache / "unpacked"), 0)
+            return _map(_unpacked(file, archive, entry, cache_folders.folder(cache, "unpacked")), 0)
     except KeyError:
         raise UserError(f"{file}: holds no array {name}") from None
     except files.NO_ARRAYS as error:

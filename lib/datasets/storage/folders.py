@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.core import files
+from lib.core import cache_folders, files
 from lib.core.errors import UserError
 from lib.datasets import Options
 from lib.datasets.split import Split
@@ -30,7 +30,7 @@ def folder(root: Path, split: str, options: Options) -> Split:
 
 def from_listing(name: str, split: str, listing: image_folders.Listing, options: Options) -> Split:
     """The images of the listing, grey (1, h, w) if all are, else colour; large ones 3 x `image_size` x `image_size`."""
-    images = decoded(listing, options.cache / "decoded")
+    images = decoded(listing, cache_folders.folder(options.cache, "decoded"))
     lazy = images is None
     if lazy:
         files = [listing.folder / file for file in listing.files]

@@ -8,8 +8,9 @@ from typing import ClassVar
 from lib import datasets
 from lib.core import text_table
 from lib.core.errors import UsageError, UserError
+from lib.experiments import EXPERIMENTS
 from lib.representations import feature_cache
-from lib.runs import input_files
+from lib.runs import input_files, revisions
 from lib.runs.cli import DeviceConfig, SeedConfig, flag
 from lib.runs.columns import Columns
 
@@ -19,6 +20,7 @@ ACTIONS = {
     "show": ("NAME: counts, statistics and a contact sheet of its splits", (1,)),
     "prepare": ("NAME: download, check and unpack it under the data root; continues where it was interrupted", (1,)),
     "verify": ("NAME: compare its files with their known sizes and checksums, decode every image", (1,)),
+    "check": ("what earlier versions of a method have left: records, checkpoints, caches", (0,)),
     "cache": (
         "[GIB]: the features that probes keep under --cache-dir, with sizes; with a number those used longest ago go "
         "until no more is left, 0 clears all",
@@ -71,6 +73,9 @@ class DataConfig(DeviceConfig, SeedConfig):
             return "\n".join(map(str, download.prepare(self.arguments[0], self.data_root, progress=_progress(self))))
         if self.action == "verify":
             return _verified(self)
+        if self.action == "check":
+            rows = revisions.earlier(EXPERIMENTS, self.results_dir, self.models_dir, self.cache_dir)
+            return text_table.text(rows) if rows else "all records, checkpoints and caches are of the present versions"
         if self.action == "cache":
             return _cache(self)
         if self.action == "convert-checkpoint":
