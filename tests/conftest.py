@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import background
@@ -16,7 +16,7 @@ import inprocess
 import pytest
 import torch
 
-from lib.runs import cli
+from lib.runs import cli, records
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -116,3 +116,19 @@ def siblings(tmp_path_factory) -> Path:
         ("small_cnn", "-d", "digits", "-dir", name, "-e", 2, "-lr", "3e-3", "-s", seed) for seed, name in enumerate("ab")
     ]
     return copied(tmp_path_factory, "siblings", *trainings)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def columns_are_declared() -> Iterator[None]:
+    """Whatever a script writes in any test: its columns are declared beside its flags, and hold what they declare."""
+    write = records.write
+
+    def checked(where, config, result, **about):
+        declared = config.columns.numbers | config.columns.words | config.columns.truths
+        written = {column for row in result.rows for column in row}
+        assert not declared or written <= declared, f"{where.experiment} does not declare {sorted(written - declared)}"
+        return write(where, config, result, **about)
+
+    records.write = checked
+    yield
+    records.write = write
