@@ -116,3 +116,10 @@ def siblings(tmp_path_factory) -> Path:
         ("small_cnn", "-d", "digits", "-dir", name, "-e", 2, "-lr", "3e-3", "-s", seed) for seed, name in enumerate("ab")
     ]
     return copied(tmp_path_factory, "siblings", *trainings)
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory) -> Path:
+    """A working directory with `models/wo9`: a CNN002 after one and after two epochs on the digits without 9."""
+    words = ("CNN002", "-d", "digits-wo9", "-dir", "wo9", "-e", 2, "-lr", "3e-3", "-sf", 1)
+    return copied(tmp_path_factory, "nine", words)
