@@ -43,7 +43,8 @@ def _run(words: list[str], folder: str, log: str, out: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    sys.argv, sys.path[0] = words, str(ROOT)
+    sys.argv = words
+    sys.path.insert(0, str((ROOT / words[0]).parent))
     if words[0] == "torchrun":
         runpy.run_module("torch.distributed.run", run_name="__main__")
     else:

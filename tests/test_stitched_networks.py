@@ -23,8 +23,6 @@ from lib.stitching import least_squares
 from lib.stitching.layer import Stitch
 
 LAYERS = ["features.3", "features.6", "features.9"]  # 16 x 16 x 16, 32 x 8 x 8, 64 x 4 x 4
-
-
 GRID = ("auto", "auto", ",".join(LAYERS), ",".join(LAYERS))
 
 
