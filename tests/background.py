@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "torchvision", "scipy.stats", "matplotlib.figure", "torch.utils.tensorboard"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "torchvision", "scipy.stats", "matplotlib.figure", "torch.utils.tensorboard"])
 
 
 def start(words: list, folder: Path, log: str = "log", out: str = "") -> multiprocessing.Process:
@@ -20,14 +20,14 @@ def start(words: list, folder: Path, log: str = "log", out: str = "") -> multipr
 
     With `out`, standard output has a file of its own.
     """
-    process = _context.Process(target=_run, args=([str(word) for word in words], str(folder), log, out or log))
+    process = CONTEXT.Process(target=_run, args=([str(word) for word in words], str(folder), log, out or log))
     process.start()
     return process
 
 
-def run(words: list, folder: Path, log: str = "log") -> int:
+def run(words: list, folder: Path, log: str = "log", out: str = "") -> int:
     """The exit status of the script."""
-    process = start(words, folder, log)
+    process = start(words, folder, log, out)
     process.join(300)
     assert process.exitcode is not None, f"{words} is still at work"
     return process.exitcode
