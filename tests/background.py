@@ -11,34 +11,41 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "torchvision", "scipy.stats", "matplotlib.figure", "torch.utils.tensorboard"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "torchvision", "scipy.stats", "matplotlib.figure", "torch.utils.tensorboard"])
 
 
-def start(words: list, folder: Path, log: str = "log") -> multiprocessing.Process:
-    """`python exec_x.py ...` in `folder`, its output in the file `log` there; `process.kill()` is kill -9."""
-    process = _context.Process(target=_run, args=([str(word) for word in words], str(folder), log))
+def start(words: list, folder: Path, log: str = "log", out: str = "") -> multiprocessing.Process:
+    """`python exec_x.py ...` or `torchrun ...` in `folder`, its output in the file `log` there; `process.kill()` is kill -9.
+
+    With `out`, standard output has a file of its own.
+    """
+    process = CONTEXT.Process(target=_run, args=([str(word) for word in words], str(folder), log, out or log))
     process.start()
     return process
 
 
-def run(words: list, folder: Path, log: str = "log") -> int:
+def run(words: list, folder: Path, log: str = "log", out: str = "") -> int:
     """The exit status of the script."""
-    process = start(words, folder, log)
+    process = start(words, folder, log, out)
     process.join(300)
     assert process.exitcode is not None, f"{words} is still at work"
     return process.exitcode
 
 
-def _run(words: list[str], folder: str, log: str) -> None:
+def _run(words: list[str], folder: str, log: str, out: str) -> None:
     os.chdir(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    os.dup2(os.open(log, flags), 2)
+    os.dup2(2 if out == log else os.open(out, flags), 1)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
     import torch
 
     torch.set_num_threads(1)
-    sys.argv, sys.path[0] = words, str(ROOT)
-    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    sys.argv = words
+    sys.path.insert(0, str((ROOT / words[0]).parent))
+    if words[0] == "torchrun":
+        runpy.run_module("torch.distributed.run", run_name="__main__")
+    else:
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")

@@ -132,3 +132,10 @@ def columns_are_declared() -> Iterator[None]:
     records.write = checked
     yield
     records.write = write
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory) -> Path:
+    """A working directory with `models/wo9`: a CNN002 after one and after two epochs on the digits without 9."""
+    words = ("CNN002", "-d", "digits-wo9", "-dir", "wo9", "-e", 2, "-lr", "3e-3", "-sf", 1)
+    return copied(tmp_path_factory, "nine", words)

@@ -152,7 +152,8 @@ def write_celeba(root: Path, values: np.ndarray, parts, form: str = "txt", pictu
         )
         write_csv(folder / "list_eval_partition.csv", ("image_id", "partition"), zip(files, parts, strict=True))
     else:
-        rows = "\n".join(f"{file} " + " ".join(f"{sign:2d}" for sign in row) for file, row in zip(files, signs, strict=True))
+        written = {row: " ".join(f"{sign:2d}" for sign in row) for row in set(map(tuple, signs.tolist()))}
+        rows = "\n".join(f"{file} {written[tuple(row)]}" for file, row in zip(files, signs.tolist(), strict=True))
         (folder / "list_attr_celeba.txt").write_text(f"{len(files)}\n{' '.join(ATTRIBUTES)}\n{rows}\n")
         lines = "\n".join(f"{file} {part}" for file, part in zip(files, parts, strict=True))
         (folder / "list_eval_partition.txt").write_text(lines + "\n")

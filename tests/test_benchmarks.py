@@ -1,8 +1,12 @@
 """The benchmarks run, and compare what they say they compare."""
 
 import json
+import multiprocessing
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import background
 import pytest
 import torch
 from conftest import ROOT, script
@@ -10,6 +14,19 @@ from conftest import ROOT, script
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import augmentation, cifar5m, projections, reinit, run, timing
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch):
+    """The processes that benchmarks start have torch already."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda way: background.CONTEXT)
+
+    def run(words, **_):
+        folder = Path(words[3])
+        assert background.run(words[1:], folder, out="out") == 0, (folder / "log").read_text()
+        return SimpleNamespace(stdout=(folder / "out").read_text())
+
+    monkeypatch.setattr(cifar5m, "subprocess", SimpleNamespace(run=run, PIPE=None))
 
 
 def test_the_ways_take_turns_and_the_first_turn_is_left_out(capsys):

@@ -1,17 +1,18 @@
 """Training in two processes under torchrun: the losses of one process, one voice, and continuing after a death."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import background
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, script
 
 NETWORKS = """
 from torch import nn
@@ -45,44 +46,26 @@ COMMON = (
 )
 
 
-def environment() -> dict:
-    return {**{key: value for key, value in os.environ.items() if key != "RANK"}, "OMP_NUM_THREADS": "1"}
+@dataclass(frozen=True)
+class Run:
+    """`torchrun --nproc-per-node 2 exec_train.py ...` in a folder; its launcher is forked, its processes start Python."""
+
+    launcher: multiprocessing.Process
+    folder: Path
+
+    def ended(self) -> tuple[int, str, str]:
+        """Exit status, standard output and error, once it has ended."""
+        self.launcher.join(240)
+        return self.launcher.exitcode, (self.folder / "out").read_text(), (self.folder / "log").read_text()
 
 
-def torchrun(*words, cwd, processes: int = 2) -> subprocess.Popen:
-    """`torchrun --nproc-per-node 2 exec_train.py ...` at a port that is free."""
+def torchrun(*words, cwd, processes: int = 2) -> Run:
+    """Starts it at a port that is free."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            str(processes),
-            "--master-port",
-            str(port),
-            str(ROOT / "exec_train.py"),
-            *map(str, words),
-        ],
-        cwd=cwd,
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def plain_run(*words, cwd) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, ROOT / "exec_train.py", *map(str, words)],
-        cwd=cwd,
-        env=environment(),
-        text=True,
-        capture_output=True,
-        timeout=240,
-    )
+    command = ["torchrun", "--nproc-per-node", processes, "--master-port", port, ROOT / "exec_train.py", *words]
+    return Run(background.start(command, cwd, out="out"), cwd)
 
 
 def rows(folder) -> list[dict]:
@@ -99,10 +82,10 @@ def made(tmp_path, name: str):
 def test_two_processes_have_the_losses_of_one(tmp_path):
     words = ("networks.py:plain", *COMMON, "-e", "3", "--grad-clip", "1.0", "--momentum", "0.9")
     one, two = made(tmp_path, "one"), made(tmp_path, "two")
-    process = torchrun(*words, cwd=two)
-    alone = plain_run(*words, cwd=one)
-    out, err = process.communicate(timeout=240)
-    assert alone.returncode == 0 and process.returncode == 0, err
+    together = torchrun(*words, cwd=two)
+    alone = script("exec_train.py", *words, cwd=one)
+    status, out, err = together.ended()
+    assert alone.returncode == 0 and status == 0, err
     for single, double in zip(rows(one), rows(two), strict=True):
         assert double["processes"] == 2 and single["processes"] == 1 and double["batchnorm"] is None
         for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
@@ -110,31 +93,30 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     first, second = (torch.load(folder / "models" / "a" / "model_3.pt", weights_only=True) for folder in (one, two))
     assert all(torch.allclose(first[key], second[key], atol=1e-5) for key in first)
     assert err.count("epoch 3/3") == 1 and out.strip().splitlines()[-1].endswith(".json")  # one process speaks
-    again = torchrun(*words, cwd=two)
-    out, err = again.communicate(timeout=240)
-    assert again.returncode == 0 and err.count("already there") == 1 and len(out.strip().splitlines()) == 1, err
+    status, out, err = torchrun(*words, cwd=two).ended()
+    assert status == 0 and err.count("already there") == 1 and len(out.strip().splitlines()) == 1, err
 
 
 def test_a_killed_process_ends_the_run_and_the_same_command_continues(tmp_path):
     """With batch normalisation: running statistics are those of all processes, so that one can go on alone."""
     words = ("networks.py:batchnorm", *COMMON, "-e", "300")
     folder = made(tmp_path, "run")
-    process = torchrun(*words, cwd=folder)
+    first = torchrun(*words, cwd=folder)
     deadline = time.time() + 120
     while not (folder / "models" / "a" / "resume.pt").exists() and time.time() < deadline:
         time.sleep(0.02)
-    os.kill(worker(process.pid, rank=1), signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode != 0
+    os.kill(worker(first.launcher.pid, rank=1), signal.SIGKILL)
+    status, _, err = first.ended()
+    assert status != 0
     assert err.count("the same command continues") == 1, err
     assert not list((folder / "results").rglob("*.json"))
     done = torch.load(folder / "models" / "a" / "resume.pt", weights_only=True)["position"]["epoch"]
     continued = torchrun(*words, cwd=folder)
     deadline = time.time() + 120
-    while epoch_reached(folder) < done + 2 and continued.poll() is None and time.time() < deadline:
+    while epoch_reached(folder) < done + 2 and continued.launcher.is_alive() and time.time() < deadline:
         time.sleep(0.05)
-    continued.send_signal(signal.SIGTERM)  # as a scheduler ends a job
-    out, err = continued.communicate(timeout=120)
+    os.kill(continued.launcher.pid, signal.SIGTERM)  # as a scheduler ends a job
+    _, _, err = continued.ended()
     assert f"continuing models/a in epoch {done}" in err and err.count("stopped by SIGTERM") == 1, err
     position = torch.load(folder / "models" / "a" / "resume.pt", weights_only=True)["position"]
     assert position["epoch"] >= done + 2
@@ -179,7 +161,7 @@ def test_what_several_processes_cannot_do_is_said(monkeypatch, tmp_path):
         pass
     with pytest.raises(UserError, match="-gpu 0: under torchrun"):
         TrainConfig(model_type="resnet20", directory="a", gpu=0)
-    done = subprocess.run([sys.executable, ROOT / "exec_data.py", "list"], cwd=tmp_path, capture_output=True, text=True)
+    done = script("exec_data.py", "list", cwd=tmp_path)
     assert done.returncode == 2 and "not with torchrun" in done.stderr
 
 

@@ -16,12 +16,8 @@ from lib.runs import cli
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with `models/wo9`: a CNN002 after three epochs on the digits without 9."""
-    folder = tmp_path_factory.mktemp("ncg")
-    done = script("exec_train.py", "CNN002", "-d", "digits-wo9", "-dir", "wo9", "-e", 3, "-lr", "3e-3", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def folder(nine):
+    return nine
 
 
 def ask(folder, *words):
@@ -35,7 +31,7 @@ def choose(rows, **wanted):
 
 
 BOTH = (
-    "models/wo9/model_3.pt",
+    "models/wo9/model_2.pt",
     "-d",
     "digits-wo9",
     "--space",
@@ -59,7 +55,7 @@ def both_spaces(folder):
 def test_the_held_out_class_is_searched_in_the_training_images(both_spaces):
     record, arrays = both_spaces
     training, unseen = datasets.load("digits-wo9", "data", "train"), datasets.load("digits-wo9:ood", "data")
-    (row,) = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/model_3.pt")
+    (row,) = choose(record["rows"], space="pixel", split="ood", subset="all", model="models/wo9/model_2.pt")
     images, others = (split.images.flatten(1).numpy().astype(np.int64) for split in (training, unseen))
     distances = np.stack([((images - other) ** 2).sum(1) for other in others])
     nearest = distances.argmin(1)
@@ -89,7 +85,7 @@ def test_the_score_of_seen_classes_differs_from_the_accuracy_of_their_neighbours
 def test_quintiles_partition_the_images_from_near_to_far(both_spaces):
     record, _ = both_spaces
     for space in ("pixel", "feature"):
-        whole, *parts = choose(record["rows"], space=space, split="ood", model="models/wo9/model_3.pt")
+        whole, *parts = choose(record["rows"], space=space, split="ood", model="models/wo9/model_2.pt")
         assert [part["subset"] for part in parts] == [f"quintile:{number}" for number in range(1, 6)]
         assert sum(part["hits"] for part in parts) == whole["hits"] and [part["n"] for part in parts] == [36] * 5
         means = [part["mean_distance"] for part in parts]
@@ -98,8 +94,8 @@ def test_quintiles_partition_the_images_from_near_to_far(both_spaces):
 
 def test_features_are_those_of_the_named_layer(both_spaces):
     record, arrays = both_spaces
-    (row,) = choose(record["rows"], space="feature", split="ood", subset="all", model="models/wo9/model_3.pt")
-    assert row["layer"] == "flatten" and row["backbone"] == "models/wo9/model_3.pt"
+    (row,) = choose(record["rows"], space="feature", split="ood", subset="all", model="models/wo9/model_2.pt")
+    assert row["layer"] == "flatten" and row["backbone"] == "models/wo9/model_2.pt"
     assert not np.array_equal(arrays["neighbors_feature_digits-wo9-ood"], arrays["neighbors_pixel_digits-wo9-ood"])
     assert row["sum_squared_distance"] == pytest.approx(arrays["squared_distances_feature_digits-wo9-ood"].sum())
 
@@ -114,7 +110,7 @@ def test_the_engines_give_the_same_answers(folder):
     answers = []
     for engine in ("faiss", "torch"):
         shutil.rmtree(folder / ".cache" / "neighbors", ignore_errors=True)
-        answers.append(ask(folder, "wo9/model_3.pt", "--engine", engine, "--max-examples", 150).arrays)
+        answers.append(ask(folder, "wo9/model_2.pt", "--engine", engine, "--max-examples", 150).arrays)
     assert answers[0].keys() == answers[1].keys()
     assert all(np.array_equal(answers[0][key], answers[1][key]) for key in answers[0])
 
@@ -135,7 +131,7 @@ def test_a_network_of_all_classes_answers_in_its_own_numbers(trained):
 def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
     found = ask(
         folder,
-        "wo9/model_3.pt",
+        "wo9/model_2.pt",
         "-d",
         "digits-wo9",
         "--corruptions",
@@ -145,7 +141,7 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
         "--max-examples",
         200,
     )
-    ours = str(folder / "models/wo9/model_3.pt")
+    ours = str(folder / "models/wo9/model_2.pt")
     cells = choose(found.rows, data="digits-wo9-c", subset="all", model=ours)
     assert [cell["variant"] for cell in cells] == [f"contrast-{level}" for level in range(1, 6)]
     for cell in cells:
@@ -183,7 +179,7 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
 
 def test_corrupted_images_of_other_classes_have_their_own_slopes_and_no_accuracy(folder):
     levels = [f"digits-c/contrast-{level}" for level in (5, 1, 3)]
-    found = ask(folder, "wo9/model_3.pt", "-ood", *levels, "--corruptions", "contrast", "--max-examples", 100)
+    found = ask(folder, "wo9/model_2.pt", "-ood", *levels, "--corruptions", "contrast", "--max-examples", 100)
     slope, other = choose(found.rows, subset="slope")
     over_cells, _ = choose(found.rows, subset="cells")
     assert (slope["data"], other["data"]) == ("digits-c", "digits-wo9-c") and "slope_accuracy" in other
@@ -193,11 +189,12 @@ def test_corrupted_images_of_other_classes_have_their_own_slopes_and_no_accuracy
     assert not {"r_distance_accuracy", "welch"} & over_cells.keys()
 
 
-def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_the_images(folder):
+def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_the_images(folder, monkeypatch):
+    monkeypatch.setattr("lib.experiments.ncg.RADIUS_STEPS", 20)  # how near they come is tested with the attacks
     found = ask(
-        folder, "wo9/model_3.pt", "-d", "digits-wo9", "--radius", 4, "--max-examples", 150, "--against", "wo9/init.pt"
+        folder, "wo9/model_2.pt", "-d", "digits-wo9", "--radius", 4, "--max-examples", 150, "--against", "wo9/init.pt"
     )
-    ours = str(folder / "models/wo9/model_3.pt")
+    ours = str(folder / "models/wo9/model_2.pt")
     at_neighbours, at_images = choose(found.rows, subset="radius", model=ours)
     arrays, key = found.arrays, "digits-wo9-ood"
     assert at_neighbours["n"] == 4 and at_images["n"] == 4 and at_neighbours["attack_success"] == 1
@@ -219,7 +216,7 @@ def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_
 
 
 def test_fewer_images_than_quintiles_leave_some_empty(folder):
-    found = ask(folder, "wo9/model_3.pt", "-d", "digits-wo9", "--max-examples", 3)
+    found = ask(folder, "wo9/model_2.pt", "-d", "digits-wo9", "--max-examples", 3)
     parts = [row for row in choose(found.rows, split="ood") if row["subset"] != "all"]
     assert [part["n"] for part in parts] == [1, 1, 1, 0, 0] and parts[4]["ncg"] is None
 
@@ -227,18 +224,18 @@ def test_fewer_images_than_quintiles_leave_some_empty(folder):
 @pytest.mark.parametrize(
     "words, status, fragments",
     [
-        (("wo9/model_3.pt", "-d", "digits-wo12"), 1, ("digits has no class 12",)),
-        (("wo9/model_3.pt", "-d", "digits", "-ood", "digits"), 1, ("it has 10 classes", "has 9")),
-        (("wo9/model_3.pt", "-d", "patches", "-ood", "digits"), 1, ("it has 2 classes", "has 9")),
-        (("wo9/model_3.pt", "-d", "digits-wo9", "-ood", "patches"), 1, ("patches:test has shape 3 x 32 x 32",)),
-        (("wo9/model_3.pt", "-d", "digits-wo9:train"), 2, ("without a split",)),
-        (("wo9/model_3.pt", "--layer", "flatten"), 2, ("--space feature",)),
-        (("wo9/model_3.pt", "--space", "feature", "--layer", "flaten"), 1, ("did you mean flatten",)),
-        (("wo9/model_3.pt", "--space", "pixels"), 2, ("did you mean pixel",)),
-        (("wo9/model_3.pt", "--space", "feature", "--radius", "5"), 2, ("--radius is measured in --space pixel",)),
-        (("wo9/model_3.pt", "--corruptions", "fogg"), 2, ("did you mean fog",)),
-        (("wo9/model_3.pt", "--against", "wo9/model_7.pt"), 1, ("model_7.pt: no such checkpoint",)),
-        (("wo9/model_3.pt", "--against", "wo9/../wo9/model_3.pt"), 2, ("the network itself",)),
+        (("wo9/model_2.pt", "-d", "digits-wo12"), 1, ("digits has no class 12",)),
+        (("wo9/model_2.pt", "-d", "digits", "-ood", "digits"), 1, ("it has 10 classes", "has 9")),
+        (("wo9/model_2.pt", "-d", "patches", "-ood", "digits"), 1, ("it has 2 classes", "has 9")),
+        (("wo9/model_2.pt", "-d", "digits-wo9", "-ood", "patches"), 1, ("patches:test has shape 3 x 32 x 32",)),
+        (("wo9/model_2.pt", "-d", "digits-wo9:train"), 2, ("without a split",)),
+        (("wo9/model_2.pt", "--layer", "flatten"), 2, ("--space feature",)),
+        (("wo9/model_2.pt", "--space", "feature", "--layer", "flaten"), 1, ("did you mean flatten",)),
+        (("wo9/model_2.pt", "--space", "pixels"), 2, ("did you mean pixel",)),
+        (("wo9/model_2.pt", "--space", "feature", "--radius", "5"), 2, ("--radius is measured in --space pixel",)),
+        (("wo9/model_2.pt", "--corruptions", "fogg"), 2, ("did you mean fog",)),
+        (("wo9/model_2.pt", "--against", "wo9/model_7.pt"), 1, ("model_7.pt: no such checkpoint",)),
+        (("wo9/model_2.pt", "--against", "wo9/../wo9/model_2.pt"), 2, ("the network itself",)),
     ],
 )
 def test_bad_input_is_one_sentence_with_its_exit_status(folder, words, status, fragments):
@@ -263,7 +260,7 @@ def test_tables_take_trainings_that_differ_in_seed_and_folder_together(tmp_path)
     for seed in (0, 1):
         done = script(
             "exec_train.py",
-            "CNN002",
+            "lenet",
             "-d",
             "digits-wo9",
             "-dir",

@@ -7,15 +7,13 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import background
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 
 from lib import datasets, models
 from lib.core.errors import Interrupted, UsageError, UserError
@@ -268,15 +266,11 @@ def test_two_processes_write_into_one_folder_and_a_lost_detector_is_made_again(a
     """From the last state of the finished run, without training."""
     commands = [["models/a/model_1.pt", "auto", layer, *SETTINGS, "-fe", "1", "-dir", layer] for layer in LAYERS]
     both = [
-        subprocess.Popen(
-            [sys.executable, ROOT / "exec_ood_detector.py", *words],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for words in commands
+        background.start(["exec_ood_detector.py", *words], alone, f"log-{number}") for number, words in enumerate(commands)
     ]
-    assert [process.wait(timeout=240) for process in both] == [0, 0], [process.stderr.read() for process in both]
+    for process in both:
+        process.join(240)
+    assert [process.exitcode for process in both] == [0, 0], [(alone / f"log-{n}").read_text() for n in range(2)]
     made = sorted((alone / "models" / "repr_cls_ood_detectors").glob("*.pt"))
     assert [path.name.rpartition("-")[0] for path in made] == list(LAYERS)
     assert not list(made[0].parent.glob(".*"))

@@ -1,14 +1,12 @@
 """Nothing is lost: two commands at once, a full disk, files where folders should be, folders of other runs."""
 
 import json
-import os
 import resource
-import subprocess
-import sys
 
+import background
 import pytest
 import torch
-from conftest import ROOT, script
+from conftest import script
 
 from lib.core import files
 from lib.core.errors import UserError
@@ -39,20 +37,11 @@ def equal(first, second) -> bool:
 
 
 def test_of_two_identical_commands_one_works_and_the_other_says_so(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, ROOT / "exec_train.py", *WORDS],
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    ends = sorted(((process.communicate(timeout=240), process.returncode) for process in both), key=lambda end: end[1])
-    (_, said), statuses = ends[1][0], [status for _, status in ends]
+    both = [background.start(["exec_train.py", *WORDS], tmp_path, f"log-{number}") for number in range(2)]
+    for process in both:
+        process.join(240)
+    ends = sorted((process.exitcode, (tmp_path / f"log-{number}").read_text()) for number, process in enumerate(both))
+    (_, said), statuses = ends[1], [status for status, _ in ends]
     assert statuses == [0, 1], ends
     assert "another process is making results/train/" in said and len(said.strip().splitlines()) == 1
     rows = json.loads(next((tmp_path / "results" / "train").glob("*.json")).read_text())["rows"]

@@ -26,14 +26,11 @@ LOSSES = ("ce", "at", "trades", "mixup")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(nine):
     """A working directory with the backbone `models/wo9`, a CNN002, and a LargeMLP on its features for every loss."""
-    folder = tmp_path_factory.mktemp("features")
-    done = script("exec_train.py", "CNN002", "-d", "digits-wo9", "-dir", "wo9", "-e", 1, "-lr", "3e-3", cwd=folder)
-    assert done.returncode == 0, done.stderr
     for loss in LOSSES:
-        train(settings(folder, directory=loss, loss=loss))
-    return folder
+        train(settings(nine, directory=loss, loss=loss))
+    return nine
 
 
 def settings(folder, layer="flatten", **changes) -> TrainConfig:
