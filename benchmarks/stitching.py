@@ -23,7 +23,7 @@ from lib.datasets.batching import Batching
 from lib.models import cutting
 from lib.stitching import grid, least_squares
 from lib.stitching import layer as stitching_layer
-from lib.stitching.grid import Donors, Entry
+from lib.stitching.grid import Donors, GridStitch
 
 BATCH = 256
 
@@ -33,10 +33,10 @@ def main(count: int = 500, pairs: int = 4) -> None:
     torch.set_num_threads(1)
     split, networks = noise(count), [network(seed) for seed in (0, 1)]
     donors = Donors(*networks, BLOCKS, BLOCKS)
-    passes = Batching(device=torch.device("cpu"), batch_size=BATCH, channels=3, size=32, quiet=True)
+    batching = Batching(device=torch.device("cpu"), batch_size=BATCH, channels=3, size=32, quiet=True)
     begin = time.process_time()
-    entries = matched(donors, split, passes)
-    rows, _ = grid.evaluate(donors, entries, split, passes)
+    entries = matched(donors, split, batching)
+    rows, _ = grid.evaluate(donors, entries, split, batching)
     ours = time.process_time() - begin
     floor = seconds_of_the_floor(donors, entries, split)
     chosen = range(0, len(entries), -(-len(entries) // pairs))
@@ -73,7 +73,7 @@ def main(count: int = 500, pairs: int = 4) -> None:
     )
 
 
-def steps(loss, entry: Entry, turns: int = 3) -> tuple[float, torch.Tensor]:
+def steps(loss, entry: GridStitch, turns: int = 3) -> tuple[float, torch.Tensor]:
     """The least CPU seconds of a training step, after one that warms up, and the gradient of the stitch's weights."""
     least = float("inf")
     for turn in range(turns + 1):
@@ -84,23 +84,23 @@ def steps(loss, entry: Entry, turns: int = 3) -> tuple[float, torch.Tensor]:
     return least, entry.stitch.weight.grad.clone()
 
 
-def matched(donors: Donors, split, passes: Batching) -> list[Entry]:
+def matched(donors: Donors, split, batching: Batching) -> list[GridStitch]:
     """Direct matching of all pairs from one pass of each network."""
     images, _, _ = next(split.batches(1))
     shapes = {layer: tuple(value.shape[1:]) for layer, value in donors.sources(images).items()}
     pairs = {(one, two): stitching_layer.Stitch("auto", shapes[one], shapes[two]) for one in BLOCKS for two in BLOCKS}
-    statistics = grid.collect(donors, split, least_squares.Statistics(pairs), passes)
+    statistics = grid.collect(donors, split, least_squares.Statistics(pairs), batching)
     for (one, two), stitch in pairs.items():
         statistics.install(stitch, one, two, least_squares.exact(statistics.problem(one, two)))
-    return [Entry(one, two, stitch) for (one, two), stitch in pairs.items()]
+    return [GridStitch(one, two, stitch) for (one, two), stitch in pairs.items()]
 
 
 @torch.no_grad()
-def seconds_of_the_floor(donors: Donors, entries: list[Entry], split) -> float:
+def seconds_of_the_floor(donors: Donors, entries: list[GridStitch], split) -> float:
     """Networks and tails alone."""
     total = 0.0
     for images, _, _ in split.batches(BATCH):
-        targets, _ = donors.targets(images)
+        targets = donors.targets(images)
         begin = time.process_time()
         donors.front(images)
         donors.end(images)
@@ -112,7 +112,7 @@ def seconds_of_the_floor(donors: Donors, entries: list[Entry], split) -> float:
 
 
 @torch.no_grad()
-def straightforward(networks, split, entry: Entry) -> float:
+def straightforward(networks, split, entry: GridStitch) -> float:
     """One pair alone; its normalised difference over the images."""
     rows = [[], []]
     for images, _, _ in split.batches(BATCH):
@@ -142,7 +142,7 @@ def straightforward(networks, split, entry: Entry) -> float:
     return difference / whole
 
 
-def whole_loss(networks, entry: Entry, images, labels) -> torch.Tensor:
+def whole_loss(networks, entry: GridStitch, images, labels) -> torch.Tensor:
     """The loss of a training step that runs both whole networks, the stitched activation put in by a hook."""
     with torch.no_grad(), cutting.record(networks[0], [entry.front]) as fronts:
         networks[0](images)

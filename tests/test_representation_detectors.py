@@ -155,7 +155,7 @@ def test_the_loss_of_several_layers_is_that_of_each(inside):
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(6, 1, 16, 16, generator=generator), torch.arange(6)
     state = {}
-    loss = stitching_detector.loss(source, list(LAYERS), state, outliers, stitching_detector.energy_term)
+    loss = stitching_detector.ClassifierLoss(source, list(LAYERS), state, outliers, stitching_detector.energy_term)
     value, logits = loss(classifiers, images, labels, lambda name: generator)
     value.backward()
     ours = [parameter.grad.clone() for parameter in classifiers.parameters()]
@@ -233,7 +233,7 @@ def test_trained_together_or_alone_a_layer_has_the_same_detector(alone, folder):
 
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, folder, monkeypatch, step):
-    made, calls = stitching_detector.loss, []
+    made, calls = stitching_detector.ClassifierLoss, []
 
     def stopping(*arguments):
         inner = made(*arguments)
@@ -247,7 +247,7 @@ def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, fold
         loss.state = inner.state
         return loss
 
-    monkeypatch.setattr(stitching_detector, "loss", stopping)
+    monkeypatch.setattr(stitching_detector, "ClassifierLoss", stopping)
     with pytest.raises(Interrupted, match=f"SIGTERM in epoch {1 + step // 4}, step .*the same command continues"):
         run("-dir", "whole")
     rows = run("-dir", "whole").rows
@@ -308,7 +308,7 @@ def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_i
         Batching(device=torch.device("cpu"), batch_size=64, channels=1, size=16, quiet=True),
     )["features.3"]
     images, _, _ = next(test_split.batches(200, size=16))
-    own = activations_of(source, ["features.3"], images)[0]["features.3"].detach()
+    own = activations_of(source, ["features.3"], images)["features.3"].detach()
     draws = torch.randn(own.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alike, loud = (

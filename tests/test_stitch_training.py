@@ -69,12 +69,14 @@ def stopping_at(monkeypatch, calls, act):
 
 
 def test_others_is_one_cycle_through_all_images():
-    partner, place, seen = stitching_grid.others(50, 3), 0, []
+    partner, place, seen = stitching_grid.derangement(50, 3), 0, []
     for _ in range(50):
         seen.append(place)
         place = int(partner[place])
     assert place == 0 and sorted(seen) == list(range(50))
-    assert torch.equal(partner, stitching_grid.others(50, 3)) and not torch.equal(partner, stitching_grid.others(50, 4))
+    assert torch.equal(partner, stitching_grid.derangement(50, 3)) and not torch.equal(
+        partner, stitching_grid.derangement(50, 4)
+    )
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_difference_has_its_known_values_whatever_the_batch(inside):
         values = [
             stitching_grid.evaluate(
                 same,
-                [stitching_grid.Entry("features.3", "features.3", made)],
+                [stitching_grid.GridStitch("features.3", "features.3", made)],
                 digits(),
                 Batching(device=torch.device("cpu"), batch_size=size, channels=1, size=32, quiet=True),
             )[0][0]["normalized_difference"]
@@ -101,7 +101,7 @@ def test_a_stitched_network_is_the_one_that_hooks_would_make(inside):
     sources = grid.sources(images)
     made = Stitch("auto", sources[layers[1]].shape[1:], sources[layers[0]].shape[1:])
     stitching_layer.initialise(made, "rand", torch.Generator().manual_seed(0))
-    ours, _ = grid.logits(stitching_grid.Entry(layers[1], layers[0], made), sources)
+    ours, _ = grid.logits(stitching_grid.GridStitch(layers[1], layers[0], made), sources)
     with cutting.record(front, [layers[1]]) as seen:
         front(images)
     handle = end.body.get_submodule(layers[0]).register_forward_hook(lambda *_: made(seen[layers[1]]))
@@ -137,12 +137,12 @@ def test_the_residual_of_matching_is_the_difference_on_the_images_matched_on(fam
     passes = Batching(device=torch.device("cpu"), batch_size=10, channels=3, size=32, quiet=True)
     grid = stitching_grid.Donors(families[front], families[end], [one], [two])
     image = torch.zeros(1, 3, 32, 32)
-    made = Stitch("auto", grid.sources(image)[one].shape[1:], grid.targets(image)[0][two].shape[1:])
+    made = Stitch("auto", grid.sources(image)[one].shape[1:], grid.targets(image)[two].shape[1:])
     found = stitching_grid.collect(grid, split, least_squares.Statistics({(one, two): made}), passes)
     problem = found.problem(one, two)
     solution = least_squares.exact(problem)
     found.install(made, one, two, solution)
-    rows, _ = stitching_grid.evaluate(grid, [stitching_grid.Entry(one, two, made)], split, passes)
+    rows, _ = stitching_grid.evaluate(grid, [stitching_grid.GridStitch(one, two, made)], split, passes)
     assert made.kind == kind and 1e-4 < rows[0]["normalized_difference"] < 1
     assert problem.residual(solution.weight, solution.bias) == pytest.approx(rows[0]["normalized_difference"], rel=1e-3)
     assert 0 < rows[0]["r2"] < 1
@@ -201,7 +201,7 @@ def test_task_loss_matching_trains_the_stitch_and_leaves_the_donors_as_they_were
         for two in layers:
             made = Stitch("auto", shapes[one], shapes[two])
             stitching_layer.initialise(made, "rand", torch.Generator().manual_seed(0))
-            entries.append(stitching_grid.Entry(one, two, made))
+            entries.append(stitching_grid.GridStitch(one, two, made))
     images, labels = torch.rand(16, 1, 32, 32), torch.arange(16) % 10
     loss, _ = stitching_grid.task_loss(grid, entries, l1=0.1)(None, images, labels, None)
     loss.backward()

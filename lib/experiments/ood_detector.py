@@ -11,22 +11,17 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch.utils import tensorboard
 
 from lib.core import files
 from lib.core.errors import Interrupted
-from lib.runs.records import Result
-from lib.stitching import detector_files
-from lib.training import run_folder, run_state
-
-if TYPE_CHECKING:
-    from lib.stitching.detector_setup import Job, Stage
-from torch.utils import tensorboard
-
 from lib.experiments.config.ood_detector import OodDetectorConfig
 from lib.models import checkpoints
-from lib.stitching import detector, detector_setup
-from lib.training import loop
+from lib.runs.records import Result
+from lib.stitching import detector, detector_files, detector_setup
+from lib.stitching.detector_setup import Job, TrainingPhase
+from lib.training import loop, run_folder, run_state
 
 
 def ood_detector(config: OodDetectorConfig) -> Result:
@@ -62,26 +57,26 @@ def ood_detector(config: OodDetectorConfig) -> Result:
     )
 
 
-def _train(config: OodDetectorConfig, directory: Path, job: "Job") -> list[dict]:
+def _train(config: OodDetectorConfig, directory: Path, job: Job) -> list[dict]:
     optimiser = detector_setup.optimiser(config, job.classifiers)
-    rows, position = run_state.resume(directory, job.classifiers, optimiser, None, job.stages[0].recipe.loss, config.quiet)
+    rows, position = run_state.resume(directory, job.classifiers, optimiser, None, job.phases[0].recipe.loss, config.quiet)
     with (
         tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=position.epoch) as curves,
         loop.Stopping().listening() as stopping,
     ):
         while position.epoch <= config.epochs + config.ft_epochs:
-            stage = job.stages[position.epoch > config.epochs]
+            phase = job.phases[1 if position.epoch > config.epochs else 0]
             if position.epoch == config.epochs + 1 and position.step == 0:
                 optimiser = detector_setup.optimiser(config, job.classifiers)  # fine-tuning has its own
-            whole = loop.train_epoch(job.classifiers, stage.split, optimiser, stage.recipe, position, stopping)
+            whole = loop.train_epoch(job.classifiers, phase.split, optimiser, phase.recipe, position, stopping)
             if whole:
-                new = _rows(config, stage, position, job)
+                new = _rows(config, phase, position, job)
                 _log(config, curves, new, position.epoch)
                 _keep(config, directory, new, job)
                 rows += new
                 position = loop.Position(epoch=position.epoch + 1)
             if whole or stopping.by:
-                run_state.save_state(directory, job.classifiers, optimiser, None, stage.recipe.loss, rows, position)
+                run_state.save_state(directory, job.classifiers, optimiser, None, phase.recipe.loss, rows, position)
             if stopping.by:
                 raise Interrupted(
                     f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
@@ -93,21 +88,21 @@ def _train(config: OodDetectorConfig, directory: Path, job: "Job") -> list[dict]
     return rows
 
 
-def _rows(config: OodDetectorConfig, stage: "Stage", position, job: "Job") -> list[dict]:
+def _rows(config: OodDetectorConfig, phase: TrainingPhase, position: loop.Position, job: Job) -> list[dict]:
     """The rows of a finished epoch, with its measures on the test images."""
-    measured = detector.validate(job.source, job.layers, job.classifiers, job.val_split, job.passes)
-    trained_on = detector.finish_epoch(stage.recipe.loss.state)
-    first = config.epochs if stage.phase == "fine-tune" else 0
+    measured = detector.validate(job.source, job.layers, job.classifiers, job.val_split, job.batching)
+    trained_on = detector.finish_epoch(job.state)
+    first = config.epochs if phase.name == "fine-tune" else 0
     rows = []
     for layer, trained, tested in zip(job.layers, trained_on, measured, strict=True):
         rows.append(
             {
                 "layer": layer,
                 "model_type": config.model_type,
-                "phase": stage.phase,
+                "phase": phase.name,
                 "epoch": position.epoch - first,
-                "data": stage.split.name,
-                "outliers": config.ft_outliers if stage.phase == "fine-tune" else None,
+                "data": phase.split.name,
+                "outliers": config.ft_outliers if phase.name == "fine-tune" else None,
                 "train_loss": trained["loss"],
                 "ce_loss": trained["ce"],
                 "train_accuracy": trained["correct"],
@@ -115,7 +110,7 @@ def _rows(config: OodDetectorConfig, stage: "Stage", position, job: "Job") -> li
                 "energy_out": trained["energy_out"],
                 **tested,
                 "n_val": len(job.val_split),
-                "learning_rate": stage.recipe.learning_rate(position.epoch - 1 + (position.step - 1) / position.step),
+                "learning_rate": phase.recipe.learning_rate(position.epoch - 1 + (position.step - 1) / position.step),
                 "seed": config.seed,
                 "images_per_second": position.images / position.seconds,
                 "seconds": position.seconds,
@@ -125,7 +120,7 @@ def _rows(config: OodDetectorConfig, stage: "Stage", position, job: "Job") -> li
     return rows
 
 
-def _log(config: OodDetectorConfig, curves, rows: list[dict], epoch: int) -> None:
+def _log(config: OodDetectorConfig, curves: tensorboard.SummaryWriter, rows: list[dict], epoch: int) -> None:
     for row in rows:
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_energy", "learning_rate"):
             curves.add_scalar(f"{row['layer']}/{name}", row[name], epoch)
@@ -138,7 +133,7 @@ def _log(config: OodDetectorConfig, curves, rows: list[dict], epoch: int) -> Non
             )
 
 
-def _keep(config: OodDetectorConfig, directory: Path, rows: list[dict], job: "Job") -> None:
+def _keep(config: OodDetectorConfig, directory: Path, rows: list[dict], job: Job) -> None:
     """Saves the epoch that has just ended, if it is due."""
     for row, network in zip(rows, job.classifiers.body, strict=True):
         epochs, name = (config.epochs, "model") if row["phase"] == "classify" else (config.ft_epochs, "ft_model")

@@ -16,24 +16,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from lib.core import devices, randomness
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
+from lib.datasets.split import Split
 from lib.experiments.config.stitch import StitchConfig
 from lib.models import checkpoints
+from lib.models.checkpoints import Checkpoint, Description
 from lib.plots import grid as plots
 from lib.runs import cli, loading, records
-from lib.runs.records import Result
+from lib.runs.records import Result, Row
 from lib.stitching import grid as stitching_grid
 from lib.stitching import layer as stitching_layer
 from lib.stitching import least_squares, reuse, train
+from lib.stitching.grid import Donors, GridStitch
+from lib.stitching.layer import Shape, Stitch
+from lib.stitching.least_squares import Solution, Statistics
+from lib.stitching.train import Part
 from lib.training import loop
 from lib.training.optimizers import optimizer, schedule
 
+Pairs = dict[tuple[str, str], Stitch]  # (front layer, end layer) -> an untrained stitch
+Ranks = dict[str, list[tuple[int | None, int | None]]]  # front layer -> every (stitch rank, matching rank)
+
 MATCHED = ("pinv", "perm")  # initialised from activations
-
-
 THRESHOLDS = {"0": 0.0, "1e-5": 1e-5, "1e-4": 1e-4, "1e-3": 1e-3, "1e-2": 1e-2, "1e-1": 1e-1}
 
 
@@ -47,15 +56,13 @@ def stitch(config: StitchConfig) -> Result:
     test_split = loading.load_split(config, config.dataset, "test", image_size=front.description.image_size)
     _check(config, front.description, end.description, test_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
-    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
-    layers = [
-        stitching_grid.choose(checkpoint, known, tuple(words.split(",")), where)
-        for checkpoint, known, words, where in zip(
-            (front, end), shapes, (config.front_layer, config.end_layer), ("FRONT_LAYER", "END_LAYER"), strict=True
-        )
-    ]
-    donors = stitching_grid.Donors(front.network, end.network, *layers)
-    passes = Batching(
+    front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))
+    layers = (
+        stitching_grid.choose(front, front_shapes, tuple(config.front_layer.split(",")), "FRONT_LAYER"),
+        stitching_grid.choose(end, end_shapes, tuple(config.end_layer.split(",")), "END_LAYER"),
+    )
+    donors = Donors(front.network, end.network, *layers)
+    batching = Batching(
         device=device,
         batch_size=config.batch_size,
         channels=front.description.channels,
@@ -65,19 +72,19 @@ def stitch(config: StitchConfig) -> Result:
         quiet=config.quiet,
         precision=devices.resolve_precision(config.precision, device),
     )
-    pairs = {(one, two): _blank(config, shapes[0][one], shapes[1][two]) for one in layers[0] for two in layers[1]}
-    ranks = {one: _ranks(config, one, stitching_layer.channels(shapes[0][one])) for one in layers[0]}
+    pairs = {(one, two): _blank(config, front_shapes[one], end_shapes[two]) for one in layers[0] for two in layers[1]}
+    ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
     matched = _matched_images(config, train_split)
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
-    parts, rows = _parts(config, front, donors, train_split, matched, passes, pairs, ranks)
+    parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks)
     seconds["matching"] = time.perf_counter() - begin
     if config.epochs:
         begin = time.perf_counter()
-        _train(config, parts, rows, passes)
+        _train(config, parts, rows, batching)
         seconds["training"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    measured, end_accuracy = _evaluated(parts, test_split.to(device), passes)
+    measured, end_accuracy = _evaluated(parts, test_split.to(device), batching)
     seconds["evaluation"] = time.perf_counter() - begin
     common = {
         "trained": config.epochs > 0,
@@ -90,9 +97,9 @@ def stitch(config: StitchConfig) -> Result:
     }
     entries = [entry for part in parts for entry in part.entries]
     origins = [part.origins.get(number) for part in parts for number in range(len(part.entries))]
-    for number, (row, found, entry, origin) in enumerate(zip(rows, measured, entries, origins, strict=True)):
+    for number, (row, measures, entry, origin) in enumerate(zip(rows, measured, entries, origins, strict=True)):
         shares = stitching_layer.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
-        row |= found | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
+        row |= measures | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
         row |= {**common, "stitch": number if config.save else None, "taken_from": origin}
     _partial(config).unlink(missing_ok=True)
     return Result(
@@ -118,7 +125,7 @@ def stitch(config: StitchConfig) -> Result:
     )
 
 
-def _check(config: StitchConfig, front, end, split) -> None:
+def _check(config: StitchConfig, front: Description, end: Description, split: Split) -> None:
     """Raises `UserError` where the two networks, or network and data, do not go together."""
     for what, other in ((f"FRONT_PATH {config.front_path}", front), (f"-d {config.dataset}", split)):
         if len(other.classes) != len(end.classes):
@@ -132,7 +139,7 @@ def _check(config: StitchConfig, front, end, split) -> None:
         )
 
 
-def _blank(config: StitchConfig, source, target):
+def _blank(config: StitchConfig, source: Shape, target: Shape) -> Stitch:
     return stitching_layer.Stitch(
         config.stitching_type,
         source,
@@ -147,7 +154,7 @@ def _blank(config: StitchConfig, source, target):
 def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | None, int | None]]:
     """All (stitch rank, matching rank) of a layer: what is too wide is dropped from a list, and refused alone."""
 
-    def usable(given, spelling):
+    def usable(given: tuple[int, ...], spelling: str) -> list[int] | list[None]:
         kept = [rank for rank in given if rank <= width]
         wide = ", ".join(str(rank) for rank in given if rank > width)
         if given and not kept:
@@ -160,7 +167,7 @@ def _ranks(config: StitchConfig, layer: str, width: int) -> list[tuple[int | Non
     return [(rank, other) for rank in stitch_ranks for other in usable(config.front_pinv_rank, "--front-pinv-rank")]
 
 
-def _matched_images(config: StitchConfig, split):
+def _matched_images(config: StitchConfig, split: Split) -> Split:
     """The training images that are matched on: the same for every pair of layers, fewer of them within more."""
     if config.pinv_samples == "all" or not (config.init in MATCHED or config.front_stitch_rank):
         return split  # in the second case nothing is matched
@@ -170,45 +177,56 @@ def _matched_images(config: StitchConfig, split):
     return split.subset(torch.randperm(len(split), generator=randomness.generator(config.seed, "matching"))[:count])
 
 
-def _parts(config: StitchConfig, front, donors, split, matched, passes, *grid: dict) -> tuple[list, list[dict]]:
+def _parts(
+    config: StitchConfig,
+    front: Checkpoint,
+    donors: Donors,
+    split: Split,
+    matched: Split,
+    batching: Batching,
+    pairs: Pairs,
+    ranks: Ranks,
+) -> tuple[list[Part], list[dict]]:
     """The stitches with their first weights, and the beginnings of their rows; with --null those of both baselines too.
 
     A stitch that is neither matched nor trained has nothing to shuffle.
     """
-    kinds = {None: (donors, split, None)}
+    kinds: dict[str | None, tuple[Donors, Split, Split | None]] = {None: (donors, split, None)}
     if config.null:
-        untrained = checkpoints.fresh(front.description, config.seed, "null").to(passes.device)
-        kinds["untrained"] = (
-            stitching_grid.Donors(untrained, donors.end, donors.front_layers, list(donors.tails)),
-            split,
-            None,
-        )
+        untrained = checkpoints.fresh(front.description, config.seed, "null").to(batching.device)
+        kinds["untrained"] = Donors(untrained, donors.end, donors.front_layers, list(donors.tails)), split, None
         if config.epochs or config.init in MATCHED:
-            labels = split.labels[stitching_grid.others(len(split), config.seed)]
-            partners = matched.subset(stitching_grid.others(len(matched), config.seed))
+            labels = split.labels[stitching_grid.derangement(len(split), config.seed)]
+            partners = matched.subset(stitching_grid.derangement(len(matched), config.seed))
             kinds["shuffled"] = donors, replace(split, labels=labels), partners
     parts, rows = [], []
     for null, (networks, images, partners) in kinds.items():
-        entries, begun = _initial(config, networks, *grid, matched, passes, partners)
-        parts.append(train.Part(networks, images.to(passes.device), entries))
+        entries, begun = _initial(config, networks, pairs, ranks, matched, batching, partners)
+        parts.append(Part(networks, images.to(batching.device), entries))
         rows += [{"null": null, **row} for row in begun]
     return parts, rows
 
 
-def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, passes, partners) -> tuple[list, list[dict]]:
+def _initial(
+    config: StitchConfig,
+    donors: Donors,
+    pairs: Pairs,
+    ranks: Ranks,
+    matched: Split,
+    batching: Batching,
+    partners: Split | None,
+) -> tuple[list[GridStitch], list[dict]]:
     """A stitch, on its device and with its first weights, and the beginning of its row for every pair and its ranks."""
     limited = any(rank for chosen in ranks.values() for pair in chosen for rank in pair)
-    statistics = None
+    statistics = least_squares.Statistics(pairs, ranks=limited)
     if config.init in MATCHED or limited:
-        statistics = stitching_grid.collect(
-            donors, matched, least_squares.Statistics(pairs, ranks=limited), passes, partners
-        )
-    kept = stitching_grid.activations(donors, matched, passes, partners) if config.solver == "reference" else None
+        stitching_grid.collect(donors, matched, statistics, batching, partners)
+    kept = stitching_grid.activations(donors, matched, batching, partners) if config.solver == "reference" else None
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
             made = _blank(config, blank.source, blank.target)
-            row = {
+            row: Row = {
                 "front_layer": front,
                 "end_layer": end,
                 "type": made.kind,
@@ -225,7 +243,7 @@ def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, pa
             if config.init in MATCHED:
                 solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
                 if solution.doubtful:
-                    again = stitching_grid.triangle(donors, matched, made, front, end, passes, partners)
+                    again = stitching_grid.triangle(donors, matched, made, front, end, batching, partners)
                     solution = again.solve(stitching_layer.channels(made.source))
                 row |= {
                     "matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
@@ -237,12 +255,21 @@ def _initial(config: StitchConfig, donors, pairs: dict, ranks: dict, matched, pa
                 stitching_layer.initialise(made, config.init, randomness.generator(config.seed, "init", front, end))
             if stitch_rank is not None:
                 made.limit = stitching_layer.RankLimit(*statistics.components(front, stitch_rank))
-            entries.append(stitching_grid.Entry(front, end, made.to(passes.device)))
+            entries.append(GridStitch(front, end, made.to(batching.device)))
             rows.append(row)
     return entries, rows
 
 
-def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, rank: int | None):
+def _solve(
+    config: StitchConfig,
+    statistics: Statistics,
+    kept: tuple[dict[str, Tensor], dict[str, Tensor]] | None,
+    made: Stitch,
+    front: str,
+    end: str,
+    rank: int | None,
+) -> Solution:
+    """The stitch of one pair by the solver that is asked for; `kept` has all activations, for the reference solver."""
     problem = statistics.problem(front, end)
     if config.init == "perm":
         if made.source != made.target and problem.xy.shape[0] != problem.xy.shape[1]:
@@ -251,7 +278,7 @@ def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, r
                 f"{problem.xy.shape[1]} of {end}; -i pinv joins them"
             )
         return least_squares.permutation(problem)
-    if config.solver == "reference":
+    if kept is not None:
         x, y = made.rows_of_source(kept[0][front]), made.rows_of_target(kept[1][end])
         return least_squares.reference(x.flatten(0, 1), y.flatten(0, 1), rank)
     if rank is None:
@@ -259,23 +286,28 @@ def _solve(config: StitchConfig, statistics, kept, made, front: str, end: str, r
     return replace(least_squares.exact(problem, statistics.components(front, rank)[1]), doubtful=False)
 
 
-def _evaluated(parts: list, split, passes) -> tuple[list[dict], float]:
-    """The measures of all stitches in their order; parts with the same donors share a pass."""
-    found, accuracy = {}, None
+def _evaluated(parts: list[Part], split: Split, batching: Batching) -> tuple[list[dict], float]:
+    """The measures of all stitches in their order, and the end network's accuracy.
+
+    Parts with the same donors share a pass.
+    """
+    of_part: dict[int, list[dict]] = {}
+    accuracies = []
     for donors in {id(part.donors): part.donors for part in parts}.values():
         numbers = [number for number, part in enumerate(parts) if part.donors is donors]
         measured, accuracy = stitching_grid.evaluate(
-            donors, [entry for number in numbers for entry in parts[number].entries], split, passes
+            donors, [entry for number in numbers for entry in parts[number].entries], split, batching
         )
-        measured = iter(measured)
-        found |= {number: list(itertools.islice(measured, len(parts[number].entries))) for number in numbers}
-    return [row for number in range(len(parts)) for row in found[number]], accuracy
+        accuracies.append(accuracy)
+        left = iter(measured)
+        of_part |= {number: list(itertools.islice(left, len(parts[number].entries))) for number in numbers}
+    return [row for number in range(len(parts)) for row in of_part[number]], accuracies[-1]
 
 
-def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
+def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: Batching) -> None:
     """Task-loss matching of all stitches; those that another record holds are taken from there."""
 
-    def recipe(part):
+    def recipe(part: Part) -> loop.Recipe:
         augmentation = part.split.augmentation if config.augmentation == "auto" else config.augmentation
         return loop.Recipe(
             loss=stitching_grid.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
@@ -284,10 +316,10 @@ def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
             ),
             seed=config.seed,
             batch_size=config.batch_size,
-            channels=passes.channels,
-            size=passes.size,
+            channels=batching.channels,
+            size=batching.size,
             augmentation=augmentation,
-            precision=devices.resolve_precision(config.precision, passes.device, training=True),
+            precision=devices.resolve_precision(config.precision, batching.device, training=True),
             workers=config.workers,
             prefetch=config.prefetch,
             quiet=config.quiet,
@@ -301,15 +333,15 @@ def _train(config: StitchConfig, parts: list, rows: list[dict], passes) -> None:
             train.clip_each(made, network, config.grad_clip)
         return made
 
-    known = {} if config.overwrite else reuse.find(config)
+    trained = {} if config.overwrite else reuse.find(config)
     beginnings = iter(rows)
 
-    def take(part):
+    def take(part: Part) -> dict[int, str]:
         origins = {}
         for number, (entry, row) in enumerate(zip(part.entries, beginnings, strict=False)):
-            path, arrays, place = known.get(reuse.cell(row), (None, None, None))
-            if path is not None and reuse.load(entry, arrays, place):
-                origins[number] = str(path)
+            stitch = trained.get(reuse.key_of(row))
+            if stitch is not None and reuse.load(entry, stitch):
+                origins[number] = str(stitch.record)
         return origins
 
     identity = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
@@ -324,7 +356,7 @@ def _partial(config: StitchConfig) -> Path:
     return records.place(config, "stitch").beside(".partial")
 
 
-def _weights(entries: list) -> dict:
+def _weights(entries: list[GridStitch]) -> dict[str, np.ndarray]:
     """Every stitch's parameters and buffers as arrays `<number>.<name>`; the row's `stitch` is the number."""
     return {
         f"{number}.{name}": value.detach().cpu().numpy()
@@ -333,7 +365,7 @@ def _weights(entries: list) -> dict:
     }
 
 
-def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) -> dict:
+def _figures(config: StitchConfig, rows: list[dict], layers: tuple[list[str], list[str]]) -> dict[str, Figure]:
     """Heat maps over layers, of the first ranks that were asked for."""
     first = {}
     for row in rows:
@@ -344,11 +376,11 @@ def _figures(config: StitchConfig, rows: list[dict], layers: list[list[str]]) ->
     named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
     panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
     worst = np.nanmax(panels["normalized difference"], initial=1)  # task-loss matching may leave any distance
-    limits = dict.fromkeys(panels, (0, 1)) | {"normalized difference": (0, worst)}
+    limits = dict.fromkeys(panels, (0.0, 1.0)) | {"normalized difference": (0.0, float(worst))}
     for null in dict.fromkeys(null for null, _, _ in first if null):
         title = f"accuracy, {null}"
-        others = [row for (kind, _, _), row in first.items() if kind == null]
-        panels[title], limits[title] = plots.matrix(others, "front_layer", "end_layer", layers, "accuracy"), (0, 1)
+        of_null = [row for (kind, _, _), row in first.items() if kind == null]
+        panels[title], limits[title] = plots.matrix(of_null, "front_layer", "end_layer", layers, "accuracy"), (0.0, 1.0)
     how = f"{config.init}, {config.epochs} epochs"
     title = f"{config.front_path} into {config.end_path} on {rows[0]['data']} ({how})"
     return {"": plots.heat_maps(panels, *layers, "front layer", "end layer", title, limits, ("normalized difference",))}

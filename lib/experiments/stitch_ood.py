@@ -10,31 +10,28 @@ and `auroc_two_sided` does not.
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from lib.core.errors import UserError
-from lib.datasets.batching import Batching
-from lib.runs import input_files, loading
-from lib.runs.records import Result
-from lib.stitching import detector_files, records
-
-if TYPE_CHECKING:
-    from torch.nn import Module
-
-    from lib.datasets.split import Split
-    from lib.models.checkpoints import Checkpoint
-    from lib.stitching.detector_files import Detector
-    from lib.stitching.records import Grid, Place
 import numpy as np
+from torch.nn import Module
 
 from lib.core import devices
+from lib.core.errors import UserError
+from lib.datasets.batching import Batching
+from lib.datasets.split import Split
 from lib.experiments import EXPERIMENTS
-from lib.experiments.config.stitch_ood import StitchOodConfig, _data, _detectors
+from lib.experiments.config.stitch_ood import StitchOodConfig
 from lib.metrics import ood_detection
 from lib.models import checkpoints
+from lib.models.checkpoints import Checkpoint
 from lib.plots import energies as plots
+from lib.runs import input_files, loading
+from lib.runs.records import Result
 from lib.stitching import detector_energies as energies
-from lib.stitching import grid as stitching_grid
+from lib.stitching import detector_files, records
+from lib.stitching.detector_files import Detector
+from lib.stitching.grid import Donors, GridStitch
+from lib.stitching.records import Grid, GridCell, Stored
 
 OF_STITCH = ("type", "init", "trained", "epochs", "samples", "solver")  # columns that rows share with those of the stitch
 
@@ -44,30 +41,30 @@ class _Scored(NamedTuple):
     that the two-sided AUROC is fitted on, and of every sanity data set, by its name.
     """
 
-    inside: "dict[str, np.ndarray]"
-    fitted: "dict[str, np.ndarray]"
-    sanity: "dict[str, dict[str, np.ndarray]]"
-    id_split: "Split"
-    sanity_splits: "dict[str, Split]"
+    inside: dict[str, np.ndarray]
+    fitted: dict[str, np.ndarray]
+    sanity: dict[str, dict[str, np.ndarray]]
+    id_split: Split
+    sanity_splits: dict[str, Split]
 
 
 def stitch_ood(config: StitchOodConfig) -> Result:
     """A row per stitch, per missing one, and per end layer and sanity data set; energies; heat maps and histograms."""
     grids = records.read(config, config.stitch_run)
     _refuse_strangers(config, grids)
-    detectors = [_detectors(config, grid) for grid in grids]
+    detectors = [config.detectors_of(grid) for grid in grids]
     if not any(detectors):
         _refuse_nothing(config, grids[0])
-    model = next(detector for found in detectors for detector in found.values())
+    model = next(detector for of_grid in detectors for detector in of_grid.values())
     rows, arrays, figures, seconds = [], {}, {}, {}
     begin = time.perf_counter()
     for number, (grid, described) in enumerate(zip(grids, detectors, strict=True)):
         prefix = f"{number}." if len(grids) > 1 else ""
         commands = _detector_commands(grid, described, model)
-        new, found, layers = _evaluate(config, grid, described, commands, prefix)
+        new, energies_of, layers = _evaluate(config, grid, described, commands, prefix)
         rows += new
-        arrays |= found
-        for name, figure in plots.figures(new, found, layers, _title(grid, new)).items():
+        arrays |= energies_of
+        for name, figure in plots.figures(new, energies_of, layers, _title(grid, new)).items():
             figures["-".join(part for part in (str(number) if prefix else "", name) if part)] = figure
     seconds["evaluation"] = time.perf_counter() - begin
     for command in dict.fromkeys(row["fill"] for row in rows if row["fill"]):
@@ -96,8 +93,8 @@ def stitch_ood(config: StitchOodConfig) -> Result:
 
 
 def _evaluate(
-    config: StitchOodConfig, grid: "Grid", described: "dict[str, Detector]", commands: dict[str, str], prefix: str
-) -> "tuple[list[dict], dict[str, np.ndarray], list[list[str]]]":
+    config: StitchOodConfig, grid: Grid, described: dict[str, Detector], commands: dict[str, str], prefix: str
+) -> tuple[list[dict], dict[str, np.ndarray], tuple[list[str], list[str]]]:
     """Rows, arrays, and the front and end layers in execution order."""
     device = loading.device(config)
     front, end = (
@@ -110,13 +107,16 @@ def _evaluate(
         )
         for side in ("front", "end")
     )
-    name, size = _data(config, grid), front.description.image_size
+    name, size = config.data_of(grid), front.description.image_size
     split = loading.load_split(config, name, "test", image_size=size)
     loading.check_classes(split, end.description, name)
     size = size or max(split.height, split.width)
-    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end)]
-    layers = [[layer for layer in known if layer in grid.layers(side)] for side, known in enumerate(shapes)]
-    passes = Batching(
+    front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))
+    layers = (
+        [layer for layer in front_shapes if layer in grid.front_layers()],
+        [layer for layer in end_shapes if layer in grid.end_layers()],
+    )
+    batching = Batching(
         device=device,
         batch_size=config.batch_size,
         channels=end.description.channels,
@@ -127,23 +127,23 @@ def _evaluate(
         precision=devices.resolve_precision(config.precision, device),
     )
     missing = grid.missing()
-    places = [place for place in grid.cells if place not in missing]
+    cells = [cell for cell in grid.cells if cell not in missing]
     entries = [
-        stitching_grid.Entry(
-            place.front,
-            place.end,
-            records.restore(grid.cells[place], shapes[0][place.front], shapes[1][place.end]).to(device),
+        GridStitch(
+            cell.front,
+            cell.end,
+            records.restore(grid.cells[cell], front_shapes[cell.front], end_shapes[cell.end]).to(device),
         )
-        for place in places
+        for cell in cells
     ]
-    networks, scored = _own(config, grid, end, described, split, passes)
-    accuracies, found = energies.stitched_energies(
-        stitching_grid.Donors(front.network, end.network, *layers), entries, networks, split.to(device), passes
+    networks, scored = _own(config, grid, end, described, split, batching)
+    accuracies, stitched = energies.stitched_energies(
+        Donors(front.network, end.network, *layers), entries, networks, split.to(device), batching
     )
-    measured = dict(zip(places, zip(accuracies, found, strict=True), strict=True))
+    measured = dict(zip(cells, zip(accuracies, stitched, strict=True), strict=True))
     arrays = {f"{prefix}id.{layer}": values for layer, values in scored.inside.items()}
     arrays |= {f"{prefix}{other}.{layer}": values for other, at in scored.sanity.items() for layer, values in at.items()}
-    arrays |= {f"{prefix}{_name(place)}": values for place, values in zip(places, found, strict=True) if values is not None}
+    arrays |= {f"{prefix}{_name(cell)}": values for cell, values in zip(cells, stitched, strict=True) if values is not None}
     common = {
         "kind": "stitched",
         "method": grid.method,
@@ -159,44 +159,44 @@ def _evaluate(
     }
     rows = [*_stitched_rows(grid, layers, measured, scored, commands, common, prefix), *_sanity_rows(scored, common, prefix)]
     for row in rows:
-        there = described.get(row["end_layer"])
+        detector = described.get(row["end_layer"])
         row |= {
-            "id_energies": f"{prefix}id.{row['end_layer']}" if there else None,
-            "detector": str(there.path) if there else None,
+            "id_energies": f"{prefix}id.{row['end_layer']}" if detector else None,
+            "detector": str(detector.path) if detector else None,
         }
     return rows, arrays, layers
 
 
 def _stitched_rows(
-    grid: "Grid",
-    layers: list[list[str]],
-    measured: dict,
+    grid: Grid,
+    layers: tuple[list[str], list[str]],
+    measured: dict[GridCell, tuple[float | None, np.ndarray | None]],
     scored: _Scored,
     commands: dict[str, str],
     common: dict,
     prefix: str,
 ) -> list[dict]:
-    """A row for every place of the grid; in those of missing stitches and detectors the command that makes them."""
+    """A row for every cell of the grid; in those of missing stitches and detectors the command that makes them."""
     rows, missing = [], grid.missing()
-    for place in (records.Place(front, end, *ranks) for front in layers[0] for end in layers[1] for ranks in grid.ranks()):
-        row = _row(common, place)
-        if place in missing:
-            ends = [other.end for other in missing if other == place._replace(end=other.end)]
-            rows.append(row | {"missing": "stitch", "fill": grid.command_for(EXPERIMENTS, place.front, ends)})
-        elif place in measured:
-            accuracy, found = measured[place]
-            row |= _of_stitch(grid.cells[place]) | {"accuracy": accuracy}
-            if found is None:
-                rows.append(row | {"missing": "detector", "fill": commands[place.end]})
+    for cell in (GridCell(front, end, *ranks) for front in layers[0] for end in layers[1] for ranks in grid.ranks()):
+        row = _row(common, *cell)
+        if cell in missing:
+            ends = [other.end for other in missing if other == cell._replace(end=other.end)]
+            rows.append(row | {"missing": "stitch", "fill": grid.command_for(EXPERIMENTS, cell.front, ends)})
+        elif cell in measured:
+            accuracy, stitched = measured[cell]
+            row |= _of_stitch(grid.cells[cell]) | {"accuracy": accuracy}
+            if stitched is None:
+                rows.append(row | {"missing": "detector", "fill": commands[cell.end]})
             else:
-                rows.append(row | _scores(scored, place.end, found) | {"energies": f"{prefix}{_name(place)}"})
+                rows.append(row | _scores(scored, cell.end, stitched) | {"energies": f"{prefix}{_name(cell)}"})
     return rows
 
 
 def _sanity_rows(scored: _Scored, common: dict, prefix: str) -> list[dict]:
     """A row for every sanity data set and end layer with a detector."""
     return [
-        _row(common, records.Place(None, layer, None, None))
+        _row(common, None, layer, None, None)
         | _scores(scored, layer, values)
         | {
             "kind": "sanity",
@@ -211,10 +211,15 @@ def _sanity_rows(scored: _Scored, common: dict, prefix: str) -> list[dict]:
 
 
 def _own(
-    config: StitchOodConfig, grid: "Grid", end: "Checkpoint", described: "dict[str, Detector]", split: "Split", passes
-) -> "tuple[dict[str, Module], _Scored]":
+    config: StitchOodConfig,
+    grid: Grid,
+    end: Checkpoint,
+    described: dict[str, Detector],
+    split: Split,
+    batching: Batching,
+) -> tuple[dict[str, Module], _Scored]:
     """The detectors' networks by end layer, and the energies of the end network's own representations."""
-    loaded = {layer: checkpoints.load(detector.path, device=passes.device) for layer, detector in described.items()}
+    loaded = {layer: checkpoints.load(detector.path, device=batching.device) for layer, detector in described.items()}
     networks = {layer: checkpoint.network.body for layer, checkpoint in loaded.items()}
     for checkpoint in loaded.values():
         if len(checkpoint.description.classes) != len(end.description.classes):
@@ -224,50 +229,51 @@ def _own(
             )
     id_split = split
     if config.id_dataset:
-        id_split = loading.load_split(config.of_id, config.id_dataset, "test", image_size=passes.size)
-    fit_split = loading.fitting_images(config.of_id, config.id_dataset or _data(config, grid), passes.size)
-    others = [loading.load_split(config.of_sanity, name, "test", image_size=passes.size) for name in config.sanity]
-    others = {"-".join(part for part in (other.name, other.variant) if part): other for other in others}
+        id_split = loading.load_split(config.of_id, config.id_dataset, "test", image_size=batching.size)
+    fit_split = loading.fitting_images(config.of_id, config.id_dataset or config.data_of(grid), batching.size)
+    sanity = [loading.load_split(config.of_sanity, name, "test", image_size=batching.size) for name in config.sanity]
+    sanity_splits = {"-".join(part for part in (other.name, other.variant) if part): other for other in sanity}
     inside, fitted, *outside = (
-        energies.native_energies(end.network, networks, part.to(passes.device), passes)
-        for part in (id_split, fit_split, *others.values())
+        energies.native_energies(end.network, networks, part.to(batching.device), batching)
+        for part in (id_split, fit_split, *sanity_splits.values())
     )
-    return networks, _Scored(inside, fitted, dict(zip(others, outside, strict=True)), id_split, others)
+    return networks, _Scored(inside, fitted, dict(zip(sanity_splits, outside, strict=True)), id_split, sanity_splits)
 
 
-def _refuse_nothing(config: StitchOodConfig, grid: "Grid") -> None:
+def _refuse_nothing(config: StitchOodConfig, grid: Grid) -> None:
     others = sorted({f"{other.layer} of {other.source_path}" for other in detector_files.find(config, config.detectors)})
-    words = " ".join([grid.config["end_path"], grid.config["end_type"], *grid.layers(1)])
+    words = " ".join([grid.config["end_path"], grid.config["end_type"], *grid.end_layers()])
     raise UserError(
-        f"-detectors {' '.join(config.detectors)}: no detector of {', '.join(grid.layers(1))} of "
+        f"-detectors {' '.join(config.detectors)}: no detector of {', '.join(grid.end_layers())} of "
         f"{grid.config['end_path']}, as it is now; there is {', '.join(others[:8]) or 'nothing'}; python "
         f"exec_ood_detector.py {words} -m TYPE -ftoodd OUTLIERS -dir NAME makes them"
     )
 
 
-def _refuse_strangers(config: StitchOodConfig, grids: "list[Grid]") -> None:
+def _refuse_strangers(config: StitchOodConfig, grids: list[Grid]) -> None:
     """Raises `UserError` for a detector that is named itself and is another network's or another layer's."""
     for place in config.detectors:
         if input_files.locate(config, place).is_dir():
             continue
-        (found,) = detector_files.find(config, (place,))
-        ends = {layer: None for grid in grids for layer in grid.layers(1) if found.source_sha256 == grid.networks[1]}
+        (detector,) = detector_files.find(config, (place,))
+        ends = {layer: None for grid in grids for layer in grid.end_layers() if detector.source_sha256 == grid.networks[1]}
         if not ends:
             raise UserError(
-                f"-detectors {place}: the detector of another network, {found.source_path}, with other weights "
+                f"-detectors {place}: the detector of another network, {detector.source_path}, with other weights "
                 f"than {grids[0].config['end_path']}"
             )
-        if found.layer not in ends:
+        if detector.layer not in ends:
             raise UserError(
-                f"-detectors {place}: the detector of another layer, {found.layer}; these stitches end in {', '.join(ends)}"
+                f"-detectors {place}: the detector of another layer, {detector.layer}; these stitches end in "
+                f"{', '.join(ends)}"
             )
 
 
-def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detector") -> dict[str, str]:
+def _detector_commands(grid: Grid, described: dict[str, Detector], model: Detector) -> dict[str, str]:
     """For every end layer without a detector the command that trains those of all of them, as another one was trained."""
-    absent = [layer for layer in grid.layers(1) if layer not in there]
-    settings = next(iter(there.values()), model).settings
-    end = [] if there else [Path(grid.config["end_path"]).parent.name]
+    absent = [layer for layer in grid.end_layers() if layer not in described]
+    settings = next(iter(described.values()), model).settings
+    end = [] if described else [Path(grid.config["end_path"]).parent.name]
     return dict.fromkeys(
         absent,
         records.command(
@@ -284,7 +290,7 @@ def _detector_commands(grid: "Grid", there: "dict[str, Detector]", model: "Detec
     )
 
 
-def _row(common: dict, place: "Place") -> dict:
+def _row(common: dict, front: str | None, end: str, stitch_rank: int | None, pinv_rank: int | None) -> dict:
     """A row without measures."""
     empty = dict.fromkeys(
         (
@@ -306,26 +312,24 @@ def _row(common: dict, place: "Place") -> dict:
     return (
         common
         | {
-            "front_layer": place.front,
-            "end_layer": place.end,
-            "stitch_rank": place.stitch_rank,
-            "pinv_rank": place.pinv_rank,
+            "front_layer": front,
+            "end_layer": end,
+            "stitch_rank": stitch_rank,
+            "pinv_rank": pinv_rank,
         }
         | empty
     )
 
 
-def _of_stitch(stored) -> dict:
+def _of_stitch(stored: Stored) -> dict:
     """What a row takes over from the record of the stitch."""
     return {"record": str(stored.record), **{name: stored.row.get(name) for name in OF_STITCH}}
 
 
-def _scores(scored: _Scored, layer: str, outside: "np.ndarray") -> dict:
+def _scores(scored: _Scored, layer: str, outside: np.ndarray) -> dict:
     """How well the energy tells representations from the layer's own; the means of both."""
-    inside, deviations = (
-        scored.inside[layer],
-        [ood_detection.deviation(values, scored.fitted[layer]) for values in (scored.inside[layer], outside)],
-    )
+    inside = scored.inside[layer]
+    deviations = [ood_detection.deviation(values, scored.fitted[layer]) for values in (inside, outside)]
     return {
         "auroc": ood_detection.auroc(inside, outside),
         "auroc_two_sided": ood_detection.auroc(*deviations),
@@ -337,7 +341,7 @@ def _scores(scored: _Scored, layer: str, outside: "np.ndarray") -> dict:
     }
 
 
-def _title(grid: "Grid", rows: list[dict]) -> str:
+def _title(grid: Grid, rows: list[dict]) -> str:
     return f"{grid.config['front_path']} into {grid.config['end_path']} on {rows[0]['data']} ({grid.method})"
 
 
@@ -345,7 +349,7 @@ def _stated(kind: str) -> str:
     return "" if kind == "auto" else kind
 
 
-def _name(place: "Place") -> str:
+def _name(cell: GridCell) -> str:
     """A stitch's name among the arrays."""
-    ranks = "" if place[2:] == (None, None) else f".{place.stitch_rank or 'full'}.{place.pinv_rank or 'full'}"
-    return f"{place.front}-{place.end}{ranks}"
+    ranks = "" if cell.ranks == (None, None) else f".{cell.stitch_rank or 'full'}.{cell.pinv_rank or 'full'}"
+    return f"{cell.front}-{cell.end}{ranks}"

@@ -20,7 +20,7 @@ from lib.ood.layer_energies import energy
 from lib.stitching.grid import activations_of
 from lib.training.energy_loss import hinge
 from lib.training.loop import epoch_order
-from lib.training.losses import Loss, Separate
+from lib.training.losses import Draws, Separate
 
 WEIGHTS = {"energy": 0.1, "OE": 0.5}  # of the terms, as published
 MEASURES = ("loss", "ce", "correct", "energy_in", "energy_out")  # summed over the images of an epoch
@@ -64,40 +64,39 @@ class Outliers:
         return self.augment(images, generator)
 
 
-def loss(
-    source: nn.Module,
-    layers: list[str],
-    state: dict[str, Tensor],
-    outliers: Outliers | None = None,
-    term: Term | None = None,
-) -> Loss:
+@dataclass(frozen=True)
+class ClassifierLoss:
     """Cross-entropy of the classifier of each layer, and the term between its logits of the images and of the outliers.
 
     Batch normalisation sees images and outliers together, as published. `state` collects `MEASURES` and the steps done.
     """
 
-    def value_of(network, images, labels, draws):
-        n = len(images)
-        if outliers is not None:
+    source: nn.Module
+    layers: list[str]
+    state: dict[str, Tensor]
+    outliers: Outliers | None = None
+    term: Term | None = None
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The sum over the layers, and the logits of the images by the last layer's classifier; network: `Classifiers`."""
+        n, state = len(images), self.state
+        if self.outliers is not None:
             step = int(state.get("step", 0))
             state["step"] = torch.tensor(step + 1)
-            images = torch.cat([images, outliers.batch(step, images, draws("augmentation of outliers"))])
+            images = torch.cat([images, self.outliers.batch(step, images, draws("augmentation of outliers"))])
         with torch.no_grad():
-            found, _ = activations_of(source, layers, images)
+            activations = activations_of(self.source, self.layers, images)
         losses, measured = Separate(), []
-        for layer, classifier in zip(layers, network.body, strict=True):
-            logits = classifier(found[layer]).float()
+        for layer, classifier in zip(self.layers, network.get_submodule("body").children(), strict=True):
+            logits = classifier(activations[layer]).float()
             inside, outside = logits[:n], logits[n:]
             task = F.cross_entropy(inside, labels)
-            value = task if term is None else task + term(inside, outside)
+            value = task if self.term is None else task + self.term(inside, outside)
             losses.add(value, list(classifier.parameters()))
             measured.append(_measure(value, task, inside, outside, labels))
         state["sums"] = state.get("sums", 0) + torch.stack(measured) * n
         state["images"] = state.get("images", 0) + torch.tensor(n)
         return losses.total(), inside.detach()
-
-    value_of.state = state
-    return value_of
 
 
 @torch.no_grad()
@@ -117,14 +116,14 @@ def finish_epoch(state: dict[str, Tensor]) -> list[dict[str, float | None]]:
 
 
 @torch.no_grad()
-def validate(source: nn.Module, layers: list[str], network: Classifiers, split: Split, passes: Batching) -> list[dict]:
+def validate(source: nn.Module, layers: list[str], network: Classifiers, split: Split, batching: Batching) -> list[dict]:
     """val_loss (cross-entropy), val_accuracy and val_energy (its mean) of every layer's classifier, in eval mode."""
     network.eval()
-    sums = torch.zeros(len(layers), 3, dtype=torch.float64, device=passes.device)
-    for images, labels in passes.over(split, "validating"):
-        found, _ = activations_of(source, layers, images)
+    sums = torch.zeros(len(layers), 3, dtype=torch.float64, device=batching.device)
+    for images, labels in batching.over(split, "validating"):
+        activations = activations_of(source, layers, images)
         for number, (layer, classifier) in enumerate(zip(layers, network.body, strict=True)):
-            logits = classifier(found[layer]).float()
+            logits = classifier(activations[layer]).float()
             sums[number] += torch.stack(
                 [F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum(), energy(logits).sum()]
             )

@@ -13,40 +13,40 @@ from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.ood.layer_energies import energy
-from lib.stitching.grid import Donors, Entry, activations_of
+from lib.stitching.grid import Donors, GridStitch, activations_of
 
 Detectors = dict[str, nn.Module]  # by layer, in eval mode
 
 
 @torch.no_grad()
-def native_energies(network: nn.Module, detectors: Detectors, split: Split, passes: Batching) -> dict[str, np.ndarray]:
+def native_energies(network: nn.Module, detectors: Detectors, split: Split, batching: Batching) -> dict[str, np.ndarray]:
     """The energies (n,) of the network's own representations of a split, at every layer with a detector."""
     if not detectors:
         return {}
     parts = {layer: [] for layer in detectors}
-    for images, _ in passes.over(split, split.name):
-        with arithmetic(passes.precision, passes.device):
-            found, _ = activations_of(network, list(detectors), images)
+    for images, _ in batching.over(split, split.name):
+        with arithmetic(batching.precision, batching.device):
+            activations = activations_of(network, list(detectors), images)
             for layer, detector in detectors.items():
-                parts[layer].append(energy(detector(found[layer]))[:, 0])
+                parts[layer].append(energy(detector(activations[layer]))[:, 0])
     return {layer: _numbers(parts[layer], f"the representations of {split.name} at {layer}") for layer in detectors}
 
 
 @torch.no_grad()
 def stitched_energies(
-    donors: Donors, entries: list[Entry], detectors: Detectors, split: Split, passes: Batching
+    donors: Donors, entries: list[GridStitch], detectors: Detectors, split: Split, batching: Batching
 ) -> tuple[list[float | None], list[np.ndarray | None]]:
     """Of every stitched network the accuracy on a split and the energies (n,) of the stitched representations.
 
     One pass of the front network. The energies are None where the end layer has no detector, the accuracies where no image
     is labelled.
     """
-    correct = torch.zeros(len(entries), dtype=torch.float64, device=passes.device)
+    correct = torch.zeros(len(entries), dtype=torch.float64, device=batching.device)
     parts = [[] for _ in entries]
     for entry in entries:
         entry.stitch.eval()
-    for images, labels in passes.over(split, f"stitched, {split.name}"):
-        with arithmetic(passes.precision, passes.device):
+    for images, labels in batching.over(split, f"stitched, {split.name}"):
+        with arithmetic(batching.precision, batching.device):
             sources = donors.sources(images)
             for number, entry in enumerate(entries):
                 logits, representation = donors.logits(entry, sources)
@@ -56,8 +56,8 @@ def stitched_energies(
     labelled = int((split.labels >= 0).sum())
     accuracies = [count / labelled if labelled else None for count in correct.tolist()]
     return accuracies, [
-        _numbers(found, f"{entry.front} stitched into {entry.end}") if found else None
-        for found, entry in zip(parts, entries, strict=True)
+        _numbers(batches, f"{entry.front} stitched into {entry.end}") if batches else None
+        for batches, entry in zip(parts, entries, strict=True)
     ]
 
 

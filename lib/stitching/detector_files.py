@@ -74,24 +74,26 @@ def find(config, places: tuple[str, ...]) -> list[Detector]:
 
     Raises `UserError` for a place that does not exist and for a file that is no detector.
     """
-    found = []
+    detectors = []
     for place in places:
         path = input_files.locate(config, place)
         if path.is_dir():
-            found += [read for file in sorted(path.glob("*.json")) if (read := _read(file.with_suffix(".pt"))) is not None]
+            detectors += [
+                read for file in sorted(path.glob("*.json")) if (read := _read(file.with_suffix(".pt"))) is not None
+            ]
         elif path.exists():
             detector = _read(path)
             if detector is None:
                 raise UserError(f"-detectors {place}: no detector that exec_ood_detector.py has made")
-            found.append(detector)
+            detectors.append(detector)
         else:
             raise UserError(f"-detectors {place}: there is no such folder or file; exec_ood_detector.py makes detectors")
-    return found
+    return detectors
 
 
 def of_network(detectors: list[Detector], source_sha256: str, source_path: str, layers: list[str]) -> dict[str, Detector]:
     """Those of layers of the network with these weights, by layer. Raises `UserError` for a layer with more than one."""
-    found = {}
+    by_layer = {}
     for layer in layers:
         fitting = [detector for detector in detectors if (detector.source_sha256, detector.layer) == (source_sha256, layer)]
         if len(fitting) > 1:
@@ -100,8 +102,8 @@ def of_network(detectors: list[Detector], source_sha256: str, source_path: str, 
                 f"{', '.join(str(detector.path) for detector in fitting)}; name those that are to be used"
             )
         if fitting:
-            found[layer] = fitting[0]
-    return found
+            by_layer[layer] = fitting[0]
+    return by_layer
 
 
 def _read(path: Path) -> Detector | None:
@@ -109,7 +111,7 @@ def _read(path: Path) -> Detector | None:
     try:
         content = json.loads(path.with_suffix(".json").read_text())
         settings = content["config"]
-        found = Detector(path, settings["layer"][0], settings["source_path"], settings["source_sha256"], settings)
+        detector = Detector(path, settings["layer"][0], settings["source_path"], settings["source_sha256"], settings)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if path.exists() else None
+    return detector if path.exists() else None

@@ -1,4 +1,4 @@
-"""What the training of detectors starts from: the source network, a classifier per layer, the two stages.
+"""What the training of detectors starts from: the source network, a classifier per layer, the two phases.
 
 The options are those of `exec_ood_detector.py`; stitching paper, sections 4.1 to 4.3 of its code.
 """
@@ -26,25 +26,29 @@ from lib.training.optimizers import optimizer, schedule
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingPhase:
     """Training the classifiers ("classify"), or fine-tuning them ("fine-tune"): on which images, and how."""
 
-    phase: str
+    name: str
     split: Split
     recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Job:
-    """Classifiers of the layers of a frozen network, and how they are trained; `described` is by layer."""
+    """Classifiers of the layers of a frozen network, and how they are trained; `described` is by layer.
+
+    `state` is that of the losses of both phases: an interrupted run continues from one file.
+    """
 
     source: Normalized
     layers: list[str]
     described: dict[str, Description]
     classifiers: detector.Classifiers
-    stages: list[Stage]
+    phases: list[TrainingPhase]
+    state: dict[str, torch.Tensor]
     val_split: Split
-    passes: Batching
+    batching: Batching
 
 
 def prepare(config) -> Job:
@@ -61,7 +65,7 @@ def prepare(config) -> Job:
     layers = grid.choose(source, shapes, config.layer, "LAYER")
     described = {layer: _description(config, source, layer, shapes[layer], size, name) for layer in layers}
     networks = [checkpoints.fresh(described[layer], config.seed, "init", layer).body for layer in layers]
-    passes = Batching(
+    batching = Batching(
         device=device,
         batch_size=max(config.batch_size, 256),
         channels=source.description.channels,
@@ -70,19 +74,21 @@ def prepare(config) -> Job:
         prefetch=config.prefetch,
         quiet=config.quiet,
     )
+    state: dict[str, torch.Tensor] = {}
     return Job(
         source.network,
         layers,
         described,
         detector.Classifiers(networks).to(device),
-        _stages(config, source, layers, passes, train_split, test_split),
+        _phases(config, source, layers, state, batching, train_split, test_split),
+        state,
         test_split.to(device),
-        passes,
+        batching,
     )
 
 
 def optimiser(config, classifiers: detector.Classifiers) -> torch.optim.Optimizer:
-    """What a stage begins with."""
+    """What a phase begins with."""
     return optimizer(
         config.optimizer, classifiers.parameters(), learning_rate=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -114,18 +120,23 @@ def _description(config, source: Checkpoint, layer: str, shape: tuple[int, ...],
     )
 
 
-def _stages(
-    config, source: Checkpoint, layers: list[str], passes: Batching, train_split: Split, test_split: Split
-) -> list[Stage]:
+def _phases(
+    config,
+    source: Checkpoint,
+    layers: list[str],
+    state: dict[str, torch.Tensor],
+    batching: Batching,
+    train_split: Split,
+    test_split: Split,
+) -> list[TrainingPhase]:
     """How the classifiers are trained, and then fine-tuned: half of a batch are images, half outliers."""
-    device, size = passes.device, passes.size
-    state: dict[str, torch.Tensor] = {}  # of the losses of both stages: an interrupted run continues from one file
+    device, size = batching.device, batching.size
 
     def recipe(**options):
         precision = devices.resolve_precision(config.precision, device, training=True)
         return Recipe(
             seed=config.seed,
-            channels=passes.channels,
+            channels=batching.channels,
             size=size,
             precision=precision,
             workers=config.workers,
@@ -138,12 +149,12 @@ def _stages(
         return split.augmentation if config.augmentation == "auto" else config.augmentation
 
     rate = schedule(config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones)
-    stages = [
-        Stage(
+    phases = [
+        TrainingPhase(
             "classify",
             train_split.to(device),
             recipe(
-                loss=detector.loss(source.network, layers, state),
+                loss=detector.ClassifierLoss(source.network, layers, state),
                 learning_rate=rate,
                 batch_size=config.batch_size,
                 augmentation=augmentation(train_split),
@@ -151,7 +162,7 @@ def _stages(
         )
     ]
     if not config.ft_epochs:
-        return stages
+        return phases
     inside = train_split
     if config.ft_id:
         inside = loading.load_split(config.of_ft_id, config.ft_id, "train", image_size=size)
@@ -175,12 +186,12 @@ def _stages(
         "OE": detector.uniform_term,
     }
     return [
-        *stages,
-        Stage(
+        *phases,
+        TrainingPhase(
             "fine-tune",
             inside.to(device),
             recipe(
-                loss=detector.loss(source.network, layers, state, outliers, terms[config.score]),
+                loss=detector.ClassifierLoss(source.network, layers, state, outliers, terms[config.score]),
                 learning_rate=ft_rate(config, math.ceil(images / half)),
                 batch_size=half,
                 augmentation=augmentation(inside),

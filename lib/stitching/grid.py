@@ -26,8 +26,8 @@ from lib.training.losses import Loss, Separate
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A stitch behind a layer of the front network, in the place of the output of a layer of the end network."""
+class GridStitch:
+    """One stitch of a grid: behind a layer of the front network, in place of the output of a layer of the end network."""
 
     front: str
     end: str
@@ -47,26 +47,31 @@ class Donors:
     @torch.no_grad()
     def sources(self, images: Tensor) -> dict[str, Tensor]:
         """The activations of the front layers."""
-        return activations_of(self.front, self.front_layers, images)[0]
+        return activations_of(self.front, self.front_layers, images)
 
     @torch.no_grad()
-    def targets(self, images: Tensor, logits: bool = False) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The end network's own activations of the end layers, and its logits if asked for."""
-        return activations_of(self.end, list(self.tails), images, whole=logits)
+    def targets(self, images: Tensor) -> dict[str, Tensor]:
+        """The end network's own activations of the end layers."""
+        return activations_of(self.end, list(self.tails), images)
 
-    def logits(self, entry: Entry, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def targets_and_logits(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Those, and the end network's logits (b, k)."""
+        with cutting.record(self.end, list(self.tails)) as outputs:
+            logits = self.end(images)
+        return {layer: outputs[layer] for layer in self.tails}, logits
+
+    def logits(self, entry: GridStitch, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The stitched network's logits (b, k), and the stitched activation."""
         stitched = entry.stitch(sources[entry.front])
         return self.tails[entry.end](stitched), stitched
 
 
-def activations_of(
-    network: nn.Module, layers: list[str], images: Tensor, whole: bool = False
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """What these layers put out, and with `whole` the logits: without them the pass ends behind the deepest layer."""
-    with cutting.record(network, layers, stop=not whole) as outputs:
-        logits = cutting.run(network, images)
-    return {layer: outputs[layer] for layer in layers}, logits
+def activations_of(network: nn.Module, layers: list[str], images: Tensor) -> dict[str, Tensor]:
+    """What these layers put out; the pass ends behind the deepest one."""
+    with cutting.record(network, layers, stop=True) as outputs:
+        cutting.run(network, images)
+    return {layer: outputs[layer] for layer in layers}
 
 
 def choose(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], words: tuple[str, ...], where: str) -> list[str]:
@@ -84,57 +89,62 @@ def choose(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], words: tu
 
 
 def pairs(
-    donors: Donors, split: Split, passes: Batching, label: str, partners: Split | None = None
+    donors: Donors, split: Split, batching: Batching, label: str, partners: Split | None = None
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """The activations of the front layers and of the end layers, batch by batch: one pass of each network.
 
     The end network sees the same images, or those of `partners`.
     """
     if partners is None:
-        for images, _ in passes.over(split, label):
-            yield donors.sources(images), donors.targets(images)[0]
+        for images, _ in batching.over(split, label):
+            yield donors.sources(images), donors.targets(images)
     else:
-        others = replace(passes, quiet=True).over(partners, label)
-        for (images, _), (other, _) in zip(passes.over(split, label), others, strict=True):
-            yield donors.sources(images), donors.targets(other)[0]
+        of_partners = replace(batching, quiet=True).over(partners, label)
+        for (images, _), (other, _) in zip(batching.over(split, label), of_partners, strict=True):
+            yield donors.sources(images), donors.targets(other)
 
 
 def collect(
-    donors: Donors, split: Split, statistics: Statistics, passes: Batching, partners: Split | None = None
+    donors: Donors, split: Split, statistics: Statistics, batching: Batching, partners: Split | None = None
 ) -> Statistics:
     """The statistics with those of all images of a split added."""
-    for sources, targets in pairs(donors, split, passes, "matching", partners):
+    for sources, targets in pairs(donors, split, batching, "matching", partners):
         statistics.add(sources, targets)
     return statistics
 
 
 def triangle(
-    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, passes: Batching, partners: Split | None = None
+    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, batching: Batching, partners: Split | None = None
 ) -> Triangle:
     """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
-    found = Triangle()
-    for sources, targets in pairs(donors, split, passes, f"matching {front} with {end} again", partners):
+    decomposition = Triangle()
+    for sources, targets in pairs(donors, split, batching, f"matching {front} with {end} again", partners):
         rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
-        found.add(*(part.flatten(0, 1) for part in rows))
-    return found
+        decomposition.add(*(part.flatten(0, 1) for part in rows))
+    return decomposition
 
 
 def activations(
-    donors: Donors, split: Split, passes: Batching, partners: Split | None = None
+    donors: Donors, split: Split, batching: Batching, partners: Split | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All activations (n, ...) of the front and end layers: for what cannot stream."""
-    parts = list(pairs(donors, split, passes, "matching", partners))
-    return tuple({layer: torch.cat([part[side][layer] for part in parts]) for layer in parts[0][side]} for side in (0, 1))
+    parts = list(pairs(donors, split, batching, "matching", partners))
+    sources, targets = ([part[side] for part in parts] for side in (0, 1))
+    return _joined(sources), _joined(targets)
 
 
-def others(n: int, seed: int) -> Tensor:
-    """For each of n images another one: a random cycle through all of them, int64 (n,)."""
+def _joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {layer: torch.cat([batch[layer] for batch in batches]) for layer in batches[0]}
+
+
+def derangement(n: int, seed: int) -> Tensor:
+    """A permutation of n >= 2 images, int64 (n,), that leaves none in its place: a random cycle through all of them."""
     order = torch.randperm(n, generator=generator(seed, "null"))
     return torch.empty_like(order).index_copy_(0, order, order.roll(1))
 
 
 @torch.no_grad()
-def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Batching) -> tuple[list[dict], float]:
+def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: Batching) -> tuple[list[dict], float]:
     """The measures of every stitched network on a labelled split, and the accuracy of the end network.
 
     accuracy, relative_accuracy (over the end network's), penalty (the end network's accuracy minus it), agreement (share of
@@ -142,25 +152,25 @@ def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Batchin
     normalized_difference_batch_mean (the mean of that ratio over batches, as published: it depends on the batch size) and r2
     (1 - ||S - E||^2 / ||E - mean||^2, the mean per channel), S the stitched activation and E the end network's own.
     """
-    device = passes.device
+    device = batching.device
     counts = {"correct": torch.zeros(len(entries), dtype=torch.float64, device=device)}
     counts |= {name: counts["correct"].clone() for name in ("agree", "difference", "ratio")}
     own_correct, own = torch.zeros((), dtype=torch.float64, device=device), {layer: _Spread() for layer in donors.tails}
     for entry in entries:
         entry.stitch.eval()
-    batches, stacks = 0, _stacks(entries, min(passes.batch_size, len(split)))
-    for images, labels in passes.over(split, "evaluating"):
-        with arithmetic(passes.precision, device):
-            sources, (targets, logits) = donors.sources(images), donors.targets(images, logits=True)
+    batches, stacks = 0, _stacks(entries, min(batching.batch_size, len(split)))
+    for images, labels in batching.over(split, "evaluating"):
+        with arithmetic(batching.precision, device):
+            sources, (targets, logits) = donors.sources(images), donors.targets_and_logits(images)
             predicted = logits.argmax(1)
             own_correct += (predicted == labels).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
             for numbers in stacks:
                 end = entries[numbers[0]].end
                 stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
-                found = donors.tails[end](torch.cat(stitched)).argmax(1).view(len(numbers), -1)
-                counts["correct"][numbers] += (found == labels).sum(1)
-                counts["agree"][numbers] += (found == predicted).sum(1)
+                answers = donors.tails[end](torch.cat(stitched)).argmax(1).view(len(numbers), -1)
+                counts["correct"][numbers] += (answers == labels).sum(1)
+                counts["agree"][numbers] += (answers == predicted).sum(1)
                 difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
                 counts["difference"][numbers] += difference
                 counts["ratio"][numbers] += difference / squares[end]
@@ -189,23 +199,24 @@ def evaluate(donors: Donors, entries: list[Entry], split: Split, passes: Batchin
 STACKED = 1 << 22  # numbers that go through a tail at a time: weights are read less often, and memory stays small
 
 
-def _stacks(entries: list[Entry], batch_size: int) -> list[list[int]]:
+def _stacks(entries: list[GridStitch], batch_size: int) -> list[list[int]]:
     """The numbers of entries whose stitched activations go through a tail together: of one end layer, as many as fit."""
-    found: dict[str, list[list[int]]] = {}
+    of_layer: dict[str, list[list[int]]] = {}
     for number, entry in enumerate(entries):
         most = max(1, STACKED // (math.prod(entry.stitch.target) * batch_size))
-        groups = found.setdefault(entry.end, [[]])
+        groups = of_layer.setdefault(entry.end, [[]])
         if len(groups[-1]) == most:
             groups.append([])
         groups[-1].append(number)
-    return [numbers for groups in found.values() for numbers in groups]
+    return [numbers for groups in of_layer.values() for numbers in groups]
 
 
 class _Spread:
     """Sums of an activation's squares and, per channel, of its values."""
 
     def __init__(self) -> None:
-        self.count, self.sums, self.squares = 0, 0, 0
+        self.count = 0
+        self.sums = self.squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, activation: Tensor) -> Tensor:
         axes = (0, 2, 3) if activation.ndim == 4 else (0, 1)
@@ -222,12 +233,12 @@ class _Spread:
 class Stitches(nn.Module):
     """All stitches that are trained together; the donors are not part of it, so that no mode of theirs is changed."""
 
-    def __init__(self, entries: list[Entry]) -> None:
+    def __init__(self, entries: list[GridStitch]) -> None:
         super().__init__()
         self.stitches = nn.ModuleList([entry.stitch for entry in entries])
 
 
-def task_loss(donors: Donors, entries: list[Entry], *, l1: float = 0.0, soft_targets: bool = False) -> Loss:
+def task_loss(donors: Donors, entries: list[GridStitch], *, l1: float = 0.0, soft_targets: bool = False) -> Loss:
     """Task-loss matching of all entries in one step: the cross-entropy of each stitched network, and l1 |W, b|_1.
 
     The stitches share no weights, so that training them together is training each alone. With `soft_targets` the labels are

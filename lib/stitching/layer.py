@@ -32,6 +32,9 @@ class Stitch(nn.Module):
     Raises `UserError` for shapes that the type cannot join.
     """
 
+    cls_token: nn.Parameter  # (c_t,), only where `learns_token`
+    cls_weight: nn.Parameter  # (), only for `t2c` with "add"
+
     def __init__(
         self,
         kind: str,
@@ -55,8 +58,7 @@ class Stitch(nn.Module):
             self.cls_token = nn.Parameter(torch.zeros(out))
         if kind == "t2c" and from_class == "add":
             self.cls_weight = nn.Parameter(torch.tensor(0.1))
-        self.norm = {"none": None, "bn": nn.BatchNorm1d, "ln": nn.LayerNorm}[norm]
-        self.norm = self.norm and self.norm(width)
+        self.norm = nn.BatchNorm1d(width) if norm == "bn" else nn.LayerNorm(width) if norm == "ln" else None
         self.limit: RankLimit | None = None
 
     @property
@@ -66,7 +68,7 @@ class Stitch(nn.Module):
     def forward(self, source: Tensor) -> Tensor:
         """(b, *target) from (b, *source)."""
         source = source if self.limit is None else self.limit(source)
-        source = source if self.norm is None else self._normalised(source)
+        source = source if self.norm is None else _normalised(source, self.norm)
         if self.kind == "t2t":
             return F.linear(source, self.weight, self.bias)
         maps = self._maps_of(source) if self.kind == "t2c" else source
@@ -117,14 +119,12 @@ class Stitch(nn.Module):
         side = math.isqrt(tokens.shape[1])
         return tokens.transpose(1, 2).unflatten(2, (side, side))
 
-    def _normalised(self, source: Tensor) -> Tensor:
-        rows = source.flatten(2).transpose(1, 2) if source.ndim == 4 else source
-        rows = self.norm(rows.flatten(0, 1)).view_as(rows)
-        return rows.transpose(1, 2).view_as(source) if source.ndim == 4 else rows
-
 
 class RankLimit(nn.Module):
     """x -> (x - mean) P P^T + mean for channels or token features; mean (c,), P (c, r) orthonormal. Keeps the mean."""
+
+    mean: Tensor
+    basis: Tensor
 
     def __init__(self, mean: Tensor, basis: Tensor) -> None:
         super().__init__()
@@ -231,7 +231,14 @@ def _check(stitch: Stitch) -> tuple[int, int]:
             )
         side = math.isqrt(target[0] - has_class_token(target))
         return (side, side)
-    return tuple(target[1:])
+    height, width = target[1:]
+    return (height, width)
+
+
+def _normalised(activation: Tensor, norm: nn.Module) -> Tensor:
+    rows = activation.flatten(2).transpose(1, 2) if activation.ndim == 4 else activation
+    rows = norm(rows.flatten(0, 1)).view_as(rows)
+    return rows.transpose(1, 2).view_as(activation) if activation.ndim == 4 else rows
 
 
 def _text(shape: Shape) -> str:

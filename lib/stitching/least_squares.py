@@ -6,12 +6,16 @@ is solved from one pass. Where maps are enlarged, products are taken at the sour
 resizing, which is the same number for less work.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from lib.stitching.layer import Stitch, resize_matrix
+
+Made = TypeVar("Made")
 
 CUTOFF = 1e-12  # of the largest eigenvalue of the centred covariance: smaller ones are no directions
 RESIZING = ("rc2c_pre", "rc2c_post")
@@ -50,28 +54,27 @@ class Statistics:
     def __init__(self, pairs: dict[tuple[str, str], Stitch], ranks: bool = False) -> None:
         self.pairs, self.ranks = pairs, ranks
         self.sums: dict[tuple, Sums] = {}
-        self.squares: dict[tuple, Tensor] = {}
         self.images = 0
 
     @torch.no_grad()
     def add(self, sources: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
         """Adds a batch of activations (b, ...) of front and end layers."""
         batch = _Batch(sources, targets)
-        found = {}
+        new: dict[tuple, Sums] = {}
         for (front, end), stitch in self.pairs.items():
             source = ("xx", front, _geometry(stitch))
-            if source not in found:
-                found[source] = batch.source(front, stitch)
+            if source not in new:
+                new[source] = batch.source(front, stitch)
             target = ("yy", end, stitch.learns_token)
-            if target not in found:
-                found[target] = batch.target(end, stitch)
-            found["xy", front, end] = batch.cross(front, end, stitch, found[source])
+            if target not in new:
+                new[target] = batch.target(end, stitch)
+            new["xy", front, end] = batch.cross(front, end, stitch, new[source])
             if stitch.learns_token:
-                found["token", end] = batch.class_tokens(end)
+                new["token", end] = batch.class_tokens(end)
         if self.ranks:
             for front in {front for front, _ in self.pairs}:
-                found["own", front] = batch.own(front)
-        for key, sums in found.items():
+                new["own", front] = batch.own(front)
+        for key, sums in new.items():
             self.sums[key] = self.sums[key].merge(sums) if key in self.sums else sums
         self.images += len(next(iter(sources.values())))
 
@@ -168,6 +171,8 @@ class Triangle:
 
     def solve(self, width: int) -> Solution:
         """The solution for x of this width; singular values below 1e-12 of the largest are no directions."""
+        if self.factor is None:
+            raise ValueError("no rows were added")
         means = self.factor[0, 1:] / self.factor[0, 0]
         u, s, v = torch.linalg.svd(self.factor[1 : width + 1, 1 : width + 1], full_matrices=False)
         kept = s > CUTOFF * s[0]
@@ -218,7 +223,7 @@ class _Batch:
 
     def __init__(self, sources: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
         self.sources, self.targets = sources, targets
-        self.known: dict[tuple, object] = {}
+        self.made: dict[tuple, Any] = {}
 
     def own(self, front: str) -> Sums:
         """Of a source at its own resolution."""
@@ -253,10 +258,10 @@ class _Batch:
         x, _ = self._rows(front, stitch)
         return Sums(source.rows, source.x, y_mean, _products(x, y))  # y sums to nothing, so that no mean of x enters
 
-    def _once(self, key: tuple, make):
-        if key not in self.known:
-            self.known[key] = make()
-        return self.known[key]
+    def _once(self, key: tuple, make: Callable[[], Made]) -> Made:
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     def _own(self, front: str) -> tuple[Tensor, Tensor]:
         """A source's centred rows at its own resolution, and their mean."""
@@ -283,9 +288,9 @@ class _Batch:
         device = next(iter(self.sources.values())).device
         return self._once(
             ("axes", stitch.source[1:], stitch.size, stitch.upsample),
-            lambda: tuple(
-                resize_matrix(before, after, stitch.upsample).to(device)
-                for before, after in zip(stitch.source[1:], stitch.size, strict=True)
+            lambda: (
+                resize_matrix(stitch.source[1], stitch.size[0], stitch.upsample).to(device),
+                resize_matrix(stitch.source[2], stitch.size[1], stitch.upsample).to(device),
             ),
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lib.core import files
 from lib.core.errors import UserError
 from lib.runs import command_lines, input_files, network_flags, records
+from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiments
 
 if TYPE_CHECKING:
@@ -23,13 +24,18 @@ LISTED = ("front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank")  #
 NO_METHOD = {"directory", "mod_only_stitch", "save", "null"}
 
 
-class Place(NamedTuple):
-    """Where a stitch stands in a grid."""
+class GridCell(NamedTuple):
+    """Where a stitch stands in a grid: its layers, and the ranks to which its source is limited, if it is."""
 
     front: str
     end: str
     stitch_rank: int | None
     pinv_rank: int | None
+
+    @property
+    def ranks(self) -> tuple[int | None, int | None]:
+        """Both ranks."""
+        return self.stitch_rank, self.pinv_rank
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Grid:
     record: Path
     config: dict
     networks: tuple[str, str]  # the SHA-256 of the front and of the end network
-    cells: dict[Place, Stored]
+    cells: dict[GridCell, Stored]
 
     @property
     def method(self) -> str:
@@ -57,21 +63,26 @@ class Grid:
         epochs = self.config["epochs"]
         return f"{self.config['init']}, {epochs} epoch{'' if epochs == 1 else 's'}"
 
-    def layers(self, side: int) -> list[str]:
-        """The front (0) or end (1) layers, in the order of the records."""
-        return list(dict.fromkeys(place[side] for place in self.cells))
+    def front_layers(self) -> list[str]:
+        """The layers of the front network, in the order of the records."""
+        return list(dict.fromkeys(cell.front for cell in self.cells))
+
+    def end_layers(self) -> list[str]:
+        """The layers of the end network, in the order of the records."""
+        return list(dict.fromkeys(cell.end for cell in self.cells))
 
     def ranks(self) -> list[tuple[int | None, int | None]]:
         """The pairs of ranks that there are."""
-        return list(dict.fromkeys(place[2:] for place in self.cells))
+        return list(dict.fromkeys(cell.ranks for cell in self.cells))
 
-    def missing(self) -> list[Place]:
-        """The places whose stitch was not made, or not kept; ranks that are too wide for a layer do not count."""
+    def missing(self) -> list[GridCell]:
+        """The cells whose stitch was not made, or not kept; ranks that are too wide for a layer do not count."""
         own = {
-            front: list(dict.fromkeys(place[2:] for place in self.cells if place.front == front)) for front in self.layers(0)
+            front: list(dict.fromkeys(cell.ranks for cell in self.cells if cell.front == front))
+            for front in self.front_layers()
         }
-        whole = [Place(front, end, *ranks) for front in own for end in self.layers(1) for ranks in own[front]]
-        return [place for place in whole if place not in self.cells or self.cells[place].row["stitch"] is None]
+        whole = [GridCell(front, end, *ranks) for front in own for end in self.end_layers() for ranks in own[front]]
+        return [cell for cell in whole if cell not in self.cells or self.cells[cell].row["stitch"] is None]
 
     def command_for(self, experiments: Experiments, front: str, ends: list[str]) -> str:
         """The command that makes the stitches of a front layer with some end layers."""
@@ -80,7 +91,7 @@ class Grid:
         )
 
 
-def read(config, paths: tuple[str, ...]) -> list[Grid]:
+def read(config: RunConfig, paths: tuple[str, ...]) -> list[Grid]:
     """The grids in records and folders of records.
 
     Raises `UserError` for what is no whole record of `exec_stitch.py`, for a folder with a run that was not finished, and
@@ -94,20 +105,23 @@ def read(config, paths: tuple[str, ...]) -> list[Grid]:
         arrays = path.with_name(record["arrays"]) if "arrays" in record else None
         if arrays is not None and not arrays.exists():
             raise UserError(f"{path}: its weights {arrays.name} are gone; exec_tables.py --rerun {path} makes them again")
-        networks = tuple(_unchanged(config, path, record, record["config"][name]) for name in ("front_path", "end_path"))
+        front, end = (_unchanged(config, path, record, record["config"][name]) for name in ("front_path", "end_path"))
+        networks = front, end
         grid = grids.setdefault(_method(record["config"], networks), Grid(path, record["config"], networks, {}))
         for row in record["rows"]:
             if row.get("null"):  # a baseline, of another front network or of shuffled pairs
                 continue
-            place = Place(row["front_layer"], row["end_layer"], row["stitch_rank"], row["pinv_rank"])
-            there = grid.cells.get(place)
-            if there is None or there.row["stitch"] is None:
-                grid.cells[place] = Stored(path, row, record["config"], arrays)
+            cell = GridCell(row["front_layer"], row["end_layer"], row["stitch_rank"], row["pinv_rank"])
+            earlier = grid.cells.get(cell)
+            if earlier is None or earlier.row["stitch"] is None:
+                grid.cells[cell] = Stored(path, row, record["config"], arrays)
     return list(grids.values())
 
 
 def restore(stored: Stored, source: "Shape", target: "Shape") -> "Stitch":
     """The stitch between activations of these shapes. Raises `UserError` for weights that cannot be read or do not fit."""
+    if stored.arrays is None:
+        raise UserError(f"{stored.record}: it holds no weights; exec_tables.py --rerun {stored.record} makes them")
     import numpy as np
     import torch
 
@@ -140,10 +154,10 @@ def restore(stored: Stored, source: "Shape", target: "Shape") -> "Stitch":
 
 
 def _records(paths: tuple[str, ...]) -> list[Path]:
-    found = []
+    files_of_records = []
     for path in map(Path, paths):
         if not path.is_dir():
-            found.append(path)
+            files_of_records.append(path)
             continue
         inside = sorted(path.glob("*.json"))
         if not inside:
@@ -153,21 +167,21 @@ def _records(paths: tuple[str, ...]) -> list[Path]:
                 raise UserError(
                     f"{arrays} has no record: its run was not finished; run its command again, or remove the file"
                 )
-        found += inside
-    return list(dict.fromkeys(found))
+        files_of_records += inside
+    return list(dict.fromkeys(files_of_records))
 
 
-def _unchanged(config, path: Path, record: dict, checkpoint: str) -> str:
+def _unchanged(config: RunConfig, path: Path, record: dict, checkpoint: str) -> str:
     """The hash of a checkpoint; raises `UserError` if it is not the one that the record was made from."""
     file = input_files.locate(config, checkpoint)
     if not file.exists():
         raise UserError(f"{path}: its checkpoint {checkpoint} is gone")
-    found = files.fingerprint([file], Path(config.cache_dir))["sha256"]
-    if found != record["inputs"].get(checkpoint, {}).get("sha256"):
+    sha256 = files.fingerprint([file], Path(config.cache_dir))["sha256"]
+    if sha256 != record["inputs"].get(checkpoint, {}).get("sha256"):
         raise UserError(
             f"{path}: {checkpoint} has changed since its stitches were made; exec_tables.py --rerun {path} makes them again"
         )
-    return found
+    return sha256
 
 
 def _method(config: dict, networks: tuple[str, str]) -> str:

@@ -6,6 +6,7 @@ contents of both checkpoints and of the data, the settings, the kind of device.
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ import torch
 from lib.core import files
 from lib.core.errors import UserError
 from lib.runs import cli, records
-from lib.stitching.grid import Entry
+from lib.runs.cli import RunConfig
+from lib.stitching.grid import GridStitch
 
-# what grids may differ in: the networks are compared by content, a cell by its row
+# what grids may differ in: the networks are compared by content, a stitch by its row
 FREE = {
     "front_path",
     "end_path",
@@ -31,18 +33,42 @@ FREE = {
     "save",
 }
 
-Cell = tuple[str | int | None, ...]
+
+class StitchKey(NamedTuple):
+    """Which stitch of a grid a row is about, in the words of the row."""
+
+    null: str | None
+    front_layer: str
+    end_layer: str
+    type: str
+    stitch_rank: int | None
+    pinv_rank: int | None
 
 
-def cell(row: dict) -> Cell:
-    """What a row is about."""
-    return tuple(row.get(name) for name in ("null", "front_layer", "end_layer", "type", "stitch_rank", "pinv_rank"))
+class TrainedStitch(NamedTuple):
+    """A stitch in a record: the record, the file of its arrays, and the stitch's number there."""
+
+    record: Path
+    arrays: Path
+    number: int
 
 
-def find(config) -> dict[Cell, tuple[Path, Path, int]]:
-    """Cell -> a record, the file of its arrays and the number of the stitch there, of all records trained like `config`."""
+def key_of(row: dict) -> StitchKey:
+    """The key of a row's stitch."""
+    return StitchKey(
+        row.get("null"),
+        row["front_layer"],
+        row["end_layer"],
+        row["type"],
+        row.get("stitch_rank"),
+        row.get("pinv_rank"),
+    )
+
+
+def find(config: RunConfig) -> dict[StitchKey, TrainedStitch]:
+    """The stitches of all records that were trained like those of `config`, each the first of its key."""
     own = _method(cli.identity(config)), _contents(records.fingerprints(config), vars(config)), _device()
-    found = {}
+    trained: dict[StitchKey, TrainedStitch] = {}
     for path in sorted((Path(config.results_dir) / "stitch").glob("*.json")):
         try:
             record = records.read(path)
@@ -57,15 +83,16 @@ def find(config) -> dict[Cell, tuple[Path, Path, int]]:
         if theirs == own and "arrays" in record:
             for row in record["rows"]:
                 if row["stitch"] is not None:
-                    found.setdefault(cell(row), (path, path.with_name(record["arrays"]), row["stitch"]))
-    return found
+                    stitch = TrainedStitch(path, path.with_name(record["arrays"]), row["stitch"])
+                    trained.setdefault(key_of(row), stitch)
+    return trained
 
 
-def load(entry: Entry, arrays: Path, number: int) -> bool:
-    """Gives an entry's stitch the weights in a file; False, and nothing is changed, if they are not there whole."""
+def load(entry: GridStitch, trained: TrainedStitch) -> bool:
+    """Gives an entry's stitch the weights of another; False, and nothing is changed, if they are not there whole."""
     try:
-        with np.load(arrays) as stored:
-            state = {name: torch.from_numpy(stored[f"{number}.{name}"]) for name in entry.stitch.state_dict()}
+        with np.load(trained.arrays) as arrays:
+            state = {name: torch.from_numpy(arrays[f"{trained.number}.{name}"]) for name in entry.stitch.state_dict()}
     except files.NO_ARRAYS:
         return False
     entry.stitch.load_state_dict(state)
@@ -80,8 +107,8 @@ def _method(config: dict, names: dict | None = None) -> str:
 def _contents(inputs: dict, config: dict) -> tuple:
     """The hashes of both checkpoints, and of what else was read."""
     paths = config["front_path"], config["end_path"]
-    known = {name: found["sha256"] for name, found in inputs.items()}
-    return tuple(known.get(path) for path in paths), {name: value for name, value in known.items() if name not in paths}
+    hashes = {name: fingerprint["sha256"] for name, fingerprint in inputs.items()}
+    return tuple(hashes.get(path) for path in paths), {name: value for name, value in hashes.items() if name not in paths}
 
 
 def _device() -> str | None:

@@ -18,7 +18,7 @@ from torch import nn
 from lib.core import files
 from lib.core.errors import Interrupted
 from lib.datasets.split import Split
-from lib.stitching.grid import Donors, Entry, Stitches
+from lib.stitching.grid import Donors, GridStitch, Stitches
 from lib.training import loop
 
 
@@ -31,10 +31,10 @@ class Part:
 
     donors: Donors
     split: Split
-    entries: list[Entry]
+    entries: list[GridStitch]
     origins: dict[int, str] = field(default_factory=dict)
 
-    def trained(self) -> list[Entry]:
+    def trained(self) -> list[GridStitch]:
         """The entries that are trained here."""
         return [entry for number, entry in enumerate(self.entries) if number not in self.origins]
 

@@ -3,17 +3,15 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.runs import input_files
 from lib.runs.cli import DeviceConfig, SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.stitching import detector_files, records
-
-if TYPE_CHECKING:
-    from lib.stitching.detector_files import Detector
-    from lib.stitching.records import Grid
+from lib.stitching.detector_files import Detector
+from lib.stitching.records import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +92,20 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
             for stored in grid.cells.values():
                 found[str(stored.record)] = [path for path in (stored.record, stored.arrays) if path]
             found |= input_files.checkpoint_files(self, grid.config["front_path"], grid.config["end_path"])
-            found |= {str(detector.path): [detector.path] for detector in _detectors(self, grid).values()}
-            for config, name in ((self, _data(self, grid)), (self.of_id, self.id_dataset), (self.of_id, self.fit_on)):
+            found |= {str(detector.path): [detector.path] for detector in self.detectors_of(grid).values()}
+            for config, name in ((self, self.data_of(grid)), (self.of_id, self.id_dataset), (self.of_id, self.fit_on)):
                 found |= input_files.data_files(config, name) if name else {}
         return found | input_files.data_files(self.of_sanity, *self.sanity)
+
+    def detectors_of(self, grid: Grid) -> dict[str, Detector]:
+        """The detector of every end layer of a grid that has one. Raises `UserError` where one has several."""
+        return detector_files.of_network(
+            detector_files.find(self, self.detectors), grid.networks[1], grid.config["end_path"], grid.end_layers()
+        )
+
+    def data_of(self, grid: Grid) -> str:
+        """The data set that is stitched: -d, else that of the grid's records."""
+        return self.dataset or grid.config["dataset"]
 
     @property
     def of_id(self) -> "StitchOodConfig":
@@ -108,14 +116,3 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
     def of_sanity(self) -> "StitchOodConfig":
         """The configuration with the data root of -scd."""
         return dataclasses.replace(self, data_root=self.sanity_root or self.data_root)
-
-
-def _detectors(config: StitchOodConfig, grid: "Grid") -> "dict[str, Detector]":
-    """The detector of every end layer that has one. Raises `UserError` where one has several."""
-    return detector_files.of_network(
-        detector_files.find(config, config.detectors), grid.networks[1], grid.config["end_path"], grid.layers(1)
-    )
-
-
-def _data(config: StitchOodConfig, grid: "Grid") -> str:
-    return config.dataset or grid.config["dataset"]
