@@ -188,7 +188,8 @@ def test_null_rows_stand_beside_the_others_and_score_lower(inside):
         plain = stitch(config(*options, *more, results_dir=inside)).rows
         rows = stitch(config(*options, *more, "--null", results_dir=inside)).rows
         assert [row["null"] for row in rows] == [None, "untrained", "shuffled"] and rows[0] == plain[0]
-        assert rows[2]["accuracy"] < 0.35 and rows[1]["accuracy"] < rows[0]["accuracy"], more
+        stitched, untrained, shuffled = (row["accuracy"] for row in rows)
+        assert untrained <= stitched and shuffled < stitched and ("perm" in more or shuffled < 0.35), more
         if "pinv" in more:
             assert rows[2]["matching_residual"] > rows[1]["matching_residual"] > rows[0]["matching_residual"]
     untouched = stitch(config(*options, "-i", "eye", "-e", "0", "--null", results_dir=inside, end="a")).rows

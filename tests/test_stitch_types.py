@@ -154,7 +154,7 @@ def test_every_type_has_the_published_solver_and_trains_from_it(inside, kind):
         run(kind, "-i", "pinv", "-e", "0", "-pinv-samples", "20", "--solver", solver).rows[0]
         for solver in ("exact", "reference")
     )
-    assert published["matching_residual"] == pytest.approx(exact["matching_residual"], rel=1e-2)
+    assert published["matching_residual"] == pytest.approx(exact["matching_residual"], rel=2e-2)
     trained = run(kind, "-i", "pinv", "-e", "1", "-pinv-samples", "20").rows[0]
     assert trained["trained"] and trained["matching_residual"] == exact["matching_residual"]
     assert trained["normalized_difference"] != exact["normalized_difference"]

@@ -56,7 +56,7 @@ def digits():
 def test_matched_with_itself_a_network_is_itself(inside):
     result = run(*GRID, "-i", "pinv", "-e", "0", end="a")
     found = by_pair(result)
-    assert len(found) == 9 and result.rows[0]["end_accuracy"] > 0.8
+    assert len(found) == 9 and result.rows[0]["end_accuracy"] > 0.7
     for layer in LAYERS:
         row = found[layer, layer]
         assert row["matching_residual"] <= 1e-8 and row["normalized_difference"] <= 1e-6
