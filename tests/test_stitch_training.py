@@ -29,7 +29,7 @@ def inside(siblings, monkeypatch, tmp_path):
 
 
 def words(*more, end="b"):
-    return ["models/a/model_2.pt", f"models/{end}/model_2.pt", *more, "-d", "digits", "--quiet", "-gpu", "-1"]
+    return ["models/a/model_3.pt", f"models/{end}/model_3.pt", *more, "-d", "digits", "--quiet", "-gpu", "-1"]
 
 
 def config(*more, results_dir, end="b"):

@@ -35,7 +35,7 @@ def run(*words, end="b"):
     return stitch(
         cli.parse(
             StitchConfig,
-            ["models/a/model_2.pt", f"models/{end}/model_2.pt", *words, "-d", "digits", "--quiet", "-gpu", "-1"],
+            ["models/a/model_3.pt", f"models/{end}/model_3.pt", *words, "-d", "digits", "--quiet", "-gpu", "-1"],
         )
     )
 
@@ -45,7 +45,7 @@ def by_pair(result):
 
 
 def donors(layers):
-    networks = [checkpoints.load(f"models/{name}/model_2.pt").network for name in "ab"]
+    networks = [checkpoints.load(f"models/{name}/model_3.pt").network for name in "ab"]
     return stitching_grid.Donors(*networks, layers, layers), networks
 
 
@@ -245,8 +245,8 @@ def test_options_of_training_are_honoured(inside):
 def test_the_papers_command_runs_and_its_record_holds_the_stitch(siblings):
     done = script(
         "exec_stitch.py",
-        "models/a/model_2.pt",
-        "models/b/model_2.pt",
+        "models/a/model_3.pt",
+        "models/b/model_3.pt",
         "small_cnn",
         "small_cnn",
         "features.6",
@@ -290,9 +290,9 @@ def published_calls():
 )
 def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
     meanings = {
-        "MODEL": "models/a/model_2.pt",
-        "M1": "models/a/model_2.pt",
-        "M2": "models/b/model_2.pt",
+        "MODEL": "models/a/model_3.pt",
+        "M1": "models/a/model_3.pt",
+        "M2": "models/b/model_3.pt",
         "DATA": "digits",
         **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"),
         "L1": LAYERS[0],
@@ -317,24 +317,24 @@ def test_every_published_script_has_its_line():
     "words, status, fragments",
     [
         ((), 2, ("FRONT_PATH and END_PATH are required",)),
-        (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "c3c"), 2, ("c3c", "c2c")),
-        (("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-i", "pnv"), 2, ("-i pnv", "pinv")),
-        (("models/b/model_2.pt", "auto", "auto", "features", "feature.3"), 1, ("END_LAYER feature.3", "features.3")),
-        (("models/b/model_2.pt", "auto", "auto", "flatten", "features.3"), 1, ("FRONT_LAYER flatten", "vector")),
+        (("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "c3c"), 2, ("c3c", "c2c")),
+        (("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-i", "pnv"), 2, ("-i pnv", "pinv")),
+        (("models/b/model_3.pt", "auto", "auto", "features", "feature.3"), 1, ("END_LAYER feature.3", "features.3")),
+        (("models/b/model_3.pt", "auto", "auto", "flatten", "features.3"), 1, ("FRONT_LAYER flatten", "vector")),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "eye"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "eye"),
             1,
             ("-i eye", "channels"),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "perm"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "perm"),
             1,
             ("-i perm", "permutation"),
         ),
-        (("models/b/model_2.pt", "auto", "auto", "features.3", "features.6", "t2t"), 1, ("t2t does not join maps",)),
+        (("models/b/model_3.pt", "auto", "auto", "features.3", "features.6", "t2t"), 1, ("t2t does not join maps",)),
         (
             (
-                "models/b/model_2.pt",
+                "models/b/model_3.pt",
                 "auto",
                 "auto",
                 "features.3",
@@ -349,44 +349,44 @@ def test_every_published_script_has_its_line():
             ("-pinv-samples 1443", "only 1442"),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-pinv-samples", "0"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-pinv-samples", "0"),
             2,
             ("-pinv-samples 0", "or all"),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-stitch-rank", "99"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-stitch-rank", "99"),
             1,
             ("--front-stitch-rank 99", "channels"),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-pinv-rank", "2"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-pinv-rank", "2"),
             2,
             ("--front-pinv-rank",),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--solver", "reference"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--solver", "reference"),
             2,
             ("--solver reference",),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "--stitch-norm", "bn", "-i", "pinv"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--stitch-norm", "bn", "-i", "pinv"),
             2,
             ("--stitch-norm bn", "-i rand"),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits-wo3"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits-wo3"),
             1,
             ("9 classes, the end network 10",),
         ),
         (
-            ("models/b/model_2.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits:test"),
+            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits:test"),
             2,
             ("without a split",),
         ),
     ],
 )
 def test_bad_input_of_stitching_is_one_sentence(inside, words, status, fragments):
-    words = ["models/a/model_2.pt", *words] if words else []
+    words = ["models/a/model_3.pt", *words] if words else []
     with pytest.raises(UserError) as refused:
         given = cli.parse(StitchConfig, [*words, *([] if "-d" in words else ["-d", "digits"])])
         if given.answer() is None:
