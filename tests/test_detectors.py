@@ -363,7 +363,7 @@ def small_and_its_rule(alpha=0.3):
 
 def test_early_exits_equal_those_computed_from_all_energies_and_spare_the_rest_of_the_pass():
     network, names, images, found, rule = small_and_its_rule()
-    pieces = early_exit.segments(network, names)
+    pieces = cutting.pieces(network, names)
     expected = rule.exits(found)
     assert 0.15 < (expected < 5).mean() < 0.45
     seen = {}
@@ -386,7 +386,7 @@ def test_early_exits_equal_those_computed_from_all_energies_and_spare_the_rest_o
 def test_a_batch_that_all_leaves_ends_there():
     network, names, images, found, rule = small_and_its_rule()
     everyone = early_exit.Rule(rule.scale, -1.0, 1.0)
-    left, logits = early_exit.run(early_exit.segments(network, names), everyone, images[:7])
+    left, logits = early_exit.run(cutting.pieces(network, names), everyone, images[:7])
     assert left.tolist() == [0] * 7 and len(logits) == 0
 
 
@@ -410,7 +410,7 @@ def test_exits_are_cuts_without_the_containers_of_other_cuts():
     listed = cutting.layers(network, torch.zeros(1, 3, 8, 8))
     assert early_exit.possible_exits(listed) == ["0", "1.0", "1.1", "2", "3", "4"]
     assert early_exit.default_exits(listed) == ["1.0", "3", "4"]
-    assert len(early_exit.segments(network, ["0", "1.1", "4"])) == 4
+    assert len(cutting.pieces(network, ["0", "1.1", "4"])) == 4
 
 
 # Sets of outliers.

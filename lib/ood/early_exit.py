@@ -78,18 +78,6 @@ def default_exits(listed: list[cutting.Layer]) -> list[str]:
     return list({before[name]: name for name in possible_exits(listed)}.values())
 
 
-def segments(network: nn.Module, layers: list[str]) -> list[nn.Module]:
-    """The network in len(layers) + 1 pieces, cut behind each layer, in execution order."""
-    pieces, rest = [], network
-    prefix = ""
-    for layer in layers:
-        front, rest = cutting.cut(rest, prefix + layer)
-        pieces.append(front)
-        # a piece holds the network it was cut from under the name `network`
-        prefix = "network." + (prefix or ("body." if isinstance(network, cutting.Normalized) else ""))
-    return [*pieces, rest]
-
-
 @torch.no_grad()
 def run(pieces: list[nn.Module], rule: Rule, images: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """The exit (b,) of each image, K where none flags it, and the logits of those, in order.

@@ -109,7 +109,7 @@ def leave(
     config, network, layers = subject.config, subject.network, subject.exits
     order = [fit.columns.index(layer) for layer in layers]
     rule = early_exit.calibrate(fit.energies[:, order, 0], config.early_exit, layers)
-    pieces = early_exit.segments(network, layers)
+    pieces = cutting.pieces(network, layers)
     before = cutting.macs_before(subject.listed)
     macs = np.array([before[layer] for layer in layers])
     made = {}
