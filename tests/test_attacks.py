@@ -17,7 +17,7 @@ from lib.core.registry import resolve
 from lib.experiments.config.train import TrainConfig
 from lib.experiments.train import train
 from lib.models.normalized import Normalized
-from lib.training import losses
+from lib.training.flags import LOSSES
 from lib.training.model_strings import settings
 from lib.training.robust_losses import kl, mix, trades_images
 
@@ -46,7 +46,7 @@ def config(**changes) -> SimpleNamespace:
 
 
 def loss_of(name: str, **changes):
-    return resolve(losses.LOSSES[name])(config(**changes))
+    return resolve(LOSSES[name])(config(**changes))
 
 
 @pytest.fixture(scope="module")

@@ -200,6 +200,15 @@ def test_layers_before_a_normalisation_are_found_and_refused_in_raw_units():
         energy_loss.choose_layers(found, images, ("nothing",), raw=False)
 
 
+def test_a_pass_that_fails_leaves_every_module_in_the_mode_it_was_in():
+    found = network().train()
+    found.body[1].eval()
+    before = [module.training for module in found.modules()]
+    with pytest.raises(RuntimeError):  # images of three channels
+        energy_loss.before_batchnorm(found, torch.rand(2, 3, 32, 32))
+    assert [module.training for module in found.modules()] == before
+
+
 def test_outliers_that_are_data_are_refused():
     with pytest.raises(UserError, match="355 of its images are in digits:test"):
         loss(outliers="digits:test")

@@ -157,7 +157,7 @@ def test_the_loss_of_several_layers_is_that_of_each(inside):
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(6, 1, 16, 16, generator=generator), torch.arange(6)
     state = {}
-    loss = stitching_detector.loss(source, list(LAYERS), state, outliers, stitching_detector.energy_term)
+    loss = stitching_detector.ClassifiersLoss(source, list(LAYERS), state, outliers, stitching_detector.energy_term)
     value, logits = loss(classifiers, images, labels, lambda name: generator)
     value.backward()
     ours = [parameter.grad.clone() for parameter in classifiers.parameters()]
@@ -235,7 +235,7 @@ def test_trained_together_or_alone_a_layer_has_the_same_detector(alone, folder):
 
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, folder, monkeypatch, step):
-    made, calls = stitching_detector.loss, []
+    made, calls = stitching_detector.ClassifiersLoss, []
 
     def stopping(*arguments):
         inner = made(*arguments)
@@ -249,7 +249,7 @@ def test_a_run_that_is_stopped_in_either_phase_continues_bit_for_bit(alone, fold
         loss.state = inner.state
         return loss
 
-    monkeypatch.setattr(stitching_detector, "loss", stopping)
+    monkeypatch.setattr(stitching_detector, "ClassifiersLoss", stopping)
     with pytest.raises(Interrupted, match=f"SIGTERM in epoch {1 + step // 4}, step .*the same command continues"):
         run("-dir", "whole")
     rows = run("-dir", "whole").rows

@@ -26,7 +26,7 @@ from torch.utils import tensorboard
 from lib.experiments.config.ood_detector import OodDetectorConfig
 from lib.models import checkpoints
 from lib.stitching import detector, detector_setup
-from lib.training import loop
+from lib.training import loop, losses
 
 
 def ood_detector(config: OodDetectorConfig) -> Result:
@@ -96,7 +96,7 @@ def _train(config: OodDetectorConfig, directory: Path, job: "Job") -> list[dict]
 def _rows(config: OodDetectorConfig, stage: "Stage", position, job: "Job") -> list[dict]:
     """The rows of a finished epoch, with its measures on the test images."""
     measured = detector.validate(job.source, job.layers, job.classifiers, job.val_split, job.passes)
-    trained_on = detector.finish_epoch(stage.recipe.loss.state)
+    trained_on = detector.finish_epoch(losses.state_of(stage.recipe.loss))
     first = config.epochs if stage.phase == "fine-tune" else 0
     rows = []
     for layer, trained, tested in zip(job.layers, trained_on, measured, strict=True):

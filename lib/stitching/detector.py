@@ -20,7 +20,7 @@ from lib.ood.layer_energies import energy
 from lib.stitching.grid import activations_of
 from lib.training.energy_loss import hinge
 from lib.training.loop import epoch_order
-from lib.training.losses import Loss, Separate
+from lib.training.losses import Draws, IndependentLosses
 
 WEIGHTS = {"energy": 0.1, "OE": 0.5}  # of the terms, as published
 MEASURES = ("loss", "ce", "correct", "energy_in", "energy_out")  # summed over the images of an epoch
@@ -64,40 +64,38 @@ class Outliers:
         return self.augment(images, generator)
 
 
-def loss(
-    source: nn.Module,
-    layers: list[str],
-    state: dict[str, Tensor],
-    outliers: Outliers | None = None,
-    term: Term | None = None,
-) -> Loss:
+@dataclass(frozen=True)
+class ClassifiersLoss:
     """Cross-entropy of the classifier of each layer, and the term between its logits of the images and of the outliers.
 
     Batch normalisation sees images and outliers together, as published. `state` collects `MEASURES` and the steps done.
     """
 
-    def value_of(network, images, labels, draws):
+    source: nn.Module
+    layers: list[str]
+    state: dict[str, Tensor]
+    outliers: Outliers | None = None
+    term: Term | None = None
+
+    def __call__(self, network, images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         n = len(images)
-        if outliers is not None:
-            step = int(state.get("step", 0))
-            state["step"] = torch.tensor(step + 1)
-            images = torch.cat([images, outliers.batch(step, images, draws("augmentation of outliers"))])
+        if self.outliers is not None:
+            step = int(self.state.get("step", 0))
+            self.state["step"] = torch.tensor(step + 1)
+            images = torch.cat([images, self.outliers.batch(step, images, draws("augmentation of outliers"))])
         with torch.no_grad():
-            found, _ = activations_of(source, layers, images)
-        losses, measured = Separate(), []
-        for layer, classifier in zip(layers, network.body, strict=True):
+            found, _ = activations_of(self.source, self.layers, images)
+        losses, measured = IndependentLosses(), []
+        for layer, classifier in zip(self.layers, network.body, strict=True):
             logits = classifier(found[layer]).float()
             inside, outside = logits[:n], logits[n:]
             task = F.cross_entropy(inside, labels)
-            value = task if term is None else task + term(inside, outside)
+            value = task if self.term is None else task + self.term(inside, outside)
             losses.add(value, list(classifier.parameters()))
             measured.append(_measure(value, task, inside, outside, labels))
-        state["sums"] = state.get("sums", 0) + torch.stack(measured) * n
-        state["images"] = state.get("images", 0) + torch.tensor(n)
+        self.state["sums"] = self.state.get("sums", 0) + torch.stack(measured) * n
+        self.state["images"] = self.state.get("images", 0) + torch.tensor(n)
         return losses.total(), inside.detach()
-
-    value_of.state = state
-    return value_of
 
 
 @torch.no_grad()

@@ -143,7 +143,7 @@ def _stages(
             "classify",
             train_split.to(device),
             recipe(
-                loss=detector.loss(source.network, layers, state),
+                loss=detector.ClassifiersLoss(source.network, layers, state),
                 learning_rate=rate,
                 batch_size=config.batch_size,
                 augmentation=augmentation(train_split),
@@ -180,7 +180,7 @@ def _stages(
             "fine-tune",
             inside.to(device),
             recipe(
-                loss=detector.loss(source.network, layers, state, outliers, terms[config.score]),
+                loss=detector.ClassifiersLoss(source.network, layers, state, outliers, terms[config.score]),
                 learning_rate=ft_rate(config, math.ceil(images / half)),
                 batch_size=half,
                 augmentation=augmentation(inside),

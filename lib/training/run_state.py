@@ -10,7 +10,7 @@ import torch
 from lib.core import files
 from lib.core.errors import UserError
 from lib.models import checkpoints
-from lib.training import loop
+from lib.training import loop, losses
 
 
 def keep(directory: Path, network, description, rows: list[dict], due: bool) -> None:
@@ -29,7 +29,7 @@ def save_state(directory: Path, network, optimiser, average, loss, rows: list[di
         "optimizer": optimiser.state_dict(),
         "rows": rows,
         "position": dataclasses.asdict(position),
-        "loss": getattr(loss, "state", {}),
+        "loss": losses.state_of(loss),
     }
     if average is not None:
         state["average"] = {"network": average.network.body.state_dict(), "steps": average.steps}
@@ -47,7 +47,7 @@ def resume(directory: Path, network, optimiser, average, loss, quiet: bool):
         state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
         network.body.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimizer"])
-        getattr(loss, "state", {}).update(state["loss"])
+        losses.state_of(loss).update(state["loss"])
         if average is not None:
             average.network.body.load_state_dict(state["average"]["network"])
             average.steps = state["average"]["steps"]
