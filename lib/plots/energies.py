@@ -26,7 +26,7 @@ def figures(rows: list[dict], arrays: dict[str, np.ndarray], layers: list[list[s
 
     The rows are those of one grid; `layers` are its front and its end layers.
     """
-    found = {}
+    drawn = {}
     stitched = [row for row in rows if row["kind"] == "stitched"]
     for ranks in dict.fromkeys((row["stitch_rank"], row["pinv_rank"]) for row in stitched):
         chosen = [row for row in stitched if (row["stitch_rank"], row["pinv_rank"]) == ranks]
@@ -38,9 +38,10 @@ def figures(rows: list[dict], arrays: dict[str, np.ndarray], layers: list[list[s
             panels = {
                 name: grid.matrix(chosen, "front_layer", "end_layer", layers, measure) for name, measure in MEASURES.items()
             }
-            found[suffix] = grid.heat_maps(
+            drawn[suffix] = grid.heat_maps(
                 panels,
-                *layers,
+                layers[0],
+                layers[1],
                 "front layer",
                 "end layer",
                 heading,
@@ -54,13 +55,13 @@ def figures(rows: list[dict], arrays: dict[str, np.ndarray], layers: list[list[s
 
         native = {row["end_layer"]: arrays[row["id_energies"]] for row in chosen if row["id_energies"]}
         if ends:
-            found[f"{suffix}-energies".lstrip("-")] = histograms(
+            drawn[f"{suffix}-energies".lstrip("-")] = histograms(
                 {end: of(end, chosen, "front_layer") for end in ends},
                 {end: of(end, [row for row in rows if row["kind"] == "sanity"], "data") for end in ends},
                 native,
                 heading,
             )
-    return found
+    return drawn
 
 
 def histograms(
@@ -92,16 +93,16 @@ def histograms(
             for place, (name, values) in enumerate(others.items())
         }
         low, high = np.percentile(np.concatenate([native[end], *(values for values, _ in curves.values())]), SHOWN)
-        edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
-        heights, _, drawn = axes.hist(native[end], edges, density=True, color="0.8")
-        lines.setdefault("its own", drawn[0])
-        highest = tallest = heights.max()
+        edges = np.linspace(low, max(high, low + 1e-6), BINS + 1).tolist()
+        heights, _, _ = axes.hist(native[end], edges, density=True, color="0.8")
+        lines.setdefault("its own", axes.patches[0])
+        highest = tallest = np.max(heights)
         for label, (values, style) in curves.items():
-            heights, _, drawn = axes.hist(values, edges, density=True, histtype="step", linewidth=1.2, **style)
-            lines.setdefault(label, drawn[0])
-            highest = max(highest, heights.max())
-            tallest = tallest if label in others else max(tallest, heights.max())
+            heights, _, _ = axes.hist(values, edges, density=True, histtype="step", linewidth=1.2, **style)
+            lines.setdefault(label, axes.patches[-1])
+            highest = max(highest, np.max(heights))
+            tallest = tallest if label in others else max(tallest, np.max(heights))
         axes.set(title=end, xlabel="energy", ylabel="density", ylim=(0, 1.1 * min(highest, 4 * tallest)))
         axes.title.set_fontsize(9)
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 5), fontsize=8)
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(len(lines), 5), fontsize=8)
     return figure
