@@ -10,6 +10,7 @@ from torch import nn
 
 from lib.core.errors import UsageError, UserError
 from lib.datasets import openood, overlap
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.metrics import ood_detection
 from lib.models import cutting
@@ -120,14 +121,14 @@ def test_ranks_are_strictly_increasing_also_beyond_all_fitted_scores():
 # The last layer.
 
 
-def head(n: int = 400, d: int = 12, k: int = 4) -> last_layer.Fitted:
+def head(n: int = 400, d: int = 12, k: int = 4) -> last_layer.LastLayer:
     """Features of k classes behind a ReLU, and a linear layer that tells them apart."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % k
     centres = 4 * torch.rand(k, d, generator=draw)
     features = (centres[labels] + 0.5 * torch.randn(n, d, generator=draw)).relu()
     weight, bias = centres - centres.mean(0), -0.1 * torch.arange(k)
-    return last_layer.Fitted(weight, bias.float(), features, features @ weight.T + bias, labels)
+    return last_layer.LastLayer(weight, bias.float(), features, features @ weight.T + bias, labels)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -190,11 +191,11 @@ def test_react_without_anything_to_clip_is_the_energy_and_ash_keeps_the_sum():
 def test_baselines_refuse_what_they_cannot_use():
     known = head()
     zeros = torch.zeros(400, dtype=torch.int64)
-    one_class = last_layer.Fitted(known.weight, known.bias, known.features, known.logits, zeros)
+    one_class = last_layer.LastLayer(known.weight, known.bias, known.features, known.logits, zeros)
     with pytest.raises(UserError, match="1 classes; it takes two or more"):
         last_layer.mahalanobis(one_class)
     with pytest.raises(UserError, match="not behind a ReLU"):
-        last_layer.ash(last_layer.Fitted(known.weight, known.bias, known.features - 5, known.logits, known.labels))
+        last_layer.ash(last_layer.LastLayer(known.weight, known.bias, known.features - 5, known.logits, known.labels))
 
 
 # Comparing with the final layer.
@@ -464,8 +465,7 @@ def test_watching_the_last_layer_sees_its_input_and_the_logits():
         network,
         split,
         ["stem"],
-        batch_size=2,
-        quiet=True,
+        Batching(batch_size=2, quiet=True),
         head="head",
         watch=lambda features, logits: seen.append((features, logits)),
     )

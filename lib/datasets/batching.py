@@ -1,6 +1,6 @@
 """How a pass over a split gives a network its images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +12,15 @@ from lib.datasets.split import Split
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """The device and size of batches, the channels and side of images, the worker processes that decode them."""
+    """The device and size of batches, the channels and side of images, the worker processes that decode them.
 
-    device: torch.device
-    batch_size: int
-    channels: int
-    size: int
+    channels and size are None for images that are given as they are.
+    """
+
+    device: torch.device = torch.device("cpu")
+    batch_size: int = 256
+    channels: int | None = None
+    size: int | None = None
     precision: str = "fp32"
     workers: int = 0
     prefetch: int = 2
@@ -25,13 +28,27 @@ class Batching:
 
     def over(self, split: Split, label: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels, batch by batch."""
+        for images, labels, _ in self.with_positions(split, label):
+            yield images, labels
+
+    def with_positions(
+        self,
+        split: Split,
+        label: str,
+        *,
+        order: Tensor | None = None,
+        augment: Callable[[Tensor, int], Tensor] | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images, labels and positions, batch by batch; `order` and `augment` as in `Split.batches`."""
         batches = split.batches(
             self.batch_size,
             device=self.device,
+            order=order,
             channels=self.channels,
             size=self.size,
+            augment=augment,
             workers=self.workers,
             prefetch=self.prefetch,
         )
-        for images, labels, _ in image_bar(batches, len(split), self.batch_size, label=label, quiet=self.quiet):
-            yield images, labels
+        count = len(split) if order is None else len(order)
+        return image_bar(batches, count, self.batch_size, label=label, quiet=self.quiet)

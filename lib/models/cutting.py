@@ -11,8 +11,9 @@ so that torchvision's, timm's and users' own networks need not be rewritten.
 import contextlib
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -118,11 +119,11 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
 def record(
     network: nn.Module,
     names: list[str],
-    reduce: Callable[[Tensor], object] | dict[str, Callable[[Tensor], object]] = torch.clone,
+    reduce: Callable[[Tensor], Any] | dict[str, Callable[[Tensor], Any]] = torch.clone,
     *,
     inputs: bool = False,
     stop: bool = False,
-) -> Iterator[dict[str, object]]:
+) -> Generator[dict[str, Any]]:
     """A dictionary that every forward pass fills anew with `reduce(output)` of each named module.
 
         with record(network, ["layer1.0.conv1"]) as outputs:
@@ -136,7 +137,7 @@ def record(
     """
     check_names(network, names)
     body = _body(network)
-    outputs: dict[str, object] = {}
+    outputs: dict[str, Any] = {}
     calls: dict[str, int] = {}
 
     def clear(module, arguments):
@@ -394,7 +395,7 @@ def _body(network: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Generator[None]:
     """Every module in eval mode; as it was when the block is left, however that is."""
     modes = {module: module.training for module in network.modules()}
     network.eval()

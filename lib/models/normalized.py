@@ -13,6 +13,10 @@ class Normalized(nn.Module):
     Layer names and state-dict keys everywhere in the suite are the body's.
     """
 
+    body: nn.Module
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, body: nn.Module, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), padding: int = 0) -> None:
         super().__init__()
         self.padding = padding

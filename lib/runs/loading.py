@@ -11,6 +11,7 @@ from lib import datasets
 from lib.core import devices, text_table
 from lib.core.errors import UserError
 from lib.datasets import names
+from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
 from lib.datasets.split import Split
 from lib.models import checkpoints, class_groups, cutting
@@ -73,6 +74,19 @@ def _stored_features(config: DeviceConfig, data: names.DataName, split: str | No
         cache_dir=config.cache_dir,
         workers=config.workers,
         batch_size=config.batch_size,
+        prefetch=config.prefetch,
+        quiet=config.quiet,
+    )
+
+
+def batching(config: DeviceConfig, device: torch.device, channels: int, size: int | None) -> Batching:
+    """How a pass gives images of these channels and this side to a network on the device, as the flags say."""
+    return Batching(
+        device=device,
+        batch_size=config.batch_size,
+        channels=channels,
+        size=size,
+        workers=config.workers,
         prefetch=config.prefetch,
         quiet=config.quiet,
     )
