@@ -13,6 +13,7 @@ from lib import datasets, models
 from lib.core.errors import UserError
 from lib.core.randomness import generator
 from lib.core.registry import resolve
+from lib.datasets.batching import Batching
 from lib.experiments.config.train import TrainConfig
 from lib.models import cutting
 from lib.models.normalized import Normalized
@@ -55,7 +56,7 @@ def trained(loss, steps: int = 4) -> nn.Module:
     """The small network after some steps of SGD on digits."""
     found = network()
     split = datasets.load("digits", "data", "train").subset(torch.arange(32 * steps))
-    recipe = loop.Recipe(loss=loss, learning_rate=lambda time: 0.05, seed=0, batch_size=32, quiet=True)
+    recipe = loop.Recipe(loss=loss, learning_rate=lambda time: 0.05, seed=0, batching=Batching(batch_size=32, quiet=True))
     optimizer = torch.optim.SGD(found.parameters(), lr=0.05, momentum=0.9)
     assert loop.train_epoch(found, split, optimizer, recipe, loop.Position(), loop.Stopping())
     return found

@@ -6,7 +6,7 @@ added up, so that no image's attack depends on those beside it.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,7 @@ def divergence(clean: Tensor) -> Objective:
 
 
 @contextlib.contextmanager
-def attacked(network: nn.Module) -> Iterator[None]:
+def attacked(network: nn.Module) -> Generator[None]:
     """The network in eval mode and with frozen parameters; both as before when the block is left, however that is."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with cutting.evaluating(network):

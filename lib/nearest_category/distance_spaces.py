@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from lib.core import files
 from lib.core.errors import UserError
 from lib.datasets import names
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.datasets.storage.lazy_images import LazyImages
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
+from lib.models.normalized import Normalized
 from lib.nearest_category.neighbors import Points
 from lib.representations import passes
 
@@ -43,25 +46,36 @@ def of_pixels() -> Space:
 
 def of_stored_features(dataset: str) -> Space:
     """Distances of the stored features that the network takes, by the name of its data set."""
-    path, layer = names.parse(dataset).features
+    stored = names.parse(dataset).features
+    if stored is None:
+        raise UserError(f"-d {dataset}: it does not name stored features")
+    path, layer = stored
     return Space(
         "feature",
-        lambda split: Points(title(split), split.images, split.features),
+        lambda split: Points(title(split), pixels(split), split.features),
         1,
         {"layer": layer, "backbone": path},
         of_inputs=True,
     )
 
 
-def of_layer(backbone: Checkpoint, layer: str, **passing) -> Space:
+def of_layer(backbone: Checkpoint, layer: str, batching: Batching) -> Space:
     """Distances of the activations of a layer, by default the last cut before the last linear layer."""
     layer = layer or _last_cut(backbone.network)
     cutting.check_names(backbone.network, [layer])
-    units, described = f"features of {layer} of {files.sha256(backbone.path)[:12]}", backbone.description
+    units = f"features of {layer} of {files.sha256(backbone.path)[:12]}"
 
     def points(split: Split) -> Points:
         values = passes.features(
-            backbone.network, split, layer, channels=described.channels, size=described.image_size, **passing
+            backbone.network,
+            split,
+            layer,
+            batch_size=batching.batch_size,
+            channels=batching.channels,
+            size=batching.size,
+            workers=batching.workers,
+            prefetch=batching.prefetch,
+            quiet=batching.quiet,
         )
         return Points(title(split), values, units)
 
@@ -69,10 +83,11 @@ def of_layer(backbone: Checkpoint, layer: str, **passing) -> Space:
 
 
 def pixels(split: Split) -> Tensor:
-    """All images of a split as they are kept, in memory."""
-    if not split.lazy:
-        return split.images
-    return torch.cat([split.images.take(part) for part in np.array_split(np.arange(len(split)), len(split) // 4096 + 1)])
+    """All images of a split, or stored features, as they are kept, in memory."""
+    if isinstance(split.images, LazyImages):
+        parts = np.array_split(np.arange(len(split)), len(split) // 4096 + 1)
+        return torch.cat([split.images.take(part) for part in parts])
+    return split.images
 
 
 def title(split: Split) -> str:
@@ -80,9 +95,9 @@ def title(split: Split) -> str:
     return f"{split.name}:{split.split}" + (f"/{split.variant}" if split.variant else "")
 
 
-def _last_cut(network: nn.Module) -> str:
+def _last_cut(network: Normalized) -> str:
     """The deepest layer at which the network can be cut in front of its last linear layer."""
-    linear = [name for name, module in network.body.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = [name for name, module in network.body.named_modules() if isinstance(module, nn.Linear)]
     cuts = cutting.cuts(network)
     before = cuts[: cuts.index(linear[-1])] if linear and linear[-1] in cuts else []
     if not before:

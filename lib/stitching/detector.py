@@ -19,7 +19,7 @@ from lib.datasets.split import Split
 from lib.ood.layer_energies import energy
 from lib.stitching.grid import activations_of
 from lib.training.energy_loss import hinge
-from lib.training.loop import epoch_order
+from lib.training.epoch_plan import epoch_order
 from lib.training.losses import Draws, IndependentLosses
 
 WEIGHTS = {"energy": 0.1, "OE": 0.5}  # of the terms, as published

@@ -3,6 +3,7 @@
 The options are those of `exec_ood_detector.py`; stitching paper, sections 4.1 to 4.3 of its code.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -121,18 +122,10 @@ def _stages(
     device, size = passes.device, passes.size
     state: dict[str, torch.Tensor] = {}  # of the losses of both stages: an interrupted run continues from one file
 
-    def recipe(**options):
+    def recipe(batch_size, **options):
         precision = devices.resolve_precision(config.precision, device, training=True)
-        return Recipe(
-            seed=config.seed,
-            channels=passes.channels,
-            size=size,
-            precision=precision,
-            workers=config.workers,
-            prefetch=config.prefetch,
-            quiet=config.quiet,
-            **options,
-        )
+        batching = dataclasses.replace(passes, batch_size=batch_size, precision=precision)
+        return Recipe(seed=config.seed, batching=batching, **options)
 
     def augmentation(split):
         return split.augmentation if config.augmentation == "auto" else config.augmentation
