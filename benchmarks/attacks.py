@@ -132,10 +132,10 @@ def compare_radii(count: int, checkpoint: str) -> None:
     ours = time.perf_counter() - begin
     with pgd.attacked(net):
         radii, theirs = carlini_wagner(net, images, labels, 1000, 9)
-    both = found.found & radii.isfinite()
+    both = found.succeeded & radii.isfinite()
     print(
         f"radius of {len(images)} images: ours {ours:.1f} s, mean {found.distances[both].mean():.4f}, success "
-        f"{found.found.double().mean():.2f}; CW 9 x 1000 {theirs:.1f} s, mean {radii[both].mean():.4f}, success "
+        f"{found.succeeded.double().mean():.2f}; CW 9 x 1000 {theirs:.1f} s, mean {radii[both].mean():.4f}, success "
         f"{radii.isfinite().double().mean():.2f}; ratio {theirs / ours:.0f}"
     )
     compared(

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import compared
 from lib.datasets import load
-from lib.training.loop import epoch_order
+from lib.training.epoch_plan import epoch_order
 
 BATCH = 128
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import compared
 from lib import models
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import filters
 from lib.models.normalized import Normalized
@@ -57,6 +58,7 @@ def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: i
         torch.randint(0, 10, (count,), generator=generator),
     )
     example = torch.zeros(2, 3, 32, 32, device=device)
+    batching = Batching(device=torch.device(device), batch_size=batch_size, quiet=True)
     layers = [layer.name for layer in filters.layers(trained)]
     units = targets.find(trained, example, layers, False)
     cells = [[{key: other[key] for key in unit.keys} for other in others] for unit in units]
@@ -76,9 +78,7 @@ def main(count: int = 1000, name: str = "vgg19", sources: int = 3, batch_size: i
                 counts[way] += naive(trained, batch, units, cells, batch_size, device)
             else:
                 network_, stacked = ways[way]
-                counts[way] += sweep.run(
-                    network_, batch, units, cells, batch_size=batch_size, stacked=stacked, quiet=True
-                ).cells[..., 0]
+                counts[way] += sweep.run(network_, batch, units, cells, batching, stacked=stacked).cells[..., 0]
             seconds[way] += clock() - begin
     for way, value in seconds.items():
         print(

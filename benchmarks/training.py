@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.timing import alternate, compared, report, seconds
 from lib.datasets import load
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split, fit
 from lib.models import build
 from lib.models.normalized import Normalized
@@ -101,12 +102,9 @@ class Ours:
         self.recipe = loop.Recipe(
             loss=cross_entropy(argparse.Namespace(label_smoothing=0.0)),
             seed=0,
-            batch_size=BATCH,
-            channels=3,
-            quiet=True,
+            batching=Batching(device=device, batch_size=BATCH, channels=3, precision=precision, quiet=True),
             learning_rate=lambda time: 0.1 * onecycle(time, epochs=epochs),
             augmentation="crop-flip",
-            precision=precision,
             channels_last=precision == "bf16",
         )
         self.done = 0
@@ -172,7 +170,9 @@ def _to_the_end(given, split: Split, device: torch.device, where: str) -> None:
             way.epoch()
         spent = time.perf_counter() - begin
         network = way.network if isinstance(way, Ours) else Normalized(way.network, *split.statistics())
-        logits = loop.predict(network.to(device), test.to(device), batch_size=500, channels=3, quiet=True)
+        logits = loop.predict(
+            network.to(device), test.to(device), Batching(device=device, batch_size=500, channels=3, quiet=True)
+        )
         accuracy = (logits.argmax(1) == test.labels).double().mean().item()
         print(
             f"{given.accuracy}, {given.epochs} epochs of {given.dataset} ({where}): {title:20} accuracy {accuracy:.4f} in "

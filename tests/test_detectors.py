@@ -10,6 +10,7 @@ from torch import nn
 
 from lib.core.errors import UsageError, UserError
 from lib.datasets import openood, overlap
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.metrics import ood_detection
 from lib.models import cutting
@@ -120,14 +121,14 @@ def test_ranks_are_strictly_increasing_also_beyond_all_fitted_scores():
 # The last layer.
 
 
-def head(n: int = 400, d: int = 12, k: int = 4) -> last_layer.Fitted:
+def head(n: int = 400, d: int = 12, k: int = 4) -> last_layer.LastLayer:
     """Features of k classes behind a ReLU, and a linear layer that tells them apart."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % k
     centres = 4 * torch.rand(k, d, generator=draw)
     features = (centres[labels] + 0.5 * torch.randn(n, d, generator=draw)).relu()
     weight, bias = centres - centres.mean(0), -0.1 * torch.arange(k)
-    return last_layer.Fitted(weight, bias.float(), features, features @ weight.T + bias, labels)
+    return last_layer.LastLayer(weight, bias.float(), features, features @ weight.T + bias, labels)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -190,11 +191,11 @@ def test_react_without_anything_to_clip_is_the_energy_and_ash_keeps_the_sum():
 def test_baselines_refuse_what_they_cannot_use():
     known = head()
     zeros = torch.zeros(400, dtype=torch.int64)
-    one_class = last_layer.Fitted(known.weight, known.bias, known.features, known.logits, zeros)
+    one_class = last_layer.LastLayer(known.weight, known.bias, known.features, known.logits, zeros)
     with pytest.raises(UserError, match="1 classes; it takes two or more"):
         last_layer.mahalanobis(one_class)
     with pytest.raises(UserError, match="not behind a ReLU"):
-        last_layer.ash(last_layer.Fitted(known.weight, known.bias, known.features - 5, known.logits, known.labels))
+        last_layer.ash(last_layer.LastLayer(known.weight, known.bias, known.features - 5, known.logits, known.labels))
 
 
 # Comparing with the final layer.
@@ -363,7 +364,7 @@ def small_and_its_rule(alpha=0.3):
 
 def test_early_exits_equal_those_computed_from_all_energies_and_spare_the_rest_of_the_pass():
     network, names, images, found, rule = small_and_its_rule()
-    pieces = early_exit.segments(network, names)
+    pieces = cutting.pieces(network, names)
     expected = rule.exits(found)
     assert 0.15 < (expected < 5).mean() < 0.45
     seen = {}
@@ -386,7 +387,7 @@ def test_early_exits_equal_those_computed_from_all_energies_and_spare_the_rest_o
 def test_a_batch_that_all_leaves_ends_there():
     network, names, images, found, rule = small_and_its_rule()
     everyone = early_exit.Rule(rule.scale, -1.0, 1.0)
-    left, logits = early_exit.run(early_exit.segments(network, names), everyone, images[:7])
+    left, logits = early_exit.run(cutting.pieces(network, names), everyone, images[:7])
     assert left.tolist() == [0] * 7 and len(logits) == 0
 
 
@@ -410,7 +411,7 @@ def test_exits_are_cuts_without_the_containers_of_other_cuts():
     listed = cutting.layers(network, torch.zeros(1, 3, 8, 8))
     assert early_exit.possible_exits(listed) == ["0", "1.0", "1.1", "2", "3", "4"]
     assert early_exit.default_exits(listed) == ["1.0", "3", "4"]
-    assert len(early_exit.segments(network, ["0", "1.1", "4"])) == 4
+    assert len(cutting.pieces(network, ["0", "1.1", "4"])) == 4
 
 
 # Sets of outliers.
@@ -464,8 +465,7 @@ def test_watching_the_last_layer_sees_its_input_and_the_logits():
         network,
         split,
         ["stem"],
-        batch_size=2,
-        quiet=True,
+        Batching(batch_size=2, quiet=True),
         head="head",
         watch=lambda features, logits: seen.append((features, logits)),
     )

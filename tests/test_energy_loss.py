@@ -13,6 +13,7 @@ from lib import datasets, models
 from lib.core.errors import UserError
 from lib.core.randomness import generator
 from lib.core.registry import resolve
+from lib.datasets.batching import Batching
 from lib.experiments.config.train import TrainConfig
 from lib.models import cutting
 from lib.models.normalized import Normalized
@@ -55,7 +56,7 @@ def trained(loss, steps: int = 4) -> nn.Module:
     """The small network after some steps of SGD on digits."""
     found = network()
     split = datasets.load("digits", "data", "train").subset(torch.arange(32 * steps))
-    recipe = loop.Recipe(loss=loss, learning_rate=lambda time: 0.05, seed=0, batch_size=32, quiet=True)
+    recipe = loop.Recipe(loss=loss, learning_rate=lambda time: 0.05, seed=0, batching=Batching(batch_size=32, quiet=True))
     optimizer = torch.optim.SGD(found.parameters(), lr=0.05, momentum=0.9)
     assert loop.train_epoch(found, split, optimizer, recipe, loop.Position(), loop.Stopping())
     return found
@@ -198,6 +199,15 @@ def test_layers_before_a_normalisation_are_found_and_refused_in_raw_units():
     assert energy_loss.before_batchnorm(activated, images) == {"1"}
     with pytest.raises(UserError, match="--energy-layers nothing"):
         energy_loss.choose_layers(found, images, ("nothing",), raw=False)
+
+
+def test_a_pass_that_fails_leaves_every_module_in_the_mode_it_was_in():
+    found = network().train()
+    found.body[1].eval()
+    before = [module.training for module in found.modules()]
+    with pytest.raises(RuntimeError):  # images of three channels
+        energy_loss.before_batchnorm(found, torch.rand(2, 3, 32, 32))
+    assert [module.training for module in found.modules()] == before
 
 
 def test_outliers_that_are_data_are_refused():

@@ -9,6 +9,7 @@ from conftest import script
 
 from lib import datasets, models
 from lib.core.errors import Interrupted, UserError
+from lib.datasets.batching import Batching
 from lib.experiments.config.projections import ProjectionsConfig
 from lib.experiments.config.reinit import ReinitConfig
 from lib.experiments.projections import projections
@@ -141,10 +142,7 @@ def naive_accuracy(layer: str, source: str) -> float:
     logits = loop.predict(
         loaded.network,
         split,
-        batch_size=64,
-        size=loaded.description.image_size,
-        channels=loaded.description.channels,
-        quiet=True,
+        Batching(batch_size=64, size=loaded.description.image_size, channels=loaded.description.channels, quiet=True),
     )
     return classification.accuracy(logits, split.labels)
 
@@ -273,10 +271,10 @@ def test_normalisations_can_be_replaced_and_recalibrated(tmp_path, monkeypatch):
         torch.save(models.build("resnet20", 10, 1).state_dict(), f"r_{seed}.pt")
     ran, stacks, run, drops = [], [], sweep.run, []
 
-    def watched(network, split, units, cells, **options):
+    def watched(network, split, units, cells, batching, **options):
         ran.append([set(row[0]) for row in cells])
         stacks.append(options["stacked"])
-        return run(network, split, units, cells, **options)
+        return run(network, split, units, cells, batching, **options)
 
     monkeypatch.setattr(sweep, "run", watched)
     for flags in ((), ("--what", "weights+bn"), ("--recalibrate-bn", "--fit-examples", 32)):
@@ -324,7 +322,7 @@ def test_a_sweep_that_was_stopped_continues(here, monkeypatch):
     with pytest.raises(Interrupted):
         call("reinit", *words)
     partial = here / "results/reinit/stopped.partial"
-    assert json.loads(partial.read_text())["images"] == 100  # two batches of seven answers
+    assert torch.load(partial, weights_only=True)["images"] == 100  # two batches of seven answers
     seen.clear()
     monkeypatch.setattr(sweep, "_right", lambda *answers: seen.append(1) or right(*answers))
     assert call("reinit", *words).rows == expected

@@ -37,7 +37,7 @@ def test_the_distance_to_the_boundaries_of_a_linear_network_is_the_closed_form(c
     linear, points = linear.double(), points.double()
     found = minimal_radii(linear, points, labels, box=box, generator=generator())
     ratio = found.distances.double() / closed_form(linear, points, labels)
-    assert bool(found.found.all()) and float(ratio.min()) > 1 - 1e-4
+    assert bool(found.succeeded.all()) and float(ratio.min()) > 1 - 1e-4
     assert float(ratio.mean()) <= 1.01 and (classes > 2 or float(ratio.max()) <= 1.01)
     assert bool((linear(found.points).argmax(1) != labels).all())
     assert torch.allclose((found.points - points).norm(dim=1), found.distances, rtol=1e-3)
@@ -70,9 +70,9 @@ def test_points_of_a_convolutional_network_are_wrong_and_those_a_little_closer_a
     found = minimal_radii(network, images, labels, generator=generator())
     assert network.training and all(parameter.requires_grad for parameter in network.parameters())
     assert bool((found.points >= 0).all() and (found.points <= 1).all()) and found.points.grad_fn is None
-    assert float(found.found.double().mean()) > 0.9
+    assert float(found.succeeded.double().mean()) > 0.9
     network.eval()
-    chosen = found.found
+    chosen = found.succeeded
     assert bool((network(found.points[chosen]).argmax(1) != labels[chosen]).all())
     closer = images + (1 - 1e-3) * (found.points - images)
     assert bool((network(closer[chosen]).argmax(1) == labels[chosen]).all())
@@ -83,7 +83,7 @@ def test_points_of_a_convolutional_network_are_wrong_and_those_a_little_closer_a
 def test_more_attacks_and_steps_never_increase_the_distance(network, images):
     labels = answers(network, images)
     distances = [
-        torch.where(found.found, found.distances, torch.inf)
+        torch.where(found.succeeded, found.distances, torch.inf)
         for found in (
             minimal_radii(network, images, labels, steps=20, polish=polish, generator=generator()) for polish in (0, 3, 10)
         )
@@ -96,7 +96,7 @@ def test_more_attacks_and_steps_never_increase_the_distance(network, images):
 def test_an_image_that_is_wrong_has_distance_zero_and_no_attack(network, images):
     labels = (answers(network, images) + 1) % 5
     found = minimal_radii(network, images, labels, steps=2, polish=1, generator=generator())
-    assert not found.distances.any() and bool(found.found.all()) and not found.won.any()
+    assert not found.distances.any() and bool(found.succeeded.all()) and not found.won.any()
     assert ATTACKS[0] == "none" and torch.equal(found.points, images)
 
 
@@ -115,7 +115,7 @@ def test_a_network_that_never_changes_its_answer_gives_a_bound_and_no_nan(images
     with torch.no_grad():
         constant[1].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     found = minimal_radii(constant, images, torch.zeros(24, dtype=torch.int64), steps=5, polish=2, generator=generator())
-    assert not found.found.any() and bool(torch.isfinite(found.distances).all()) and float(found.distances.min()) > 1
+    assert not found.succeeded.any() and bool(torch.isfinite(found.distances).all()) and float(found.distances.min()) > 1
     assert bool(torch.isfinite(found.points).all()) and not found.won.any()
 
 
@@ -128,5 +128,5 @@ def test_foolbox_finds_nothing_nearer_on_average(network, images):
     _, points, success = attack(foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu"), images, labels, epsilons=None)
     network.train()
     theirs = (points - images).flatten(1).norm(dim=1)
-    both = found.found & success
+    both = found.succeeded & success
     assert int(both.sum()) >= 20 and float(found.distances[both].mean()) <= float(theirs[both].mean()) * (1 + 1e-3)

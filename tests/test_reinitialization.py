@@ -6,11 +6,13 @@ from torch import nn
 
 from lib import models
 from lib.core.errors import Interrupted, UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.reinit import batchnorm, criticality, fold_pool, sweep, targets
 from lib.reinit.stages import cut_stages, walk
+from lib.reinit.sweep import Checkpointing
 
 CASES = [
     ("lenet", False),
@@ -126,7 +128,7 @@ def test_a_sweep_counts_what_the_naive_loop_counts_and_changes_nothing(name):  #
     cells[0][1] = None
     before = {key: value.clone() for key, value in whole.state_dict().items()}
     modes = [module.training for module in whole.modules()]
-    counts = sweep.run(whole, data, units, cells, batch_size=16, quiet=True)
+    counts = sweep.run(whole, data, units, cells, Batching(batch_size=16, quiet=True))
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
     assert [module.training for module in whole.modules()] == modes
 
@@ -154,7 +156,9 @@ def test_a_unit_runs_its_block_and_what_follows_and_nothing_before():
         for name in ("conv1", "layer2.0", "layer2.1.conv1", "layer3.0", "fc")
     ]
     unit = [units["layer2.1.conv2"]]
-    counts = sweep.run(whole, split(4), unit, cells_of(unit, [network("resnet20", 1)] * 2), batch_size=4, quiet=True)
+    counts = sweep.run(
+        whole, split(4), unit, cells_of(unit, [network("resnet20", 1)] * 2), Batching(batch_size=4, quiet=True)
+    )
     for handle in handles:
         handle.remove()
     assert counts.images == 4
@@ -183,7 +187,7 @@ def test_an_interrupted_sweep_continues_where_it_was(monkeypatch):
     whole, data = network("lenet"), split(40)
     units = targets.find(whole, torch.zeros(1, 3, 32, 32), ["features.0", "classifier.6"], False)
     cells = cells_of(units, [network("lenet", 1)])
-    expected = sweep.run(whole, data, units, cells, batch_size=10, quiet=True)
+    expected = sweep.run(whole, data, units, cells, Batching(batch_size=10, quiet=True))
     kept, seen, right = [], [], sweep._right
 
     def interrupting(logits, labels):
@@ -194,11 +198,18 @@ def test_an_interrupted_sweep_continues_where_it_was(monkeypatch):
 
     monkeypatch.setattr(sweep, "_right", interrupting)
     with pytest.raises(Interrupted):
-        sweep.run(whole, data, units, cells, batch_size=10, quiet=True, save=kept.append)
+        sweep.run(
+            whole,
+            data,
+            units,
+            cells,
+            Batching(batch_size=10, quiet=True),
+            checkpointing=Checkpointing(save=kept.append),
+        )
     assert kept[-1].images == 20
     seen.clear()
     monkeypatch.setattr(sweep, "_right", lambda *both: seen.append(1) or right(*both))
-    counts = sweep.run(whole, data, units, cells, batch_size=10, quiet=True, counts=kept[-1])
+    counts = sweep.run(whole, data, units, cells, Batching(batch_size=10, quiet=True), checkpointing=Checkpointing(kept[-1]))
     assert len(seen) == 6 and counts.images == 40
     assert torch.equal(counts.cells, expected.cells) and torch.equal(counts.intact, expected.intact)
 

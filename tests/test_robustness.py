@@ -10,8 +10,12 @@ from torch import nn
 
 from lib.attacks import robust_accuracy
 from lib.attacks.pgd import Ball
+from lib.attacks.robust_accuracy import Attack
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+
+BATCHES = Batching(batch_size=16, quiet=True)
 
 
 @pytest.fixture
@@ -35,8 +39,10 @@ def data():
 
 
 def survivors(network, data, folder, norm, radius, **changes):
-    options = {"steps": 20, "step_size": radius / 4, "restarts": 1, "seed": 0, "batch_size": 16, **changes}
-    return robust_accuracy.robust_images(network, data, "pgd", Ball(norm, radius), cache_dir=folder, quiet=True, **options)
+    options = {"steps": 20, "step_size": radius / 4, **changes}
+    return robust_accuracy.robust_images(
+        network, data, Attack(name="pgd", ball=Ball(norm, radius), **options), BATCHES, folder
+    )
 
 
 @pytest.mark.parametrize("norm, radius, shift", [("2", 0.8, 0.1), ("inf", 0.1, 0.1)])
@@ -125,12 +131,14 @@ def test_an_attack_of_the_optional_library_is_stronger_or_its_absence_is_a_sente
         assert "pip install pyautoattack" in str(error)
         return
     images = data.subset(torch.arange(17, 33))
-    options = {"steps": 10, "step_size": 0.2, "restarts": 1, "seed": 0, "batch_size": 16, "cache_dir": tmp_path}
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
     labels = network(images.images.float() / 255).argmax(1)
     images = Split("own", "test", images.images, labels, classes=tuple("abcdefghijkl"))
-    ball = Ball("2", 0.5)
-    ours = robust_accuracy.robust_images(network, images, "pgd", ball, quiet=True, **options)
-    theirs = robust_accuracy.robust_images(network, images, attack, ball, quiet=True, **options)
+    ours, theirs = (
+        robust_accuracy.robust_images(
+            network, images, Attack(name=name, ball=Ball("2", 0.5), steps=10, step_size=0.2), BATCHES, tmp_path
+        )
+        for name in ("pgd", attack)
+    )
     assert int(theirs.sum()) <= int(ours.sum()) < 16

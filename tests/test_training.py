@@ -70,6 +70,7 @@ def test_a_stop_between_two_steps_continues_bit_for_bit(tmp_path):
 
     from lib import models
     from lib.datasets import load
+    from lib.datasets.batching import Batching
     from lib.models.normalized import Normalized
     from lib.training import loop
     from lib.training.losses import cross_entropy
@@ -80,11 +81,8 @@ def test_a_stop_between_two_steps_continues_bit_for_bit(tmp_path):
         loss=cross_entropy(SimpleNamespace(label_smoothing=0.0)),
         learning_rate=schedule("onecycle", learning_rate=0.1, epochs=2),
         seed=3,
-        batch_size=64,
+        batching=Batching(batch_size=64, channels=1, size=32, quiet=True),
         augmentation="crop",
-        channels=1,
-        size=32,
-        quiet=True,
     )
 
     def fresh():

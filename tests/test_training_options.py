@@ -10,8 +10,10 @@ import pytest
 import torch
 from conftest import ROOT, script
 
+from lib.core.distributed import Processes
 from lib.core.errors import UsageError, UserError
 from lib.datasets import load
+from lib.datasets.batching import Batching
 from lib.experiments.config.eval import EvalConfig
 from lib.experiments.config.train import TrainConfig
 from lib.experiments.eval import eval as evaluate
@@ -19,8 +21,8 @@ from lib.experiments.train import train
 from lib.models import checkpoints
 from lib.models.normalized import Normalized
 from lib.runs import cli
-from lib.training import loop, setup
-from lib.training.ema import Average
+from lib.training import epoch_plan, loop, setup
+from lib.training.ema import ExponentialMovingAverage
 
 FEW = {
     "model_type": "lenet",
@@ -130,7 +132,7 @@ def test_upscaled_images_are_normalised_as_the_network_sees_them_and_evaluated_a
     seen = []
     loaded.network.body.features[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     split = load("digits", ROOT / "data", "train").subset((torch.arange(8, dtype=torch.float64) * (1442 / 8)).long())
-    loop.predict(loaded.network, split, batch_size=8, channels=1, size=side, quiet=True)
+    loop.predict(loaded.network, split, Batching(batch_size=8, channels=1, size=side, quiet=True))
     assert seen[0].shape == (8, 1, 224, 224)
     assert seen[0].mean().item() == pytest.approx(0, abs=1e-3) and seen[0].std().item() == pytest.approx(1, abs=1e-3)
     if padding:
@@ -148,11 +150,28 @@ def test_unnormalised_pixels_go_in_as_they_are(here):
 
 def test_epochs_of_fresh_images_use_every_image_once_before_any_comes_again():
     n, images = 25, 10
-    stretch = torch.cat([loop.epoch_order(n, epoch, 3, images) for epoch in range(1, 6)])
-    assert all(len(loop.epoch_order(n, epoch, 3, images)) == images for epoch in range(1, 6))
+    stretch = torch.cat([epoch_plan.epoch_order(n, epoch, 3, images) for epoch in range(1, 6)])
+    assert all(len(epoch_plan.epoch_order(n, epoch, 3, images)) == images for epoch in range(1, 6))
     assert sorted(stretch[:25].tolist()) == sorted(stretch[25:].tolist()) == list(range(25))
     assert not torch.equal(stretch[:25], stretch[25:])
-    assert torch.equal(loop.epoch_order(n, 2, 3), loop.epoch_order(n, 2, 3, n))
+    assert torch.equal(epoch_plan.epoch_order(n, 2, 3), epoch_plan.epoch_order(n, 2, 3, n))
+
+
+def test_a_planned_epoch_has_every_image_in_one_row_of_one_process_and_continues_from_any_step():
+    order = epoch_plan.epoch_order(23, 1, 0)
+    whole = epoch_plan.plan(order, 5)
+    assert whole.steps == 5 and [len(batch) for batch in whole.batches] == [5, 5, 5, 5, 3]
+    assert torch.equal(whole.rows, order) and whole.rows_per_batch == 5
+    later = epoch_plan.plan(order, 5, first=3)
+    assert later.steps == 5 and all(map(torch.equal, later.batches, whole.batches[3:]))
+    assert torch.equal(torch.cat([epoch_plan.plan(order, 5, smallest=4).rows, order[20:]]), order)
+    assert epoch_plan.plan(order[:3], 5, smallest=4).steps == 1  # the only batch is never left out
+    shared = [epoch_plan.plan(order[:21], 5, processes=Processes(rank, 2)) for rank in (0, 1)]
+    assert [plan.rows_per_batch for plan in shared] == [3, 2]
+    for step, batch in enumerate(whole.batches[:4]):
+        rows = [plan.rows.split(plan.rows_per_batch)[step] for plan in shared]
+        assert sorted(torch.cat(rows).tolist()) == sorted(batch.tolist())
+    assert shared[1].rows[-1] == order[20]  # of the last image the second process has no row: it goes along without weight
 
 
 def test_cifar5m_is_trained_on_part_by_part(here):
@@ -235,7 +254,7 @@ def test_the_average_is_that_of_the_formula():
     values, decays = [0.5, -1.0, 2.0], [min(0.4, (1 + t) / (10 + t)) for t in (1, 2, 3)]
     with torch.no_grad():
         network.weight.fill_(3.0)
-    average, expected = Average(network, 0.4), 3.0
+    average, expected = ExponentialMovingAverage(network, 0.4), 3.0
     for value, decay in zip(values, decays, strict=True):
         with torch.no_grad():
             network.weight.fill_(value)
@@ -295,7 +314,9 @@ def test_training_accuracy_is_that_of_the_saved_network_on_the_plain_training_im
     rows = run(train_acc=True, epochs=3, snapshot_every=2, noise=0.3)
     assert [row["train_eval_accuracy"] is None for row in rows] == [True, False, False]
     split, _ = setup.splits(TrainConfig(**FEW | {"noise": 0.3}))
-    logits = loop.predict(checkpoints.load("models/a/model_2.pt").network, split, batch_size=64, size=32, quiet=True)
+    logits = loop.predict(
+        checkpoints.load("models/a/model_2.pt").network, split, Batching(batch_size=64, size=32, quiet=True)
+    )
     assert (logits.argmax(1) == split.labels).double().mean().item() == rows[1]["train_eval_accuracy"]
 
 

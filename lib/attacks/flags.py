@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lib.core.errors import UsageError
 from lib.runs.cli import RunConfig, above, at_least, flag
 
 NORMS = ("2", "inf")
@@ -18,6 +19,13 @@ class PerturbationConfig(RunConfig):
     attack_step_size: float | None = flag(None, check=above(0), help="length of each; default: 2 eps / steps")
 
     @property
+    def radius(self) -> float:
+        """`--eps`; raises `UsageError` where it is not given."""
+        if self.eps is None:
+            raise UsageError("--eps is required: the radius of an attack, in [0, 1] units of the images")
+        return self.eps
+
+    @property
     def step_size(self) -> float:
         """The length of a step."""
-        return self.attack_step_size or 2 * self.eps / self.attack_steps
+        return self.attack_step_size or 2 * self.radius / self.attack_steps

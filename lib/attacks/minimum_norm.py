@@ -22,12 +22,12 @@ PATIENCE, PROGRESS = 6, 1e-3  # the polish of an image ends after so many steps 
 @dataclass(frozen=True)
 class Radii:
     """points (b, ...): the nearest ones found with another answer, a thousandth or less of the distance behind the boundary;
-    distances (b,): those to the boundary, 0 for images that are wrong anyway; found (b,): false where no attack succeeded,
+    distances (b,): those to the boundary, 0 for images that are wrong anyway; succeeded (b,): false where no attack did,
     and the distance is the largest that was tried; won (b,): the number of the attack in `ATTACKS`."""
 
     points: Tensor
     distances: Tensor
-    found: Tensor
+    succeeded: Tensor
     won: Tensor
 
 
@@ -50,16 +50,16 @@ def minimal_radii(
     with attacked(network):
         best = _Best(network, images, labels)
         tried = _ddn(network, images, labels, best, steps, box, generator)
-        best.won[best.found & ~best.wrong] = ATTACKS.index("ddn")
-        _bisect(network, images, labels, best, halvings, best.found & ~best.wrong)
+        best.won[best.succeeded & ~best.wrong] = ATTACKS.index("ddn")
+        _bisect(network, images, labels, best, halvings, best.succeeded & ~best.wrong)
         before = best.distances.clone()
         _fab(network, images, labels, best, polish, box, generator)
         improved = best.distances < before
         _bisect(network, images, labels, best, halvings, improved)
         best.won[improved] = ATTACKS.index("fab")
         _step_behind(network, images, labels, best, box)
-    distances = torch.where(best.found, best.distances, torch.maximum(tried, torch.zeros_like(tried)))
-    return Radii(best.points, distances, best.found, best.won)
+    distances = torch.where(best.succeeded, best.distances, torch.maximum(tried, torch.zeros_like(tried)))
+    return Radii(best.points, distances, best.succeeded, best.won)
 
 
 class _Best:
@@ -67,7 +67,7 @@ class _Best:
 
     def __init__(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
         self.wrong = network(images).argmax(1) != labels
-        self.points, self.found = images.clone(), self.wrong.clone()
+        self.points, self.succeeded = images.clone(), self.wrong.clone()
         self.distances = torch.where(self.wrong, 0.0, math.inf).to(images.dtype)
         self.won = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         self.images = images
@@ -78,10 +78,12 @@ class _Best:
         better = adversarial & (distances < self.distances[rows])
         self.points[rows] = torch.where(_wide(better, points), points, self.points[rows])
         self.distances[rows] = torch.where(better, distances, self.distances[rows])
-        self.found[rows] |= adversarial
+        self.succeeded[rows] |= adversarial
 
 
-def _ddn(network, images: Tensor, labels: Tensor, best: _Best, steps: int, box: bool, generator) -> Tensor:
+def _ddn(
+    network: nn.Module, images: Tensor, labels: Tensor, best: _Best, steps: int, box: bool, generator: torch.Generator
+) -> Tensor:
     """Decoupled direction and norm, from the distance of the nearest linearised boundary; the largest norm tried (b,)."""
     norm = _linearised_distance(network, images, labels).clamp(1e-6, 10 * math.sqrt(images[0].numel()))
     first, largest = norm.clone(), norm.clone()
@@ -109,23 +111,25 @@ def _ddn(network, images: Tensor, labels: Tensor, best: _Best, steps: int, box: 
     return largest
 
 
-def _fab(network, images: Tensor, labels: Tensor, best: _Best, steps: int, box: bool, generator) -> None:
+def _fab(
+    network: nn.Module, images: Tensor, labels: Tensor, best: _Best, steps: int, box: bool, generator: torch.Generator
+) -> None:
     """Steps to the nearest linearised boundary, seen from the point and from the image, and back towards the image.
 
     An image whose distance has stopped falling takes no further steps.
     """
-    point = torch.where(_wide(best.found, images), best.points, images)
+    point = torch.where(_wide(best.succeeded, images), best.points, images)
     others, idle = None, torch.where(best.wrong, PATIENCE, 0)
     for _ in range(steps):
         rows = (idle < PATIENCE).nonzero().squeeze(1)
         if not len(rows):
             break
         here, origin, own = point[rows], images[rows], labels[rows]
-        differences, gradients, found = _linearise(network, here, own, None if others is None else others[rows])
+        differences, gradients, classes = _linearise(network, here, own, None if others is None else others[rows])
         if others is None:
-            count = min(POLISHED_CLASSES, found.shape[1])
+            count = min(POLISHED_CLASSES, classes.shape[1])
             others = labels[:, None].repeat(1, count)
-            others[rows] = found.gather(1, _boundaries(differences, gradients).topk(count, 1, largest=False).indices)
+            others[rows] = classes.gather(1, _boundaries(differences, gradients).topk(count, 1, largest=False).indices)
         to_point = _step(differences, gradients, generator, here)
         at_image = differences + (gradients.flatten(2) * (origin - here).flatten(1)[:, None]).sum(2)
         to_image = _step(at_image, gradients, generator, here)
@@ -140,13 +144,13 @@ def _fab(network, images: Tensor, labels: Tensor, best: _Best, steps: int, box: 
         best.offer(direct, adversarial[len(rows) :], rows)
         point[rows] = torch.where(_wide(adversarial[: len(rows)], origin), origin + 0.9 * (moved - origin), moved)
         shortened = best.distances[rows] < before * (1 - PROGRESS)
-        idle[rows] = torch.where(shortened | ~best.found[rows], 0, idle[rows] + 1)
+        idle[rows] = torch.where(shortened | ~best.succeeded[rows], 0, idle[rows] + 1)
 
 
 OVERSHOOT = 1.05
 
 
-def _bisect(network, images: Tensor, labels: Tensor, best: _Best, halvings: int, chosen: Tensor) -> None:
+def _bisect(network: nn.Module, images: Tensor, labels: Tensor, best: _Best, halvings: int, chosen: Tensor) -> None:
     """Moves the chosen best points towards their images, to just behind the boundary."""
     rows = chosen.nonzero().squeeze(1)
     if not len(rows):
@@ -161,9 +165,9 @@ def _bisect(network, images: Tensor, labels: Tensor, best: _Best, halvings: int,
         high, low = torch.where(adversarial, middle, high), torch.where(adversarial, low, middle)
 
 
-def _step_behind(network, images: Tensor, labels: Tensor, best: _Best, box: bool) -> None:
-    """Moves the found points a little further: at the boundary an answer depends on rounding, and so on the batch."""
-    start, left = best.points, best.found & ~best.wrong
+def _step_behind(network: nn.Module, images: Tensor, labels: Tensor, best: _Best, box: bool) -> None:
+    """Moves the points a little further: at the boundary an answer depends on rounding, and so on the batch."""
+    start, left = best.points, best.succeeded & ~best.wrong
     for share in BEHIND:
         points = images + (1 + share) * (start - images)
         points = points.clamp(0, 1) if box else points
@@ -174,7 +178,7 @@ def _step_behind(network, images: Tensor, labels: Tensor, best: _Best, box: bool
 BEHIND = (1e-5, 1e-4, 1e-3)  # shares of the distance: the first for all, the others where it is not enough
 
 
-def _differentiate(network, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _differentiate(network: nn.Module, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of `_difference` with respect to each point, and the logits (b, k) there."""
     points = points.detach().requires_grad_()
     with torch.enable_grad():
@@ -183,7 +187,9 @@ def _differentiate(network, points: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     return gradient, logits.detach()
 
 
-def _linearise(network, points: Tensor, labels: Tensor, others: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def _linearise(
+    network: nn.Module, points: Tensor, labels: Tensor, others: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logit differences (b, j) of other classes to the own one, gradients (b, j, ...), and the classes (b, j).
 
     The classes are `others`, by default those with the largest logits.
@@ -197,8 +203,8 @@ def _linearise(network, points: Tensor, labels: Tensor, others: Tensor | None = 
         differences = logits.gather(1, others) - logits.gather(1, labels[:, None])
         count = others.shape[1]
         gradients = [
-            torch.autograd.grad(differences[:, place].sum(), points, retain_graph=place + 1 < count)[0]
-            for place in range(count)
+            torch.autograd.grad(differences[:, column].sum(), points, retain_graph=column + 1 < count)[0]
+            for column in range(count)
         ]
     return differences.detach(), torch.stack(gradients, 1), others
 
@@ -209,7 +215,7 @@ def _boundaries(differences: Tensor, gradients: Tensor) -> Tensor:
     return torch.where(norms > TINY, differences.abs() / norms.clamp_min(TINY), math.inf)
 
 
-def _step(differences: Tensor, gradients: Tensor, generator, like: Tensor) -> Tensor:
+def _step(differences: Tensor, gradients: Tensor, generator: torch.Generator, like: Tensor) -> Tensor:
     """The shortest step (b, ...) to a linearised boundary; a random unit one where no gradient has a direction."""
     norms = gradients.flatten(2).norm(dim=2)
     nearest = _boundaries(differences, gradients).min(1)
@@ -219,7 +225,7 @@ def _step(differences: Tensor, gradients: Tensor, generator, like: Tensor) -> Te
     return torch.where(_wide(torch.isfinite(nearest.values), like), step, unit(normal(like, generator)))
 
 
-def _linearised_distance(network, images: Tensor, labels: Tensor) -> Tensor:
+def _linearised_distance(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """DeepFool's first estimate (b,) of the distance to the boundary; 1 where no gradient has a direction."""
     differences, gradients, _ = _linearise(network, images, labels)
     nearest = _boundaries(differences, gradients).min(1).values

@@ -6,12 +6,14 @@ added up, so that no image's attack depends on those beside it.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lib.models import cutting
 
 TINY = 1e-12  # gradients shorter than this have no direction
 
@@ -81,20 +83,17 @@ def divergence(clean: Tensor) -> Objective:
 
 
 @contextlib.contextmanager
-def attacked(network: nn.Module) -> Iterator[None]:
+def attacked(network: nn.Module) -> Generator[None]:
     """The network in eval mode and with frozen parameters; both as before when the block is left, however that is."""
-    modes = {module: module.training for module in network.modules()}
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    network.eval()
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with cutting.evaluating(network):
         for parameter in trained:
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
 
 
 def input_gradient(network: nn.Module, images: Tensor, objective: Objective) -> Tensor:

@@ -1,81 +1,70 @@
 """Which images a network still classifies correctly when they are attacked: the worst case over attacks and restarts."""
 
-import hashlib
 import importlib.util
-import io
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.attacks import pgd
 from lib.attacks.flags import ATTACKS
 from lib.attacks.pgd import Ball
-from lib.core import files
+from lib.core import saved_state
 from lib.core.errors import UserError
-from lib.core.progress import image_bar
 from lib.core.randomness import generator, stream
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 
 
-def robust_images(
-    network: nn.Module,
-    split: Split,
-    attack: str,
-    ball: Ball,
-    *,
-    steps: int,
-    step_size: float,
-    restarts: int,
-    seed: int,
-    batch_size: int,
-    channels: int | None = None,
-    size: int | None = None,
-    cache_dir: str | Path,
-    workers: int = 0,
-    prefetch: int = 2,
-    quiet: bool = False,
-) -> Tensor:
-    """Boolean (n,): the images that are classified correctly and stay so under every attack, in the order of the split.
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """An attack of `ATTACKS`, by name, within a ball; an image must survive all `restarts`. pgd takes the step size."""
+
+    name: str
+    ball: Ball
+    steps: int
+    step_size: float
+    restarts: int = 1
+    seed: int = 0
+
+
+def robust_images(network: nn.Module, split: Split, attack: Attack, batching: Batching, cache_dir: str | Path) -> Tensor:
+    """Boolean (n,): the images that are classified correctly and stay so under the attack, in the order of the split.
 
     Images that are wrong, or attacked with success, are not attacked again. What every batch came to is kept under
-    `cache_dir` by the content of weights and images, so that an interrupted run continues. O(n restarts steps) passes.
+    `cache_dir` by the content of weights and images, so that an interrupted run continues. O(n restarts steps) passes,
+    all in float32.
     """
-    device = next(network.parameters()).device
     network.eval()
-    kept = _Kept(Path(cache_dir), _digest(network, (attack, ball, steps, step_size, restarts, seed, batch_size)))
-    batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
-    found = []
-    for number, (images, labels, _) in enumerate(
-        image_bar(batches, len(split), batch_size, label=f"{attack} on {split.name}", quiet=quiet)
-    ):
-        key = hashlib.sha256(images.cpu().numpy().tobytes() + labels.cpu().numpy().tobytes()).hexdigest()
-        if key not in kept.batches:
-            with torch.no_grad():
-                robust = network(images).argmax(1) == labels
-            for restart in range(restarts if attack == "pgd" else 1):
-                left = robust.nonzero().squeeze(1)
-                if not len(left):
-                    break
-                chosen = images[left]
-                if attack == "pgd":
-                    perturbed = _pgd(
-                        network,
-                        chosen,
-                        labels[left],
-                        ball,
-                        steps,
-                        step_size,
-                        generator(seed, "attack", restart, number, device=device),
-                    )
-                else:
-                    perturbed = _library(network, chosen, labels[left], attack, ball, restarts, stream(seed, "attack"))
-                with torch.no_grad():
-                    robust[left] = network(perturbed).argmax(1) == labels[left]
-            kept.add(key, robust.cpu().numpy())
-        found.append(torch.from_numpy(kept.batches[key]))
-    return torch.cat(found)
+    path = Path(cache_dir) / "attacks" / f"{_key(network, attack, batching.batch_size)}.npz"
+    done = saved_state.read_arrays(path) or {}  # by the content of a batch
+    robust = []
+    for number, (images, labels) in enumerate(batching.over(split, f"{attack.name} on {split.name}")):
+        key = saved_state.content_key(images, labels)
+        if key not in done:
+            done[key] = _survive(network, images, labels, attack, number).cpu().numpy()
+            saved_state.write_arrays(path, done)
+        robust.append(torch.from_numpy(done[key]))
+    return torch.cat(robust)
+
+
+def _survive(network: nn.Module, images: Tensor, labels: Tensor, attack: Attack, number: int) -> Tensor:
+    """Boolean (b,): the images of batch `number` that are classified correctly and stay so."""
+    with torch.no_grad():
+        robust = network(images).argmax(1) == labels
+    for restart in range(attack.restarts if attack.name == "pgd" else 1):
+        left = robust.nonzero().squeeze(1)
+        if not len(left):
+            break
+        if attack.name == "pgd":
+            draws = generator(attack.seed, "attack", restart, number, device=images.device)
+            perturbed = _pgd(network, images[left], labels[left], attack, draws)
+        else:
+            perturbed = _library(network, images[left], labels[left], attack)
+        with torch.no_grad():
+            robust[left] = network(perturbed).argmax(1) == labels[left]
+    return robust
 
 
 def check(attack: str) -> None:
@@ -86,62 +75,43 @@ def check(attack: str) -> None:
         )
 
 
-def _pgd(network, images: Tensor, labels: Tensor, ball: Ball, steps: int, step_size: float, draws) -> Tensor:
+def _pgd(network: nn.Module, images: Tensor, labels: Tensor, attack: Attack, draws: torch.Generator) -> Tensor:
     return pgd.pgd(
         network,
         images,
         pgd.cross_entropy(labels),
-        ball,
-        start=ball.uniform_start(images, draws),
-        steps=steps,
-        step_size=step_size,
+        attack.ball,
+        start=attack.ball.uniform_start(images, draws),
+        steps=attack.steps,
+        step_size=attack.step_size,
         generator=draws,
     )
 
 
-def _library(network, images: Tensor, labels: Tensor, attack: str, ball: Ball, restarts: int, seed: int) -> Tensor:
+def _library(network: nn.Module, images: Tensor, labels: Tensor, attack: Attack) -> Tensor:
     """AutoAttack's standard version, or its APGD on cross-entropy alone (Croce & Hein 2020)."""
-    from pyautoattack import AutoAttack
+    from pyautoattack import AutoAttack  # ty: ignore[import-not-found] an optional package
 
-    options = {"version": "custom", "attacks": ["apgd-ce"]} if attack == "apgd" else {"version": "standard"}
-    found = AutoAttack(
+    options = {"version": "custom", "attacks": ["apgd-ce"]} if attack.name == "apgd" else {"version": "standard"}
+    library = AutoAttack(
         network,
-        norm="Linf" if ball.norm == "inf" else "L2",
-        eps=ball.radius,
+        norm="Linf" if attack.ball.norm == "inf" else "L2",
+        eps=attack.ball.radius,
         device=images.device,
-        seed=seed % 2**31,
+        seed=stream(attack.seed, "attack") % 2**31,
         **options,
     )
-    found.apgd.n_restarts = restarts
+    library.apgd.n_restarts = attack.restarts
     with torch.no_grad():
         classes = network(images[:1]).shape[1]
-    for targeted in (found.apgd_targeted, found.fab):
+    for targeted in (library.apgd_targeted, library.fab):
         targeted.n_target_classes = min(9, classes - 1)
     with pgd.attacked(network):
-        perturbed, _ = found.run_standard_evaluation(images, labels, batch_size=len(images))
-    return ball.project(images, perturbed)
+        perturbed, _ = library.run_standard_evaluation(images, labels, batch_size=len(images))
+    return attack.ball.project(images, perturbed)
 
 
-class _Kept:
-    """What batches came to, in one file that is written again after each."""
-
-    def __init__(self, folder: Path, digest: str) -> None:
-        self.path, self.batches = folder / "attacks" / f"{digest}.npz", {}
-        try:
-            with np.load(self.path) as arrays:
-                self.batches = dict(arrays)
-        except files.NO_ARRAYS:
-            pass  # not there, or not whole
-
-    def add(self, key: str, robust: np.ndarray) -> None:
-        self.batches[key] = robust
-        buffer = io.BytesIO()
-        np.savez(buffer, **self.batches)
-        files.write_atomically(self.path, lambda file: file.write(buffer.getbuffer()))
-
-
-def _digest(network: nn.Module, settings: tuple) -> str:
-    digest = hashlib.sha256(repr(settings).encode())
-    for key, value in [*network.state_dict().items(), *network.named_buffers()]:
-        digest.update(key.encode() + value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+def _key(network: nn.Module, attack: Attack, batch_size: int) -> str:
+    settings = (attack.name, attack.ball, attack.steps, attack.step_size, attack.restarts, attack.seed, batch_size)
+    weights = [*network.state_dict().items(), *network.named_buffers()]
+    return saved_state.content_key(repr(settings), *(part for named in weights for part in named))

@@ -1,11 +1,16 @@
 """Evaluating a checkpoint: `exec_eval.py`."""
 
+import dataclasses
 import time
 import warnings
+
+from torch import Tensor, nn
 
 from lib.attacks import pgd, robust_accuracy
 from lib.core import devices
 from lib.core.errors import UsageError
+from lib.datasets.batching import Batching
+from lib.datasets.split import Split
 from lib.experiments.config.eval import EvalConfig
 from lib.metrics import classification, group_accuracy
 from lib.plots import confusion as plots
@@ -24,7 +29,10 @@ def eval(config: EvalConfig) -> Result:
     checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     description = checkpoint.description
     names = config.dataset or (loading.dataset_name("", checkpoint),)
-    precision = devices.resolve_precision(config.precision, device)
+    batching = dataclasses.replace(
+        loading.batching(config, device, description.channels, description.image_size),
+        precision=devices.resolve_precision(config.precision, device),
+    )
     rows, arrays, figures, seconds = [], {}, {}, {}
     if config.attack not in ("", "pgd") and description.features:
         raise UsageError(f"--attack {config.attack} keeps what it changes in [0, 1]; stored features are attacked by pgd")
@@ -35,19 +43,9 @@ def eval(config: EvalConfig) -> Result:
         begin = time.perf_counter()
         split = loading.load_split(config, name, image_size=description.image_size)
         network = loading.answering(checkpoint, split, name)
-        logits = loop.predict(
-            network,
-            split,
-            batch_size=config.batch_size,
-            channels=description.channels,
-            size=description.image_size,
-            precision=precision,
-            workers=config.workers,
-            prefetch=config.prefetch,
-            quiet=config.quiet,
-        )
+        logits = loop.predict(network, split, batching)
         labels = split.labels
-        robust = _robust(config, network, description, split) if config.attack else None
+        robust = _robust(config, network, split, batching) if config.attack else None
         rows += _rows(split, logits, labels, robust, config)
         key = f"{split.name}-{split.split}" + (f"-{split.variant}" if split.variant else "")
         if config.save_logits:
@@ -83,26 +81,17 @@ def eval(config: EvalConfig) -> Result:
     )
 
 
-def _robust(config: EvalConfig, network, description, split):
+def _robust(config: EvalConfig, network: nn.Module, split: Split, batching: Batching) -> Tensor:
     """Which images the network classifies correctly under the attack; without labels there are none."""
-    ball = pgd.Ball(config.norm, config.eps, box=not split.features)
-    return robust_accuracy.robust_images(
-        network,
-        split,
-        config.attack,
-        ball,
+    attack = robust_accuracy.Attack(
+        name=config.attack,
+        ball=pgd.Ball(config.norm, config.radius, box=not split.features),
         steps=config.attack_steps,
         step_size=config.step_size,
         restarts=config.restarts,
         seed=config.seed,
-        batch_size=config.batch_size,
-        channels=description.channels,
-        size=description.image_size,
-        cache_dir=config.cache_dir,
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet,
     )
+    return robust_accuracy.robust_images(network, split, attack, batching, config.cache_dir)
 
 
 def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:

@@ -5,6 +5,7 @@ the images as the data set has them; features are the activations of one layer, 
 backbone, or those stored ones that the network was trained on, which are then its only space.
 """
 
+import dataclasses
 import itertools
 import time
 
@@ -51,39 +52,39 @@ def ncg(config: NcgConfig) -> Result:
         for key, split in queries.items()
     }
     seconds["predictions"] = time.perf_counter() - begin
-    predicted = {key: found.argmax(1).numpy() for key, found in logits.items()}
+    predicted = {key: values.argmax(1).numpy() for key, values in logits.items()}
     for key, split in queries.items():
         arrays |= {f"labels_{key}": split.labels.numpy(), f"indices_{key}": split.indices.numpy()}
         arrays |= {
-            f"predictions_{key}" + ("_against" if place else ""): predicted[checkpoint.path, key]
-            for place, checkpoint in enumerate(networks)
+            f"predictions_{key}" + ("_against" if number else ""): predicted[checkpoint.path, key]
+            for number, checkpoint in enumerate(networks)
         }
     for space in searched:
         begin = time.perf_counter()
-        known = space.points(seen)
+        training = space.points(seen)
         for key, split in queries.items():
             table = neighbors.cached_table(
                 config.cache_dir,
                 space.points(split),
-                known,
+                training,
                 seen.labels,
                 len(seen.classes),
                 engine=config.engine,
                 quiet=config.quiet,
             )
-            found = table.nearest()
+            neighbours = table.nearest()
             arrays |= {
-                f"neighbors_{space.name}_{key}": found.indices.numpy(),
-                f"nearest_labels_{space.name}_{key}": found.labels.numpy(),
-                f"squared_distances_{space.name}_{key}": found.squared.numpy(),
+                f"neighbors_{space.name}_{key}": neighbours.indices.numpy(),
+                f"nearest_labels_{space.name}_{key}": neighbours.labels.numpy(),
+                f"squared_distances_{space.name}_{key}": neighbours.squared.numpy(),
             }
-            nearest = [answer[found.labels].numpy() for answer in answers]
-            second = predicted[networks[1].path, key] == nearest[1] if config.against else None
-            for place, checkpoint in enumerate(networks):
+            nearest = [answer[neighbours.labels].numpy() for answer in answers]
+            hits_of_second = predicted[networks[1].path, key] == nearest[1] if config.against else None
+            for number, checkpoint in enumerate(networks):
                 base = {
                     "model": str(checkpoint.path),
                     **checkpoint.description.training,
-                    "against": config.against if place == 0 else "",
+                    "against": "" if number else config.against,
                     "train": seen.name,
                     "n_train": len(seen),
                     "data": split.name,
@@ -97,20 +98,20 @@ def ncg(config: NcgConfig) -> Result:
                 rows += nearest_category_rows.rows(
                     base,
                     predicted[checkpoint.path, key],
-                    nearest[place],
+                    nearest[number],
                     table,
                     space.unit,
                     classes=len(checkpoint.description.classes),
                     seed=config.seed,
-                    labels=answers[place][split.labels].numpy() if split.classes == seen.classes else None,
-                    against=second if place == 0 else None,
+                    labels=answers[number][split.labels].numpy() if split.classes == seen.classes else None,
+                    against=None if number else hits_of_second,
                 )
                 if config.radius and space.of_inputs and key != "test" and not split.variant:
-                    measured = _radii(config, checkpoint, seen, answers[place][seen.labels], split, found, space.unit)
-                    for at, (row, values) in measured.items():
+                    at_points = _radii(config, checkpoint, seen, answers[number][seen.labels], split, neighbours, space.unit)
+                    for at, (row, values) in at_points.items():
                         rows.append({**base, "subset": "radius", "at": at, **row})
                         arrays |= {
-                            f"{what}_at_{at}_{key}" + ("_against" if place else ""): array for what, array in values.items()
+                            f"{what}_at_{at}_{key}" + ("_against" if number else ""): array for what, array in values.items()
                         }
         seconds[f"neighbours in {space.name} space"] = time.perf_counter() - begin
     cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
@@ -177,13 +178,15 @@ def _space(config: NcgConfig, name: str, checkpoint, device):
 def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest, unit: float) -> dict[str, tuple[dict, dict]]:
     """Row and arrays of the distances to the boundary, at the images' neighbours (the paper) and at the images."""
     images, distances = distance_spaces.pixels(seen), nearest.squared.double().sqrt().numpy() / unit
-    options = {"steps": RADIUS_STEPS, "seed": config.seed, "batch_size": config.batch_size, "quiet": config.quiet}
+    sampling = boundary_distance.Sampling(
+        count=config.radius, seed=config.seed, steps=RADIUS_STEPS, batch_size=config.batch_size, quiet=config.quiet
+    )
     return {
         "neighbours": boundary_distance.at_training_examples(
-            checkpoint.network, images, labels, nearest, distances, config.radius, **options
+            checkpoint.network, images, labels, nearest, distances, sampling
         ),
         "images": boundary_distance.at_images(
-            checkpoint.network, distance_spaces.pixels(split), images[nearest.indices], distances, config.radius, **options
+            checkpoint.network, distance_spaces.pixels(split), images[nearest.indices], distances, sampling
         ),
     }
 
@@ -221,28 +224,21 @@ def _queries(config: NcgConfig, name: str, description) -> dict:
         raise UserError(f"-ood or --corruptions is required: {name} holds no class out")
     kinds = tuple(corruptions.CORRUPTIONS) if "all" in config.corruptions else config.corruptions
     corrupted = [f"{name}-c:test/{kind}-{level}" for kind, level in itertools.product(kinds, corruptions.SEVERITIES)]
-    found = {}
+    queries = {}
     for other in (*named, *corrupted):
         split = loading.load_split(config, feature_dataset.as_trained(other, description), image_size=description.image_size)
         feature_dataset.check_whose(split, description, other)
-        found[_key(str(names.parse(other).images))] = split
-    return {**found, "test": loading.load_split(config, name, "test", image_size=description.image_size)}
+        queries[_key(str(names.parse(other).images))] = split
+    return {**queries, "test": loading.load_split(config, name, "test", image_size=description.image_size)}
 
 
 def _predict(config: NcgConfig, checkpoint, split):
-    precision = devices.resolve_precision(config.precision, next(checkpoint.network.parameters()).device)
-    return loop.predict(
-        checkpoint.network,
-        split,
-        channels=checkpoint.description.channels,
-        size=checkpoint.description.image_size,
-        precision=precision,
-        **_passing(config),
+    device, described = loading.device(config), checkpoint.description
+    batching = dataclasses.replace(
+        loading.batching(config, device, described.channels, described.image_size),
+        precision=devices.resolve_precision(config.precision, device),
     )
-
-
-def _passing(config: NcgConfig) -> dict:
-    return {"batch_size": config.batch_size, "workers": config.workers, "prefetch": config.prefetch, "quiet": config.quiet}
+    return loop.predict(checkpoint.network, split, batching)
 
 
 def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:

@@ -5,17 +5,20 @@ paper's figure turns every AUROC below 0.5 round; rows here carry the raw one, a
 that knows the sign. A row belongs to one (layer, OOD set, temperature, score) and says what data its score needs.
 """
 
+import math
 import time
 import warnings
 
 import numpy as np
 import torch
+from torch import nn
 
 from lib.core.errors import UserError
 from lib.datasets import openood, overlap
 from lib.experiments.config.ood_layers import OodLayersConfig
 from lib.metrics import classification
 from lib.models import cutting
+from lib.models.normalized import Normalized
 from lib.ood import comparison, early_exit, layer_choice, layer_energies, passes
 from lib.ood import rows as ood_rows
 from lib.plots import ood_layers as plots
@@ -40,29 +43,36 @@ def ood_layers(config: OodLayersConfig) -> Result:
     fitted = loading.fitting_images(config, name, size)
     keys = _check_outliers(config, description, inside, outliers, load)
     listed = cutting.layers(network, torch.zeros(1, description.channels, size, size, device=device))
-    subject = passes.Subject(
-        config,
-        network,
-        description,
-        listed,
-        layer_energies.choose(network, listed, config.layers),
-        _exits(config, network, listed),
-        _head(network, listed) if config.baselines else "",
-        size,
+    layers, exits = layer_energies.choose(network, listed, config.layers), _exits(config, listed)
+    head, linear = _head(network, listed) if config.baselines else ("", None)
+    study = passes.LayerStudy(
+        network=network,
+        batching=loading.batching(config, device, description.channels, size),
+        listed=listed,
+        layers=layers,
+        temperatures=config.temperature,
+        exits=exits,
+        alpha=config.early_exit or math.nan,
+        head=head,
+        linear=linear,
+        baselines=config.baselines,
+        aggregators=config.aggregate,
+        choices=config.choose,
+        validation=config.val_ood,
     )
     seconds = {}
-    fit, detectors = passes.fit(subject, fitted, seconds)
-    passed = {other: passes.measure(subject, load(other), other, seconds, detectors) for other in ("id", *outliers)}
+    fit, detectors = passes.fit(study, fitted, seconds)
+    passed = {other: passes.measure(study, load(other), other, seconds, detectors) for other in ("id", *outliers)}
     passed |= {
-        other: passes.measure(subject, load(other), other, seconds)
+        other: passes.measure(study, load(other), other, seconds)
         for other in (f"validation {other}" for other in config.val_ood)
     }
     if "jigsaw" in config.choose:
-        passed["jigsaw"] = passes.measure(subject, layer_choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
-    exits = passes.leave(subject, fit, outliers, load, passed, seconds) if subject.exits else {}
+        passed["jigsaw"] = passes.measure(study, layer_choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
+    left = passes.run_early_exits(study, fit, outliers, load, passed, seconds) if exits else {}
 
     begin = time.perf_counter()
-    known = {
+    about_inside = {
         "id": inside.name,
         "id_split": inside.split,
         "n_id": len(inside),
@@ -72,41 +82,42 @@ def ood_layers(config: OodLayersConfig) -> Result:
         "fit_on": f"{fitted.name}:{fitted.split}",
         "n_fit": len(fitted),
     }
-    facts = ood_rows.facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in subject.layers])
+    facts = ood_rows.facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in layers])
     rows = [
-        {**known, **keys[other], **row} for other, row in ood_rows.rows(subject, list(facts.values()), fit, passed, outliers)
+        {**about_inside, **keys[other], **row}
+        for other, row in ood_rows.rows(study, list(facts.values()), fit, passed, outliers)
     ]
-    rows += [{**known, **keys[other], **row} for other, found in exits.items() for row in found.rows]
+    rows += [{**about_inside, **keys[other], **row} for other, leaving in left.items() for row in leaving.rows]
     for word in ("near", "far"):
         rows += comparison.group_rows(rows, word) if word in config.ood else []
     arrays = {
         "layers": np.array(list(facts)),
         "temperatures": np.array(config.temperature),
-        "energies_fit": fit.of(subject.layers),
+        "energies_fit": fit.of(layers),
         "predictions_id": passed["id"].logits.argmax(1).numpy(),
         "labels_id": inside.labels.numpy(),
     }
-    for other, found in passed.items():
-        arrays |= {f"energies_{other}": found.of(subject.layers)}
-        arrays |= {f"{score}_{other}": values for score, values in found.scores.items()}
+    for other, measured in passed.items():
+        arrays |= {f"energies_{other}": measured.of(layers)}
+        arrays |= {f"{score}_{other}": values for score, values in measured.scores.items()}
     figures = plots.figures(
         [row for row in rows if row["T"] in (None, config.temperature[0])], keys, description.architecture
     )
-    if exits:
-        left = {other: found.outside for other, found in exits.items()}
-        arrays |= {"exit_layers": np.array(subject.exits), "exits_id": exits[outliers[0]].inside}
-        arrays |= {f"exits_{other}": values for other, values in left.items()}
+    if left:
+        of_outliers = {other: leaving.outside for other, leaving in left.items()}
+        arrays |= {"exit_layers": np.array(exits), "exits_id": left[outliers[0]].inside}
+        arrays |= {f"exits_{other}": values for other, values in of_outliers.items()}
         figures["exits"] = plots.exits(
-            subject.exits,
+            exits,
             arrays["exits_id"],
-            left,
+            of_outliers,
             keys,
             f"{description.architecture}: where "
             f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}",
         )
     seconds["scoring"] = time.perf_counter() - begin
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
-    exiting = ("false_alarms", "detected", "mac_id", "mac_ood", "time_id", "time_ood") if exits else ()
+    exiting = ("false_alarms", "detected", "mac_id", "mac_ood", "time_id", "time_ood") if left else ()
     return Result(
         rows,
         arrays,
@@ -132,7 +143,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
     )
 
 
-def _exits(config: OodLayersConfig, network, listed) -> list[str]:
+def _exits(config: OodLayersConfig, listed: list[cutting.Layer]) -> list[str]:
     """The cuts at which `--early-exit` may stop, in execution order."""
     if config.early_exit is None:
         return []
@@ -147,15 +158,14 @@ def _exits(config: OodLayersConfig, network, listed) -> list[str]:
         raise UserError(f"--exits {' '.join(config.exits)}: a pass can stop at {', '.join(cuts)}") from None
 
 
-def _head(network, listed) -> str:
-    """The last linear layer, whose input the baselines look at."""
-    last = max(
-        (layer for layer in listed if not list(network.body.get_submodule(layer.name).children())),
-        key=lambda layer: layer.index,
-    )
-    if not isinstance(network.body.get_submodule(last.name), torch.nn.Linear):
+def _head(network: Normalized, listed: list[cutting.Layer]) -> tuple[str, nn.Linear]:
+    """The last linear layer, whose input the baselines look at, by name and itself."""
+    modules = dict(network.body.named_modules())
+    last = max((layer for layer in listed if not list(modules[layer.name].children())), key=lambda layer: layer.index)
+    linear = modules[last.name]
+    if not isinstance(linear, nn.Linear):
         raise UserError(f"--baselines: the network ends in {last.name}, a {last.kind}; they need a linear layer there")
-    return last.name
+    return last.name, linear
 
 
 def _check_outliers(config: OodLayersConfig, description, inside, outliers: list[str], load) -> dict[str, dict]:
@@ -164,10 +174,10 @@ def _check_outliers(config: OodLayersConfig, description, inside, outliers: list
     Warns of sets that make a measure meaningless, and refuses those that make it a lie, before any pass.
     """
     validation = {other: load(other) for other in config.val_ood}
-    seen, found = _training_outliers(config, description), {}
+    seen, about = _training_outliers(config, description), {}
     for other in outliers:
         split = load(other)
-        found[other] = ood_rows.about(inside, split)
+        about[other] = ood_rows.about(inside, split)
         if (split.name, split.split, split.variant) == (inside.name, inside.split, inside.variant):
             warnings.warn(f"-ood {other} is the in-distribution set itself: every AUROC is 0.5", stacklevel=3)
         for name, chosen in validation.items():
@@ -178,7 +188,7 @@ def _check_outliers(config: OodLayersConfig, description, inside, outliers: list
                 )
         if seen is not None and (count := overlap.shared(seen, split)):
             warnings.warn(f"-ood {other}: {count} of its images are outliers that the network was trained on", stacklevel=3)
-    return found
+    return about
 
 
 def _training_outliers(config: OodLayersConfig, description):

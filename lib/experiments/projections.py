@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from lib import datasets, models
 from lib.core.errors import UserError
 from lib.experiments.config.projections import ProjectionsConfig, _beside
 from lib.metrics import filter_projections
 from lib.models import checkpoints, filters
+from lib.models.checkpoints import Description
+from lib.models.filters import Filters
+from lib.models.normalized import Normalized
 from lib.plots import filters as plots
 from lib.runs import input_files
 from lib.runs.records import Result
@@ -30,8 +34,8 @@ class Weights:
     source: str
     epoch: int | None
     draw: int | None
-    description: object
-    state: dict
+    description: Description
+    state: dict[str, Tensor]
     initial: Path | None = None
 
 
@@ -53,13 +57,13 @@ def projections(config: ProjectionsConfig) -> Result:
         initial = _initial(config, weights, initial_states)
         read = time.perf_counter()
         seconds["reading"] += read - begin
-        found = {layer.name: _projections(config, layer, weights.state, norms) for layer in layers}
-        new = _rows(weights, layers, found, initial, norms)
+        projected = {layer.name: _projections(config, layer, weights.state, norms) for layer in layers}
+        new = _rows(weights, layers, projected, initial, norms)
         rows += new
         key = weights.source if weights.draw is None else f"{weights.source}-{weights.draw}"
-        arrays |= {f"{key}/{name}": values for name, values in found.items()}
+        arrays |= {f"{key}/{name}": values for name, values in projected.items()}
         if config.paper_json:
-            documents[_stem(weights)] = _paper_layout(weights, layers, new, found)
+            documents[_stem(weights)] = _paper_layout(weights, layers, new, projected)
         begin = time.perf_counter()
         seconds["measuring"] += begin - read
     result = Result(
@@ -90,10 +94,14 @@ def projections(config: ProjectionsConfig) -> Result:
 def _ahead(items: Iterator[Weights]) -> Iterator[Weights]:
     """The same, each made while the one before is worked on: files are read and hashed without Python's lock."""
     with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(next, items, None)
+        upcoming = reader.submit(_next, items)
         while (item := upcoming.result()) is not None:
-            upcoming = reader.submit(next, items, None)
+            upcoming = reader.submit(_next, items)
             yield item
+
+
+def _next(items: Iterator[Weights]) -> Weights | None:
+    return next(items, None)
 
 
 def _all_weights(config: ProjectionsConfig) -> Iterator[Weights]:
@@ -113,7 +121,7 @@ def _all_weights(config: ProjectionsConfig) -> Iterator[Weights]:
         yield Weights("random", 0, draw, description, network.body.state_dict())
 
 
-def _shape(config: ProjectionsConfig, classes: int, size: int):
+def _shape(config: ProjectionsConfig, classes: int, size: int) -> Description:
     """The description of a network that no training has described."""
     names, channels = tuple(map(str, range(classes))), 3
     if config.dataset:
@@ -130,23 +138,23 @@ def _shape(config: ProjectionsConfig, classes: int, size: int):
     )
 
 
-def _initial(config: ProjectionsConfig, weights: Weights, known: dict) -> dict | None:
+def _initial(config: ProjectionsConfig, weights: Weights, read: dict[Path, dict[str, Tensor]]) -> dict[str, Tensor] | None:
     """The state that distances are measured from; only the latest one is kept in memory."""
     path = input_files.locate(config, config.init_from) if config.init_from else weights.initial
     if path is None:
         return None
     if str(path) == weights.source:
-        known.clear()
-        known[path] = weights.state  # just read
-    if path not in known:
-        known.clear()
-        description, known[path] = checkpoints.weights(path, config.model_type or weights.description.architecture)
-        if any(value.shape != weights.state[key].shape for key, value in known[path].items() if key in weights.state):
+        read.clear()
+        read[path] = weights.state
+    if path not in read:
+        read.clear()
+        _, read[path] = checkpoints.weights(path, config.model_type or weights.description.architecture)
+        if any(value.shape != weights.state[key].shape for key, value in read[path].items() if key in weights.state):
             raise UserError(f"--init-from {path}: its tensors have other shapes than those of {weights.source}")
-    return known[path]
+    return read[path]
 
 
-def _norms(config: ProjectionsConfig, skeleton, description) -> dict[str, tuple[str, float]]:
+def _norms(config: ProjectionsConfig, skeleton: Normalized, description: Description) -> dict[str, tuple[str, float]]:
     """Layer -> the batch normalisation that is folded into it, and its epsilon."""
     if not config.fold_bn:
         return {}
@@ -156,7 +164,9 @@ def _norms(config: ProjectionsConfig, skeleton, description) -> dict[str, tuple[
     return norms
 
 
-def _projections(config: ProjectionsConfig, layer, state: dict, norms: dict):
+def _projections(
+    config: ProjectionsConfig, layer: Filters, state: dict[str, Tensor], norms: dict[str, tuple[str, float]]
+) -> np.ndarray:
     weight = state[layer.name + ".weight"]
     if layer.name in norms:
         name, eps = norms[layer.name]
@@ -165,10 +175,16 @@ def _projections(config: ProjectionsConfig, layer, state: dict, norms: dict):
     return filter_projections.projections(weight, config.normalize)
 
 
-def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: dict) -> list[dict]:
+def _rows(
+    weights: Weights,
+    layers: list[Filters],
+    projected: dict[str, np.ndarray],
+    initial: dict[str, Tensor] | None,
+    norms: dict[str, tuple[str, float]],
+) -> list[dict]:
     """The rows of the layers and of the net; Holm's correction is over the layers of this one set of weights."""
     key = {"checkpoint": weights.source, "draw": weights.draw, "epoch": weights.epoch}
-    rows = []
+    rows: list[dict] = []
     for layer in layers:
         weight = weights.state[layer.name + ".weight"]
         moved = (None, None)
@@ -183,7 +199,7 @@ def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: di
                 "kind": layer.kind,
                 "filters": len(weight),
                 "dim": weight[0].numel(),
-                **_measures(found[layer.name]),
+                **_measures(projected[layer.name]),
                 "l2_distance": moved[0],
                 "linf_distance": moved[1],
                 "folded": layer.name in norms,
@@ -191,7 +207,7 @@ def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: di
         )
     for row, p_value in zip(rows, filter_projections.holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_value
-    together = np.concatenate(list(found.values()))
+    together = np.concatenate(list(projected.values()))
     rows.append(
         {
             **key,
@@ -211,7 +227,7 @@ def _rows(weights: Weights, layers, found: dict, initial: dict | None, norms: di
     return rows
 
 
-def _measures(values) -> dict:
+def _measures(values: np.ndarray) -> dict:
     """Mean, mass and their statistics; a filter without orientation (NaN) is not counted."""
     counted = values[~np.isnan(values)]
     n, count = len(counted), int((counted <= 0).sum())
@@ -239,17 +255,17 @@ def _stem(weights: Weights) -> str:
     return "-".join(Path(weights.source).with_suffix("").parts[-2:])
 
 
-def _paper_layout(weights: Weights, layers, rows: list[dict], found: dict) -> dict:
+def _paper_layout(weights: Weights, layers: list[Filters], rows: list[dict], projected: dict[str, np.ndarray]) -> dict:
     """The paper's JSON (section 3.2): stage -> block -> projections; layers that it skips are left out."""
     document: dict = {}
     for layer, row in zip(layers, rows, strict=False):
         if layer.stage is None:
             continue
-        entry = {"projections": _numbers(found[layer.name]), "mass": row["mass"], "mean": row["mean"]}
+        entry = {"projections": _numbers(projected[layer.name]), "mass": row["mass"], "mean": row["mean"]}
         if row["l2_distance"] is not None:
             entry |= {"l2_dist": row["l2_distance"], "l_inf_dist": row["linf_distance"]}
         document.setdefault(layer.stage, {})[layer.block] = entry
-    numbered = [found[layer.name] for layer in layers if layer.stage is not None]
+    numbered = [projected[layer.name] for layer in layers if layer.stage is not None]
     whole = np.concatenate(numbered) if numbered else np.empty(0)
     measured = _measures(whole)
     document["net"] = {"projections": _numbers(whole), "mass": measured["mass"], "mean": measured["mean"]}
@@ -258,5 +274,5 @@ def _paper_layout(weights: Weights, layers, rows: list[dict], found: dict) -> di
     return document | facts | ({} if seed is None else {"seed": str(seed + (weights.draw or 0))})
 
 
-def _numbers(values) -> list[float | None]:
+def _numbers(values: np.ndarray) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]

@@ -4,16 +4,18 @@ Gamba et al., "Hyperplane Arrangements of Trained ConvNets Are Biased", 2023; th
 Singer, "Are All Layers Created Equal?", JMLR 2022.
 """
 
-import hashlib
+import dataclasses
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lib.core import devices, files
+from lib.core import devices, saved_state
 from lib.core.errors import UserError
+from lib.core.saved_state import RunFile
+from lib.datasets.batching import Batching
 from lib.experiments.config.reinit import ReinitConfig
 from lib.plots import filters as plots
 from lib.reinit import batchnorm, criticality, sweep, targets, weight_sources
@@ -35,13 +37,14 @@ def reinit(config: ReinitConfig) -> Result:
         raise UserError(f"-d {name}: with {len(split.classes)} classes there is nothing to get wrong; it needs at least 2")
     loading.check_classes(split, description, name)
     size = description.image_size or max(split.height, split.width)
+    batching = loading.batching(config, device, description.channels, size)
     images = torch.zeros(2, description.channels, size, size, device=device)
     units = targets.find(network, images, targets.choose(network, images, config.layers), config.what == "weights+bn")
     sources, missing = weight_sources.load(config, description, units, network.body.state_dict())
     seconds, begin = {}, time.perf_counter()
     cells = [[_cell(unit, source, network, config) for source in sources] for unit in units]
     swept, cells_run = network, cells
-    fitted = _fitting_batches(config, name, description, size, device) if config.recalibrate_bn or config.criticality else []
+    fitted = _fitting_batches(config, name, size, batching) if config.recalibrate_bn or config.criticality else []
     if config.recalibrate_bn:
         cells_run = batchnorm.recalibrated(network, [batch for batch, _ in fitted], units, cells)
     critical = _criticality(config, network, fitted, units, sources)
@@ -49,7 +52,16 @@ def reinit(config: ReinitConfig) -> Result:
         swept, cells_run = _folded(network, images, units, cells_run)
     seconds["preparation"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    counts = _sweep(config, swept, split, description, size, device, units, cells_run)
+    saved = _saved(config)
+    counts = sweep.run(
+        swept,
+        split,
+        units,
+        cells_run,
+        dataclasses.replace(batching, precision=devices.resolve_precision(config.precision, device)),
+        stacked=_stacked(config, size),
+        checkpointing=_checkpointing(saved),
+    )
     seconds["pass"] = time.perf_counter() - begin
     common = {
         "data": split.name,
@@ -78,7 +90,7 @@ def reinit(config: ReinitConfig) -> Result:
     title = f"{checkpoint.path} on {name}: accuracy {rows[0]['intact_accuracy']:.4f}"
     figure = plots.reset_map(drops, labels, [unit.layer for unit in units], title)
     documents = {f"reinit_{checkpoint.path.stem}": reinit_rows.paper_layout(description, checkpoint.path, rows, labels)}
-    _partial(config).unlink(missing_ok=True)
+    saved.remove()
     columns = (
         "source",
         "layer",
@@ -105,28 +117,20 @@ def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:
     return None if same and not config.recalibrate_bn else cell
 
 
-def _fitting_batches(config: ReinitConfig, name: str, description, size: int, device) -> list:
+def _fitting_batches(config: ReinitConfig, name: str, size: int, batching: Batching) -> list[tuple[Tensor, Tensor]]:
     """Images and labels that the accuracy is not measured on, in batches."""
     split = loading.fitting_images(config, name, size)
-    batches = split.batches(
-        config.batch_size,
-        device=device,
-        channels=description.channels,
-        size=size,
-        workers=config.workers,
-        prefetch=config.prefetch,
-    )
-    return [(images, labels) for images, labels, _ in batches]
+    return list(batching.over(split, f"images of {split.name} to fit on"))
 
 
 def _criticality(config: ReinitConfig, network, batches: list, units, sources: list[Source]) -> list[float | None]:
     """Of each unit, with the earliest epoch among the sources as the beginning; Nones if it was not asked for."""
     if not config.criticality:
         return [None] * len(units)
-    known = [source for source in sources if source.epoch is not None]
-    if not known:
+    by_epoch = {source.epoch: source for source in reversed(sources) if source.epoch is not None}
+    if not by_epoch:
         raise UserError("--criticality needs --inits-from with the initial weights, such as init.pt")
-    initial = min(known, key=lambda source: source.epoch)
+    initial = by_epoch[min(by_epoch)]
     states = [{key: initial.state[key] for key in unit.keys} for unit in units]
     return criticality.measure(network, batches, units, states, tolerance=config.criticality, draws=2, seed=config.seed)
 
@@ -145,32 +149,19 @@ def _folded(network, images, units, cells: list[list]) -> tuple:
     return folded, fitting
 
 
-def _sweep(config: ReinitConfig, network, split, description, size: int, device, units, cells):
-    """The pass over the data; continues where an interrupted one of the same command, on the same files, had stopped."""
-    path = _partial(config)
-    state = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
-    key = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+def _saved(config: ReinitConfig) -> RunFile:
+    """The file of an interrupted pass of the same command on the same files: beside the record."""
+    identity = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
+    key = saved_state.content_key(json.dumps(identity, sort_keys=True))
+    return RunFile(records.place(config, "reinit").beside(".partial"), key)
 
-    def save(counts):
-        files.write_json(
-            path, {"key": key, "images": counts.images, "intact": counts.intact.tolist(), "cells": counts.cells.tolist()}
-        )
 
-    return sweep.run(
-        network,
-        split,
-        units,
-        cells,
-        batch_size=config.batch_size,
-        channels=description.channels,
-        size=size,
-        precision=devices.resolve_precision(config.precision, device),
-        counts=_continued(path, key),
-        save=save,
-        stacked=_stacked(config, size),
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet,
+def _checkpointing(saved: RunFile) -> sweep.Checkpointing:
+    """Continues where an interrupted pass had stopped, and says how far this one is."""
+    state = saved.read()
+    return sweep.Checkpointing(
+        sweep.Counts(state["images"], state["intact"], state["cells"]) if state else None,
+        lambda counts: saved.write(images=counts.images, intact=counts.intact, cells=counts.cells),
     )
 
 
@@ -182,20 +173,3 @@ def _stacked(config: ReinitConfig, size: int) -> int:
 
 
 STACKED_PIXELS = 2**19  # 512 images of 32 px, whose 64 channels take 134 MB
-
-
-def _partial(config: ReinitConfig) -> Path:
-    """Where the counts of an interrupted pass lie: beside the record."""
-    return records.place(config, "reinit").beside(".partial")
-
-
-def _continued(path: Path, key: str):
-    """The counts of an interrupted pass of this very run; None if there are none."""
-    try:
-        found = json.loads(path.read_text())
-        if found["key"] != key:
-            return None
-        counts = (torch.tensor(found[name], dtype=torch.int64) for name in ("intact", "cells"))
-        return sweep.Counts(found["images"], *counts)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

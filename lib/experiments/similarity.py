@@ -158,12 +158,7 @@ def _disagreement(config: SimilarityConfig, loaded: list, split, sizes: list[int
         loop.predict(
             checkpoint.network,
             split,
-            batch_size=config.batch_size,
-            channels=checkpoint.description.channels,
-            size=size,
-            workers=config.workers,
-            prefetch=config.prefetch,
-            quiet=config.quiet,
+            loading.batching(config, loading.device(config), checkpoint.description.channels, size),
         )
         for checkpoint, size in zip(loaded, sizes, strict=True)
     ]

@@ -6,7 +6,6 @@ direct matching is exact in float64 (`--solver reference` is the published float
 on the matched images, and is applied to the source before any resizing, and donors never change.
 """
 
-import hashlib
 import itertools
 import json
 import time
@@ -19,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.core import devices, randomness
+from lib.core import devices, randomness, saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -315,14 +314,10 @@ def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: 
                 config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones
             ),
             seed=config.seed,
-            batch_size=config.batch_size,
-            channels=batching.channels,
-            size=batching.size,
+            batching=replace(
+                batching, precision=devices.resolve_precision(config.precision, batching.device, training=True)
+            ),
             augmentation=augmentation,
-            precision=devices.resolve_precision(config.precision, batching.device, training=True),
-            workers=config.workers,
-            prefetch=config.prefetch,
-            quiet=config.quiet,
         )
 
     def optimiser(network):
@@ -345,10 +340,9 @@ def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: 
         return origins
 
     identity = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    train.train(
-        parts, config.epochs, recipe, optimiser, train.State(_partial(config), key), config.overwrite, take, config.quiet
-    )
+    key = saved_state.content_key(json.dumps(identity, sort_keys=True))
+    saved = saved_state.RunFile(_partial(config), key)
+    train.train(parts, config.epochs, recipe, optimiser, saved, config.overwrite, take, config.quiet)
 
 
 def _partial(config: StitchConfig) -> Path:

@@ -10,19 +10,22 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch import nn
 from torch.utils import tensorboard
 
 from lib.core import distributed, files
 from lib.core.errors import Interrupted
+from lib.datasets.split import Split
 from lib.experiments.config.train import TrainConfig
 from lib.metrics import classification
 from lib.models import checkpoints
 from lib.runs import loading
 from lib.runs.records import Result
-from lib.training import ema as training_ema
 from lib.training import loop, run_folder, run_state, setup
+from lib.training.ema import ExponentialMovingAverage
 from lib.training.optimizers import optimizer
 
 
@@ -61,14 +64,15 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
         momentum=config.momentum,
         nesterov=config.nesterov,
     )
-    average = training_ema.Average(network, config.ema) if config.ema else None
+    average = ExponentialMovingAverage(network, config.ema) if config.ema else None
     rows, position = run_state.resume(
         directory, network, optimiser, average, recipe.loss, config.quiet or processes.rank > 0
     )
     writes = processes.rank == 0
     if writes and not rows and position.step == 0:
         checkpoints.save(directory / "init.pt", network, dataclasses.replace(description, epoch=0))
-    trained = torch.compile(network) if config.compile else network
+    # of a module it makes a module, which its signature does not say
+    trained = cast(nn.Module, torch.compile(network)) if config.compile else network
     result = average.network if average else network
     seconds = {"setup": time.perf_counter() - begin}
     train_split, val_split = train_split.to(device), val_split.to(device)
@@ -115,25 +119,15 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     )
 
 
-def _evaluate(network, split, recipe) -> tuple[float, float]:
+def _evaluate(network: nn.Module, split: Split, recipe: loop.Recipe) -> tuple[float | None, float | None]:
     """Cross-entropy and accuracy."""
-    logits = loop.predict(
-        network,
-        split,
-        batch_size=max(recipe.batch_size, 256),
-        channels=recipe.channels,
-        size=recipe.size,
-        precision=recipe.precision,
-        workers=recipe.workers,
-        prefetch=recipe.prefetch,
-        quiet=recipe.quiet,
-        processes=recipe.processes,
-    )
+    batching = dataclasses.replace(recipe.batching, batch_size=max(recipe.batching.batch_size, 256))
+    logits = loop.predict(network, split, batching, processes=recipe.processes)
     labels = split.labels.cpu()
     return classification.cross_entropy(logits, labels), classification.accuracy(logits, labels)
 
 
-def _row(network, split, recipe, position) -> dict:
+def _row(network: nn.Module, split: Split, recipe: loop.Recipe, position: loop.Position) -> dict:
     """The row of a finished epoch."""
     loss, accuracy = _evaluate(network, split, recipe)
     return {
@@ -145,14 +139,14 @@ def _row(network, split, recipe, position) -> dict:
         "selected_on": f"{split.name}:{split.split} accuracy",
         "n_val": len(split),
         "learning_rate": recipe.learning_rate(position.epoch - 1 + (position.step - 1) / position.step),
-        "precision": recipe.precision,
+        "precision": recipe.batching.precision,
         "processes": recipe.processes.world,
         "images_per_second": position.images / position.seconds,
         "seconds": position.seconds,
     }
 
 
-def _training_accuracy(network, split, recipe, due: bool) -> dict:
+def _training_accuracy(network: nn.Module, split: Split, recipe: loop.Recipe, due: bool) -> dict:
     """What --train-acc adds to a row: the same for the training images and labels as they are trained on."""
     loss, accuracy = _evaluate(network, split, recipe) if due else (None, None)
     return {"train_eval_loss": loss, "train_eval_accuracy": accuracy}

@@ -102,7 +102,7 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
         shapes[name] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
         macs[name] = macs.get(name, 0) + _macs(module, inputs, output)
 
-    with contextlib.ExitStack() as stack, _evaluating(network), torch.no_grad():
+    with contextlib.ExitStack() as stack, evaluating(network), torch.no_grad():
         for module in names:
             stack.callback(module.register_forward_hook(finish).remove)
         network(images)
@@ -201,7 +201,7 @@ def followers(network: nn.Module, images: Tensor, kinds: type | tuple[type, ...]
 
         return hook
 
-    with contextlib.ExitStack() as stack, _evaluating(network), torch.no_grad():
+    with contextlib.ExitStack() as stack, evaluating(network), torch.no_grad():
         for name, module in _body(network).named_modules():
             if name:
                 stack.callback(module.register_forward_hook(put_out(name)).remove)
@@ -398,8 +398,8 @@ def _body(network: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Generator[None]:
-    """Puts every module in eval mode, and back."""
+def evaluating(network: nn.Module) -> Generator[None]:
+    """Every module in eval mode; as it was when the block is left, however that is."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

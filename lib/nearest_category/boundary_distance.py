@@ -5,6 +5,7 @@ classifies these correctly (nearest-category paper, section 2); the extension me
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,24 +22,34 @@ from lib.nearest_category.neighbors import Nearest
 SEGMENT_POINTS = 32
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """At how many points at most the distance is measured, drawn with which seed; steps of the attack (DDN)."""
+
+    count: int
+    seed: int
+    steps: int
+    batch_size: int
+    quiet: bool = False
+
+
 def at_training_examples(
-    network: nn.Module, images: Tensor, labels: Tensor, nearest: Nearest, distances: np.ndarray, count: int, **options
+    network: nn.Module, images: Tensor, labels: Tensor, nearest: Nearest, distances: np.ndarray, sampling: Sampling
 ) -> tuple[dict, dict]:
-    """(row, arrays) of the paper's protocol: at most `count` of the training examples that are somebody's neighbour.
+    """(row, arrays) of the paper's protocol: a sample of the training examples that are somebody's neighbour.
 
     images (m, c, h, w), uint8 or stored features, and labels (m,), in the network's numbers, of the training set; nearest
-    and distances (n,) of the images from elsewhere, which belong to the example that is their neighbour. `options` as in
-    `_measure`.
+    and distances (n,) of the images from elsewhere, which belong to the example that is their neighbour.
     """
     candidates = nearest.indices.unique()
-    answers = _answers(network, images[candidates], options["batch_size"])
+    answers = _answers(network, images[candidates], sampling.batch_size)
     candidates = candidates[answers == labels[candidates]]
-    chosen = _sample(candidates, count, options["seed"])
-    row, arrays = _measure(network, images[chosen], labels[chosen], **options)
+    chosen = _sample(candidates, sampling)
+    row, arrays = _measure(network, images[chosen], labels[chosen], sampling)
     arrays["indices"] = chosen.numpy()
-    place = torch.full((len(images),), -1)
-    place[chosen] = torch.arange(len(chosen))
-    belongs = place[nearest.indices].numpy()
+    number_of = torch.full((len(images),), -1)  # of a training example in the sample; -1 for the others
+    number_of[chosen] = torch.arange(len(chosen))
+    belongs = number_of[nearest.indices].numpy()
     attached = belongs >= 0
     covered = distances[attached] < arrays["radius"][belongs[attached]] if len(chosen) else np.zeros(0, bool)
     return {
@@ -51,18 +62,18 @@ def at_training_examples(
 
 
 def at_images(
-    network: nn.Module, images: Tensor, neighbours: Tensor, distances: np.ndarray, count: int, **options
+    network: nn.Module, images: Tensor, neighbours: Tensor, distances: np.ndarray, sampling: Sampling
 ) -> tuple[dict, dict]:
     """(row, arrays) at images from elsewhere: does the answer carry over from an image to its nearest training example?
 
     images, neighbours (n, c, h, w), uint8 or stored features. covered: the share of images whose neighbour is nearer than
     the boundary; segment_unchanged: of those without another answer on the segment to the neighbour, at 32 points.
     """
-    chosen = _sample(torch.arange(len(images)), count, options["seed"])
-    answers = _answers(network, images[chosen], options["batch_size"])
-    row, arrays = _measure(network, images[chosen], answers, **options)
+    chosen = _sample(torch.arange(len(images)), sampling)
+    answers = _answers(network, images[chosen], sampling.batch_size)
+    row, arrays = _measure(network, images[chosen], answers, sampling)
     arrays["indices"] = chosen.numpy()
-    unchanged = _segments(network, images[chosen], neighbours[chosen], answers, options["batch_size"])
+    unchanged = _segments(network, images[chosen], neighbours[chosen], answers, sampling.batch_size)
     distances = distances[chosen.numpy()]
     return {
         **row,
@@ -74,35 +85,34 @@ def at_images(
     }, arrays
 
 
-def _measure(
-    network, images: Tensor, labels: Tensor, *, steps: int, seed: int, batch_size: int, quiet: bool
-) -> tuple[dict, dict]:
+def _measure(network: nn.Module, images: Tensor, labels: Tensor, sampling: Sampling) -> tuple[dict, dict[str, np.ndarray]]:
     """Radii of images (m, ...), and what a row says of them; a radius without success is a lower bound, and censored."""
-    radius, found, won = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0, np.int64)]
-    device = next(network.parameters()).device
-    parts = list(zip(images.split(batch_size), labels.split(batch_size), strict=True)) if len(images) else []
-    for number, (part, truth) in enumerate(bar(parts, total=len(parts), label="radius", quiet=quiet)):
-        radii = minimum_norm.minimal_radii(
-            network,
-            as_floats(part.to(device)),
-            truth.to(device),
-            steps=steps,
-            box=not part.is_floating_point(),
-            generator=generator(seed, "radius", number, device=device),
+    parts = []
+    device, size = next(network.parameters()).device, sampling.batch_size
+    batches = list(zip(images.split(size), labels.split(size), strict=True)) if len(images) else []
+    for number, (part, truth) in enumerate(bar(batches, total=len(batches), label="radius", quiet=sampling.quiet)):
+        parts.append(
+            minimum_norm.minimal_radii(
+                network,
+                as_floats(part.to(device)),
+                truth.to(device),
+                steps=sampling.steps,
+                box=not part.is_floating_point(),
+                generator=generator(sampling.seed, "radius", number, device=device),
+            )
         )
-        radius.append(radii.distances.double().cpu().numpy())
-        found.append(radii.found.cpu().numpy())
-        won.append(radii.won.cpu().numpy())
-    radius, found, won = map(np.concatenate, (radius, found, won))
+    radius = np.concatenate([np.zeros(0), *(radii.distances.double().cpu().numpy() for radii in parts)])
+    succeeded = np.concatenate([np.zeros(0, bool), *(radii.succeeded.cpu().numpy() for radii in parts)])
+    won = np.concatenate([np.zeros(0, np.int64), *(radii.won.cpu().numpy() for radii in parts)])
     row = {
         "n": len(radius),
-        "attack_success": _mean(found),
-        "radius_mean": _mean(radius[found]),
+        "attack_success": _mean(succeeded),
+        "radius_mean": _mean(radius[succeeded]),
         "radius_median": float(np.median(radius)) if len(radius) else None,
-        "radius_km": restricted_mean(radius, found) if len(radius) else None,
+        "radius_km": restricted_mean(radius, succeeded) if len(radius) else None,
         **{f"won_{name}": int((won == number).sum()) for number, name in enumerate(minimum_norm.ATTACKS) if number},
     }
-    return row, {"radius": radius, "found": found, "won": won}
+    return row, {"radius": radius, "found": succeeded, "won": won}
 
 
 @torch.no_grad()
@@ -127,10 +137,10 @@ def _answers(network, images: Tensor, batch_size: int) -> Tensor:
         return torch.cat([network(as_floats(part.to(device))).argmax(1).cpu() for part in images.split(batch_size)])
 
 
-def _sample(candidates: Tensor, count: int, seed: int) -> Tensor:
+def _sample(candidates: Tensor, sampling: Sampling) -> Tensor:
     """At most `count` of them, drawn without replacement, in ascending order."""
-    order = torch.randperm(len(candidates), generator=generator(seed, "radius sample"))
-    return candidates[order[:count].sort().values]
+    order = torch.randperm(len(candidates), generator=generator(sampling.seed, "radius sample"))
+    return candidates[order[: sampling.count].sort().values]
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -15,8 +15,10 @@ from lib.core.errors import UserError
 from lib.datasets import names
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.datasets.storage.lazy_images import LazyImages
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
+from lib.models.normalized import Normalized
 from lib.nearest_category.neighbors import Points
 from lib.representations import passes
 
@@ -44,10 +46,13 @@ def of_pixels() -> Space:
 
 def of_stored_features(dataset: str) -> Space:
     """Distances of the stored features that the network takes, by the name of its data set."""
-    path, layer = names.parse(dataset).features
+    stored = names.parse(dataset).features
+    if stored is None:
+        raise UserError(f"-d {dataset}: it does not name stored features")
+    path, layer = stored
     return Space(
         "feature",
-        lambda split: Points(title(split), split.images, split.features),
+        lambda split: Points(title(split), pixels(split), split.features),
         1,
         {"layer": layer, "backbone": path},
         of_inputs=True,
@@ -67,10 +72,11 @@ def of_layer(backbone: Checkpoint, layer: str, batching: Batching) -> Space:
 
 
 def pixels(split: Split) -> Tensor:
-    """All images of a split as they are kept, in memory."""
-    if not split.lazy:
-        return split.images
-    return torch.cat([split.images.take(part) for part in np.array_split(np.arange(len(split)), len(split) // 4096 + 1)])
+    """All images of a split, or stored features, as they are kept, in memory."""
+    if isinstance(split.images, LazyImages):
+        parts = np.array_split(np.arange(len(split)), len(split) // 4096 + 1)
+        return torch.cat([split.images.take(part) for part in parts])
+    return split.images
 
 
 def title(split: Split) -> str:
@@ -78,9 +84,9 @@ def title(split: Split) -> str:
     return f"{split.name}:{split.split}" + (f"/{split.variant}" if split.variant else "")
 
 
-def _last_cut(network: nn.Module) -> str:
+def _last_cut(network: Normalized) -> str:
     """The deepest layer at which the network can be cut in front of its last linear layer."""
-    linear = [name for name, module in network.body.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = [name for name, module in network.body.named_modules() if isinstance(module, nn.Linear)]
     cuts = cutting.cuts(network)
     before = cuts[: cuts.index(linear[-1])] if linear and linear[-1] in cuts else []
     if not before:

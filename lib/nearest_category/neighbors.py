@@ -8,17 +8,13 @@ distances do not prove that the nearest one is among them, all of the class is t
 smallest position in the training set wins.
 """
 
-import hashlib
-import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.core import files
+from lib.core import saved_state
 from lib.core.errors import UserError
 from lib.core.progress import bar
 from lib.nearest_category.search import far, searcher
@@ -46,7 +42,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Table:
+class NeighborTable:
     """squared (n, k): distance to the nearest example of each of k classes; indices (n, k): its position.
 
     int64 for images and float64 otherwise; `far` and -1 where a class has no example (but the query itself).
@@ -84,7 +80,7 @@ def table(
     same: bool = False,
     engine: str = "auto",
     quiet: bool = True,
-) -> Table:
+) -> NeighborTable:
     """The table of queries (n, ...) against training examples (m, ...) with labels (m,) in 0, ..., classes - 1.
 
     `same`: the queries are the training examples, and none is its own neighbour. O(n m d). Raises `UserError` for points
@@ -103,33 +99,34 @@ def table(
             own[members] = torch.arange(len(members))
         if not len(members):
             continue
-        found, places = search.nearest(values, others[members], own)
-        squared[:, label] = found
-        indices[:, label] = torch.where(places >= 0, members[places.clamp_min(0)], -1)
-    return Table(squared, indices)
+        squared[:, label], positions = search.nearest(values, others[members], own)
+        indices[:, label] = torch.where(positions >= 0, members[positions.clamp_min(0)], -1)
+    return NeighborTable(squared, indices)
 
 
-def cached_table(cache_dir: str | Path, queries: Points, training: Points, labels: Tensor, classes: int, **options) -> Table:
+def cached_table(
+    cache_dir: str | Path, queries: Points, training: Points, labels: Tensor, classes: int, **options
+) -> NeighborTable:
     """`table`, kept under `cache_dir` by the content of both sets, whatever engine made it."""
     _check(queries, training)
-    path = Path(cache_dir) / "neighbors" / f"{_digest(queries, training, labels, classes, options.get('same', False))}.npz"
-    try:
-        with np.load(path) as kept:
-            return Table(torch.from_numpy(kept["squared"]), torch.from_numpy(kept["indices"]))
-    except files.NO_ARRAYS:
-        pass  # not there, or not whole
-    found = table(queries, training, labels, classes, **options)
-    buffer = io.BytesIO()
-    np.savez(buffer, squared=found.squared.numpy(), indices=found.indices.numpy())
-    files.write_atomically(path, lambda file: file.write(buffer.getbuffer()))
-    return found
+    about = [(points.units, str(points.values.dtype), tuple(points.values.shape)) for points in (queries, training)]
+    key = saved_state.content_key(
+        repr((1, about, classes, options.get("same", False))), queries.values, training.values, labels
+    )
+    path = Path(cache_dir) / "neighbors" / f"{key}.npz"
+    kept = saved_state.read_arrays(path)
+    if kept is not None and kept.keys() == {"squared", "indices"}:
+        return NeighborTable(torch.from_numpy(kept["squared"]), torch.from_numpy(kept["indices"]))
+    made = table(queries, training, labels, classes, **options)
+    saved_state.write_arrays(path, {"squared": made.squared.numpy(), "indices": made.indices.numpy()})
+    return made
 
 
 def _best(squared: Tensor, indices: Tensor) -> Nearest:
     least = squared.min(1, keepdim=True).values
     # of several classes at the same distance the one whose example comes first in the training set
-    places = torch.where(squared == least, indices, torch.iinfo(torch.int64).max)
-    labels = places.argmin(1)
+    nearest = torch.where(squared == least, indices, torch.iinfo(torch.int64).max)
+    labels = nearest.argmin(1)
     chosen = indices.gather(1, labels[:, None]).squeeze(1)
     if bool((chosen < 0).any()):
         raise UserError("a query has no neighbour: no other training example is left")
@@ -155,16 +152,3 @@ def _check(queries: Points, training: Points) -> None:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _digest(queries: Points, training: Points, labels: Tensor, classes: int, same: bool) -> str:
-    about = [(points.units, str(points.values.dtype), tuple(points.values.shape)) for points in (queries, training)]
-    digest = hashlib.sha256(repr((1, about, classes, same)).encode())
-    for part in _parts(queries.values, training.values, labels):
-        digest.update(part.contiguous().numpy())
-    return digest.hexdigest()
-
-
-def _parts(*tensors: Tensor) -> Iterator[Tensor]:
-    for tensor in tensors:
-        yield from tensor.split(4096)

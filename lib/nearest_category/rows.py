@@ -7,7 +7,7 @@ import numpy as np
 
 from lib.core.randomness import numpy_generator
 from lib.metrics import nearest_category as metrics
-from lib.nearest_category.neighbors import Table
+from lib.nearest_category.neighbors import NeighborTable
 
 LEVEL = 0.05  # of significance
 NEAR_TIE = 1e-5  # of the relative margin between the nearest and the second nearest class
@@ -17,7 +17,7 @@ def rows(
     base: dict,
     predicted: np.ndarray,
     nearest: np.ndarray,
-    table: Table,
+    table: NeighborTable,
     unit: float,
     *,
     classes: int,
@@ -33,15 +33,15 @@ def rows(
     unit       what a distance of 1 is in the table: 255 for images in [0, 1]
     against    another network's hits (n,) on the same images
     """
-    hits, found = predicted == nearest, table.nearest()
-    distances = found.squared.double().sqrt().numpy() / unit
+    hits, neighbours = predicted == nearest, table.nearest()
+    distances = neighbours.squared.double().sqrt().numpy() / unit
     n, count = len(hits), int(hits.sum())
     statistic, p = metrics.chi_square(n, count, classes)
     whole = {
         **base,
         "subset": "all",
         **_rate(hits),
-        "sum_squared_distance": found.squared.sum().item(),
+        "sum_squared_distance": neighbours.squared.sum().item(),
         "mean_distance": float(distances.mean()),
         "near_ties": float((table.margin() < NEAR_TIE).double().mean()),
         "chance": 1 / classes,
@@ -78,7 +78,7 @@ def _accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
     return {"accuracy": float(correct.mean()) if len(correct) else None, **metrics.conditional_accuracy(correct, hits)}
 
 
-def _rate(hits) -> dict:
+def _rate(hits: np.ndarray) -> dict:
     n, count = len(hits), int(hits.sum())
     low, high = metrics.wilson(count, n)
     return {"n": n, "hits": count, "ncg": count / n if n else None, "ncg_low": low, "ncg_high": high}
@@ -94,35 +94,35 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
     (p < 0.05), in all and by distance quintile; the network's scores against the second one's (`metrics.compare_cells`).
     Where images have no labels in the network's classes, there is nothing of accuracy.
     """
-    found_rows, first = [], {}
+    over_levels, first = [], {}
     for (space, model, data), own in _grouped(corrupted, "space", "model", "data"):
-        found = [row for row in own if row["subset"] == "all"]
-        base = {"model": model, "space": space, "train": found[0]["train"], "data": data, "origin": found[0]["origin"]}
-        known = all(cell["accuracy"] is not None for cell in found)  # labels of these images in the network's classes
-        for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in found], "kind"):
+        cells = [row for row in own if row["subset"] == "all"]
+        base = {"model": model, "space": space, "train": cells[0]["train"], "data": data, "origin": cells[0]["origin"]}
+        labelled = all(cell["accuracy"] is not None for cell in cells)  # labels of these images in the network's classes
+        for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in cells], "kind"):
             levels, row = [int(cell["variant"].rpartition("-")[2]) for cell in members], {**base, "variant": kind}
             if len(set(levels)) < 3:  # single ones, named by -ood
                 continue
             row["subset"] = "slope"
-            for measure in ("ncg", "accuracy") if known else ("ncg",):
-                fitted = metrics.slope(levels, [cell[measure] for cell in members])
+            for measure in ("ncg", "accuracy") if labelled else ("ncg",):
+                fitted = metrics.slope(np.array(levels), np.array([cell[measure] for cell in members]))
                 row |= {f"slope_{measure}": fitted[0], f"slope_{measure}_se": fitted[1]}
                 before = first.setdefault((space, data, kind, measure), fitted)
                 if before is not fitted:  # rows of the network itself come first, then those of --against
                     row |= {f"{key}_{measure}": p for key, p in metrics.slopes_differ(before, fitted, len(levels)).items()}
-            found_rows.append(row)
-        row = {**base, "variant": "", "subset": "cells", "n_cells": len(found)}
-        if known:
+            over_levels.append(row)
+        row = {**base, "variant": "", "subset": "cells", "n_cells": len(cells)}
+        if labelled:
             row["r_distance_accuracy"] = metrics.correlation(
-                [cell["mean_distance"] for cell in found], [cell["accuracy"] for cell in found]
+                [cell["mean_distance"] for cell in cells], [cell["accuracy"] for cell in cells]
             )
             for (subset,), members in _grouped(own, "subset"):
                 significant = sum(cell["p_welch"] is not None and cell["p_welch"] < LEVEL for cell in members)
                 row["welch" if subset == "all" else f"welch_{subset.replace(':', '_')}"] = significant
-        if "ncg_against" in found[0]:
-            row |= metrics.compare_cells([cell["ncg"] for cell in found], [cell["ncg_against"] for cell in found])
-        found_rows.append(row)
-    return found_rows
+        if "ncg_against" in cells[0]:
+            row |= metrics.compare_cells([cell["ncg"] for cell in cells], [cell["ncg_against"] for cell in cells])
+        over_levels.append(row)
+    return over_levels
 
 
 def _grouped(rows: list[dict], *keys: str):

@@ -49,12 +49,12 @@ class _Integers:
     def nearest(self, queries: Tensor, training: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
         centred = _centred(training)
         norms = torch.cat([part.int().square().sum(1, dtype=torch.int32) for part in centred.split(self.COLUMNS)])
-        least, places = [], []
+        least, positions = [], []
         products = torch.empty(self.ROWS * self.COLUMNS, dtype=torch.int32)
         for start in range(0, len(queries), self.ROWS):
             rows = _centred(queries[start : start + self.ROWS])
             best = torch.full((len(rows),), torch.iinfo(torch.int32).max, dtype=torch.int32)
-            place = torch.full((len(rows),), -1)
+            position = torch.full((len(rows),), -1)
             for first in range(0, len(centred), self.COLUMNS):
                 part = centred[first : first + self.COLUMNS]
                 block = products[: len(rows) * len(part)].view(len(rows), len(part))
@@ -65,11 +65,11 @@ class _Integers:
                 values, columns = block.min(1)
                 better = values < best
                 best = torch.where(better, values, best)
-                place = torch.where(better, columns + first, place)
+                position = torch.where(better, columns + first, position)
             norm = rows.int().square().sum(1, dtype=torch.int64)
-            least.append(torch.where(place >= 0, best.long() + norm, far(self.dtype)))
-            places.append(place)
-        return torch.cat(least), torch.cat(places)
+            least.append(torch.where(position >= 0, best.long() + norm, far(self.dtype)))
+            positions.append(position)
+        return torch.cat(least), torch.cat(positions)
 
 
 class _Candidates:
@@ -88,48 +88,47 @@ class _Candidates:
         longest = moved.norm(dim=1).max()
         count = min(len(training), self.COUNT + (own is not None))
         index = _faiss_index(moved) if self.faiss else None
-        least, places = [], []
+        least, positions = [], []
         for start in range(0, len(queries), self.ROWS):
             rows = queries[start : start + self.ROWS]
             near = (rows.double() - self.centre).float()
-            approximate, found = _faiss_search(index, near, count) if self.faiss else self._search(near, moved, count)
-            order = found.argsort(1)
-            approximate, found = approximate.gather(1, order), found.gather(1, order)  # ties: the first is the smallest
-            exact = self._exact(rows, training, found)
+            approximate, candidates = _faiss_search(index, near, count) if self.faiss else self._search(near, moved, count)
+            order = candidates.argsort(1)  # ties: the first is the smallest
+            approximate, candidates = approximate.gather(1, order), candidates.gather(1, order)
+            exact = self._exact(rows, training, candidates)
             mine = own[start : start + len(rows)] if own is not None else None
             if mine is not None:
-                exact[found == mine[:, None]] = far(self.dtype)
+                exact[candidates == mine[:, None]] = far(self.dtype)
             best, column = exact.min(1)
-            place = found.gather(1, column[:, None]).squeeze(1)
+            position = candidates.gather(1, column[:, None]).squeeze(1)
             # float32 sums of d products, however they are ordered, are wrong by no more than this
             error = (rows.shape[1] + 10) * 2**-24 * 1.01 * (near.norm(dim=1) + longest).double() ** 2
             unproven = best.double() >= approximate.max(1).values.double() - error
             if count < len(training):
                 for row in unproven.nonzero().squeeze(1).tolist():
-                    best[row], place[row] = self._whole(rows[row], training, int(mine[row]) if mine is not None else -1)
-            place[best == far(self.dtype)] = -1
+                    best[row], position[row] = self._whole(rows[row], training, int(mine[row]) if mine is not None else -1)
+            position[best == far(self.dtype)] = -1
             least.append(best)
-            places.append(place)
-        return torch.cat(least), torch.cat(places)
+            positions.append(position)
+        return torch.cat(least), torch.cat(positions)
 
     def _search(self, near: Tensor, moved: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        values, places = [], []
+        values, positions = [], []
         for first in range(0, len(moved), self.COLUMNS):
             part = moved[first : first + self.COLUMNS]
             distances = torch.addmm(part.square().sum(1), near, part.T, alpha=-2) + near.square().sum(1, keepdim=True)
-            found = distances.topk(min(count, len(part)), 1, largest=False)
-            values.append(found.values)
-            places.append(found.indices + first)
-        values, places = torch.cat(values, 1), torch.cat(places, 1)
-        chosen = values.topk(count, 1, largest=False)
-        return chosen.values, places.gather(1, chosen.indices)
+            nearest = distances.topk(min(count, len(part)), 1, largest=False)
+            values.append(nearest.values)
+            positions.append(nearest.indices + first)
+        chosen = torch.cat(values, 1).topk(count, 1, largest=False)
+        return chosen.values, torch.cat(positions, 1).gather(1, chosen.indices)
 
-    def _exact(self, rows: Tensor, training: Tensor, found: Tensor) -> Tensor:
-        step = max(1, 2**24 // (found.shape[1] * rows.shape[1]))
+    def _exact(self, rows: Tensor, training: Tensor, candidates: Tensor) -> Tensor:
+        step = max(1, 2**24 // (candidates.shape[1] * rows.shape[1]))
         return torch.cat(
             [
-                _squared(part[:, None], training[places], self.dtype)
-                for part, places in zip(rows.split(step), found.split(step), strict=True)
+                _squared(part[:, None], training[positions], self.dtype)
+                for part, positions in zip(rows.split(step), candidates.split(step), strict=True)
             ]
         )
 
@@ -137,8 +136,8 @@ class _Candidates:
         exact = torch.cat([_squared(row, part, self.dtype) for part in training.split(self.COLUMNS)])
         if own >= 0:
             exact[own] = far(self.dtype)
-        best, place = exact.min(0)
-        return best, int(place)
+        best, position = exact.min(0)
+        return best, int(position)
 
 
 def _squared(rows: Tensor, others: Tensor, dtype: torch.dtype) -> Tensor:
@@ -168,5 +167,5 @@ def _faiss_index(moved: Tensor):
 
 
 def _faiss_search(index, near: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    values, places = index.search(np.ascontiguousarray(near.numpy()), count)
-    return torch.from_numpy(values), torch.from_numpy(places)
+    values, positions = index.search(np.ascontiguousarray(near.numpy()), count)
+    return torch.from_numpy(values), torch.from_numpy(positions)

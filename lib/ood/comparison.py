@@ -36,12 +36,12 @@ def score_rows(scores: list[Score], inside: np.ndarray, outside: np.ndarray) -> 
     inner = np.stack([*(score.inside for score in scores), inside], 1)
     outer = np.stack([*(score.outside for score in scores), outside], 1)
     measured = _rows(compare(inner, outer, len(scores)))[:-1]
-    found = []
+    compared = []
     for score, row in zip(scores, measured, strict=True):
         best = score.about.get("best")
         regret = {"regret": best - row["auroc"]} if best is not None else {}
-        found.append({**{key: value for key, value in score.about.items() if key != "best"}, **row, **regret})
-    return found
+        compared.append({**{key: value for key, value in score.about.items() if key != "best"}, **row, **regret})
+    return compared
 
 
 def compare(inside: np.ndarray, outside: np.ndarray, final: int) -> dict[str, np.ndarray]:
@@ -99,7 +99,7 @@ def group_rows(rows: list[dict], group: str) -> list[dict]:
     for row in rows:
         if row["group"] == group and "chosen_on" not in row:
             members.setdefault((row["layer"], row["T"], row["score"]), []).append(row)
-    found = []
+    means_of_group = []
     for same in members.values():
         kept = {key: value for key, value in same[0].items() if all(row.get(key) == value for row in same)}
         means = {
@@ -107,8 +107,8 @@ def group_rows(rows: list[dict], group: str) -> list[dict]:
         }
         for measure in ("se", "se_delong", "ci_low", "ci_high", "vs_final", "p", "p_holm", "sign", "sign_certain", "n_ood"):
             kept.pop(measure, None)
-        found.append({**kept, "ood": group, "members": "+".join(row["ood"] for row in same), **means})
-    return found
+        means_of_group.append({**kept, "ood": group, "members": "+".join(row["ood"] for row in same), **means})
+    return means_of_group
 
 
 def _rows(measures: dict[str, np.ndarray]) -> list[dict]:

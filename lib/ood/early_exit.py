@@ -19,14 +19,14 @@ from lib.core.errors import UserError
 from lib.metrics import ood_detection
 from lib.models import cutting
 from lib.ood.layer_energies import energy
-from lib.ood.standardize import Standard, ranks, standardise
+from lib.ood.standardize import ZScore, ranks, standardise
 
 
 @dataclass(frozen=True)
 class Rule:
     """When to stop: scale and ranks from one half of the in-distribution images, the threshold from the other."""
 
-    scale: Standard
+    scale: ZScore
     threshold: float
     alpha: float
 
@@ -57,13 +57,13 @@ def calibrate(energies: np.ndarray, alpha: float, names: list[str]) -> Rule:
         raise UserError(f"--exits {names[int(scale.kept.argmin())]}: its energy is constant over the fitting images")
     rule = Rule(scale, math.inf, alpha)
     largest = np.sort(rule.statistics(energies[1::2]).max(1))
-    place = math.ceil((len(largest) + 1) * (1 - alpha))
-    if place > len(largest):
+    rank = math.ceil((len(largest) + 1) * (1 - alpha))  # of the threshold among the largest statistics
+    if rank > len(largest):
         raise UserError(
             f"--early-exit {alpha}: {len(largest)} images calibrate no rate below "
             f"{1 / (len(largest) + 1):.2g}; a larger --fit-examples does"
         )
-    return Rule(scale, float(largest[place - 1]), alpha)
+    return Rule(scale, float(largest[rank - 1]), alpha)
 
 
 def possible_exits(listed: list[cutting.Layer]) -> list[str]:
@@ -76,18 +76,6 @@ def default_exits(listed: list[cutting.Layer]) -> list[str]:
     """Of the possible exits the last one before each further convolution or linear map, and the last of all."""
     before = cutting.macs_before(listed)
     return list({before[name]: name for name in possible_exits(listed)}.values())
-
-
-def segments(network: nn.Module, layers: list[str]) -> list[nn.Module]:
-    """The network in len(layers) + 1 pieces, cut behind each layer, in execution order."""
-    pieces, rest = [], network
-    prefix = ""
-    for layer in layers:
-        front, rest = cutting.cut(rest, prefix + layer)
-        pieces.append(front)
-        # a piece holds the network it was cut from under the name `network`
-        prefix = "network." + (prefix or ("body." if isinstance(network, cutting.Normalized) else ""))
-    return [*pieces, rest]
 
 
 @torch.no_grad()
@@ -121,7 +109,7 @@ def report(rule: Rule, inside: np.ndarray, outside: np.ndarray, macs: np.ndarray
     running = ood_detection.auroc(first, second)
     leaves = [rule.exits(part) for part in (inside, outside)]
     shares = [np.bincount(part, minlength=len(macs) + 1) / len(part) for part in leaves]
-    found = [
+    of_exits = [
         {
             "auroc": running[exit],
             "false_alarms": shares[0][: exit + 1].sum(),
@@ -135,7 +123,7 @@ def report(rule: Rule, inside: np.ndarray, outside: np.ndarray, macs: np.ndarray
     spent = np.append(macs, 1.0)
     alarms = 1 - shares[0][-1]
     return [
-        *found,
+        *of_exits,
         {
             "auroc": running[-1],
             "false_alarms": alarms,

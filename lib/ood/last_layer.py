@@ -17,7 +17,7 @@ from lib.core.registry import resolve
 from lib.ood import aggregate
 from lib.ood.flags import BASELINES
 
-Score = Callable[[Tensor, Tensor], Tensor]
+LastLayerScore = Callable[[Tensor, Tensor], Tensor]  # features (b, d) and logits (b, k) -> (b,)
 
 NEEDS = {
     "msp": "nothing",
@@ -36,8 +36,8 @@ PRUNED = 0.90  # ASH: share of each image's features
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """The last layer, and f in-distribution images before and behind it."""
+class LastLayer:
+    """The last linear layer, and f in-distribution images before and behind it."""
 
     weight: Tensor  # (k, d)
     bias: Tensor  # (k,)
@@ -46,45 +46,45 @@ class Fitted:
     labels: Tensor  # (f,), -1 = unlabelled
 
 
-def fit(name: str, fitted: Fitted) -> Score:
-    """The score called `name`, fitted."""
-    return resolve(BASELINES[name])(fitted)
+def fit(name: str, layer: LastLayer) -> LastLayerScore:
+    """The score called `name`, fitted to the last layer and its in-distribution images."""
+    return resolve(BASELINES[name])(layer)
 
 
-def msp(fitted: Fitted) -> Score:
+def msp(layer: LastLayer) -> LastLayerScore:
     """-log of the largest softmax probability (Hendrycks & Gimpel 2017), which keeps its order where that rounds to 1."""
     return lambda features, logits: logits.double().logsumexp(1) - logits.double().amax(1)
 
 
-def max_logit(fitted: Fitted) -> Score:
+def max_logit(layer: LastLayer) -> LastLayerScore:
     """Minus the largest logit (Hendrycks et al. 2022)."""
     return lambda features, logits: -logits.amax(1)
 
 
-def energy(fitted: Fitted) -> Score:
+def energy(layer: LastLayer) -> LastLayerScore:
     """-log sum exp of the logits (Liu et al. 2020)."""
     return lambda features, logits: -logits.logsumexp(1)
 
 
-def knn(fitted: Fitted) -> Score:
+def knn(layer: LastLayer) -> LastLayerScore:
     """Distance to the 50th nearest in-distribution image, features on the unit sphere (Sun et al. 2022)."""
 
     def unit(features):
         return torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy()
 
-    distance = aggregate.neighbour_distance(unit(fitted.features))
+    distance = aggregate.neighbour_distance(unit(layer.features))
     return lambda features, logits: torch.from_numpy(distance(unit(features)))
 
 
-def mahalanobis(fitted: Fitted) -> Score:
+def mahalanobis(layer: LastLayer) -> LastLayerScore:
     """Squared distance to the nearest class mean under one covariance of all classes (Lee et al. 2018).
 
     The covariance is shrunk after Ledoit & Wolf, which the paper does not do: it has an inverse for few images too.
     """
     from sklearn.covariance import ledoit_wolf
 
-    labelled = fitted.labels >= 0
-    features, labels = fitted.features[labelled].double().cpu(), fitted.labels[labelled].cpu()
+    labelled = layer.labels >= 0
+    features, labels = layer.features[labelled].double().cpu(), layer.labels[labelled].cpu()
     present = labels.unique()
     if len(present) < 2:
         raise UserError(f"--baselines mahalanobis: the fitting images have {len(present)} classes; it takes two or more")
@@ -95,12 +95,12 @@ def mahalanobis(fitted: Fitted) -> Score:
     return lambda features, logits: torch.cdist(features.double().cpu() @ whiten, means @ whiten).square().amin(1)
 
 
-def vim(fitted: Fitted) -> Score:
+def vim(layer: LastLayer) -> LastLayerScore:
     """Virtual-logit matching (Wang et al. 2022): what the features have outside the principal subspace, and the energy.
 
     The subspace has 1000 dimensions of 2048 or more, 512 of 768 or more, else half; its origin is where all logits are 0.
     """
-    weight, bias, features = (part.double().cpu() for part in (fitted.weight, fitted.bias, fitted.features))
+    weight, bias, features = (part.double().cpu() for part in (layer.weight, layer.bias, layer.features))
     d = features.shape[1]
     origin = -torch.linalg.pinv(weight, rtol=1e-6) @ bias  # the weights are float32: less is rounding
     centred = features - origin
@@ -110,26 +110,26 @@ def vim(fitted: Fitted) -> Score:
     def residual(features):
         return ((features.double().cpu() - origin) @ rest).norm(dim=1)
 
-    alpha = fitted.logits.double().cpu().amax(1).mean() / residual(features).mean()
+    alpha = layer.logits.double().cpu().amax(1).mean() / residual(features).mean()
     return lambda features, logits: alpha * residual(features) - logits.double().cpu().logsumexp(1)
 
 
-def react(fitted: Fitted) -> Score:
+def react(layer: LastLayer) -> LastLayerScore:
     """The energy of the logits of features clipped at the 90 % quantile of all in-distribution ones (Sun et al. 2021)."""
-    clip = float(np.quantile(fitted.features.cpu().numpy(), CLIPPED_ABOVE))
+    clip = float(np.quantile(layer.features.cpu().numpy(), CLIPPED_ABOVE))
 
     def score(features, logits):
-        return -(features.clamp(max=clip) @ fitted.weight.T + fitted.bias).logsumexp(1)
+        return -(features.clamp(max=clip) @ layer.weight.T + layer.bias).logsumexp(1)
 
     return score
 
 
-def ash(fitted: Fitted) -> Score:
+def ash(layer: LastLayer) -> LastLayerScore:
     """ASH-S (Djurisic et al. 2023): each image's lowest 90 % of features become 0, the others times exp(s1 / s2).
 
     s1 and s2 are the sums before and after. The energy of the logits that follow. Defined for features of 0 or more.
     """
-    if bool((fitted.features < 0).any()):
+    if bool((layer.features < 0).any()):
         raise UserError("--baselines ash: the features before the last layer are not behind a ReLU; ash needs them to be")
 
     def score(features, logits):
@@ -137,6 +137,6 @@ def ash(fitted: Fitted) -> Score:
         threshold = features.topk(kept, dim=1).values[:, -1:]
         pruned = features.where(features >= threshold, 0)
         ratio = features.sum(1, keepdim=True) / pruned.sum(1, keepdim=True).clamp(min=1e-30)
-        return -((pruned * ratio.exp()) @ fitted.weight.T + fitted.bias).logsumexp(1)
+        return -((pruned * ratio.exp()) @ layer.weight.T + layer.bias).logsumexp(1)
 
     return score

@@ -12,6 +12,7 @@ import torch
 from lib.core import randomness
 from lib.core.errors import UserError
 from lib.datasets.split import Split
+from lib.datasets.storage.lazy_images import LazyImages
 from lib.metrics import ood_detection
 from lib.ood import comparison
 from lib.ood.flags import CHOICES
@@ -27,11 +28,11 @@ def scores(
     fitted: np.ndarray,
     proxies: np.ndarray | None,
     other: str,
-) -> list:
+) -> list[comparison.Score]:
     """The scores of the layers that `names`, of CHOICES, choose when the test outliers are those of the set `other`.
 
-    Energies (., L) of test images, of the outliers of every set, of in-distribution images to fit on, and of their
-    shuffled copies. Choices are scored by |E - median| / MAD; transfer also by the energy with the sign that the other
+    Energies (., L) of test images, of the outliers of every set, of in-distribution images to fit on, and, for jigsaw, of
+    their shuffled copies. Choices are scored by |E - median| / MAD; transfer also by the energy with the sign that the other
     set's outliers had. `best` is the AUROC of the best layer by the same kind of score.
     """
 
@@ -43,42 +44,42 @@ def scores(
     chosen = {}
     if "mixture" in names:
         chosen["mixture"] = by_mixture(fitted, np.concatenate([inside, outside[other]]))
-    if "jigsaw" in names:
+    if proxies is not None:
         chosen["jigsaw"] = by_proxies(fitted, proxies)
-    found = [
+    scored = [
         comparison.Score(
-            {"layer": layers[place], "score": f"two-sided, chosen by {name}", "needs": CHOICES[name], "best": best},
-            inner[:, place],
-            outer[:, place],
+            {"layer": layers[layer], "score": f"two-sided, chosen by {name}", "needs": CHOICES[name], "best": best},
+            inner[:, layer],
+            outer[:, layer],
         )
-        for name, place in chosen.items()
+        for name, layer in chosen.items()
     ]
     for source in (source for source in outside if source != other and "transfer" in names):
         about = {"needs": CHOICES["transfer"], "chosen_on": source}
-        place = int(np.argmax(ood_detection.auroc(inner, deviations(outside[source]))))
-        found.append(
+        layer = int(np.argmax(ood_detection.auroc(inner, deviations(outside[source]))))
+        scored.append(
             comparison.Score(
-                {"layer": layers[place], "score": f"two-sided, chosen on {source}", **about, "best": best},
-                inner[:, place],
-                outer[:, place],
+                {"layer": layers[layer], "score": f"two-sided, chosen on {source}", **about, "best": best},
+                inner[:, layer],
+                outer[:, layer],
             )
         )
         theirs, ours = (ood_detection.auroc(inside, outside[name]) for name in (source, other))
-        place = int(np.argmax(np.abs(theirs - 0.5)))
-        sign = 1 if theirs[place] >= 0.5 else -1
-        found.append(
+        layer = int(np.argmax(np.abs(theirs - 0.5)))
+        sign = 1 if theirs[layer] >= 0.5 else -1
+        scored.append(
             comparison.Score(
                 {
-                    "layer": layers[place],
+                    "layer": layers[layer],
                     "score": f"signed energy, chosen on {source}",
                     **about,
                     "best": float(np.maximum(ours, 1 - ours).max()),
                 },
-                sign * inside[:, place],
-                sign * outside[other][:, place],
+                sign * inside[:, layer],
+                sign * outside[other][:, layer],
             )
         )
-    return found
+    return scored
 
 
 def by_mixture(fitted: np.ndarray, mixture: np.ndarray) -> int:
@@ -105,7 +106,7 @@ def jigsaw(split: Split, seed: int) -> Split:
 
     Rows and columns that 4 does not divide stay where they are.
     """
-    if split.lazy:
+    if isinstance(split.images, LazyImages):
         raise UserError("--choose jigsaw: it takes images that fit into memory")
     n, c, h, w = split.images.shape
     high, wide = h // TILES, w // TILES
@@ -122,10 +123,10 @@ def jigsaw(split: Split, seed: int) -> Split:
 
 def _distance(first: np.ndarray, second: np.ndarray) -> float:
     """The largest difference of the two empirical distribution functions."""
-    places = np.concatenate([first, second])
+    values = np.concatenate([first, second])
     return float(
         np.abs(
-            np.searchsorted(np.sort(first), places, "right") / len(first)
-            - np.searchsorted(np.sort(second), places, "right") / len(second)
+            np.searchsorted(np.sort(first), values, "right") / len(first)
+            - np.searchsorted(np.sort(second), values, "right") / len(second)
         ).max()
     )

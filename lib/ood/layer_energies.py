@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.errors import UserError
-from lib.core.progress import image_bar
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
+from lib.models.normalized import Normalized
 
 KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # the layers that the paper looks at
 
@@ -29,12 +30,12 @@ def energy(activation: Tensor, temperatures: tuple[float, ...] = (1.0,)) -> Tens
         return torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
     total = _exponential_sums(flat, temperatures)
     factors = -total.new_tensor(temperatures)
-    found = total.log().mul_(factors)
+    energies = total.log().mul_(factors)
     if bool(((total > SMALL) & (total < LARGE)).all()):
-        return found
+        return energies
     # sums that overflowed, or that are too small to be exact, are taken again around their maximum
     exact = torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
-    return torch.where((total > SMALL) & (total < LARGE), found, exact)
+    return torch.where((total > SMALL) & (total < LARGE), energies, exact)
 
 
 SMALL, LARGE = 1e-30, 1e38  # float32 holds 1.2e-38 to 3.4e38
@@ -64,7 +65,7 @@ def _exponential_sums(flat: Tensor, temperatures: tuple[float, ...]) -> Tensor:
 
 def default_layers(network: nn.Module) -> list[str]:
     """The names of all convolutions, linear layers and batch normalisations, in registration order."""
-    body = network.body if isinstance(network, cutting.Normalized) else network
+    body = network.body if isinstance(network, Normalized) else network
     return [name for name, module in body.named_modules() if isinstance(module, KINDS)]
 
 
@@ -73,52 +74,42 @@ def layer_energies(
     network: nn.Module,
     split: Split,
     layers: list[str],
+    batching: Batching,
     temperatures: tuple[float, ...] = (1.0,),
     *,
-    batch_size: int,
-    channels: int | None = None,
-    size: int | None = None,
-    workers: int = 0,
-    prefetch: int = 2,
-    quiet: bool = False,
     head: str = "",
     watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[list[str], np.ndarray, Tensor]:
-    """One pass of the network, in eval mode, over a split.
+    """One pass of the network, in eval mode and in float32, over a split.
 
     Returns the names of the columns, energies (n, columns, T) in float32, and the logits (n, k). A layer that one
     forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per batch, the input of
     the layer `head` and the logits, both float32 and on the device.
     """
-    device = next(network.parameters()).device
     network.eval()
-    n, names, energies, logits = len(split), [], None, []
-    batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
-    begin = 0
+    names, energies, logits = [], [], []
     heads = [head] if watch else []
     with (
         cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs,
         cutting.record(network, heads, inputs=True) as features,
     ):
-        for images, _, _ in image_bar(batches, n, batch_size, label=split.name, quiet=quiet):
+        for images, _ in batching.over(split, split.name):
             logits.append(network(images).float())
             if watch:
                 watch(features[head].float(), logits[-1])
-            if energies is None:
+            if not names:
                 missing = [name for name in layers if name not in outputs]
                 if missing:
                     raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
                 names = [key for name in layers for key in outputs if key.partition("@")[0] == name]
-                energies = torch.empty(n, len(names), len(temperatures), device=device)
-            energies[begin : begin + len(images)] = torch.stack([outputs[name] for name in names], 1)
-            begin += len(images)
-    return names, energies.cpu().numpy(), torch.cat(logits).cpu()
+            energies.append(torch.stack([outputs[name] for name in names], 1))
+    return names, torch.cat(energies).cpu().numpy(), torch.cat(logits).cpu()
 
 
-def choose(network, listed, patterns: tuple[str, ...]) -> list[str]:
+def choose(network: Normalized, listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:
     """The layers that `--layers` names, in registration order; those without an energy are refused only by name."""
     usable = {layer.name for layer in listed if layer.shape}
-    order = [name for name, _ in (network.body.named_modules()) if name]
+    order = [name for name, _ in network.body.named_modules() if name]
     default = [name for name in default_layers(network) if name in usable]
     if not patterns:
         return default

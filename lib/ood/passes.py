@@ -2,31 +2,49 @@
 
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from lib.core.errors import UserError
+from lib.datasets.batching import Batching
+from lib.datasets.split import Split
 from lib.models import cutting
-from lib.models.checkpoints import Description
+from lib.models.normalized import Normalized
 from lib.ood import early_exit, last_layer, layer_energies
 from lib.ood.flags import BASELINES
+from lib.ood.last_layer import LastLayer, LastLayerScore
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The network, and what the energies are of."""
+@dataclass(frozen=True, kw_only=True)
+class LayerStudy:
+    """The network, and what a study of its layers asks for.
 
-    config: object  # of `exec_ood_layers.py`
-    network: torch.nn.Module
-    description: Description
+    listed        every module that runs
+    layers        those of the rows
+    exits         cuts at which a pass may stop, in execution order, if any; `alpha` is the rate of false alarms over all
+    head          the name of the last linear layer, and `linear` the layer, where something needs it
+    baselines, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
+    validation    names of the sets of validation outliers
+    """
+
+    network: Normalized
+    batching: Batching
     listed: list[cutting.Layer]
-    layers: list[str]  # those of the rows
+    layers: list[str]
+    temperatures: tuple[float, ...]
     exits: list[str]
-    head: str  # the last linear layer, where something needs it
-    size: int  # of the images
+    alpha: float
+    head: str = ""
+    linear: nn.Linear | None = None
+    baselines: tuple[str, ...] = ()
+    aggregators: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
 
 
 class Passed(NamedTuple):
@@ -34,7 +52,7 @@ class Passed(NamedTuple):
 
     columns: list[str]
     energies: np.ndarray
-    logits: torch.Tensor
+    logits: Tensor
     scores: dict[str, np.ndarray]
 
     def of(self, layers: list[str]) -> np.ndarray:
@@ -42,56 +60,59 @@ class Passed(NamedTuple):
         return self.energies[:, [column.partition("@")[0] in layers for column in self.columns]]
 
 
-def measure(subject: Subject, split, stage: str, seconds: dict, detectors: dict | None = None, watch=None) -> Passed:
-    """One pass over a split; `detectors` score the last layer's input and output as they come by."""
-    config, scores = subject.config, {name: [] for name in detectors or {}}
+def measure(
+    study: LayerStudy,
+    split: Split,
+    stage: str,
+    seconds: dict[str, float],
+    detectors: dict[str, LastLayerScore] | None = None,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
+) -> Passed:
+    """One pass over a split; `watch`, or else `detectors`, get the last layer's input and output as they come by."""
+    detectors = detectors or {}
+    scores: dict[str, list[Tensor]] = {name: [] for name in detectors}
 
-    def score(features, logits):
+    def score(features: Tensor, logits: Tensor) -> None:
         for name, detector in detectors.items():
             scores[name].append(detector(features, logits).double().cpu())
 
     begin = time.perf_counter()
-    found = layer_energies.layer_energies(
-        subject.network,
+    columns, energies, logits = layer_energies.layer_energies(
+        study.network,
         split,
-        list(dict.fromkeys([*subject.layers, *subject.exits])),
-        config.temperature,
-        batch_size=config.batch_size,
-        channels=subject.description.channels,
-        size=subject.size,
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet,
-        head=subject.head,
+        list(dict.fromkeys([*study.layers, *study.exits])),
+        study.batching,
+        study.temperatures,
+        head=study.head,
         watch=watch or (score if detectors else None),
     )
     seconds[f"pass over {stage}"] = time.perf_counter() - begin
-    return Passed(*found, {name: torch.cat(parts).numpy() for name, parts in scores.items()})
+    return Passed(columns, energies, logits, {name: torch.cat(parts).numpy() for name, parts in scores.items()})
 
 
-def fit(subject: Subject, fitted, seconds: dict) -> tuple[Passed, dict[str, last_layer.Score]]:
+def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Passed, dict[str, LastLayerScore]]:
     """The pass over the fitting images, and the scores of the last layer fitted to it."""
-    if not subject.head:
-        return measure(subject, fitted, "fitting images", seconds), {}
-    asked, features = subject.config.baselines, []
-    fit = measure(subject, fitted, "fitting images", seconds, watch=lambda seen, logits: features.append(seen.clone()))
+    if study.linear is None:
+        return measure(study, fitted, "fitting images", seconds), {}
+    features: list[Tensor] = []
+    passed = measure(study, fitted, "fitting images", seconds, watch=lambda seen, logits: features.append(seen.clone()))
     begin = time.perf_counter()
-    linear = subject.network.body.get_submodule(subject.head)
+    linear = study.linear
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
-    seen = last_layer.Fitted(
-        linear.weight.detach().float(), bias.detach().float(), torch.cat(features), fit.logits, fitted.labels
+    layer = LastLayer(
+        linear.weight.detach().float(), bias.detach().float(), torch.cat(features), passed.logits, fitted.labels
     )
     detectors = {}
     for name in BASELINES:
-        if name in asked:
-            detectors[name] = last_layer.fit(name, seen)
-        elif "all" in asked:
+        if name in study.baselines:
+            detectors[name] = last_layer.fit(name, layer)
+        elif "all" in study.baselines:
             try:
-                detectors[name] = last_layer.fit(name, seen)
+                detectors[name] = last_layer.fit(name, layer)
             except UserError as error:
                 warnings.warn(f"{error}; left out", stacklevel=3)
     seconds["fitting the last layer's scores"] = time.perf_counter() - begin
-    return fit, detectors
+    return passed, detectors
 
 
 class Exits(NamedTuple):
@@ -102,35 +123,34 @@ class Exits(NamedTuple):
     outside: np.ndarray
 
 
-def leave(
-    subject: Subject, fit: Passed, outliers: list[str], load, passes: dict[str, Passed], seconds: dict
+def run_early_exits(
+    study: LayerStudy,
+    fit: Passed,
+    outliers: list[str],
+    load: Callable[[str], Split],
+    passes: dict[str, Passed],
+    seconds: dict[str, float],
 ) -> dict[str, Exits]:
     """Early exits that were made and timed, per OOD set."""
-    config, network, layers = subject.config, subject.network, subject.exits
+    network, layers, temperature = study.network, study.exits, study.temperatures[0]
     order = [fit.columns.index(layer) for layer in layers]
-    rule = early_exit.calibrate(fit.energies[:, order, 0], config.early_exit, layers)
-    pieces = early_exit.segments(network, layers)
-    before = cutting.macs_before(subject.listed)
+    rule = early_exit.calibrate(fit.energies[:, order, 0], study.alpha, layers)
+    pieces = cutting.pieces(network, layers)
+    before = cutting.macs_before(study.listed)
     macs = np.array([before[layer] for layer in layers])
+    quietly = replace(study.batching, quiet=True)
     made = {}
-    for other in ("id", *outliers):
-        batches = load(other).batches(
-            config.batch_size,
-            device=next(network.parameters()).device,
-            channels=subject.description.channels,
-            size=subject.size,
-            workers=config.workers,
-            prefetch=config.prefetch,
+    for name in ("id", *outliers):
+        images = (batch for batch, _ in quietly.over(load(name), name))
+        made[name] = early_exit.timed(network, pieces, rule, images, temperature)
+        _, seconds[f"early exits of {name}"], seconds[f"whole passes over {name}"] = made[name]
+    exits = {}
+    for name in outliers:
+        rows = early_exit.report(rule, passes["id"].energies[:, order, 0], passes[name].energies[:, order, 0], macs)
+        titles = [*layers, f"{len(layers)} exits"]
+        about = {"T": temperature, "score": "early exit", "needs": "ID images"}
+        rows[-1] |= {f"time_{side}": made[key][1] / made[key][2] for side, key in (("id", "id"), ("ood", name))}
+        exits[name] = Exits(
+            [{"layer": layer, **about, **row} for layer, row in zip(titles, rows, strict=True)], made["id"][0], made[name][0]
         )
-        made[other] = early_exit.timed(network, pieces, rule, (images for images, _, _ in batches), config.temperature[0])
-        seconds[f"early exits of {other}"], seconds[f"whole passes over {other}"] = made[other][1:]
-    found = {}
-    for other in outliers:
-        rows = early_exit.report(rule, passes["id"].energies[:, order, 0], passes[other].energies[:, order, 0], macs)
-        names = [*layers, f"{len(layers)} exits"]
-        about = {"T": config.temperature[0], "score": "early exit", "needs": "ID images"}
-        rows[-1] |= {f"time_{side}": made[key][1] / made[key][2] for side, key in (("id", "id"), ("ood", other))}
-        found[other] = Exits(
-            [{"layer": layer, **about, **row} for layer, row in zip(names, rows, strict=True)], made["id"][0], made[other][0]
-        )
-    return found
+    return exits

@@ -5,34 +5,36 @@ from collections.abc import Iterator
 import numpy as np
 
 from lib.datasets import names, openood
+from lib.datasets.split import Split
 from lib.models import cutting
+from lib.models.normalized import Normalized
 from lib.ood import aggregate, comparison, layer_choice
 from lib.ood.last_layer import NEEDS, TEMPERATURES
-from lib.ood.passes import Passed, Subject
+from lib.ood.passes import LayerStudy, Passed
 
 
 def rows(
-    subject: Subject, facts: list[dict], fit: Passed, passes: dict[str, Passed], outliers: list[str]
+    study: LayerStudy, facts: list[dict], fit: Passed, passes: dict[str, Passed], outliers: list[str]
 ) -> Iterator[tuple[str, dict]]:
     """(OOD set, row) of every layer's energy and every other score."""
-    config, layers = subject.config, [fact["layer"] for fact in facts]
+    layers = [fact["layer"] for fact in facts]
     final = max(range(len(facts)), key=lambda number: facts[number]["execution_index"])
-    for place, temperature in enumerate(config.temperature):
+    for number, temperature in enumerate(study.temperatures):
 
-        def at(passed, place=place):
-            return passed.of(subject.layers)[..., place]
+        def at(passed: Passed, number: int = number) -> np.ndarray:
+            return passed.of(study.layers)[..., number]
 
         inner, outer, fitted = at(passes["id"]), {other: at(passes[other]) for other in outliers}, at(fit)
         measured = {other: comparison.layer_rows(inner, outer[other], fitted, final) for other in outliers}
         comparison.mark_signs(list(measured.values()))
-        validated = [at(passes[f"validation {other}"]) for other in config.val_ood]
+        validated = [at(passes[f"validation {other}"]) for other in study.validation]
         aggregators = {
             name: aggregate.fit(name, fitted, np.concatenate(validated) if validated else None)
-            for name in config.aggregate
+            for name in study.aggregators
             if name != "oracle"
         }
         scored = {name: score(inner) for name, score in aggregators.items()}
-        proxies = at(passes["jigsaw"]) if "jigsaw" in config.choose else None
+        proxies = at(passes["jigsaw"]) if "jigsaw" in study.choices else None
         for other in outliers:
             for fact, row in zip(facts, measured[other], strict=True):
                 yield other, {**fact, "T": temperature, "score": "energy", "needs": "nothing", **row}
@@ -42,21 +44,21 @@ def rows(
                 )
                 for name, score in aggregators.items()
             ]
-            if "oracle" in config.aggregate:
+            if "oracle" in study.aggregators:
                 scores.append(aggregate.oracle(layers, inner, outer[other]))
-            scores += layer_choice.scores(config.choose, layers, inner, outer, fitted, proxies, other)
-            if place == 0:
-                scores += _last_layer(subject, passes["id"], passes[other], layers[final])
+            scores += layer_choice.scores(study.choices, layers, inner, outer, fitted, proxies, other)
+            if number == 0:
+                scores += _last_layer(study, passes["id"], passes[other], layers[final])
             for row in comparison.score_rows(scores, inner[:, final], outer[other][:, final]):
                 yield other, {"T": temperature, **row}
 
 
-def _last_layer(subject: Subject, inner: Passed, outer: Passed, final: str) -> list:
+def _last_layer(study: LayerStudy, inner: Passed, outer: Passed, final: str) -> list[comparison.Score]:
     """The scores of the last layer; its energy at T = 1 only where that is no row already."""
-    there = final == subject.head and 1.0 in subject.config.temperature
+    there = final == study.head and 1.0 in study.temperatures
     return [
         comparison.Score(
-            {"layer": subject.head, "score": name, "needs": NEEDS[name], "T": TEMPERATURES.get(name)},
+            {"layer": study.head, "score": name, "needs": NEEDS[name], "T": TEMPERATURES.get(name)},
             values,
             outer.scores[name],
         )
@@ -65,7 +67,7 @@ def _last_layer(subject: Subject, inner: Passed, outer: Passed, final: str) -> l
     ]
 
 
-def about(inside, split) -> dict:
+def about(inside: Split, split: Split) -> dict:
     """What a row says of its OOD set."""
     kind, severity = names.corruption(names.parse(f"{split.name}/{split.variant}")) if split.variant else (None, None)
     return {
@@ -80,12 +82,12 @@ def about(inside, split) -> dict:
     }
 
 
-def facts(network, listed, columns: list[str]) -> dict[str, dict]:
+def facts(network: Normalized, listed: list[cutting.Layer], columns: list[str]) -> dict[str, dict]:
     """What each column's layer is: place in registration and execution order, kind, size, share of the cost."""
     by_name = {layer.name: layer for layer in listed}
     spent = cutting.macs_before(listed)
     order = {name: number for number, (name, _) in enumerate(network.body.named_modules())}
-    ranked = sorted({column.partition("@")[0] for column in columns}, key=order.get)
+    ranked = sorted({column.partition("@")[0] for column in columns}, key=lambda name: order[name])
     facts = {}
     for column in columns:
         layer = by_name[column.partition("@")[0]]

@@ -12,8 +12,8 @@ from lib.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class Standard:
-    """Mean and standard deviation (L,) of each layer's energy over f in-distribution images, and the images' own."""
+class ZScore:
+    """Standard scores of energies, by the mean and deviation (L,) of each layer's over f in-distribution images."""
 
     mean: np.ndarray
     deviation: np.ndarray
@@ -25,7 +25,7 @@ class Standard:
         return _z(energies, self.mean, self.deviation)[:, self.kept]
 
 
-def standardise(energies: np.ndarray) -> Standard:
+def standardise(energies: np.ndarray) -> ZScore:
     """Fits the scale to the energies (f, L) of f >= 2 in-distribution images."""
     energies = np.asarray(energies, np.float64)
     mean, deviation = energies.mean(0), energies.std(0)
@@ -33,7 +33,7 @@ def standardise(energies: np.ndarray) -> Standard:
     kept = deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300)
     if len(energies) < 2 or not kept.any():
         raise UserError(f"--fit-on: no layer's energy varies over its {len(energies)} images, so none has a scale")
-    return Standard(mean, deviation, kept, _z(energies, mean, deviation)[:, kept])
+    return ZScore(mean, deviation, kept, _z(energies, mean, deviation)[:, kept])
 
 
 def _z(energies: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

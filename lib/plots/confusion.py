@@ -16,7 +16,8 @@ def confusion(counts: np.ndarray, classes: tuple[str, ...], title: str) -> Figur
         axes.set_xticks(range(counts.shape[1]), classes[: counts.shape[1]], rotation=90)
         axes.set_yticks(range(len(counts)), classes[: len(counts)])
     if len(counts) <= 20:
-        for (row, column), share in np.ndenumerate(shares):
+        for row, column in np.ndindex(*shares.shape):
+            share = shares[row, column]
             if round(100 * share):
                 axes.text(
                     column,

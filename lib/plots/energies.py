@@ -43,7 +43,8 @@ def figures(
             }
             by_suffix[suffix] = grid.heat_maps(
                 panels,
-                *layers,
+                layers[0],
+                layers[1],
                 "front layer",
                 "end layer",
                 heading,

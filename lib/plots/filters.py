@@ -13,12 +13,12 @@ PANELS = 24  # more layers than this are shown evenly thinned
 def figures(rows: list[dict], arrays: dict[str, np.ndarray], normalized: bool) -> dict[str, Figure]:
     """Distributions of the projections, masses with their null bands, and, where known, distances from the start."""
     by_layer = [row for row in rows if row["layer"] != "net"]
-    found = {"": distributions(by_layer, arrays, normalized)}
+    drawn = {"": distributions(by_layer, arrays, normalized)}
     epochs = {row["epoch"] for row in by_layer}
-    found["mass"] = mass_by_epoch(by_layer) if len(epochs) > 1 and None not in epochs else mass_by_layer(by_layer)
+    drawn["mass"] = mass_by_epoch(by_layer) if len(epochs) > 1 and None not in epochs else mass_by_layer(by_layer)
     if any(row["l2_distance"] is not None and row["epoch"] != 0 for row in by_layer):
-        found["distance"] = distance_by_layer(by_layer)
-    return found
+        drawn["distance"] = distance_by_layer(by_layer)
+    return drawn
 
 
 def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: bool) -> Figure:
@@ -40,7 +40,7 @@ def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: b
             )
             if len(values) > 1 and values.std() > 0:
                 bodies = axes.violinplot([values], [place], widths=0.9, showextrema=False, side=side)["bodies"]
-                for body in bodies:
+                for body in bodies:  # ty: ignore[not-iterable] matplotlib's stubs have one collection in place of a list
                     body.set(facecolor=colour, alpha=0.85)
             axes.hlines(
                 np.median(values) if len(values) else 0,

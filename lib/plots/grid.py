@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -40,9 +41,11 @@ def heat_maps(
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
         axes.set(xlabel=column_label, ylabel=row_label, title=name)
         if max(values.shape) <= 12:
-            for (row, column), value in np.ndenumerate(values):
+            for row, column in np.ndindex(*values.shape):
+                value = values[row, column]
                 if np.isfinite(value):
-                    shade = 1 - image.norm(value) if name in distances else image.norm(value)
+                    level = float(np.asarray(image.norm(value)))
+                    shade = 1 - level if name in distances else level
                     shade = 1 - abs(2 * shade - 1) if name in centred else shade
                     axes.text(
                         column,
@@ -56,13 +59,13 @@ def heat_maps(
     return figure
 
 
-def matrix(rows: list[dict], row_key: str, column_key: str, names: tuple[list[str], list[str]], value: str) -> np.ndarray:
+def matrix(rows: list[dict], row_key: str, column_key: str, names: Sequence[list[str]], value: str) -> np.ndarray:
     """The values of a column of a record's rows as an array of those names; NaN where there is none."""
-    found = np.full((len(names[0]), len(names[1])), np.nan)
+    values = np.full((len(names[0]), len(names[1])), np.nan)
     for row in rows:
         if row.get(value) is not None:
-            found[names[0].index(row[row_key]), names[1].index(row[column_key])] = row[value]
-    return found
+            values[names[0].index(row[row_key]), names[1].index(row[column_key])] = row[value]
+    return values
 
 
 def head(figure: Figure, title: str) -> None:

@@ -1,6 +1,7 @@
 """Measures of every layer of a network, in the style of the OOD-layers paper."""
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -40,7 +41,7 @@ def layer_bars(rows: list[dict], scores: list[dict], final: str, title: str) -> 
         axes.text(place, value + high + 0.012, f"{value:.2f}", rotation=90, fontsize=7, ha="center", va="bottom")
     reference_line = axes.axhline(reference, color=FINAL, linestyle=":", label=f"final layer {final}: {reference:.3f}")
     chance = axes.axhline(0.5, color="0.5", linewidth=0.8, label="chance; hatched bars below it are inverted")
-    handles = [reference_line, chance]
+    handles: list[Artist] = [reference_line, chance]
     handles += [
         Patch(color=colour, label=f"layers {where} the final one")
         for colour, where in ((ABOVE, "above"), (BELOW, "below"))

@@ -1,11 +1,19 @@
 """Nearest-category scores: beside their null rates, by distance, and against the level of a corruption."""
 
+from typing import Literal
+
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 NETWORKS = ("#2a5f9e", "#e08a1e")
-NULLS = {"chance": ("0.55", ":"), "majority": ("#b22222", "-"), "independence": ("#2a7f3f", "--")}
+NULLS: dict[str, tuple[str, Literal[":", "-", "--"]]] = {
+    "chance": ("0.55", ":"),
+    "majority": ("#b22222", "-"),
+    "independence": ("#2a7f3f", "--"),
+}
 
 
 def scores(rows: list[dict], title: str) -> Figure:
@@ -26,7 +34,9 @@ def scores(rows: list[dict], title: str) -> Figure:
     axes.set_xticks(range(len(places)), [f"{data}:{split}\n{space}" for data, split, space in places], fontsize=8)
     axes.set(ylim=(0, 1.12), ylabel="share answered like the nearest training example", title=title)
     axes.set_yticks(np.linspace(0, 1, 11))
-    handles = [axes.bar(0, 0, color=NETWORKS[which], label=model) for which, model in enumerate(models)]
+    handles: list[Artist | BarContainer] = [
+        axes.bar(0, 0, color=NETWORKS[which], label=model) for which, model in enumerate(models)
+    ]
     handles += [axes.plot([], [], color=colour, linestyle=style, label=null)[0] for null, (colour, style) in NULLS.items()]
     figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=3)
     return figure
@@ -40,15 +50,15 @@ def quintiles(rows: list[dict], title: str) -> Figure:
     for axes, space in zip(figure.subplots(1, len(spaces), squeeze=False)[0], spaces, strict=True):
         lines = dict.fromkeys((row["model"], row["data"], row["split"]) for row in rows if row["space"] == space)
         for number, key in enumerate(lines):
-            found = [
+            bins = [
                 row
                 for row in rows
                 if row["space"] == space and (row["model"], row["data"], row["split"]) == key and row["n"]
             ]
-            score = np.array([row["ncg"] for row in found])
-            error = np.abs(np.array([[row["ncg_low"], row["ncg_high"]] for row in found]).T - score)
+            score = np.array([row["ncg"] for row in bins])
+            error = np.abs(np.array([[row["ncg_low"], row["ncg_high"]] for row in bins]).T - score)
             axes.errorbar(
-                [row["mean_distance"] for row in found],
+                [row["mean_distance"] for row in bins],
                 score,
                 error,
                 color=NETWORKS[models.index(key[0])],
@@ -79,14 +89,14 @@ def levels(rows: list[dict], title: str) -> Figure:
     if any(row["accuracy"] is not None for row in rows):
         panels.append((spaces[0], "accuracy", "accuracy"))
     figure = Figure(figsize=(4.2 * len(panels) + 2, 4.4), layout="constrained")
-    colours = colormaps["tab20"].colors
+    colours = colormaps["tab20"]
     for axes, (space, measure, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, ((data, kind), by_model) in enumerate(lines.items()):
             name = f"{data}, {kind}" if several else kind
             for model, members in by_model.items():
-                found = sorted((level, row[measure]) for level, row in members if row["space"] == space)
+                points = sorted((level, row[measure]) for level, row in members if row["space"] == space)
                 style = {"linestyle": "-", "label": name} if model == models[0] else {"linestyle": "--"}
-                axes.plot(*zip(*found, strict=True), marker="o", markersize=3, color=colours[number % 20], **style)
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colours(number % 20), **style)
         axes.set(ylim=(0, 1.05), xlabel="level", ylabel=label, xticks=range(1, 6))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right upper")
     figure.suptitle("\n".join([title, *(f"dashed: {model}" for model in models[1:])]), fontsize=10)
@@ -111,10 +121,10 @@ def radii(arrays: dict[str, np.ndarray], models: list[str], title: str, space: s
         for axes, model, suffix in zip(row, models, ("", "_against"), strict=False):
             shown = {"distance of the images to the training set": distances}
             for at in ("neighbours", "images"):
-                found = arrays[f"found_at_{at}_{key}{suffix}"]
+                succeeded = arrays[f"found_at_{at}_{key}{suffix}"]
                 shown[f"radius at {'their neighbours' if at == 'neighbours' else 'the images'}"] = arrays[
                     f"radius_at_{at}_{key}{suffix}"
-                ][found]
+                ][succeeded]
             whole = np.concatenate(list(shown.values()))
             whole = whole[whole > 0]
             bins = np.geomspace(whole.min(), whole.max() * 1.001, 40) if len(whole) else 10

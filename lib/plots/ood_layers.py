@@ -13,7 +13,7 @@ def figures(rows: list[dict], sets: dict[str, dict], architecture: str) -> dict[
 
     The rows are of one temperature; `sets` has for each OOD set, as it was asked for, what its rows say of it.
     """
-    found, inside = {}, rows[0]["id"]
+    drawn, inside = {}, rows[0]["id"]
     energy = [row for row in rows if row["score"] == "energy" and row.get("index") is not None and "members" not in row]
     layers = list(dict.fromkeys(row["layer"] for row in energy))
     final = max(energy, key=lambda row: row["execution_index"])["layer"]
@@ -24,7 +24,7 @@ def figures(rows: list[dict], sets: dict[str, dict], architecture: str) -> dict[
             for row in rows
             if _about(key, row) and row.get("index") is None and row["score"] != "early exit" and "chosen_on" not in row
         ]
-        found[suffix(other) if len(sets) > 1 else ""] = plots.layer_bars(
+        drawn[suffix(other) if len(sets) > 1 else ""] = plots.layer_bars(
             [row for row in energy if _about(key, row)], scores, final, f"{architecture}: {inside} against {short(other)}"
         )
     itself = (inside, rows[0]["id_split"])  # a set has no sign against itself
@@ -34,14 +34,14 @@ def figures(rows: list[dict], sets: dict[str, dict], architecture: str) -> dict[
         auroc, certain = (
             np.array([[row[measure] for row in part] for part in table]).T for measure in ("auroc", "sign_certain")
         )
-        found["signs"] = plots.sign_table(
+        drawn["signs"] = plots.sign_table(
             layers, [short(other) for other in signed], auroc, certain, f"{architecture}, {inside}: the sign of every layer"
         )
     for name in dict.fromkeys(key["ood"] for key in sets.values() if key["corruption"] is not None):
-        found[suffix(name)] = _map(
+        drawn[suffix(name)] = _map(
             [row for row in energy if row["ood"] == name], layers, f"{architecture}: {inside} against {name}"
         )
-    return found
+    return drawn
 
 
 SEPARATE = 6  # more sets than so many are drawn together where they are corruptions of one set
@@ -52,7 +52,7 @@ def exits(
 ) -> Figure:
     """The histogram of the exits (n,) at which images left, len(layers) where they did not."""
 
-    def shares(parts):
+    def shares(parts: list[np.ndarray]) -> np.ndarray:
         left = np.concatenate(parts)
         return np.bincount(left, minlength=len(layers) + 1) / len(left)
 
@@ -80,7 +80,7 @@ def _map(rows: list[dict], layers: list[str], title: str) -> Figure:
     kinds, severities = list(dict.fromkeys(row["corruption"] for row in rows)), sorted({row["severity"] for row in rows})
     values = {(row["layer"], row["corruption"], row["severity"]): row for row in rows}
 
-    def grid(measure):
+    def grid(measure: str) -> np.ndarray:
         return np.array(
             [
                 [[values.get((layer, kind, severity), {}).get(measure, np.nan) for severity in severities] for kind in kinds]

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib.core.randomness import generator
+from lib.models.normalized import Normalized
 from lib.reinit.stages import cut_stages, walk
 from lib.reinit.targets import State, Target
 
 
 @torch.no_grad()
 def measure(
-    network: nn.Module,
+    network: Normalized,
     batches: list[tuple[Tensor, Tensor]],
     units: list[Target],
     initial: list[State],
@@ -34,21 +35,21 @@ def measure(
     images, labels = [list(part) for part in zip(*batches, strict=True)]
     final = network.body.state_dict()
     bound = _mean_loss([network(batch) for batch in images], labels) + tolerance
-    found: list[float | None] = [None] * len(units)
+    least: list[float | None] = [None] * len(units)
     for stage, activations in walk(stages, images):
-        for place in stage.units:
-            start, end = initial[place], {key: final[key] for key in units[place].keys}
+        for number in stage.units:
+            start, end = initial[number], {key: final[key] for key in units[number].keys}
             numbers = sum(value.numel() for value in end.values())
             distance = math.sqrt(sum((end[key] - start[key]).double().square().sum().item() for key in end))
             for position in POSITIONS:
                 for width in WIDTHS:  # the widest first: it is the least value of its position
                     value = position**2 * numbers / width**2
-                    if found[place] is not None and value >= found[place]:
+                    if least[number] is not None and value >= least[number]:
                         break
                     noise = width * distance / math.sqrt(numbers)
                     losses = []
                     for draw in range(draws):
-                        random = generator(seed, "criticality", units[place].layer, draw, device=images[0].device)
+                        random = generator(seed, "criticality", units[number].layer, draw, device=images[0].device)
                         cell = {
                             key: (1 - position) * start[key]
                             + position * end[key]
@@ -61,9 +62,9 @@ def measure(
                             )
                         )
                     if sum(losses) / draws <= bound:
-                        found[place] = value
+                        least[number] = value
                         break
-    return found
+    return least
 
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)

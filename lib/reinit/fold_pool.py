@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from lib.core.errors import UserError
 from lib.models import cutting
+from lib.models.normalized import Normalized
 
 
-def fold(network: nn.Module, images: Tensor) -> tuple[nn.Module, str, int]:
+def fold(network: Normalized, images: Tensor) -> tuple[Normalized, str, int]:
     """The network without its average pool that copies one position to many, that pool being folded into the next layer.
 
     Where VGGs take 32 px, the 7x7 pool is given 1x1 maps; the first linear layer then sums its weights over the 49 equal

@@ -5,6 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from lib.metrics import classification, filter_projections, rank_correlation
+from lib.models.checkpoints import Description
+from lib.models.normalized import Normalized
+from lib.reinit.sweep import Counts
+from lib.reinit.targets import Cells, State, Target
 from lib.reinit.weight_sources import Source
 from lib.runs import input_files
 
@@ -12,8 +16,8 @@ from lib.runs import input_files
 PREDICTORS = ("bias", "bias_z", "abs_mean", "l2_distance", "criticality")
 
 
-def facts(network, units, critical: list) -> dict[str, dict]:
-    """What is known of each layer without running it: place, orientation of its filters, criticality."""
+def facts(network: Normalized, units: list[Target], critical: list[float | None]) -> dict[str, dict]:
+    """What each layer's rows say of it: its number, the orientation of its filters, its criticality."""
     state, facts = network.body.state_dict(), {}
     for index, (unit, value) in enumerate(zip(units, critical, strict=True)):
         weight = state.get(unit.layer + ".weight")
@@ -36,33 +40,36 @@ def facts(network, units, critical: list) -> dict[str, dict]:
     return facts
 
 
-def rows(common: dict, facts: dict, sources: list[Source], cells: list[list], counts, own: dict) -> list[dict]:
+def rows(
+    common: dict, facts: dict[str, dict], sources: list[Source], cells: Cells, counts: Counts, own: State
+) -> list[dict]:
     """One row per (source, layer); draws share a row, with the mean of their accuracies and its deviation."""
     n, rows = common["n"], []
     intact, intact_five = (counts.intact.double() / n).tolist()
     shares = counts.cells.double() / n
     for label in dict.fromkeys(source.label for source in sources):
-        members = [place for place, source in enumerate(sources) if source.label == label]
+        columns = [column for column, source in enumerate(sources) if source.label == label]
         for number, fact in enumerate(facts.values()):
-            accuracies = shares[number, members, 0]
+            accuracies = shares[number, columns, 0]
             accuracy = accuracies.mean().item()
-            moved = [_distance(fact["layer"], sources[place], own) for place in members]
-            idle = all(cells[number][place] is None for place in members)
+            distances = [_distance(fact["layer"], sources[column], own) for column in columns]
+            moved = [distance for distance in distances if distance is not None]
+            idle = all(cells[number][column] is None for column in columns)
             rows.append(
                 {
                     **common,
                     **fact,
                     "source": label,
-                    "draws": len(members) if label == "rand" else None,
+                    "draws": len(columns) if label == "rand" else None,
                     "status": "unchanged" if idle else "measured",
                     "accuracy": accuracy,
-                    "accuracy_sd": accuracies.std().item() if len(members) > 1 else None,
+                    "accuracy_sd": accuracies.std().item() if len(columns) > 1 else None,
                     "relative_drop": (intact - accuracy) / intact if intact else None,
-                    "top5_accuracy": shares[number, members, 1].mean().item() if common["classes"] > 5 else None,
+                    "top5_accuracy": shares[number, columns, 1].mean().item() if common["classes"] > 5 else None,
                     "se": classification.standard_error(accuracy, n),
                     "intact_accuracy": intact,
                     "intact_top5_accuracy": intact_five if common["classes"] > 5 else None,
-                    "l2_distance": None if None in moved else sum(moved) / len(moved),
+                    "l2_distance": sum(moved) / len(moved) if len(moved) == len(distances) else None,
                 }
             )
     return rows
@@ -73,7 +80,7 @@ def analysis(common: dict, rows: list[dict], seed: int) -> list[dict]:
 
     Layers without filters, and predictors that were not measured, are left out.
     """
-    found = []
+    correlations = []
     for label in dict.fromkeys(row["source"] for row in rows):
         for predictor in PREDICTORS:
             members = [
@@ -87,7 +94,7 @@ def analysis(common: dict, rows: list[dict], seed: int) -> list[dict]:
             if not members:
                 continue
             x, y, depth = (np.array([row[column] for row in members]) for column in (predictor, "relative_drop", "index"))
-            found.append(
+            correlations.append(
                 {
                     **common,
                     "source": label,
@@ -101,10 +108,10 @@ def analysis(common: dict, rows: list[dict], seed: int) -> list[dict]:
                     "partial_p": rank_correlation.partial_spearman_p(x, y, depth, seed=seed),
                 }
             )
-    return found
+    return correlations
 
 
-def paper_layout(description, path: Path, rows: list[dict], labels: list[str]) -> dict:
+def paper_layout(description: Description, path: Path, rows: list[dict], labels: list[str]) -> dict:
     """The paper's JSON (section 3.3): accuracies in per cent, a list over the layers for each source."""
     percent = {label: [100 * row["accuracy"] for row in rows if row["source"] == label] for label in labels}
     five = rows[0]["intact_top5_accuracy"]
@@ -120,7 +127,7 @@ def paper_layout(description, path: Path, rows: list[dict], labels: list[str]) -
     } | ({} if seed is None else {"seed": str(seed)})
 
 
-def _distance(layer: str, source: Source, own: dict) -> float | None:
+def _distance(layer: str, source: Source, own: State) -> float | None:
     """How far the trained weights of a layer are from the source's."""
     key = layer + ".weight"
     return filter_projections.distances(own[key], source.state[key])[0] if key in source.state else None

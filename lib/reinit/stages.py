@@ -50,12 +50,13 @@ def cut_stages(network: nn.Module, units: list[Target], stacking: bool) -> tuple
         leads.insert(0, nn.Identity())
     stages = []
     for start, lead in zip(starts, leads, strict=True):
-        members = [place for place, unit in enumerate(units) if unit.start == start]
+        members = [number for number, unit in enumerate(units) if unit.start == start]
         rest = cutting.pieces(network, [start] if start else [])[-1]
         parts = {}
-        for place in members if stacking else ():
-            if units[place].end is not None:
-                parts[place] = cutting.pieces(network, [cut for cut in (start, units[place].end) if cut])[-2:]
+        for number in members if stacking else ():
+            if units[number].end is not None:
+                *_, part, suffix = cutting.pieces(network, [cut for cut in (start, units[number].end) if cut])
+                parts[number] = part, suffix
         stages.append(Stage(network, lead, rest, members, parts))
     return stages, tail
 

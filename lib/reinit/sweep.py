@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.devices import arithmetic
-from lib.core.progress import image_bar
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.reinit.stages import cut_stages
-from lib.reinit.targets import State, Target
+from lib.reinit.targets import Cells, Target
 
 
 @dataclass
@@ -26,64 +26,63 @@ class Counts:
     cells: Tensor
 
 
+@dataclass(frozen=True)
+class Checkpointing:
+    """`counts`: how far an interrupted pass had got. `save` is called with how far this one is, every ten seconds and
+    when it is interrupted."""
+
+    counts: Counts | None = None
+    save: Callable[[Counts], None] = lambda counts: None
+
+
 @torch.no_grad()
 def run(
     network: nn.Module,
     split: Split,
     units: list[Target],
-    cells: list[list[State | None]],
+    cells: Cells,
+    batching: Batching,
     *,
-    batch_size: int,
-    channels: int | None = None,
-    size: int | None = None,
-    precision: str = "fp32",
     stacked: int = 1,
-    counts: Counts | None = None,
-    save: Callable[[Counts], None] = lambda counts: None,
-    workers: int = 0,
-    prefetch: int = 2,
-    quiet: bool = False,
+    checkpointing: Checkpointing | None = None,
 ) -> Counts:
     """One pass over the split; cells[i][e] are the tensors that source e puts into units[i], by state-dict key.
 
     units     in execution order, as `targets` gives them
     cells     None is a cell without effect, which gets the intact network's answers and is not run
     stacked   so many sources share one run of what follows the layer: better use of a GPU; equal up to rounding
-    counts    how far an interrupted pass had got; `save` is called with how far this one is every ten seconds, and when
-              it is interrupted
     """
-    device = next(network.parameters()).device
+    checkpointing = checkpointing or Checkpointing()
+    device = batching.device
     network.eval()
     stages, tail = cut_stages(network, units, stacked > 1)
-    counts = counts or Counts(0, torch.zeros(2).long(), torch.zeros(len(units), len(cells[0]), 2).long())
+    nothing = Counts(0, torch.zeros(2).long(), torch.zeros(len(units), len(cells[0]), 2).long())
+    counts = checkpointing.counts or nothing
     order = torch.arange(counts.images, len(split))
-    batches = split.batches(
-        batch_size, device=device, order=order, channels=channels, size=size, workers=workers, prefetch=prefetch
-    )
     saved = time.monotonic()
     try:
-        for images, labels, _ in image_bar(batches, len(order), batch_size, label=split.name, quiet=quiet):
+        for images, labels, _ in batching.with_positions(split, split.name, order=order):
             right = torch.zeros_like(counts.cells, device=device)
             activations = images
-            with arithmetic(precision, device):
+            with arithmetic(batching.precision, device):
                 for stage in stages:
                     activations = stage.lead(activations)
-                    for place in stage.units:
-                        run = [source for source, cell in enumerate(cells[place]) if cell is not None]
+                    for number in stage.units:
+                        run = [(source, cell) for source, cell in enumerate(cells[number]) if cell is not None]
                         for first in range(0, len(run), stacked):
-                            group = run[first : first + stacked]
-                            answers = stage.answers(place, activations, [cells[place][source] for source in group])
-                            right[place, group] = torch.stack([_right(logits, labels) for logits in answers])
+                            group, states = zip(*run[first : first + stacked], strict=True)
+                            answers = stage.answers(number, activations, list(states))
+                            right[number, list(group)] = torch.stack([_right(logits, labels) for logits in answers])
                 intact = _right(tail(activations), labels)
-            for place, row in enumerate(cells):
-                right[place, [source for source, cell in enumerate(row) if cell is None]] = intact
+            for number, row in enumerate(cells):
+                right[number, [source for source, cell in enumerate(row) if cell is None]] = intact
             # replaced as a whole, so that an interruption meets the old counts or the new ones
             counts = Counts(counts.images + len(labels), counts.intact + intact.cpu(), counts.cells + right.cpu())
             if time.monotonic() - saved > SAVE_EVERY:
-                save(counts)
+                checkpointing.save(counts)
                 saved = time.monotonic()
     except BaseException:
-        save(counts)
+        checkpointing.save(counts)
         raise
     return counts
 

@@ -7,8 +7,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.core.errors import UserError
 from lib.models import cutting, filters
+from lib.models.normalized import Normalized
 
 State = dict[str, Tensor]
+Cells = list[list[State | None]]  # of every layer and source what it puts there; None is a cell without effect
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Target:
     end: str | None
 
 
-def find(network: nn.Module, images: Tensor, layers: list[str], with_norms: bool) -> list[Target]:
+def find(network: Normalized, images: Tensor, layers: list[str], with_norms: bool) -> list[Target]:
     """What is replaced for each layer, in execution order; `images` (b, c, h, w) is run once.
 
     Of a layer its own parameters and those of its parts but for batch normalisations; `with_norms` these too, the one
@@ -36,36 +38,36 @@ def find(network: nn.Module, images: Tensor, layers: list[str], with_norms: bool
     behind = cutting.followers(network, images, _BatchNorm) if with_norms else {}
     cuts = [name for name, layer in listed.items() if layer.cut]
     cuts = [name for name in cuts if not any(other.startswith(name + ".") for other in cuts)]
-    found = []
+    placed = []  # with the number in execution order of what runs first
     for layer in layers:
         keys = _keys(network.body, layer, behind.get(layer), with_norms)
         modules = {key.rpartition(".")[0] for key in keys}
-        places = [listed[name].index for name in modules if name in listed]
-        if not keys or not places:
+        numbers = [listed[name].index for name in modules if name in listed]
+        if not keys or not numbers:
             kind = type(network.body.get_submodule(layer)).__name__
             raise UserError(f"--layers {layer}: {kind} " + ("owns no weights" if not keys else "does not run by itself"))
-        before = [name for name in cuts if listed[name].index < min(places)]
-        after = [name for name in cuts if listed[name].index >= max(places)]
-        found.append((min(places), Target(layer, keys, before[-1] if before else None, after[0] if after else None)))
-    return [target for _, target in sorted(found, key=lambda pair: pair[0])]
+        before = [name for name in cuts if listed[name].index < min(numbers)]
+        after = [name for name in cuts if listed[name].index >= max(numbers)]
+        placed.append((min(numbers), Target(layer, keys, before[-1] if before else None, after[0] if after else None)))
+    return [target for _, target in sorted(placed, key=lambda pair: pair[0])]
 
 
 def _keys(body: nn.Module, layer: str, norm: str | None, with_norms: bool) -> tuple[str, ...]:
     """The state-dict keys that are replaced together with a layer."""
     own = body.get_submodule(layer)
     roots = [layer] + ([norm] if norm else [])
-    found = []
+    keys = []
     for root in roots:
         for name, module in body.get_submodule(root).named_modules(prefix=root):
             if isinstance(module, _BatchNorm) and not with_norms and module is not own:
                 continue
-            found += [f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)]
+            keys += [f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)]
             if with_norms:
-                found += [f"{name}.{key}" for key, value in module.named_buffers(recurse=False) if value.ndim]
-    return tuple(dict.fromkeys(found))
+                keys += [f"{name}.{key}" for key, value in module.named_buffers(recurse=False) if value.ndim]
+    return tuple(dict.fromkeys(keys))
 
 
-def choose(network, images, patterns: tuple[str, ...]) -> list[str]:
+def choose(network: Normalized, images: Tensor, patterns: tuple[str, ...]) -> list[str]:
     """The layers that `--layers` names; without it the convolutions that the paper resets."""
     if not patterns:
         return [layer.name for layer in filters.layers(network)]

@@ -33,11 +33,11 @@ def files(config) -> tuple[list[Path], list[str]]:
             except UnicodeDecodeError:
                 raise UserError(f"--inits-from {word}: neither a checkpoint nor a list of paths") from None
         for line in words:
-            found = input_files.locate(config, line)
-            if not found.exists() and (path.parent / line).exists():
-                found = path.parent / line
-            if found.exists():
-                there |= dict.fromkeys(input_files.snapshots(config, str(found)))
+            named = input_files.locate(config, line)
+            if not named.exists() and (path.parent / line).exists():
+                named = path.parent / line
+            if named.exists():
+                there |= dict.fromkeys(input_files.snapshots(config, str(named)))
             else:
                 missing.append(line)
     return list(there), missing
@@ -59,7 +59,7 @@ def load(config, description, units, own: dict) -> tuple[list[Source], list[str]
     if not there and not config.rand:
         raise UserError(f"--inits-from {' '.join(config.inits_from)}: none of its files is there")
     needed = {key for unit in units for key in unit.keys}
-    found = []
+    sources = []
     for file in there:
         described, state = checkpoints.weights(file, description.architecture)
         wrong = [key for key in needed if state[key].shape != own[key].shape]
@@ -70,10 +70,10 @@ def load(config, description, units, own: dict) -> tuple[list[Source], list[str]
             )
         epoch = described.epoch if described.epoch is not None else input_files.epoch_of(file)
         label = str(epoch) if epoch is not None else file.stem
-        if any(source.label == label for source in found):
+        if any(source.label == label for source in sources):
             label = f"{label} {'/'.join(file.with_suffix('').parts[-2:])}"
-        found.append(Source(label, epoch, {key: state[key].to(own[key].device) for key in needed}, file))
+        sources.append(Source(label, epoch, {key: state[key].to(own[key].device) for key in needed}, file))
     for draw in range(config.rand):
         state = checkpoints.fresh(description, config.seed, "rand", draw).body.state_dict()
-        found.append(Source("rand", None, {key: state[key].to(own[key].device) for key in needed}))
-    return found, missing
+        sources.append(Source("rand", None, {key: state[key].to(own[key].device) for key in needed}))
+    return sources, missing

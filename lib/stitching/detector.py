@@ -19,8 +19,8 @@ from lib.datasets.split import Split
 from lib.ood.layer_energies import energy
 from lib.stitching.grid import activations_of
 from lib.training.energy_loss import hinge
-from lib.training.loop import epoch_order
-from lib.training.losses import Draws, Separate
+from lib.training.epoch_plan import epoch_order
+from lib.training.losses import Draws, IndependentLosses
 
 WEIGHTS = {"energy": 0.1, "OE": 0.5}  # of the terms, as published
 MEASURES = ("loss", "ce", "correct", "energy_in", "energy_out")  # summed over the images of an epoch
@@ -86,7 +86,7 @@ class ClassifierLoss:
             images = torch.cat([images, self.outliers.batch(step, images, draws("augmentation of outliers"))])
         with torch.no_grad():
             activations = activations_of(self.source, self.layers, images)
-        losses, measured = Separate(), []
+        losses, measured = IndependentLosses(), []
         for layer, classifier in zip(self.layers, network.get_submodule("body").children(), strict=True):
             logits = classifier(activations[layer]).float()
             inside, outside = logits[:n], logits[n:]
@@ -94,8 +94,8 @@ class ClassifierLoss:
             value = task if self.term is None else task + self.term(inside, outside)
             losses.add(value, list(classifier.parameters()))
             measured.append(_measure(value, task, inside, outside, labels))
-        state["sums"] = state.get("sums", 0) + torch.stack(measured) * n
-        state["images"] = state.get("images", 0) + torch.tensor(n)
+        self.state["sums"] = self.state.get("sums", 0) + torch.stack(measured) * n
+        self.state["images"] = self.state.get("images", 0) + torch.tensor(n)
         return losses.total(), inside.detach()
 
 

@@ -3,6 +3,7 @@
 The options are those of `exec_ood_detector.py`; stitching paper, sections 4.1 to 4.3 of its code.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -132,16 +133,11 @@ def _phases(
     """How the classifiers are trained, and then fine-tuned: half of a batch are images, half outliers."""
     device, size = batching.device, batching.size
 
-    def recipe(**options):
+    def recipe(batch_size, **options):
         precision = devices.resolve_precision(config.precision, device, training=True)
         return Recipe(
             seed=config.seed,
-            channels=batching.channels,
-            size=size,
-            precision=precision,
-            workers=config.workers,
-            prefetch=config.prefetch,
-            quiet=config.quiet,
+            batching=dataclasses.replace(batching, batch_size=batch_size, precision=precision),
             **options,
         )
 

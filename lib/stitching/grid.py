@@ -22,7 +22,7 @@ from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
 from lib.stitching.layer import Stitch
 from lib.stitching.least_squares import Statistics, Triangle
-from lib.training.losses import Loss, Separate
+from lib.training.losses import IndependentLosses, Loss
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def task_loss(donors: Donors, entries: list[GridStitch], *, l1: float = 0.0, sof
         if soft_targets:
             with torch.no_grad():
                 wanted = donors.end(images).float().softmax(1)
-        losses = Separate()
+        losses = IndependentLosses()
         for entry in entries:
             logits, _ = donors.logits(entry, sources)
             value = F.cross_entropy(logits.float(), wanted)

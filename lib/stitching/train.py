@@ -6,17 +6,15 @@ written; it is replaced behind every epoch, and when the run is stopped.
 """
 
 import dataclasses
-import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from lib.core import files
 from lib.core.errors import Interrupted
+from lib.core.saved_state import RunFile
 from lib.datasets.split import Split
 from lib.stitching.grid import Donors, GridStitch, Stitches
 from lib.training import loop
@@ -39,41 +37,29 @@ class Part:
         return [entry for number, entry in enumerate(self.entries) if number not in self.origins]
 
 
-@dataclass(frozen=True)
-class State:
-    """The file of a run that is under way; `key` says which run's it is."""
+def _load(saved: RunFile, parts: list[Part]) -> dict | None:
+    """What the run saved, all stitches set to it; None if there is nothing of this very run."""
+    state = saved.read()
+    if state is None:
+        return None
+    try:
+        for part, weights, origins in zip(parts, state["stitches"], state["origins"], strict=True):
+            Stitches(part.entries).load_state_dict(weights)
+            part.origins = origins
+    except (KeyError, ValueError, RuntimeError):  # left by another version: the run begins anew
+        return None
+    return state
 
-    path: Path
-    key: str
 
-    def load(self, parts: list[Part]) -> dict | None:
-        """What the run saved, all stitches set to it; None if there is nothing of this very run."""
-        try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            if found["key"] != self.key:
-                return None
-            for part, weights, origins in zip(parts, found["stitches"], found["origins"], strict=True):
-                Stitches(part.entries).load_state_dict(weights)
-                part.origins = origins
-            return found
-        except Exception:  # absent, or no whole file: the run begins anew
-            return None
-
-    def save(self, parts: list[Part], number: int, optimiser: torch.optim.Optimizer, position: loop.Position) -> None:
-        """Writes the file: part `number` is at `position`, those before it are done."""
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "key": self.key,
-                "part": number,
-                "position": dataclasses.asdict(position),
-                "optimizer": optimiser.state_dict(),
-                "origins": [part.origins for part in parts],
-                "stitches": [Stitches(part.entries).state_dict() for part in parts],
-            },
-            buffer,
-        )
-        files.write_atomically(self.path, lambda file: file.write(buffer.getbuffer()))
+def _save(saved: RunFile, parts: list[Part], number: int, optimiser: torch.optim.Optimizer, position: loop.Position) -> None:
+    """Writes the file: part `number` is at `position`, those before it are done."""
+    saved.write(
+        part=number,
+        position=dataclasses.asdict(position),
+        optimizer=optimiser.state_dict(),
+        origins=[part.origins for part in parts],
+        stitches=[Stitches(part.entries).state_dict() for part in parts],
+    )
 
 
 def train(
@@ -81,39 +67,39 @@ def train(
     epochs: int,
     recipe: Callable[[Part], loop.Recipe],
     optimiser: Callable[[nn.Module], torch.optim.Optimizer],
-    state: State,
+    saved: RunFile,
     fresh: bool,
     take: Callable[[Part], dict[int, str]],
     quiet: bool = False,
 ) -> None:
-    """Trains the stitches of one part after the other, from where `state` says unless `fresh`.
+    """Trains the stitches of one part after the other, from where `saved` says unless `fresh`.
 
     take   sets entries of a part that are known already; number -> where from
     """
-    found = None if fresh else state.load(parts)
-    if found is None:
+    state = None if fresh else _load(saved, parts)
+    if state is None:
         for part in parts:
             part.origins = take(part)
-    first, position = (found["part"], loop.Position(**found["position"])) if found else (0, loop.Position())
-    _say(parts, found, first, position, quiet)
+    first, position = (state["part"], loop.Position(**state["position"])) if state else (0, loop.Position())
+    _say(parts, state is not None, first, position, quiet)
     with loop.Stopping().listening() as stopping:
         for number, part in list(enumerate(parts))[first:]:
             if not part.trained():
                 continue
             network = Stitches(part.trained())
             steps = optimiser(network)
-            if found and number == first:
-                steps.load_state_dict(found["optimizer"])
+            if state and number == first:
+                steps.load_state_dict(state["optimizer"])
             while position.epoch <= epochs:
                 whole = loop.train_epoch(network, part.split, steps, recipe(part), position, stopping)
                 if whole:
                     position = loop.Position(epoch=position.epoch + 1)
                 if whole or stopping.by:
-                    state.save(parts, number, steps, position)
+                    _save(saved, parts, number, steps, position)
                 if stopping.by:
                     raise Interrupted(
                         f"stopped by {stopping.by} in epoch {position.epoch}, step {position.step}; the same "
-                        f"command continues from {state.path}"
+                        f"command continues from {saved.path}"
                     )
             position = loop.Position()
 
@@ -128,14 +114,14 @@ def clip_each(optimiser: torch.optim.Optimizer, network: Stitches, most: float) 
     optimiser.register_step_pre_hook(clip)
 
 
-def _say(parts: list[Part], found: dict | None, first: int, position: loop.Position, quiet: bool) -> None:
+def _say(parts: list[Part], continued: bool, first: int, position: loop.Position, quiet: bool) -> None:
     taken = sum(len(part.origins) for part in parts)
     if taken and not quiet:
         print(
             f"{taken} of {sum(len(part.entries) for part in parts)} stitches are in other records and not trained again",
             file=sys.stderr,
         )
-    if found and not quiet:
+    if continued and not quiet:
         print(
             f"continuing part {first + 1} of {len(parts)} in epoch {position.epoch}, step {position.step}", file=sys.stderr
         )

@@ -5,15 +5,17 @@ import copy
 import torch
 from torch import nn
 
+from lib.models.normalized import Normalized
 
-class Average:
+
+class ExponentialMovingAverage:
     """A copy of a network whose weights follow the original's with a decay per step.
 
     After step t the decay is min(decay, (1 + t) / (10 + t)), so that the initial weights are soon forgotten. Floating
     buffers, such as running statistics, are averaged too; counters are copied.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Normalized, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay, self.steps = decay, 0
 

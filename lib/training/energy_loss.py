@@ -13,7 +13,8 @@ leaves the running statistics alone.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -34,27 +35,52 @@ MOMENTUM = 0.1  # of the running mean and variance, that of PyTorch's batch norm
 
 
 def energy_layers(config) -> losses.Loss:
-    """Cross-entropy and the energy term of `config`; its running statistics are in the loss's `state`."""
-    plain = losses.cross_entropy(config)
+    """Cross-entropy and the energy term, by the flags of `exec_train.py`."""
     if config.energy_lambda == 0:
-        return plain
+        return losses.cross_entropy(config)
     outliers, augment = _outliers(config)
-    margins = config.energy_margins or MARGINS
-    state: dict[str, Tensor] = {}
-    layers: list[str] = []
+    return EnergyLoss(
+        outliers=outliers,
+        augment=augment,
+        weight=config.energy_lambda,
+        term=FORMS[config.form],
+        patterns=config.energy_layers,
+        margins=config.energy_margins or MARGINS,
+        raw=config.margins_in == "raw",
+        joint=config.outlier_batches == "joint",
+        label_smoothing=config.label_smoothing,
+    )
 
-    def loss(network, images, labels, draws):
-        if not layers:
-            layers.extend(choose_layers(network, images, config.energy_layers, raw=config.margins_in == "raw"))
-        chosen = torch.randint(len(outliers), (len(images),), generator=draws("outliers"), device=images.device).cpu()
-        others, _, _ = next(
-            outliers.subset(chosen).batches(
-                len(chosen), device=images.device, channels=images.shape[1], size=images.shape[-1]
-            )
-        )
-        others = augment(others, draws("augmentation of outliers"))
-        with cutting.record(network, layers, reduce=energy) as outputs:
-            if config.outlier_batches == "joint":
+
+@dataclass(kw_only=True)
+class EnergyLoss:
+    """Cross-entropy, and the term between the energies of the images and of as many outliers.
+
+    weight     of the term: lambda
+    patterns   of `--energy-layers`; they choose the layers at the first batch
+    margins    (m_in, m_out), in standard deviations of the images' energies, or `raw`
+    joint      whether images and outliers pass in one batch
+    state      the running mean and variance of the images' energies
+    """
+
+    outliers: Split
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+    weight: float
+    term: Callable[[Tensor, Tensor, float, float], Tensor]
+    patterns: tuple[str, ...] = ()
+    margins: tuple[float, float] = MARGINS
+    raw: bool = False
+    joint: bool = True
+    label_smoothing: float = 0.0
+    state: dict[str, Tensor] = field(default_factory=dict)
+    layers: list[str] = field(default_factory=list)
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, draws: losses.Draws) -> tuple[Tensor, Tensor]:
+        if not self.layers:
+            self.layers = choose_layers(network, images, self.patterns, self.raw)
+        others = self._outliers_like(images, draws)
+        with cutting.record(network, self.layers, reduce=energy) as outputs:
+            if self.joint:
                 logits = network(torch.cat([images, others]))[: len(images)]
                 inside, outside = torch.cat(list(outputs.values()), 1).split([len(images), len(others)])
             else:
@@ -63,14 +89,21 @@ def energy_layers(config) -> losses.Loss:
                 with own_statistics(network):
                     network(others)
                 outside = torch.cat(list(outputs.values()), 1)
-        if config.margins_in == "z":
-            inside, outside = _in_units_of_data(inside, outside, state)
-        term = FORMS[config.form](inside, outside, *margins)
-        task = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-        return task + config.energy_lambda * term, logits
+        if not self.raw:
+            inside, outside = _in_units_of_data(inside, outside, self.state)
+        term = self.term(inside, outside, *self.margins)
+        task = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        return task + self.weight * term, logits
 
-    loss.state = state
-    return loss
+    def _outliers_like(self, images: Tensor, draws: losses.Draws) -> Tensor:
+        """As many outliers, drawn with replacement, of the same shape and on the same device."""
+        chosen = torch.randint(len(self.outliers), (len(images),), generator=draws("outliers"), device=images.device).cpu()
+        others, _, _ = next(
+            self.outliers.subset(chosen).batches(
+                len(chosen), device=images.device, channels=images.shape[1], size=images.shape[-1]
+            )
+        )
+        return self.augment(others, draws("augmentation of outliers"))
 
 
 def hinge(inside: Tensor, outside: Tensor, m_in: float, m_out: float) -> Tensor:
@@ -115,23 +148,20 @@ def before_batchnorm(network: nn.Module, images: Tensor) -> set[str]:
     def itself(tensor):
         return tensor
 
-    modes = {module: module.training for module in network.modules()}
-    network.eval()  # dropout must draw nothing here, and no statistics may move
     with (
+        cutting.evaluating(network),  # dropout must draw nothing here, and no statistics may move
         torch.no_grad(),
         cutting.record(network, others, reduce=itself) as outputs,
         cutting.record(network, norms, reduce=itself, inputs=True) as entering,
     ):
         network(images)
-    for module, training in modes.items():
-        module.training = training
     return {
         name.partition("@")[0] for name, output in outputs.items() if any(output is tensor for tensor in entering.values())
     }
 
 
 @contextlib.contextmanager
-def own_statistics(network: nn.Module) -> Iterator[None]:
+def own_statistics(network: nn.Module) -> Generator[None]:
     """A batch that passes meanwhile is normalised by itself and leaves no trace in the running statistics."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     tracking = [module.track_running_stats for module in norms]
@@ -163,7 +193,7 @@ def _in_units_of_data(inside: Tensor, outside: Tensor, state: dict[str, Tensor])
     return (inside - state["mean"]) / deviation, (outside - state["mean"]) / deviation
 
 
-def _outliers(config) -> tuple[Split, object]:
+def _outliers(config) -> tuple[Split, Callable[[Tensor, torch.Generator], Tensor]]:
     """The outliers and the augmentation that the training images get, too: otherwise it would tell the two apart."""
     outliers = loading.load_split(config, config.outliers, "train", image_size=config.stated_size)
     train_split = loading.load_split(config, config.dataset, "train", image_size=config.stated_size)

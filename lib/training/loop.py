@@ -5,10 +5,9 @@ rate is a function of the step; so weights, optimiser and `Position` are all tha
 """
 
 import contextlib
-import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +19,10 @@ from lib.core.errors import UserError
 from lib.core.progress import image_bar
 from lib.core.randomness import generator, stream
 from lib.datasets.augment import for_epoch
+from lib.datasets.batching import Batching
 from lib.datasets.split import Split
-from lib.training.ema import Average
+from lib.training import epoch_plan
+from lib.training.ema import ExponentialMovingAverage
 from lib.training.losses import Draws, Loss
 
 
@@ -39,21 +40,20 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an epoch is trained; `learning_rate` is a function of the time in epochs, `batch_size` that of all processes."""
+    """How an epoch is trained.
+
+    learning_rate   a function of the time in epochs
+    batching        its batch_size is that of all processes together
+    epoch_images    so many images are an epoch, by default all
+    """
 
     loss: Loss
     learning_rate: Callable[[float], float]
     seed: int
-    batch_size: int
+    batching: Batching
     augmentation: str = "none"
-    channels: int | None = None
-    size: int | None = None
-    precision: str = "fp32"
     channels_last: bool = False
     grad_clip: float | None = None
-    workers: int = 0
-    prefetch: int = 2
-    quiet: bool = False
     epoch_images: int | None = None
     processes: Processes = ALONE
 
@@ -65,7 +65,7 @@ class Stopping:
         self.by = ""
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator["Stopping"]:
+    def listening(self) -> Generator["Stopping"]:
         numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
         def note(number, frame):
@@ -86,7 +86,7 @@ def train_epoch(
     recipe: Recipe,
     position: Position,
     stopping: Stopping,
-    average: Average | None = None,
+    average: ExponentialMovingAverage | None = None,
 ) -> bool:
     """Trains from `position` to the end of its epoch; False if it was stopped before, behind a whole step.
 
@@ -95,23 +95,24 @@ def train_epoch(
     several processes each trains on its rows of every batch, with a loss weighted such that the mean of the gradients
     is that of the whole batch. Raises `UserError` if the loss is no longer a number.
     """
-    device, processes = next(network.parameters()).device, recipe.processes
-    order = epoch_order(len(split), position.epoch, recipe.seed, recipe.epoch_images)
-    if len(order) % recipe.batch_size < _least(network, processes) and len(order) > recipe.batch_size:
-        order = order[: len(order) // recipe.batch_size * recipe.batch_size]
-    steps, first = math.ceil(len(order) / recipe.batch_size), position.step
-    remaining = order[first * recipe.batch_size :].split(recipe.batch_size)
-    # a process without a row of the last batch goes along with one of no weight
-    own = torch.cat([rows if len(rows := processes.rows(batch)) else batch[:1] for batch in remaining])
+    processes, batching = recipe.processes, recipe.batching
+    device = batching.device
+    planned = epoch_plan.plan(
+        epoch_plan.epoch_order(len(split), position.epoch, recipe.seed, recipe.epoch_images),
+        batching.batch_size,
+        first=position.step,
+        smallest=epoch_plan.smallest_last_batch(network, processes),
+        processes=processes,
+    )
     source, augment = for_epoch(split, recipe.augmentation, recipe.seed, position.epoch, device=device)
-    batches = source.batches(
-        len(processes.rows(remaining[0])) or 1,
+    loaded = source.batches(
+        planned.rows_per_batch,
         device=device,
-        order=own,
-        channels=recipe.channels,
-        size=recipe.size,
-        workers=recipe.workers,
-        prefetch=recipe.prefetch,
+        order=planned.rows,
+        channels=batching.channels,
+        size=batching.size,
+        workers=batching.workers,
+        prefetch=batching.prefetch,
     )
     ours = processes.rank == 0  # the sums so far
     loss_sum = torch.tensor(position.loss if ours else 0.0, dtype=torch.float64, device=device)
@@ -119,22 +120,22 @@ def train_epoch(
     network.train()
     begin = time.perf_counter()
     steps_left = image_bar(
-        zip(batches, remaining, strict=True),
-        len(remaining) * recipe.batch_size,
-        recipe.batch_size,
+        zip(loaded, planned.batches, strict=True),
+        len(planned.batches) * batching.batch_size,
+        batching.batch_size,
         label=f"epoch {position.epoch}",
-        quiet=recipe.quiet,
+        quiet=batching.quiet,
     )
     for (images, labels, _), batch in steps_left:
         count = len(processes.rows(batch))
-        torch.manual_seed(stream(recipe.seed, "dropout", position.epoch, position.step, *_own(processes)))
+        torch.manual_seed(stream(recipe.seed, "dropout", position.epoch, position.step, *_stream_of_rank(processes)))
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate(position.epoch - 1 + position.step / steps)
+            group["lr"] = recipe.learning_rate(position.epoch - 1 + position.step / planned.steps)
         if augment and count:
             images = processes.augmented(augment, images, len(batch), position.step)
         if recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with arithmetic(recipe.precision, device):
+        with arithmetic(batching.precision, device):
             loss, logits = recipe.loss(network, images, labels, _draws(recipe.seed, position, device, processes))
         optimizer.zero_grad(set_to_none=True)
         (loss * (count * processes.world / len(batch)) if processes.world > 1 else loss).backward()
@@ -155,24 +156,9 @@ def train_epoch(
             break
     loss_sum, correct = processes.total(loss_sum), processes.total(correct)
     _refuse_nan(loss_sum, position)
-    position.loss, position.correct = loss_sum.item(), correct.item()
+    position.loss, position.correct = loss_sum.item(), int(correct)
     position.seconds += time.perf_counter() - begin
-    return position.step == steps
-
-
-def epoch_order(n: int, epoch: int, seed: int, images: int | None = None) -> Tensor:
-    """The positions of an epoch in the order of training: int64 (images,), by default a permutation of 0, ..., n-1.
-
-    With `images` the epochs take one such slice after the other from permutation after permutation of the n images, so
-    that no image comes again before all have come.
-    """
-    count = n if images is None else images
-    first, last = (epoch - 1) * count, epoch * count
-    passes = [
-        torch.randperm(n, generator=generator(seed, "order", number + 1))
-        for number in range(first // n, math.ceil(last / n))
-    ]
-    return torch.cat(passes)[first % n :][:count]
+    return position.step == planned.steps
 
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
@@ -192,14 +178,8 @@ def penalty(network: nn.Module, weight_decay: float) -> float:
 def predict(
     network: nn.Module,
     split: Split,
+    batching: Batching,
     *,
-    batch_size: int,
-    channels: int | None = None,
-    size: int | None = None,
-    precision: str = "fp32",
-    workers: int = 0,
-    prefetch: int = 2,
-    quiet: bool = False,
     label: str = "",
     processes: Processes = ALONE,
 ) -> Tensor:
@@ -212,34 +192,23 @@ def predict(
         split = split.subset(processes.rows(torch.arange(n)))
     else:
         processes = ALONE
-    device = next(network.parameters()).device
     network.eval()
     logits = []
-    batches = split.batches(batch_size, device=device, channels=channels, size=size, workers=workers, prefetch=prefetch)
-    for images, _, _ in image_bar(batches, len(split), batch_size, label=label or split.name, quiet=quiet):
-        with arithmetic(precision, device):
+    for images, _ in batching.over(split, label or split.name):
+        with arithmetic(batching.precision, batching.device):
             logits.append(network(images).float())
     return processes.gather(torch.cat(logits).cpu(), n)
 
 
 def _draws(seed: int, position: Position, device: torch.device, processes: Processes) -> Draws:
     """The generators of the step at `position`, by name."""
-    epoch, step, own = position.epoch, position.step, _own(processes)
-    return lambda name: generator(seed, name, epoch, step, *own, device=device)
+    epoch, step, rank = position.epoch, position.step, _stream_of_rank(processes)
+    return lambda name: generator(seed, name, epoch, step, *rank, device=device)
 
 
-def _own(processes: Processes) -> tuple[str, ...]:
+def _stream_of_rank(processes: Processes) -> tuple[str, ...]:
     """What sets a process's draws apart from those of the first one, whose names are those of a run of one process."""
     return (f"process {processes.rank}",) if processes.rank else ()
-
-
-def _least(network: nn.Module, processes: Processes) -> int:
-    """The least images of a last batch that is trained on: two where there are batch statistics, for every process."""
-    separate = any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
-        for module in network.modules()
-    )
-    return 2 * processes.world if separate else 2
 
 
 def _refuse_nan(loss_sum: Tensor, position: Position) -> None:

@@ -2,18 +2,36 @@
 
 A loss gets the network rather than its logits, because some need more than one forward pass, and `draws(name)`, the
 generator of a stream that is the step's own, on the images' device. The entries of `lib.training.flags.LOSSES` make a loss
-from the training's configuration. A loss that carries something from step to step keeps it in `loss.state`, a dictionary of
+from the flags of `exec_train.py`. A loss that carries something from step to step keeps it in its `state`, a dictionary of
 tensors, which resuming restores.
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 Draws = Callable[[str], torch.Generator]
-Loss = Callable[[nn.Module, Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
+
+
+class Loss(Protocol):
+    """Of images (b, ...) and their labels (b,): the loss to differentiate, its mean over them, and logits (b, k)."""
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor, draws: Draws, /) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class StatefulLoss(Loss, Protocol):
+    """A loss that carries tensors from step to step."""
+
+    state: dict[str, Tensor]
+
+
+def state_of(loss: Loss) -> dict[str, Tensor]:
+    """What the loss carries from step to step: its own dictionary, or an empty one."""
+    return loss.state if isinstance(loss, StatefulLoss) else {}
 
 
 def cross_entropy(config) -> Loss:
@@ -26,20 +44,20 @@ def cross_entropy(config) -> Loss:
     return loss
 
 
-class Separate:
+class IndependentLosses:
     """The sum of losses that share no weights: the graph of each is freed before the next one's is made.
 
     What `total` gives has the value of the sum, and its gradient as a constant.
     """
 
     def __init__(self) -> None:
-        self._value, self._gradients = 0.0, 0.0
+        self._value, self._gradients = torch.zeros(()), torch.zeros(())
 
     def add(self, value: Tensor, weights: list[Tensor]) -> None:
         """Takes in a loss, which depends on all these weights and on no others that are trained."""
-        found = torch.autograd.grad(value, weights)
+        gradients = torch.autograd.grad(value, weights)
         self._gradients = self._gradients + sum(
-            (weight * gradient).sum() for weight, gradient in zip(weights, found, strict=True)
+            (weight * gradient).sum() for weight, gradient in zip(weights, gradients, strict=True)
         )
         self._value = self._value + value.detach()
 

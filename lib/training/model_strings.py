@@ -29,7 +29,7 @@ def settings(text: str) -> dict:
         raise UsageError(
             f"type {text}: of augmentations {', '.join(AUGMENTATIONS)} are known, of normalisations Norm01, Norm02"
         )
-    found = {"model_type": architecture, "loss": "at" if adversarial else "trades" if beta else "mixup" if mixed else "ce"}
-    found |= NORMALISATIONS[normalised] | {"augmentation": AUGMENTATIONS.get(augmented, "none")}
-    found |= {"pretrained": True} if pretrained else {}
-    return found | ({"beta": float(beta)} if beta else {}) | ({"attack_steps": int(steps)} if steps else {})
+    flags = {"model_type": architecture, "loss": "at" if adversarial else "trades" if beta else "mixup" if mixed else "ce"}
+    flags |= NORMALISATIONS[normalised] | {"augmentation": AUGMENTATIONS.get(augmented, "none")}
+    flags |= {"pretrained": True} if pretrained else {}
+    return flags | ({"beta": float(beta)} if beta else {}) | ({"attack_steps": int(steps)} if steps else {})

@@ -74,23 +74,24 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
         config=cli.identity(config),
     )
     network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
-    mean, std = network.normalisation if config.pretrained else (None, None)
+    normalisation = network.normalisation if config.pretrained else None
     if config.resume_from:
         path = input_files.locate(config, config.resume_from)
         checkpoints.fill(network, path, config.model_type)
         if checkpoints.sidecar(path).exists():
             there = checkpoints.describe(path)
-            mean, std = there.mean, there.std
+            normalisation = there.mean, there.std
     if config.unnormalize or split.features:
-        mean, std = (), ()
+        normalisation = (), ()
     elif config.mean:
         if len(config.mean) != split.channels:
             raise UserError(f"--mean: {len(config.mean)} numbers for {split.channels} channels of {config.dataset}")
-        mean, std = config.mean, config.std
-    elif mean is None:
-        mean, std = channel_statistics(
+        normalisation = config.mean, config.std
+    elif normalisation is None:
+        normalisation = channel_statistics(
             split, size=size, padding=config.padding, per_image=config.per_image_std, workers=config.workers
         )
+    mean, std = normalisation
     network.normalise(mean, std)
     return network, dataclasses.replace(description, mean=mean, std=std)
 
@@ -112,16 +113,14 @@ def recipe(config, split: Split, description: Description, device: torch.device,
             lr_decay=config.lr_decay,
         ),
         seed=config.seed,
-        batch_size=config.batch_size,
-        channels=description.channels,
-        size=description.image_size,
+        batching=dataclasses.replace(
+            loading.batching(config, device, description.channels, description.image_size),
+            precision=precision,
+            quiet=config.quiet or processes.rank > 0,
+        ),
         augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
-        precision=precision,
         channels_last=config.channels_last if config.channels_last is not None else precision == "bf16",
         grad_clip=config.grad_clip,
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet or processes.rank > 0,
         epoch_images=config.epoch_images or (usual and min(usual, len(split))),
         processes=processes,
     )
