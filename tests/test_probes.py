@@ -22,8 +22,8 @@ from lib.probing.layers import head_of
 from lib.probing.options import ProbeProtocol
 from lib.probing.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probing.shifts import Shift
-from lib.probing.solvers import lbfgs, proximal, ridge, violation
-from lib.probing.stacked_probes import Linear, Setting, Stack, _error, initial
+from lib.probing.solvers import _slope, lbfgs, proximal, ridge, violation
+from lib.probing.stacked_probes import Linear, Setting, Stack, _error, initial, initial_mlp
 from lib.probing.training_sets import TrainingSet
 from lib.representations import pca_reducers, principal_components
 from lib.representations.features import Collected, Features, Storage, Tap, collect, dimensions, reducers_of
@@ -305,6 +305,46 @@ def test_large_probes_are_updated_as_small_ones_are(solver, monkeypatch):
         found.append(stack.now())
     assert torch.allclose(found[0].weights, found[1].weights, atol=1e-6)
     assert torch.allclose(found[0].biases, found[1].biases, atol=1e-6)
+
+
+def stated_loss(probe, features, labels, setting) -> torch.Tensor:
+    """L of `lib.probing.stacked_probes` of one probe, as it stands there."""
+    logits = probe.logits(features).log_softmax(1)
+    weights = [value for name, value in vars(probe).items() if "weights" in name]
+    loss = -logits[torch.arange(len(labels)), labels].mean()
+    return loss + sum(setting.l1 * one.abs().sum() + setting.l2 / 2 * one.square().sum() for one in weights)
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+@pytest.mark.parametrize("large", [1, 10**6])
+def test_gradients_are_those_of_the_stated_loss(hidden, large, monkeypatch):
+    monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
+    settings = [Setting(0.1), Setting(0.2, l1=0.3), Setting(0.05, l2=0.7), Setting(1.0, l1=0.1, l2=0.2)]
+    start = initial_mlp(6, hidden, 3, [0, 1], 4, "x") if hidden else initial(6, 3, [0, 1], 4, "x")
+    features, labels = (values.view(2, 16, *values.shape[1:]) for values in blobs(32))
+    values = [value.clone().requires_grad_() for value in vars(start).values()]
+    for group in range(2):
+        for number, setting in enumerate(settings):
+            probe = type(start)(*[value[group, number] for value in values])
+            stated_loss(probe, features[group], labels[group], setting).backward()
+    stack = Stack(start, settings, "sgd", momentum=0)
+    stack.step(features, labels)
+    rates = torch.tensor([setting.lr for setting in settings])
+    for before, after in zip(values, stack.values, strict=True):
+        moved = (before.detach() - after) / rates.view(1, 4, *[1] * (before.ndim - 2))
+        assert torch.allclose(moved, before.grad, atol=1e-5)
+
+
+def test_the_slope_of_proximal_gradients_is_that_of_the_stated_loss():
+    features, labels = blobs(40)
+    ones, mask = torch.cat([features, torch.ones(40, 1)], 1).double(), torch.ones(7, dtype=torch.float64)
+    mask[-1] = 0
+    value = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(5), dtype=torch.float64).requires_grad_()
+    for number, l2 in enumerate((0.3, 0.0)):
+        probe = Linear(value[number, :, :-1], value[number, :, -1])
+        stated_loss(probe, features.double(), labels, Setting(l2=l2)).backward()
+    slope = _slope(ones, labels, value.detach(), value.new_tensor([0.3, 0.0]).view(2, 1, 1), mask)
+    assert torch.allclose(slope, value.grad, atol=1e-12)
 
 
 def test_errors_that_underflow_are_none_and_change_no_update():

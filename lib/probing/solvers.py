@@ -204,7 +204,8 @@ def violation(x: Tensor, labels: Tensor, value: Tensor, l1: Tensor, l2: Tensor, 
 def _slope(x: Tensor, labels: Tensor, value: Tensor, l2: Tensor, mask: Tensor) -> Tensor:
     """The gradient (p, k, d) of mean cross-entropy plus l2/2 |W|^2 at probes `value` (p, k, d), the last column the biases.
 
-    (softmax(X V') - Y)' X / n + l2 V times the mask, which is 0 for biases; `test_gradients_are_those_of_the_stated_loss`.
+    (softmax(X V') - Y)' X / n + l2 V times the mask, which is 0 for biases. Compared with automatic differentiation in
+    `test_the_slope_of_proximal_gradients_is_that_of_the_stated_loss`.
     """
     p, k, d = value.shape
     error = (x @ value.view(p * k, d).T).view(len(x), p, k).softmax(2)
