@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ def heat_maps(
     row_label: str,
     column_label: str,
     title: str,
-    limits: dict[str, tuple[float, float]] | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
     distances: tuple[str, ...] = (),
     centred: tuple[str, ...] = (),
 ) -> Figure:
@@ -42,7 +43,8 @@ def heat_maps(
         if max(values.shape) <= 12:
             for (row, column), value in np.ndenumerate(values):
                 if np.isfinite(value):
-                    shade = 1 - image.norm(value) if name in distances else image.norm(value)
+                    shade = float(np.asarray(image.norm(value)))  # in [0, 1]
+                    shade = 1 - shade if name in distances else shade
                     shade = 1 - abs(2 * shade - 1) if name in centred else shade
                     axes.text(
                         column,
@@ -58,11 +60,11 @@ def heat_maps(
 
 def matrix(rows: list[dict], row_key: str, column_key: str, names: tuple[list[str], list[str]], value: str) -> np.ndarray:
     """The values of a column of a record's rows as an array of those names; NaN where there is none."""
-    found = np.full((len(names[0]), len(names[1])), np.nan)
+    table = np.full((len(names[0]), len(names[1])), np.nan)
     for row in rows:
         if row.get(value) is not None:
-            found[names[0].index(row[row_key]), names[1].index(row[column_key])] = row[value]
-    return found
+            table[names[0].index(row[row_key]), names[1].index(row[column_key])] = row[value]
+    return table
 
 
 def head(figure: Figure, title: str) -> None:
