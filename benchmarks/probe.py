@@ -35,13 +35,17 @@ from lib.core.randomness import generator
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.experiments.config.probe import ProbeConfig
+from lib.experiments.probe import LEAST_BATCH, options
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.probing import rows as probing_rows
-from lib.probing.evaluation import Shift
-from lib.probing.fit import Directions, Group, Recipe, fit, predictions
-from lib.probing.run import Data, Run
+from lib.probing import choices, feature_provider, fitting, rows, scores
+from lib.probing.clock import Clock
+from lib.probing.feature_provider import FeatureProvider
+from lib.probing.feature_transform import Directions
+from lib.probing.fit import Group, ProbeRecipe, fit, predictions
+from lib.probing.shifts import Shift
 from lib.probing.stacked_probes import Setting, initial
+from lib.probing.study import ProbeData, prepare
 from lib.representations import principal_components
 from lib.representations.features import Storage, Tap, collect, reducers_of
 from lib.runs import cli
@@ -77,7 +81,7 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
             [Group(rows, split.labels, rank=rank) for rank in RANKS],
             [Setting(1e-3)],
             10,
-            Recipe(epochs=EPOCHS, batch_size=BATCH),
+            ProbeRecipe(epochs=EPOCHS, batch_size=BATCH),
             directions[tap.layer],
         )
     ours = time.perf_counter() - begin
@@ -89,7 +93,7 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
         [Group(rows, split.labels[:part], rank=rank)],
         [Setting(1e-3)],
         10,
-        Recipe(epochs=1, batch_size=BATCH),
+        ProbeRecipe(epochs=1, batch_size=BATCH),
         directions[tap.layer],
     ).of_group(0)
     begin = time.perf_counter()
@@ -116,21 +120,21 @@ def sweep(reduce: str, count: int = 2000) -> None:
     with tempfile.TemporaryDirectory() as cache:
         config = swept(reduce, cache, ("-e", epochs, "-b", batch))
         begin = time.perf_counter()
-        run, rows, seconds = probed(config, count, shifts)
+        provider, found, seconds = probed(config, count, shifts)
         ours = time.perf_counter() - begin
     images = count + shifts * (count // 10)
     split = made_up(512)
     begin = time.perf_counter()
     with torch.no_grad():
         for part, _, _ in split.batches(batch):
-            run.network(part)
+            provider.network(part)
     passes = (time.perf_counter() - begin) / len(split) * images
-    dims = [run.supply.dims[tap] for tap in run.layout.taps]
+    dims = [provider.dims[tap] for tap in provider.layout.taps]
     products = sum(4 * 0.9 * count * epochs * dim * settings * 10 / rate(batch, dim, settings * 10) for dim in dims)
     products += sum(2 * (images - 0.9 * count) * dim * settings * 10 / rate(batch, dim, settings * 10) for dim in dims)
     print(
         f"{len(dims)} layers ({sum(dims)} features by {reduce}) x {settings} settings x {shifts} OOD sets, {epochs} "
-        f"epochs, {count} + {shifts} x {count // 10} images; {len(rows)} rows"
+        f"epochs, {count} + {shifts} x {count // 10} images; {len(found)} rows"
     )
     print(f"the whole run                   {ours:10.1f} s   ({', '.join(f'{k} {v:.1f}' for k, v in seconds.items())})")
     print(f"the forward passes it needs     {passes:10.1f} s   ratio {ours / passes:.2f}")
@@ -163,10 +167,10 @@ def memory(count: int = 3000) -> None:
             peak, done = [0.0], threading.Event()
             watcher = threading.Thread(target=watch, args=(peak, done))
             watcher.start()
-            run, _, _ = probed(config, count, 3)
+            provider, _, _ = probed(config, count, 3)
             done.set()
             watcher.join()
-        features = (count + 3 * (count // 10)) * sum(run.supply.dims.values()) * 2 / 2**30
+        features = (count + 3 * (count // 10)) * sum(provider.dims.values()) * 2 / 2**30
         print(f"{name:16} {features:.2f} GiB of features, --cache-gib 0.25: peak {peak[0]:.2f} GiB of memory of its own")
 
 
@@ -200,16 +204,22 @@ def swept(reduce: str, cache: str, words: tuple) -> ProbeConfig:
     )
 
 
-def probed(config: ProbeConfig, count: int, shifts: int) -> tuple[Run, list[dict], dict[str, float]]:
-    """A run on made-up data; its rows, and the seconds of its stages."""
+def probed(config: ProbeConfig, count: int, shifts: int) -> tuple[FeatureProvider, list[dict], dict[str, float]]:
+    """A study of made-up data: where its features came from, its rows, and the seconds of its stages."""
     torch.manual_seed(0)
     network = Normalized(models.build("cifar_resnet18_maxpool", 10, 3, 32), (0.5,) * 3, (0.25,) * 3).eval()
     sets = [Shift(f"shift {number}", made_up(count // 10, number + 1), "made-up:test") for number in range(shifts)]
-    data = Data("made-up", made_up(count), "made-up:train", sets, tuple("0123456789"), 3, 32)
+    data = ProbeData("made-up", made_up(count), "made-up:train", sets, tuple("0123456789"), 3, 32)
     warnings.simplefilter("ignore")
-    run = Run(config, "trained", network, data, seconds := {})
-    run.fit_and_score()
-    return run, probing_rows.rows(run), seconds
+    clock, batching = Clock(), Batching(batch_size=max(config.batch_size, LEAST_BATCH), channels=3, size=32, quiet=True)
+    study = prepare(options(config, batching), "trained", network, data)
+    provider = feature_provider.plan(study, clock)
+    fitted = fitting.fit(study, provider, clock)
+    scored = scores.score(study, fitted, provider, clock)
+    with clock.stage("choosing"):
+        chosen = choices.choose(study, fitted, scored)
+        made = rows.rows(rows.Report(study, provider, fitted.bank, scored), chosen)
+    return provider, made, clock.seconds
 
 
 def rate(batch: int, dim: int, width: int, repeats: int = 3) -> float:

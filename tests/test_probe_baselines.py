@@ -16,9 +16,11 @@ from lib.models.normalized import Normalized
 from lib.probing import dfr
 from lib.probing.batchnorm_adaptation import adapted
 from lib.probing.evaluation import Metric
-from lib.probing.feature_sources import Kept, Unit
-from lib.probing.fit import Group, Recipe, Sight, fit, predictions
+from lib.probing.feature_sources import CachedSource
+from lib.probing.feature_transform import FeatureTransform
+from lib.probing.fit import Group, ProbeRecipe, fit, predictions
 from lib.probing.stacked_probes import Setting, Stack, initial_mlp
+from lib.probing.training_sets import TrainingSet
 from lib.representations.features import Features, SideBySide
 
 
@@ -31,7 +33,7 @@ def test_a_hidden_layer_solves_what_no_linear_probe_can():
     features = Features(torch.randn(2000, 2, generator=draw))
     labels = (features.stored.prod(1) > 0).long()  # exclusive or of the signs
     found = [
-        fit(TAP, [features], [Group(torch.arange(2000), labels)], [Setting(1e-2)], 2, Recipe(epochs=10, hidden=hidden))
+        fit(TAP, [features], [Group(torch.arange(2000), labels)], [Setting(1e-2)], 2, ProbeRecipe(epochs=10, hidden=hidden))
         for hidden in (0, 32)
     ]
     linear, deep = (accuracy(one.of_group(0), features, labels) for one in found)
@@ -72,7 +74,7 @@ def test_layers_that_know_half_of_the_label_each_know_it_together():
         for part in (labels // 2, labels % 2)
     ]
     parts, group = [Features(half) for half in halves], [Group(torch.arange(1200), labels)]
-    recipe = Recipe(epochs=20)
+    recipe = ProbeRecipe(epochs=20)
     single = [fit(TAP, [part], group, [Setting(1e-2)], 4, recipe).of_group(0) for part in parts]
     assert all(accuracy(one, part, labels) < 0.6 for one, part in zip(single, parts, strict=True))
     both = SideBySide(tuple(parts))
@@ -84,9 +86,9 @@ def test_layers_that_know_half_of_the_label_each_know_it_together():
 def test_reweighting_solves_the_published_regression_and_averages_its_draws(strength, monkeypatch):
     features, labels = blobs(120, d=4)
     monkeypatch.setattr(dfr, "STRENGTHS", (strength,))
-    unit = Unit(0, 0, torch.arange(120), labels, torch.zeros(120, dtype=torch.int64))
+    learnt = TrainingSet(0, 0, torch.arange(120), labels, torch.zeros(120, dtype=torch.int64))
     sizes = torch.tensor([120])
-    linear, chosen = dfr.fit(TAP, Features(features), unit, 3, Metric("accuracy", sizes), Sight(), 2, 1.0)
+    linear, chosen = dfr.fit(TAP, Features(features), learnt, 3, Metric("accuracy", sizes), FeatureTransform(), 2, 1.0)
     balanced = [dfr.draw_balanced(torch.arange(120), labels, dfr.stream(0, "dfr", number)) for number in range(2)]
     assert chosen == strength and all(torch.bincount(labels[one]).unique().numel() == 1 for one in balanced)
     slow = []
@@ -104,11 +106,11 @@ def test_reweighting_repairs_a_spurious_feature_that_plain_training_trusts():
     features = sign * torch.tensor([1.0, 3.0]) + torch.randn(1000, 2, generator=draw)
     groups, everyone = 2 * labels + spurious, torch.arange(1000)
     metric = Metric("worst-group", torch.bincount(groups))
-    plain = fit(TAP, [Features(features)], [Group(everyone, labels)], [Setting(None, 0, 1e-4)], 2, Recipe(solver="lbfgs"))
-    kept = Kept({TAP: Features(features)})
-    linear, _ = dfr.fit(
-        TAP, kept.features[TAP], Unit(0, 0, everyone, labels, groups), 2, metric, dfr.scale(kept, TAP, everyone), 20, 1.0
+    plain = fit(
+        TAP, [Features(features)], [Group(everyone, labels)], [Setting(None, 0, 1e-4)], 2, ProbeRecipe(solver="lbfgs")
     )
+    source, learnt = CachedSource({TAP: Features(features)}), TrainingSet(0, 0, everyone, labels, groups)
+    linear, _ = dfr.fit(TAP, Features(features), learnt, 2, metric, dfr.scale(source, TAP, everyone), 20, 1.0)
     worst = [metric.values(predictions(one, Features(features)) == labels, groups)[0] for one in (plain.of_group(0), linear)]
     assert worst[0] < 0.5 and worst[1] > 0.75
 

@@ -13,8 +13,7 @@ from lib.experiments import EXPERIMENTS
 from lib.experiments.config.probe import ProbeConfig
 from lib.experiments.probe import probe as experiment
 from lib.plots import probe as plots
-from lib.probing import roles
-from lib.probing import run as probe_runs
+from lib.probing import roles, study
 from lib.runs import cli, loading
 from lib.runs import script as script_
 
@@ -213,7 +212,7 @@ def test_the_papers_roles_choose_among_the_layers_before_the_last(grouped):
 
 
 def test_groups_of_other_names_are_not_taken_for_those_of_training(grouped, monkeypatch):
-    monkeypatch.setattr(probe_runs, "refuse_overlap", lambda *roles: None)  # both sets are of the same digits
+    monkeypatch.setattr(study, "refuse_overlap", lambda *roles: None)  # both sets are of the same digits
     record = probe(
         grouped,
         "models/bg/model_6.pt",

@@ -17,10 +17,12 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.reducers import reducer
-from lib.probing.feature_sources import Live, Place, Unit, fit_live, limited_in_batch
-from lib.probing.fit import Group, Recipe, fit
+from lib.probing.feature_sources import ProbeSite, StreamedSource, limited_in_batch
+from lib.probing.fit import Group, ProbeRecipe, fit
 from lib.probing.solvers import GramRidge, ridge
 from lib.probing.stacked_probes import Setting, Stack, initial
+from lib.probing.streamed_fit import fit_streamed
+from lib.probing.training_sets import TrainingSet
 from lib.representations import feature_cache, principal_components
 from lib.representations.features import Features, Tap, Views, layer_reducer
 from lib.representations.passes import View
@@ -84,15 +86,16 @@ def test_half_precision_features_that_are_kept_answer_like_streamed_ones(trained
 
 
 def test_probes_that_train_together_in_one_stream_are_those_that_train_alone():
-    whole, split, recipe = network(), images(40), Recipe(epochs=2, batch_size=16)
+    whole, split, recipe = network(), images(40), ProbeRecipe(epochs=2, batch_size=16)
     taps = [Tap("layer1", "gap"), Tap("layer3", "gap")]
 
     def trained_on(chosen):
         reduce = {tap.layer: layer_reducer({tap: reducer(tap.reduce)}) for tap in chosen}
-        live = Live(whole, split, reduce, {taps[0]: 16, taps[1]: 64}, Batching(quiet=True))
-        unit = Unit(0, 0, torch.arange(40), split.labels)
-        found = fit_live(live, unit, {tap: [Place(tap)] for tap in chosen}, [Setting(1e-2)], 10, recipe, {}, {})
-        return {place.tap: probes.weights for place, (probes, _, _) in found.items()}
+        source = StreamedSource(whole, split, reduce, {taps[0]: 16, taps[1]: 64}, Batching(quiet=True))
+        learnt = TrainingSet(0, 0, torch.arange(40), split.labels, split.groups)
+        sites = {tap: [ProbeSite(tap)] for tap in chosen}
+        fitted = fit_streamed(source, learnt, sites, [Setting(1e-2)], 10, recipe, {}, {})
+        return {tap: probes.of_group(0).weights for tap, probes in fitted.items()}
 
     together = trained_on(taps)
     for tap in taps:
@@ -132,9 +135,9 @@ def test_ridge_from_streamed_gram_matrices_is_ridge_with_its_exact_leave_one_out
     for part in torch.arange(n).split(7):
         gram.add(features[part], labels[part])
     whole, streamed = ridge(features, labels, 3, penalties), gram.solve(penalties)
-    assert torch.allclose(streamed.weights, whole.linear.weights, atol=1e-8)
-    assert torch.allclose(streamed.biases, whole.linear.biases, atol=1e-8)
-    left_out = torch.cat([gram.left_out(features[part], labels[part]) for part in torch.arange(n).split(11)], 1)
+    assert torch.allclose(streamed.linear.weights, whole.linear.weights, atol=1e-8)
+    assert torch.allclose(streamed.linear.biases, whole.linear.biases, atol=1e-8)
+    left_out = torch.cat([streamed.left_out(features[part], labels[part]) for part in torch.arange(n).split(11)], 1)
     assert torch.equal(left_out, whole.left_out)
 
 
@@ -142,9 +145,9 @@ def test_ridge_on_features_too_large_for_memory_goes_through_its_gram_matrix():
     features, labels = blobs(400, d=6)
     group, settings = [Group(torch.arange(400), labels)], [Setting(None, 0, 0.1)]
     plain, little = (
-        fit(TAP, [Features(features)], group, settings, 3, Recipe(solver="ridge", gib=gib)) for gib in (1, 1e-5)
+        fit(TAP, [Features(features)], group, settings, 3, ProbeRecipe(solver="ridge", gib=gib)) for gib in (1, 1e-5)
     )
-    assert torch.allclose(plain.linear.weights, little.linear.weights, atol=1e-5)
+    assert torch.allclose(plain.probes.weights, little.probes.weights, atol=1e-5)
     assert torch.equal(plain.left_out, little.left_out)
 
 
@@ -167,7 +170,7 @@ def test_the_readmes_example_probes_a_module_of_ones_own(tmp_path, monkeypatch):
     exec(section.partition("```python\n")[2].partition("```")[0], names)
     table, short, images = names["table"], names["short"], split.images[:50] / 255
     best = max(value for row in table for value in row)
-    assert 0.2 < best == table[names["choice"].place][names["setting"]]
+    assert 0.2 < best == table[names["choice"].site][names["setting"]]
     assert (short(images).argmax(1) == bright[:50]).double().mean().item() == pytest.approx(best, abs=0.021)
     assert not any(name.endswith("head") for name, _ in short.named_modules())
 
@@ -202,7 +205,7 @@ def test_memory_stays_within_the_limit_whatever_the_features_take(tmp_path):
     watcher.start()
     features = collected(Flat(), split, [tap], cache_dir=tmp_path, gib=0.05, batch_size=50).features[tap]
     found = fit(
-        tap, [features], [Group(torch.arange(1500), split.labels)], [Setting(1e-4)], 10, Recipe(epochs=1, gib=0.05)
+        tap, [features], [Group(torch.arange(1500), split.labels)], [Setting(1e-4)], 10, ProbeRecipe(epochs=1, gib=0.05)
     ).of_group(0)
     done.set()
     watcher.join()
@@ -223,9 +226,9 @@ def test_directions_of_a_batch_are_those_of_its_own_decomposition_and_change_wit
         for rank in ranks:
             slow = (left[:, :rank] * lengths[:rank]) @ right[:rank] + mean
             pooled = slow.view(len(batch), -1, 64).mean(1)
-            assert torch.allclose(found[Place(tap, rank)].double(), pooled, atol=1e-4)
+            assert torch.allclose(found[ProbeSite(tap, rank)].double(), pooled, atol=1e-4)
         assert torch.equal(found[tap], batch.mean((2, 3)))
-    assert not torch.allclose(limited(output)[Place(tap, 3)][:3], limited(output[:3])[Place(tap, 3)], atol=1e-3)
+    assert not torch.allclose(limited(output)[ProbeSite(tap, 3)][:3], limited(output[:3])[ProbeSite(tap, 3)], atol=1e-3)
 
 
 def test_ranks_per_batch_are_run_as_published_and_at_full_rank_are_the_plain_probe(trained):
@@ -260,7 +263,7 @@ def test_ranks_per_batch_are_run_as_published_and_at_full_rank_are_the_plain_pro
 def test_an_epoch_learns_from_its_view_and_views_differ(tmp_path):
     features, labels = blobs(40)
     other = features.flip(0)
-    views, recipe = Views((Features(features), Features(other))), Recipe(epochs=3, batch_size=16)
+    views, recipe = Views((Features(features), Features(other))), ProbeRecipe(epochs=3, batch_size=16)
     found = fit(TAP, [views], [Group(torch.arange(40), labels, views=2)], [Setting(1e-2)], 3, recipe).of_group(0)
     stack = Stack(initial(6, 3, [0], 1, "layer/gap"), [Setting(1e-2)])
     for epoch, seen in ((1, features), (2, other), (3, features)):

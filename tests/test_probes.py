@@ -1,7 +1,6 @@
 """Probes: features in one pass, stacked training, solvers, roles, rules; the claims of the papers' acceptance checks."""
 
 import math
-import types
 
 import pytest
 import torch
@@ -15,13 +14,17 @@ from lib.datasets.split import Split
 from lib.models import checkpoints, cutting, reducer_names, reducers
 from lib.models.normalized import Normalized
 from lib.probing import export, selection, training_sets
-from lib.probing.evaluation import Shift
-from lib.probing.feature_sources import Kept, Unit, class_means
-from lib.probing.fit import Directions, Group, Recipe, check_memory, fit, predictions
+from lib.probing.feature_sources import CachedSource
+from lib.probing.feature_transform import Directions
+from lib.probing.fit import Group, ProbeRecipe, check_memory, fit, predictions
+from lib.probing.fitting import class_means
 from lib.probing.layers import head_of
+from lib.probing.options import ProbeProtocol
 from lib.probing.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
-from lib.probing.solvers import lbfgs, proximal, ridge, violation
-from lib.probing.stacked_probes import Linear, Setting, Stack, _error, initial
+from lib.probing.shifts import Shift
+from lib.probing.solvers import _slope, lbfgs, proximal, ridge, violation
+from lib.probing.stacked_probes import Linear, Setting, Stack, _error, initial, initial_mlp
+from lib.probing.training_sets import TrainingSet
 from lib.representations import pca_reducers, principal_components
 from lib.representations.features import Collected, Features, Storage, Tap, collect, dimensions, reducers_of
 
@@ -248,10 +251,10 @@ def test_a_probe_of_full_rank_is_the_unrestricted_one_and_one_of_rank_r_reads_r_
         [Group(rows, labels, rank=rank) for rank in (6, 2, 0)],
         [Setting(1e-2)],
         3,
-        Recipe(epochs=5),
+        ProbeRecipe(epochs=5),
         directions,
     )
-    plain = fit(TAP, [Features(features)], [Group(rows, labels)], [Setting(1e-2)], 3, Recipe(epochs=5))
+    plain = fit(TAP, [Features(features)], [Group(rows, labels)], [Setting(1e-2)], 3, ProbeRecipe(epochs=5))
     logits = [ranked.of_group(place).logits(features)[0] for place in range(3)]
     assert torch.allclose(logits[0], plain.of_group(0).logits(features)[0], atol=1e-4)
     centred = logits[1] - logits[1].mean(0)
@@ -304,6 +307,46 @@ def test_large_probes_are_updated_as_small_ones_are(solver, monkeypatch):
     assert torch.allclose(found[0].biases, found[1].biases, atol=1e-6)
 
 
+def stated_loss(probe, features, labels, setting) -> torch.Tensor:
+    """L of `lib.probing.stacked_probes` of one probe, as it stands there."""
+    logits = probe.logits(features).log_softmax(1)
+    weights = [value for name, value in vars(probe).items() if "weights" in name]
+    loss = -logits[torch.arange(len(labels)), labels].mean()
+    return loss + sum(setting.l1 * one.abs().sum() + setting.l2 / 2 * one.square().sum() for one in weights)
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+@pytest.mark.parametrize("large", [1, 10**6])
+def test_gradients_are_those_of_the_stated_loss(hidden, large, monkeypatch):
+    monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
+    settings = [Setting(0.1), Setting(0.2, l1=0.3), Setting(0.05, l2=0.7), Setting(1.0, l1=0.1, l2=0.2)]
+    start = initial_mlp(6, hidden, 3, [0, 1], 4, "x") if hidden else initial(6, 3, [0, 1], 4, "x")
+    features, labels = (values.view(2, 16, *values.shape[1:]) for values in blobs(32))
+    values = [value.clone().requires_grad_() for value in vars(start).values()]
+    for group in range(2):
+        for number, setting in enumerate(settings):
+            probe = type(start)(*[value[group, number] for value in values])
+            stated_loss(probe, features[group], labels[group], setting).backward()
+    stack = Stack(start, settings, "sgd", momentum=0)
+    stack.step(features, labels)
+    rates = torch.tensor([setting.lr for setting in settings])
+    for before, after in zip(values, stack.values, strict=True):
+        moved = (before.detach() - after) / rates.view(1, 4, *[1] * (before.ndim - 2))
+        assert torch.allclose(moved, before.grad, atol=1e-5)
+
+
+def test_the_slope_of_proximal_gradients_is_that_of_the_stated_loss():
+    features, labels = blobs(40)
+    ones, mask = torch.cat([features, torch.ones(40, 1)], 1).double(), torch.ones(7, dtype=torch.float64)
+    mask[-1] = 0
+    value = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(5), dtype=torch.float64).requires_grad_()
+    for number, l2 in enumerate((0.3, 0.0)):
+        probe = Linear(value[number, :, :-1], value[number, :, -1])
+        stated_loss(probe, features.double(), labels, Setting(l2=l2)).backward()
+    slope = _slope(ones, labels, value.detach(), value.new_tensor([0.3, 0.0]).view(2, 1, 1), mask)
+    assert torch.allclose(slope, value.grad, atol=1e-12)
+
+
 def test_errors_that_underflow_are_none_and_change_no_update():
     logits = torch.tensor([0.0, -30.0, -50.0, -95.0]).view(1, 1, 1, 4)
     error = _error(logits, torch.tensor([[0]]))[0, 0, 0]
@@ -330,22 +373,22 @@ def test_stacked_sgd_equals_torchs_with_momentum():
 def test_a_probe_depends_on_no_other_layer_setting_seed_or_chunk():
     features, labels = blobs()
     rows = torch.arange(300)
-    settings, recipe = [Setting(1e-2), Setting(1e-3)], Recipe(epochs=3)
+    settings, recipe = [Setting(1e-2), Setting(1e-3)], ProbeRecipe(epochs=3)
     groups = [Group(rows, labels, seed) for seed in (0, 1)]
-    together = fit(TAP, [Features(features)], groups, settings, 3, recipe).linear
-    alone = fit(TAP, [Features(features)], groups[1:], settings[1:], 3, recipe).linear
+    together = fit(TAP, [Features(features)], groups, settings, 3, recipe).probes
+    alone = fit(TAP, [Features(features)], groups[1:], settings[1:], 3, recipe).probes
     assert torch.allclose(together.weights[1, 1], alone.weights[0, 0], atol=1e-6)
-    little_memory = fit(TAP, [Features(features)], groups, settings, 3, Recipe(epochs=3, gib=1e-9)).linear
+    little_memory = fit(TAP, [Features(features)], groups, settings, 3, ProbeRecipe(epochs=3, gib=1e-9)).probes
     assert torch.equal(little_memory.weights, together.weights)
     fit(Tap("other", "gap"), [Features(features.flip(1))], groups, settings, 3, recipe)
-    assert torch.equal(fit(TAP, [Features(features)], groups, settings, 3, recipe).linear.weights, together.weights)
+    assert torch.equal(fit(TAP, [Features(features)], groups, settings, 3, recipe).probes.weights, together.weights)
 
 
 def test_half_precision_features_give_the_accuracy_of_single_precision_ones():
     features, labels = blobs(3000, d=20, k=5)
     rows, found = torch.arange(1500), []
     for kept in (Features(features), Features((features / 2**-8).half(), 2.0**-8)):
-        fitted = fit(TAP, [kept], [Group(rows, labels[:1500])], [Setting(1e-2)], 5, Recipe(epochs=5))
+        fitted = fit(TAP, [kept], [Group(rows, labels[:1500])], [Setting(1e-2)], 5, ProbeRecipe(epochs=5))
         found.append((predictions(fitted.of_group(0), kept)[0, 1500:] == labels[1500:]).double().mean().item())
     assert found[0] == pytest.approx(found[1], abs=0.001) and found[0] > 0.8
 
@@ -359,7 +402,7 @@ def test_a_probe_of_zeros_answers_the_first_class_with_the_loss_of_a_guess():
             [Group(torch.arange(60), labels)],
             [Setting()],
             classes,
-            Recipe(epochs=0, start="zero"),
+            ProbeRecipe(epochs=0, start="zero"),
         )
         logits = fitted.of_group(0).logits(torch.randn(60, 4))[0]
         assert F.cross_entropy(logits, labels).item() == pytest.approx(loss, abs=1e-6)
@@ -374,8 +417,10 @@ def test_standardisation_is_folded_into_the_probe(scales, bound):
     deviation[5] = 1
     standard = ((features - mean) / deviation).float()
     rows = torch.arange(300)
-    folded = fit(TAP, [Features(features)], [Group(rows, labels)], [Setting(1e-2)], 3, Recipe(epochs=3, standardise=True))
-    explicit = fit(TAP, [Features(standard)], [Group(rows, labels)], [Setting(1e-2)], 3, Recipe(epochs=3))
+    folded = fit(
+        TAP, [Features(features)], [Group(rows, labels)], [Setting(1e-2)], 3, ProbeRecipe(epochs=3, standardise=True)
+    )
+    explicit = fit(TAP, [Features(standard)], [Group(rows, labels)], [Setting(1e-2)], 3, ProbeRecipe(epochs=3))
     assert torch.allclose(folded.of_group(0).logits(features), explicit.of_group(0).logits(standard), atol=bound)
 
 
@@ -397,7 +442,7 @@ def test_probes_of_separated_classes_reach_the_bayes_accuracy():
             [Group(torch.arange(2000), labels[:2000])],
             [setting],
             2,
-            Recipe(solver=solver, epochs=5 if solver == "adam" else 500),
+            ProbeRecipe(solver=solver, epochs=5 if solver == "adam" else 500),
         )
         right = predictions(fitted.of_group(0), Features(features[2000:])) == labels[2000:]
         assert right.double().mean().item() == pytest.approx(expected, abs=3 * math.sqrt(0.84 * 0.16 / 2000)), solver
@@ -407,14 +452,15 @@ def test_shuffled_labels_leave_chance():
     features, labels = blobs(1000, k=10)
     shuffled = labels[torch.randperm(1000, generator=torch.Generator().manual_seed(5))]
     groups = [Group(torch.arange(500), shuffled[:500])]
-    fitted = fit(TAP, [Features(features)], groups, [Setting(1e-2)], 10, Recipe(epochs=10))
+    fitted = fit(TAP, [Features(features)], groups, [Setting(1e-2)], 10, ProbeRecipe(epochs=10))
     right = predictions(fitted.of_group(0), Features(features[500:])) == shuffled[500:]
     assert right.double().mean().item() == pytest.approx(0.1, abs=3 * math.sqrt(0.09 / 500))
 
 
 def test_class_means_are_the_nearest_by_euclidean_distance():
     features, labels = blobs()
-    linear = class_means(Kept({TAP: Features(features)}), [TAP], Unit(0, 0, torch.arange(300), labels), 3)[TAP]
+    learnt = TrainingSet(0, 0, torch.arange(300), labels, torch.zeros(300, dtype=torch.int64))
+    linear = class_means(CachedSource({TAP: Features(features)}), [TAP], learnt, 3)[TAP]
     means = torch.stack([features[labels == label].mean(0) for label in range(3)])
     assert torch.equal(predictions(linear, Features(features))[0].long(), torch.cdist(features, means).argmin(1))
 
@@ -513,11 +559,11 @@ def test_the_networks_own_head_tiled_over_space_answers_for_the_layer_before_the
 def test_solvers_that_need_all_features_refuse_those_that_do_not_fit():
     features, labels = blobs()
     with pytest.raises(UserError, match="--cache-gib.*--reduce gap"):
-        check_memory(TAP, *features.shape, Recipe(solver="lbfgs", gib=1e-6))
+        check_memory(TAP, *features.shape, ProbeRecipe(solver="lbfgs", gib=1e-6))
     with pytest.raises(UserError, match="Gram matrices take.*--reduce gap"):
-        check_memory(TAP, *features.shape, Recipe(solver="ridge", gib=1e-6))
-    check_memory(TAP, *features.shape, Recipe(solver="adam", gib=1e-6))
-    check_memory(TAP, 10**9, 6, Recipe(solver="ridge", gib=1e-2))
+        check_memory(TAP, *features.shape, ProbeRecipe(solver="ridge", gib=1e-6))
+    check_memory(TAP, *features.shape, ProbeRecipe(solver="adam", gib=1e-6))
+    check_memory(TAP, 10**9, 6, ProbeRecipe(solver="ridge", gib=1e-2))
 
 
 # --- roles and rules
@@ -536,14 +582,12 @@ def test_the_papers_few_shot_division_has_988_pooled_images_and_9000_for_testing
         Shift(f"shift {number}", Split("made up", "test", shape, torch.arange(10000) % 10), "made-up:test")
         for number in range(19)
     ]
-    config = types.SimpleNamespace(
-        how="few-shot", roles="paper", tuning="shared", fraction=(), shots=None, seed=(0,), class_balance="none"
-    )
+    protocol = ProbeProtocol(name="few-shot", roles="paper", shared=True)
     shares = {(number, 0): shift.shares("few-shot", "paper", 0) for number, shift in enumerate(shifts)}
-    found = training_sets.outside(config, shifts, shares, 10)
-    (joined,), _ = training_sets.pooled(found)
-    learnt = torch.cat([unit.positions for unit in found])
-    assert {len(unit.positions) for unit in found} == {52} and len(joined.positions) == len(learnt.unique()) == 988
+    drawn = training_sets.outside(protocol, shifts, shares, 10)
+    (joined,), _ = training_sets.pooled(drawn)
+    learnt = torch.cat([one.positions for one in drawn])
+    assert {len(one.positions) for one in drawn} == {52} and len(joined.positions) == len(learnt.unique()) == 988
     for number, shift in enumerate(shifts):
         _, tested = shift.role("test", shares[number, 0])
         assert len(tested) == 9000 and not torch.isin(tested, learnt).any()
@@ -573,7 +617,7 @@ def test_rules_choose_by_their_own_images_and_count_what_they_searched():
     chosen = selection.choose("ood-val", probe_val, layer_val, 3)
     assert chosen == selection.Choice(2, (1, 0, 1), 6)
     assert selection.choose("last-but-one", probe_val, None, 3) == selection.Choice(1, (1, 0, 1), 2)
-    assert selection.choose("oracle", [[float("nan"), 0.1], [0.1, float("nan")]], [[0, 0.1], [0.1, 0]], 2).place == 0
+    assert selection.choose("oracle", [[float("nan"), 0.1], [0.1, float("nan")]], [[0, 0.1], [0.1, 0]], 2).site == 0
     assert selection.roles_of("ood-val", "zero-shot", {"probe-val", "layer-val", "test"}, 4) == ("probe-val", "layer-val")
     with pytest.raises(UserError, match="no images for it"):
         selection.roles_of("ood-val", "few-shot", {"test"}, 4)

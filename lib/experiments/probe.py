@@ -6,28 +6,33 @@ unequal lengths, and had one seed; here the roles of images are disjoint, rules 
 intervals, while `--roles paper` divides the images as its notebooks do.
 """
 
-import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+
+import torch
 
 from lib import datasets
 from lib.core.errors import UserError
 from lib.datasets import names
-from lib.runs import loading
-from lib.runs.records import Result
-
-if TYPE_CHECKING:
-    from lib.probing.run import Data
-import torch
-
+from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
 from lib.experiments.config.probe import ProbeConfig
 from lib.models import checkpoints
+from lib.models.checkpoints import Checkpoint
 from lib.plots import probe as plots
-from lib.probing import evaluation, export, network_rows, shift_rows
-from lib.probing import roles as role_draws
-from lib.probing import rows as probing_rows
-from lib.probing import run as runs
+from lib.probing import choices, export, feature_provider, fitting, network_rows, scores, shift_rows, study
+from lib.probing import rows as probe_rows
+from lib.probing.clock import Clock
+from lib.probing.fit import STEPWISE, ProbeRecipe
+from lib.probing.options import ProbeOptions, ProbeProtocol
+from lib.probing.roles import origin
+from lib.probing.shifts import Shift
+from lib.probing.stacked_probes import Setting
+from lib.probing.study import ProbeData
+from lib.representations.features import Storage
+from lib.runs import loading
+from lib.runs.records import Result
 
+LEAST_BATCH = 128  # images that a pass gives to the network at once, at least
 # sets that ask for some of ImageNet's classes, or for groups of them -> its images with these classes
 LEARNT_FROM = {
     "imagenet-a": "imagenet200a",
@@ -35,7 +40,6 @@ LEARNT_FROM = {
     "cue-conflict": "imagenet16",
     "silhouette": "imagenet16",
 }
-
 
 COLUMNS = (
     "probe",
@@ -66,31 +70,78 @@ def probe(config: ProbeConfig) -> Result:
     device = loading.device(config)
     checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     data = _data(config, checkpoint)
+    batching = loading.batching(config, device, data.channels, data.size)
+    asked = options(config, replace(batching, batch_size=max(batching.batch_size, LEAST_BATCH)))
     networks = {"trained": checkpoint.network}
     if config.untrained:
         torch.manual_seed(config.seed[0])
         networks["untrained"] = checkpoints.build(checkpoint.description).to(device).eval()
-    rows, seconds = [], {}
+    rows, clock = [], Clock()
     for name, network in networks.items():
-        run = runs.Run(config, name, network, data, seconds)
-        run.fit_and_score()
-        rows += network_rows.rows(run) + probing_rows.rows(run)
+        prepared = study.prepare(asked, name, network, data)
+        provider = feature_provider.plan(prepared, clock)
+        fitted = fitting.fit(prepared, provider, clock)
+        scored = scores.score(prepared, fitted, provider, clock)
+        rows += network_rows.rows(prepared, provider, scored)
+        with clock.stage("choosing"):
+            chosen = choices.choose(prepared, fitted, scored)
+            rows += probe_rows.rows(probe_rows.Report(prepared, provider, fitted.bank, scored), chosen)
         if config.export and name == "trained":
-            place, linear = run.exported()
-            export.export(config.outputs()[0], network, checkpoint.description, place.tap, linear, data.classes, data.size)
+            site, linear = choices.chosen_probe(prepared, fitted.bank, chosen)
+            export.export(config.outputs()[0], network, checkpoint.description, site.tap, linear, data.classes, data.size)
         if config.sensitivity:
-            begin = time.perf_counter()
-            rows += shift_rows.rows(run)
-            run.count("sensitivity", begin)
+            with clock.stage("sensitivity"):
+                rows += shift_rows.rows(prepared, provider, fitted.bank, chosen)
     return Result(
         rows,
         figures=plots.figures(rows, checkpoint.description.architecture),
-        seconds=seconds,
+        seconds=clock.seconds,
         columns=() if config.verbose else COLUMNS,
     )
 
 
-def _data(config: ProbeConfig, checkpoint) -> "Data":
+def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
+    """What the command line asks for."""
+    rates = config.learning_rate if config.solver in STEPWISE else (None,)
+    return ProbeOptions(
+        protocol=ProbeProtocol(
+            name=config.how,
+            roles=config.roles,
+            seeds=config.seed,
+            shots=config.shots,
+            fractions=config.fraction,
+            shared=config.tuning == "shared",
+            class_balance=config.class_balance,
+            views=config.augment,
+        ),
+        settings=[Setting(lr, l1, l2) for lr in rates for l1 in config.l1 for l2 in config.l2],
+        recipe=ProbeRecipe(
+            solver=config.solver,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            milestones=config.milestones,
+            keep=config.keep_epochs,
+            standardise=config.standardise,
+            gib=config.cache_gib,
+        ),
+        batching=batching,
+        storage=Storage(cache_dir=config.cache_dir, dtype=config.cache_type, gib=config.cache_gib / 2),
+        layers=config.layers,
+        reduce=config.reduce,
+        ranks=config.ranks,
+        per_batch=config.rank_basis == "per-batch",
+        warm_start=config.warm_start,
+        baselines=config.baselines,
+        rules=config.select,
+        metric=config.metric,
+        exported=bool(config.export),
+        cache_limit=config.cache_limit,
+    )
+
+
+def _data(config: ProbeConfig, checkpoint: Checkpoint) -> ProbeData:
     description = checkpoint.description
     name = loading.dataset_name(config.dataset, checkpoint)
     base = name if "=" in name else name.partition(":")[0]
@@ -110,12 +161,10 @@ def _data(config: ProbeConfig, checkpoint) -> "Data":
         divided = datasets.splits(word, config.data_root)
         if config.how != "id" and "val" in divided and "test" in divided and test.split == "test":
             val = loading.load_split(config, word, "val", image_size=size)
-        shifts.append(
-            evaluation.Shift(word, test, role_draws.origin(word, test), val, role_draws.origin(word, val) if val else "")
-        )
+        shifts.append(Shift(word, test, origin(word, test), val, origin(word, val) if val else ""))
     outputs = tuple(map(str, description.classes))
     members = imagenet16.members(train.classes, outputs) if len(outputs) != len(train.classes) else ()
-    return runs.Data(base, train, role_draws.origin(base, train), shifts, train.classes, description.channels, size, members)
+    return ProbeData(base, train, origin(base, train), shifts, train.classes, description.channels, size, members)
 
 
 def _hint(word: str) -> str:

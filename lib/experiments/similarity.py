@@ -8,14 +8,19 @@ and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what cou
 import math
 import time
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from lib.core import randomness
 from lib.core.errors import UserError
+from lib.datasets.split import Split
 from lib.experiments.config.similarity import SimilarityConfig
 from lib.metrics import similarity as metrics
+from lib.models.checkpoints import Checkpoint
 from lib.plots import grid as plots
 from lib.representations import passes
 from lib.representations import similarity as method
@@ -24,69 +29,95 @@ from lib.runs.records import Result
 from lib.training import loop
 
 LIMITS = dict.fromkeys(("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard"), (0, 1))
-
-
 DISTANCES = ("pwcca", "procrustes")
+FEWEST = 4  # images that can be compared
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two networks: its checkpoint, the side of its images, and the layers that are compared, in order.
+
+    shapes    of the output of every layer for one image
+    ranks     those that each of the layers is limited to
+    limited   whether ranks were asked for
+    """
+
+    checkpoint: Checkpoint
+    size: int
+    shapes: dict[str, tuple[int, ...]]
+    layers: list[str]
+    ranks: dict[str, list[int]]
+    limited: bool
+
+    def shown_rank(self, layer: str, rank: int) -> int | None:
+        """The rank as rows state it: None for a whole layer where none was asked for."""
+        return rank if self.limited or rank != _width(self.shapes[layer]) else None
 
 
 def similarity(config: SimilarityConfig) -> Result:
     """One row per pair of layers and of ranks; a heat map per index."""
     device = loading.device(config)
-    loaded = [
+    checkpoints = [
         loading.load_checkpoint(config, path, kind, device)
         for path, kind in ((config.model1_path, config.model1_type), (config.model2_path, config.model2_type))
     ]
-    split = _images(config, loaded[0])
-    sizes = [checkpoint.description.image_size or max(split.height, split.width) for checkpoint in loaded]
-    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint, size in zip(loaded, sizes, strict=True)]
-    patterns = config.layers1, config.layers2 or config.layers1
-    layers = [
-        method.choose(checkpoint.network, list(known), words, f"LAYERS{number}")
-        for number, (checkpoint, known, words) in enumerate(zip(loaded, shapes, patterns, strict=True), 1)
-    ]
-    ranks = [
-        {layer: _ranks(given, layer, _width(known[layer]), spelling) for layer in chosen}
-        for given, chosen, known, spelling in zip(
-            (config.model1_ranks, config.model2_ranks), layers, shapes, ("-m1r", "-m2r"), strict=True
-        )
-    ]
-    _warn_of_few_images(len(split), layers, shapes, config.measures)
+    split = _images(config, checkpoints[0])
+    first, second = _sides(config, checkpoints, split, device)
+    _warn_of_few_images(len(split), (first, second), config.measures)
     begin = time.perf_counter()
-    networks = [
-        _represent(config, checkpoint, split, chosen, size)
-        for checkpoint, chosen, size in zip(loaded, layers, sizes, strict=True)
-    ]
+    one, two = _represent(config, first, split, device), _represent(config, second, split, device)
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
-    found = method.grid(*networks, config.measures, *ranks)
+    measured = method.grid(one, two, config.measures, first.ranks, second.ranks)
     seconds["indices"] = time.perf_counter() - begin
-    errors = _standard_errors(config, networks, ranks, len(split))
+    errors = _standard_errors(config, (first, second), (one, two), len(split))
     if errors:
         seconds["bootstrap"] = time.perf_counter() - begin - seconds["indices"]
-    extra = _disagreement(config, loaded, split, sizes) if "disagreement" in config.measures else {}
+    disagreement = {}
+    if "disagreement" in config.measures:
+        disagreement = {"disagreement": _disagreement(config, (first, second), split, device)}
     common = {"data": split.name, "split": split.split, "n": len(split)}
     rows = []
-    for number, row in enumerate(found):
-        whole = {
-            f"rank{side + 1}": None
-            if row[f"rank{side + 1}"] == _width(shapes[side][row[f"layer{side + 1}"]]) and not given
-            else row[f"rank{side + 1}"]
-            for side, given in enumerate((config.model1_ranks, config.model2_ranks))
+    for number, row in enumerate(measured):
+        ranks = {
+            "rank1": first.shown_rank(row["layer1"], row["rank1"]),
+            "rank2": second.shown_rank(row["layer2"], row["rank2"]),
         }
-        rows.append({**row, **whole, **extra, **(errors[number] if errors else {}), **common})
+        rows.append({**row, **ranks, **disagreement, **(errors[number] if errors else {}), **common})
     return Result(
         rows,
-        figures=_figures(config, rows, layers),
+        figures=_figures(config, rows, (first.layers, second.layers)),
         seconds=seconds,
         columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *config.measures),
     )
 
 
-def _images(config: SimilarityConfig, checkpoint):
+def _sides(
+    config: SimilarityConfig, checkpoints: list[Checkpoint], split: Split, device: torch.device
+) -> tuple[_Side, _Side]:
+    """Both networks with what of them is compared; raises `UserError` for layers and ranks that they do not have."""
+    sizes = [checkpoint.description.image_size or max(split.height, split.width) for checkpoint in checkpoints]
+    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint, size in zip(checkpoints, sizes, strict=True)]
+    words = config.layers1, config.layers2 or config.layers1
+    layers = [
+        method.choose(checkpoint.network, list(listed), pattern, f"LAYERS{number}")
+        for number, (checkpoint, listed, pattern) in enumerate(zip(checkpoints, shapes, words, strict=True), 1)
+    ]
+
+    def side(number: int, given: tuple[int, ...], spelling: str) -> _Side:
+        listed = shapes[number]
+        ranks = {layer: _ranks(given, layer, _width(listed[layer]), spelling) for layer in layers[number]}
+        return _Side(checkpoints[number], sizes[number], listed, layers[number], ranks, bool(given))
+
+    return side(0, config.model1_ranks, "-m1r"), side(1, config.model2_ranks, "-m2r")
+
+
+def _images(config: SimilarityConfig, checkpoint: Checkpoint) -> Split:
+    """The images that are compared on."""
     name = loading.dataset_name(config.dataset, checkpoint)
     split = loading.load_split(config, name, image_size=checkpoint.description.image_size).spread(config.examples)
-    if len(split) < 4:
-        raise UserError(f"-n: {len(split)} images are too few to compare representations; 4 are the least")
+    if len(split) < FEWEST:
+        raise UserError(f"-n: {len(split)} images are too few to compare representations; {FEWEST} are the least")
     return split
 
 
@@ -107,11 +138,11 @@ def _width(shape: tuple[int, ...]) -> int:
     return shape[0] if len(shape) == 3 else shape[-1]
 
 
-def _warn_of_few_images(n: int, layers, shapes, measures) -> None:
+def _warn_of_few_images(n: int, sides: tuple[_Side, _Side], measures: tuple[str, ...]) -> None:
     """Canonical correlations of as many features as samples are 1 whatever the features are."""
     if not {"pwcca", "svcca", "mean_cca"} & set(measures):
         return
-    widest = max(_width(known[layer]) for chosen, known in zip(layers, shapes, strict=True) for layer in chosen)
+    widest = max(_width(side.shapes[layer]) for side in sides for layer in side.layers)
     if n <= 2 * widest:
         warnings.warn(
             f"-n {n}: canonical correlations of means over positions are inflated unless images are many more "
@@ -120,19 +151,30 @@ def _warn_of_few_images(n: int, layers, shapes, measures) -> None:
         )
 
 
-def _represent(config: SimilarityConfig, checkpoint, split, layers: list[str], size: int) -> dict:
+def _represent(
+    config: SimilarityConfig, side: _Side, split: Split, device: torch.device
+) -> dict[str, method.Representation]:
     """layer -> representation, from one pass that ends behind the deepest of the layers."""
-    parts: dict[str, list] = {layer: [] for layer in layers}
-    batching = loading.batching(config, loading.device(config), checkpoint.description.channels, size)
-    for batch in passes.represent(
-        checkpoint.network, split, layers, batching, lambda output: output, label=str(checkpoint.path)
-    ):
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in side.layers}
+    network, channels = side.checkpoint.network, side.checkpoint.description.channels
+    batching = loading.batching(config, device, channels, side.size)
+    for batch in passes.represent(network, split, side.layers, batching, as_it_is, label=str(side.checkpoint.path)):
         for layer, values in batch.items():
             parts[layer].append(values)
-    return {layer: method.representation(torch.cat(parts.pop(layer))) for layer in layers}
+    return {layer: method.representation(torch.cat(parts.pop(layer))) for layer in side.layers}
 
 
-def _standard_errors(config: SimilarityConfig, networks: list[dict], ranks: list[dict], n: int) -> list[dict]:
+def as_it_is(output: Tensor) -> Tensor:
+    """The whole output of a layer."""
+    return output
+
+
+def _standard_errors(
+    config: SimilarityConfig,
+    sides: tuple[_Side, _Side],
+    representations: tuple[dict[str, method.Representation], dict[str, method.Representation]],
+    n: int,
+) -> list[dict]:
     """For each row of the grid the deviation of each index over resamples of the images."""
     if not config.bootstrap:
         return []
@@ -141,48 +183,48 @@ def _standard_errors(config: SimilarityConfig, networks: list[dict], ranks: list
     draws = []
     for _ in range(config.bootstrap):
         positions = torch.randint(n, (n,), generator=generator)
-        drawn = [
-            {layer: found.resampled(positions.to(found.values.device)) for layer, found in network.items()}
-            for network in networks
-        ]
-        draws.append([[row[name] for name in names] for row in method.grid(*drawn, config.measures, *ranks)])
-    deviations = np.array(draws).std(0, ddof=1) if config.bootstrap > 1 else np.full(np.array(draws).shape[1:], math.nan)
+        one, two = (
+            {layer: whole.resampled(positions.to(whole.values.device)) for layer, whole in layers.items()}
+            for layers in representations
+        )
+        measured = method.grid(one, two, config.measures, sides[0].ranks, sides[1].ranks)
+        draws.append([[row[name] for name in names] for row in measured])
+    values = np.array(draws)  # (draws, rows, indices)
+    deviations = values.std(0, ddof=1) if config.bootstrap > 1 else np.full(values.shape[1:], math.nan)
     return [{f"{name}_se": value for name, value in zip(names, row, strict=True)} for row in deviations.tolist()]
 
 
-def _disagreement(config: SimilarityConfig, loaded: list, split, sizes: list[int]) -> dict:
+def _disagreement(config: SimilarityConfig, sides: tuple[_Side, _Side], split: Split, device: torch.device) -> float:
     """The share of images that the two whole networks put into different classes: the same in every row."""
-    if len({len(checkpoint.description.classes) for checkpoint in loaded}) > 1:
+    if len({len(side.checkpoint.description.classes) for side in sides}) > 1:
         raise UserError("--measures disagreement: the networks have different numbers of classes")
-    logits = [
+    first, second = (
         loop.predict(
-            checkpoint.network,
+            side.checkpoint.network,
             split,
-            loading.batching(config, loading.device(config), checkpoint.description.channels, size),
+            loading.batching(config, device, side.checkpoint.description.channels, side.size),
         )
-        for checkpoint, size in zip(loaded, sizes, strict=True)
-    ]
-    return {"disagreement": metrics.disagreement(*logits)}
+        for side in sides
+    )
+    return metrics.disagreement(first, second)
 
 
-def _figures(config: SimilarityConfig, rows: list[dict], layers: list[list[str]]) -> dict:
+def _figures(config: SimilarityConfig, rows: list[dict], layers: tuple[list[str], list[str]]) -> dict[str, Figure]:
     """Heat maps over layers at the highest rank, and over ranks for a single pair of layers at several."""
     measures = [name for name in config.measures if name != "disagreement"]
     if not measures:
         return {}
     title = f"{config.model1_path} and {config.model2_path} on {rows[0]['n']} images of {rows[0]['data']}"
-    best = {}
+    highest: dict[tuple[str, str], dict] = {}
     for row in rows:
-        best.setdefault((row["layer1"], row["layer2"]), row)  # ranks fall within a pair of layers
-    panels = {name: plots.matrix(list(best.values()), "layer1", "layer2", layers, name) for name in measures}
-    whole = plots.heat_maps(panels, *layers, "layer of the first network", "layer of the second", title, LIMITS, DISTANCES)
-    figures = {"": whole}
-    if len(best) == 1 and len(rows) > 1:
+        highest.setdefault((row["layer1"], row["layer2"]), row)  # ranks fall within a pair of layers
+    panels = {name: plots.matrix(list(highest.values()), "layer1", "layer2", layers, name) for name in measures}
+    labels = "layer of the first network", "layer of the second"
+    figures = {"": plots.heat_maps(panels, *layers, *labels, title, LIMITS, DISTANCES)}
+    if len(highest) == 1 and len(rows) > 1:
         named = [{**row, "rank1": str(row["rank1"]), "rank2": str(row["rank2"])} for row in rows]
-        names = [list(dict.fromkeys(row[key] for row in named)) for key in ("rank1", "rank2")]
-        panels = {name: plots.matrix(named, "rank1", "rank2", names, name) for name in measures}
-        pair = f"{layers[0][0]} and {layers[1][0]} of {title}"
-        figures["ranks"] = plots.heat_maps(
-            panels, *names, "rank of the first", "rank of the second", pair, LIMITS, DISTANCES
-        )
+        ranks = list(dict.fromkeys(row["rank1"] for row in named)), list(dict.fromkeys(row["rank2"] for row in named))
+        panels = {name: plots.matrix(named, "rank1", "rank2", ranks, name) for name in measures}
+        pair, labels = f"{layers[0][0]} and {layers[1][0]} of {title}", ("rank of the first", "rank of the second")
+        figures["ranks"] = plots.heat_maps(panels, *ranks, *labels, pair, LIMITS, DISTANCES)
     return figures

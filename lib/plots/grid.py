@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ def heat_maps(
     row_label: str,
     column_label: str,
     title: str,
-    limits: dict[str, tuple[float, float]] | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
     distances: tuple[str, ...] = (),
     centred: tuple[str, ...] = (),
 ) -> Figure:

@@ -5,7 +5,7 @@ weight on the training statistics.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from lib.reinit.batchnorm import norms_in_training
 
 @contextlib.contextmanager
 @torch.no_grad()
-def adapted(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[nn.Module]:
+def adapted(network: nn.Module, batches: Iterable[Tensor]) -> Generator[nn.Module]:
     """The network, in eval mode, with the running statistics of every batch normalisation estimated on batches of images.
 
     They are averages over batches that are each normalised by their own; afterwards those from before are back.

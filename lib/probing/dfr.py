@@ -12,48 +12,60 @@ from torch import Tensor
 from lib.core.errors import UserError
 from lib.core.randomness import generator, stream
 from lib.probing import solvers
-from lib.probing.feature_sources import Kept, Unit
-from lib.probing.fit import COPIES, Sight, Spread
+from lib.probing.evaluation import Metric
+from lib.probing.feature_sources import CachedSource
+from lib.probing.feature_transform import FeatureSpread, FeatureTransform
+from lib.probing.fit import COPIES, GIB
 from lib.probing.roles import draw_balanced
-from lib.probing.stacked_probes import Linear
-from lib.representations.features import Features, Tap
+from lib.probing.stacked_probes import Linear, Probes, combined
+from lib.probing.training_sets import TrainingSet
+from lib.representations.features import AnyFeatures, Tap
 
 STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C, by which the sum of the losses is multiplied beside |W|_1
 DRAWS = {True: 10, False: 20}  # by whether the network's own training images are learnt from
 ITERATIONS, TOLERANCE = 1000, 1e-5
 
 
-def scale(inner: Kept, tap: Tap, positions: Tensor) -> Sight:
-    """What standardises features: the mean and deviation of training images."""
-    spread = Spread()
-    for _, rows in inner.batches([tap], positions):
+def scale(train: CachedSource, tap: Tap, positions: Tensor) -> FeatureTransform:
+    """What standardises features, by the mean and deviation of the training images at some positions."""
+    spread = FeatureSpread()
+    for _, rows in train.batches([tap], positions):
         spread.add(rows[tap])
-    return spread.sight(Sight())
+    return spread.standardising(FeatureTransform())
 
 
 def fit(
-    tap: Tap, features: Features, unit: Unit, classes: int, metric, look: Sight, draws: int, gib: float
-) -> tuple[Linear, float]:
-    """The averaged probe (1, k, d) of what a unit learns from, and the C that was chosen by `metric` on half of it."""
-    if COPIES * len(unit.positions) * features.dim * 8 > gib / 2 * 2**30:
+    tap: Tap,
+    features: AnyFeatures,
+    learnt: TrainingSet,
+    classes: int,
+    metric: Metric,
+    transform: FeatureTransform,
+    draws: int,
+    gib: float,
+) -> tuple[Probes, float]:
+    """The averaged probe (1, k, d) of a training set, and the C that was chosen by `metric` on half of it.
+
+    transform    standardises the features (`scale`)
+    gib          of memory, half of which they may take
+    """
+    if COPIES * len(learnt.positions) * features.dim * 8 > gib / 2 * GIB:
         raise UserError(
-            f"--baselines dfr: the {len(unit.positions)} x {features.dim} features of layer {tap.layer} do not "
+            f"--baselines dfr: the {len(learnt.positions)} x {features.dim} features of layer {tap.layer} do not "
             f"fit into half of --cache-gib {gib:g} in float64; --reduce gap makes them fewer"
         )
-    x, kinds = look(features.rows(unit.positions)), unit.groups if int(unit.groups.max()) > 0 else unit.labels
-    order = torch.randperm(len(x), generator=generator(unit.seed, "dfr halves"))
-    half = order[: len(x) // 2].sort().values, order[len(x) // 2 :].sort().values
-    tried = _regressions(x, unit.labels, draw_balanced(half[0], kinds, unit.seed), classes, STRENGTHS)
-    right = tried.logits(x[half[1]].double()).argmax(-1) == unit.labels[half[1]]
-    values = metric.values(right, unit.groups[half[1]])
-    strength = STRENGTHS[max(range(len(values)), key=lambda place: (values[place], -place))]
-    balanced = [draw_balanced(torch.arange(len(x)), kinds, stream(unit.seed, "dfr", number)) for number in range(draws)]
-    total = [_regressions(x, unit.labels, chosen, classes, (strength,)) for chosen in balanced]
-    mean = Linear(
-        torch.stack([one.weights for one in total]).mean(0).float(),
-        torch.stack([one.biases for one in total]).mean(0).float(),
-    )
-    return look.folded(mean), strength
+    x, labels, seed = transform.apply(features.rows(learnt.positions)), learnt.labels, learnt.seed
+    kinds = learnt.groups if int(learnt.groups.max()) > 0 else labels
+    order = torch.randperm(len(x), generator=generator(seed, "dfr halves"))
+    fitting, choosing = order[: len(x) // 2].sort().values, order[len(x) // 2 :].sort().values
+    tried = _regressions(x, labels, draw_balanced(fitting, kinds, seed), classes, STRENGTHS)
+    right = tried.logits(x[choosing].double()).argmax(-1) == labels[choosing]
+    values = metric.values(right, learnt.groups[choosing])
+    strength = STRENGTHS[max(range(len(values)), key=lambda number: (values[number], -number))]
+    balanced = [draw_balanced(torch.arange(len(x)), kinds, stream(seed, "dfr", number)) for number in range(draws)]
+    drawn = [_regressions(x, labels, chosen, classes, (strength,)) for chosen in balanced]
+    mean = combined(lambda values: torch.stack(values).mean(0).float(), drawn)
+    return transform.folded(mean), strength
 
 
 def _regressions(x: Tensor, labels: Tensor, chosen: Tensor, classes: int, strengths: tuple[float, ...]) -> Linear:

@@ -1,21 +1,17 @@
-"""OOD sets, the probes of one layer, their scores under every role, and the rows that a record keeps.
+"""Which images probes classify correctly, the measures of that, and the rows that a record keeps."""
 
-Places of one kind, reducer and rank, in execution order, are what a rule chooses from.
-"""
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from dataclasses import dataclass, field
-
+import torch
 from torch import Tensor
 
 from lib.datasets.split import Split
 from lib.metrics import group_accuracy as group_metrics
 from lib.metrics.classification import standard_error
-from lib.probing import selection
-from lib.probing.feature_sources import Kept, Place, Unit
-from lib.probing.fit import Directions, Fitted, Probes, Recipe, fit
-from lib.probing.roles import Shares, divide
-from lib.probing.stacked_probes import Linear, Setting
-from lib.representations.features import Tap
+from lib.probing.feature_sources import NUMBERS, FeatureName, FeatureSource
+from lib.probing.fit import predicted
+from lib.probing.stacked_probes import Classifiers
 
 COLUMNS = (
     "probe",
@@ -54,75 +50,24 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Shift:
-    """An OOD set as it is tested; `val` is its validation split, where it has one of its own."""
+def right_answers(
+    source: FeatureSource, probes: Sequence[tuple[FeatureName, Classifiers]], labels: Tensor, order: Tensor | None = None
+) -> list[Tensor]:
+    """Whether each image is classified correctly, (c, n) for each of the probes: what they read, and c classifiers.
 
-    name: str
-    test: Split
-    origin: str
-    val: Split | None = None
-    val_origin: str = ""
-
-    @property
-    def learnt(self) -> Split:
-        """Where images that are not for testing come from."""
-        return self.test if self.val is None else self.val
-
-    def role(self, role: str, shares: dict[str, Shares]) -> tuple[str, Tensor]:
-        """Which split ("test" or "val") a role's images are in, and their positions; `shares` by split."""
-        which = "test" if self.val is None or role == "test" else "val"
-        split = self.test if which == "test" else self.val
-        return which, shares[which].positions(split, role)
-
-    def shares(self, protocol: str, roles: str, seed: int) -> dict[str, Shares]:
-        """Who is what among the ids of either split."""
-        if self.val is None:
-            return {"test": divide(self.test.indices, protocol, roles, seed)}
-        return {
-            "test": Shares({"test": self.test.indices}),
-            "val": divide(self.val.indices, protocol, roles, seed, validation=True),
-        }
-
-
-@dataclass
-class Scores:
-    """Whether each image is classified correctly: (place, unit) -> split -> (candidates, n)."""
-
-    correct: dict[tuple[Place, int], dict[str, Tensor]] = field(default_factory=dict)
-    head: Tensor | None = None  # the network's own answers to the test images, (n,)
-    means: dict[tuple[Tap, int], Tensor] = field(default_factory=dict)  # nearest class mean, test images (n,)
-
-
-def fit_units(
-    tap: Tap,
-    sources: list[Kept],
-    units: list[Unit],
-    settings: list[Setting],
-    ranks: tuple[int, ...],
-    classes: int,
-    recipe: Recipe,
-    directions: Directions | None = None,
-    warm: Linear | None = None,
-    kind: str = "probe",
-) -> dict[tuple[Place, int], tuple[Probes, Fitted, int]]:
-    """The probes of one tap: (place, unit) -> (its probes (c, k, d), the stack they come from, their place in it)."""
-    listed = [
-        (Place(tap, rank, kind), number, unit.group(rank))
-        for number, unit in enumerate(units)
-        for rank in (ranks or (None,))
-    ]
-    mine, found = [source.features[tap] for source in sources], {}
-    for n in sorted({len(group.rows) for _, _, group in listed}):
-        alike = [item for item in listed if len(item[2].rows) == n]
-        each = len(settings) * (recipe.hidden or classes) * mine[0].dim * 16  # weights, gradients and two moments
-        size = max(1, int(recipe.gib / 4 * 2**30 // each))
-        for begin in range(0, len(alike), size):
-            part = alike[begin : begin + size]
-            fitted = fit(tap, mine, [group for _, _, group in part], settings, classes, recipe, directions, warm)
-            for number, (place, unit, _) in enumerate(part):
-                found[place, unit] = (fitted.of_group(number), fitted, number)
-    return found
+    labels (n,) are those of the whole source; of the images in `order`, if given.
+    """
+    if not probes:
+        return []
+    names, parts = list(dict.fromkeys(name for name, _ in probes)), [[] for _ in probes]
+    for positions, rows in source.batches(names, order):
+        for number, (name, classifiers) in enumerate(probes):
+            step = max(1, NUMBERS // classifiers.biases.numel())
+            parts[number] += [
+                predicted(classifiers, part) == labels[positions[begin * step : begin * step + len(part)]]
+                for begin, part in enumerate(rows[name].split(step))
+            ]
+    return [torch.cat(right, -1) for right in parts]
 
 
 @dataclass(frozen=True)
@@ -157,7 +102,8 @@ def accuracy_rows(correct: Tensor, split: Split, positions: Tensor, sizes: Tenso
     for number, name in enumerate(split.group_names):
         rows.append(_measured(name, int(right[where == number].sum()), int(tested[number])))
     worst = int(group_metrics.worst_group(accuracies)[1])
-    rows.append({**rows[1 + worst], "group": f"worst: {split.group_names[worst]}"})
+    of_worst = rows[1 + worst]  # the first row is that of all images
+    rows.append({**of_worst, "group": f"worst: {split.group_names[worst]}"})
     if len(sizes) != len(split.group_names):
         return rows
     adjusted = group_metrics.adjusted_average(accuracies, sizes).item()
@@ -181,13 +127,3 @@ def _measured(group: str, right: int, n: int) -> dict:
 def row(**values) -> dict:
     """A row with every column."""
     return dict.fromkeys(COLUMNS) | values
-
-
-def choice_of(
-    rule: str, config, available: set[str], tables: dict[str, list[list[float]]], places: int, candidates: int
-) -> selection.Choice:
-    """What a rule chooses from tables (places, candidates) by role; of the paper's roles the last place is no candidate."""
-    settings, layer = selection.roles_of(rule, config.how, available, candidates)
-    return selection.choose(
-        rule, tables[settings] if settings else None, tables[layer] if layer else None, places, last=config.roles != "paper"
-    )

@@ -31,9 +31,9 @@ def export(
     """
     kind = f"{description.architecture}@{tap.layer}@{tap.reduce}"
     body = network(kind, len(classes), description.channels, image_size)
-    known = source.body.state_dict()
-    own = {key: known[key] for key in body.state_dict() if not key.startswith("probe.")}
-    body.load_state_dict(own | {"probe.weight": probe.weights, "probe.bias": probe.biases})
+    weights = source.body.state_dict()
+    up_to_layer = {key: weights[key] for key in body.state_dict() if not key.startswith("probe.")}
+    body.load_state_dict(up_to_layer | {"probe.weight": probe.weights, "probe.bias": probe.biases})
     whole = Normalized(body, description.mean, description.std).eval()
     checkpoints.save(
         path,

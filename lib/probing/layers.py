@@ -4,12 +4,13 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lib.core.errors import UsageError, UserError
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.probing import export
+from lib.probing.options import ProbeOptions
 from lib.probing.stacked_probes import Linear
 from lib.representations.features import Tap
 
@@ -32,36 +33,41 @@ class Layout:
         return [tap for together in zip(*self.sweeps, strict=True) for tap in together]
 
 
-def choose(config, network: Normalized, channels: int, size: int) -> Layout:
-    """What a configuration asks for; raises `UserError` where the network has no such layer, reducer or rank."""
+def choose(options: ProbeOptions, network: Normalized, channels: int, size: int) -> Layout:
+    """What the options ask for; raises `UserError` where the network has no such layer, reducer or rank.
+
+    channels and size are those of the images that the network takes.
+    """
     images = torch.zeros(2, channels, size, size, device=next(network.parameters()).device)
     listed = cutting.layers(network, images[:1])
     shapes = {layer.name: layer.shape for layer in listed if layer.shape}
     cuts = [layer.name for layer in listed if layer.cut]
-    chosen = cutting.select(list(shapes), config.layers, {"all": list(shapes), "cuts": cuts})
+    chosen = cutting.select(list(shapes), options.layers, {"all": list(shapes), "cuts": cuts})
     last = listed[-1].name
     head = Tap(last, "flatten") if len(shapes.get(last, ())) == 1 else None
     logits = {last, _last_part(network, last)}
     chosen = [name for name in chosen if name not in logits] or chosen
     sweeps = [
-        [Tap(name, reduce or _usual(shapes[name], bool(config.ranks))) for name in chosen]
-        for reduce in config.reduce or (None,)
+        [Tap(name, reduce or _usual(shapes[name], bool(options.ranks))) for name in chosen]
+        for reduce in options.reduce or (None,)
     ]
     for tap in [tap for sweep in sweeps for tap in sweep]:
-        if config.ranks and len(shapes[tap.layer]) > 1 and tap.reduce not in ("gap", "cls", "mean-token"):
+        if options.ranks and len(shapes[tap.layer]) > 1 and tap.reduce not in ("gap", "cls", "mean-token"):
             raise UsageError(
                 f"-ranks: --reduce {tap.reduce} does not keep the channels of layer {tap.layer} apart; gap does"
             )
-        if config.export:
+        if options.exported:
             export.check(tap, network)
-    ranks = _possible_ranks(config.ranks, {name: shapes[name][-1 if len(shapes[name]) == 2 else 0] for name in chosen})
-    wanted = {"last-layer", "all"} & set(config.baselines)
+    ranks = _possible_ranks(options.ranks, {name: _channels(shapes[name]) for name in chosen})
+    wanted = {"last-layer", "all"} & set(options.baselines)
     return Layout(sweeps, ranks, head, _penultimate(network, head, list(shapes), images) if wanted else None)
 
 
 def head_of(network: Normalized, head: Tap | None) -> Linear | None:
     """The network's last layer as a probe; None if it is no linear layer with a bias."""
-    module = head and network.body.get_submodule(_last_part(network, head.layer))
+    if head is None:
+        return None
+    module = network.body.get_submodule(_last_part(network, head.layer))
     if not isinstance(module, nn.Linear) or module.bias is None:
         return None
     return Linear(module.weight.detach().cpu(), module.bias.detach().cpu())
@@ -76,9 +82,9 @@ def _last_part(network: Normalized, name: str) -> str:
 
 
 @torch.no_grad()
-def _penultimate(network: Normalized, head: Tap | None, names: list[str], images) -> Tap | None:
+def _penultimate(network: Normalized, head: Tap | None, names: list[str], images: Tensor) -> Tap | None:
     """What the network's head reads, as a tap; None if it is no linear layer, or reads what no layer puts out."""
-    if head_of(network, head) is None:
+    if head is None or head_of(network, head) is None:
         return None
     linear = _last_part(network, head.layer)
     images = torch.rand_like(images)
@@ -86,12 +92,22 @@ def _penultimate(network: Normalized, head: Tap | None, names: list[str], images
     with cutting.record(network, [linear], inputs=True) as inputs, cutting.record(network, names) as outputs:
         network(images)
     read = inputs[linear]
+    if not isinstance(read, Tensor):
+        return None
     for name in reversed(names):
-        if torch.equal(outputs[name].flatten(1), read):
+        output = outputs[name]
+        if not isinstance(output, Tensor):
+            continue
+        if torch.equal(output.flatten(1), read):
             return Tap(name, "flatten")
-        if outputs[name].ndim == 3 and torch.equal(outputs[name][:, 0], read):
+        if output.ndim == 3 and torch.equal(output[:, 0], read):
             return Tap(name, "cls")
     return None
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    """Of maps (c, h, w), tokens (t, c) or vectors (c,)."""
+    return shape[-1] if len(shape) == 2 else shape[0]
 
 
 def _usual(shape: tuple[int, ...], ranks: bool) -> str:
@@ -101,7 +117,7 @@ def _usual(shape: tuple[int, ...], ranks: bool) -> str:
 
 def _possible_ranks(asked: tuple[int, ...], channels: dict[str, int]) -> tuple[int, ...]:
     """The ranks that every layer has; larger ones are an error alone and dropped from a list."""
-    least = min(channels, key=channels.get)
+    least = min(channels, key=lambda layer: channels[layer])
     beyond = [rank for rank in asked if rank > channels[least]]
     if beyond and len(beyond) == len(asked):
         raise UserError(f"-ranks {' '.join(map(str, asked))}: layer {least} has {channels[least]} channels")

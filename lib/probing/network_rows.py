@@ -1,88 +1,106 @@
 """Rows about the network itself beside those of probes: its head as it is and adapted, class means, neural collapse."""
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lib.core.randomness import generator
+from lib.datasets.split import Split
 from lib.metrics import neural_collapse
 from lib.probing import evaluation
 from lib.probing.batchnorm_adaptation import adapted
+from lib.probing.feature_provider import FeatureProvider
 from lib.probing.roles import spread
 from lib.probing.rows import common
-from lib.probing.run import Run
+from lib.probing.scores import Scores
+from lib.probing.study import ProbeStudy
+from lib.representations.features import Tap
 
 MOST_IMAGES = 2000  # behind a collapse index, evenly spread; fewer where they take more than half of --cache-gib
 
 
-def rows(run: Run) -> list[dict]:
+def rows(study: ProbeStudy, provider: FeatureProvider, scores: list[Scores]) -> list[dict]:
     """The network's own head, and nearest class means at every layer; what `--baselines` adds about the network."""
-    found = []
-    for number, shift in enumerate(run.data.shifts):
-        for seed in run.config.seed:
-            _, positions = shift.role("test", run.shares[number, seed])
-            head, means = run.scores[number].head, run.scores[number].means
-            if head is not None:
-                found += _accuracies(run, number, seed, head, positions, probe="head", tap=run.layout.head)
-            for (tap, unit), correct in means.items():
-                if run.units[unit].seed == seed:
-                    found += _accuracies(
-                        run, number, seed, correct, positions, probe="class-means", tap=tap, share=run.units[unit].fraction
-                    )
-            if "batch-norm" in run.baselines:
-                correct = torch.zeros(len(shift.test), dtype=torch.bool)
-                correct[positions] = _adapted(run, number, seed, positions)
-                found += _accuracies(run, number, seed, correct, positions, probe="batch-norm", tap=run.layout.head)
-    return found + (_collapse_rows(run) if "collapse" in run.baselines else [])
+    rows = []
+    for number, of_shift in enumerate(scores):
+        for seed in study.seeds:
+            if of_shift.head is not None and study.layout.head is not None:
+                rows += _accuracies(study, provider, number, seed, of_shift.head, "head", study.layout.head)
+            for (tap, learnt), correct in of_shift.means.items():
+                share = study.sets[learnt].fraction
+                if study.sets[learnt].seed == seed:
+                    rows += _accuracies(study, provider, number, seed, correct, "class-means", tap, share)
+            if "batch-norm" in study.baselines and study.layout.head is not None:
+                correct = _adapted(study, number, seed)
+                rows += _accuracies(study, provider, number, seed, correct, "batch-norm", study.layout.head)
+    return rows + (_collapse_rows(study, provider) if "collapse" in study.baselines else [])
 
 
 def _accuracies(
-    run: Run, number: int, seed: int, correct: Tensor, positions: Tensor, *, probe: str, tap, share: float | None = None
+    study: ProbeStudy,
+    provider: FeatureProvider,
+    number: int,
+    seed: int,
+    correct: Tensor,
+    probe: str,
+    tap: Tap,
+    share: float | None = None,
 ) -> list[dict]:
-    about = common(run, number, share, probe=probe, layer=tap.layer, reduce=tap.reduce, dim=run.supply.dims[tap], seed=seed)
-    test = run.data.shifts[number].test
-    return [about | one for one in evaluation.accuracy_rows(correct, test, positions, run.sizes_for(test))]
+    """Of an OOD set by number, whose test images are right or not (n,)."""
+    about = common(study, number, share, probe=probe, layer=tap.layer, reduce=tap.reduce, dim=provider.dims[tap], seed=seed)
+    test = study.data.shifts[number].test
+    measured = evaluation.accuracy_rows(correct, test, study.tested(number, seed), study.group_sizes(test))
+    return [about | one for one in measured]
 
 
-def _adapted(run: Run, number: int, seed: int, positions: Tensor) -> Tensor:
-    """Whether the adapted network is right on the test images at `positions`; it adapts on those that do not test."""
-    shift, batching = run.data.shifts[number], replace(run.supply.batching, quiet=True)
+def _adapted(study: ProbeStudy, number: int, seed: int) -> Tensor:
+    """Whether the adapted network is right on each test image, (n,); it adapts on those that do not test."""
+    shift, positions, batching = study.data.shifts[number], study.tested(number, seed), study.options.batching
     rest = torch.ones(len(shift.learnt), dtype=torch.bool)
     if shift.val is None:
         rest[positions] = False
     order = rest.nonzero().squeeze(1)
     order = order[torch.randperm(len(order), generator=generator(seed, "adaptation"))]  # folders come class by class
     whole = len(order) // batching.batch_size * batching.batch_size  # statistics of a few images would count as much
-    others = batching.with_positions(shift.learnt, "adapting", order=order[:whole] if whole else order)
-    with adapted(run.network, (images for images, _, _ in others)), torch.no_grad():
-        tested = batching.with_positions(shift.test, "testing", order=positions)
-        answers = [run.network(images).argmax(1).cpu() for images, _, _ in tested]
-    return torch.cat(answers) == shift.test.labels[positions]
+    quiet = replace(batching, quiet=True)
+    others = quiet.with_positions(shift.learnt, "adapting", order=order[:whole] if whole else order)
+    with adapted(study.network, (images for images, _, _ in others)), torch.no_grad():
+        tested = quiet.with_positions(shift.test, "testing", order=positions)
+        answers = [study.network(images).argmax(1).cpu() for images, _, _ in tested]
+    correct = torch.zeros(len(shift.test), dtype=torch.bool)
+    correct[positions] = torch.cat(answers) == shift.test.labels[positions]
+    return correct
 
 
-def _collapse_rows(run: Run) -> list[dict]:
+def _collapse_rows(study: ProbeStudy, provider: FeatureProvider) -> list[dict]:
     """NC1 of every layer on the network's training images and on each OOD set."""
-    found = []
-    for number, split in enumerate([run.data.train, *[shift.test for shift in run.data.shifts]]):
-        source = run.supply.source(split)
-        about = common(run, number - 1 if number else None, None)
-        if not number:
-            about |= {"data": split.name, "variant": split.variant, "origin": split.origin, "split": split.split}
-        for tap in run.layout.taps:
-            chosen = spread(torch.arange(len(split)), run.affordable(tap, MOST_IMAGES, copies=1))
+    train = study.data.train
+    abouts = [common(study, None, None) | _named(train)]
+    abouts += [common(study, number, None) for number in range(len(study.data.shifts))]
+    rows = []
+    for about, split in zip(abouts, [train, *[shift.test for shift in study.data.shifts]], strict=True):
+        source = provider.source(split)
+        for tap in study.layout.taps:
+            chosen = spread(torch.arange(len(split)), provider.affordable(tap, MOST_IMAGES, copies=1))
             chosen = chosen[split.labels[chosen] >= 0]
             value = neural_collapse.within_over_between(source.rows(tap, chosen), split.labels[chosen])
-            found.append(
+            rows.append(
                 about
                 | {
                     "probe": "collapse",
                     "layer": tap.layer,
                     "reduce": tap.reduce,
-                    "dim": run.supply.dims[tap],
+                    "dim": provider.dims[tap],
                     "group": "all",
                     "n": len(chosen),
-                    "nc1": value if value == value else None,
+                    "nc1": None if math.isnan(value) else value,
                 }
             )
-    return found
+    return rows
+
+
+def _named(split: Split) -> dict:
+    """A split as rows name it."""
+    return {"data": split.name, "variant": split.variant, "origin": split.origin, "split": split.split}

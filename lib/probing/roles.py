@@ -5,7 +5,9 @@ position there, so that corrupted versions of one image always share a role. Rol
 shift of a set.
 """
 
+import itertools
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,15 +64,29 @@ def divide(ids: Tensor, protocol: str, roles: str, seed: int, validation: bool =
     shares = table[roles, validation][protocol]
     unique = ids.unique()
     order = unique[torch.randperm(len(unique), generator=generator(seed, "roles"))]
-    found, begin = {}, 0
+    by_role, begin = {}, 0
     for role, share in zip(("probe-train", "probe-val", "layer-val"), shares, strict=True):
         count = round(share * len(order))
-        found[role] = order[begin : begin + count]
+        by_role[role] = order[begin : begin + count]
         begin += count
-    found["test"] = order[:0] if validation else order[begin:]
+    by_role["test"] = order[:0] if validation else order[begin:]
     if roles == "paper" and protocol == "zero-shot":
-        found["layer-val"] = found["probe-val"]  # the paper chose settings and layer on the same images
-    return Shares(found)
+        by_role["layer-val"] = by_role["probe-val"]  # the paper chose settings and layer on the same images
+    return Shares(by_role)
+
+
+class InnerDivision(NamedTuple):
+    """Positions in the in-distribution training split: of images that train, and of those that are held out to validate."""
+
+    train: Tensor
+    held_out: Tensor
+
+
+def divide_inner(n: int, share: float, seed: int) -> InnerDivision:
+    """The in-distribution training images, of which a share is held out."""
+    order = torch.randperm(n, generator=generator(seed, "id-val"))
+    count = round(share * n)
+    return InnerDivision(order[count:].sort().values, order[:count].sort().values)
 
 
 def spread(positions: Tensor, most: int) -> Tensor:
@@ -117,15 +133,13 @@ def refuse_overlap(roles: dict[str, dict[str, set[int]]], shared: tuple[tuple[st
     roles     role -> origin -> clean ids
     shared    pairs of roles that may have images in common
     """
-    listed = list(roles)
-    for place, first in enumerate(listed):
-        for second in listed[place + 1 :]:
-            if (first, second) in shared or (second, first) in shared:
-                continue
-            for where in roles[first].keys() & roles[second].keys():
-                common = roles[first][where] & roles[second][where]
-                if common:
-                    raise UserError(
-                        f"{len(common)} images of {where} are {first} as well as {second} (the first: "
-                        f"{min(common)}); name other splits in -d and -ood"
-                    )
+    for first, second in itertools.combinations(roles, 2):
+        if (first, second) in shared or (second, first) in shared:
+            continue
+        for where in roles[first].keys() & roles[second].keys():
+            common = roles[first][where] & roles[second][where]
+            if common:
+                raise UserError(
+                    f"{len(common)} images of {where} are {first} as well as {second} (the first: "
+                    f"{min(common)}); name other splits in -d and -ood"
+                )

@@ -1,218 +1,176 @@
 """The rows of probes: candidates, what each rule chose, and what choosing gained."""
 
 import statistics
-import time
+from dataclasses import dataclass
 
-from lib.core.errors import UserError
+from torch import Tensor
+
 from lib.metrics import group_accuracy as group_metrics
 from lib.metrics.classification import standard_error
-from lib.probing import evaluation, selection
-from lib.probing.feature_sources import Place
-from lib.probing.run import Run
+from lib.probing import evaluation
+from lib.probing.choices import RuleChoices
+from lib.probing.feature_provider import FeatureProvider
+from lib.probing.feature_sources import ProbeSite
+from lib.probing.probe_bank import ProbeBank
+from lib.probing.scores import Scores
+from lib.probing.study import ProbeStudy
 
 
-def rows(run: Run) -> list[dict]:
-    """What every kind of probe came to: see `study.COLUMNS`. `Run.fit_and_score` comes first."""
-    begin, found = time.perf_counter(), []
-    for kind, sweeps in run.places.items():
-        for places in sweeps:
-            for share in dict.fromkeys(unit.fraction for unit in run.units):
-                found += _rows_of(run, kind, places, share)
-    run.count("choosing", begin)
-    return found
+@dataclass(frozen=True)
+class Report:
+    """What rows are made of: the phases of a study (`lib.probing.study`) that came before."""
+
+    study: ProbeStudy
+    provider: FeatureProvider
+    bank: ProbeBank
+    scores: list[Scores]
 
 
-def _rules(run: Run, available: set[str], count: int) -> tuple[str, ...]:
-    """The rules asked for, or all that the protocol has images for; "none" where there is nothing to choose."""
-    config = run.config
-    if config.select:
-        for rule in config.select:
-            if rule != "none":
-                selection.roles_of(rule, config.how, available, count)
-        return config.select
-    if config.ranks or config.how == "id" and count == 1:
-        return ("none",)
-    found = ["none"] if config.how == "id" else []
-    for rule in selection.RULES[:-1]:
-        try:
-            selection.roles_of(rule, config.how, available, count)
-        except UserError:
-            continue
-        found.append(rule)
-    return tuple(found)
-
-
-def _rows_of(run: Run, kind: str, places: list[Place], share: float | None) -> list[dict]:
-    """The rows of one sweep and share of images: candidates, what the rules chose, and what that gained."""
-    config, shifts, count = run.config, run.data.shifts, len(run.candidates[kind])
-    units = {
-        (seed, number): next(
-            place
-            for place, unit in enumerate(run.units)
-            if unit.seed == seed and unit.fraction == share and run.applies(unit, number)
-        )
-        for seed in config.seed
-        for number in range(len(shifts))
-    }
-    tables = {
-        (seed, number): {
-            role: table
-            for role in ("loo", "id-val", "probe-val", "layer-val", "test")
-            if (table := run.table(number, places, {number: units[seed, number]}, seed, role))
-        }
-        for seed in config.seed
-        for number in range(len(shifts))
-    }
-    available = set.intersection(*[set(found) for found in tables.values()])
-    tables = {key: {role: found[role] for role in available} for key, found in tables.items()}
-    if len(shifts) > 1:
-        available |= {f"other {role}" for role in available}
+def rows(report: Report, choices: list[RuleChoices]) -> list[dict]:
+    """What every kind of probe came to, with the columns `evaluation.COLUMNS`."""
     rows = []
-    for rule in _rules(run, available, count):
-        if rule == "none":
-            rows += [
-                found
-                for seed, number in units
-                for place in places
-                for candidate in range(count)
-                for found in _test_rows(run, place, units[seed, number], candidate, number, seed, share, "none")
-            ]
-            if len(places) == count == 1:
-                run.chosen.append((places, units, dict.fromkeys(units, selection.Choice(0, (0,), 1))))
-            continue
-        chosen = {}
-        for seed, number in units:
-            table = _table(run, tables, seed, number)
-            chosen[seed, number] = evaluation.choice_of(rule, config, available, table, len(places), count)
-            for at, place in enumerate(places):
-                choice = chosen[seed, number]
-                found = _test_rows(run, place, units[seed, number], choice.candidates[at], number, seed, share, rule)
-                rows += [{**one, "chosen": at == choice.place, "candidates": choice.searched} for one in found]
-        run.chosen.append((places, units, chosen))
-        if len(places) > 1:
-            rows += _gain_rows(run, kind, rule, places, units, chosen, share)
+    for ruled in choices:
+        rows += _candidate_rows(report, ruled) if ruled.rule == "none" else _chosen_rows(report, ruled)
+        if ruled.rule != "none" and len(ruled.sweep.sites) > 1:
+            rows += _gain_rows(report, ruled)
     return rows
 
 
-def _table(run: Run, tables: dict, seed: int, number: int) -> dict[str, list[list[float]]]:
-    """Scores by role that choose for an OOD set: its own, or the mean over all sets; "other ..." is that over the others."""
-    own, everywhere = tables[seed, number], [tables[seed, other] for other in range(len(run.data.shifts))]
-    others = [table for other, table in enumerate(everywhere) if other != number]
-    found = own
-    if run.config.tuning == "shared":
-        found = {role: _mean([table[role] for table in everywhere]) for role in own}
-    return found | {f"other {role}": _mean([table[role] for table in others]) for role in own if others}
-
-
-def common(run: Run, number: int | None, share: float | None, **values) -> dict:
-    """A row about an OOD set by number, or about all of them."""
-    splits = [shift.test for shift in run.data.shifts] if number is None else [run.data.shifts[number].test]
-    data, origin = (", ".join(dict.fromkeys(getattr(split, name) for split in splits)) for name in ("name", "origin"))
+def common(study: ProbeStudy, number: int | None, share: float | None, **values) -> dict:
+    """A row about an OOD set by number, or about all of them; `share` of its images is learnt from."""
+    splits = [shift.test for shift in study.data.shifts] if number is None else [study.data.shifts[number].test]
     variant, part = ("mean", "test") if number is None else (splits[0].variant, splits[0].split)
     return evaluation.row(
-        network=run.label,
-        data=data,
+        network=study.label,
+        data=", ".join(dict.fromkeys(split.name for split in splits)),
         variant=variant,
-        origin=origin,
+        origin=", ".join(dict.fromkeys(split.origin for split in splits)),
         split=part,
-        protocol=run.config.how,
+        protocol=study.options.protocol.name,
         fraction=share,
         **values,
     )
 
 
-def _test_rows(run: Run, place, unit: int, candidate: int, number: int, seed: int, share, rule: str) -> list[dict]:
-    shift = run.data.shifts[number]
-    setting, epoch = run.candidates[place.kind][candidate]
-    _, positions = shift.role("test", run.shares[number, seed])
-    found = evaluation.accuracy_rows(
-        run.scores[number].correct[place, unit]["test"][candidate], shift.test, positions, run.sizes_for(shift.test)
-    )
+def _candidate_rows(report: Report, ruled: RuleChoices) -> list[dict]:
+    """Every candidate of every site, where nothing is chosen."""
+    return [
+        row
+        for seed, number in ruled.sweep.sets
+        for site in ruled.sweep.sites
+        for candidate in range(len(ruled.sweep.candidates))
+        for row in _test_rows(report, ruled, site, candidate, seed, number)
+    ]
+
+
+def _chosen_rows(report: Report, ruled: RuleChoices) -> list[dict]:
+    """The chosen candidate of every site; the chosen site is marked."""
+    return [
+        {**row, "chosen": at == choice.site, "candidates": choice.searched}
+        for (seed, number), choice in ruled.choices.items()
+        for at, site in enumerate(ruled.sweep.sites)
+        for row in _test_rows(report, ruled, site, choice.candidates[at], seed, number)
+    ]
+
+
+def _test_rows(report: Report, ruled: RuleChoices, site: ProbeSite, candidate: int, seed: int, number: int) -> list[dict]:
+    """How a probe does on the test images of an OOD set, all of them and by group."""
+    study, learnt, test = report.study, ruled.sweep.sets[seed, number], report.study.data.shifts[number].test
+    setting, epochs = ruled.sweep.candidates[candidate].setting, ruled.sweep.candidates[candidate].epochs
+    correct = report.scores[number].correct[site, learnt]["test"][candidate]
     about = common(
-        run,
+        study,
         number,
-        share,
-        probe=place.kind,
-        layer=place.tap.layer,
-        reduce=place.tap.reduce,
-        dim=run.supply.dim(place.tap),
-        rank=place.rank,
-        solver=run.config.solver,
-        lr=setting.lr,
-        l1=setting.l1,
-        l2=setting.l2,
+        ruled.sweep.share,
+        probe=site.kind,
+        layer=site.tap.layer,
+        reduce=site.tap.reduce,
+        dim=report.provider.dim(site.tap),
+        rank=site.rank,
+        solver=study.options.recipe.solver,
+        lr=setting.lr if setting else None,
+        l1=setting.l1 if setting else None,
+        l2=setting.l2 if setting else None,
         seed=seed,
-        epoch=epoch,
-        selected_by=rule,
-        strength=run.strengths.get((place, unit)),
+        epoch=epochs,
+        selected_by=ruled.rule,
+        strength=report.bank.strengths.get((site, learnt)),
     )
-    return [about | one for one in found]
+    measured = evaluation.accuracy_rows(correct, test, study.tested(number, seed), study.group_sizes(test))
+    return [about | one for one in measured]
 
 
-def _gain_rows(run: Run, kind: str, rule: str, places, units, chosen, share) -> list[dict]:
+# --- what choosing gained
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Whether test images are right by the chosen site's probe and by the last one's; their ids and groups; all (n,)."""
+
+    chosen: Tensor
+    last: Tensor
+    ids: Tensor
+    groups: Tensor
+
+
+def _gain_rows(report: Report, ruled: RuleChoices) -> list[dict]:
     """Per OOD set, and for their mean: the chosen layer's metric, the last one's, and the interval of the difference."""
-    rows, everything = [], []
-    shifts = run.data.shifts
-    for number, shift in enumerate(shifts):
-        entries = []
-        for seed in run.config.seed:
-            choice, unit = chosen[seed, number], units[seed, number]
-            _, positions = shift.role("test", run.shares[number, seed])
-            pair = [
-                run.scores[number].correct[places[at], unit]["test"][choice.candidates[at]][positions]
-                for at in (choice.place, len(places) - 1)
-            ]
-            entries.append((*pair, shift.test.indices[positions], shift.test.groups[positions]))
-        everything.append(entries)
-        layers = [places[chosen[seed, number].place].tap.layer for seed in run.config.seed]
-        rows.append(
-            _gain_row(run, kind, rule, number, share, places, entries, layers, chosen[run.config.seed[0], number].searched)
-        )
+    study, sweep = report.study, ruled.sweep
+    shifts, rows, everything = study.data.shifts, [], []
+    for number in range(len(shifts)):
+        pairs = [_pair(report, ruled, seed, number) for seed in study.seeds]
+        everything += pairs
+        layers = [sweep.sites[ruled.choices[seed, number].site].tap.layer for seed in study.seeds]
+        rows.append(_gain_row(study, ruled, number, pairs, layers, ruled.choices[study.seeds[0], number].searched))
     if len(shifts) > 1 and len({shift.origin for shift in shifts}) == 1:
         median = statistics.median(row["gain"] for row in rows)
-        mean = _gain_row(
-            run,
-            kind,
-            rule,
-            None,
-            share,
-            places,
-            [entry for entries in everything for entry in entries],
-            [],
-            rows[0]["candidates"],
-        )
+        mean = _gain_row(study, ruled, None, everything, [], rows[0]["candidates"])
         rows.append(mean | {"gain_median": median})
     return rows
 
 
-def _gain_row(
-    run: Run, kind: str, rule: str, number: int | None, share, places, entries, layers: list[str], searched: int
-) -> dict:
-    first, second, ids, groups = (list(column) for column in zip(*entries, strict=True))
-    measure, grouped = run.metric.name, run.metric.name != "accuracy"
-    values = [
-        [run.metric.values(correct[None], where)[0] for correct, where in zip(column, groups, strict=True)]
-        for column in (first, second)
-    ]
-    gain, low, high = group_metrics.paired_gain(
-        first, second, ids, groups=groups if grouped else None, sizes=run.sizes if measure == "adjusted" else None
+def _pair(report: Report, ruled: RuleChoices, seed: int, number: int) -> _Pair:
+    study, sites, choice = report.study, ruled.sweep.sites, ruled.choices[seed, number]
+    positions, test = study.tested(number, seed), study.data.shifts[number].test
+    correct, learnt = report.scores[number].correct, ruled.sweep.sets[seed, number]
+    chosen, last = (
+        correct[sites[at], learnt]["test"][choice.candidates[at]][positions] for at in (choice.site, len(sites) - 1)
     )
-    best, base = (statistics.fmean(column) for column in values)
+    return _Pair(chosen, last, test.indices[positions], test.groups[positions])
+
+
+def _gain_row(
+    study: ProbeStudy, ruled: RuleChoices, number: int | None, pairs: list[_Pair], layers: list[str], searched: int
+) -> dict:
+    """The row of the pairs of all seeds (and OOD sets, seeds running faster); `searched` is among how many was chosen."""
+    metric, kind, sites = study.metric, ruled.sweep.kind, ruled.sweep.sites
+    chosen, last, groups = [pair.chosen for pair in pairs], [pair.last for pair in pairs], [pair.groups for pair in pairs]
+    values, baseline = (
+        [metric.values(correct[None], where)[0] for correct, where in zip(column, groups, strict=True)]
+        for column in (chosen, last)
+    )
+    gain, low, high = group_metrics.paired_gain(
+        chosen,
+        last,
+        [pair.ids for pair in pairs],
+        groups=None if metric.name == "accuracy" else groups,
+        sizes=metric.sizes if metric.name == "adjusted" else None,
+    )
     return common(
-        run,
+        study,
         number,
-        share,
+        ruled.sweep.share,
         probe="gain" if kind == "probe" else f"{kind}-gain",
         layer=" ".join(dict.fromkeys(layers)),
-        reduce=" ".join(dict.fromkeys(place.tap.reduce for place in places)),
-        rank=places[0].rank,
-        group={"accuracy": "all", "worst-group": "worst"}.get(measure, measure),
-        solver=run.config.solver,
-        selected_by=rule,
-        n=sum(map(len, first)),
-        accuracy=best,
-        se=_standard_error(run, values[0], first),
-        baseline=base,
+        reduce=" ".join(dict.fromkeys(site.tap.reduce for site in sites)),
+        rank=sites[0].rank,
+        group={"accuracy": "all", "worst-group": "worst"}.get(metric.name, metric.name),
+        solver=study.options.recipe.solver,
+        selected_by=ruled.rule,
+        n=sum(map(len, chosen)),
+        accuracy=statistics.fmean(values),
+        se=_standard_error(study, values, [len(correct) for correct in chosen]),
+        baseline=statistics.fmean(baseline),
         gain=gain,
         gain_low=low,
         gain_high=high,
@@ -220,17 +178,16 @@ def _gain_row(
     )
 
 
-def _standard_error(run: Run, values: list[float], correct: list) -> float | None:
-    """That of the mean of the values of all seeds (and OOD sets, seeds running faster): between seeds, else binomial."""
-    seeds = len(run.config.seed)
+def _standard_error(study: ProbeStudy, values: list[float], counts: list[int]) -> float | None:
+    """That of the mean of the values of all seeds (and OOD sets, seeds running faster), each of so many images.
+
+    Between seeds, where there are several, else binomial.
+    """
+    seeds = len(study.seeds)
     if seeds > 1:
         return statistics.stdev([statistics.fmean(values[seed::seeds]) for seed in range(seeds)]) / seeds**0.5
-    if run.metric.name != "accuracy":
+    if study.metric.name != "accuracy":
         return None
-    errors = [standard_error(value, len(one)) for value, one in zip(values, correct, strict=True)]
-    return sum(error**2 for error in errors) ** 0.5 / len(errors)
-
-
-def _mean(tables: list[list[list[float]]]) -> list[list[float]]:
-    """The mean table of several (places, candidates)."""
-    return [[sum(values) / len(values) for values in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
+    errors = [standard_error(value, n) for value, n in zip(values, counts, strict=True)]
+    known = [error for error in errors if error is not None]
+    return sum(error**2 for error in known) ** 0.5 / len(errors) if len(known) == len(errors) else None

@@ -1,19 +1,20 @@
 """Choosing a layer and its setting by a stated rule, the rules side by side.
 
-Intermediate-layers paper, section 2.4. A score table holds (places, candidates) numbers, places being layers in execution
-order and candidates settings with epochs. The baseline is the last place, the penultimate layer, with its own best
+Intermediate-layers paper, section 2.4. A score table holds (sites, candidates) numbers, sites being layers in execution
+order and candidates settings with epochs. The baseline is the last site, the penultimate layer, with its own best
 candidate under the same rule: both sides search equally long.
 
     ood-val       settings on OOD images (probe-val), the layer on others (layer-val)
     id-val        settings and layer on in-distribution images
     transfer      as ood-val, but on the other OOD sets: what is chosen there is tested here
-    last-but-one  the place before the last; settings as the protocol validates them
+    last-but-one  the site before the last; settings as the protocol validates them
     oracle        settings and layer on the test images: what no honest selection can exceed by much
-    none          nothing is chosen: every place and candidate is reported
+    none          nothing is chosen: every site and candidate is reported
 
 Free of torch.
 """
 
+import math
 from dataclasses import dataclass
 
 from lib.core.errors import UserError
@@ -23,9 +24,9 @@ RULES = ("ood-val", "id-val", "transfer", "last-but-one", "oracle", "none")
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen place, the candidate of every place, and among how many pairs of both was chosen."""
+    """The number of the chosen site, the candidate of every site, and among how many pairs of both was chosen."""
 
-    place: int
+    site: int
     candidates: tuple[int, ...]
     searched: int
 
@@ -59,20 +60,24 @@ def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> 
 
 
 def choose(
-    rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, places: int, last: bool = True
+    rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, sites: int, last: bool = True
 ) -> Choice:
-    """The choice of a rule, from the tables (places, candidates) of the roles that `roles_of` names; the first of equals.
+    """The choice of a rule, from the tables (sites, candidates) of the roles that `roles_of` names; the first of equals.
 
-    Scores that do not exist (NaN) are never chosen, and the last place is only where it may be: it is the baseline.
+    settings and layer are None where nothing has to be chosen. Scores that do not exist (NaN) are never chosen, and the last
+    site is only where it may be: it is the baseline.
     """
-    candidates = tuple(_best(row) for row in settings) if settings is not None else (0,) * places
+    candidates = tuple(_best(row) for row in settings) if settings is not None else (0,) * sites
     width = len(settings[0]) if settings is not None else 1
     if rule == "last-but-one":
-        return Choice(max(0, places - 2), candidates, width)
+        return Choice(max(0, sites - 2), candidates, width)
+    if layer is None:
+        raise ValueError(f"{rule} needs scores that choose the layer")
     scores = [row[candidate] for row, candidate in zip(layer, candidates, strict=True)]
-    scores = scores if last or places == 1 else scores[:-1]
+    scores = scores if last or sites == 1 else scores[:-1]
     return Choice(_best(scores), candidates, len(scores) * width)
 
 
 def _best(scores: list[float]) -> int:
-    return max(range(len(scores)), key=lambda place: (scores[place] == scores[place], scores[place], -place))
+    """The number of the highest score, the first of equals."""
+    return max(range(len(scores)), key=lambda number: (not math.isnan(scores[number]), scores[number], -number))

@@ -7,60 +7,62 @@ sampling alone would give.
 import torch
 from torch import Tensor
 
+from lib.datasets.split import Split
 from lib.metrics import shift_sensitivity
-from lib.probing.feature_sources import Place
+from lib.probing.choices import RuleChoices
+from lib.probing.feature_provider import FeatureProvider
+from lib.probing.feature_sources import ProbeSite
+from lib.probing.probe_bank import ProbeBank
 from lib.probing.roles import spread
 from lib.probing.rows import common
-from lib.probing.run import Run
+from lib.probing.study import ProbeStudy
+from lib.representations.features import Tap
 
 MOST_IMAGES = 1000  # of a group on either side, evenly spread; fewer where they take more than half of --cache-gib
 MOST_UNITS = 4096  # with histograms, evenly spread
 DRAWS = 40  # random divisions behind a null
+HISTOGRAM_DRAWS = 3  # behind that of histograms
 
 
-def rows(run: Run) -> list[dict]:
+def rows(study: ProbeStudy, provider: FeatureProvider, bank: ProbeBank, choices: list[RuleChoices]) -> list[dict]:
     """A row per OOD set, layer and group of its images, compared with the training images of the group of that name.
 
     Where training has no such group, with all of them. `row_space` is of the probes that the first rule chose for the first
-    seed. `report.rows` comes first.
+    seed.
     """
-    train, positions, found = run.data.train, run.units[0].positions, []
-    inner = run.supply.source(train)
-    for number, shift in enumerate(run.data.shifts):
-        _, tested = shift.role("test", run.shares[number, run.config.seed[0]])
-        outer = run.supply.source(shift.test)
-        for tap in run.layout.taps:
-            most = run.affordable(tap, MOST_IMAGES, copies=2)
+    train, learnt, rows = study.data.train, study.sets[0].positions, []
+    inner = provider.source(train)
+    for number, shift in enumerate(study.data.shifts):
+        tested = study.tested(number, study.seeds[0])
+        outer = provider.source(shift.test)
+        for tap in study.layout.taps:
+            most = provider.affordable(tap, MOST_IMAGES, copies=2)
             for name in shift.test.group_names or ("all",):
-                before, after = (
-                    spread(_members(split, places, name), most)
-                    for split, places in ((train, positions), (shift.test, tested))
-                )
+                before = spread(_members(train, learnt, name), most)
+                after = spread(_members(shift.test, tested, name), most)
                 if min(len(before), len(after)) < 2:
                     continue
-                values = scores(inner.rows(tap, before), outer.rows(tap, after), _weights(run, tap, number))
-                found.append(
-                    common(
-                        run,
-                        number,
-                        None,
-                        probe="sensitivity",
-                        layer=tap.layer,
-                        reduce=tap.reduce,
-                        dim=run.supply.dims[tap],
-                        group=name,
-                        n=len(after),
-                    )
-                    | values
+                about = common(
+                    study,
+                    number,
+                    None,
+                    probe="sensitivity",
+                    layer=tap.layer,
+                    reduce=tap.reduce,
+                    dim=provider.dims[tap],
+                    group=name,
+                    n=len(after),
                 )
-    return found
+                weights = _weights(study, bank, choices, tap, number)
+                rows.append(about | scores(inner.rows(tap, before), outer.rows(tap, after), weights))
+    return rows
 
 
 def scores(x: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
     """All scores of a displacement from x (n, d) to y (m, d), for probes with weights (k, d)."""
-    units = torch.arange(x.shape[1]) if x.shape[1] <= MOST_UNITS else torch.arange(MOST_UNITS) * x.shape[1] // MOST_UNITS
+    units = spread(torch.arange(x.shape[1]), MOST_UNITS)
     narrow = x[:, units], y[:, units]
-    between, n, m, found = shift_sensitivity.distances(x, y), len(x), len(y), {}
+    between, n, m, scored = shift_sensitivity.distances(x, y), len(x), len(y), {}
     members = torch.cat([shift_sensitivity.division(n, m), shift_sensitivity.divisions(n, m, DRAWS)])
     for name, values in (
         ("s", shift_sensitivity.ratios(between, members)),
@@ -68,26 +70,26 @@ def scores(x: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
         ("energy_distance", shift_sensitivity.energies(between, members)),
     ):
         low, high = torch.quantile(values[1:], torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-        found |= {name: values[0].item(), f"{name}_null_low": low, f"{name}_null_high": high}
-    return found | {
+        scored |= {name: values[0].item(), f"{name}_null_low": low, f"{name}_null_high": high}
+    return scored | {
         "tvd": shift_sensitivity.total_variation(*narrow).mean().item(),
-        "tvd_null": shift_sensitivity.null(_mean_variation, *narrow, draws=3).mean().item(),
+        "tvd_null": shift_sensitivity.null(_mean_variation, *narrow, draws=HISTOGRAM_DRAWS).mean().item(),
         "tvd_debiased": shift_sensitivity.debiased_variation(*narrow).mean().item(),
         "row_space": shift_sensitivity.row_space_share(x.mean(0)[None], y.mean(0)[None], weights),
     }
 
 
-def _weights(run: Run, tap, number: int) -> Tensor:
+def _weights(study: ProbeStudy, bank: ProbeBank, choices: list[RuleChoices], tap: Tap, number: int) -> Tensor:
     """The weights (k, d) of a layer's probe: the one that the first rule chose for an OOD set, else the first candidate."""
-    place, seed = Place(tap), run.config.seed[0]
-    for places, units, chosen in run.chosen:
-        if place in places:
-            candidate = chosen[seed, number].candidates[places.index(place)]
-            return run.probes[place, units[seed, number]].weights[candidate]
-    return next(linear.weights[0] for (one, _), linear in run.probes.items() if one == place)
+    site, key = ProbeSite(tap), (study.seeds[0], number)
+    for ruled in choices:
+        if ruled.choices and site in ruled.sweep.sites:
+            candidate = ruled.choices[key].candidates[ruled.sweep.sites.index(site)]
+            return bank.probes[site, ruled.sweep.sets[key]].weights[candidate]
+    return next(probes.weights[0] for (one, _), probes in bank.probes.items() if one == site)
 
 
-def _members(split, positions: Tensor, name: str) -> Tensor:
+def _members(split: Split, positions: Tensor, name: str) -> Tensor:
     """Those of the positions that are of the group of this name; all of them where the split has no such group."""
     names = list(split.group_names)
     return positions[split.groups[positions] == names.index(name)] if name in names else positions

@@ -1,9 +1,9 @@
 """Probes without steps to tune: ridge regression with exact leave-one-out, L-BFGS, and proximal gradients for L1.
 
 All work in float64: features (n, d), labels (n,) of k classes, all examples at once, or for ridge also in turn. The
-objectives are those of `lib.probing.stacked_probes`, except that ridge is |Y - XW' - b|^2 / (2n) + l2/2 |W|^2 on one-hot
-labels. Where features outnumber examples, ridge and L-BFGS work with n numbers per class (the solution lies in the span of
-the examples).
+objective is the L of `lib.probing.stacked_probes`, except that ridge minimises |Y - X W' - b|^2 / (2n) + l2/2 |W|^2 on
+one-hot labels Y. Where features outnumber examples, ridge and L-BFGS work with n numbers per class (the solution lies in the
+span of the examples).
 """
 
 import warnings
@@ -19,6 +19,7 @@ from lib.probing.stacked_probes import Linear
 RANK_TOLERANCE = 1e-10  # eigenvalues of a Gram matrix below this share of the largest are none
 FLAT = 1e-4  # largest entry of the gradient where L-BFGS counts as converged
 GRAM_COPIES = 3  # of a Gram matrix that `streamed_ridge` holds
+CHECKED = 20  # iterations of proximal gradients between two looks at the optimality conditions
 
 
 @dataclass(frozen=True)
@@ -57,41 +58,60 @@ class GramRidge:
 
     def __init__(self, classes: int) -> None:
         self.classes, self.count = classes, 0
-        self._sum, self._products, self._targets, self._cross = 0.0, 0.0, 0.0, 0.0
+        self.total, self.products, self.targets, self.cross = (torch.zeros((), dtype=torch.float64) for _ in range(4))
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Takes in features (b, d) and labels (b,)."""
         x, y = features.double(), F.one_hot(labels, self.classes).double()
         self.count += len(x)
-        self._sum, self._targets = self._sum + x.sum(0), self._targets + y.sum(0)
-        self._products, self._cross = self._products + x.T @ x, self._cross + x.T @ y
+        self.total, self.targets = self.total + x.sum(0), self.targets + y.sum(0)
+        self.products, self.cross = self.products + x.T @ x, self.cross + x.T @ y
 
-    def solve(self, penalties: list[float]) -> Linear:
+    def solve(self, penalties: list[float]) -> "SolvedGramRidge":
         """All penalties from one eigendecomposition."""
         n = self.count
-        self.mean, self.centre = self._sum / n, self._targets / n
-        values, self.right = torch.linalg.eigh(self._products - n * torch.outer(self.mean, self.mean))
-        self._products = None
-        self.squares = torch.where(values > RANK_TOLERANCE * values[-1].clamp_min(1e-300), values, 0.0)
-        projected = self.right.T @ (self._cross - n * torch.outer(self.mean, self.centre))
-        projected[self.squares == 0] = 0
-        self.solutions = [self.right @ (projected / (self.squares + n * penalty)[:, None]) for penalty in penalties]
-        self.penalties = penalties
+        mean, centre = self.total / n, self.targets / n
+        values, right = torch.linalg.eigh(self.products - n * torch.outer(mean, mean))
+        squares = torch.where(values > RANK_TOLERANCE * values[-1].clamp_min(1e-300), values, 0.0)
+        projected = right.T @ (self.cross - n * torch.outer(mean, centre))
+        projected[squares == 0] = 0
+        solutions = [right @ (projected / (squares + n * penalty)[:, None]) for penalty in penalties]
+        return SolvedGramRidge(n, mean, centre, right, squares, penalties, solutions)
+
+
+@dataclass(frozen=True)
+class SolvedGramRidge:
+    """Ridge probes from a Gram matrix: its eigenvectors `right` (d, d) and eigenvalues `squares` (d,), 0 for none.
+
+    mean (d,) of the n examples, centre (k,) of their one-hot labels; a solution (d, k) per penalty.
+    """
+
+    n: int
+    mean: Tensor
+    centre: Tensor
+    right: Tensor
+    squares: Tensor
+    penalties: list[float]
+    solutions: list[Tensor]
+
+    @property
+    def linear(self) -> Linear:
+        """The probes, one per penalty."""
         return Linear(
             torch.stack([solution.T for solution in self.solutions]),
             torch.stack([self.centre - self.mean @ solution for solution in self.solutions]),
         )
 
     def left_out(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The exact leave-one-out predictions (penalties, b) of examples that were taken in, after `solve`."""
-        n, x, y = self.count, features.double() - self.mean, F.one_hot(labels, self.classes).double()
-        squares, found = (x @ self.right).square(), []
+        """The exact leave-one-out predictions (penalties, b) of examples that were taken in."""
+        n, x, y = self.n, features.double() - self.mean, F.one_hot(labels, len(self.centre)).double()
+        squares, predictions = (x @ self.right).square(), []
         for penalty, solution in zip(self.penalties, self.solutions, strict=True):
             inverse = torch.where(self.squares > 0, 1 / (self.squares + n * penalty), 0.0)
             hat = 1 / n + squares @ inverse
             residual = (y - self.centre - x @ solution) / (1 - hat).clamp_min(1e-12)[:, None]
-            found.append((y - residual).argmax(1))
-        return torch.stack(found)
+            predictions.append((y - residual).argmax(1))
+        return torch.stack(predictions)
 
 
 def streamed_ridge(parts: Callable[[], Iterable[Tensor]], labels: Tensor, classes: int, penalties: list[float]) -> Ridge:
@@ -100,11 +120,13 @@ def streamed_ridge(parts: Callable[[], Iterable[Tensor]], labels: Tensor, classe
     for part in parts():
         gram.add(part, labels[begin : begin + len(part)])
         begin += len(part)
-    linear, left_out, begin = gram.solve(penalties), [], 0
+    solved = gram.solve(penalties)
+    del gram
+    left_out, begin = [], 0
     for part in parts():
-        left_out.append(gram.left_out(part, labels[begin : begin + len(part)]))
+        left_out.append(solved.left_out(part, labels[begin : begin + len(part)]))
         begin += len(part)
-    return Ridge(linear, torch.cat(left_out, 1))
+    return Ridge(solved.linear, torch.cat(left_out, 1))
 
 
 def lbfgs(
@@ -115,9 +137,8 @@ def lbfgs(
     dual    solve in the span of the examples; by default where features outnumber them
     """
     x = features.double()
-    dual = x.shape[1] > len(x) if dual is None else dual
-    directions = None
-    if dual:
+    directions = None  # (d, r) in which the solution lies; None: in all
+    if x.shape[1] > len(x) if dual is None else dual:
         left, lengths, directions = _thin_svd(x)
         x = left * lengths
     weights = torch.zeros(classes, x.shape[1], dtype=torch.float64, device=x.device)
@@ -125,7 +146,7 @@ def lbfgs(
     solved = {}
     for penalty in sorted(set(penalties), reverse=True):
         weights, biases = _minimise(x, labels, weights, biases, penalty, iterations)
-        solved[penalty] = (weights @ directions.T if dual else weights, biases)
+        solved[penalty] = (weights if directions is None else weights @ directions.T, biases)
     return Linear(
         torch.stack([solved[penalty][0] for penalty in penalties]),
         torch.stack([solved[penalty][1] for penalty in penalties]),
@@ -156,13 +177,13 @@ def proximal(
     mask[-1] = 0  # of the bias
     value = x.new_zeros(len(penalties), classes, d + 1)
     ahead, momentum = value, torch.ones_like(l1)
-    for _ in range(iterations):
+    for iteration in range(1, iterations + 1):
         new = _soft(ahead - step * _slope(ones, labels, ahead, l2, mask), step * l1 * mask)
         restart = ((ahead - new) * (new - value)).sum((1, 2), keepdim=True) > 0
         grown = torch.where(restart, 1.0, (1 + (1 + 4 * momentum.square()).sqrt()) / 2)
         ahead = torch.where(restart, new, new + (momentum - 1) / grown * (new - value))
         value, momentum = new, grown
-        if _ % 20 == 19 and float(violation(ones, labels, value, l1, l2, mask).max()) <= tolerance:
+        if iteration % CHECKED == 0 and float(violation(ones, labels, value, l1, l2, mask).max()) <= tolerance:
             break
     worst = float(violation(ones, labels, value, l1, l2, mask).max())
     if worst > 10 * tolerance:
@@ -181,7 +202,11 @@ def violation(x: Tensor, labels: Tensor, value: Tensor, l1: Tensor, l2: Tensor, 
 
 
 def _slope(x: Tensor, labels: Tensor, value: Tensor, l2: Tensor, mask: Tensor) -> Tensor:
-    """The gradient (p, k, d) of mean cross-entropy plus l2/2 |W|^2 at probes `value` (p, k, d)."""
+    """The gradient (p, k, d) of mean cross-entropy plus l2/2 |W|^2 at probes `value` (p, k, d), the last column the biases.
+
+    (softmax(X V') - Y)' X / n + l2 V times the mask, which is 0 for biases. Compared with automatic differentiation in
+    `test_the_slope_of_proximal_gradients_is_that_of_the_stated_loss`.
+    """
     p, k, d = value.shape
     error = (x @ value.view(p * k, d).T).view(len(x), p, k).softmax(2)
     error[torch.arange(len(x)), :, labels] -= 1
@@ -192,7 +217,10 @@ def _soft(value: Tensor, threshold: Tensor) -> Tensor:
     return value.sign() * (value.abs() - threshold).clamp_min(0)
 
 
-def _minimise(x: Tensor, labels: Tensor, weights: Tensor, biases: Tensor, penalty: float, iterations: int):
+def _minimise(
+    x: Tensor, labels: Tensor, weights: Tensor, biases: Tensor, penalty: float, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Weights (k, d) and biases (k,) that minimise mean cross-entropy plus penalty/2 |W|^2, started at those given."""
     weights, biases = weights.clone().requires_grad_(), biases.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weights, biases],
@@ -204,7 +232,7 @@ def _minimise(x: Tensor, labels: Tensor, weights: Tensor, biases: Tensor, penalt
         line_search_fn="strong_wolfe",
     )
 
-    def loss():
+    def loss() -> Tensor:
         optimizer.zero_grad()
         value = F.cross_entropy(x @ weights.T + biases, labels) + penalty / 2 * weights.square().sum()
         value.backward()
@@ -213,7 +241,7 @@ def _minimise(x: Tensor, labels: Tensor, weights: Tensor, biases: Tensor, penalt
     with torch.enable_grad():
         optimizer.step(loss)
         loss()
-    steepest = max(float(weights.grad.abs().max()), float(biases.grad.abs().max()))
+    steepest = max(float(slope.abs().max()) for slope in (weights.grad, biases.grad) if slope is not None)
     if steepest > FLAT:
         warnings.warn(
             f"--solver lbfgs: {iterations} iterations leave a gradient of {steepest:.1e}; more -e come nearer", stacklevel=2

@@ -3,13 +3,19 @@
 A group has its own examples, order and initial weights (a seed, a shift, a rank); a setting its own learning rate and
 penalties. Adam and SGD act on each number by itself, so one update of the stack is exactly that of every probe alone.
 
-Letters: g groups, s settings, b images of a batch, d features, h hidden units, k classes. The objective is the mean
-cross-entropy plus l1 |W|_1 + l2/2 |W|^2, biases unpenalised; weight decay is the optimiser's, on weights and biases.
+Letters: g groups, s settings, b images of a batch, d features, h hidden units, k classes. Every probe minimises
+
+    L = -1/b sum_i log softmax(z_i)[y_i] + l1 |W|_1 + l2/2 |W|^2        z_i the logits of image i, y_i its label
+
+where W are the weights of all its layers; biases are free. The gradients are written out: that of the mean cross-entropy in
+`slopes`, those of the penalties in `Stack`. `test_gradients_are_those_of_the_stated_loss` compares them with automatic
+differentiation of L. Weight decay is the optimiser's, on weights and biases.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +37,19 @@ class Setting:
     l2: float = 0.0
 
 
+class Classifiers(Protocol):
+    """c classifiers of the same features, of k classes each."""
+
+    @property
+    def biases(self) -> Tensor:
+        """(c, k), or (c, h) where hidden units come first."""
+        ...
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, d) -> (c, n, k)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Linear:
     """Linear probes: weights (..., k, d) and biases (..., k)."""
@@ -44,19 +63,28 @@ class Linear:
         shaped = flat.view(len(features), *self.weights.shape[:-1]).movedim(0, -2)
         return shaped + self.biases.unsqueeze(-2)
 
-    def folded(self, matrix: Tensor | None = None, shift: Tensor | None = None, scale: Tensor | None = None) -> "Linear":
-        """The same probes for x where these take ((x - shift) / scale), or (x - shift) @ matrix + shift.
+    def single_precision(self) -> "Linear":
+        """The same in float32."""
+        return Linear(self.weights.float(), self.biases.float())
 
-        matrix (d, d), symmetric; shift and scale (d,).
-        """
-        if matrix is not None:
-            weights = self.weights @ matrix.to(self.weights)
-            return Linear(weights, self.biases + (self.weights - weights) @ shift.to(self.weights))
-        weights = self.weights / scale.to(self.weights)
-        return Linear(weights, self.biases - weights @ shift.to(self.weights))
+    def before_standardising(self, mean: Tensor, deviation: Tensor) -> "Linear":
+        """The same probes for x where these take (x - mean) / deviation; both (d,)."""
+        weights = self.weights / deviation.to(self.weights)
+        return Linear(weights, self.biases - weights @ mean.to(self.weights))
+
+    def after_standardising(self, mean: Tensor, deviation: Tensor) -> "Linear":
+        """The same probes for (x - mean) / deviation where these take x; both (d,)."""
+        return Linear(self.weights * deviation, self.biases + self.weights @ mean)
+
+    def before_projecting(self, projector: Tensor, mean: Tensor) -> "Linear":
+        """The same probes for x where these take (x - mean) @ projector + mean: projector (d, d) symmetric, mean (d,)."""
+        weights = self.weights @ projector.to(self.weights)
+        return Linear(weights, self.biases + (self.weights - weights) @ mean.to(self.weights))
 
     def slopes(self, features: Tensor, labels: Tensor, room: Tensor) -> list[Tensor]:
         """Gradients of the mean cross-entropy of probes (g, s) over features (g, b, d) with labels (g, b).
+
+        With E = dL/dZ (`_error`) of logits Z = X W' + b: dL/dW = E' X, dL/db = E' 1.
 
         room    where those of the weights go; memory that is asked for anew in every step costs more than the products
         """
@@ -82,13 +110,22 @@ class Mlp:
         hidden = Linear(self.weights, self.biases).logits(features).relu()
         return hidden @ self.outer_weights.transpose(-1, -2) + self.outer_biases.unsqueeze(-2)
 
-    def folded(self, **change) -> "Mlp":
+    def before_standardising(self, mean: Tensor, deviation: Tensor) -> "Mlp":
         """As for linear probes."""
-        first = Linear(self.weights, self.biases).folded(**change)
+        return self._behind(Linear(self.weights, self.biases).before_standardising(mean, deviation))
+
+    def before_projecting(self, projector: Tensor, mean: Tensor) -> "Mlp":
+        """As for linear probes."""
+        return self._behind(Linear(self.weights, self.biases).before_projecting(projector, mean))
+
+    def _behind(self, first: Linear) -> "Mlp":
         return Mlp(first.weights, first.biases, self.outer_weights, self.outer_biases)
 
     def slopes(self, features: Tensor, labels: Tensor, room: Tensor) -> list[Tensor]:
-        """As for linear probes."""
+        """As for linear probes; with hidden units H = relu(X W' + b) and logits Z = H V' + c, of which E = dL/dZ:
+
+        dL/dV = E' H, dL/dc = E' 1, D = (E V) where H > 0, else 0, dL/dW = D' X, dL/db = D' 1.
+        """
         g, s, h, d = self.weights.shape
         b = features.shape[1]
         hidden = torch.bmm(features, self.weights.view(g, s * h, d).transpose(1, 2)).view(g, b, s, h)
@@ -100,13 +137,20 @@ class Mlp:
         return [room, inner.sum(1), torch.einsum("gbsk,gbsh->gskh", error, hidden), error.sum(1)]
 
 
-def combined(function: Callable[[list[Tensor]], Tensor], probes: list[Linear] | list[Mlp]) -> Linear | Mlp:
+Probes = Linear | Mlp
+OneKind = TypeVar("OneKind", bound=Probes)
+
+
+def combined(function: Callable[[list[Tensor]], Tensor], probes: list[OneKind]) -> OneKind:
     """Probes of one kind made into one: `function` takes the list of each of their tensors."""
     return type(probes[0])(*[function([getattr(probe, field.name) for probe in probes]) for field in fields(probes[0])])
 
 
 def _error(logits: Tensor, labels: Tensor) -> Tensor:
-    """The gradient (g, b, s, k) of the mean cross-entropy over b images by the logits (g, b, s, k); labels (g, b)."""
+    """The gradient (g, b, s, k) of the mean cross-entropy over b images by the logits (g, b, s, k); labels (g, b).
+
+    (softmax(z_i) - onehot(y_i)) / b for image i.
+    """
     g, b, s, _ = logits.shape
     error = logits.softmax(-1)
     error.scatter_add_(3, labels[:, :, None, None].expand(g, b, s, 1), error.new_full((1,), -1.0).expand(g, b, s, 1))
@@ -123,10 +167,10 @@ def initial(dim: int, classes: int, seeds: list[int], settings: int, name: str, 
     weights, biases = torch.zeros(len(seeds), settings, classes, dim), torch.zeros(len(seeds), settings, classes)
     if kind == "uniform":
         bound = 1 / math.sqrt(dim)
-        for place, seed in enumerate(seeds):
+        for group, seed in enumerate(seeds):
             draw = generator(seed, "probe", name, dim, classes)
-            weights[place] = (2 * torch.rand(classes, dim, generator=draw) - 1) * bound
-            biases[place] = (2 * torch.rand(classes, generator=draw) - 1) * bound
+            weights[group] = (2 * torch.rand(classes, dim, generator=draw) - 1) * bound
+            biases[group] = (2 * torch.rand(classes, generator=draw) - 1) * bound
     return Linear(weights, biases)
 
 
@@ -142,20 +186,22 @@ class Stack:
 
     def __init__(
         self,
-        start: Linear | Mlp,
+        start: Probes,
         settings: list[Setting],
         solver: str = "adam",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
     ) -> None:
-        self.probes, self.settings = combined(lambda values: values[0].clone(), [start]), settings
-        self.values = list(vars(self.probes).values())
+        self.probes: Probes = combined(lambda values: values[0].clone(), [start])
+        self.settings = settings
+        self.values: list[Tensor] = list(vars(self.probes).values())
         self.penalised = ["biases" not in field.name for field in fields(start)]
         self.solver, self.momentum, self.weight_decay, self.steps = solver, momentum, weight_decay, 0
+        self.rates = [_rate(setting) for setting in settings]
         device = self.values[0].device
-        self.lr, self.l1, self.l2 = (
-            torch.tensor([getattr(setting, name) for setting in settings], device=device) for name in ("lr", "l1", "l2")
-        )
+        self.lr = torch.tensor(self.rates, device=device)
+        self.l1 = torch.tensor([setting.l1 for setting in settings], device=device)
+        self.l2 = torch.tensor([setting.l2 for setting in settings], device=device)
         self.penalties = bool((self.l1 != 0).any() or (self.l2 != 0).any())
         self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)] for value in self.values]
         self.room = torch.empty_like(self.values[0])
@@ -168,7 +214,7 @@ class Stack:
             update = self._together if value[0, 0].numel() < LARGE else self._one_by_one
             update(value, slope, state, penalised and self.penalties, rate)
 
-    def now(self) -> Linear | Mlp:
+    def now(self) -> Probes:
         """A copy of the probes as they are now."""
         return combined(lambda values: values[0].clone(), [self.probes])
 
@@ -176,7 +222,7 @@ class Stack:
         """One update of all probes (g, s, ...) in the same operations."""
         lr, l1, l2 = (of_setting.view(1, -1, *[1] * (value.ndim - 2)) for of_setting in (self.lr * rate, self.l1, self.l2))
         if penalised:
-            slope += l1 * value.sign() + l2 * value
+            slope += l1 * value.sign() + l2 * value  # the gradient of l1 |W|_1 + l2/2 |W|^2
         if self.weight_decay:
             slope += self.weight_decay * value
         if self.solver == "sgd":
@@ -190,21 +236,47 @@ class Stack:
         value -= lr / (1 - 0.9**self.steps) * mean / spread
 
     def _one_by_one(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: float) -> None:
-        """The same by torch's fused kernels, which take one setting at a time."""
+        """The same by torch's fused kernels, which take one setting at a time and add l2 W as weight decay."""
         for s, setting in enumerate(self.settings):
-            mine, its_slope, *its_state = ([tensor[s] for tensor in part] for part in (value, slope, *state))
+            of_setting, slopes, *states = ([tensor[s] for tensor in part] for part in (value, slope, *state))
             if penalised and setting.l1:
-                for parts in zip(mine, its_slope, strict=True):
-                    for weights, slopes in zip(*(part.view(-1).split(LARGE) for part in parts), strict=True):
-                        slopes.add_(weights.sign(), alpha=setting.l1)
-            common = {
-                "lr": setting.lr * rate,
-                "weight_decay": self.weight_decay + penalised * setting.l2,
-                "maximize": False,
-                "fused": True,
-            }
+                for group, its_slope in zip(of_setting, slopes, strict=True):
+                    for weights, part in zip(*(whole.view(-1).split(LARGE) for whole in (group, its_slope)), strict=True):
+                        part.add_(weights.sign(), alpha=setting.l1)
+            lr, decay = self.rates[s] * rate, self.weight_decay + penalised * setting.l2
             if self.solver == "sgd":
-                sgd(mine, its_slope, its_state[0], momentum=self.momentum, dampening=0, nesterov=False, **common)
+                sgd(
+                    of_setting,
+                    slopes,
+                    list(states[0]),
+                    fused=True,
+                    weight_decay=decay,
+                    momentum=self.momentum,
+                    lr=lr,
+                    dampening=0,
+                    nesterov=False,
+                    maximize=False,
+                )
             else:
-                steps = [torch.tensor(self.steps - 1.0) for _ in mine]
-                adam(mine, its_slope, *its_state, [], steps, amsgrad=False, beta1=0.9, beta2=0.999, eps=1e-8, **common)
+                adam(
+                    of_setting,
+                    slopes,
+                    states[0],
+                    states[1],
+                    [],
+                    [torch.tensor(self.steps - 1.0) for _ in of_setting],
+                    fused=True,
+                    amsgrad=False,
+                    beta1=0.9,
+                    beta2=0.999,
+                    lr=lr,
+                    weight_decay=decay,
+                    eps=1e-8,
+                    maximize=False,
+                )
+
+
+def _rate(setting: Setting) -> float:
+    if setting.lr is None:
+        raise ValueError(f"{setting}: adam and sgd need a learning rate")
+    return setting.lr

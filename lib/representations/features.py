@@ -20,7 +20,7 @@ from lib.models import cutting
 from lib.models.reducers import reducer
 from lib.representations import feature_cache
 from lib.representations.feature_files import FeatureFolder, file_name, key
-from lib.representations.passes import Reduce, View, reduced_outputs
+from lib.representations.passes import Name, Reduce, View, reduced_outputs
 from lib.representations.principal_components import Moments, channel_rows
 
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -62,23 +62,6 @@ class Features:
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    """The features of several taps as one vector per image, in order."""
-
-    parts: tuple[Features, ...]
-
-    def __len__(self) -> int:
-        return len(self.parts[0])
-
-    @property
-    def dim(self) -> int:
-        return sum(part.dim for part in self.parts)
-
-    def rows(self, index: Tensor | slice | None = None) -> Tensor:
-        return torch.cat([part.rows(index) for part in self.parts], 1)
-
-
-@dataclass(frozen=True)
 class Views:
     """The features of several views of the same n images: row v n + i is image i in view v."""
 
@@ -98,6 +81,23 @@ class Views:
         for number in views.unique().tolist():
             rows[views == number] = self.parts[number].rows(positions[views == number])
         return rows
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The features of several taps as one vector per image, in order."""
+
+    parts: tuple[Features | Views, ...]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    @property
+    def dim(self) -> int:
+        return sum(part.dim for part in self.parts)
+
+    def rows(self, index: Tensor | slice | None = None) -> Tensor:
+        return torch.cat([part.rows(index) for part in self.parts], 1)
 
 
 AnyFeatures = Features | SideBySide | Views
@@ -209,12 +209,12 @@ def dimensions(network: nn.Module, reducers: Mapping[Tap, Reduce], split: Split,
     return {tap: row.shape[1] for tap, row in rows.items()}
 
 
-def layer_reducer(reducers: Mapping[Tap, Reduce], moments: Moments | None = None) -> Callable[[Tensor], dict[Tap, Tensor]]:
-    """All reducers of one layer; its channels are also taken into `moments`."""
+def layer_reducer(reducers: Mapping[Name, Reduce], moments: Moments | None = None) -> Callable[[Tensor], dict[Name, Tensor]]:
+    """All reducers of one layer, by name; its channels are also taken into `moments`."""
 
-    def reduced(output: Tensor) -> dict[Tap, Tensor]:
+    def reduced(output: Tensor) -> dict[Name, Tensor]:
         if moments is not None:
             moments.add(channel_rows(output))
-        return {tap: reduce(output).float().clone() for tap, reduce in reducers.items()}
+        return {name: reduce(output).float().clone() for name, reduce in reducers.items()}
 
     return reduced

@@ -4,7 +4,7 @@ A representation is what a layer puts out, made a vector per image by a reducer.
 pass ends behind the deepest layer that was asked for: nothing after it is computed.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ def flatten(output: Tensor) -> Tensor:
 def reduced_outputs(
     network: nn.Module,
     split: Split,
-    reduce: dict[str, Callable[[Tensor], dict[Name, Tensor]]],
+    reduce: Mapping[str, Callable[[Tensor], dict[Name, Tensor]]],
     batching: Batching,
     *,
     order: Tensor | None = None,
