@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lib.attacks import pgd
 from lib.attacks.flags import ATTACKS
 from lib.attacks.pgd import Ball
-from lib.core import saved_state
+from lib.core import cache_folders, saved_state
 from lib.core.errors import UserError
 from lib.core.randomness import generator, stream
 from lib.datasets.batching import Batching
@@ -37,7 +37,7 @@ def robust_images(network: nn.Module, split: Split, attack: Attack, batching: Ba
     all in float32.
     """
     network.eval()
-    path = Path(cache_dir) / "attacks" / f"{_key(network, attack, batching.batch_size)}.npz"
+    path = cache_folders.folder(cache_dir, "attacks") / f"{_key(network, attack, batching.batch_size)}.npz"
     done = saved_state.read_arrays(path) or {}  # by the content of a batch
     robust = []
     for number, (images, labels) in enumerate(batching.over(split, f"{attack.name} on {split.name}")):

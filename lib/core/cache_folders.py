@@ -11,7 +11,7 @@ from pathlib import Path
 REVISIONS = {
     "features": 1,  # of layers of networks
     "neighbors": 1,  # tables of distances
-    "robust": 1,  # which images an attack has not moved
+    "attacks": 1,  # which images were not moved to another class
     "corrupted": 1,  # images
     "decoded": 1,  # images of folders
     "unpacked": 1,  # arrays of archives

@@ -1,6 +1,6 @@
 """How a pass over a split gives a network its images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ class Batching:
         *,
         order: Tensor | None = None,
         augment: Callable[[Tensor, int], Tensor] | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         """Images, labels and positions, batch by batch; `order` and `augment` as in `Split.batches`."""
         batches = split.batches(
             self.batch_size,

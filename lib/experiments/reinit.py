@@ -5,7 +5,6 @@ Singer, "Are All Layers Created Equal?", JMLR 2022.
 """
 
 import dataclasses
-import json
 import time
 
 import numpy as np
@@ -22,7 +21,7 @@ from lib.reinit import batchnorm, criticality, sweep, targets, weight_sources
 from lib.reinit import fold_pool as reinit_fold_pool
 from lib.reinit import rows as reinit_rows
 from lib.reinit.weight_sources import Source
-from lib.runs import cli, loading, records
+from lib.runs import loading, records
 from lib.runs.records import Result
 
 
@@ -151,8 +150,7 @@ def _folded(network, images, units, cells: list[list]) -> tuple:
 
 def _saved(config: ReinitConfig) -> RunFile:
     """The file of an interrupted pass of the same command on the same files: beside the record."""
-    identity = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
-    key = saved_state.content_key(json.dumps(identity, sort_keys=True))
+    key = saved_state.content_key(records.under_way(config))
     return RunFile(records.place(config, "reinit").beside(".partial"), key)
 
 

@@ -7,7 +7,6 @@ on the matched images, and is applied to the source before any resizing, and don
 """
 
 import itertools
-import json
 import time
 import warnings
 from dataclasses import replace
@@ -26,7 +25,7 @@ from lib.experiments.config.stitch import StitchConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
 from lib.plots import grid as plots
-from lib.runs import cli, loading, records
+from lib.runs import loading, records
 from lib.runs.records import Result, Row
 from lib.stitching import grid as stitching_grid
 from lib.stitching import layer as stitching_layer
@@ -339,9 +338,7 @@ def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: 
                 origins[number] = str(stitch.record)
         return origins
 
-    identity = {"config": cli.identity(config), "inputs": records.fingerprints(config)}
-    key = saved_state.content_key(json.dumps(identity, sort_keys=True))
-    saved = saved_state.RunFile(_partial(config), key)
+    saved = saved_state.RunFile(_partial(config), saved_state.content_key(records.under_way(config)))
     train.train(parts, config.epochs, recipe, optimiser, saved, config.overwrite, take, config.quiet)
 
 

@@ -50,7 +50,7 @@ class _Scored(NamedTuple):
 
 def stitch_ood(config: StitchOodConfig) -> Result:
     """A row per stitch, per missing one, and per end layer and sanity data set; energies; heat maps and histograms."""
-    grids = records.read(config, config.stitch_run)
+    grids = records.read(config, config.stitch_run, EXPERIMENTS["stitch"].revision)
     _refuse_strangers(config, grids)
     detectors = [config.detectors_of(grid) for grid in grids]
     if not any(detectors):

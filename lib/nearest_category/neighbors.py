@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib.core import saved_state
+from lib.core import cache_folders, saved_state
 from lib.core.errors import UserError
 from lib.core.progress import bar
 from lib.nearest_category.search import far, searcher
@@ -113,7 +113,7 @@ def cached_table(
     key = saved_state.content_key(
         repr((1, about, classes, options.get("same", False))), queries.values, training.values, labels
     )
-    path = Path(cache_dir) / "neighbors" / f"{key}.npz"
+    path = cache_folders.folder(cache_dir, "neighbors") / f"{key}.npz"
     kept = saved_state.read_arrays(path)
     if kept is not None and kept.keys() == {"squared", "indices"}:
         return NeighborTable(torch.from_numpy(kept["squared"]), torch.from_numpy(kept["indices"]))

@@ -86,7 +86,7 @@ def batching(config: DeviceConfig, device: torch.device, channels: int, size: in
     )
 
 
-def fitting_images(config, name: str, size: int) -> Split:
+def fitting_images(config, name: str, size: int | None) -> Split:
     """At most `--fit-examples` in-distribution images that no measure is made on.
 
     The training split of the data set `name`, whatever split it states, unless `--fit-on` names others.

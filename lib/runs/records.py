@@ -160,6 +160,14 @@ def fingerprints(config, missing_ok: bool = False) -> dict[str, dict]:
     return found
 
 
+def under_way(config) -> str:
+    """What an interrupted run and the one that continues it agree in, as a text: settings, inputs, version of the method."""
+    settings = {item.name: getattr(config, item.name) for item in _identity_fields(config)}
+    about = {"config": settings, "inputs": fingerprints(config)}
+    later = {"revision": config.revision} if config.revision > 1 else {}
+    return json.dumps(about | later, sort_keys=True)
+
+
 def write(where: Place, config, result: Result, *, command: list[str], started: float) -> dict:
     """Writes arrays, figures and, last, the record, whose presence says that all is there. Returns the record."""
     import numpy as np

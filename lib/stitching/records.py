@@ -91,17 +91,22 @@ class Grid:
         )
 
 
-def read(config: RunConfig, paths: tuple[str, ...]) -> list[Grid]:
-    """The grids in records and folders of records.
+def read(config: RunConfig, paths: tuple[str, ...], revision: int) -> list[Grid]:
+    """The grids in records, of this revision of their method, and folders of records.
 
-    Raises `UserError` for what is no whole record of `exec_stitch.py`, for a folder with a run that was not finished, and
-    for stitches of a checkpoint that has changed since.
+    Raises `UserError` for what is no whole record of `exec_stitch.py`, for a folder with a run that was not finished, for
+    stitches of a checkpoint that has changed since, and for those of an earlier revision.
     """
     grids: dict[str, Grid] = {}
     for path in _records(paths):
         record = records.read(path)
         if record["experiment"] != "stitch":
             raise UserError(f"{path}: the record of an experiment {record['experiment']}, not of exec_stitch.py")
+        if records.revision(record) < revision:
+            raise UserError(
+                f"{path}: its stitches are of an earlier version of the method; exec_tables.py --rerun {path} makes them "
+                "again"
+            )
         arrays = path.with_name(record["arrays"]) if "arrays" in record else None
         if arrays is not None and not arrays.exists():
             raise UserError(f"{path}: its weights {arrays.name} are gone; exec_tables.py --rerun {path} makes them again")

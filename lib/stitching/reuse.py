@@ -74,6 +74,8 @@ def find(config: RunConfig) -> dict[StitchKey, TrainedStitch]:
             record = records.read(path)
         except UserError:
             continue
+        if records.revision(record) != config.revision:
+            continue
         defaults = {name: value for name, value in cli.identity(type(config)()).items() if name not in record["config"]}
         theirs = (
             _method(defaults | record["config"], cli.identity(config)),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.core.errors import UsageError
+from lib.experiments import EXPERIMENTS
 from lib.runs import input_files
 from lib.runs.cli import DeviceConfig, SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -76,7 +77,7 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
         return None
 
     def work(self) -> list[str]:
-        grids = records.read(self, self.stitch_run)
+        grids = records.read(self, self.stitch_run, EXPERIMENTS["stitch"].revision)
         return [
             "passes:     one of each network over the data, for every grid",
             *(
@@ -88,7 +89,7 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
 
     def inputs(self) -> dict[str, list[Path]]:
         found = {}
-        for grid in records.read(self, self.stitch_run):
+        for grid in records.read(self, self.stitch_run, EXPERIMENTS["stitch"].revision):
             for stored in grid.cells.values():
                 found[str(stored.record)] = [path for path in (stored.record, stored.arrays) if path]
             found |= input_files.checkpoint_files(self, grid.config["front_path"], grid.config["end_path"])
