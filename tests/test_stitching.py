@@ -130,10 +130,10 @@ def test_directions_too_small_for_squared_sums_are_solved_from_the_rows():
     problem = sums.problem("x", "y")
     coarse = least_squares.exact(problem)
     assert coarse.doubtful and coarse.effective_rank == 5
-    triangle = least_squares.Triangle()
+    streamed_qr = least_squares.StreamedQR()
     for part in (slice(0, 11), slice(11, 300)):
-        triangle.add(x[part], y[part])
-    solution = triangle.solve(6)
+        streamed_qr.add(x[part], y[part])
+    solution = streamed_qr.solve(6)
     z, v = lstsq(x.numpy(), y.numpy())
     ours = z @ np.concatenate([solution.weight.numpy(), solution.bias.numpy()[None]])
     assert solution.effective_rank == 6 and np.abs(ours - z @ v).max() < 1e-6

@@ -241,7 +241,7 @@ def _initial(
             if config.init in MATCHED:
                 solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
                 if solution.doubtful:
-                    again = stitching_grid.triangle(donors, matched, made, front, end, batching, partners)
+                    again = stitching_grid.streamed_qr(donors, matched, made, front, end, batching, partners)
                     solution = again.solve(stitching_layer.channels(made.source))
                 row |= {
                     "matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),

@@ -21,7 +21,7 @@ from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
 from lib.stitching.layer import Stitch
-from lib.stitching.least_squares import Statistics, Triangle
+from lib.stitching.least_squares import Statistics, StreamedQR
 from lib.training.losses import IndependentLosses, Loss
 
 
@@ -113,11 +113,11 @@ def collect(
     return statistics
 
 
-def triangle(
+def streamed_qr(
     donors: Donors, split: Split, stitch: Stitch, front: str, end: str, batching: Batching, partners: Split | None = None
-) -> Triangle:
+) -> StreamedQR:
     """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
-    decomposition = Triangle()
+    decomposition = StreamedQR()
     for sources, targets in pairs(donors, split, batching, f"matching {front} with {end} again", partners):
         rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
         decomposition.add(*(part.flatten(0, 1) for part in rows))

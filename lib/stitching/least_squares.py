@@ -139,7 +139,7 @@ class Solution:
 
 
 def exact(problem: Problem, basis: Tensor | None = None) -> Solution:
-    """The least-squares solution from the eigenvectors of the centred covariance; of x within `basis` (p, r) if given."""
+    """The default solver: least squares by the eigenvectors of the centred covariance; of x within `basis` (p, r) if given."""
     xx, xy = problem.xx, problem.xy
     if basis is not None:
         xx, xy = basis.T @ xx @ basis, basis.T @ xy
@@ -154,7 +154,7 @@ def exact(problem: Problem, basis: Tensor | None = None) -> Solution:
     return Solution(weight, problem.y_mean - problem.x_mean @ weight, len(values), condition, doubtful)
 
 
-class Triangle:
+class StreamedQR:
     """Least squares by a QR decomposition of [1, x, y] that streams: no sum of squares halves the digits.
 
     It costs (p + q) / min(p, q) times more than the sums, and serves where those are too coarse.
