@@ -139,7 +139,7 @@ class Solution:
 
 
 def exact(problem: Problem, basis: Tensor | None = None) -> Solution:
-    """The default solver: least squares by the eigenvectors of the centred covariance; of x within `basis` (p, r) if given."""
+    """The default solver: least squares by the centred covariance's eigenvectors; of x within `basis` (p, r) if given."""
     xx, xy = problem.xx, problem.xy
     if basis is not None:
         xx, xy = basis.T @ xx @ basis, basis.T @ xy
