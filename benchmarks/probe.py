@@ -60,7 +60,7 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     network = Normalized(models.build("tv_resnet18", 10), (0.5,) * 3, (0.25,) * 3).eval()
     split = made_up(count)
     begin = time.perf_counter()
-    kept = collect(
+    collected = collect(
         network,
         split,
         reducers_of(Tap(layer, "gap") for layer in LAYERS),
@@ -71,9 +71,9 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     passed = time.perf_counter() - begin
     directions = {
         layer: Directions(moments.mean, principal_components.basis(moments.covariance))
-        for layer, moments in kept.moments.items()
+        for layer, moments in collected.moments.items()
     }
-    for tap, features in kept.features.items():
+    for tap, features in collected.features.items():
         rows = torch.arange(count)
         fit(
             tap,
@@ -89,7 +89,7 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     rows = torch.arange(part)
     fast = fit(
         tap,
-        [kept.features[tap]],
+        [collected.features[tap]],
         [Group(rows, split.labels[:part], rank=rank)],
         [Setting(1e-3)],
         10,
@@ -101,10 +101,10 @@ def ranks(count: int = 10_000, part: int = 256) -> None:
     theirs = (time.perf_counter() - begin) * count / part * len(LAYERS) * len(RANKS) * EPOCHS
     answers = slow(
         principal_components.project(
-            kept.features[tap].rows(), directions[tap.layer].mean, directions[tap.layer].basis, rank
+            collected.features[tap].rows(), directions[tap.layer].mean, directions[tap.layer].basis, rank
         )
     ).argmax(1)
-    same = (predictions(fast, kept.features[tap])[0] == answers).double().mean().item()
+    same = (predictions(fast, collected.features[tap])[0] == answers).double().mean().item()
     print(f"{len(LAYERS)} layers x {len(RANKS)} ranks x {EPOCHS} epochs, {count} images, one thread")
     print(f"one pass and stacked probes      {ours:10.1f} s   (the pass: {passed:.1f} s)")
     print(f"a pass per layer, rank and epoch {theirs:10.1f} s   (scaled from {part} images, one layer, rank and epoch)")
@@ -120,7 +120,7 @@ def sweep(reduce: str, count: int = 2000) -> None:
     with tempfile.TemporaryDirectory() as cache:
         config = swept(reduce, cache, ("-e", epochs, "-b", batch))
         begin = time.perf_counter()
-        provider, found, seconds = probed(config, count, shifts)
+        provider, made, seconds = probed(config, count, shifts)
         ours = time.perf_counter() - begin
     images = count + shifts * (count // 10)
     split = made_up(512)
@@ -134,7 +134,7 @@ def sweep(reduce: str, count: int = 2000) -> None:
     products += sum(2 * (images - 0.9 * count) * dim * settings * 10 / rate(batch, dim, settings * 10) for dim in dims)
     print(
         f"{len(dims)} layers ({sum(dims)} features by {reduce}) x {settings} settings x {shifts} OOD sets, {epochs} "
-        f"epochs, {count} + {shifts} x {count // 10} images; {len(found)} rows"
+        f"epochs, {count} + {shifts} x {count // 10} images; {len(made)} rows"
     )
     print(f"the whole run                   {ours:10.1f} s   ({', '.join(f'{k} {v:.1f}' for k, v in seconds.items())})")
     print(f"the forward passes it needs     {passes:10.1f} s   ratio {ours / passes:.2f}")
@@ -215,10 +215,9 @@ def probed(config: ProbeConfig, count: int, shifts: int) -> tuple[FeatureProvide
     study = prepare(options(config, batching), "trained", network, data)
     provider = feature_provider.plan(study, clock)
     fitted = fitting.fit(study, provider, clock)
-    scored = scores.score(study, fitted, provider, clock)
+    scored = scores.score(study, provider, fitted, clock)
     with clock.stage("choosing"):
-        chosen = choices.choose(study, fitted, scored)
-        made = rows.rows(rows.Report(study, provider, fitted.bank, scored), chosen)
+        made = rows.rows(study, provider, fitted.bank, scored, choices.choose(study, fitted, scored))
     return provider, made, clock.seconds
 
 

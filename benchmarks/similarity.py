@@ -34,10 +34,10 @@ def main(count: int = 1000, pairs: int = 4) -> None:
     torch.set_num_threads(1)
     split, networks = noise(count), [network(seed) for seed in (0, 1)]
     begin = time.process_time()
-    found = [represented(one, split, BLOCKS) for one in networks]
+    layers = [represented(one, split, BLOCKS) for one in networks]
     passes = time.process_time() - begin
-    ranks = {layer: [layers.width] for layer, layers in found[0].items()}
-    rows = {(row["layer1"], row["layer2"]): row for row in similarity.grid(*found, MEASURES, ranks, ranks)}
+    ranks = {layer: [one.width] for layer, one in layers[0].items()}
+    rows = {(row["layer1"], row["layer2"]): row for row in similarity.grid(*layers, MEASURES, ranks, ranks)}
     ours = time.process_time() - begin
     grid = [(one, two) for one in BLOCKS for two in BLOCKS]
     chosen = grid[:: -(-len(grid) // pairs)]

@@ -19,15 +19,19 @@ from lib.experiments.config.probe import ProbeConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint
 from lib.plots import probe as plots
-from lib.probing import choices, export, feature_provider, fitting, network_rows, scores, shift_rows, study
+from lib.probing import export, network_rows, shift_rows
 from lib.probing import rows as probe_rows
+from lib.probing.choices import choose, chosen_probe
 from lib.probing.clock import Clock
+from lib.probing.feature_provider import plan
 from lib.probing.fit import STEPWISE, ProbeRecipe
+from lib.probing.fitting import fit
 from lib.probing.options import ProbeOptions, ProbeProtocol
 from lib.probing.roles import origin
+from lib.probing.scores import score
 from lib.probing.shifts import Shift
 from lib.probing.stacked_probes import Setting
-from lib.probing.study import ProbeData
+from lib.probing.study import ProbeData, prepare
 from lib.representations.features import Storage
 from lib.runs import loading
 from lib.runs.records import Result
@@ -78,20 +82,20 @@ def probe(config: ProbeConfig) -> Result:
         networks["untrained"] = checkpoints.build(checkpoint.description).to(device).eval()
     rows, clock = [], Clock()
     for name, network in networks.items():
-        prepared = study.prepare(asked, name, network, data)
-        provider = feature_provider.plan(prepared, clock)
-        fitted = fitting.fit(prepared, provider, clock)
-        scored = scores.score(prepared, fitted, provider, clock)
-        rows += network_rows.rows(prepared, provider, scored)
+        study = prepare(asked, name, network, data)
+        provider = plan(study, clock)
+        fitted = fit(study, provider, clock)
+        scores = score(study, provider, fitted, clock)
+        rows += network_rows.rows(study, provider, scores)
         with clock.stage("choosing"):
-            chosen = choices.choose(prepared, fitted, scored)
-            rows += probe_rows.rows(probe_rows.Report(prepared, provider, fitted.bank, scored), chosen)
+            choices = choose(study, fitted, scores)
+            rows += probe_rows.rows(study, provider, fitted.bank, scores, choices)
         if config.export and name == "trained":
-            site, linear = choices.chosen_probe(prepared, fitted.bank, chosen)
+            site, linear = chosen_probe(study, fitted.bank, choices)
             export.export(config.outputs()[0], network, checkpoint.description, site.tap, linear, data.classes, data.size)
         if config.sensitivity:
             with clock.stage("sensitivity"):
-                rows += shift_rows.rows(prepared, provider, fitted.bank, chosen)
+                rows += shift_rows.rows(study, provider, fitted.bank, choices)
     return Result(
         rows,
         figures=plots.figures(rows, checkpoint.description.architecture),

@@ -20,7 +20,7 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
     rule = rules[0] if rules else "none"
     probes = [row for row in shown if row["probe"] == "probe" and row["selected_by"] == rule]
     what = {"worst": "worst-group accuracy", "adjusted": "adjusted average accuracy"}.get(measure, "accuracy")
-    found = {}
+    drawn = {}
     shares = {row["fraction"] for row in probes}
     reducers = list(dict.fromkeys(row["reduce"] for row in probes))
     for reduce in reducers:
@@ -33,24 +33,24 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
         about += f" by {reduce}" if len(reducers) > 1 else ""
         suffix = f"-{reduce.replace(':', '')}" if len(reducers) > 1 else ""
         plain = [row for row in plain if row["fraction"] == most]
-        found[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
+        drawn[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
         if len({_shift(row) for row in plain}) > MOST_LINES:
-            found[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
+            drawn[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
-        found["gains"] = gain_bars(gains, f"{title}\nlayer chosen by {rule} against the last one")
+        drawn["gains"] = gain_bars(gains, f"{title}\nlayer chosen by {rule} against the last one")
     if len({row["rank"] for row in probes}) > 1:
-        found["ranks"] = by_number(probes, "rank", f"{title}\nprobes of limited rank", what)
+        drawn["ranks"] = by_number(probes, "rank", f"{title}\nprobes of limited rank", what)
     chosen = [row for row in gains if row["fraction"] is not None]
     if len(shares) > 1 and chosen:
-        found["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {rule}", what)
+        drawn["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {rule}", what)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
-        found["sensitivity"] = sensitivity_by_layer(moved, f"{title}\ndisplacement of test from training images")
+        drawn["sensitivity"] = sensitivity_by_layer(moved, f"{title}\ndisplacement of test from training images")
     collapsed = [row for row in rows if row["probe"] == "collapse" and row["network"] == "trained"]
     if len({row["layer"] for row in collapsed}) > 1:
-        found["collapse"] = collapse_by_layer(collapsed, f"{title}\nneural collapse by depth")
-    return found
+        drawn["collapse"] = collapse_by_layer(collapsed, f"{title}\nneural collapse by depth")
+    return drawn
 
 
 def collapse_by_layer(rows: list[dict], title: str) -> Figure:
@@ -59,9 +59,8 @@ def collapse_by_layer(rows: list[dict], title: str) -> Figure:
     figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
     axes = figure.add_subplot()
 
-    def values(mine):
-        known = [row for row in mine if row["nc1"] is not None]
-        return [np.mean([row["nc1"] for row in known if row["layer"] == layer]) for layer in layers]
+    def values(some: list[dict]) -> list[float]:
+        return [float(np.mean(_known([row for row in some if row["layer"] == layer], "nc1"))) for layer in layers]
 
     axes.plot(
         values([row for row in rows if row["split"] == "train"]),
@@ -101,8 +100,8 @@ def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
     columns = (("s", "S (pairwise distances)"), ("tvd", "TVD, mean over units"))
     for axes, (column, label) in zip(figure.subplots(1, 2), columns, strict=True):
         for number, line in enumerate(lines):
-            mine = [row for row in rows if (row[key] or row["data"]) == line]
-            cells = [[row for row in mine if row["layer"] == layer] for layer in layers]
+            of_line = [row for row in rows if (row[key] or row["data"]) == line]
+            cells = [[row for row in of_line if row["layer"] == layer] for layer in layers]
             few = len(lines) <= MOST_LINES
             colour = COLOURS[number] if few else NEUTRAL
             axes.plot(
@@ -138,15 +137,15 @@ def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
     figure = Figure(figsize=(max(6, 0.75 * len(columns) + 3), 0.32 * len(shifts) + 2), layout="constrained")
     axes = figure.add_subplot()
 
-    def cell(shift, column):
-        mine = heads if column == "head" else [row for row in rows if row["layer"] == column]
-        return [row for row in mine if _shift(row) == shift]
+    def cell(shift: str, column: str) -> list[dict]:
+        of_column = heads if column == "head" else [row for row in rows if row["layer"] == column]
+        return [row for row in of_column if _shift(row) == shift]
 
-    found = [_means([cell(shift, column) for column in columns]) for shift in shifts]
-    values = np.array([accuracies for accuracies, _ in found])
+    lines = [_means([cell(shift, column) for column in columns]) for shift in shifts]
+    values = np.array([accuracies for accuracies, _ in lines])
     image = axes.imshow(values, aspect="auto", cmap="viridis")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for y, (accuracies, errors) in enumerate(found):
+    for y, (accuracies, errors) in enumerate(lines):
         for x, (accuracy, error) in enumerate(zip(accuracies, errors, strict=True)):
             axes.text(
                 x,
@@ -174,12 +173,12 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
     shifts = list(dict.fromkeys(_shift(row) for row in rows))
     figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
     axes = figure.add_subplot()
-    places, means = np.arange(len(layers)), []
+    x, means = np.arange(len(layers)), []
 
-    def head(mine, colour, label):
-        known = [row["accuracy"] for row in mine if row["accuracy"] is not None]
-        if known:
-            axes.axhline(np.mean(known), linestyle="--", linewidth=0.9, color=colour, label=label)
+    def draw_head(some: list[dict], colour: str, label: str | None) -> None:
+        accuracies = _known(some, "accuracy")
+        if accuracies:
+            axes.axhline(float(np.mean(accuracies)), linestyle="--", linewidth=0.9, color=colour, label=label)
 
     for number, shift in enumerate(shifts):
         values, errors = _means(
@@ -187,17 +186,15 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
         )
         means.append(values)
         if len(shifts) <= MOST_LINES:
-            axes.errorbar(
-                places, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=shift, color=COLOURS[number]
-            )
-            head(
+            axes.errorbar(x, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=shift, color=COLOURS[number])
+            draw_head(
                 [row for row in heads if _shift(row) == shift],
                 COLOURS[number],
                 "the network's own head" if number == 0 else None,
             )
         else:
             axes.plot(
-                places,
+                x,
                 values,
                 color=NEUTRAL,
                 linewidth=0.7,
@@ -208,20 +205,14 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
         seeds = sorted({row["seed"] for row in rows if row["seed"] is not None})
         by_seed = [
             [
-                np.mean(
-                    [
-                        row["accuracy"]
-                        for row in rows
-                        if row["layer"] == layer and row["seed"] == seed and row["accuracy"] is not None
-                    ]
-                )
+                np.mean(_known([row for row in rows if row["layer"] == layer and row["seed"] == seed], "accuracy"))
                 for layer in layers
             ]
             for seed in seeds
         ]
         reach = 1.96 * np.std(by_seed, 0, ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else None
         axes.errorbar(
-            places,
+            x,
             np.mean(means, 0),
             reach,
             color=BEST,
@@ -230,8 +221,8 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
             capsize=2,
             label="their mean" + (", 95% interval over seeds" if reach is not None else ""),
         )
-        head(heads, BASE, "the network's own head, mean")
-    axes.set_xticks(places, layers, rotation=60, ha="right", fontsize=8)
+        draw_head(heads, BASE, "the network's own head, mean")
+    axes.set_xticks(x, layers, rotation=60, ha="right", fontsize=8)
     axes.set(ylabel=what, xlabel="layer, in order of execution", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -245,11 +236,11 @@ def gain_bars(rows: list[dict], title: str) -> Figure:
     parts = sorted((row for row in parts if row["fraction"] == share), key=lambda row: row["gain"])
     figure = Figure(figsize=(7.2, max(2.6, 0.3 * len(parts) + 1.4)), layout="constrained")
     axes = figure.add_subplot()
-    places, values = np.arange(len(parts)), np.array([row["gain"] for row in parts])
+    y, values = np.arange(len(parts)), np.array([row["gain"] for row in parts])
     intervals = np.array([[row["gain"] - row["gain_low"], row["gain_high"] - row["gain"]] for row in parts]).T
     colours = [BEST if row["gain_low"] > 0 else BASE if row["gain_high"] < 0 else NEUTRAL for row in parts]
-    axes.barh(places, 100 * values, color=colours, xerr=100 * np.maximum(intervals, 0), ecolor="0.2", capsize=2)
-    axes.set_yticks(places, [f"{_shift(row)}  ({_shortened(row['layer'])})" for row in parts], fontsize=8)
+    axes.barh(y, 100 * values, color=colours, xerr=100 * np.maximum(intervals, 0), ecolor="0.2", capsize=2)
+    axes.set_yticks(y, [f"{_shift(row)}  ({_shortened(row['layer'])})" for row in parts], fontsize=8)
     axes.axvline(0, color="0.2", linewidth=0.8)
     axes.axvline(100 * float(np.median(values)), color=BEST, linestyle=":", label=f"median {100 * np.median(values):+.2f}")
     axes.set(xlabel="percentage points, 95% intervals; grey: they hold 0")
@@ -298,12 +289,17 @@ def _shortened(layers: str, most: int = 2) -> str:
     return " ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _known(rows: list[dict], column: str) -> list[float]:
+    """The values of a column, where there are any."""
+    return [row[column] for row in rows if row[column] is not None]
+
+
 def _means(cells: Iterable[list[dict]]) -> tuple[np.ndarray, np.ndarray]:
     """The mean accuracy of each cell's rows over seeds, and its standard error: between seeds, or of the one seed."""
     values, errors = [], []
     for rows in cells:
-        found = [row["accuracy"] for row in rows if row["accuracy"] is not None]
-        values.append(np.mean(found) if found else np.nan)
+        accuracies = _known(rows, "accuracy")
+        values.append(np.mean(accuracies) if accuracies else np.nan)
         single = rows[0].get("se") if rows else None
-        errors.append(np.std(found, ddof=1) / len(found) ** 0.5 if len(found) > 1 else single or 0.0)
+        errors.append(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5 if len(accuracies) > 1 else single or 0.0)
     return np.array(values), np.array(errors)

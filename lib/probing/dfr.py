@@ -15,10 +15,11 @@ from lib.probing import solvers
 from lib.probing.evaluation import Metric
 from lib.probing.feature_sources import CachedSource
 from lib.probing.feature_transform import FeatureSpread, FeatureTransform
-from lib.probing.fit import COPIES, GIB
+from lib.probing.fit import COPIES
 from lib.probing.roles import draw_balanced
 from lib.probing.stacked_probes import Linear, Probes, combined
 from lib.probing.training_sets import TrainingSet
+from lib.representations.feature_cache import GIB
 from lib.representations.features import AnyFeatures, Tap
 
 STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C, by which the sum of the losses is multiplied beside |W|_1

@@ -11,7 +11,7 @@ from lib.metrics import group_accuracy as group_metrics
 from lib.metrics.classification import standard_error
 from lib.probing.feature_sources import NUMBERS, FeatureName, FeatureSource
 from lib.probing.fit import predicted
-from lib.probing.stacked_probes import Classifiers
+from lib.probing.stacked_probes import FeatureClassifiers
 
 COLUMNS = (
     "probe",
@@ -51,7 +51,10 @@ COLUMNS = (
 
 
 def right_answers(
-    source: FeatureSource, probes: Sequence[tuple[FeatureName, Classifiers]], labels: Tensor, order: Tensor | None = None
+    source: FeatureSource,
+    probes: Sequence[tuple[FeatureName, FeatureClassifiers]],
+    labels: Tensor,
+    order: Tensor | None = None,
 ) -> list[Tensor]:
     """Whether each image is classified correctly, (c, n) for each of the probes: what they read, and c classifiers.
 

@@ -27,6 +27,7 @@ from lib.probing.fit import check_memory
 from lib.probing.layers import Layout
 from lib.probing.study import ProbeStudy
 from lib.representations import feature_cache, pca_reducers, principal_components
+from lib.representations.feature_cache import GIB
 from lib.representations.features import (
     TYPES,
     Collected,
@@ -40,8 +41,6 @@ from lib.representations.features import (
     layer_reducer,
 )
 from lib.representations.passes import Reduce, View, reduced_outputs
-
-GIB = 2**30
 
 
 def together(sweep: list[Tap]) -> Tap:

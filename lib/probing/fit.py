@@ -11,14 +11,14 @@ from lib.core.errors import UserError
 from lib.core.randomness import generator
 from lib.probing import solvers
 from lib.probing.feature_transform import Directions, FeatureSpread, FeatureTransform
-from lib.probing.stacked_probes import Classifiers, Linear, Probes, Setting, Stack, combined, initial, initial_mlp
+from lib.probing.stacked_probes import FeatureClassifiers, Linear, Probes, Setting, Stack, combined, initial, initial_mlp
+from lib.representations.feature_cache import GIB
 from lib.representations.feature_files import PIECE
 from lib.representations.features import AnyFeatures, Tap
 
 STEPWISE = ("adam", "sgd")  # solvers that need a batch at a time only
 CHUNK = 4096  # rows that are read at once where all are passed through
 COPIES = 3  # of the features in float64 that the other solvers hold
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def predictions(probes: Probes, features: AnyFeatures, most: int = 1 << 26) -> T
     return torch.cat(parts, -1)
 
 
-def predicted(probes: Classifiers, rows: Tensor) -> Tensor:
+def predicted(probes: FeatureClassifiers, rows: Tensor) -> Tensor:
     """The predicted class (c, b), int16, of rows (b, d)."""
     return probes.logits(rows).argmax(-1).to(torch.int16)
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from lib.probing.feature_sources import CachedSource, ProbeSite
 from lib.probing.feature_transform import Directions
-from lib.probing.fit import GIB, Candidate, FittedProbes, ProbeRecipe, fit
+from lib.probing.fit import Candidate, FittedProbes, ProbeRecipe, fit
 from lib.probing.stacked_probes import Linear, Probes, Setting
 from lib.probing.training_sets import TrainingSet
+from lib.representations.feature_cache import GIB
 from lib.representations.features import Tap
 
 ProbeKey = tuple[ProbeSite, int]  # a site, and the number of a training set

@@ -17,8 +17,8 @@ from lib.probing.study import ProbeStudy
 
 
 @dataclass(frozen=True)
-class Report:
-    """What rows are made of: the phases of a study (`lib.probing.study`) that came before."""
+class _Report:
+    """What rows of single probes are made of."""
 
     study: ProbeStudy
     provider: FeatureProvider
@@ -26,9 +26,11 @@ class Report:
     scores: list[Scores]
 
 
-def rows(report: Report, choices: list[RuleChoices]) -> list[dict]:
+def rows(
+    study: ProbeStudy, provider: FeatureProvider, bank: ProbeBank, scores: list[Scores], choices: list[RuleChoices]
+) -> list[dict]:
     """What every kind of probe came to, with the columns `evaluation.COLUMNS`."""
-    rows = []
+    report, rows = _Report(study, provider, bank, scores), []
     for ruled in choices:
         rows += _candidate_rows(report, ruled) if ruled.rule == "none" else _chosen_rows(report, ruled)
         if ruled.rule != "none" and len(ruled.sweep.sites) > 1:
@@ -52,7 +54,7 @@ def common(study: ProbeStudy, number: int | None, share: float | None, **values)
     )
 
 
-def _candidate_rows(report: Report, ruled: RuleChoices) -> list[dict]:
+def _candidate_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """Every candidate of every site, where nothing is chosen."""
     return [
         row
@@ -63,7 +65,7 @@ def _candidate_rows(report: Report, ruled: RuleChoices) -> list[dict]:
     ]
 
 
-def _chosen_rows(report: Report, ruled: RuleChoices) -> list[dict]:
+def _chosen_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """The chosen candidate of every site; the chosen site is marked."""
     return [
         {**row, "chosen": at == choice.site, "candidates": choice.searched}
@@ -73,7 +75,7 @@ def _chosen_rows(report: Report, ruled: RuleChoices) -> list[dict]:
     ]
 
 
-def _test_rows(report: Report, ruled: RuleChoices, site: ProbeSite, candidate: int, seed: int, number: int) -> list[dict]:
+def _test_rows(report: _Report, ruled: RuleChoices, site: ProbeSite, candidate: int, seed: int, number: int) -> list[dict]:
     """How a probe does on the test images of an OOD set, all of them and by group."""
     study, learnt, test = report.study, ruled.sweep.sets[seed, number], report.study.data.shifts[number].test
     setting, epochs = ruled.sweep.candidates[candidate].setting, ruled.sweep.candidates[candidate].epochs
@@ -113,7 +115,7 @@ class _Pair:
     groups: Tensor
 
 
-def _gain_rows(report: Report, ruled: RuleChoices) -> list[dict]:
+def _gain_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """Per OOD set, and for their mean: the chosen layer's metric, the last one's, and the interval of the difference."""
     study, sweep = report.study, ruled.sweep
     shifts, rows, everything = study.data.shifts, [], []
@@ -129,7 +131,7 @@ def _gain_rows(report: Report, ruled: RuleChoices) -> list[dict]:
     return rows
 
 
-def _pair(report: Report, ruled: RuleChoices, seed: int, number: int) -> _Pair:
+def _pair(report: _Report, ruled: RuleChoices, seed: int, number: int) -> _Pair:
     study, sites, choice = report.study, ruled.sweep.sites, ruled.choices[seed, number]
     positions, test = study.tested(number, seed), study.data.shifts[number].test
     correct, learnt = report.scores[number].correct, ruled.sweep.sets[seed, number]

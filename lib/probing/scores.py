@@ -13,7 +13,7 @@ from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import FeatureName
 from lib.probing.fitting import FittedStudy
 from lib.probing.probe_bank import ProbeKey
-from lib.probing.stacked_probes import Classifiers, Linear
+from lib.probing.stacked_probes import FeatureClassifiers, Linear
 from lib.probing.study import ProbeStudy
 from lib.representations.features import Tap
 
@@ -51,9 +51,9 @@ class PooledHead:
         return pooled(features, self.members)[None]
 
 
-def score(study: ProbeStudy, fitted: FittedStudy, provider: FeatureProvider, clock: Clock) -> list[Scores]:
+def score(study: ProbeStudy, provider: FeatureProvider, fitted: FittedStudy, clock: Clock) -> list[Scores]:
     """The scores of every OOD set, in order; warns of groups without test images."""
-    scores = [_of_shift(study, fitted, provider, clock, number) for number in range(len(study.data.shifts))]
+    scores = [_of_shift(study, provider, fitted, clock, number) for number in range(len(study.data.shifts))]
     for shift in study.data.shifts:
         absent = [name for number, name in enumerate(shift.test.group_names) if not (shift.test.groups == number).any()]
         if absent:
@@ -64,7 +64,7 @@ def score(study: ProbeStudy, fitted: FittedStudy, provider: FeatureProvider, clo
     return scores
 
 
-def _of_shift(study: ProbeStudy, fitted: FittedStudy, provider: FeatureProvider, clock: Clock, number: int) -> Scores:
+def _of_shift(study: ProbeStudy, provider: FeatureProvider, fitted: FittedStudy, clock: Clock, number: int) -> Scores:
     shift, head = study.data.shifts[number], _head(study, provider)
     probes = {key: one for key, one in fitted.bank.probes.items() if study.sets[key[1]].serves(number)}
     means = {key: one for key, one in fitted.means.items() if study.sets[key[1]].serves(number)}
@@ -73,7 +73,9 @@ def _of_shift(study: ProbeStudy, fitted: FittedStudy, provider: FeatureProvider,
     for which, split in shift.splits.items():
         tests = which == "test"
         source = provider.source(split, head=tests)
-        asked: list[tuple[FeatureName, Classifiers]] = [(provider.reads(site), one) for (site, _), one in probes.items()]
+        asked: list[tuple[FeatureName, FeatureClassifiers]] = [
+            (provider.reads(site), one) for (site, _), one in probes.items()
+        ]
         if tests:
             asked += [(tap, one) for (tap, _), one in means.items()]
             asked += head
@@ -87,7 +89,7 @@ def _of_shift(study: ProbeStudy, fitted: FittedStudy, provider: FeatureProvider,
     return Scores(correct, of_means, of_head)
 
 
-def _head(study: ProbeStudy, provider: FeatureProvider) -> list[tuple[FeatureName, Classifiers]]:
+def _head(study: ProbeStudy, provider: FeatureProvider) -> list[tuple[FeatureName, FeatureClassifiers]]:
     """What answers for the network itself, and what it reads: its logits; none where it has other classes."""
     tap = study.layout.head
     if tap is None:

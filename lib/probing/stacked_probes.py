@@ -37,7 +37,7 @@ class Setting:
     l2: float = 0.0
 
 
-class Classifiers(Protocol):
+class FeatureClassifiers(Protocol):
     """c classifiers of the same features, of k classes each."""
 
     @property

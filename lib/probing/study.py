@@ -2,12 +2,12 @@
 
 Intermediate-layers paper, section 2. What follows reads it and changes nothing of it:
 
-    prepare                     -> ProbeStudy        what is asked for, what is drawn
-    feature_provider.plan       -> FeatureProvider   where features come from
-    probe_bank.fit              -> ProbeBank         the fitted probes
-    scores.score                -> list[Scores]      their answers to the images of every OOD set
-    choices.choose              -> list[RuleChoices] what every rule chooses
-    rows, network_rows, shift_rows                   what a record keeps of all that
+    prepare                  -> ProbeStudy          what is asked for, what is drawn
+    feature_provider.plan    -> FeatureProvider     where features come from
+    fitting.fit              -> FittedStudy         the probes
+    scores.score             -> list[Scores]        whether they are right on the images of every OOD set
+    choices.choose           -> list[RuleChoices]   what every rule chooses
+    rows, network_rows, shift_rows                  what a record keeps of all that
 """
 
 from dataclasses import dataclass

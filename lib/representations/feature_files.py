@@ -198,7 +198,7 @@ def _moments_name(layer: str) -> str:
     return f"{layer}-moments.npz"
 
 
-def _add_lazy(digest, images: LazyImages) -> None:
+def _add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
     """The files behind images that are decoded as needed, by path, size and time; of anything else every attribute."""
     digest.update(type(images).__name__.encode())
     for name, value in sorted(vars(images).items()):

@@ -193,7 +193,7 @@ def collect(
             folder.write_moments(layer, moment)
     if folder.path is not None:
         feature_cache.touch(folder.path, f"{type(getattr(network, 'body', network)).__name__} on {label}, {split.split}")
-        if sum(stored.bytes for stored in features.values()) <= storage.gib * 2**30:
+        if sum(stored.bytes for stored in features.values()) <= storage.gib * feature_cache.GIB:
             features = {tap: stored.in_memory() for tap, stored in features.items()}
     return Collected(
         {tap: features[tap] for tap in reducers}, measured | unmeasured, len(split) if absent or unmeasured else 0
