@@ -38,7 +38,7 @@ from lib.experiments.config.probe import ProbeConfig
 from lib.experiments.probe import LEAST_BATCH, options
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.probing import choices, feature_provider, fitting, rows, scores
+from lib.probing import feature_provider, rows, scores, study_choices, study_fit
 from lib.probing.clock import Clock
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_transform import Directions
@@ -214,10 +214,10 @@ def probed(config: ProbeConfig, count: int, shifts: int) -> tuple[FeatureProvide
     clock, batching = Clock(), Batching(batch_size=max(config.batch_size, LEAST_BATCH), channels=3, size=32, quiet=True)
     study = prepare(options(config, batching), "trained", network, data)
     provider = feature_provider.plan(study, clock)
-    fitted = fitting.fit(study, provider, clock)
+    fitted = study_fit.fit(study, provider, clock)
     scored = scores.score(study, provider, fitted, clock)
     with clock.stage("choosing"):
-        made = rows.rows(study, provider, fitted.bank, scored, choices.choose(study, fitted, scored))
+        made = rows.rows(study, provider, fitted.bank, scored, study_choices.choose(study, fitted, scored))
     return provider, made, clock.seconds
 
 

@@ -17,13 +17,13 @@ from lib.probing import export, selection, training_sets
 from lib.probing.feature_sources import CachedSource
 from lib.probing.feature_transform import Directions
 from lib.probing.fit import Group, ProbeRecipe, check_memory, fit, predictions
-from lib.probing.fitting import class_means
 from lib.probing.layers import head_of
 from lib.probing.options import ProbeProtocol
 from lib.probing.roles import CLEAN, divide, draw_balanced, draw_fraction, draw_shots, refuse_overlap
 from lib.probing.shifts import Shift
 from lib.probing.solvers import _slope, lbfgs, proximal, ridge, violation
 from lib.probing.stacked_probes import Linear, Setting, Stack, _error, initial, initial_mlp
+from lib.probing.study_fit import class_means
 from lib.probing.training_sets import TrainingSet
 from lib.representations import pca_reducers, principal_components
 from lib.representations.features import Collected, Features, Storage, Tap, collect, dimensions, reducers_of

@@ -21,17 +21,17 @@ from lib.models.checkpoints import Checkpoint
 from lib.plots import probe as plots
 from lib.probing import export, network_rows, shift_rows
 from lib.probing import rows as probe_rows
-from lib.probing.choices import choose, chosen_probe
 from lib.probing.clock import Clock
 from lib.probing.feature_provider import plan
 from lib.probing.fit import STEPWISE, ProbeRecipe
-from lib.probing.fitting import fit
 from lib.probing.options import ProbeOptions, ProbeProtocol
 from lib.probing.roles import origin
 from lib.probing.scores import score
 from lib.probing.shifts import Shift
 from lib.probing.stacked_probes import Setting
 from lib.probing.study import ProbeData, prepare
+from lib.probing.study_choices import choose, chosen_probe
+from lib.probing.study_fit import fit
 from lib.representations.features import Storage
 from lib.runs import loading
 from lib.runs.records import Result

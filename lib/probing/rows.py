@@ -8,12 +8,12 @@ from torch import Tensor
 from lib.metrics import group_accuracy as group_metrics
 from lib.metrics.classification import standard_error
 from lib.probing import evaluation
-from lib.probing.choices import RuleChoices
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import ProbeSite
 from lib.probing.probe_bank import ProbeBank
 from lib.probing.scores import Scores
 from lib.probing.study import ProbeStudy
+from lib.probing.study_choices import RuleChoices
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from lib.probing.clock import Clock
 from lib.probing.evaluation import right_answers
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import FeatureName
-from lib.probing.fitting import FittedStudy
 from lib.probing.probe_bank import ProbeKey
 from lib.probing.stacked_probes import FeatureClassifiers, Linear
 from lib.probing.study import ProbeStudy
+from lib.probing.study_fit import FittedStudy
 from lib.representations.features import Tap
 
 

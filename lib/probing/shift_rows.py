@@ -9,13 +9,13 @@ from torch import Tensor
 
 from lib.datasets.split import Split
 from lib.metrics import shift_sensitivity
-from lib.probing.choices import RuleChoices
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import ProbeSite
 from lib.probing.probe_bank import ProbeBank
 from lib.probing.roles import spread
 from lib.probing.rows import common
 from lib.probing.study import ProbeStudy
+from lib.probing.study_choices import RuleChoices
 from lib.representations.features import Tap
 
 MOST_IMAGES = 1000  # of a group on either side, evenly spread; fewer where they take more than half of --cache-gib

@@ -6,12 +6,12 @@ from lib.core.errors import UserError
 from lib.probing import selection
 from lib.probing.feature_sources import ProbeSite
 from lib.probing.fit import Candidate
-from lib.probing.fitting import FittedStudy
 from lib.probing.probe_bank import ProbeBank
 from lib.probing.scores import Scores
 from lib.probing.selection import Choice
 from lib.probing.stacked_probes import Linear
 from lib.probing.study import ProbeStudy
+from lib.probing.study_fit import FittedStudy
 
 Table = list[list[float]]  # of scores, (sites, candidates)
 Tables = dict[str, Table]  # by the role of the images that give the scores
