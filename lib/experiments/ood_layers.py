@@ -40,7 +40,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
         """A set by name: one at a time, because many corrupted sets would not fit into memory together."""
         return inside if other == "id" else loading.load_split(config, other.removeprefix("validation "), image_size=size)
 
-    fitted = loading.fitting_images(config, name, size)
+    fitted = loading.fitting_images(config, name, config.fit_on, config.fit_examples, size)
     keys = _check_outliers(config, description, inside, outliers, load)
     listed = cutting.layers(network, torch.zeros(1, description.channels, size, size, device=device))
     layers, exits = layer_energies.choose(network, listed, config.layers), _exits(config, listed)

@@ -118,7 +118,7 @@ def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:
 
 def _fitting_batches(config: ReinitConfig, name: str, size: int, batching: Batching) -> list[tuple[Tensor, Tensor]]:
     """Images and labels that the accuracy is not measured on, in batches."""
-    split = loading.fitting_images(config, name, size)
+    split = loading.fitting_images(config, name, config.fit_on, config.fit_examples, size)
     return list(batching.over(split, f"images of {split.name} to fit on"))
 
 

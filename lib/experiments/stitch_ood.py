@@ -230,7 +230,9 @@ def _own(
     id_split = split
     if config.id_dataset:
         id_split = loading.load_split(config.of_id, config.id_dataset, "test", image_size=batching.size)
-    fit_split = loading.fitting_images(config.of_id, config.id_dataset or config.data_of(grid), batching.size)
+    fit_split = loading.fitting_images(
+        config.of_id, config.id_dataset or config.data_of(grid), config.fit_on, config.fit_examples, batching.size
+    )
     sanity = [loading.load_split(config.of_sanity, name, "test", image_size=batching.size) for name in config.sanity]
     sanity_splits = {"-".join(part for part in (other.name, other.variant) if part): other for other in sanity}
     inside, fitted, *outside = (

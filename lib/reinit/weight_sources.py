@@ -6,9 +6,15 @@ Torch is imported where weights are read.
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from lib.core.errors import UserError
 from lib.runs import input_files
+from lib.runs.input_files import ModelsDir
+
+if TYPE_CHECKING:
+    from lib.models.checkpoints import Description
+    from lib.reinit.targets import Target
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,23 @@ class Source:
     file: Path | None = None
 
 
-def files(config) -> tuple[list[Path], list[str]]:
+class InitialWeights(ModelsDir, Protocol):
+    """The flags that say which weights layers are given."""
+
+    @property
+    def model_path(self) -> str: ...
+
+    @property
+    def inits_from(self) -> tuple[str, ...]: ...
+
+    @property
+    def rand(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def files(config: InitialWeights) -> tuple[list[Path], list[str]]:
     """The files with initial weights, each once, in the order given, and what is named but not there."""
     there, missing = {}, []
     for word in config.inits_from:
@@ -43,13 +65,15 @@ def files(config) -> tuple[list[Path], list[str]]:
     return list(there), missing
 
 
-def is_list(config, word: str) -> bool:
+def is_list(config: ModelsDir, word: str) -> bool:
     """Whether a word of `--inits-from` names a text file with a path per line."""
     path = input_files.locate(config, word)
     return path.is_file() and path.suffix not in input_files.SUFFIXES
 
 
-def load(config, description, units, own: dict) -> tuple[list[Source], list[str]]:
+def load(
+    config: InitialWeights, description: "Description", units: list["Target"], own: dict
+) -> tuple[list[Source], list[str]]:
     """Snapshots by epoch and fresh draws, with the tensors that are needed only; and the files that are missing."""
     from lib.models import checkpoints
 

@@ -220,7 +220,13 @@ def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", des
     return config_class.stated(values)
 
 
-def identity(config: RunConfig) -> dict:
+class Settings(typing.Protocol):
+    """Any configuration: an instance of a dataclass of flags."""
+
+    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[typing.Any]]]
+
+
+def identity(config: Settings) -> dict:
     """What makes the run the run it is: the values of all fields but those about where and how it is run."""
     return {
         field.name: getattr(config, field.name)

@@ -72,7 +72,7 @@ def split_type(words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors")
 
 
-def snapshots(config: RunConfig, path: str) -> list[Path]:
+def snapshots(config: ModelsDir, path: str) -> list[Path]:
     """The checkpoint at `path`; of the folder of a training run all its epochs, the initial weights first.
 
     best.pt and resume.pt are left out, and of two files of one epoch the second. Reads no weights.

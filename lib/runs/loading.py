@@ -86,13 +86,13 @@ def batching(config: DeviceConfig, device: torch.device, channels: int, size: in
     )
 
 
-def fitting_images(config, name: str, size: int | None) -> Split:
-    """At most `--fit-examples` in-distribution images that no measure is made on.
+def fitting_images(config: DeviceConfig, name: str, fit_on: str, count: int, size: int | None) -> Split:
+    """At most `count` in-distribution images that no measure is made on.
 
-    The training split of the data set `name`, whatever split it states, unless `--fit-on` names others.
+    The training split of the data set `name`, whatever split it states, unless `fit_on` names others.
     """
     base = name if "=" in name else name.partition(":")[0]
-    return load_split(config, config.fit_on or base, "train", image_size=size).spread(config.fit_examples)
+    return load_split(config, fit_on or base, "train", image_size=size).spread(count)
 
 
 def dataset_name(given: str, checkpoint: Checkpoint) -> str:
@@ -103,7 +103,9 @@ def dataset_name(given: str, checkpoint: Checkpoint) -> str:
     return name
 
 
-def load_checkpoint(config, path: str, architecture: str = "", device="cpu") -> Checkpoint:
+def load_checkpoint(
+    config: CheckpointsConfig, path: str, architecture: str = "", device: torch.device | str = "cpu"
+) -> Checkpoint:
     """The network in a file, with the type and images that the command line states for files without a sidecar."""
     architecture = "" if architecture == "auto" else architecture
     return checkpoints.load(

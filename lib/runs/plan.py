@@ -6,17 +6,20 @@ Networks are built and tried on one blank image, data sets are looked up and not
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from lib.datasets import catalogue
 from lib.datasets.names import parse
 from lib.models import cutting
+from lib.models.checkpoints import Description
 from lib.runs import loading
+from lib.runs.network_flags import CheckpointsConfig
 
 MIB = 2**20
 
 
 def of_checkpoints(
-    config, networks: list[tuple[str, str, Callable | None]], data: tuple[str, ...], passes: str
+    config: CheckpointsConfig, networks: list[tuple[str, str, Callable | None]], data: tuple[str, ...], passes: str
 ) -> list[str]:
     """Lines about passes, networks and data sets.
 
@@ -37,14 +40,14 @@ def of_checkpoints(
     return lines + [f"data:       {name}{_count(name)}" for name in named if name]
 
 
-def of_training(config, body, description, epochs: str) -> list[str]:
+def of_training(body: nn.Module, description: Description, dataset: str, batch_size: int, epochs: str) -> list[str]:
     """The lines for training a network, with the activations of a whole batch kept for the backward pass."""
     listed = _listed(body, description)
-    data = config.dataset if "=" in config.dataset else f"{config.dataset}:train"
+    data = dataset if "=" in dataset else f"{dataset}:train"
     return [
         f"passes:     {epochs}",
         f"network:    {about(body, description.architecture, listed)}",
-        f"memory:     {memory(body, listed, config.batch_size, training=True)}",
+        f"memory:     {memory(body, listed, batch_size, training=True)}",
         f"data:       {data}{_count(data)}",
     ]
 

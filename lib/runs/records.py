@@ -23,6 +23,7 @@ from typing import Protocol
 
 from lib.core import files, text_table
 from lib.core.errors import UserError
+from lib.runs.cli import RunConfig
 from lib.runs.columns import Columns
 
 SCHEMA = 1
@@ -83,13 +84,13 @@ class Place:
         return self.path.with_name(self.run + suffix)
 
 
-def place(config, experiment: str) -> Place:
+def place(config: RunConfig, experiment: str) -> Place:
     """The place of the record of an experiment with this configuration."""
     run = _slug(config.name) if config.name else run_name(config)
     return Place(experiment, run, Path(config.results_dir) / experiment / f"{run}.json")
 
 
-def run_name(config) -> str:
+def run_name(config: RunConfig) -> str:
     """Labelled values, then eight digits that differ for every other configuration.
 
     Values at their default do not enter the digits, so that a new flag leaves the names of old records as they are.
@@ -108,7 +109,7 @@ def run_name(config) -> str:
     return "-".join([label for label in labels if label] + [digits])[-150:].lstrip("-.")
 
 
-def finished(where: Place, config) -> bool:
+def finished(where: Place, config: RunConfig) -> bool:
     """Whether the record is there and still holds: same configuration, unchanged inputs, outputs not lost.
 
     Raises `UserError` for a record that cannot be trusted or belongs to another configuration: it is not replaced
@@ -148,7 +149,7 @@ def revision(record: Mapping) -> int:
     return record.get("revision", 1)
 
 
-def fingerprints(config, missing_ok: bool = False) -> dict[str, dict]:
+def fingerprints(config: RunConfig, missing_ok: bool = False) -> dict[str, dict]:
     """The hash and size of everything the run reads, by name."""
     found, known = {}, {}  # corrupted versions of a set are of the same files
     for name, paths in config.inputs().items():
@@ -160,7 +161,7 @@ def fingerprints(config, missing_ok: bool = False) -> dict[str, dict]:
     return found
 
 
-def under_way(config) -> str:
+def under_way(config: RunConfig) -> str:
     """What an interrupted run and the one that continues it agree in, as a text: settings, inputs, version of the method."""
     settings = {item.name: getattr(config, item.name) for item in _identity_fields(config)}
     about = {"config": settings, "inputs": fingerprints(config)}
@@ -168,7 +169,7 @@ def under_way(config) -> str:
     return json.dumps(about | later, sort_keys=True)
 
 
-def write(where: Place, config, result: Result, *, command: list[str], started: float) -> dict:
+def write(where: Place, config: RunConfig, result: Result, *, command: list[str], started: float) -> dict:
     """Writes arrays, figures and, last, the record, whose presence says that all is there. Returns the record."""
     import numpy as np
 
@@ -269,7 +270,7 @@ def tolerance(record: dict) -> float:
     return 1e-4 if environment.get("deterministic") else 1e-2
 
 
-def plan(where: Place, config) -> str:
+def plan(where: Place, config: RunConfig) -> str:
     """What the command would do, as lines of text."""
     there = "is there already" if where.path.exists() else "would be written"
     lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
@@ -313,7 +314,7 @@ def _code() -> dict[str, str | None]:
     return {"commit": None}
 
 
-def _identity_fields(config) -> list:
+def _identity_fields(config: RunConfig) -> list:
     return [item for item in dataclasses.fields(config) if item.metadata.get("identity", True)]
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from lib.core import files
 from lib.core.errors import UserError
 from lib.runs import input_files
+from lib.runs.input_files import ModelsDir
+from lib.stitching.flags import DetectorConfig
 
 ELSEWHERE = ("source_path", "source_type", "layer", "directory", "detectors_dir")  # part of no key
 
@@ -29,13 +31,13 @@ class Detector:
     settings: dict  # of the run that made it
 
 
-def folder(config) -> Path:
+def folder(config: DetectorConfig) -> Path:
     """The folder of `-fdir`: `a` and `models/a` are the same."""
     given, root = Path(config.detectors_dir), Path(config.models_dir)
     return given if given.is_relative_to(root) or given.is_absolute() else root / given
 
 
-def path_of(config, layer: str) -> Path:
+def path_of(config: DetectorConfig, layer: str) -> Path:
     """Where the detector of a layer goes that this configuration makes; the source and the data must be there."""
     changed = {
         item.name: getattr(config, item.name)
@@ -51,12 +53,12 @@ def path_of(config, layer: str) -> Path:
     return folder(config) / f"{layer}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.pt"
 
 
-def source_hash(config, path: str) -> str:
+def source_hash(config: DetectorConfig, path: str) -> str:
     """The SHA-256 of a checkpoint."""
     return files.fingerprint([input_files.locate(config, path)], Path(config.cache_dir))["sha256"]
 
 
-def publish(config, layer: str, network, description) -> Path:
+def publish(config: DetectorConfig, layer: str, network, description) -> Path:
     """Writes a detector and its description into the folder of detectors; returns its path."""
     from lib.models import checkpoints
 
@@ -69,7 +71,7 @@ def publish(config, layer: str, network, description) -> Path:
     return path
 
 
-def find(config, places: tuple[str, ...]) -> list[Detector]:
+def find(config: ModelsDir, places: tuple[str, ...]) -> list[Detector]:
     """The detectors in folders and files, as given or under the folder of the checkpoints.
 
     Raises `UserError` for a place that does not exist and for a file that is no detector.

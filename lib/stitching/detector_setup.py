@@ -22,6 +22,7 @@ from lib.models.checkpoints import Checkpoint, Description
 from lib.models.normalized import Normalized
 from lib.runs import cli, loading
 from lib.stitching import detector, grid
+from lib.stitching.flags import DetectorConfig
 from lib.training.loop import Recipe
 from lib.training.optimizers import optimizer, schedule
 
@@ -52,7 +53,7 @@ class Job:
     batching: Batching
 
 
-def prepare(config) -> Job:
+def prepare(config: DetectorConfig) -> Job:
     """Raises `UserError` for networks, layers and data that do not go together; trains nothing and writes nothing."""
     device = loading.device(config)
     source = loading.load_checkpoint(config, config.source_path, config.source_type, device)
@@ -88,21 +89,23 @@ def prepare(config) -> Job:
     )
 
 
-def optimiser(config, classifiers: detector.Classifiers) -> torch.optim.Optimizer:
+def optimiser(config: DetectorConfig, classifiers: detector.Classifiers) -> torch.optim.Optimizer:
     """What a phase begins with."""
     return optimizer(
         config.optimizer, classifiers.parameters(), learning_rate=config.learning_rate, weight_decay=config.weight_decay
     )
 
 
-def ft_rate(config, steps: int):
+def ft_rate(config: DetectorConfig, steps: int):
     """The learning rate of the fine-tuning, of `steps` batches an epoch, at a time counted from the run's first epoch."""
     milestone = max(config.ft_epochs // 2, 1) if config.ft_sched == "per-epoch" else config.ft_epochs // 2 / steps
     rate = schedule("none", learning_rate=config.learning_rate, epochs=config.ft_epochs, milestones=(milestone,))
     return lambda time: rate(time - config.epochs + 1e-9)  # the time of a batch is a rounded sum
 
 
-def _description(config, source: Checkpoint, layer: str, shape: tuple[int, ...], size: int, dataset: str) -> Description:
+def _description(
+    config: DetectorConfig, source: Checkpoint, layer: str, shape: tuple[int, ...], size: int, dataset: str
+) -> Description:
     """Describes the classifier of a layer; raises `UserError` for one that does not take what the layer puts out."""
     kind = "maps" if len(shape) == 3 else "tokens"
     if models.takes(config.model_type) != kind:
@@ -122,7 +125,7 @@ def _description(config, source: Checkpoint, layer: str, shape: tuple[int, ...],
 
 
 def _phases(
-    config,
+    config: DetectorConfig,
     source: Checkpoint,
     layers: list[str],
     state: dict[str, torch.Tensor],

@@ -29,23 +29,25 @@ from lib.models import cutting
 from lib.ood.layer_energies import energy
 from lib.runs import loading
 from lib.training import losses
+from lib.training.flags import TrainingConfig
 
 MARGINS = (1.0, 4.0)  # in standard deviations of the data's energies
 MOMENTUM = 0.1  # of the running mean and variance, that of PyTorch's batch normalisation
 
 
-def energy_layers(config) -> losses.Loss:
+def energy_layers(config: TrainingConfig) -> losses.Loss:
     """Cross-entropy and the energy term, by the flags of `exec_train.py`."""
     if config.energy_lambda == 0:
         return losses.cross_entropy(config)
     outliers, augment = _outliers(config)
+    inside, outside = config.energy_margins or MARGINS
     return EnergyLoss(
         outliers=outliers,
         augment=augment,
         weight=config.energy_lambda,
         term=FORMS[config.form],
         patterns=config.energy_layers,
-        margins=config.energy_margins or MARGINS,
+        margins=(inside, outside),
         raw=config.margins_in == "raw",
         joint=config.outlier_batches == "joint",
         label_smoothing=config.label_smoothing,
@@ -193,7 +195,7 @@ def _in_units_of_data(inside: Tensor, outside: Tensor, state: dict[str, Tensor])
     return (inside - state["mean"]) / deviation, (outside - state["mean"]) / deviation
 
 
-def _outliers(config) -> tuple[Split, Callable[[Tensor, torch.Generator], Tensor]]:
+def _outliers(config: TrainingConfig) -> tuple[Split, Callable[[Tensor, torch.Generator], Tensor]]:
     """The outliers and the augmentation that the training images get, too: otherwise it would tell the two apart."""
     outliers = loading.load_split(config, config.outliers, "train", image_size=config.stated_size)
     train_split = loading.load_split(config, config.dataset, "train", image_size=config.stated_size)

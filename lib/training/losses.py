@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lib.training.flags import TrainingConfig
+
 Draws = Callable[[str], torch.Generator]
 
 
@@ -34,7 +36,7 @@ def state_of(loss: Loss) -> dict[str, Tensor]:
     return loss.state if isinstance(loss, StatefulLoss) else {}
 
 
-def cross_entropy(config) -> Loss:
+def cross_entropy(config: TrainingConfig) -> Loss:
     """Mean cross-entropy of the labels, mixed with the uniform distribution by `config.label_smoothing` in [0, 1]."""
 
     def loss(network, images, labels, draws):

@@ -21,7 +21,7 @@ def schedule(
     *,
     learning_rate: float,
     epochs: int,
-    milestones: tuple[int, ...] = (),
+    milestones: tuple[float, ...] = (),
     warmup: float = 0,
     lr_step: int = 30,
     lr_decay: float = 0.1,

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from lib.attacks import pgd
 from lib.attacks.pgd import Ball
+from lib.training.flags import TrainingConfig
 from lib.training.losses import Draws, Loss
 
 
-def adversarial(config) -> Loss:
+def adversarial(config: TrainingConfig) -> Loss:
     """Cross-entropy of images attacked by PGD from a uniform start (Madry et al. 2018); the logits are theirs, too."""
-    ball = Ball(config.norm, config.eps, config.box)
+    ball = Ball(config.norm, config.radius, config.box)
 
     def loss(network, images, labels, draws: Draws):
         generator = draws("attack")
@@ -36,9 +37,9 @@ def adversarial(config) -> Loss:
     return loss
 
 
-def trades(config) -> Loss:
+def trades(config: TrainingConfig) -> Loss:
     """CE(f(x), y) + beta KL(p(x) || p(x')), x' that which maximises the divergence (Zhang et al. 2019); logits of x."""
-    ball = Ball(config.norm, config.eps, config.box)
+    ball = Ball(config.norm, config.radius, config.box)
 
     def loss(network, images, labels, draws: Draws):
         generator = draws("attack")
@@ -68,7 +69,7 @@ def kl(perturbed: Tensor, clean: Tensor) -> Tensor:
     return F.kl_div(perturbed.float().log_softmax(1), clean.float().softmax(1), reduction="batchmean")
 
 
-def mixup(config) -> Loss:
+def mixup(config: TrainingConfig) -> Loss:
     """KL to the mixed labels of the first half of a batch mixed with its second half, by one uniform share.
 
     Beta(1, 1) is uniform (Zhang et al. 2018). Of an odd batch the image in the middle is mixed with itself. The logits of a

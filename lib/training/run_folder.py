@@ -12,20 +12,39 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 from lib.core import files
 from lib.core.errors import UserError
 from lib.runs import cli, revisions
 
 
-def folder(config) -> Path:
+class InFolder(cli.Settings, Protocol):
+    """The flags of a run with a folder of its own under `--models-dir`."""
+
+    revision: ClassVar[int]
+
+    @property
+    def models_dir(self) -> str: ...
+
+    @property
+    def directory(self) -> str: ...
+
+    @property
+    def overwrite(self) -> bool: ...
+
+    @property
+    def resume(self) -> bool: ...
+
+
+def folder(config: InFolder) -> Path:
     """The folder of the run's checkpoints: `-dir a` and `-dir models/a` are the same."""
     given = Path(config.directory)
     root = Path(config.models_dir)
     return given if given.is_relative_to(root) else root / given
 
 
-def claim(directory: Path, config) -> None:
+def claim(directory: Path, config: InFolder) -> None:
     """Makes the folder this configuration's; raises `UserError` if it holds checkpoints of another one's run.
 
     What an earlier version of the method has left of the same run is cleared: the run begins again. Only the process that

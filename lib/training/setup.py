@@ -24,12 +24,12 @@ from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
 from lib.runs import cli, input_files, loading
-from lib.training.flags import LOSSES
+from lib.training.flags import LOSSES, TrainingConfig
 from lib.training.loop import Recipe
 from lib.training.optimizers import schedule
 
 
-def splits(config) -> tuple[Split, Split]:
+def splits(config: TrainingConfig) -> tuple[Split, Split]:
     """The training images and those that validate: a part of them with --split, else the set's own val, else its test set.
 
     Wrong labels and shuffled pixels are for training images only.
@@ -51,7 +51,7 @@ def splits(config) -> tuple[Split, Split]:
     return train_split, val_split
 
 
-def start(config, split: Split) -> tuple[Normalized, Description]:
+def start(config: TrainingConfig, split: Split) -> tuple[Normalized, Description]:
     """The network that the run starts from and its description.
 
     Published weights, and those of a checkpoint, come with the normalisation they were trained with; others get that of the
@@ -96,7 +96,9 @@ def start(config, split: Split) -> tuple[Normalized, Description]:
     return network, dataclasses.replace(description, mean=mean, std=std)
 
 
-def recipe(config, split: Split, description: Description, device: torch.device, processes: Processes) -> Recipe:
+def recipe(
+    config: TrainingConfig, split: Split, description: Description, device: torch.device, processes: Processes
+) -> Recipe:
     """How every epoch is trained."""
     precision = devices.resolve_precision(config.precision, device, training=True)
     usual = EPOCH_IMAGES.get(parse(config.dataset).base)
@@ -126,7 +128,7 @@ def recipe(config, split: Split, description: Description, device: torch.device,
     )
 
 
-def synchronise(config, network: Normalized, processes: Processes, device: torch.device) -> str | None:
+def synchronise(config: TrainingConfig, network: Normalized, processes: Processes, device: torch.device) -> str | None:
     """Makes batch statistics those of all processes if asked; says whose they are, None without batch normalisation."""
     if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         return None
