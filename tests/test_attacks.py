@@ -249,7 +249,7 @@ PLAIN = {"unnormalize": True, "augmentation": "none"}
 def test_the_papers_model_strings_set_type_and_loss(name, expected):
     assert settings(name) == expected
     if expected and expected["loss"] in ("ce", "mixup"):
-        assert TrainConfig(model_type=name, directory="a", dataset="digits").loss == expected["loss"]
+        assert TrainConfig.stated(dict(model_type=name, directory="a", dataset="digits")).loss == expected["loss"]
 
 
 @pytest.mark.parametrize(
@@ -273,12 +273,12 @@ def test_the_papers_model_strings_set_type_and_loss(name, expected):
 )
 def test_bad_settings_of_robust_training_are_refused(changes, message):
     with pytest.raises(UsageError) as caught:
-        TrainConfig(**{"model_type": "CNN002", "directory": "a", "dataset": "digits", **changes})
+        TrainConfig.stated({"model_type": "CNN002", "directory": "a", "dataset": "digits", **changes})
     assert message in str(caught.value)
 
 
 def test_the_papers_imagenet_100_has_112_pixels_and_its_normalisation():
-    config = TrainConfig(model_type="ce-vtor2-ResNet50Norm01", directory="a", dataset="aug10-imgnet100wo0")
+    config = TrainConfig.stated(dict(model_type="ce-vtor2-ResNet50Norm01", directory="a", dataset="aug10-imgnet100wo0"))
     assert (config.dataset, config.image_size) == ("imagenet100-wo0", 112)
     assert config.mean == (0.485, 0.456, 0.406) and not config.unnormalize
 

@@ -32,7 +32,7 @@ def config(**changes) -> TrainConfig:
         "outliers": "patches",
         "augmentation": "none",
     } | changes
-    return TrainConfig(**values)
+    return TrainConfig.stated(values)
 
 
 def network() -> Normalized:

@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
 
 def run(**options) -> list[dict]:
     """The rows of a short training."""
-    return train(TrainConfig(**FEW | options)).rows
+    return train(TrainConfig.stated(FEW | options)).rows
 
 
 def sidecar(name: str = "model_1.json") -> dict:
@@ -64,7 +64,7 @@ def images_of(**options):
     """(train, val) as the options make them, and as they are without."""
     plain = {key: value for key, value in options.items() if key in ("split", "split_seed", "stratified", "seed")}
     everything = FEW | {"max_examples": None}
-    return (setup.splits(TrainConfig(**everything | options)), setup.splits(TrainConfig(**everything | plain)))
+    return (setup.splits(TrainConfig.stated(everything | options)), setup.splits(TrainConfig.stated(everything | plain)))
 
 
 # the images
@@ -93,7 +93,7 @@ def test_wrong_labels_belong_to_images_and_follow_their_own_seed():
 
 
 def test_negative_noise_is_pixel_shuffle_as_in_the_papers_command():
-    spelled, negative = TrainConfig(**FEW | {"pixel_shuffle": True}), TrainConfig(**FEW | {"noise": -1.0})
+    spelled, negative = TrainConfig.stated(FEW | {"pixel_shuffle": True}), TrainConfig.stated(FEW | {"noise": -1.0})
     assert spelled == negative
     (train_split, val_split), (clean, clean_val) = images_of(pixel_shuffle=True)
     assert not torch.equal(train_split.images, clean.images) and torch.equal(val_split.images, clean_val.images)
@@ -194,7 +194,7 @@ def test_cifar5m_is_trained_on_part_by_part(here):
         workers=0,
     )
     assert [row["n_val"] for row in rows] == [30] * 3
-    config = TrainConfig(**FEW | {"dataset": "cifar5m", "model_type": "small_cnn", "max_examples": None})
+    config = TrainConfig.stated(FEW | {"dataset": "cifar5m", "model_type": "small_cnn", "max_examples": None})
     split = load("cifar5m", "data", "train")
     _, description = setup.start(config, split)
     recipe = setup.recipe(config, split, description, torch.device("cpu"), loop.ALONE)
@@ -302,7 +302,7 @@ def test_snapshots_have_the_cadence_of_the_paper(here):
 
 
 def test_a_plateau_ends_the_run_and_keeps_its_last_epoch(here):
-    config = TrainConfig(**FEW | {"epochs": 30, "learning_rate": 1e-9, "kill_plateaus": True, "max_examples": 20})
+    config = TrainConfig.stated(FEW | {"epochs": 30, "learning_rate": 1e-9, "kill_plateaus": True, "max_examples": 20})
     rows = train(config).rows
     assert [row["epoch"] for row in rows] == [1, 2] and rows[0]["val_accuracy"] == rows[1]["val_accuracy"]
     assert (here / "models" / "a" / "model_2.pt").exists() and all(path.exists() for path in config.outputs())
@@ -313,7 +313,7 @@ def test_a_plateau_ends_the_run_and_keeps_its_last_epoch(here):
 def test_training_accuracy_is_that_of_the_saved_network_on_the_plain_training_images(here):
     rows = run(train_acc=True, epochs=3, snapshot_every=2, noise=0.3)
     assert [row["train_eval_accuracy"] is None for row in rows] == [True, False, False]
-    split, _ = setup.splits(TrainConfig(**FEW | {"noise": 0.3}))
+    split, _ = setup.splits(TrainConfig.stated(FEW | {"noise": 0.3}))
     logits = loop.predict(
         checkpoints.load("models/a/model_2.pt").network, split, Batching(batch_size=64, size=32, quiet=True)
     )
@@ -350,7 +350,7 @@ def test_the_penalty_is_the_loss_whose_gradient_is_the_weight_decay(here):
 )
 def test_options_that_mean_nothing_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
-        TrainConfig(**FEW | options)
+        TrainConfig.stated(FEW | options)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_the_same_options_on_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / done.stdout.strip().splitlines()[-1]).read_text())
     assert record["rows"][0]["selected_on"] == "digits-k4:val accuracy" and record["rows"][0]["processes"] == 1
-    assert cli.identity(TrainConfig(model_type="lenet", directory="a"))["noise"] == 0.0
+    assert cli.identity(TrainConfig.stated(dict(model_type="lenet", directory="a")))["noise"] == 0.0
 
 
 def test_the_imagenet_recipe_trains_on_folders_of_photographs(here):

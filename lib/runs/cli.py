@@ -137,7 +137,6 @@ class RunConfig:
         A notation for several settings, such as a paper's string for a network and its loss, becomes these settings: the
         record is that of what it stands for.
         """
-        _check_values(cls, values)
         return cls(**cls.settings(values))
 
     @classmethod

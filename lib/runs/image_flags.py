@@ -41,7 +41,7 @@ class ImagesConfig(DeviceConfig):
     def settings(cls, values: dict) -> dict:
         """The name of a class subset takes the place of `--subsample-classes` and `--class-sample-seed`."""
         count, seed = (cls.value(values, name) for name in ("subsample_classes", "class_sample_seed"))
-        if not count:
+        if count <= 0 or (seed is not None and seed < 0):  # nothing to name, or a value that is refused
             return super().settings(values)
         data = cls.value(values, "dataset")
         given = data if isinstance(data, tuple) else (data,)
