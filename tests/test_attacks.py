@@ -34,7 +34,7 @@ def config(**changes) -> SimpleNamespace:
     return SimpleNamespace(
         **{
             "norm": "2",
-            "eps": 0.5,
+            "radius": 0.5,
             "attack_steps": 5,
             "step_size": 0.2,
             "beta": 6.0,
