@@ -1,5 +1,6 @@
 """The zoo: sizes and shapes the papers state, initialisations, keys of published checkpoints, and what is refused."""
 
+import functools
 import math
 import subprocess
 import sys
@@ -25,13 +26,14 @@ def size_of(name: str) -> int:
     return models.SIZES.get(name, (max(32, models.SMALLEST.get(name, 32)),))[0]
 
 
+@functools.cache
 def on_meta(name: str, classes: int = 10, channels: int = 3, size: int | None = None) -> nn.Module:
     with torch.device("meta"):
         return models.build(name, classes, channels, size or size_of(name))
 
 
 def shapes(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """The output shape of every module without the batch, and how often each was called."""
+    """The output shape of every module without the batch, the network's own by "", and how often each was called."""
     found, calls = {}, {}
 
     def hook(name):
@@ -40,7 +42,7 @@ def shapes(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[in
 
         return keep
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in network.named_modules() if name]
+    handles = [module.register_forward_hook(hook(name)) for name, module in network.named_modules()]
     with torch.no_grad():
         network.eval()(images)
     for handle in handles:
@@ -61,13 +63,35 @@ def stages_and_blocks(network: nn.Module) -> list[str]:
 # Every type
 
 
+@functools.cache
+def passed(name: str) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """What a network of seven classes does with images of two channels."""
+    images = torch.zeros(2, 2, size_of(name), size_of(name), device="meta")
+    return shapes(on_meta(name, classes=7, channels=2), images)
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_type_maps_images_of_any_channels_to_logits_through_stages_called_once(name):
-    network = on_meta(name, classes=7, channels=2)
-    images = torch.zeros(2, 2, size_of(name), size_of(name), device="meta")
-    assert network(images).shape == (2, 7)
-    _, calls = shapes(network, images)
-    assert {block: calls.get(block) for block in stages_and_blocks(network) if calls.get(block) != 1} == {}
+    found, calls = passed(name)
+    assert found[""] == (7,)
+    blocks = stages_and_blocks(on_meta(name, classes=7, channels=2))
+    assert {block: calls.get(block) for block in blocks if calls.get(block) != 1} == {}
+
+
+@pytest.mark.parametrize("kind", ["patch4_32", "patch16_224"])
+@pytest.mark.parametrize("size", VIT_DEPTHS)
+def test_every_block_of_a_transformer_passes_its_tokens(size, kind):
+    found, _ = passed(f"vit_{size}_{kind}")
+    blocks = {layer: shape for layer, shape in found.items() if layer.startswith("blocks.") and layer.count(".") == 1}
+    assert list(blocks) == [f"blocks.{i}" for i in range(VIT_DEPTHS[size])]
+    assert set(blocks.values()) == {(65 if kind == "patch4_32" else 197, VIT_WIDTHS[size])}
+
+
+def test_transformers_have_the_papers_heads_and_hidden_widths():
+    heads = {"tiny": 3, "small": 6, "medium": 8, "base": 12, "large": 16, "huge": 16, "giant": 16, "gigantic": 16}
+    for size, width in VIT_WIDTHS.items():
+        block = on_meta(f"vit_{size}_patch4_32", classes=7, channels=2).blocks[0]
+        assert block.attn.num_heads == heads[size] and block.mlp.fc1.out_features == 4 * width
 
 
 @pytest.mark.parametrize(
