@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import names
@@ -12,9 +12,6 @@ from lib.runs import cli, input_files
 from lib.runs.cli import above, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
-
-if TYPE_CHECKING:
-    pass
 
 PROTOCOLS = ("id", "zero-shot", "few-shot", "full-ood")
 
