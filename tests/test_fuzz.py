@@ -68,7 +68,7 @@ MADE = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def laid_out(trained, tmp_path_factory) -> Path:
     """A folder with a small file of every kind that the suite reads."""
     folder = tmp_path_factory.mktemp("fuzz")
