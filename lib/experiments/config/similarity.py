@@ -25,9 +25,14 @@ class SimilarityConfig(CheckpointsConfig):
     )
     model2_type: str = flag("auto", positional=True, check=input_files.check_type, help="and of the second")
     layers1: str = flag(
-        "cuts", positional=True, help="layers of the first network: names or globs joined by commas, cuts, all"
+        "cuts",
+        positional=True,
+        check=input_files.check_layers,
+        help="layers of the first network: names or globs joined by commas, cuts, all",
     )
-    layers2: str = flag("", positional=True, help="and of the second; default: as those of the first")
+    layers2: str = flag(
+        "", positional=True, check=input_files.check_layers, help="and of the second; default: as those of the first"
+    )
     model1_ranks: tuple[int, ...] = flag(
         (), "-m1r", check=at_least(1), help="ranks to which the first network's channels are limited; default: none"
     )
@@ -47,11 +52,11 @@ class SimilarityConfig(CheckpointsConfig):
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:
             raise UsageError("MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt")
-        if not self.list_layers:
-            return None
-        from lib.runs import loading
+        return self.layer_tables()
 
-        return loading.layer_tables(self, {self.model1_path: self.model1_type, self.model2_path: self.model2_type})
+    @property
+    def networks(self) -> dict[str, str]:
+        return {self.model1_path: self.model1_type, self.model2_path: self.model2_type}
 
     def work(self) -> list[str]:
         from lib.representations import similarity
