@@ -35,6 +35,7 @@ BENCHMARKS = {
     "projections": ("", "lenet"),
     "reinit": ("16", "lenet", "2", "16"),
     "similarity": ("64", "1"),
+    "startup": ("1",),
     "stitching": ("256", "1"),
     "training": ("-d", "patches", "--images", "256", "--repeats", "1", "--networks", "resnet20"),
 }

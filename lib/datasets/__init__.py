@@ -155,7 +155,7 @@ class _Source:
 
 
 def _locate(data: DataName, root: Path, split: str | None, anything: bool = False) -> _Source:
-    """Where the data set is and what loads it; `anything`: whichever splits there are."""
+    """Where the data set is and what loads it; `anything`: whichever splits there are, unless the name states one."""
     if data.features is not None:
         raise UsageError(f"{data}: stored features take the place of images in exec_train.py, exec_eval.py and exec_ncg.py")
     wanted = data.split or split or "test"
@@ -177,7 +177,7 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
     there = None if classes is None else classes - data.unseen
     if data.kept is not None and (data.kept < 1 or (there is not None and data.kept > there)):
         raise UserError(f"{data.name}: {data.kept} classes cannot be kept" + (f"; there are {there}" if there else ""))
-    if anything and splits and wanted not in splits and not (wanted == "test" and "val" in splits):
+    if anything and not data.split and splits and wanted not in splits and not (wanted == "test" and "val" in splits):
         wanted = splits[0]
     chosen = _choose(data, splits, wanted)
     parts = (chosen,) if chosen != "ood" else tuple(_choose(data, splits, part) for part in splits[:2]) or ("all",)

@@ -20,6 +20,7 @@ from lib import models
 from lib.core import files
 from lib.core.errors import UserError
 from lib.core.randomness import stream
+from lib.models.checkpoint_paths import check, sidecar
 from lib.models.normalized import Normalized
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
@@ -174,20 +175,6 @@ def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict
     return description, state
 
 
-def check(path: str | Path, architecture: str = "") -> Path:
-    """The path, if a checkpoint is there that can be used with this type. Reads no weights."""
-    path = Path(path)
-    if path.is_dir():
-        inside = ", ".join(sorted(file.name for file in path.glob("*.pt"))) or "no checkpoints"
-        raise UserError(f"{path} is a folder with {inside}; name one file")
-    if not path.exists():
-        beside = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) if path.parent.is_dir() else ""
-        raise UserError(f"{path}: no such checkpoint" + (f"; {path.parent} has {beside}" if beside else ""))
-    if not sidecar(path).exists() and not architecture:
-        raise UserError(f"{path} has no sidecar {sidecar(path).name}: its type must be given after the path")
-    return path
-
-
 def describe(path: Path) -> Description:
     """The sidecar of a checkpoint. Raises `UserError` if it is broken or describes other weights."""
     try:
@@ -210,11 +197,6 @@ def _agreeing(path: Path, architecture: str) -> Description:
     if architecture and architecture != description.architecture:
         raise UserError(f"{path} is a {description.architecture}, not a {architecture}")
     return description
-
-
-def sidecar(path: str | Path) -> Path:
-    """Where the description of a checkpoint lies."""
-    return Path(path).with_suffix(".json")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

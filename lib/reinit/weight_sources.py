@@ -65,6 +65,12 @@ def files(config: InitialWeights) -> tuple[list[Path], list[str]]:
     return list(there), missing
 
 
+def require(config: InitialWeights) -> None:
+    """Raises `UserError` if none of the files of `--inits-from` is there, and none is drawn."""
+    if not config.rand and not files(config)[0]:
+        raise UserError(f"--inits-from {' '.join(config.inits_from)}: none of its files is there")
+
+
 def is_list(config: ModelsDir, word: str) -> bool:
     """Whether a word of `--inits-from` names a text file with a path per line."""
     path = input_files.locate(config, word)
@@ -80,8 +86,7 @@ def load(
     there, missing = files(config)
     for path in missing:
         warnings.warn(f"--inits-from: {path} is missing; the others are used", stacklevel=2)
-    if not there and not config.rand:
-        raise UserError(f"--inits-from {' '.join(config.inits_from)}: none of its files is there")
+    require(config)
     needed = {key for unit in units for key in unit.keys}
     sources = []
     for file in there:

@@ -155,6 +155,10 @@ class RunConfig:
         """The files and folders that the run reads, under the names they have in the record."""
         return {}
 
+    def check_inputs(self) -> None:
+        """Raises `UserError` for what the run would read and is not there; asked before torch is loaded."""
+        self.inputs()
+
     def outputs(self) -> list[Path]:
         """The files beside the record without which the run is not done: checkpoints."""
         return []

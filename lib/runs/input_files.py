@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol
 from lib import datasets, models
 from lib.core.errors import UsageError, UserError
 from lib.datasets import names
+from lib.models import checkpoint_paths
 from lib.representations import feature_dataset
 from lib.runs.cli import RunConfig
 
@@ -48,6 +49,13 @@ def _sources(config: DataRoot, name: str) -> list[Path]:
 def checkpoint_files(config: RunConfig, *paths: str) -> dict[str, list[Path]]:
     """Checkpoint files by name, for a record."""
     return {path: [locate(config, path)] for path in paths}
+
+
+def check_checkpoints(config: ModelsDir, networks: dict[str, str]) -> None:
+    """Raises `UserError` for a checkpoint, path -> type, that is not there or needs a type; empty paths name none."""
+    for path, kind in networks.items():
+        if path:
+            checkpoint_paths.check(locate(config, path), "" if kind == "auto" else kind)
 
 
 def locate(config: ModelsDir, path: str) -> Path:
@@ -112,6 +120,12 @@ def trained_on(config: RunConfig, path: str) -> str:
         return str(json.loads(locate(config, path).with_suffix(".json").read_text())["dataset"])
     except (OSError, ValueError, KeyError, TypeError):  # loading says what is wrong
         return ""
+
+
+def check_layers(text: str) -> None:
+    """A check that no word of names joined by commas is empty."""
+    if not all(word.strip() for word in text.split(",")):
+        raise UsageError(f"{text}: a word between its commas is empty; layers are names or globs joined by commas")
 
 
 def check_type(name: str) -> None:

@@ -125,10 +125,8 @@ def device(config: DeviceConfig):
     return devices.device(config.gpu)
 
 
-def layer_tables(config: CheckpointsConfig, types: dict[str, str]) -> str | None:
-    """What `--list-layers` prints for checkpoints of these types; None without that flag."""
-    if not config.list_layers:
-        return None
+def layer_tables(config: CheckpointsConfig, types: dict[str, str]) -> str:
+    """What `--list-layers` prints for checkpoints of these types."""
     parts = []
     for path, kind in types.items():
         loaded = load_checkpoint(config, path, kind)

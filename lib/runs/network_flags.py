@@ -30,6 +30,24 @@ class CheckpointsConfig(ImagesConfig):
         super().__post_init__()
         check_normalisation(self.mean, self.std)
 
+    @property
+    def networks(self) -> dict[str, str]:
+        """The checkpoints of the run: path -> type."""
+        return {}
+
+    def check_inputs(self) -> None:
+        input_files.check_checkpoints(self, self.networks)
+        super().check_inputs()
+
+    def layer_tables(self) -> str | None:
+        """What `--list-layers` prints; None without that flag."""
+        if not self.list_layers:
+            return None
+        input_files.check_checkpoints(self, self.networks)
+        from lib.runs import loading
+
+        return loading.layer_tables(self, self.networks)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(CheckpointsConfig):
@@ -40,17 +58,17 @@ class NetworkConfig(CheckpointsConfig):
         "", positional=True, check=models.check, help="its type, needed for a file without a sidecar", network_type=True
     )
 
+    @property
+    def networks(self) -> dict[str, str]:
+        return {self.model_path: self.model_type}
+
     def inputs(self) -> dict[str, list[Path]]:
         return input_files.checkpoint_files(self, self.model_path)
 
     def answer(self) -> str | None:
         if not self.model_path:
             raise UsageError("MODEL_PATH is required: a checkpoint, such as models/a/model_5.pt")
-        if not self.list_layers:
-            return None
-        from lib.runs import loading
-
-        return loading.layer_tables(self, {self.model_path: self.model_type})
+        return self.layer_tables()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +93,8 @@ class SnapshotsConfig(RunConfig):
 
     def inputs(self) -> dict[str, list[Path]]:
         return {path: input_files.snapshots(self, path) for path in self.paths}
+
+    def check_inputs(self) -> None:
+        for path in self.paths:
+            input_files.check_checkpoints(self, {str(file): self.model_type for file in input_files.snapshots(self, path)})
+        super().check_inputs()

@@ -13,7 +13,6 @@ from lib.core.errors import UserError
 from lib.datasets import catalogue
 from lib.datasets.names import parse
 from lib.datasets.storage import download, image_folders
-from lib.datasets.storage.lazy_images import DecodedImages
 
 UNPACKED_MNIST = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -60,6 +59,8 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
     else:
         paths = datasets.sources(text, root)
         splits, sizes = (tuple(image_folders.splits(paths[0])) if paths[0].is_dir() else ()) or ("all",), ()
+    from lib.datasets.storage.lazy_images import DecodedImages  # the first that needs torch
+
     for number, split in enumerate(splits):
         loaded = datasets.load(str(replace(data, split="")) if data.path else data.base, root, split, cache_dir=cache_dir)
         if isinstance(loaded.images, DecodedImages):

@@ -131,11 +131,11 @@ def _progress(config: DataConfig):
 
 
 def _convert(source: Path, target: Path) -> str:
-    from lib.models import checkpoints
-
     if not source.is_file():
         raise UserError(f"{source}: no such file")
     if target.exists():
         raise UserError(f"{target} is there already; it is not replaced")
+    from lib.models import checkpoints
+
     count = checkpoints.convert(source, target)
     return f"{target}: {count} tensors"

@@ -99,6 +99,10 @@ class NcgConfig(NetworkConfig, SeedConfig):
             "one over each data set; the distance of every image to every training image",
         )
 
+    @property
+    def networks(self) -> dict[str, str]:
+        return {self.model_path: self.model_type, self.against: "", self.backbone: ""}
+
     def inputs(self) -> dict[str, list[Path]]:
         networks = [path for path in (self.backbone, self.against) if path]
         named = [name for name in (self.dataset, *self.ood) if name]

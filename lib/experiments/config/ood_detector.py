@@ -32,11 +32,11 @@ class OodDetectorConfig(DetectorConfig):
     def answer(self) -> str | None:
         if not self.source_path or not (self.layer or self.list_layers):
             raise UsageError("SOURCE_PATH SOURCE_TYPE LAYER ... are required: a checkpoint, its type or auto, and layers")
-        if not self.list_layers:
-            return None
-        from lib.runs import loading
+        return self.layer_tables()
 
-        return loading.layer_tables(self, {self.source_path: self.source_type})
+    @property
+    def networks(self) -> dict[str, str]:
+        return {self.source_path: self.source_type}
 
     def work(self) -> list[str]:
         from lib.runs import plan

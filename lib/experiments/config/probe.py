@@ -157,6 +157,8 @@ class ProbeConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.layers:
+            raise UsageError("-l: it names no layer; layers are names or globs, cuts, all")
         if self.how == "id" and self.ood:
             raise UsageError("--protocol id tests on in-distribution images and takes no -ood")
         if self.how != "id" and not self.ood and not self.list_layers:

@@ -103,6 +103,10 @@ class ReinitConfig(NetworkConfig, SeedConfig):
             f"and {self.rand} draws",
         )
 
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        weight_sources.require(self)
+
     def inputs(self) -> dict[str, list[Path]]:
         lists = {word: [input_files.locate(self, word)] for word in self.inits_from if weight_sources.is_list(self, word)}
         named = [name for name in (self.dataset, self.fit_on) if name]

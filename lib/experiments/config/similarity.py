@@ -32,10 +32,17 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     layers1: str = flag(
         "cuts",
         positional=True,
+        check=input_files.check_layers,
         help="layers of the first network: names or globs joined by commas, cuts, all",
         selects=True,
     )
-    layers2: str = flag("", positional=True, help="and of the second; default: as those of the first", selects=True)
+    layers2: str = flag(
+        "",
+        positional=True,
+        check=input_files.check_layers,
+        help="and of the second; default: as those of the first",
+        selects=True,
+    )
     model1_ranks: tuple[int, ...] = flag(
         (),
         "-m1r",
@@ -74,11 +81,11 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:
             raise UsageError("MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt")
-        if not self.list_layers:
-            return None
-        from lib.runs import loading
+        return self.layer_tables()
 
-        return loading.layer_tables(self, {self.model1_path: self.model1_type, self.model2_path: self.model2_type})
+    @property
+    def networks(self) -> dict[str, str]:
+        return {self.model1_path: self.model1_type, self.model2_path: self.model2_type}
 
     def work(self) -> list[str]:
         from lib.representations import similarity

@@ -42,10 +42,17 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
     front_layer: str = flag(
         "cuts",
         positional=True,
+        check=input_files.check_layers,
         help="layers of the front network: names or globs joined by commas, or cuts",
         selects=True,
     )
-    end_layer: str = flag("cuts", positional=True, help="layers of the end network whose outputs are replaced", selects=True)
+    end_layer: str = flag(
+        "cuts",
+        positional=True,
+        check=input_files.check_layers,
+        help="layers of the end network whose outputs are replaced",
+        selects=True,
+    )
     stitching_type: str = flag(
         "auto",
         positional=True,
@@ -134,11 +141,11 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
     def answer(self) -> str | None:
         if not self.front_path or not self.end_path:
             raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
-        if not self.list_layers:
-            return None
-        from lib.runs import loading
+        return self.layer_tables()
 
-        return loading.layer_tables(self, {self.front_path: self.front_type, self.end_path: self.end_type})
+    @property
+    def networks(self) -> dict[str, str]:
+        return {self.front_path: self.front_type, self.end_path: self.end_type}
 
     def work(self) -> list[str]:
         from lib.runs import plan

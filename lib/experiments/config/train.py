@@ -26,11 +26,16 @@ class TrainConfig(TrainingConfig):
         "selected_on", "epoch train_accuracy val_accuracy", lambda row: row.get("best")
     )
 
-    def answer(self) -> str | None:
-        from lib.training import setup
+    def check_inputs(self) -> None:
+        super().check_inputs()
+        input_files.check_checkpoints(self, {self.resume_from: self.model_type})
 
+    def answer(self) -> str | None:
         if not self.list_layers:
             return None
+        self.check_inputs()
+        from lib.training import setup
+
         network, description = setup.start(self, setup.splits(self)[0])
         from lib.runs import loading
 
