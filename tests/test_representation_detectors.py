@@ -218,7 +218,7 @@ def test_detectors_are_checkpoints_that_know_what_they_detect(inside):
     assert [(detector.layer, detector.source_path) for detector in found] == [
         (layer, "models/a/model_1.pt") for layer in LAYERS
     ]
-    words = shlex.split(records.command("ood_detector", found[0].settings))[2:]
+    words = shlex.split(records.command(EXPERIMENTS, "ood_detector", found[0].settings))[2:]
     again = cli.parse(OodDetectorConfig, words)
     assert again.layer == (found[0].layer,) and detector_files.path_of(again, found[0].layer) == found[0].path
 

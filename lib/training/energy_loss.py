@@ -177,10 +177,8 @@ def own_statistics(network: nn.Module) -> Generator[None]:
 
 
 def _select(usable: list[str], listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:
-    try:
-        return cutting.select(usable, patterns, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]})
-    except UserError as error:
-        raise UserError(str(error).replace("--layers", "--energy-layers")) from None
+    groups = {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]}
+    return cutting.select(usable, patterns, groups, "--energy-layers")
 
 
 def _in_units_of_data(inside: Tensor, outside: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
