@@ -45,7 +45,7 @@ def runs(tmp_path_factory) -> dict[str, list[tuple]]:
         named_scripts = [(os.path.basename(script), words) for script, *words in commands]
         parsed = [(script, cli.parse(kinds[script], words)) for script, words in named_scripts]
         records = [(Path(f"{number}.json"), record(script, config)) for number, (script, config) in enumerate(parsed)]
-        made = Library(records).runs
+        made = Library(records, EXPERIMENTS).runs
         found[job] = [(run, config) for run, (_, config) in zip(made, parsed, strict=True)]
     return found
 
