@@ -5,11 +5,10 @@ score is lower for outliers. Arrays are (n,) or (n, L), L scores of the same ima
 OpenOOD's conventions: in-distribution images are the positive class of the FPR and of "AUPR-in".
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erfc, ndtri
+from scipy.special import ndtr, ndtri
 
 Scores = np.ndarray
 
@@ -82,7 +81,7 @@ def delong_against(placed: Placements, reference: int) -> tuple[np.ndarray, np.n
     variance[variance < 1e-12 * (own + own[reference])] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(difference == 0, 0.0, np.abs(difference) / np.sqrt(variance))
-    return difference, erfc(z / math.sqrt(2))
+    return difference, 2 * ndtr(-z)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
