@@ -10,6 +10,18 @@ from lib.models import residual_blocks
 WIDE = {"groups": 32, "base_width": 4}
 
 
+def calls(block: nn.Module, channels: int) -> list[str]:
+    """The names of a block's modules in the order in which a forward pass calls them: layers are numbered by it."""
+    order = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: order.append(name)) for name, module in block.named_modules()
+    ]
+    block(torch.zeros(2, channels, 9, 9))
+    for hook in hooks:
+        hook.remove()
+    return order
+
+
 @pytest.mark.parametrize("kind, options", [("BasicBlock", {}), ("Bottleneck", {}), ("Bottleneck", WIDE)])
 @pytest.mark.parametrize("stride, inward", [(1, None), (1, 32), (2, 32)])
 def test_a_block_is_torchvisions_in_keys_names_order_and_outputs(kind, options, stride, inward):
@@ -37,6 +49,7 @@ def test_a_block_is_torchvisions_in_keys_names_order_and_outputs(kind, options, 
                 nn.init.normal_(value)
             nn.init.uniform_(module.running_var, 0.5, 2)
     our.load_state_dict(their.state_dict())
+    assert calls(our, inward or outward) == calls(their, inward or outward)
     images = torch.randn(3, inward or outward, 9, 9)
     for training in (True, False):
         with torch.no_grad():
