@@ -4,7 +4,6 @@ Entries are found by the content they are computed from. Where a correction give
 revision of the kind goes up, and entries of before are neither found nor lost.
 """
 
-import contextlib
 from pathlib import Path
 
 # kind -> revision
@@ -18,19 +17,13 @@ REVISIONS = {
 }
 
 
-def folder(cache_dir: str | Path, kind: str) -> Path:
-    """Where entries of a kind lie; those of the first revision without its number."""
-    revision = REVISIONS[kind]
+def folder(cache_dir: str | Path, kind: str, revision: int | None = None) -> Path:
+    """Where entries of a kind lie, by default those of the present revision; those of the first lie without its number."""
+    revision = revision or REVISIONS[kind]
     return Path(cache_dir) / (kind if revision == 1 else f"{kind}-{revision}")
 
 
-def earlier(cache_dir: str | Path) -> dict[Path, int]:
-    """The folders with entries of earlier revisions, and these."""
-    found = {}
-    with contextlib.suppress(FileNotFoundError):
-        for path in sorted(Path(cache_dir).iterdir()):
-            kind, _, number = path.name.partition("-")
-            revision = int(number) if number.isdigit() else 1 if not number else None
-            if path.is_dir() and revision is not None and revision < REVISIONS.get(kind, 0):
-                found[path] = revision
-    return found
+def earlier(cache_dir: str | Path) -> list[tuple[Path, int, int]]:
+    """The folders with entries of earlier revisions, each with its revision and the present one."""
+    past = [(folder(cache_dir, kind, made), made, now) for kind, now in REVISIONS.items() for made in range(1, now)]
+    return [entry for entry in past if entry[0].is_dir()]

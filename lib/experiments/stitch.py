@@ -60,14 +60,8 @@ def stitch(config: StitchConfig) -> Result:
         stitching_grid.choose(end, end_shapes, tuple(config.end_layer.split(",")), "END_LAYER"),
     )
     donors = Donors(front.network, end.network, *layers)
-    batching = Batching(
-        device=device,
-        batch_size=config.batch_size,
-        channels=front.description.channels,
-        size=size,
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet,
+    batching = replace(
+        loading.batching(config, device, front.description.channels, size),
         precision=devices.resolve_precision(config.precision, device),
     )
     pairs = {(one, two): _blank(config, front_shapes[one], end_shapes[two]) for one in layers[0] for two in layers[1]}

@@ -9,6 +9,7 @@ and `auroc_two_sided` does not.
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,14 +117,8 @@ def _evaluate(
         [layer for layer in front_shapes if layer in grid.front_layers()],
         [layer for layer in end_shapes if layer in grid.end_layers()],
     )
-    batching = Batching(
-        device=device,
-        batch_size=config.batch_size,
-        channels=end.description.channels,
-        size=size,
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet,
+    batching = replace(
+        loading.batching(config, device, end.description.channels, size),
         precision=devices.resolve_precision(config.precision, device),
     )
     missing = grid.missing()

@@ -14,25 +14,22 @@ def earlier(
     experiments: Experiments, results_dir: str | Path, models_dir: str | Path, cache_dir: str | Path
 ) -> list[dict[str, str | int]]:
     """A row for each that is of an earlier revision than the present one, and what makes it again."""
-    rows: list[dict[str, str | int]] = []
-    broken: list[str] = []
-    for path, record in records.records(results_dir, experiments, broken):
-        made, now = records.revision(record), experiments[record["experiment"]].revision
-        if made < now:
-            again = f"exec_tables.py --rerun {path}"
-            rows.append({"what": "record", "path": str(path), "revision": made, "now": now, "made again by": again})
+    left: list[tuple[str, Path, int, int, str]] = []
+    for path, record in records.records(results_dir, experiments, []):
+        now = experiments[record["experiment"]].revision
+        left.append(("record", path, records.revision(record), now, f"exec_tables.py --rerun {path}"))
     for marker in sorted(Path(models_dir).rglob("run.json")):
         with contextlib.suppress(UserError):
             settings = of_folder(marker)
-            made, now = settings.pop("revision", 1), _present(settings, experiments)
-            if made < now:
-                row = {"what": "checkpoints", "path": str(marker.parent), "revision": made, "now": now}
-                rows.append(row | {"made again by": "its command"})
-    for path, made in cache_folders.earlier(cache_dir).items():
-        now = cache_folders.REVISIONS[path.name.partition("-")[0]]
-        again = "what needs it; this folder can go"
-        rows.append({"what": "cache", "path": str(path), "revision": made, "now": now, "made again by": again})
-    return rows
+            made = settings.pop("revision", 1)
+            left.append(("checkpoints", marker.parent, made, _present(settings, experiments), "its command"))
+    for path, made, now in cache_folders.earlier(cache_dir):
+        left.append(("cache", path, made, now, "what needs it; this folder can go"))
+    return [
+        {"what": what, "path": str(path), "revision": made, "now": now, "made again by": again}
+        for what, path, made, now, again in left
+        if made < now
+    ]
 
 
 def of_folder(marker: Path) -> dict:

@@ -67,14 +67,8 @@ def prepare(config: DetectorConfig) -> Job:
     layers = grid.choose(source, shapes, config.layer, "LAYER")
     described = {layer: _description(config, source, layer, shapes[layer], size, name) for layer in layers}
     networks = [checkpoints.fresh(described[layer], config.seed, "init", layer).body for layer in layers]
-    batching = Batching(
-        device=device,
-        batch_size=max(config.batch_size, 256),
-        channels=source.description.channels,
-        size=size,
-        workers=config.workers,
-        prefetch=config.prefetch,
-        quiet=config.quiet,
+    batching = dataclasses.replace(
+        loading.batching(config, device, source.description.channels, size), batch_size=max(config.batch_size, 256)
     )
     state: dict[str, torch.Tensor] = {}
     return Job(

@@ -5,7 +5,6 @@ init.pt       what the run started from
 model_<e>.pt  the epochs that were asked for, and the last one
 best.pt       the first of the epochs with the highest validation accuracy
 resume.pt     network, optimiser, rows and position; replaced behind every epoch, and when the run is stopped
-
 """
 
 import dataclasses
