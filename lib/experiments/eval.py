@@ -1,13 +1,11 @@
 """Evaluating a checkpoint: `exec_eval.py`."""
 
-import dataclasses
 import time
 import warnings
 
 from torch import Tensor, nn
 
 from lib.attacks import pgd, robust_accuracy
-from lib.core import devices
 from lib.core.errors import UsageError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -29,10 +27,7 @@ def eval(config: EvalConfig) -> Result:
     checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     description = checkpoint.description
     names = config.dataset or (loading.dataset_name("", checkpoint),)
-    batching = dataclasses.replace(
-        loading.batching(config, device, description.channels, description.image_size),
-        precision=devices.resolve_precision(config.precision, device),
-    )
+    batching = loading.batching(config, device, description.channels, description.image_size, config.precision)
     rows, arrays, figures, seconds = [], {}, {}, {}
     if config.attack not in ("", "pgd") and description.features:
         raise UsageError(f"--attack {config.attack} keeps what it changes in [0, 1]; stored features are attacked by pgd")

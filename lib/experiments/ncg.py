@@ -5,13 +5,11 @@ the images as the data set has them; features are the activations of one layer, 
 backbone, or those stored ones that the network was trained on, which are then its only space.
 """
 
-import dataclasses
 import itertools
 import time
 
 import torch
 
-from lib.core import devices
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
 from lib.experiments.config.ncg import NcgConfig
@@ -234,10 +232,7 @@ def _queries(config: NcgConfig, name: str, description) -> dict:
 
 def _predict(config: NcgConfig, checkpoint, split):
     device, described = loading.device(config), checkpoint.description
-    batching = dataclasses.replace(
-        loading.batching(config, device, described.channels, described.image_size),
-        precision=devices.resolve_precision(config.precision, device),
-    )
+    batching = loading.batching(config, device, described.channels, described.image_size, config.precision)
     return loop.predict(checkpoint.network, split, batching)
 
 

@@ -4,14 +4,13 @@ Gamba et al., "Hyperplane Arrangements of Trained ConvNets Are Biased", 2023; th
 Singer, "Are All Layers Created Equal?", JMLR 2022.
 """
 
-import dataclasses
 import time
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.core import devices, saved_state
+from lib.core import saved_state
 from lib.core.errors import UserError
 from lib.core.saved_state import RunFile
 from lib.datasets.batching import Batching
@@ -57,7 +56,7 @@ def reinit(config: ReinitConfig) -> Result:
         split,
         units,
         cells_run,
-        dataclasses.replace(batching, precision=devices.resolve_precision(config.precision, device)),
+        loading.batching(config, device, description.channels, size, config.precision),
         stacked=_stacked(config, size),
         checkpointing=_checkpointing(saved),
     )

@@ -60,10 +60,7 @@ def stitch(config: StitchConfig) -> Result:
         stitching_grid.choose(end, end_shapes, tuple(config.end_layer.split(",")), "END_LAYER"),
     )
     donors = Donors(front.network, end.network, *layers)
-    batching = replace(
-        loading.batching(config, device, front.description.channels, size),
-        precision=devices.resolve_precision(config.precision, device),
-    )
+    batching = loading.batching(config, device, front.description.channels, size, config.precision)
     pairs = {(one, two): _blank(config, front_shapes[one], end_shapes[two]) for one in layers[0] for two in layers[1]}
     ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
     matched = _matched_images(config, train_split)

@@ -9,14 +9,12 @@ and `auroc_two_sided` does not.
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch.nn import Module
 
-from lib.core import devices
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -117,10 +115,7 @@ def _evaluate(
         [layer for layer in front_shapes if layer in grid.front_layers()],
         [layer for layer in end_shapes if layer in grid.end_layers()],
     )
-    batching = replace(
-        loading.batching(config, device, end.description.channels, size),
-        precision=devices.resolve_precision(config.precision, device),
-    )
+    batching = loading.batching(config, device, end.description.channels, size, config.precision)
     missing = grid.missing()
     cells = [cell for cell in grid.cells if cell not in missing]
     entries = [

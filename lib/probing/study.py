@@ -4,9 +4,9 @@ Intermediate-layers paper, section 2. What follows reads it and changes nothing 
 
     prepare                  -> ProbeStudy          what is asked for, what is drawn
     feature_provider.plan    -> FeatureProvider     where features come from
-    fitting.fit              -> FittedStudy         the probes
+    study_fit.fit            -> FittedStudy         the probes
     scores.score             -> list[Scores]        whether they are right on the images of every OOD set
-    choices.choose           -> list[RuleChoices]   what every rule chooses
+    study_choices.choose     -> list[RuleChoices]   what every rule chooses
     rows, network_rows, shift_rows                  what a record keeps of all that
 """
 

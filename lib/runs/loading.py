@@ -73,13 +73,19 @@ def _stored_features(config: DeviceConfig, data: names.DataName, split: str | No
     return feature_split.of_images(images, network, layer, data.name, given, config.cache_dir)
 
 
-def batching(config: DeviceConfig, device: torch.device, channels: int, size: int | None) -> Batching:
-    """How a pass gives images of these channels and this side to a network on the device, as the flags say."""
+def batching(
+    config: DeviceConfig, device: torch.device, channels: int, size: int | None, precision: str = "fp32"
+) -> Batching:
+    """How a pass gives images of these channels and this side to a network on the device, as the flags say.
+
+    The arithmetic is float32, or for passes that `--precision` is for the one that it asks for.
+    """
     return Batching(
         device=device,
         batch_size=config.batch_size,
         channels=channels,
         size=size,
+        precision=devices.resolve_precision(precision, device),
         workers=config.workers,
         prefetch=config.prefetch,
         quiet=config.quiet,
