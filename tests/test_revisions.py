@@ -92,6 +92,7 @@ def test_records_of_an_earlier_revision_are_shown_apart_and_not_judged(tmp_path,
     rows = summaries.rows("ncg", library(tmp_path))
     assert sorted((row["ncg"], row["runs"]) for row in rows) == [(pytest.approx(0.35), 3), (0.5, 1)]
     assert sum("earlier version 1" in row["setting"] for row in rows) == 1
+    assert {row["runs"]: row["version"] for row in rows} == {3: "of an earlier version", 1: ""}
 
 
 def test_a_cell_that_only_earlier_revisions_fill_is_asked_for_again(tmp_path, corrected):
@@ -147,3 +148,6 @@ def test_what_earlier_revisions_have_left_is_listed(tmp_path, monkeypatch):
     ]
     assert listed[0]["made again by"] == f"exec_tables.py --rerun {listed[0]['path']}"
     assert cache_folders.folder(".cache", "features").name == "features-2"
+    monkeypatch.chdir(tmp_path)
+    told = cli.parse(EXPERIMENTS["data"].configuration, ["check"]).answer()
+    assert all(path in told for path in (listed[0]["path"].removeprefix(f"{tmp_path}/"), "models/a", ".cache/features"))

@@ -17,7 +17,8 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
     """Per network, setting and key: of each measured column the mean, the sample deviation, and how many runs.
 
     The deviation of a single run does not exist and is left empty: one seed is shown as one seed. Where lines differ in
-    nothing else, `setting` says in what, and `code` of which versions of the code several are mixed.
+    nothing else, `setting` says in what, `code` of which versions of the code several are mixed, and
+    `version` that a line is of an earlier version of the method.
     """
     summary, groups = library.experiments[experiment].configuration.summary, {}
     if summary is None:
@@ -47,7 +48,8 @@ def _line(summary: Summary, about: dict, members: list[tuple[RecordedRun, dict]]
         line[column] = numbers[0] if len(set(numbers)) == 1 else statistics.fmean(numbers) if numbers else None
         line[f"{column} sd"] = statistics.stdev(numbers) if len(numbers) > 1 else None
     codes = sorted({run.code for run, _ in members})
-    return {**line, "runs": len(members), "code": " ".join(codes) if len(codes) > 1 else ""}
+    version = "of an earlier version" if any(run.earlier for run, _ in members) else ""
+    return {**line, "runs": len(members), "code": " ".join(codes) if len(codes) > 1 else "", "version": version}
 
 
 def _settings(groups: list[tuple]) -> list[str]:
