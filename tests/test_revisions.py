@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -131,6 +132,15 @@ def test_a_training_of_an_earlier_revision_begins_again_instead_of_continuing(tm
     monkeypatch.setattr(EXPERIMENTS["train"].configuration, "revision", 2)
     assert trained(tmp_path) == 2 and "of an earlier version of the method; beginning again" in capsys.readouterr().err
     assert (tmp_path / "models/a/init.pt").stat().st_mtime_ns > begun
+
+
+def test_a_training_of_a_newer_revision_is_refused_where_its_record_is_gone(tmp_path, monkeypatch):
+    with monkeypatch.context() as later:
+        later.setattr(EXPERIMENTS["train"].configuration, "revision", 2)
+        trained(tmp_path)
+    shutil.rmtree(tmp_path / "results")
+    with pytest.raises(UserError, match="models/a is of a newer version of the suite; choose another -dir, or --overwrite"):
+        trained(tmp_path)
 
 
 def test_what_earlier_revisions_have_left_is_listed(tmp_path, monkeypatch):

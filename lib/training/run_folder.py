@@ -72,6 +72,11 @@ def claim(directory: Path, config: InFolder) -> None:
                 f"-dir {config.directory}: {directory} holds another run ({differences}); choose another "
                 "-dir, or --overwrite it"
             )
+        if made > config.revision:
+            raise UserError(
+                f"-dir {config.directory}: {directory} is of a newer version of the suite; choose another -dir, or "
+                "--overwrite it"
+            )
         if made < config.revision:
             print(f"{directory} is of an earlier version of the method; beginning again", file=sys.stderr)
             clear(directory)
