@@ -5,8 +5,6 @@ import fcntl
 import functools
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,18 +25,6 @@ torch.set_num_threads(1)
 def script(name: str, *words: str, cwd: Path, **environment: str) -> inprocess.End:
     """Runs an entry script as a user would, in a working directory of its own, but in this process."""
     return inprocess.run([name, *map(str, words)], cwd, environment)
-
-
-def process(name: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Runs an entry script in a process of its own, which starts Python and torch: some seconds."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / name), *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
 
 
 def stopped_script(name: str, *words: str, cwd: Path, number: int, once: Path) -> inprocess.End:

@@ -2,7 +2,7 @@
 
 What a process has to itself is given to each run and put back after it: the working directory, the command line, both
 streams, environment variables, signal handlers, what is to be done at exit, warnings, torch's global generator, number of
-threads and choice of kernels. Kills, closed pipes and what is imported when need a process: conftest.process, background.
+threads and choice of kernels. Kills, closed pipes and what is imported when need a process: background.
 """
 
 import atexit

@@ -187,13 +187,9 @@ def test_fifty_kills_at_random_moments_of_all_scripts_change_no_record(whole, tm
     assert struck > 25
 
 
-IN_CI = ("train", "reinit", "probe")
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.hardening) for name in COMMANDS]
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_repeated_command_says_what_is_there_within_two_seconds_without_importing_torch(whole, name):
+    """Of every script, after a run to its end in a process of its own."""
     _, folder, _ = whole(name)
     path, *words = COMMANDS[name]
     begin = time.perf_counter()

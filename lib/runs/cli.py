@@ -111,6 +111,8 @@ class RunConfig:
     reads_records: typing.ClassVar[bool] = False  # whether it reads records of other experiments, so that these come first
     takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
     parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
+    # flags of a repetition that leaves the checkpoints and detectors there are as they are; "{models}" is another folder
+    aside: typing.ClassVar[tuple[str, ...]] = ()
 
     name: str = flag("", help="name of the record; without it the name follows from the configuration", identity=False)
     overwrite: bool = flag(False, help="run although the record is there, and replace it", identity=False)

@@ -38,7 +38,8 @@ def check(path: Path, experiments: Experiments) -> str:
     if records.revision(record) < experiment.revision:
         raise UserError(f"{path}: of an earlier version of the method, whose numbers were other; --rerun makes it again")
     with tempfile.TemporaryDirectory() as folder:
-        _run(path, record, "--results-dir", folder, *_apart(record, Path(folder) / "models"), "--overwrite")
+        aside = _aside(record, experiment.configuration.aside, Path(folder) / "models")
+        _run(path, record, "--results-dir", folder, *aside, "--overwrite")
         made = [again for _, again in records.records(folder, {record["experiment"]: experiment})]
     tolerance = records.tolerance(record)
     found = differences(record["rows"], made[0]["rows"], tolerance)
@@ -56,22 +57,19 @@ def _read(path: Path, experiments: Experiments) -> tuple[dict, Experiment]:
     return record, experiments[record["experiment"]]
 
 
-def _apart(record: dict, models: Path) -> list[str]:
-    """Flags that keep what a run leaves beside its record away from the checkpoints that are there.
+def _aside(record: dict, flags: tuple[str, ...], models: Path) -> list[str]:
+    """Those flags, with links in the folder `models` to the checkpoints there are.
 
-    A run that trains has links to these in a folder of its own: it reads through them, and replaces them.
+    A run reads through these, and replaces them.
     """
-    if record["experiment"] == "probe":
-        return ["--export", ""]
-    if record["experiment"] not in ("train", "ood_detector"):
-        return []
-    there = Path(record["config"].get("models_dir", "models"))
-    for file in there.rglob("[!.]*"):
-        if file.is_file():
-            link = models / file.relative_to(there)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.resolve())
-    return ["--models-dir", str(models), *(["-fdir", "detectors"] if record["experiment"] == "ood_detector" else [])]
+    if "{models}" in flags:
+        there = Path(record["config"].get("models_dir", "models"))
+        for file in there.rglob("[!.]*"):
+            if file.is_file():
+                link = models / file.relative_to(there)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+    return [str(models) if flag == "{models}" else flag for flag in flags]
 
 
 def differences(before: list[dict], after: list[dict], tolerance: float) -> list[str]:

@@ -140,6 +140,7 @@ class ProbeConfig(NetworkConfig):
     cache_type: str = flag("fp16", choices=("fp16", "bf16", "fp32"), help="type of kept features, with a scale per layer")
     verbose: bool = flag(False, help="print every row", identity=False)
 
+    aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = Columns.of(
         numbers="""dim rank lr l1 l2 seed epoch fraction n correct accuracy se baseline gain gain_low gain_high gain_median
             candidates strength nc1 s s_null_low s_null_high s_moments s_moments_null_low s_moments_null_high
