@@ -43,7 +43,7 @@ def test_a_hidden_layer_solves_what_no_linear_probe_can():
 def test_stacked_networks_with_a_hidden_layer_equal_separate_runs_of_torchs():
     features, labels = blobs()
     settings = [Setting(1e-2), Setting(1e-3, l1=1e-3), Setting(3e-3, l2=0.1)]
-    start = initial_mlp(6, 5, 3, [0, 1], 3, "x")
+    start = initial_mlp(6, 5, 3, [0, 1], 3)
     stack, alone = Stack(start, settings), []
     for seed in (0, 1):
         for number, setting in enumerate(settings):

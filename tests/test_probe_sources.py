@@ -265,7 +265,7 @@ def test_an_epoch_learns_from_its_view_and_views_differ(tmp_path):
     other = features.flip(0)
     views, recipe = Views((Features(features), Features(other))), ProbeRecipe(epochs=3, batch_size=16)
     found = fit(TAP, [views], [Group(torch.arange(40), labels, views=2)], [Setting(1e-2)], 3, recipe).of_group(0)
-    stack = Stack(initial(6, 3, [0], 1, "layer/gap"), [Setting(1e-2)])
+    stack = Stack(initial(6, 3, [0], 1), [Setting(1e-2)])
     for epoch, seen in ((1, features), (2, other), (3, features)):
         order = torch.randperm(40, generator=generator(0, "probe order", epoch))
         for part in order.split(16):

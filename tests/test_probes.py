@@ -268,12 +268,12 @@ def test_a_probe_of_full_rank_is_the_unrestricted_one_and_one_of_rank_r_reads_r_
 def test_stacked_adam_equals_separate_runs_of_torchs():
     features, labels = blobs()
     settings = [Setting(1e-2), Setting(1e-3, l1=1e-2), Setting(3e-3, l2=0.1), Setting(1e-3)]
-    stack = Stack(initial(6, 3, [0, 1], 4, "x"), settings, weight_decay=1e-2)
+    stack = Stack(initial(6, 3, [0, 1], 4), settings, weight_decay=1e-2)
     probes = []
     for seed in (0, 1):
         for number, setting in enumerate(settings):
             probe = torch.nn.Linear(6, 3)
-            start = initial(6, 3, [seed], 1, "x")
+            start = initial(6, 3, [seed], 1)
             probe.weight.data, probe.bias.data = start.weights[0, 0].clone(), start.biases[0, 0].clone()
             optimizer = torch.optim.Adam(probe.parameters(), lr=setting.lr, weight_decay=1e-2)
             probes.append((seed, number, setting, probe, optimizer))
@@ -297,9 +297,7 @@ def test_large_probes_are_updated_as_small_ones_are(solver, monkeypatch):
     found = []
     for large in (7, 10**6):
         monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
-        stack = Stack(
-            initial(50, 3, [0, 1], 2, "x"), [Setting(1e-2, l1=1e-2), Setting(1e-3, l2=0.1)], solver, weight_decay=0.1
-        )
+        stack = Stack(initial(50, 3, [0, 1], 2), [Setting(1e-2, l1=1e-2), Setting(1e-3, l2=0.1)], solver, weight_decay=0.1)
         for _ in range(5):
             stack.step(features.expand(2, 40, 50), labels.expand(2, 40), 0.5)
         found.append(stack.now())
@@ -320,7 +318,7 @@ def stated_loss(probe, features, labels, setting) -> torch.Tensor:
 def test_gradients_are_those_of_the_stated_loss(hidden, large, monkeypatch):
     monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
     settings = [Setting(0.1), Setting(0.2, l1=0.3), Setting(0.05, l2=0.7), Setting(1.0, l1=0.1, l2=0.2)]
-    start = initial_mlp(6, hidden, 3, [0, 1], 4, "x") if hidden else initial(6, 3, [0, 1], 4, "x")
+    start = initial_mlp(6, hidden, 3, [0, 1], 4) if hidden else initial(6, 3, [0, 1], 4)
     features, labels = (values.view(2, 16, *values.shape[1:]) for values in blobs(32))
     values = [value.clone().requires_grad_() for value in vars(start).values()]
     for group in range(2):
@@ -357,7 +355,7 @@ def test_errors_that_underflow_are_none_and_change_no_update():
 
 def test_stacked_sgd_equals_torchs_with_momentum():
     features, labels = blobs()
-    stack = Stack(initial(6, 3, [0], 1, "x"), [Setting(1e-2)], solver="sgd", momentum=0.9)
+    stack = Stack(initial(6, 3, [0], 1), [Setting(1e-2)], solver="sgd", momentum=0.9)
     probe = torch.nn.Linear(6, 3)
     probe.weight.data, probe.bias.data = stack.probes.weights[0, 0].clone(), stack.probes.biases[0, 0].clone()
     optimizer = torch.optim.SGD(probe.parameters(), lr=1e-2, momentum=0.9)

@@ -22,6 +22,7 @@ from lib.plots import probe as plots
 from lib.probing import export, network_rows, shift_rows
 from lib.probing import rows as probe_rows
 from lib.probing.clock import Clock
+from lib.probing.distinct_layers import distinct
 from lib.probing.feature_provider import plan
 from lib.probing.fit import STEPWISE, ProbeRecipe
 from lib.probing.options import ProbeOptions, ProbeProtocol
@@ -83,7 +84,7 @@ def probe(config: ProbeConfig) -> Result:
     rows, clock = [], Clock()
     for name, network in networks.items():
         study = prepare(asked, name, network, data)
-        provider = plan(study, clock)
+        study, provider = distinct(study, plan(study, clock), clock)
         fitted = fit(study, provider, clock)
         scores = score(study, provider, fitted, clock)
         rows += network_rows.rows(study, provider, scores)

@@ -8,7 +8,7 @@ and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what cou
 import math
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from lib.experiments.config.similarity import SimilarityConfig
 from lib.metrics import similarity as metrics
 from lib.models.checkpoints import Checkpoint
 from lib.plots import grid as plots
-from lib.representations import passes
+from lib.representations import aliases, passes
 from lib.representations import similarity as method
 from lib.runs import loading
 from lib.runs.records import Result
@@ -40,6 +40,8 @@ class _Side:
     shapes    of the output of every layer for one image
     ranks     those that each of the layers is limited to
     limited   whether ranks were asked for
+    named     layers that were named one by one: they stay, whatever they put out
+    aliases   by layer, those that put out the same, as a row states them
     """
 
     checkpoint: Checkpoint
@@ -48,6 +50,8 @@ class _Side:
     layers: list[str]
     ranks: dict[str, list[int]]
     limited: bool
+    named: tuple[str, ...]
+    aliases: dict[str, str | None] = field(default_factory=dict)
 
     def shown_rank(self, layer: str, rank: int) -> int | None:
         """The rank as rows state it: None for a whole layer where none was asked for."""
@@ -65,7 +69,7 @@ def similarity(config: SimilarityConfig) -> Result:
     first, second = _sides(config, checkpoints, split, device)
     _warn_of_few_images(len(split), (first, second), config.measures)
     begin = time.perf_counter()
-    one, two = _represent(config, first, split, device), _represent(config, second, split, device)
+    (first, one), (second, two) = (_represent(config, side, split, device) for side in (first, second))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
     measured = method.grid(one, two, config.measures, first.ranks, second.ranks)
@@ -83,7 +87,8 @@ def similarity(config: SimilarityConfig) -> Result:
             "rank1": first.shown_rank(row["layer1"], row["rank1"]),
             "rank2": second.shown_rank(row["layer2"], row["rank2"]),
         }
-        rows.append({**row, **ranks, **disagreement, **(errors[number] if errors else {}), **common})
+        same = {"aliases1": first.aliases[row["layer1"]], "aliases2": second.aliases[row["layer2"]]}
+        rows.append({**row, **same, **ranks, **disagreement, **(errors[number] if errors else {}), **common})
     return Result(
         rows,
         figures=_figures(config, rows, (first.layers, second.layers)),
@@ -107,7 +112,8 @@ def _sides(
     def side(number: int, given: tuple[int, ...], spelling: str) -> _Side:
         listed = shapes[number]
         ranks = {layer: _ranks(given, layer, _width(listed[layer]), spelling) for layer in layers[number]}
-        return _Side(checkpoints[number], sizes[number], listed, layers[number], ranks, bool(given))
+        named = tuple(words[number].split(","))
+        return _Side(checkpoints[number], sizes[number], listed, layers[number], ranks, bool(given), named)
 
     return side(0, config.model1_ranks, "-m1r"), side(1, config.model2_ranks, "-m2r")
 
@@ -153,15 +159,20 @@ def _warn_of_few_images(n: int, sides: tuple[_Side, _Side], measures: tuple[str,
 
 def _represent(
     config: SimilarityConfig, side: _Side, split: Split, device: torch.device
-) -> dict[str, method.Representation]:
-    """layer -> representation, from one pass that ends behind the deepest of the layers."""
+) -> tuple[_Side, dict[str, method.Representation]]:
+    """layer -> representation, from one pass that ends behind the deepest of the layers; the side with each only once."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in side.layers}
     network, channels = side.checkpoint.network, side.checkpoint.description.channels
     batching = loading.batching(config, device, channels, side.size)
     for batch in passes.represent(network, split, side.layers, batching, as_it_is, label=str(side.checkpoint.path)):
         for layer, values in batch.items():
             parts[layer].append(values)
-    return {layer: method.representation(torch.cat(parts.pop(layer))) for layer in side.layers}
+    values = {layer: torch.cat(parts.pop(layer)) for layer in side.layers}
+    partition: aliases.Partition[str] = aliases.Partition(side.layers)
+    partition.add({layer: method.by_position(whole) for layer, whole in values.items()})
+    once = aliases.settle(partition, side.layers, lambda layer: layer, side.named)
+    side = replace(side, layers=once.kept, aliases={layer: once.words(layer) for layer in once.kept})
+    return side, {layer: method.representation(values.pop(layer)) for layer in side.layers}
 
 
 def as_it_is(output: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from lib.experiments.config.stitch import StitchConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
 from lib.plots import grid as plots
+from lib.representations import aliases, passes
 from lib.runs import loading, records
 from lib.runs.records import Result, Row
 from lib.stitching import grid as stitching_grid
@@ -59,14 +60,21 @@ def stitch(config: StitchConfig) -> Result:
         stitching_grid.choose(front, front_shapes, tuple(config.front_layer.split(",")), "FRONT_LAYER"),
         stitching_grid.choose(end, end_shapes, tuple(config.end_layer.split(",")), "END_LAYER"),
     )
-    donors = Donors(front.network, end.network, *layers)
     batching = loading.batching(config, device, front.description.channels, size, config.precision)
+    once = tuple(
+        aliases.distinct(checkpoint.network, test_split, chosen, batching, passes.flatten, tuple(words.split(",")))
+        for checkpoint, chosen, words in zip((front, end), layers, (config.front_layer, config.end_layer), strict=True)
+    )
+    layers = (once[0].kept, once[1].kept)
+    donors = Donors(front.network, end.network, *layers)
     pairs = {(one, two): _blank(config, front_shapes[one], end_shapes[two]) for one in layers[0] for two in layers[1]}
     ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
     matched = _matched_images(config, train_split)
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
     parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks)
+    for row in rows:
+        row |= {f"{side}_aliases": one.words(row[f"{side}_layer"]) for side, one in zip(("front", "end"), once, strict=True)}
     seconds["matching"] = time.perf_counter() - begin
     if config.epochs:
         begin = time.perf_counter()

@@ -17,6 +17,7 @@ COLUMNS = (
     "probe",
     "network",
     "layer",
+    "aliases",
     "reduce",
     "dim",
     "rank",

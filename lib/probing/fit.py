@@ -84,7 +84,6 @@ class ProbeTraining:
 
     def __init__(
         self,
-        tap: Tap,
         dim: int,
         groups: list[Group],
         transforms: list[FeatureTransform],
@@ -95,11 +94,11 @@ class ProbeTraining:
     ) -> None:
         self.transforms, self.settings, self.recipe = transforms, settings, recipe
         self.kept: list[Probes] = []
-        seeds, name = [group.seed for group in groups], f"{tap.layer}/{tap.reduce}"
+        seeds = [group.seed for group in groups]
         if recipe.hidden:
-            start = initial_mlp(dim, recipe.hidden, classes, seeds, len(settings), name)
+            start = initial_mlp(dim, recipe.hidden, classes, seeds, len(settings))
         else:
-            start = initial(dim, classes, seeds, len(settings), name, recipe.start)
+            start = initial(dim, classes, seeds, len(settings), recipe.start)
             if warm is not None:
                 heads = combined(torch.stack, [transform.unfolded(warm) for transform in transforms])
                 start = combined(lambda values: values[0][:, None].expand_as(values[1]).clone(), [heads, start])
@@ -143,7 +142,7 @@ def fit(
     transforms = [_transform(sources[group.source], group, directions, recipe) for group in groups]
     if recipe.solver not in STEPWISE:
         return _closed(sources, groups, transforms, settings, classes, recipe)
-    training = ProbeTraining(tap, sources[groups[0].source].dim, groups, transforms, settings, classes, recipe, warm)
+    training = ProbeTraining(sources[groups[0].source].dim, groups, transforms, settings, classes, recipe, warm)
     inputs = _inputs(sources, groups, transforms, recipe)
     if not recipe.epochs:
         training.finish(0)

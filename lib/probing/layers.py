@@ -1,7 +1,8 @@
 """Which layers are probed, by which reducers and at which ranks."""
 
+import itertools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +20,29 @@ from lib.representations.features import Tap
 class Layout:
     """The taps that are probed, in sweeps of those that are compared with one another (one per --reduce), and the ranks.
 
-    head is the network's last layer, where it puts out a vector, and penultimate what it reads, where that was looked for.
+    head     the network's last layer, where it puts out a vector
+    penultimate what that reads, where it was looked for
+    named    layers that were named one by one: they stay, whatever they put out
+    aliases  the layers that put out the same as a tap that is probed (`lib.representations.aliases`)
     """
 
     sweeps: list[list[Tap]]
     ranks: tuple[int, ...]
     head: Tap | None
     penultimate: Tap | None
+    named: tuple[str, ...] = ()
+    aliases: dict[Tap, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def taps(self) -> list[Tap]:
         """All of them, layers first."""
-        return [tap for together in zip(*self.sweeps, strict=True) for tap in together]
+        return [tap for together in itertools.zip_longest(*self.sweeps) for tap in together if tap is not None]
+
+    def different(self, taps: list[Tap]) -> int:
+        """How many different representations these taps of one sweep are."""
+        return sum(
+            not any(earlier.layer in self.aliases.get(tap, ()) for earlier in taps[:at]) for at, tap in enumerate(taps)
+        )
 
 
 def choose(options: ProbeOptions, network: Normalized, channels: int, size: int) -> Layout:
@@ -60,7 +72,9 @@ def choose(options: ProbeOptions, network: Normalized, channels: int, size: int)
             export.check(tap, network)
     ranks = _possible_ranks(options.ranks, {name: _channels(shapes[name]) for name in chosen})
     wanted = {"last-layer", "all"} & set(options.baselines)
-    return Layout(sweeps, ranks, head, _penultimate(network, head, list(shapes), images) if wanted else None)
+    penultimate = _penultimate(network, head, list(shapes), images) if wanted else None
+    named = tuple(word for word in options.layers if word in shapes and word not in ("all", "cuts"))
+    return Layout(sweeps, ranks, head, penultimate, named)
 
 
 def head_of(network: Normalized, head: Tap | None) -> Linear | None:

@@ -13,7 +13,7 @@ from lib.probing import evaluation
 from lib.probing.batchnorm_adaptation import adapted
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.roles import spread
-from lib.probing.rows import common
+from lib.probing.rows import common, of_tap
 from lib.probing.scores import Scores
 from lib.probing.study import ProbeStudy
 from lib.representations.features import Tap
@@ -49,7 +49,7 @@ def _accuracies(
     share: float | None = None,
 ) -> list[dict]:
     """Of an OOD set by number, whose test images are right or not (n,)."""
-    about = common(study, number, share, probe=probe, layer=tap.layer, reduce=tap.reduce, dim=provider.dims[tap], seed=seed)
+    about = common(study, number, share, probe=probe, **of_tap(study, tap), dim=provider.dims[tap], seed=seed)
     test = study.data.shifts[number].test
     measured = evaluation.accuracy_rows(correct, test, study.tested(number, seed), study.group_sizes(test))
     return [about | one for one in measured]
@@ -90,8 +90,7 @@ def _collapse_rows(study: ProbeStudy, provider: FeatureProvider) -> list[dict]:
                 about
                 | {
                     "probe": "collapse",
-                    "layer": tap.layer,
-                    "reduce": tap.reduce,
+                    **of_tap(study, tap),
                     "dim": provider.dims[tap],
                     "group": "all",
                     "n": len(chosen),

@@ -14,6 +14,7 @@ from lib.probing.probe_bank import ProbeBank
 from lib.probing.scores import Scores
 from lib.probing.study import ProbeStudy
 from lib.probing.study_choices import RuleChoices
+from lib.representations.features import Tap
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ def common(study: ProbeStudy, number: int | None, share: float | None, **values)
     )
 
 
+def of_tap(study: ProbeStudy, tap: Tap) -> dict:
+    """What rows say of a tap: its layer with the layers that put out the same, and its reducer."""
+    aliases = " ".join(study.layout.aliases.get(tap, ()))
+    return {"layer": tap.layer, "aliases": aliases or None, "reduce": tap.reduce}
+
+
 def _candidate_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """Every candidate of every site, where nothing is chosen."""
     return [
@@ -85,8 +92,7 @@ def _test_rows(report: _Report, ruled: RuleChoices, site: ProbeSite, candidate: 
         number,
         ruled.sweep.share,
         probe=site.kind,
-        layer=site.tap.layer,
-        reduce=site.tap.reduce,
+        **of_tap(study, site.tap),
         dim=report.provider.dim(site.tap),
         rank=site.rank,
         solver=study.options.recipe.solver,

@@ -24,7 +24,7 @@ RULES = ("ood-val", "id-val", "transfer", "last-but-one", "oracle", "none")
 
 @dataclass(frozen=True)
 class Choice:
-    """The number of the chosen site, the candidate of every site, and among how many pairs of both was chosen."""
+    """The number of the chosen site, the candidate of every site, and among how many different pairs of both was chosen."""
 
     site: int
     candidates: tuple[int, ...]
@@ -60,12 +60,18 @@ def roles_of(rule: str, protocol: str, available: set[str], candidates: int) -> 
 
 
 def choose(
-    rule: str, settings: list[list[float]] | None, layer: list[list[float]] | None, sites: int, last: bool = True
+    rule: str,
+    settings: list[list[float]] | None,
+    layer: list[list[float]] | None,
+    sites: int,
+    last: bool = True,
+    copies: int = 0,
 ) -> Choice:
     """The choice of a rule, from the tables (sites, candidates) of the roles that `roles_of` names; the first of equals.
 
     settings and layer are None where nothing has to be chosen. Scores that do not exist (NaN) are never chosen, and the last
-    site is only where it may be: it is the baseline.
+    site is only where it may be: it is the baseline. `copies` of the sites are the same representation as another one, and
+    do not count as searched.
     """
     candidates = tuple(_best(row) for row in settings) if settings is not None else (0,) * sites
     width = len(settings[0]) if settings is not None else 1
@@ -75,7 +81,7 @@ def choose(
         raise ValueError(f"{rule} needs scores that choose the layer")
     scores = [row[candidate] for row, candidate in zip(layer, candidates, strict=True)]
     scores = scores if last or sites == 1 else scores[:-1]
-    return Choice(_best(scores), candidates, len(scores) * width)
+    return Choice(_best(scores), candidates, (len(scores) - copies) * width)
 
 
 def _best(scores: list[float]) -> int:

@@ -13,7 +13,7 @@ from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import ProbeSite
 from lib.probing.probe_bank import ProbeBank
 from lib.probing.roles import spread
-from lib.probing.rows import common
+from lib.probing.rows import common, of_tap
 from lib.probing.study import ProbeStudy
 from lib.probing.study_choices import RuleChoices
 from lib.representations.features import Tap
@@ -47,8 +47,7 @@ def rows(study: ProbeStudy, provider: FeatureProvider, bank: ProbeBank, choices:
                     number,
                     None,
                     probe="sensitivity",
-                    layer=tap.layer,
-                    reduce=tap.reduce,
+                    **of_tap(study, tap),
                     dim=provider.dims[tap],
                     group=name,
                     n=len(after),

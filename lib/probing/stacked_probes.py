@@ -157,27 +157,29 @@ def _error(logits: Tensor, labels: Tensor) -> Tensor:
     return error.div_(b).masked_fill_(error.abs() < UNDERFLOW, 0)
 
 
-def initial(dim: int, classes: int, seeds: list[int], settings: int, name: str, kind: str = "uniform") -> Linear:
+def initial(dim: int, classes: int, seeds: list[int], settings: int, kind: str = "uniform", part: str = "linear") -> Linear:
     """Fresh weights (g, s, k, d) for a seed per group, the same for all settings.
 
     kind    "uniform": in +-1/sqrt(d), as torch's linear layers; "zero"
+    part    the name of the layer within the probe
 
-    They depend on the seed and the layer's `name` alone, not on which other layers are probed.
+    They depend on the seed and their number alone: layers that put out the same have the same probes, whatever they are
+    called, and the other layers that are probed change nothing.
     """
     weights, biases = torch.zeros(len(seeds), settings, classes, dim), torch.zeros(len(seeds), settings, classes)
     if kind == "uniform":
         bound = 1 / math.sqrt(dim)
         for group, seed in enumerate(seeds):
-            draw = generator(seed, "probe", name, dim, classes)
+            draw = generator(seed, "probe", part, dim, classes)
             weights[group] = (2 * torch.rand(classes, dim, generator=draw) - 1) * bound
             biases[group] = (2 * torch.rand(classes, generator=draw) - 1) * bound
     return Linear(weights, biases)
 
 
-def initial_mlp(dim: int, hidden: int, classes: int, seeds: list[int], settings: int, name: str) -> Mlp:
+def initial_mlp(dim: int, hidden: int, classes: int, seeds: list[int], settings: int) -> Mlp:
     """Fresh probes with a hidden layer, each of whose layers starts as a linear probe does."""
-    first = initial(dim, hidden, seeds, settings, f"{name}/hidden")
-    second = initial(hidden, classes, seeds, settings, f"{name}/outer")
+    first = initial(dim, hidden, seeds, settings, part="hidden")
+    second = initial(hidden, classes, seeds, settings, part="outer")
     return Mlp(first.weights, first.biases, second.weights, second.biases)
 
 

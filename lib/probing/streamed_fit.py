@@ -49,9 +49,7 @@ def fit_streamed(
     if recipe.solver == "ridge":
         return _ridge(source, learnt, readings, settings, classes, recipe)
     trainings = {
-        name: ProbeTraining(
-            one.tap, source.dim(name), one.groups, one.transforms, settings, classes, recipe, warm.get(one.tap)
-        )
+        name: ProbeTraining(source.dim(name), one.groups, one.transforms, settings, classes, recipe, warm.get(one.tap))
         for name, one in readings.items()
     }
     if not recipe.epochs:

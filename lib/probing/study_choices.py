@@ -137,6 +137,9 @@ def _in_sweep(study: ProbeStudy, sweep: Sweep, tables: dict[tuple[int, int], Tab
     if len(study.data.shifts) > 1:
         roles |= {f"other {role}" for role in roles}
     sites, count = len(sweep.sites), len(sweep.candidates)
+    last = study.options.protocol.roles != "paper"  # where the last layer is the baseline alone
+    taps = [site.tap for site in sweep.sites[: sites if last else max(1, sites - 1)]]
+    copies = len(taps) - study.layout.different(taps)
     ruled = []
     for rule in _rules(study, roles, count):
         if rule == "none":
@@ -152,7 +155,8 @@ def _in_sweep(study: ProbeStudy, sweep: Sweep, tables: dict[tuple[int, int], Tab
                 for_shift[settings] if settings else None,
                 for_shift[layer] if layer else None,
                 sites,
-                last=study.options.protocol.roles != "paper",  # where the last layer is the baseline alone
+                last=last,
+                copies=copies,
             )
         ruled.append(RuleChoices(sweep, rule, choices))
     return ruled

@@ -67,12 +67,16 @@ class Representation:
 def representation(values: Tensor, shape: tuple[int, ...] | None = None) -> Representation:
     """The representation of activations (n, c, h, w), (n, t, d) or (n, d), or of values (n, positions, c) of a shape."""
     if shape is None:
-        shape = tuple(values.shape[1:])
-        values = values.flatten(2).transpose(1, 2) if values.ndim == 4 else values if values.ndim == 3 else values[:, None]
+        shape, values = tuple(values.shape[1:]), by_position(values)
     mean = values.mean((0, 1), dtype=torch.float64)
     covariance = sum(part.flatten(0, 1).T @ part.flatten(0, 1) for part in _parts(values, mean))
     spectrum, basis = torch.linalg.eigh(covariance)
     return Representation(shape, values, mean, spectrum.flip(0).clamp_min(0), basis.flip(1))
+
+
+def by_position(values: Tensor) -> Tensor:
+    """Activations (n, c, h, w), (n, t, d) or (n, d) as vectors at positions, (n, positions, c)."""
+    return values.flatten(2).transpose(1, 2) if values.ndim == 4 else values if values.ndim == 3 else values[:, None]
 
 
 def grid(

@@ -112,7 +112,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         numbers="""samples stitch_rank pinv_rank matching_residual effective_rank condition accuracy relative_accuracy
             penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
             sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
-        words="null front_layer end_layer type init solver data split taken_from",
+        words="null front_layer end_layer front_aliases end_aliases type init solver data split taken_from",
         truths="trained",
         images="data split",
         sets="data",

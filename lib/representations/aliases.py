@@ -1,0 +1,119 @@
+"""Layers that are one representation: whose outputs, as they are compared, are the same for every image.
+
+A module that ends in another puts out what that one does (`layer3` and `layer3.2`); so do dropout in eval mode and, behind
+an average over positions, pooling and flattening. Such layers are one candidate, not several: counted twice they favour
+themselves in every choice, and their difference is noise.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lib.datasets.batching import Batching
+from lib.datasets.split import Split
+from lib.representations.passes import Reduce, represent
+
+SAME = 1e-6  # of the largest number: kernels of other devices may differ in the last bit
+FIRST = 32  # images that tell almost all layers apart
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Partition(Generic[Name]):
+    """Names in groups of those whose vectors have been the same for all images so far."""
+
+    def __init__(self, names: Iterable[Name]) -> None:
+        self.groups: list[list[Name]] = [list(dict.fromkeys(names))]
+
+    @property
+    def undecided(self) -> list[Name]:
+        """The names that still are the same as another, whose further images have to be looked at."""
+        return [name for group in self.groups if len(group) > 1 for name in group]
+
+    def add(self, rows: Mapping[Name, Tensor], precision: float = 0.0) -> None:
+        """Divides the groups by further images (b, ...); `rows` has at least the undecided names.
+
+        precision   the relative error of a single number, where they are kept in fewer bits
+        """
+        self.groups = [part for group in self.groups for part in _divided(group, rows, precision)]
+
+
+def _divided(group: list[Name], rows: Mapping[Name, Tensor], precision: float) -> list[list[Name]]:
+    parts: list[list[Name]] = []
+    for name in group:
+        for part in parts:
+            if same(rows[part[0]], rows[name], precision):
+                part.append(name)
+                break
+        else:
+            parts.append([name])
+    return parts
+
+
+def same(one: Tensor, other: Tensor, precision: float = 0.0) -> bool:
+    """Whether two representations (n, ...) differ nowhere by more than `SAME` of the largest number of both."""
+    if one.shape != other.shape:
+        return False
+    if one.numel() == 0 or torch.equal(one, other):
+        return True
+    largest = max(one.abs().max().item(), other.abs().max().item())
+    return torch.allclose(one, other, rtol=precision, atol=SAME * largest)
+
+
+@dataclass(frozen=True)
+class Distinct(Generic[Name]):
+    """What of a list is left when every representation is kept once.
+
+    kept      those that are kept, in their order
+    aliases   by each of them the layers that put out the same and are left out or stand beside it
+    counted   how many different ones the kept ones are: fewer where copies were named one by one
+    """
+
+    kept: list[Name]
+    aliases: dict[Name, tuple[str, ...]]
+    counted: int
+
+    def words(self, name: Name) -> str | None:
+        """The aliases as a row states them; None without any."""
+        return " ".join(self.aliases.get(name, ())) or None
+
+
+def settle(partition: Partition[Name], order: Sequence[Name], layer_of, named: Sequence[str] = ()) -> Distinct[Name]:
+    """One of each group: the outermost module of the earliest layer that puts it out, beside what was named one by one.
+
+    order      all names, in execution order
+    layer_of   the layer of a name
+    named      layers that the user named one by one, not by a glob or group: they stay
+    """
+    place = {name: number for number, name in enumerate(order)}
+    stay: set[Name] = set()
+    aliases: dict[Name, tuple[str, ...]] = {}
+    for group in partition.groups:
+        group = sorted(group, key=place.__getitem__)
+        first = layer_of(group[0])
+        around = [name for name in group if first == layer_of(name) or first.startswith(layer_of(name) + ".")]
+        chosen = [name for name in group if layer_of(name) in named] or [min(around, key=lambda name: len(layer_of(name)))]
+        stay.update(chosen)
+        for name in chosen:
+            aliases[name] = tuple(dict.fromkeys(layer_of(other) for other in group if layer_of(other) != layer_of(name)))
+    return Distinct([name for name in order if name in stay], aliases, len(partition.groups))
+
+
+def distinct(
+    network: nn.Module, split: Split, layers: Sequence[str], batching: Batching, reduce: Reduce, named: Sequence[str] = ()
+) -> Distinct[str]:
+    """The layers, given in execution order, without those that put out what another one does for every image of the split.
+
+    A few images tell almost all apart; only those that are alike there are passed over the whole split.
+    """
+    partition: Partition[str] = Partition(layers)
+    for part in (split.spread(FIRST), split):
+        if wanted := partition.undecided:
+            for rows in represent(network, part, wanted, batching, reduce, "telling layers apart"):
+                partition.add(rows)
+                if not partition.undecided:
+                    break
+    return settle(partition, layers, lambda name: name, named)
