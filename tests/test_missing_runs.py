@@ -80,8 +80,8 @@ def test_the_missing_command_of_a_cell_fills_it(tmp_path):
     assert asked.model_path == path
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.4)], **vars(asked))  # what the command's run would leave
     (line,) = [line for line in compare.compare(table, published.read()["ncg/pixel"], library(tmp_path)) if line.values]
-    assert line.labels == ("M-0", "NCG", "TR(2)") and line.mean == 0.4 and line.verdict == "below"
-    assert line.difference == pytest.approx(0.4 - 0.457) and line.low == pytest.approx(0.39) and not line.note
+    assert line.labels == ("M-0", "NCG", "TR(2)") and line.mean == 0.4 and line.verdict == compare.TOO_FEW
+    assert line.difference == pytest.approx(0.4 - 0.457) and line.low == pytest.approx(0.39) and "other" not in line.note
     assert not missing_runs.commands("ncg", [line], library(tmp_path))
     again, scored = missing_runs.commands("ncg", [line], library(tmp_path), (0, 1))  # seed 0 is there
     assert again.replace(" -s 1", "") == train.replace("-s0", "-s1") and scored == score.replace("-s0/", "-s1/") + " -s 1"
@@ -149,7 +149,7 @@ def test_networks_normalised_otherwise_than_the_papers_are_not_judged(tmp_path, 
     (line,) = [
         line for line in compare.compare(EVERY["ncg/pixel"], published.read()["ncg/pixel"], library(tmp_path)) if line.n
     ]
-    assert line.verdict == (compare.OTHER if told else "agrees") and told in line.note
+    assert line.verdict == (compare.OTHER if told else compare.TOO_FEW) and told in line.note
 
 
 def test_a_head_has_a_rate_and_a_backbone_that_its_cell_asks_for():
@@ -183,7 +183,7 @@ def test_anchors_are_networks_trained_to_the_end_on_as_many_images(tmp_path, dat
     )
     known = published.read()["stitching/anchors"]
     (line,) = [line for line in compare.compare(EVERY["stitching/anchors"], known, library(tmp_path)) if line.n]
-    assert line.verdict == (compare.OTHER if told else "below") and told in line.note
+    assert line.verdict == (compare.OTHER if told else compare.TOO_FEW) and told in line.note
 
 
 def test_a_cell_lacks_the_seeds_that_none_of_its_lines_has(tmp_path):

@@ -20,7 +20,9 @@ def test_runs_that_differ_in_seed_alone_are_one_cell_in_whatever_folders_they_li
     assert line.deviation == pytest.approx(((0.05**2 + 0.01**2 + 0.04**2) / 2) ** 0.5)
     half = stats.t.ppf(0.975, 2) * line.deviation / 3**0.5
     assert (line.low, line.high) == pytest.approx((0.35 - half, 0.35 + half)) and line.interval_of == "seeds"
-    assert line.difference == pytest.approx(-0.01) and line.verdict == "agrees" and not line.note
+    assert line.difference == pytest.approx(-0.01) and line.verdict == compare.TOO_FEW
+    assert line.margin == pytest.approx(stats.t.ppf(0.975, 2) * line.deviation * (1 / 3 + 1) ** 0.5)
+    assert line.note == "4 seeds tell a difference of five deviations"
     assert "CNN002 mnist-wo0" in line.network and not line.setting
     (line,) = fill(tmp_path, seeds=(0, 2))
     assert line.values == [0.30, 0.39]
@@ -113,29 +115,29 @@ def test_official_and_generated_corruptions_of_probes_are_two_lines_in_their_mea
 
 @pytest.mark.parametrize(
     "origin, verdict, word",
-    [("official", "below", ""), ("generated", compare.OTHER, "generated"), (None, compare.OTHER, "unknown")],
+    [("official", compare.TOO_FEW, ""), ("generated", compare.OTHER, "generated"), (None, compare.OTHER, "unknown")],
 )
 def test_only_official_corruptions_are_judged_by_numbers_of_the_official_archive(tmp_path, origin, verdict, word):
     records.write(tmp_path, "probe", "p", [gain_row(0.1, origin=origin)], model_path=records.training(tmp_path, "t"))
     (line,) = fill(tmp_path, GAINS, {("fog",): published.Published(0.36, "0.36", "a source", "NB")})
     assert line.verdict == verdict and (line.difference is None) == bool(word)
-    assert line.note == (f"{compare.OTHER}: {word} corruptions, not the official archive" if word else "")
+    assert not word or line.note == f"{compare.OTHER}: {word} corruptions, not the official archive"
 
 
 def test_counts_out_of_other_totals_are_not_judged(tmp_path):
     path = records.training(tmp_path, "t")
     cells_row, slope = ncg_row(path, 0.3, subset="cells", n_cells=95, cells_above=95), ncg_row(path, 0.3, subset="slope")
     records.write(tmp_path, "ncg", "n", [cells_row, slope, slope], model_path=path)
-    for total, verdict in ((75, compare.OTHER), (95, "above")):
+    for total, verdict in ((75, compare.OTHER), (95, compare.TOO_FEW)):
         table = PaperTable(
             "", {"set": (Value("M-0"),)}, "ncg", {"subset": "cells"}, {"n_cells": total}, metric="cells_above"
         )
         (line,) = fill(tmp_path, table)
-        assert line.verdict == verdict and line.note == ("other set-up: n cells 95, not 75" if total == 75 else "")
-    for total, verdict in ((15, compare.OTHER), (2, "above")):
+        assert line.verdict == verdict and (line.note == "other set-up: n cells 95, not 75") == (total == 75)
+    for total, verdict in ((15, compare.OTHER), (2, compare.TOO_FEW)):
         table = PaperTable("", {"set": (Value("M-0"),)}, "ncg", {"subset": "slope"}, {"rows": total}, metric=len)
         (line,) = fill(tmp_path, table)
-        assert line.verdict == verdict and line.note == ("other set-up: rows 2, not 15" if total == 15 else "")
+        assert line.verdict == verdict and (line.note == "other set-up: rows 2, not 15") == (total == 15)
 
 
 def test_the_contents_of_the_files_behind_a_mean_tell_lines_apart(tmp_path):

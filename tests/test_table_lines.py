@@ -1,8 +1,10 @@
 """The lines of a cell: seeds, verdicts, intervals, stitches, and tables over many records."""
 
+from dataclasses import replace
+
 import pytest
 import records
-from table_records import EVERY, KNOWN, fill, library, ncg_row
+from table_records import EVERY, KNOWN, NCG, fill, library, ncg_row
 
 from lib.tables import (
     compare,
@@ -41,27 +43,29 @@ def test_open_axes_have_the_headings_of_the_rows_after_the_published_ones(tmp_pa
 
 
 @pytest.mark.parametrize("value, verdict", [(0.354, "below"), (0.3551, "agrees"), (0.3649, "agrees"), (0.366, "above")])
-def test_without_an_interval_a_run_agrees_within_the_tolerance(tmp_path, value, verdict):
-    path = records.training(tmp_path, "t")
-    records.write(tmp_path, "ncg", "n", [ncg_row(path, value, ncg_low=None)], model_path=path)
-    assert [line.verdict for line in fill(tmp_path)] == [verdict]
+def test_a_number_without_noise_agrees_within_the_tolerance_at_any_number_of_runs(tmp_path, value, verdict):
+    for seed in range(2):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, value)], model_path=path)
+        assert [line.verdict for line in fill(tmp_path, replace(NCG, exact=True))] == [verdict]
+        assert [line.verdict for line in fill(tmp_path)] == [compare.TOO_FEW]
 
 
 @pytest.mark.parametrize(
-    "columns, over, verdict",
+    "columns, over",
     [
-        (("ncg_low", "ncg_high"), "images", "agrees"),
-        (("mass_low", "mass_high"), "filters", "agrees"),
-        (("q05", "q95"), "filters, 5 % to 95 %", "below"),
-        (("s_null_low", "s_null_high"), "draws of the null", "below"),
+        (("ncg_low", "ncg_high"), "images"),
+        (("mass_low", "mass_high"), "filters"),
+        (("q05", "q95"), "filters, 5 % to 95 %"),
+        (("s_null_low", "s_null_high"), "draws of the null"),
     ],
 )
-def test_an_interval_says_what_it_is_over_and_only_one_of_the_number_judges(tmp_path, columns, over, verdict):
+def test_an_interval_of_one_run_says_what_it_is_over_and_does_not_judge(tmp_path, columns, over):
     path = records.training(tmp_path, "t")
     records.write(tmp_path, "ncg", "n", [ncg_row(path, 0.3, **dict(zip(columns, (0.2, 0.4), strict=True)))], model_path=path)
     table = PaperTable("", {"set": (Value("M-0"),)}, "ncg", metric="ncg", interval=columns)
     (line,) = fill(tmp_path, table)
-    assert (line.low, line.high, line.interval_of, line.verdict) == (0.2, 0.4, over, verdict)
+    assert (line.low, line.high, line.interval_of, line.verdict) == (0.2, 0.4, over, compare.TOO_FEW)
 
 
 def test_cells_without_an_experiment_say_so_and_are_never_commands(tmp_path):

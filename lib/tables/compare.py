@@ -10,16 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.tables import record_library
+from lib.tables import record_library, verdicts
 from lib.tables.papers.published import NOT_FOUND, Published
 from lib.tables.papers.spec import Cell, PaperTable, cells, matches, satisfies
 from lib.tables.record_library import Library, RecordedRun
 
 # the first column of an interval that a single run has -> what it is over, other than images
 OVER = {"mass_low": "filters", "q05": "filters, 5 % to 95 %", "s_null_low": "draws of the null"}
-SPREADS = ("q05", "s_null_low")  # those that are no intervals of the number
+ROUNDING = 1e-9  # of sums of floating-point numbers
 NO_EXPERIMENT, NOT_MEASURED = "no experiment fills this", "not measured"
-OTHER, EARLIER = "other set-up", "earlier version"  # verdicts of numbers that are shown and not judged
+# verdicts of numbers that are shown and not judged
+OTHER, EARLIER, TOO_FEW = "other set-up", "earlier version", "too few seeds"
 
 Labels = tuple[str, ...]
 Instance = tuple[tuple[str, ...], tuple[int, ...]]  # what tells the runs of one thing apart: networks and seeds
@@ -80,7 +81,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Whether the published number, give or take its tolerance, lies in the interval; or why nothing is judged."""
+        """Whether both numbers can be of the same thing (`lib.tables.verdicts`), or why nothing is judged."""
         if self.cell.lacks or not self.cell.experiment:
             return NO_EXPERIMENT
         mean, known = self.mean, self.published
@@ -92,12 +93,24 @@ class Comparison:
             return EARLIER
         if self.departures:
             return OTHER
-        low, high = mean, mean
-        if self.low is not None and self.high is not None and not self._spread:
-            low, high = self.low, self.high
-        if low - known.tolerance <= known.value <= high + known.tolerance:
-            return "agrees"
-        return "above" if mean > known.value else "below"
+        margin, gap = self.margin, abs(mean - known.value) - known.tolerance
+        if margin is not None and gap > margin + ROUNDING and (margin > 0 or self._tells):
+            return "above" if mean > known.value else "below"
+        return "agrees" if self._tells else TOO_FEW
+
+    @property
+    def margin(self) -> float | None:
+        """How far both numbers are apart at most in 95 % of exact reproductions; None where that is unknown."""
+        if self.cell.exact:
+            return 0.0
+        known = self.published
+        return verdicts.margin(self.deviation, self.n, known.runs, known.deviation) if known and self.n else None
+
+    @property
+    def _tells(self) -> bool:
+        """Whether there are seeds enough to find a difference of five deviations, or none are needed."""
+        known = self.published
+        return self.cell.exact or (known is not None and verdicts.tells(self.n, known.runs, known.deviation is not None))
 
     @property
     def note(self) -> str:
@@ -106,12 +119,11 @@ class Comparison:
             return self.cell.lacks
         earlier = "of an earlier version of the method; its command runs it again" if self.earlier else ""
         other = f"{OTHER}: {', '.join(self.departures.values())}" if self.departures else ""
-        return "; ".join(filter(None, (earlier, other, *self.notes)))
-
-    @property
-    def _spread(self) -> bool:
-        """Whether the interval is the spread of filters or draws, and none of the number."""
-        return self.interval_of != "seeds" and bool(self.cell.interval) and self.cell.interval[0] in SPREADS
+        few = ""
+        if self.published and self.verdict == TOO_FEW:
+            enough = verdicts.enough(self.published.runs, self.published.deviation is not None)
+            few = f"{enough} seeds tell a difference of five deviations"
+        return "; ".join(filter(None, (earlier, other, few, *self.notes)))
 
 
 @dataclass(frozen=True)

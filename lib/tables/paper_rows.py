@@ -21,7 +21,7 @@ def shown(axes: list[str], lines: list[Comparison]) -> list[dict[str, str]]:
                 "95 % interval": interval,
                 "n": f"{line.n}{networks}" if line.n else "",
                 "published": known.text if known else NOT_FOUND,
-                "difference": signed(line.difference),
+                "difference": _difference(line),
                 "verdict": line.verdict,
                 "note": line.note,
                 "published in": f"{known.source} [{known.tag}]" if known else "",
@@ -54,6 +54,7 @@ def raw(axes: list[str], lines: list[Comparison]) -> list[dict]:
                 "tag": known.tag if known else "",
                 "published_in": known.source if known else "",
                 "difference": line.difference,
+                "margin": line.margin,
                 "verdict": line.verdict,
                 "note": line.note,
                 "records": " ".join(map(str, line.records)),
@@ -67,6 +68,12 @@ def ours(line: Comparison) -> str:
     if line.mean is None:
         return ""
     return number(line.mean) + (f" ± {number(line.deviation)}" if line.deviation is not None else "")
+
+
+def _difference(line: Comparison) -> str:
+    """Ours less the published number, and how far both are apart at most in 95 % of exact reproductions."""
+    margin = f" ± {number(line.margin)}" if line.difference is not None and line.margin else ""
+    return signed(line.difference) + margin
 
 
 def number(value: float | None) -> str:

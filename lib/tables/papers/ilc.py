@@ -152,7 +152,7 @@ TABLES = {
         note="In distribution, groups of the test images are weighted as in training.",
     ),
     "table2": PaperTable(
-        "the data sets (PaperTable 2): test images",
+        "the data sets (Table 2): test images",
         {
             "data": tuple(
                 Value(
@@ -274,7 +274,7 @@ TABLES = {
     ),
     "fig10": PaperTable("principal components of features (Figure 10)", lacks="no experiment draws it"),
     "table3": PaperTable(
-        "few-shot against other methods (PaperTable 3)",
+        "few-shot against other methods (Table 3)",
         {
             "data": (C10, C100, *GROUPED),
             "method": (
@@ -296,7 +296,7 @@ TABLES = {
         note=UNPOOLED,
     ),
     "table4": PaperTable(
-        "zero-shot against other methods (PaperTable 4)",
+        "zero-shot against other methods (Table 4)",
         {
             "data": GROUPED,
             "method": (
@@ -348,7 +348,7 @@ TABLES = {
         note="Which index the paper takes was not found.",
     ),
     "table7": PaperTable(
-        "control: features reduced to 512 principal components (PaperTable 7, App. C.3)",
+        "control: features reduced to 512 principal components (Table 7, App. C.3)",
         {"data": (C10, C100, *GROUPED), "layer": BOTH},
         "probe",
         {**GAIN, "protocol": "zero-shot", "reduce": "pca:512"},

@@ -23,12 +23,14 @@ class Reading:
     interval  the columns with its interval in a single run
     lacks     why no experiment of the suite fills the cell
     before    the runs whose records the cell is made from, where its experiment reads records: (experiment, flags) each
+    exact     the number is without the noise of seeds: a count of images, a measure of the data alone
     """
 
     metric: Metric = ""
     interval: tuple[str, str] | tuple[()] = ()
     lacks: str = ""
     before: tuple[tuple[str, Facts], ...] = ()
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def cells(table: PaperTable) -> list[Cell]:
             interval=table.interval,
             lacks=table.lacks,
             before=table.before,
+            exact=table.exact,
         )
     ]
     for headings in table.axes.values():
@@ -111,6 +114,7 @@ def _narrowed(cell: Cell, value: Value) -> Cell:
         interval=value.interval or cell.interval,
         lacks=lacks,
         before=cell.before + value.before,
+        exact=cell.exact or value.exact,
     )
 
 
