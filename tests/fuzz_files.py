@@ -69,7 +69,7 @@ READERS = {
     "flags.yaml": (("exec_eval.py", *NETWORK, "-d", "digits", "--config", "flags.yaml"),),
     "files.txt": (("exec_reinit.py", *NETWORK, "--inits-from", "files.txt"),),
     "networks.py": (("exec_train.py", "networks.py:plain", "-d", "digits", "-dir", "user", "-e", "1", *SMALL),),
-    ".cache/hashes.json": (("exec_eval.py", "models/a/model_2.pt", "--name", "known"), ("exec_eval.py", *NETWORK)),
+    ".cache/hashes-*.json": (("exec_eval.py", "models/a/model_2.pt", "--name", "known"), ("exec_eval.py", *NETWORK)),
 }
 
 

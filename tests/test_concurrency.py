@@ -46,4 +46,5 @@ def check(folder: Path, count: int) -> None:
     assert len(records) == count
     assert len({json.dumps([record["experiment"], record["config"]]) for record in records}) == count
     assert not [path for path in (folder / "results").rglob(".*") if path.is_file()]
-    json.loads((folder / ".cache" / "hashes.json").read_text())
+    (hashes,) = (folder / ".cache").glob("hashes-*.json")
+    json.loads(hashes.read_text())

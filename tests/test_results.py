@@ -124,7 +124,7 @@ def test_one_name_for_two_configurations_is_refused(tmp_path):
 def test_rows_must_be_flat(tmp_path):
     place = records.place(config(tmp_path), "eval")
     with pytest.raises(ValueError, match="x of row 0"):
-        records.write(place, config(tmp_path), Result([{"x": {"y": 1}}]), command=[], started=0)
+        records.write(place, config(tmp_path), Result([{"x": {"y": 1}}]), command=[], started=0, inputs={})
     assert not place.path.exists()
 
 

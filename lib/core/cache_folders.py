@@ -27,3 +27,9 @@ def earlier(cache_dir: str | Path) -> list[tuple[Path, int, int]]:
     """The folders with entries of earlier revisions, each with its revision and the present one."""
     past = [(folder(cache_dir, kind, made), made, now) for kind, now in REVISIONS.items() for made in range(1, now)]
     return [entry for entry in past if entry[0].is_dir()]
+
+
+def files_of(cache_dir: str | Path) -> list[Path]:
+    """Every kept array of the present revisions, sorted."""
+    folders = [folder(cache_dir, kind) for kind in REVISIONS]
+    return [path for one in folders for path in sorted(one.rglob("*")) if path.suffix in (".npy", ".npz") and path.is_file()]

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import platform
+import re
 import secrets
 import struct
 import tokenize
@@ -34,6 +36,9 @@ NO_ARRAYS = (
     struct.error,
     tokenize.TokenError,
 )
+
+
+LEFT_BY_FILE_MANAGERS = ("thumbs.db", "desktop.ini")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -103,22 +108,47 @@ def locked(path: Path, busy: str) -> Generator[None]:
         file.close()
 
 
-def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
-    """{"sha256", "bytes", "files"} of some files and folders (with all that is in them) taken together.
+def below(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:
+    """Every file at any depth, relative to the folder, with forward slashes, in the order of its parts.
 
-    Hashes are kept in `cache_dir`/hashes.json under names, sizes and times, so that a file is read once.
+    Links are followed, those that lead back to a folder around them are not. What is hidden, and what file managers leave
+    (`Thumbs.db`, `desktop.ini`), is left out; with `suffixes` also every file of another kind, in whatever case.
+    """
+    found: list[str] = []
+
+    def walk(path: Path, prefix: str, around: tuple[tuple[int, int], ...]) -> None:
+        status = path.stat()
+        if (here := (status.st_dev, status.st_ino)) in around:
+            return
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower() in LEFT_BY_FILE_MANAGERS:
+                    continue
+                if entry.is_dir():
+                    walk(Path(entry.path), f"{prefix}{entry.name}/", (*around, here))
+                elif entry.is_file() and (not suffixes or entry.name.lower().endswith(suffixes)):
+                    found.append(prefix + entry.name)
+
+    walk(Path(folder), "", ())
+    return sorted(found, key=lambda name: name.split("/"))
+
+
+def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
+    """{"sha256", "bytes", "files"} of some files and folders (with all that is `below` them) taken together.
+
+    Hashes are kept in `cache_dir`, for each host by itself, under names, sizes, inodes and times, so that a file is read
+    once. Of the times the last change of the inode is one: it cannot be set back.
     """
     lines, count, size = [], 0, 0
     for path in map(Path, paths):
-        files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
-        for file in files:
+        for name in below(path) if path.is_dir() else [path.name]:
+            file = path / name if path.is_dir() else path
             status = file.stat()
-            name = file.relative_to(path) if path.is_dir() else file.name
-            lines.append((f"{name} {status.st_size}", status.st_mtime_ns, file))
+            lines.append((f"{name} {status.st_size}", identity(status), file))
             count, size = count + 1, size + status.st_size
-    manifest = "\n".join(f"{line} {time} {file.resolve()}" for line, time, file in lines)
+    manifest = "\n".join(f"{line} {known} {file.resolve()}" for line, known, file in lines)
     key = hashlib.sha256(manifest.encode()).hexdigest()
-    cache = Path(cache_dir) / "hashes.json"
+    cache = hashes_file(cache_dir)
     hashes = _kept_hashes(cache)
     if key not in hashes:
         if len(lines) == 1:
@@ -129,6 +159,16 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
         with contextlib.suppress(UserError):  # a cache that cannot be written is computed again
             write_json(cache, _kept_hashes(cache) | {key: hashes[key]})
     return {"sha256": hashes[key], "bytes": size, "files": count}
+
+
+def hashes_file(cache_dir: Path) -> Path:
+    """Where this host keeps the hashes of files: inodes and times are other ones on another host."""
+    return Path(cache_dir) / f"hashes-{re.sub(r'[^A-Za-z0-9._-]', '-', platform.node()) or 'host'}.json"
+
+
+def identity(status: os.stat_result) -> str:
+    """What a file is recognised by without being read: size, inode, and when its content and its inode were changed."""
+    return f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ they are read. A file that is absent or damaged, or that another run has left, r
 
 import hashlib
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,14 @@ def content_key(*parts: str | Tensor) -> str:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays that `write_arrays` put there; None if they are not there, or not whole."""
+    """The arrays that `write_arrays` put there; None if they are not there, or with a warning if they are not whole."""
     try:
-        with np.load(path) as arrays:
+        with np.load(path) as arrays:  # an archive has checksums
             return dict(arrays)
+    except FileNotFoundError:
+        return None
     except files.NO_ARRAYS:
+        warnings.warn(f"{path}: damaged since it was written; it is computed anew", stacklevel=2)
         return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.core import cache_folders
+from lib.core import cache_folders, checked_arrays
 from lib.core.errors import UserError
 from lib.core.registry import resolve
 from lib.datasets import Options, corruptions, names
@@ -20,7 +20,7 @@ from lib.datasets.names import DataName
 from lib.datasets.sets import cifar, imagenet
 from lib.datasets.split import Split, check_labels
 from lib.datasets.storage.arrays import as_images, map_array, read_labels
-from lib.datasets.storage.folders import map_cached, write_cached
+from lib.datasets.storage.folders import map_cached
 from lib.datasets.storage.lazy_images import LazyImages
 
 CHUNK = 1000  # images that are corrupted at once
@@ -74,7 +74,7 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
                 rows = slice(start, start + CHUNK)
                 array[rows] = corruptions.corrupt(clean[rows], kind, severity, ids=split.indices[rows]).numpy()
 
-        write_cached(file, tuple(clean.shape), fill)
+        checked_arrays.write(file, tuple(clean.shape), np.uint8, fill)
         images = map_cached(file)
     return replace(split, images=images, origin="generated")
 

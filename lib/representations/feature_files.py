@@ -4,10 +4,7 @@ Numbers are float16 (or bfloat16) times one power of two per tap, which no later
 """
 
 import hashlib
-import json
 import math
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.core import files
+from lib.core import checked_arrays, files, saved_state
 from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.datasets.storage.lazy_images import LazyImages
@@ -51,29 +48,18 @@ class _FileArray:
     """Numbers (n, d) in a mapped file that has a temporary name until it is finished."""
 
     def __init__(self, path: Path, n: int, dim: int, dtype: torch.dtype) -> None:
-        self.path, self.dtype = path, dtype
-        self.temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         kind = np.int16 if dtype == torch.bfloat16 else torch.empty(0, dtype=dtype).numpy().dtype  # numpy has no bfloat16
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.array = np.lib.format.open_memmap(self.temporary, mode="w+", dtype=kind, shape=(n, dim))
-            with open(self.temporary, "r+b") as file:  # a full disk is an error here, and would be a crash later
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        except OSError as error:
-            self.discard()
-            raise UserError(f"{path.parent}: cannot be written ({error}); choose another --cache-dir") from None
-        stored = torch.from_numpy(self.array)
+        self.dtype, self.array = dtype, checked_arrays.NewArray(path, (n, dim), kind)
+        stored = torch.from_numpy(self.array.numbers)
         self.stored = stored.view(torch.bfloat16) if dtype == torch.bfloat16 else stored
 
     def finish(self, scale: float) -> None:
         """The file appears whole under its name."""
-        self.array.flush()
-        files.write_json(self.path.with_suffix(".json"), {"scale": scale, "dtype": str(self.dtype)})
-        os.replace(self.temporary, self.path)
+        self.array.finish(scale=scale, dtype=str(self.dtype))
 
     def discard(self) -> None:
         """Leaves nothing of an unfinished file."""
-        self.temporary.unlink(missing_ok=True)
+        self.array.discard()
 
 
 class Writer:
@@ -131,15 +117,11 @@ class FeatureFolder:
         """The stored numbers (n, d) in a file, memory-mapped, and their scale; None if it is not there or not whole."""
         if self.path is None:
             return None
-        path = self.path / name
-        try:
-            described = json.loads(path.with_suffix(".json").read_text())
-            stored = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-            if described["dtype"] == str(torch.bfloat16):
-                stored = stored.view(torch.bfloat16)
-            return stored, float(described["scale"])
-        except files.NO_ARRAYS:
+        kept = checked_arrays.read(self.path / name)
+        if kept is None:
             return None
+        stored, about = torch.from_numpy(kept[0]), kept[1]
+        return stored.view(torch.bfloat16) if about["dtype"] == str(torch.bfloat16) else stored, float(about["scale"])
 
     def writer(self, name: str, n: int, dtype: torch.dtype) -> Writer:
         """Of a file for n rows."""
@@ -149,19 +131,16 @@ class FeatureFolder:
         """The moments of a layer's channels; None if they are not there or not whole."""
         if self.path is None:
             return None
-        try:
-            with np.load(self.path / _moments_name(layer)) as kept:
-                return Moments(int(kept["count"]), torch.from_numpy(kept["sum"]), torch.from_numpy(kept["products"]))
-        except files.NO_ARRAYS:
+        kept = saved_state.read_arrays(self.path / _moments_name(layer))
+        if kept is None:
             return None
+        return Moments(int(kept["count"]), torch.from_numpy(kept["sum"]), torch.from_numpy(kept["products"]))
 
     def write_moments(self, layer: str, moments: Moments) -> None:
         """Keeps the moments of a layer's channels."""
         if self.path is not None:
             arrays = {"sum": moments.total.cpu().numpy(), "products": moments.products.cpu().numpy()}
-            files.write_atomically(
-                self.path / _moments_name(layer), lambda file: np.savez(file, count=moments.count, **arrays)
-            )
+            saved_state.write_arrays(self.path / _moments_name(layer), {"count": np.array(moments.count), **arrays})
 
 
 def file_name(tap: "Tap", kind: str, reduce: Reduce) -> str:
@@ -199,7 +178,7 @@ def _moments_name(layer: str) -> str:
 
 
 def _add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
-    """The files behind images that are decoded as needed, by path, size and time; of anything else every attribute."""
+    """The files behind images that are decoded as needed, by path and time; of anything else every attribute."""
     digest.update(type(images).__name__.encode())
     for name, value in sorted(vars(images).items()):
         digest.update(name.encode())
@@ -207,8 +186,7 @@ def _add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
             if isinstance(item, LazyImages):
                 _add_lazy(digest, item)
             elif isinstance(item, Path):
-                status = item.stat()
-                digest.update(f"{item} {status.st_size} {status.st_mtime_ns}".encode())
+                digest.update(f"{item} {files.identity(item.stat())}".encode())
             elif isinstance(item, np.ndarray):
                 digest.update(np.ascontiguousarray(item).tobytes())
             else:

@@ -138,6 +138,8 @@ def finished(where: Place, config: RunConfig) -> bool:
         return False
     lost = [path for path in config.outputs() if not path.exists()]
     changed = [name for name, known in fingerprints(config, missing_ok=True).items() if known != record["inputs"].get(name)]
+    left = record.get("outputs", {})
+    changed += [name for name, known in _outputs(config).items() if name in left and known != left[name]]
     if lost or changed:
         reason = f"{lost[0]} is gone" if lost else f"{changed[0]} has changed since"
         print(f"{where.path} no longer holds: {reason}; running again", file=sys.stderr)
@@ -161,6 +163,11 @@ def fingerprints(config: RunConfig, missing_ok: bool = False) -> dict[str, dict]
     return found
 
 
+def _outputs(config: RunConfig) -> dict[str, dict]:
+    """The hash and size of what the run leaves beside its record."""
+    return {str(path): files.fingerprint([path], Path(config.cache_dir)) for path in config.outputs() if path.exists()}
+
+
 def under_way(config: RunConfig) -> str:
     """What an interrupted run and the one that continues it agree in, as a text: settings, inputs, version of the method."""
     settings = {item.name: getattr(config, item.name) for item in _identity_fields(config)}
@@ -169,26 +176,36 @@ def under_way(config: RunConfig) -> str:
     return json.dumps(about | later, sort_keys=True)
 
 
-def write(where: Place, config: RunConfig, result: Result, *, command: list[str], started: float) -> dict:
-    """Writes arrays, figures and, last, the record, whose presence says that all is there. Returns the record."""
+def write(
+    where: Place, config: RunConfig, result: Result, *, command: list[str], started: float, inputs: dict[str, dict]
+) -> dict:
+    """Writes arrays, figures and, last, the record, whose presence says that all is there. Returns the record.
+
+    inputs   the fingerprints of what the run reads, from before it began
+
+    Raises `UserError`, and writes nothing, where a file is another one now: which of both was read is not known.
+    """
     import numpy as np
 
+    now = fingerprints(config)
+    if changed := [name for name in inputs.keys() | now.keys() if inputs.get(name) != now.get(name)]:
+        raise UserError(
+            f"{min(changed)} was changed while the run read it; no record was written, the same command runs again"
+        )
     record = {
         "schema": SCHEMA,
         "experiment": where.experiment,
         "revision": config.revision,
         "config": {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)},
         "command": command,
-        "inputs": fingerprints(config),
+        "inputs": inputs,
         "environment": environment(),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
         "rows": [{key: _plain(value) for key, value in row.items()} for row in result.rows],
     }
     record["tolerance"] = tolerance(record)
-    record["outputs"] = {
-        str(path): files.fingerprint([path], Path(config.cache_dir)) for path in config.outputs() if path.exists()
-    }
+    record["outputs"] = _outputs(config)
     if result.arrays:
         record["arrays"] = where.beside(".npz").name
         files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))

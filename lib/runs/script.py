@@ -84,10 +84,11 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
         else:
             _show_warnings(config)
             config.check_inputs()
+            before = records.fingerprints(config)
             started, begin = time.time(), time.perf_counter()
             result = _loaded(experiments[name])(config)
             result.seconds.setdefault("total", time.perf_counter() - begin)
-            records.write(place, config, result, command=command, started=started)
+            records.write(place, config, result, command=command, started=started, inputs=before)
             if not config.quiet:
                 print(result.text())
     for figure in records.figures(place):

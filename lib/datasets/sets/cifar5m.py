@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.core import cache_folders, files
+from lib.core import cache_folders, checked_arrays, files
 from lib.core.errors import UserError
 from lib.datasets import Options, catalogue
 from lib.datasets.sets import cifar
@@ -76,15 +76,15 @@ def _map(file: Path, start: int) -> np.memmap:
 
 
 def _unpacked(file: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, cache: Path) -> Path:
-    state = file.stat()
-    key = hashlib.sha256(f"{file.resolve()} {state.st_size} {state.st_mtime_ns} {entry.filename}".encode()).hexdigest()
+    key = hashlib.sha256(f"{file.resolve()} {files.identity(file.stat())} {entry.filename}".encode()).hexdigest()
     target = cache / f"{key}.npy"
-    if not target.exists():
+    if checked_arrays.read(target) is None:
         cache.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=cache, prefix=".", suffix=".npy")
         try:
             with os.fdopen(handle, "wb") as copy, archive.open(entry) as packed:
                 shutil.copyfileobj(packed, copy, 1 << 22)
+            checked_arrays.seal(Path(temporary))
             os.replace(temporary, target)
         finally:
             Path(temporary).unlink(missing_ok=True)

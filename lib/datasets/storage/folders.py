@@ -1,17 +1,13 @@
 """Folders of images: decoded once into a memory-mapped array if small and of one size, else decoded as needed."""
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lib.core import cache_folders, files
-from lib.core.errors import UserError
+from lib.core import cache_folders, checked_arrays
 from lib.datasets import Options
 from lib.datasets.split import Split
 from lib.datasets.storage import image_folders
@@ -52,7 +48,7 @@ def decoded(listing: image_folders.Listing, cache: Path) -> torch.Tensor | None:
         for channels in (1, 3) if grey else (3,):
             shape = (len(listing.files), channels, height, width)
             try:
-                write_cached(file, shape, lambda array: _decode_all(listing, array))  # noqa: B023 (called at once)
+                checked_arrays.write(file, shape, np.uint8, lambda array: _decode_all(listing, array))  # noqa: B023 (called at once)
                 break
             except _Differs as difference:
                 if not (difference.colour_only and channels == 1):
@@ -63,30 +59,8 @@ def decoded(listing: image_folders.Listing, cache: Path) -> torch.Tensor | None:
 
 def map_cached(file: Path) -> torch.Tensor | None:
     """The array in a cache file, or None if it is not there or not whole."""
-    try:
-        return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
-    except files.NO_ARRAYS:
-        return None
-
-
-def write_cached(file: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], object]) -> None:
-    """Lets `fill` write a new uint8 array of that shape, which then appears under the name `file` at once or never."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".npy")
-        os.close(handle)
-    except OSError as error:
-        raise UserError(f"{file.parent}: cannot be written ({error}); choose another --cache-dir") from None
-    try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        fill(array)
-        array.flush()
-        os.replace(temporary, file)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error}); choose another --cache-dir") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    kept = checked_arrays.read(file)
+    return None if kept is None else torch.from_numpy(kept[0])
 
 
 class _Differs(Exception):

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.core import files
 from lib.core.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -54,18 +55,18 @@ def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
     elif "train" in divided and split != "train":
         _require_equal(class_folders(divided["train"]), classes, divided["train"], inside)
     if not classes:
-        files = tuple(files_below(inside))
-        if not files:
+        images = tuple(files_below(inside))
+        if not images:
             raise UserError(f"{inside}: holds neither class folders nor images")
-        return Listing(inside, files, (-1,) * len(files), ())
-    files, labels = [], []
+        return Listing(inside, images, (-1,) * len(images), ())
+    of_classes, labels = [], []
     for label, name in enumerate(classes):
         below = [f"{name}/{file}" for file in files_below(inside / name)]
         if not below:
             raise UserError(f"{inside / name}: holds no image ({', '.join(SUFFIXES)}); remove the folder or fill it")
-        files += below
+        of_classes += below
         labels += [label] * len(below)
-    return Listing(inside, tuple(files), tuple(labels), classes)
+    return Listing(inside, tuple(of_classes), tuple(labels), classes)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -76,22 +77,14 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 def files_below(folder: Path) -> list[str]:
     """Every image at any depth, sorted, relative to `folder`, with forward slashes."""
-    below = []
-    for path, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = os.path.relpath(path, folder).replace(os.sep, "/")
-        prefix = "" if inside == "." else inside + "/"
-        names = (name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        below += [prefix + name for name in names]
-    return sorted(below)
+    return sorted(files.below(folder, SUFFIXES))
 
 
 def manifest(listing: Listing) -> str:
-    """A digest of the names, sizes and times of the files: what a cache of their contents is keyed by."""
+    """A digest of the names of the files and what they are recognised by: what a cache of their contents is keyed by."""
     digest = hashlib.sha256(repr(listing.classes).encode())
     for file in listing.files:
-        state = os.stat(listing.folder / file)
-        digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        digest.update(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n".encode())
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib import datasets
-from lib.core import text_table
+from lib.core import cache_folders, text_table
 from lib.core.errors import UsageError, UserError
 from lib.experiments import EXPERIMENTS
 from lib.representations import feature_cache
@@ -26,6 +26,7 @@ ACTIONS = {
         "until no more is left, 0 clears all",
         (0, 1),
     ),
+    "verify-cache": ("every array that is kept under --cache-dir against its checksums; a damaged one is removed", (0,)),
     "convert-checkpoint": (
         "OLD NEW: read a checkpoint with full unpickling, which runs code it may hold, and write its plain state dict",
         (2,),
@@ -78,6 +79,8 @@ class DataConfig(DeviceConfig, SeedConfig):
             return text_table.text(rows) if rows else "all records, checkpoints and caches are of the present versions"
         if self.action == "cache":
             return _cache(self)
+        if self.action == "verify-cache":
+            return _verified_cache(self)
         if self.action == "convert-checkpoint":
             return _convert(*map(Path, self.arguments))
         return None
@@ -112,6 +115,19 @@ def _cache(config: DataConfig) -> str:
         gone = feature_cache.prune(config.cache_dir, float(config.arguments[0]) * feature_cache.GIB)
         lines = [f"removed {len(gone)} entries, {sum(entry.size for entry in gone) / feature_cache.GIB:.3f} GiB"]
     return "\n".join([*lines, text_table.text(feature_cache.table(feature_cache.entries(config.cache_dir)))])
+
+
+def _verified_cache(config: DataConfig) -> str:
+    """What was removed, and how much was compared."""
+    from lib.core import checked_arrays
+
+    paths = [path for path in cache_folders.files_of(config.cache_dir) if not path.name.startswith(".")]
+    wrong = {path: problem for path in paths if (problem := checked_arrays.problem(path))}
+    size = sum(path.stat().st_size for path in paths) / feature_cache.GIB
+    for path in wrong:
+        path.unlink()
+    lines = [f"{problem}; {path.name} is removed" for path, problem in wrong.items()]
+    return "\n".join([*lines, f"{len(paths)} arrays, {size:.3f} GiB: {len(wrong)} damaged"])
 
 
 def _is_size(text: str) -> bool:
