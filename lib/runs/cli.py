@@ -7,6 +7,7 @@ command line wins. Nothing here imports torch, and nothing here knows an experim
 
 import argparse
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -293,6 +294,13 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         raise UsageError(message.removeprefix("argument ").replace("\n", " "))
+
+
+@functools.cache
+def kinds(config_class: type[RunConfig]) -> dict[str, tuple[type, bool]]:
+    """By field, the type of one value, and whether there are several."""
+    hints = typing.get_type_hints(config_class)
+    return {field.name: _kind(hints[field.name]) for field in dataclasses.fields(config_class)}
 
 
 def _kind(hint) -> tuple[type, bool]:

@@ -45,6 +45,22 @@ class Experiment:
         """The present version of its method."""
         return self.configuration.revision
 
+    def problem(self, settings: Mapping) -> str | None:
+        """The first of a record's settings that is of another kind than its flag's values, in words; None if none is.
+
+        A single value may stand where a flag takes several: flags have become lists.
+        """
+        kinds = cli.kinds(self.configuration)
+        for name, value in settings.items():
+            if name not in kinds or value is None:
+                continue
+            kind, several = kinds[name]
+            values = value if several and isinstance(value, list) else [value]
+            allowed = (int, float) if kind is float else (kind,)
+            if not all(type(one) in allowed for one in values):
+                return f"setting {name} is {value!r}, not of the flag's kind"
+        return None
+
     @functools.cached_property
     def fields(self) -> dict[str, dataclasses.Field]:
         """The fields of its configuration by name."""

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from lib.core import files, text_table
 from lib.core.errors import UserError
-from lib.runs.cli import RunConfig
+from lib.runs.cli import RunConfig, Settings
 from lib.runs.columns import Columns
 
 SCHEMA = 1
@@ -31,11 +31,13 @@ DISTRIBUTION = "representations"  # what the suite is called where it is install
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "faiss-cpu", "faiss-gpu")
 
 
-class WithColumns(Protocol):
-    """What a record is read as: an experiment, whose columns are known."""
+class Described(Protocol):
+    """What a record is read as: an experiment, whose columns and settings are known."""
 
     @property
     def columns(self) -> Columns: ...
+
+    def problem(self, settings: Mapping) -> str | None: ...
 
 
 Row = dict[str, str | int | float | bool | None]
@@ -151,7 +153,16 @@ def revision(record: Mapping) -> int:
     return record.get("revision", 1)
 
 
-def fingerprints(config: RunConfig, missing_ok: bool = False) -> dict[str, dict]:
+class Reading(Settings, Protocol):
+    """The flags of a run that reads files."""
+
+    @property
+    def cache_dir(self) -> str: ...
+
+    def inputs(self) -> dict[str, list[Path]]: ...
+
+
+def fingerprints(config: Reading, missing_ok: bool = False) -> dict[str, dict]:
     """The hash and size of everything the run reads, by name."""
     found, known = {}, {}  # corrupted versions of a set are of the same files
     for name, paths in config.inputs().items():
@@ -220,26 +231,29 @@ def write(
     return record
 
 
-def read(path: Path, columns: Columns | None = None) -> dict:
+def read(path: Path, experiment: Described | None = None) -> dict:
     """The record at `path`.
 
     Raises `UserError` for what is missing, truncated, of another schema or not a record, and for values that are of another
-    kind than their columns.
+    kind than the experiment's settings and columns.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise UserError(f"{path}: not a file")
+        record = json.loads(Path(path).read_text(), parse_constant=_refuse)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: not a whole record") from None
-    problem = _problem(record, columns)
+    problem = _problem(record, experiment.columns if experiment else None)
+    problem = problem or (experiment.problem(record["config"]) if experiment else None)
     if problem:
         raise UserError(f"{path}: not a valid record: {problem}")
     return record
 
 
 def records(
-    results_dir: str | Path, experiments: Mapping[str, WithColumns], broken: list[str] | None = None
+    results_dir: str | Path, experiments: Mapping[str, Described], broken: list[str] | None = None
 ) -> Iterator[tuple[Path, dict]]:
     """Every record of these experiments under a results folder, in the order of experiments and names.
 
@@ -248,7 +262,7 @@ def records(
     for name, experiment in experiments.items():
         for path in sorted((Path(results_dir) / name).glob("*.json")):
             try:
-                yield path, read(path, experiment.columns)
+                yield path, read(path, experiment)
             except UserError as error:
                 if broken is None:
                     raise
@@ -275,16 +289,13 @@ def locked(where: Place) -> Generator[None]:
 
 
 def tolerance(record: dict) -> float:
-    """By how much the numbers of a repeated run may differ: what the record states, else what its device allows.
+    """By how much the numbers of a repeated run may differ: what the record states, at most what its device allows.
 
     Sums in another order move results on a CPU by rounding, on a GPU also through training.
     """
-    if "tolerance" in record:
-        return record["tolerance"]
     environment = record["environment"]
-    if environment.get("device", "cpu") == "cpu":
-        return 1e-6
-    return 1e-4 if environment.get("deterministic") else 1e-2
+    allowed = 1e-6 if environment.get("device", "cpu") == "cpu" else 1e-4 if environment.get("deterministic") else 1e-2
+    return min(record.get("tolerance", allowed), allowed)
 
 
 def plan(where: Place, config: RunConfig) -> str:
@@ -376,7 +387,7 @@ def _problem(record, columns: Columns | None = None) -> str | None:
         return f"its schema is {record['schema']}, this suite's is {SCHEMA}"
     if not isinstance(record.get("revision", 1), int):
         return "revision is of the wrong kind"
-    if not isinstance(record.get("tolerance", 0.0), int | float):
+    if not _is_number(stated := record.get("tolerance", 0.0)) or stated < 0:
         return "tolerance is of the wrong kind"
     forms = {
         "experiment": str,
@@ -393,8 +404,11 @@ def _problem(record, columns: Columns | None = None) -> str | None:
             return f"{key} is missing or of the wrong kind"
     if not all(isinstance(word, str) for word in record["command"]):
         return "command is not all words"
-    if not all(isinstance(spent, int | float) for spent in record["seconds"].values()):
+    if not all(map(_is_number, record["seconds"].values())):
         return "seconds are not all numbers"
+    for name, setting in record["config"].items():
+        if not all(map(_is_value, setting if isinstance(setting, list) else [setting])):
+            return f"setting {name} is not one value or a list of them"
     if not isinstance(record.get("outputs", {}), dict):
         return "outputs is of the wrong kind"
     for name, known in {**record["inputs"], **record.get("outputs", {})}.items():
@@ -404,8 +418,23 @@ def _problem(record, columns: Columns | None = None) -> str | None:
         if not isinstance(row, dict):
             return f"row {number} is no dictionary"
         for key, value in row.items():
-            if not isinstance(value, str | int | float | bool | None):
-                return f"{key} of row {number} is not one value"
+            if not _is_value(value):
+                return f"{key} of row {number} is not one value, or no finite number"
         if columns is not None and (wrong := columns.problem(row)):
             return f"{wrong[0]} of row {number} is {wrong[1]}"
     return None
+
+
+LARGEST = 2**63  # whole numbers of more bits are none of ours
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _is_value(value) -> bool:
+    return isinstance(value, str | bool | None) or (isinstance(value, float) and math.isfinite(value)) or _is_number(value)
+
+
+def _refuse(constant: str):
+    raise ValueError(f"{constant} is no number that a record may have")

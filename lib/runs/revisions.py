@@ -21,7 +21,7 @@ def earlier(
     for marker in sorted(Path(models_dir).rglob("run.json")):
         with contextlib.suppress(UserError):
             settings = of_folder(marker)
-            made = settings.pop("revision", 1)
+            made, _ = settings.pop("revision", 1), settings.pop("inputs", {})
             left.append(("checkpoints", marker.parent, made, _present(settings, experiments), "its command"))
     for path, made, now in cache_folders.earlier(cache_dir):
         left.append(("cache", path, made, now, "what needs it; this folder can go"))

@@ -1,6 +1,6 @@
 """The folder of a training run, models/<dir>/: whose it is, what it keeps, and from where the run continues.
 
-run.json      the configuration that the folder belongs to
+run.json      the configuration that the folder belongs to, and the hashes of the files that its run reads
 init.pt       what the run started from
 model_<e>.pt  the epochs that were asked for, and the last one
 best.pt       the first of the epochs with the highest validation accuracy
@@ -15,10 +15,10 @@ from typing import ClassVar, Protocol
 
 from lib.core import files
 from lib.core.errors import UserError
-from lib.runs import cli, revisions
+from lib.runs import cli, records, revisions
 
 
-class InFolder(cli.Settings, Protocol):
+class InFolder(records.Reading, Protocol):
     """The flags of a run with a folder of its own under `--models-dir`."""
 
     revision: ClassVar[int]
@@ -44,12 +44,13 @@ def folder(config: InFolder) -> Path:
 
 
 def claim(directory: Path, config: InFolder) -> None:
-    """Makes the folder this configuration's; raises `UserError` if it holds checkpoints of another one's run.
+    """Makes the folder this configuration's; raises `UserError` if it holds another one's run, or one that read other files.
 
     What an earlier version of the method has left of the same run is cleared: the run begins again. Only the process that
     holds the folder's lock may claim it: half-written files in it are those of killed ones.
     """
     wanted = _as_json(cli.identity(config))
+    reads = {name: known["sha256"] for name, known in records.fingerprints(config).items()}
     marker = directory / "run.json"
     for path in directory.glob(".*.tmp"):
         path.unlink()
@@ -57,7 +58,7 @@ def claim(directory: Path, config: InFolder) -> None:
         clear(directory)
     if marker.exists() and any(directory.rglob("*.pt")):  # else that run failed before its first step
         there = revisions.of_folder(marker)
-        made = there.pop("revision", 1)
+        made, read = there.pop("revision", 1), there.pop("inputs", {})
         # A flag younger than the folder had its default there.
         defaults = {
             item.name: item.default
@@ -80,6 +81,8 @@ def claim(directory: Path, config: InFolder) -> None:
         if made < config.revision:
             print(f"{directory} is of an earlier version of the method; beginning again", file=sys.stderr)
             clear(directory)
+        elif config.resume and read != reads:
+            _refuse_other_files(config, directory, read, reads)
     elif any(directory.glob("*.pt")):
         raise UserError(
             f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
@@ -87,7 +90,20 @@ def claim(directory: Path, config: InFolder) -> None:
         )
     if not config.resume:
         clear(directory)
-    files.write_json(marker, wanted | {"revision": config.revision})
+    files.write_json(marker, wanted | {"revision": config.revision, "inputs": reads})
+
+
+def _refuse_other_files(config: InFolder, directory: Path, read: dict[str, str], reads: dict[str, str]) -> None:
+    changed = min(name for name in read.keys() | reads.keys() if read.get(name) != reads.get(name))
+    if not read:
+        raise UserError(
+            f"-dir {config.directory}: {directory} was begun by an earlier version, which kept no hash of {changed}; choose "
+            "another -dir, or --overwrite begins again"
+        )
+    raise UserError(
+        f"-dir {config.directory}: {directory} was begun with other contents of {changed}; restore it, or --overwrite "
+        "begins again"
+    )
 
 
 def clear(directory: Path) -> None:
