@@ -12,7 +12,7 @@ from lib.core.errors import UsageError, UserError
 from lib.datasets import openood, overlap
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
-from lib.metrics import ood_detection
+from lib.metrics import multiple_testing, ood_detection
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import aggregate, comparison, early_exit, last_layer, layer_choice, standardize
@@ -246,11 +246,6 @@ def test_a_score_tested_against_itself_or_a_monotone_copy_differs_by_nothing():
     assert difference.tolist() == [0, 0] and p.tolist() == [1, 1]
 
 
-def test_holm_by_hand():
-    assert np.allclose(ood_detection.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-    assert ood_detection.holm(np.array([0.9, 0.8])).max() == 1
-
-
 def test_intervals_hold_the_truth_95_times_in_a_hundred_and_stay_in_the_unit_range():
     draw, truth, held = rng(6), 0.9214, 0  # N(0, 1) against N(2, 1)
     for _ in range(400):
@@ -267,7 +262,9 @@ def test_comparison_corrects_over_the_other_layers_and_leaves_out_what_does_not_
     rows = comparison.layer_rows(inside, outside, energies(60, 3), final=3)
     p = [row["p"] for row in rows]
     assert p[3] is None and rows[3]["p_holm"] is None and rows[3]["vs_final"] == 0
-    assert np.allclose([row["p_holm"] for row in rows if row["p"] is not None], ood_detection.holm(np.array(p[:3] + p[4:])))
+    assert np.allclose(
+        [row["p_holm"] for row in rows if row["p"] is not None], multiple_testing.holm(np.array(p[:3] + p[4:]))
+    )
     single = comparison.compare(inside[:1], outside, 0)
     assert np.isnan(single["p"]).all() and np.isfinite(single["auroc"]).all()
 

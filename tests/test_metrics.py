@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from sklearn import metrics
 
-from lib.metrics import classification, ood_detection
+from lib.metrics import classification, multiple_testing, ood_detection
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -109,6 +109,16 @@ def test_deviation_is_high_on_either_side_and_needs_no_scale():
 def test_nan_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         ood_detection.auroc(np.array([1.0, np.nan]), np.zeros(2))
+
+
+def test_holm_by_hand():
+    assert multiple_testing.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert multiple_testing.holm([0.9, 0.8]).tolist() == [1, 1] and multiple_testing.holm([]).tolist() == []
+
+
+def test_holm_does_not_count_tests_that_were_not_made():
+    found = multiple_testing.holm([0.03, np.nan, 0.01, np.nan])
+    assert found == pytest.approx([0.03, np.nan, 0.02, np.nan], nan_ok=True)
 
 
 LOGITS = torch.tensor([[2.0, 1, 0], [0, 3, 1], [1, 0, 4], [5, 0, 1]])

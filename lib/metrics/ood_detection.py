@@ -84,19 +84,6 @@ def delong_against(placed: Placements, reference: int) -> tuple[np.ndarray, np.n
     return difference, 2 * ndtr(-z)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (k,) such that rejecting those below alpha makes one error or more with probability at most alpha.
-
-    Holm 1979: step down from the smallest, multiplied by the number of those that are left.
-    """
-    p = np.asarray(p, float)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
-
-
 def fpr_at_tpr(inside: Scores, outside: Scores, tpr: float = 0.95) -> np.ndarray:
     """The share of outliers taken for inliers where `tpr` of the inliers are kept, in [0, 1], lower is better.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.metrics import ood_detection
+from lib.metrics import multiple_testing, ood_detection
 
 # what a group's row has the mean of
 MEANS = ("auroc", "auroc_two_sided", "auroc_oracle_sign", "fpr95", "aupr_in", "aupr_out", "detected", "mac_ood")
@@ -60,7 +60,7 @@ def compare(inside: np.ndarray, outside: np.ndarray, final: int) -> dict[str, np
         difference = auroc - auroc[final]
     others = np.arange(len(auroc)) != final
     adjusted = np.full(len(auroc), np.nan)
-    adjusted[others] = ood_detection.holm(p[others])
+    adjusted[others] = multiple_testing.holm(p[others])
     low, high = ood_detection.interval(auroc, error)
     return {
         "auroc": auroc,
