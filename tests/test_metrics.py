@@ -93,7 +93,14 @@ def test_fpr_at_tpr_known_answers():
     inside, outside = rng(1).normal(size=100_000), rng(2).normal(3, size=100_000)
     assert ood_detection.fpr_at_tpr(inside, outside) == pytest.approx(1 - norm.cdf(3 - norm.ppf(0.95)), abs=0.01)
     assert ood_detection.fpr_at_tpr(inside, inside) == pytest.approx(0.95, abs=0.01)
-    assert ood_detection.fpr_at_tpr(np.arange(100.0), np.arange(100.0)) == pytest.approx(0.94)
+    assert ood_detection.fpr_at_tpr(np.arange(100.0), np.arange(100.0)) == pytest.approx(0.95)
+
+
+def test_ties_are_not_told_apart_by_the_false_positive_rate():
+    assert ood_detection.fpr_at_tpr(np.ones(50), np.ones(40)) == 1
+    inside, outside = rng(1).integers(0, 6, 200).astype(float), rng(2).integers(2, 9, 300).astype(float)
+    kept = np.sort(inside)[: int(0.95 * 200)].max()
+    assert ood_detection.fpr_at_tpr(inside, outside) == np.mean([score <= kept for score in outside])
 
 
 def test_deviation_is_high_on_either_side_and_needs_no_scale():

@@ -48,27 +48,28 @@ def compare(inside: np.ndarray, outside: np.ndarray, final: int) -> dict[str, np
     """Measures (L,) of scores (n, L) and (m, L); `vs_final`, `p` and `p_holm` are against column `final`.
 
     Holm's correction is over the other L - 1 columns; the column itself has no p. `se` is Hanley & McNeil's, `se_delong`
-    and the interval are DeLong's.
+    DeLong's. With fewer than 3 images of either side there is no error, interval, sign or p.
     """
     placed = ood_detection.placements(inside, outside)
     auroc, n, m = placed.auroc, len(inside), len(outside)
-    if min(n, m) > 1:
-        error = np.sqrt(np.maximum(np.diag(placed.covariance()), 0))
+    missing = np.full(len(auroc), np.nan)
+    if min(n, m) >= ood_detection.FEWEST:
+        error, sign = np.sqrt(np.maximum(np.diag(placed.covariance()), 0)), np.where(auroc >= 0.5, 1, -1)
         difference, p = ood_detection.delong_against(placed, final)
-    else:  # one image has no spread
-        error = p = np.full(len(auroc), np.nan)
+    else:
+        error = sign = p = missing
         difference = auroc - auroc[final]
     others = np.arange(len(auroc)) != final
-    adjusted = np.full(len(auroc), np.nan)
+    adjusted = missing.copy()
     adjusted[others] = multiple_testing.holm(p[others])
-    low, high = ood_detection.interval(auroc, error)
+    low, high = ood_detection.interval(auroc, error, n, m)
     return {
         "auroc": auroc,
         "se": ood_detection.auroc_standard_error(auroc, n, m),
         "se_delong": error,
         "ci_low": low,
         "ci_high": high,
-        "sign": np.where(auroc >= 0.5, 1, -1),
+        "sign": sign,
         "auroc_oracle_sign": np.maximum(auroc, 1 - auroc),
         "fpr95": ood_detection.fpr_at_tpr(inside, outside),
         "aupr_in": ood_detection.average_precision_in(inside, outside),

@@ -77,6 +77,9 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     fit_examples: int = flag(5000, check=at_least(2), help="at most so many of them")
     val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
 
+    # since 2 AUROCs have an interval at 0 and 1 too, and none for fewer than 3 images; scores that tie with the threshold of
+    # fpr95 count as in distribution
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
             ci_high sign auroc_oracle_sign fpr95 aupr_in aupr_out vs_final p p_holm auroc_two_sided regret best alpha
