@@ -59,6 +59,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
         aggregators=config.aggregate,
         choices=config.choose,
         validation=config.val_ood,
+        seed=config.seed,
     )
     seconds = {}
     fit, detectors = passes.fit(study, fitted, seconds)

@@ -30,6 +30,7 @@ class LayerStudy:
     head          the name of the last linear layer, and `linear` the layer, where something needs it
     baselines, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
+    seed          of the halves that are drawn
     """
 
     network: Normalized
@@ -45,6 +46,7 @@ class LayerStudy:
     aggregators: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
+    seed: int = 0
 
 
 class Passed(NamedTuple):

@@ -78,7 +78,7 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
 
     # since 2 AUROCs have an interval at 0 and 1 too, and none for fewer than 3 images; scores that tie with the threshold of
-    # fpr95 count as in distribution
+    # fpr95 count as in distribution; --choose transfer tests on other images than it chooses on; halves are drawn
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
