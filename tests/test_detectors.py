@@ -455,7 +455,7 @@ def test_jigsaw_keeps_the_pixels_and_moves_the_tiles():
 @pytest.mark.parametrize("exits", [1, 5])
 def test_false_alarms_of_all_exits_together_have_the_calibrated_rate(exits):
     names = [str(number) for number in range(exits)]
-    rule = early_exit.calibrate(energies(8000, 1, exits), 0.05, names)
+    rule = early_exit.calibrate(energies(4000, 1, exits), energies(4000, 3, exits), 0.05, names)
     fresh = energies(8000, 2, exits)
     alarms = (rule.exits(fresh) < exits).mean()
     # both the threshold, from 4,000 images, and the fresh images vary
@@ -465,13 +465,40 @@ def test_false_alarms_of_all_exits_together_have_the_calibrated_rate(exits):
 def test_thresholds_of_each_exit_by_itself_would_give_more_false_alarms():
     fit, fresh = rng(1).normal(size=(4000, 10)), rng(2).normal(size=(4000, 10))
     separate = (np.abs(fresh) > np.quantile(np.abs(fit), 0.95, axis=0)).any(1).mean()
-    joint = (early_exit.calibrate(fit, 0.05, list("abcdefghij")).exits(fresh) < 10).mean()
+    joint = (early_exit.calibrate(fit[:2000], fit[2000:], 0.05, list("abcdefghij")).exits(fresh) < 10).mean()
     assert separate == pytest.approx(1 - 0.95**10, abs=0.03) and joint < 0.065
 
 
 def test_rates_that_the_images_cannot_resolve_are_refused():
     with pytest.raises(UserError, match="--early-exit 0.001: 50 images calibrate no rate below"):
-        early_exit.calibrate(energies(100, 1), 0.001, list("abcde"))
+        early_exit.calibrate(energies(50, 1), energies(50, 2), 0.001, list("abcde"))
+
+
+def test_false_alarms_have_their_rate_where_the_network_fits_its_training_images_better_than_others():
+    names, rates = list("abcde"), {"unseen": [], "trained on": []}
+    for seed in range(100):
+        trained_on = 0.8 * rng(seed).normal(size=(400, 5))  # images that are learnt have energies of a narrower range
+        unseen, test = rng(1000 + seed).normal(size=(2, 200, 5))
+        rule = early_exit.calibrate(trained_on, unseen, 0.05, names)
+        rates["unseen"].append((rule.exits(test) < 5).mean())
+        rule = early_exit.calibrate(trained_on[:200], trained_on[200:], 0.05, names)
+        rates["trained on"].append((rule.exits(test) < 5).mean())
+    # the rate of one calibration varies with its 200 images, that of its test with 200 more
+    assert np.mean(rates["unseen"]) == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 * 2 / 200 / 100))
+    assert np.mean(rates["trained on"]) > 0.15
+
+
+def test_early_exits_are_at_chance_where_nothing_tells_and_their_interval_holds_the_rate():
+    found, held = [], []
+    for seed in range(100):
+        fit, unseen, inside, outside = rng(seed).normal(size=(4, 150, 5))
+        rule = early_exit.calibrate(fit, unseen, 0.1, list("abcde"))
+        row = early_exit.report(rule, inside, outside, np.linspace(0.2, 1, 5))[-1]
+        fresh = (rule.exits(rng(999).normal(size=(20000, 5))) < 5).mean()  # the rate of this very rule
+        found.append(row["auroc"])
+        held.append(row["false_alarms_low"] <= fresh <= row["false_alarms_high"])
+        assert row["alpha"] == 0.1 and row["false_alarms_low"] <= row["false_alarms"] <= row["false_alarms_high"]
+    assert np.mean(found) == pytest.approx(0.5, abs=4 * np.std(found) / 10) and np.mean(held) >= 0.88
 
 
 class Small(nn.Module):
@@ -501,7 +528,7 @@ def small_and_its_rule(alpha=0.3):
     with torch.no_grad(), cutting.record(network, names, reduce=early_exit.energy) as outputs:
         network(images)
         found = torch.cat([outputs[name] for name in names], 1).numpy()
-    return network, names, images, found, early_exit.calibrate(found, alpha, names)
+    return network, names, images, found, early_exit.calibrate(found[0::2], found[1::2], alpha, names)
 
 
 def test_early_exits_equal_those_computed_from_all_energies_and_spare_the_rest_of_the_pass():

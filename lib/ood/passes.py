@@ -15,7 +15,7 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.ood import early_exit, last_layer, layer_energies
+from lib.ood import early_exit, halves, last_layer, layer_energies
 from lib.ood.flags import BASELINES
 from lib.ood.last_layer import LastLayer, LastLayerScore
 
@@ -118,9 +118,14 @@ def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Pa
 
 
 class Exits(NamedTuple):
-    """The rows of early exits on one OOD set, and the exit of every image."""
+    """The rows of early exits on one OOD set, and the exit of every image.
+
+    positions    of the in-distribution images that test, among all of them
+    inside       their exits, `outside` those of the outliers
+    """
 
     rows: list[dict]
+    positions: np.ndarray
     inside: np.ndarray
     outside: np.ndarray
 
@@ -128,31 +133,56 @@ class Exits(NamedTuple):
 def run_early_exits(
     study: LayerStudy,
     fit: Passed,
+    calibrate_on: str,
     outliers: list[str],
     load: Callable[[str], Split],
     passes: dict[str, Passed],
     seconds: dict[str, float],
 ) -> dict[str, Exits]:
-    """Early exits that were made and timed, per OOD set."""
+    """Early exits that were made and timed, per OOD set.
+
+    The threshold is calibrated on half of the fitting images if `calibrate_on` names them, and all test images test; by
+    default on half of the test images, which are then left out of the test: the network has not learnt from those.
+    """
     network, layers, temperature = study.network, study.exits, study.temperatures[0]
     order = [fit.columns.index(layer) for layer in layers]
-    rule = early_exit.calibrate(fit.energies[:, order, 0], study.alpha, layers)
+    fitted, inside = fit.energies[:, order, 0], passes["id"].energies[:, order, 0]
+    half = halves.draw(len(fitted if calibrate_on else inside), study.seed, "early exit")
+    if calibrate_on:
+        positions = np.arange(len(inside))
+        rule = early_exit.calibrate(fitted[half == 0], fitted[half == 1], study.alpha, layers)
+        calibrated = {"calibrated_on": calibrate_on, "n_calibrated": int((half == 1).sum()), "needs": "ID images"}
+    else:
+        positions, held = np.flatnonzero(half == 1), np.flatnonzero(half == 0)
+        if not len(positions):
+            raise UserError(f"--early-exit {study.alpha}: -d has one image; one calibrates, another one tests")
+        rule = early_exit.calibrate(fitted, inside[held], study.alpha, layers)
+        split = load("id")
+        calibrated = {
+            "calibrated_on": f"{split.name}:{split.split}, a half",
+            "n_calibrated": len(held),
+            "needs": "ID images and half of the test images",
+        }
     pieces = cutting.pieces(network, layers)
     before = cutting.macs_before(study.listed)
     macs = np.array([before[layer] for layer in layers])
     quietly = replace(study.batching, quiet=True)
     made = {}
     for name in ("id", *outliers):
-        images = (batch for batch, _ in quietly.over(load(name), name))
+        split = load(name).subset(positions) if name == "id" else load(name)
+        images = (batch for batch, _ in quietly.over(split, name))
         made[name] = early_exit.timed(network, pieces, rule, images, temperature)
         _, seconds[f"early exits of {name}"], seconds[f"whole passes over {name}"] = made[name]
     exits = {}
     for name in outliers:
-        rows = early_exit.report(rule, passes["id"].energies[:, order, 0], passes[name].energies[:, order, 0], macs)
+        rows = early_exit.report(rule, inside[positions], passes[name].energies[:, order, 0], macs)
         titles = [*layers, f"{len(layers)} exits"]
-        about = {"T": temperature, "score": "early exit", "needs": "ID images"}
+        about = {"T": temperature, "score": "early exit", **calibrated}
         rows[-1] |= {f"time_{side}": made[key][1] / made[key][2] for side, key in (("id", "id"), ("ood", name))}
         exits[name] = Exits(
-            [{"layer": layer, **about, **row} for layer, row in zip(titles, rows, strict=True)], made["id"][0], made[name][0]
+            [{"layer": layer, **about, **row} for layer, row in zip(titles, rows, strict=True)],
+            positions,
+            made["id"][0],
+            made[name][0],
         )
     return exits
