@@ -1,6 +1,7 @@
 """Scores from several layers, from the last layer, and early exits: known answers and invariances."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -187,6 +188,60 @@ def test_react_without_anything_to_clip_is_the_energy_and_ash_keeps_the_sum():
     one[0, 3] = 2.0  # all of the sum is kept, so the factor is e
     expected = -((math.e * one) @ known.weight.T + known.bias).logsumexp(1)
     assert torch.allclose(last_layer.ash(known)(one, None), expected, atol=1e-5)
+
+
+def published_ash(features, percentile: int = 90):
+    """ASH-S of an image's d features as its published code has it: k = d - round(d percentile / 100) are kept."""
+    d = features.shape[1]
+    k = d - int(np.round(d * percentile / 100.0))
+    values, places = torch.topk(features, k, dim=1)
+    kept = torch.zeros_like(features).scatter_(1, places, values)
+    return kept * torch.exp(features.sum(1) / kept.sum(1))[:, None]
+
+
+@pytest.mark.parametrize("d", [10, 12, 25, 32, 64, 512, 2048])
+def test_ash_is_that_of_the_published_code(d):
+    features = torch.rand(7, d, generator=torch.Generator().manual_seed(d))
+    weight = torch.randn(4, d, generator=torch.Generator().manual_seed(0)) / d
+    known = last_layer.LastLayer(weight, torch.zeros(4), features, features @ weight.T, torch.arange(7) % 4)
+    expected = -(published_ash(features) @ weight.T).logsumexp(1)
+    assert torch.allclose(last_layer.ash(known)(features, None), expected, atol=1e-4)
+
+
+def test_ash_keeps_no_more_features_where_some_tie():
+    d = 32
+    weight = torch.eye(d)  # the logits are the features that are kept, times the factor
+    features = torch.ones(1, d)
+    known = last_layer.LastLayer(weight, torch.zeros(d), features, features, torch.zeros(1, dtype=torch.int64))
+    found = last_layer.ash(known)(features, None).item()
+    factor = math.exp(32 / 3)  # 32 - round(28.8) = 3 of 32 are kept
+    assert found == pytest.approx(-factor - math.log(3 + 29 * math.exp(-factor)), rel=1e-5)
+
+
+def test_vim_warns_where_it_turns_round_and_refuses_features_without_a_residual():
+    known = head()
+    low = known.bias - 500
+    negative = last_layer.LastLayer(known.weight, low, known.features, known.features @ known.weight.T + low, known.labels)
+    with pytest.warns(UserWarning, match="--baselines vim: the largest logits .* have mean -.*ViM turns round"):
+        last_layer.vim(negative)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        last_layer.vim(known)
+    flat = torch.zeros(400, 12)
+    flat[:, 0] = known.features[:, 0]
+    weight = known.weight * (torch.arange(12) == 0)  # the origin lies in the subspace, too
+    with pytest.raises(UserError, match="--baselines vim: the features .* have nothing outside their principal subspace"):
+        last_layer.vim(last_layer.LastLayer(weight, known.bias, flat, flat @ weight.T + known.bias, known.labels))
+
+
+def test_covariances_of_too_few_images_are_refused_and_those_of_enough_have_an_inverse():
+    with pytest.raises(UserError, match="--aggregate maha: 2 fitting images give a covariance without an inverse"):
+        aggregate.maha(energies(2, 1))
+    assert np.isfinite(aggregate.maha(energies(3, 1))(energies(9, 2))).all()
+    assert np.isfinite(aggregate.maha(energies(2, 1, layers=1))(energies(9, 2, layers=1))).all()
+    known = head(4)  # one image of every class: each is its class's mean
+    with pytest.raises(UserError, match="--baselines mahalanobis: 4 fitting images give a covariance without an inverse"):
+        last_layer.mahalanobis(known)
 
 
 def test_baselines_refuse_what_they_cannot_use():
@@ -624,6 +679,36 @@ def test_shared_images_are_counted():
     assert overlap.shared(split(images), split(images[[2, 5]])) == 2
     assert overlap.shared(split(images[:4]), split(images[4:])) == 0
     assert overlap.shared(split(images), split(images[:, :, :2])) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong, layers, sentence",
+    [
+        (
+            math.nan,
+            ["stem", "last"],
+            "the energy of layer stem: nan for image 5 of noise:all, and not finite for 9 of 9 images",
+        ),
+        (math.inf, ["last", "head"], "the energy of layer last: nan for image 5"),
+        (math.inf, ["head"], "the energy of layer head: nan for image 5"),
+    ],
+)
+def test_energies_that_are_not_finite_are_refused_by_layer_and_image(wrong, layers, sentence):
+    network = Normalized(Small()).eval()
+    network.body.stem.bias.data[0] = wrong
+    images = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8)
+    split = Split("noise", "all", images, torch.zeros(9, dtype=torch.int64), indices=torch.arange(5, 14))
+    with pytest.raises(UserError, match=sentence):
+        layer_energies(network, split, layers, Batching(batch_size=4, quiet=True))
+
+
+def test_logits_that_are_not_finite_are_refused_where_no_layers_energy_tells():
+    network = Normalized(Small()).eval()
+    network.body.head.bias.data[1] = -math.inf  # its exponential is 0: the energy does not notice
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    split = Split("noise", "all", images, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(UserError, match="the network's logits: -inf for image 0 of noise:all"):
+        layer_energies(network, split, ["stem", "head"], Batching(batch_size=4, quiet=True))
 
 
 def test_watching_the_last_layer_sees_its_input_and_the_logits():

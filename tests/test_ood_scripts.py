@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import warnings
 
@@ -350,6 +351,15 @@ def test_a_network_that_cannot_be_traced_has_no_cuts_to_name_or_to_stop_at(tmp_p
         assert done.returncode == 1 and fragment in done.stderr, done.stderr
 
 
+def test_a_network_whose_activations_overflow_is_refused_with_the_layer_and_the_image(folder):
+    state = torch.load(folder / "models/a/model_2.pt", weights_only=True)
+    torch.save({name: 1e30 * value if "weight" in name else value for name, value in state.items()}, folder / "large.pt")
+    words = ("large.pt", "lenet", "-d", "digits", "-ood", "patches", "--max-examples", "20", "--mean", "0.3", "--std", "0.3")
+    done = script("exec_ood_layers.py", *words, cwd=folder)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    assert re.search(r"the energy of layer features\.\d: (-inf|nan) for image 0 of digits:train", done.stderr), done.stderr
+
+
 def test_a_single_outlier_has_its_bars_without_an_interval(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     np.save(tmp_path / "one.npy", datasets.load("digits:test", "data").images[60, 0].numpy()[None])
@@ -374,6 +384,7 @@ def test_a_single_outlier_has_its_bars_without_an_interval(folder, tmp_path, mon
         ((*MODEL, "patches", "--exits", "features.0"), 2, ("--exits is for --early-exit",)),
         ((*MODEL, "patches", "--early-exit", "0.1", "--exits", "features"), 1, ("--exits features: a pass can stop at",)),
         ((*MODEL, "patches", "--aggregate", "knn", "--fit-examples", "20"), 1, ("--fit-examples: 20 images", "50th")),
+        ((*MODEL, "patches", "--aggregate", "maha", "--fit-examples", "2"), 1, ("--aggregate maha: 2 fitting images",)),
         ((*TRAIN, "--loss", "energy_layers"), 2, ("needs --outliers",)),
         ((*TRAIN, "--outliers", "patches"), 2, ("--outliers is for --loss energy_layers",)),
         (

@@ -59,13 +59,13 @@ def maha(inside: np.ndarray, shrunk: bool = True) -> EnergyScore:
     """The squared Mahalanobis distance with the layers' covariance, shrunk after Ledoit & Wolf 2004.
 
     Shrinking is towards a multiple of the identity, which is no matter of units because it is done on z. Not `shrunk`: the
-    sample covariance, with f - 1.
+    sample covariance, with f - 1. Raises `UserError` for images too few to have one with an inverse.
     """
-    from sklearn.covariance import ledoit_wolf
-
     scale = standardize.standardise(inside)
-    covariance = ledoit_wolf(scale.fitted)[0] if shrunk else np.atleast_2d(np.cov(scale.fitted, rowvar=False))
-    precision = np.linalg.inv(covariance)
+    if shrunk:
+        precision = standardize.shrunk_precision(scale.fitted, "--aggregate maha")
+    else:
+        precision = np.linalg.inv(np.atleast_2d(np.cov(scale.fitted, rowvar=False)))
 
     def score(energies: np.ndarray) -> np.ndarray:
         z = scale.z(energies)

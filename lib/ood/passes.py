@@ -89,7 +89,10 @@ def measure(
         watch=watch or (score if detectors else None),
     )
     seconds[f"pass over {stage}"] = time.perf_counter() - begin
-    return Passed(columns, energies, logits, {name: torch.cat(parts).numpy() for name, parts in scores.items()})
+    joined = {name: torch.cat(parts) for name, parts in scores.items()}
+    for name, values in joined.items():
+        layer_energies.refuse_not_finite(values[:, None], split, f"--baselines {name}")
+    return Passed(columns, energies, logits, {name: values.numpy() for name, values in joined.items()})
 
 
 def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Passed, dict[str, LastLayerScore]]:
