@@ -18,7 +18,7 @@ from lib.metrics import multiple_testing, ood_detection
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import aggregate, comparison, early_exit, halves, last_layer, layer_choice, standardize
-from lib.ood.flags import AGGREGATORS, BASELINES
+from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
 from lib.ood.layer_energies import layer_energies
 
 
@@ -414,14 +414,20 @@ def test_signs_agree_only_between_sets_whose_intervals_leave_out_a_half():
 # Choosing a layer.
 
 
+def choices(layers: list[str], inside, outside, fit, proxies, other: str, seed: int) -> list[comparison.Score]:
+    """The scores of every rule."""
+    transferred = layer_choice.transfers(inside, outside, fit, seed)
+    return layer_choice.scores(tuple(CHOICES), layers, inside, outside, fit, proxies, transferred, other, seed)
+
+
 def test_choices_find_the_layer_that_tells():
     fit, inside = rng(1).normal(size=(300, 4)), rng(2).normal(size=(200, 4))
     outside = {"a": rng(3).normal(size=(200, 4)) - np.array([0, 0, 6, 0]), "b": rng(4).normal(size=(200, 4))}
     outside["b"][:, 2] += 5
     assert layer_choice.by_mixture(fit, np.concatenate([inside, outside["a"]])) == 2
     assert layer_choice.by_proxies(fit, outside["a"], 0) == 2
-    scores = layer_choice.scores(("mixture", "jigsaw", "transfer"), list("wxyz"), inside, outside, fit, outside["b"], 0)
-    rows = comparison.score_rows(scores["a"], inside[:, 3], outside["a"][:, 3])
+    scores = choices(list("wxyz"), inside, outside, fit, outside["b"], "a", 0)
+    rows = comparison.score_rows(scores, inside[:, 3], outside["a"][:, 3])
     assert [row["layer"] for row in rows] == ["y"] * 4 and len({row["score"] for row in rows}) == 4
     regrets = {row["score"]: row["regret"] for row in rows}
     assert regrets["two-sided, chosen on b"] == pytest.approx(0, abs=1e-9)
@@ -434,9 +440,9 @@ def null_rows(seed: int, layers: int = 40, n: int = 60, same_images: bool = Fals
     fit, shuffled, validation, inside, ours, theirs = draw.normal(size=(6, n, layers))
     outside = {"ours": ours, "theirs": ours + 0.1 * theirs if same_images else theirs}
     names = [str(layer) for layer in range(layers)]
-    chosen = layer_choice.scores(("mixture", "jigsaw", "transfer"), names, inside, outside, fit, shuffled, seed)
+    chosen = choices(names, inside, outside, fit, shuffled, "ours", seed)
     learnt = aggregate.fit("logreg", fit, validation)
-    scores = [*chosen["ours"], comparison.Score({"score": "logreg"}, learnt(inside), learnt(ours))]
+    scores = [*chosen, comparison.Score({"score": "logreg"}, learnt(inside), learnt(ours))]
     scores.append(aggregate.oracle(names, inside, ours))
     return comparison.score_rows(scores, inside[:, -1], ours[:, -1])
 
@@ -470,9 +476,9 @@ def test_transfer_tests_each_half_with_the_layer_that_the_other_half_chose():
     source[of_outside == 0, 0] = source[of_outside == 1, 1] = 9.0  # the first half's best layer is 0, the second's is 1
     ours[of_outside == 0, 1] = 5.0  # so the first half is tested with layer 1, which tells, the second with 0
     ours[of_outside == 1, 0] = -5.0
-    signed = layer_choice.scores(("transfer",), ["a", "b"], inside, {"source": source, "ours": ours}, inside, None, 3)[
-        "ours"
-    ]
+    outside = {"source": source, "ours": ours}
+    transferred = layer_choice.transfers(inside, outside, inside, 3)
+    signed = layer_choice.scores(("transfer",), ["a", "b"], inside, outside, inside, None, transferred, "ours", 3)
     (row,) = comparison.score_rows([signed[1]], inside[:, 0], ours[:, 0])
     assert row["layer"] == "b or a" and row["chosen_on"] == "source" and "the other tests" in row["needs"]
     assert row["auroc"] == pytest.approx((1.0 * (of_inside == 0).sum() + 0.0 * (of_inside == 1).sum()) / 8)
@@ -491,7 +497,7 @@ def test_halves_are_drawn_hold_everything_once_and_are_alike_for_sets_of_one_siz
 def test_transfer_takes_two_images_of_every_set():
     sets = {"a": energies(1, 1), "b": energies(9, 2)}
     with pytest.raises(UserError, match="--choose transfer: a has one image"):
-        layer_choice.scores(("transfer",), list("vwxyz"), energies(9, 3), sets, energies(9, 4), None, 0)
+        layer_choice.transfers(energies(9, 3), sets, energies(9, 4), 0)
 
 
 def test_jigsaw_keeps_the_pixels_and_moves_the_tiles():
