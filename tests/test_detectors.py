@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
@@ -17,8 +16,8 @@ from lib.datasets.split import Split
 from lib.metrics import multiple_testing, ood_detection
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.ood import aggregate, comparison, early_exit, halves, last_layer, layer_choice, standardize
-from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
+from lib.ood import aggregate, comparison, early_exit, last_layer, standardize
+from lib.ood.flags import AGGREGATORS, BASELINES
 from lib.ood.layer_energies import layer_energies
 
 
@@ -302,78 +301,6 @@ def test_a_score_tested_against_itself_or_a_monotone_copy_differs_by_nothing():
     assert difference.tolist() == [0, 0] and p.tolist() == [1, 1]
 
 
-def newcombe(auroc, n: int, m: int):
-    """Method 5 of Newcombe 2006: Hanley & McNeil's variance, with (n + m) / 2 for either size, at every A of a grid."""
-    grid = 1 / (1 + np.exp(-np.linspace(-13, 13, 4000)))
-    weight = (n + m) / 2 - 1
-    spread = grid * (1 - grid) * (1 + weight * ((1 - grid) / (2 - grid) + grid / (1 + grid))) / (n * m)
-    inside = np.abs(auroc[:, None] - grid) <= 1.96 * np.sqrt(spread)
-    low, high = grid[inside.argmax(1)], grid[len(grid) - 1 - inside[:, ::-1].argmax(1)]
-    return np.where(auroc > 0, low, 0), np.where(auroc < 1, high, 1)
-
-
-def on_the_logit_scale(auroc, error):
-    """DeLong's interval, symmetric on the logit scale: a point at 0 and 1."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logit, reach = np.log(auroc / (1 - auroc)), 1.96 * error / (auroc * (1 - auroc))
-        low, high = (1 / (1 + np.exp(-(logit + step))) for step in (-reach, reach))
-    return np.where(reach > 0, low, auroc), np.where(reach > 0, high, auroc)
-
-
-@pytest.mark.parametrize("n, m", [(50, 50), (500, 500), (500, 10), (1000, 5), (5, 1000)])
-@pytest.mark.parametrize("truth", [0.5, 0.9, 0.99, 0.999])
-def test_intervals_hold_the_truth_up_to_the_ends_and_are_hardly_wider_than_the_best_that_do(n, m, truth):
-    draw, repeats = rng(6), 500
-    outside = draw.normal(math.sqrt(2) * norm.ppf(truth), size=(m, repeats))
-    placed = ood_detection.placements(draw.normal(size=(n, repeats)), outside)
-    # the variance (repeats,) of each AUROC, which is the diagonal of the covariance
-    error = np.sqrt(placed.inside.var(0, ddof=1) / n + placed.outside.var(0, ddof=1) / m)
-    assert np.allclose(error[:5] ** 2, np.diag(placed.covariance())[:5])
-    found = [
-        ood_detection.interval(placed.auroc, error, n, m),
-        ood_detection.interval(placed.auroc, np.zeros(repeats), n, m),
-        newcombe(placed.auroc, n, m),
-        on_the_logit_scale(placed.auroc, error),
-    ]
-    held = [((low <= truth) & (truth <= high)).mean() for low, high in found]
-    width = [(high - low).mean() for low, high in found]
-    assert held[0] >= 0.93
-    best = min(wide for wide, share in zip(width, held, strict=True) if share >= 0.93)
-    assert width[0] <= 1.3 * best
-    assert (found[0][0] >= 0).all() and (found[0][0] <= placed.auroc).all()
-    assert (placed.auroc <= found[0][1]).all() and (found[0][1] <= 1).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n, m", [(50, 50), (500, 500), (50, 500), (500, 50), (500, 10), (10, 500), (1000, 5), (5, 1000)])
-@pytest.mark.parametrize("other, least", [("equal", 0.945), ("wide", 0.84), ("exponential", 0.74)])
-def test_intervals_hold_what_their_description_says(n, m, other, least):
-    draw, repeats = rng(7), 2000
-    for truth in (0.5, 0.7, 0.9, 0.95, 0.99, 0.999):
-        if other == "exponential":
-            inside = draw.exponential(size=(n, repeats))
-            outside = draw.exponential(truth / (1 - truth), size=(m, repeats))
-        else:
-            deviation = 3 if other == "wide" else 1
-            inside = draw.normal(size=(n, repeats))
-            outside = draw.normal(math.hypot(1, deviation) * norm.ppf(truth), deviation, size=(m, repeats))
-        placed = ood_detection.placements(inside, outside)
-        error = np.sqrt(placed.inside.var(0, ddof=1) / n + placed.outside.var(0, ddof=1) / m)
-        low, high = ood_detection.interval(placed.auroc, error, n, m)
-        assert ((low <= truth) & (truth <= high)).mean() >= least, (truth, other)
-
-
-def test_an_interval_solves_its_equation_turns_round_with_the_score_and_has_a_width_at_the_ends():
-    auroc, error = np.array([0.0, 0.3, 0.5, 0.99, 1.0]), np.array([0.0, 0.0, 0.2, 0.001, 0.0])
-    low, high = ood_detection.interval(auroc, error, 40, 30)
-    other_low, other_high = ood_detection.interval(1 - auroc, error, 40, 30)
-    assert np.allclose(low, 1 - other_high) and np.allclose(high, 1 - other_low)
-    assert low[0] == 0 and high[-1] == 1 and 0.02 < high[0] < 0.06 and high[2] - low[2] > 0.5
-    # of an AUROC of 1/2 the variance is that of Mann & Whitney, (n + m + 1) / 12 n m
-    assert ood_detection._normal_deviation(np.array(0.5), 40, 30) == pytest.approx(math.sqrt(71 / (12 * 40 * 30)))
-    assert 0.3 - low[1] - 0.5 / 1200 == pytest.approx(1.959964 * ood_detection._normal_deviation(low[1], 40, 30), abs=1e-9)
-
-
 @pytest.mark.parametrize("n, m", [(1, 50), (2, 50), (50, 2), (2, 2)])
 def test_fewer_than_three_images_have_no_interval_no_sign_and_no_test(n, m):
     rows = comparison.layer_rows(energies(n, 1), energies(m, 2, shift=9.0), energies(30, 3), 4)
@@ -409,105 +336,6 @@ def test_signs_agree_only_between_sets_whose_intervals_leave_out_a_half():
     tables = [comparison.layer_rows(inside, part, fit, 4) for part in (above, below)]
     comparison.mark_signs(tables)
     assert [row["sign_agrees"] for row in tables[0]] == [False, False, False, None, False]
-
-
-# Choosing a layer.
-
-
-def choices(layers: list[str], inside, outside, fit, proxies, other: str, seed: int) -> list[comparison.Score]:
-    """The scores of every rule."""
-    transferred = layer_choice.transfers(inside, outside, fit, seed)
-    return layer_choice.scores(tuple(CHOICES), layers, inside, outside, fit, proxies, transferred, other, seed)
-
-
-def test_choices_find_the_layer_that_tells():
-    fit, inside = rng(1).normal(size=(300, 4)), rng(2).normal(size=(200, 4))
-    outside = {"a": rng(3).normal(size=(200, 4)) - np.array([0, 0, 6, 0]), "b": rng(4).normal(size=(200, 4))}
-    outside["b"][:, 2] += 5
-    assert layer_choice.by_mixture(fit, np.concatenate([inside, outside["a"]])) == 2
-    assert layer_choice.by_proxies(fit, outside["a"], 0) == 2
-    scores = choices(list("wxyz"), inside, outside, fit, outside["b"], "a", 0)
-    rows = comparison.score_rows(scores, inside[:, 3], outside["a"][:, 3])
-    assert [row["layer"] for row in rows] == ["y"] * 4 and len({row["score"] for row in rows}) == 4
-    regrets = {row["score"]: row["regret"] for row in rows}
-    assert regrets["two-sided, chosen on b"] == pytest.approx(0, abs=1e-9)
-    assert regrets["signed energy, chosen on b"] > 0.9  # the other set has the other sign
-
-
-def null_rows(seed: int, layers: int = 40, n: int = 60, same_images: bool = False) -> list[dict]:
-    """Every rule where no layer tells anything; `same_images`: the other set is nearly the one that is tested."""
-    draw = rng(seed)
-    fit, shuffled, validation, inside, ours, theirs = draw.normal(size=(6, n, layers))
-    outside = {"ours": ours, "theirs": ours + 0.1 * theirs if same_images else theirs}
-    names = [str(layer) for layer in range(layers)]
-    chosen = choices(names, inside, outside, fit, shuffled, "ours", seed)
-    learnt = aggregate.fit("logreg", fit, validation)
-    scores = [*chosen, comparison.Score({"score": "logreg"}, learnt(inside), learnt(ours))]
-    scores.append(aggregate.oracle(names, inside, ours))
-    return comparison.score_rows(scores, inside[:, -1], ours[:, -1])
-
-
-@pytest.mark.parametrize("same_images", [False, True])
-def test_no_rule_tests_on_what_it_chose_on(same_images):
-    repeats = [null_rows(seed, same_images=same_images) for seed in range(160)]
-    for rows in zip(*repeats, strict=True):
-        auroc = np.array([row["auroc"] for row in rows])
-        if rows[0]["score"] == "oracle":  # which does, and says so: it has no interval and no p
-            assert auroc.mean() > 0.6 and {row["ci_low"] for row in rows} == {row["p"] for row in rows} == {None}
-            continue
-        assert auroc.mean() == pytest.approx(0.5, abs=4 * auroc.std() / math.sqrt(len(rows))), rows[0]["score"]
-        assert np.mean([row["ci_low"] > 0.5 for row in rows]) <= 0.075, rows[0]["score"]  # 0.025, and 4 standard errors
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("layers, n, same_images", [(40, 200, False), (40, 200, True), (5, 100, False)])
-def test_intervals_of_choices_have_their_level_where_no_layer_tells(layers, n, same_images):
-    repeats = [null_rows(seed, layers, n, same_images) for seed in range(1500)]
-    for rows in zip(*repeats, strict=True):
-        if rows[0]["score"] != "oracle":
-            above = np.mean([row["ci_low"] > 0.5 for row in rows])
-            assert above <= 0.045, (rows[0]["score"], above)  # 0.035, the most that was found, and 2 standard errors
-
-
-def test_transfer_tests_each_half_with_the_layer_that_the_other_half_chose():
-    inside, source, ours = np.zeros((8, 2)), np.full((6, 2), 0.05), np.full((6, 2), 0.05)
-    of_inside, of_outside = halves.draw(8, 3, "transfer"), halves.draw(6, 3, "transfer")
-    inside[:] = np.linspace(0, 0.1, 8)[:, None]
-    source[of_outside == 0, 0] = source[of_outside == 1, 1] = 9.0  # the first half's best layer is 0, the second's is 1
-    ours[of_outside == 0, 1] = 5.0  # so the first half is tested with layer 1, which tells, the second with 0
-    ours[of_outside == 1, 0] = -5.0
-    outside = {"source": source, "ours": ours}
-    transferred = layer_choice.transfers(inside, outside, inside, 3)
-    signed = layer_choice.scores(("transfer",), ["a", "b"], inside, outside, inside, None, transferred, "ours", 3)
-    (row,) = comparison.score_rows([signed[1]], inside[:, 0], ours[:, 0])
-    assert row["layer"] == "b or a" and row["chosen_on"] == "source" and "the other tests" in row["needs"]
-    assert row["auroc"] == pytest.approx((1.0 * (of_inside == 0).sum() + 0.0 * (of_inside == 1).sum()) / 8)
-
-
-def test_halves_are_drawn_hold_everything_once_and_are_alike_for_sets_of_one_size():
-    half = halves.draw(101, 0, "transfer")
-    assert (half == 0).sum() == 51 and (half == 1).sum() == 50
-    assert np.array_equal(half, halves.draw(101, 0, "transfer")) and not np.array_equal(
-        half, halves.draw(101, 1, "transfer")
-    )
-    alternating = np.arange(1000) % 2  # two classes in turn: either half has both
-    assert abs(alternating[halves.draw(1000, 0, "x") == 0].mean() - 0.5) < 0.1
-
-
-def test_transfer_takes_two_images_of_every_set():
-    sets = {"a": energies(1, 1), "b": energies(9, 2)}
-    with pytest.raises(UserError, match="--choose transfer: a has one image"):
-        layer_choice.transfers(energies(9, 3), sets, energies(9, 4), 0)
-
-
-def test_jigsaw_keeps_the_pixels_and_moves_the_tiles():
-    images = torch.randint(0, 256, (6, 3, 9, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    split = Split(name="noise", split="all", images=images, labels=torch.zeros(6, dtype=torch.int64))
-    found = layer_choice.jigsaw(split, 0).images
-    assert torch.equal(found.flatten(2).sort(2).values, images.flatten(2).sort(2).values) and not torch.equal(found, images)
-    assert torch.equal(found[:, :, 8], images[:, :, 8]) and torch.equal(layer_choice.jigsaw(split, 0).images, found)
-    tiles = {images[0, :, y : y + 2, x : x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)}
-    assert {found[0, :, y : y + 2, x : x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)} == tiles
 
 
 # Early exit.
