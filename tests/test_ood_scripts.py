@@ -108,7 +108,9 @@ def test_the_oracle_is_no_worse_than_any_layer_and_regrets_are_not_negative(meas
     layers = [row for row in rows if row["score"] == "energy"]
     assert oracle["auroc"] == pytest.approx(max(row["auroc_oracle_sign"] for row in layers))
     chosen = [row for row in rows if "chosen" in row["score"]]
-    assert len(chosen) == 2 + 2 * 2 and all(row["regret"] >= -1e-12 for row in chosen)
+    assert len(chosen) == 2 + 2 * 2
+    # transfer is measured within halves of the images, the best layer on all of them
+    assert all(row["regret"] >= (-0.01 if "chosen_on" in row else -1e-12) for row in chosen)
     assert {row["chosen_on"] for row in chosen if "chosen_on" in row} == {"digits-c/contrast-5", "digits-c/contrast-1"}
 
 
