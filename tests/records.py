@@ -21,10 +21,9 @@ def write(
     commit: str = "a" * 40,
     inputs: dict | None = None,
     started: str = "2026-01-01T00:00:00+00:00",
-    revision: int | None = None,
     **config,
 ) -> Path:
-    """Writes `results/<experiment>/<name>.json` under the folder, by default of the present revision and settings."""
+    """Writes `results/<experiment>/<name>.json` under the folder; settings that are not given are at default."""
     whole = {
         field.name: None if field.default is dataclasses.MISSING else field.default
         for field in dataclasses.fields(EXPERIMENTS[experiment].configuration)
@@ -32,7 +31,7 @@ def write(
     record = {
         "schema": records.SCHEMA,
         "experiment": experiment,
-        "revision": revision or EXPERIMENTS[experiment].revision,
+        "revision": EXPERIMENTS[experiment].revision,
         "config": whole,
         "command": [f"exec_{experiment}.py"],
         "inputs": inputs or {},

@@ -157,3 +157,16 @@ def test_a_layer_that_changes_one_image_is_a_layer_of_its_own():
     assert kept() == ["0", "3"]
     images[171, 0, 2, 2] = 255
     assert kept() == ["0", "2", "3"]
+
+
+def test_layers_with_the_same_energies_are_one_candidate(resnet):
+    network = ("ood_layers", "models/r/model_1.pt", "-d", "digits", "-ood", "patches", "--choose", "jigsaw")
+    found = rows(resnet, *network, "-l", "cuts", "--name", "cuts")
+    energies = [row for row in found if row["score"] == "energy"]
+    layers = [row["layer"] for row in energies]
+    assert {"layer3", "avgpool"} <= set(layers) and not {"layer3.2", "flatten"} & set(layers)
+    aliases = {row["layer"]: row["aliases"] for row in energies}
+    assert aliases["layer3"] == "layer3.2" and aliases["avgpool"] == "flatten" and aliases["conv1"] is None
+    assert len({row["auroc"] for row in energies}) == len(energies)
+    named = rows(resnet, *network, "-l", "layer3.2", "layer3", "fc", "--name", "named")
+    assert [row["layer"] for row in named if row["score"] == "energy"] == ["layer3.2", "layer3", "fc"]

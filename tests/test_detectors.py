@@ -1,6 +1,7 @@
 """Scores from several layers, from the last layer, and early exits: known answers and invariances."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from lib.core.errors import UsageError, UserError
 from lib.datasets import openood, overlap
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
-from lib.metrics import ood_detection
+from lib.metrics import multiple_testing, ood_detection
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.ood import aggregate, comparison, early_exit, last_layer, layer_choice, standardize
+from lib.ood import aggregate, comparison, early_exit, last_layer, standardize
 from lib.ood.flags import AGGREGATORS, BASELINES
 from lib.ood.layer_energies import layer_energies
 
@@ -188,6 +189,60 @@ def test_react_without_anything_to_clip_is_the_energy_and_ash_keeps_the_sum():
     assert torch.allclose(last_layer.ash(known)(one, None), expected, atol=1e-5)
 
 
+def published_ash(features, percentile: int = 90):
+    """ASH-S of an image's d features as its published code has it: k = d - round(d percentile / 100) are kept."""
+    d = features.shape[1]
+    k = d - int(np.round(d * percentile / 100.0))
+    values, places = torch.topk(features, k, dim=1)
+    kept = torch.zeros_like(features).scatter_(1, places, values)
+    return kept * torch.exp(features.sum(1) / kept.sum(1))[:, None]
+
+
+@pytest.mark.parametrize("d", [10, 12, 25, 32, 64, 512, 2048])
+def test_ash_is_that_of_the_published_code(d):
+    features = torch.rand(7, d, generator=torch.Generator().manual_seed(d))
+    weight = torch.randn(4, d, generator=torch.Generator().manual_seed(0)) / d
+    known = last_layer.LastLayer(weight, torch.zeros(4), features, features @ weight.T, torch.arange(7) % 4)
+    expected = -(published_ash(features) @ weight.T).logsumexp(1)
+    assert torch.allclose(last_layer.ash(known)(features, None), expected, atol=1e-4)
+
+
+def test_ash_keeps_no_more_features_where_some_tie():
+    d = 32
+    weight = torch.eye(d)  # the logits are the features that are kept, times the factor
+    features = torch.ones(1, d)
+    known = last_layer.LastLayer(weight, torch.zeros(d), features, features, torch.zeros(1, dtype=torch.int64))
+    found = last_layer.ash(known)(features, None).item()
+    factor = math.exp(32 / 3)  # 32 - round(28.8) = 3 of 32 are kept
+    assert found == pytest.approx(-factor - math.log(3 + 29 * math.exp(-factor)), rel=1e-5)
+
+
+def test_vim_warns_where_it_turns_round_and_refuses_features_without_a_residual():
+    known = head()
+    low = known.bias - 500
+    negative = last_layer.LastLayer(known.weight, low, known.features, known.features @ known.weight.T + low, known.labels)
+    with pytest.warns(UserWarning, match="--baselines vim: the largest logits .* have mean -.*ViM turns round"):
+        last_layer.vim(negative)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        last_layer.vim(known)
+    flat = torch.zeros(400, 12)
+    flat[:, 0] = known.features[:, 0]
+    weight = known.weight * (torch.arange(12) == 0)  # the origin lies in the subspace, too
+    with pytest.raises(UserError, match="--baselines vim: the features .* have nothing outside their principal subspace"):
+        last_layer.vim(last_layer.LastLayer(weight, known.bias, flat, flat @ weight.T + known.bias, known.labels))
+
+
+def test_covariances_of_too_few_images_are_refused_and_those_of_enough_have_an_inverse():
+    with pytest.raises(UserError, match="--aggregate maha: 2 fitting images give a covariance without an inverse"):
+        aggregate.maha(energies(2, 1))
+    assert np.isfinite(aggregate.maha(energies(3, 1))(energies(9, 2))).all()
+    assert np.isfinite(aggregate.maha(energies(2, 1, layers=1))(energies(9, 2, layers=1))).all()
+    known = head(4)  # one image of every class: each is its class's mean
+    with pytest.raises(UserError, match="--baselines mahalanobis: 4 fitting images give a covariance without an inverse"):
+        last_layer.mahalanobis(known)
+
+
 def test_baselines_refuse_what_they_cannot_use():
     known = head()
     zeros = torch.zeros(400, dtype=torch.int64)
@@ -246,20 +301,23 @@ def test_a_score_tested_against_itself_or_a_monotone_copy_differs_by_nothing():
     assert difference.tolist() == [0, 0] and p.tolist() == [1, 1]
 
 
-def test_holm_by_hand():
-    assert np.allclose(ood_detection.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-    assert ood_detection.holm(np.array([0.9, 0.8])).max() == 1
+@pytest.mark.parametrize("n, m", [(1, 50), (2, 50), (50, 2), (2, 2)])
+def test_fewer_than_three_images_have_no_interval_no_sign_and_no_test(n, m):
+    rows = comparison.layer_rows(energies(n, 1), energies(m, 2, shift=9.0), energies(30, 3), 4)
+    comparison.mark_signs([rows])
+    for row in rows:
+        assert 0 <= row["auroc"] <= 1 and not row["sign_certain"]
+        assert all(row[column] is None for column in ("se_delong", "ci_low", "ci_high", "sign", "p", "p_holm"))
 
 
-def test_intervals_hold_the_truth_95_times_in_a_hundred_and_stay_in_the_unit_range():
-    draw, truth, held = rng(6), 0.9214, 0  # N(0, 1) against N(2, 1)
-    for _ in range(400):
-        placed = ood_detection.placements(draw.normal(size=(60, 1)), draw.normal(2, size=(60, 1)))
-        low, high = ood_detection.interval(placed.auroc, np.sqrt(np.diag(placed.covariance())))
-        held += low[0] <= truth <= high[0]
-        assert 0 <= low[0] <= high[0] <= 1
-    assert held / 400 == pytest.approx(0.95, abs=0.035)
-    assert [float(end) for end in ood_detection.interval(np.array(1.0), np.array(0.0))] == [1, 1]
+def test_a_layer_that_says_the_same_of_all_images_has_no_certain_sign_and_lets_every_outlier_pass():
+    inside, outside, fit = energies(50, 1), energies(40, 2), energies(30, 3)
+    for part in (inside, outside, fit):
+        part[:, 1] = -4.0
+    rows = comparison.layer_rows(inside, outside, fit, 4)
+    comparison.mark_signs([rows])
+    dead = rows[1]
+    assert (dead["auroc"], dead["fpr95"], dead["sign_certain"]) == (0.5, 1.0, False) and dead["ci_low"] < 0.45
 
 
 def test_comparison_corrects_over_the_other_layers_and_leaves_out_what_does_not_exist():
@@ -267,9 +325,9 @@ def test_comparison_corrects_over_the_other_layers_and_leaves_out_what_does_not_
     rows = comparison.layer_rows(inside, outside, energies(60, 3), final=3)
     p = [row["p"] for row in rows]
     assert p[3] is None and rows[3]["p_holm"] is None and rows[3]["vs_final"] == 0
-    assert np.allclose([row["p_holm"] for row in rows if row["p"] is not None], ood_detection.holm(np.array(p[:3] + p[4:])))
-    single = comparison.compare(inside[:1], outside, 0)
-    assert np.isnan(single["p"]).all() and np.isfinite(single["auroc"]).all()
+    assert np.allclose(
+        [row["p_holm"] for row in rows if row["p"] is not None], multiple_testing.holm(np.array(p[:3] + p[4:]))
+    )
 
 
 def test_signs_agree_only_between_sets_whose_intervals_leave_out_a_half():
@@ -280,40 +338,13 @@ def test_signs_agree_only_between_sets_whose_intervals_leave_out_a_half():
     assert [row["sign_agrees"] for row in tables[0]] == [False, False, False, None, False]
 
 
-# Choosing a layer.
-
-
-def test_choices_find_the_layer_that_tells():
-    fit, inside = rng(1).normal(size=(300, 4)), rng(2).normal(size=(200, 4))
-    outside = {"a": rng(3).normal(size=(200, 4)) - np.array([0, 0, 6, 0]), "b": rng(4).normal(size=(200, 4))}
-    outside["b"][:, 2] += 5
-    assert layer_choice.by_mixture(fit, np.concatenate([inside, outside["a"]])) == 2
-    assert layer_choice.by_proxies(fit, outside["a"]) == 2
-    scores = layer_choice.scores(("mixture", "jigsaw", "transfer"), list("wxyz"), inside, outside, fit, outside["b"], "a")
-    rows = comparison.score_rows(scores, inside[:, 3], outside["a"][:, 3])
-    assert [row["layer"] for row in rows] == ["y"] * 4 and len({row["score"] for row in rows}) == 4
-    regrets = {row["score"]: row["regret"] for row in rows}
-    assert regrets["two-sided, chosen on b"] == pytest.approx(0, abs=1e-9)
-    assert regrets["signed energy, chosen on b"] > 0.9  # the other set has the other sign
-
-
-def test_jigsaw_keeps_the_pixels_and_moves_the_tiles():
-    images = torch.randint(0, 256, (6, 3, 9, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    split = Split(name="noise", split="all", images=images, labels=torch.zeros(6, dtype=torch.int64))
-    found = layer_choice.jigsaw(split, 0).images
-    assert torch.equal(found.flatten(2).sort(2).values, images.flatten(2).sort(2).values) and not torch.equal(found, images)
-    assert torch.equal(found[:, :, 8], images[:, :, 8]) and torch.equal(layer_choice.jigsaw(split, 0).images, found)
-    tiles = {images[0, :, y : y + 2, x : x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)}
-    assert {found[0, :, y : y + 2, x : x + 2].numpy().tobytes() for y in range(0, 8, 2) for x in range(0, 8, 2)} == tiles
-
-
 # Early exit.
 
 
 @pytest.mark.parametrize("exits", [1, 5])
 def test_false_alarms_of_all_exits_together_have_the_calibrated_rate(exits):
     names = [str(number) for number in range(exits)]
-    rule = early_exit.calibrate(energies(8000, 1, exits), 0.05, names)
+    rule = early_exit.calibrate(energies(4000, 1, exits), energies(4000, 3, exits), 0.05, names)
     fresh = energies(8000, 2, exits)
     alarms = (rule.exits(fresh) < exits).mean()
     # both the threshold, from 4,000 images, and the fresh images vary
@@ -323,13 +354,40 @@ def test_false_alarms_of_all_exits_together_have_the_calibrated_rate(exits):
 def test_thresholds_of_each_exit_by_itself_would_give_more_false_alarms():
     fit, fresh = rng(1).normal(size=(4000, 10)), rng(2).normal(size=(4000, 10))
     separate = (np.abs(fresh) > np.quantile(np.abs(fit), 0.95, axis=0)).any(1).mean()
-    joint = (early_exit.calibrate(fit, 0.05, list("abcdefghij")).exits(fresh) < 10).mean()
+    joint = (early_exit.calibrate(fit[:2000], fit[2000:], 0.05, list("abcdefghij")).exits(fresh) < 10).mean()
     assert separate == pytest.approx(1 - 0.95**10, abs=0.03) and joint < 0.065
 
 
 def test_rates_that_the_images_cannot_resolve_are_refused():
     with pytest.raises(UserError, match="--early-exit 0.001: 50 images calibrate no rate below"):
-        early_exit.calibrate(energies(100, 1), 0.001, list("abcde"))
+        early_exit.calibrate(energies(50, 1), energies(50, 2), 0.001, list("abcde"))
+
+
+def test_false_alarms_have_their_rate_where_the_network_fits_its_training_images_better_than_others():
+    names, rates = list("abcde"), {"unseen": [], "trained on": []}
+    for seed in range(100):
+        trained_on = 0.8 * rng(seed).normal(size=(400, 5))  # images that are learnt have energies of a narrower range
+        unseen, test = rng(1000 + seed).normal(size=(2, 200, 5))
+        rule = early_exit.calibrate(trained_on, unseen, 0.05, names)
+        rates["unseen"].append((rule.exits(test) < 5).mean())
+        rule = early_exit.calibrate(trained_on[:200], trained_on[200:], 0.05, names)
+        rates["trained on"].append((rule.exits(test) < 5).mean())
+    # the rate of one calibration varies with its 200 images, that of its test with 200 more
+    assert np.mean(rates["unseen"]) == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 * 2 / 200 / 100))
+    assert np.mean(rates["trained on"]) > 0.15
+
+
+def test_early_exits_are_at_chance_where_nothing_tells_and_their_interval_holds_the_rate():
+    found, held = [], []
+    for seed in range(100):
+        fit, unseen, inside, outside = rng(seed).normal(size=(4, 150, 5))
+        rule = early_exit.calibrate(fit, unseen, 0.1, list("abcde"))
+        row = early_exit.report(rule, inside, outside, np.linspace(0.2, 1, 5))[-1]
+        fresh = (rule.exits(rng(999).normal(size=(20000, 5))) < 5).mean()  # the rate of this very rule
+        found.append(row["auroc"])
+        held.append(row["false_alarms_low"] <= fresh <= row["false_alarms_high"])
+        assert row["alpha"] == 0.1 and row["false_alarms_low"] <= row["false_alarms"] <= row["false_alarms_high"]
+    assert np.mean(found) == pytest.approx(0.5, abs=4 * np.std(found) / 10) and np.mean(held) >= 0.88
 
 
 class Small(nn.Module):
@@ -359,7 +417,7 @@ def small_and_its_rule(alpha=0.3):
     with torch.no_grad(), cutting.record(network, names, reduce=early_exit.energy) as outputs:
         network(images)
         found = torch.cat([outputs[name] for name in names], 1).numpy()
-    return network, names, images, found, early_exit.calibrate(found, alpha, names)
+    return network, names, images, found, early_exit.calibrate(found[0::2], found[1::2], alpha, names)
 
 
 def test_early_exits_equal_those_computed_from_all_energies_and_spare_the_rest_of_the_pass():
@@ -455,6 +513,36 @@ def test_shared_images_are_counted():
     assert overlap.shared(split(images), split(images[[2, 5]])) == 2
     assert overlap.shared(split(images[:4]), split(images[4:])) == 0
     assert overlap.shared(split(images), split(images[:, :, :2])) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong, layers, sentence",
+    [
+        (
+            math.nan,
+            ["stem", "last"],
+            "the energy of layer stem: nan for image 5 of noise:all, and not finite for 9 of 9 images",
+        ),
+        (math.inf, ["last", "head"], "the energy of layer last: nan for image 5"),
+        (math.inf, ["head"], "the energy of layer head: nan for image 5"),
+    ],
+)
+def test_energies_that_are_not_finite_are_refused_by_layer_and_image(wrong, layers, sentence):
+    network = Normalized(Small()).eval()
+    network.body.stem.bias.data[0] = wrong
+    images = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8)
+    split = Split("noise", "all", images, torch.zeros(9, dtype=torch.int64), indices=torch.arange(5, 14))
+    with pytest.raises(UserError, match=sentence):
+        layer_energies(network, split, layers, Batching(batch_size=4, quiet=True))
+
+
+def test_logits_that_are_not_finite_are_refused_where_no_layers_energy_tells():
+    network = Normalized(Small()).eval()
+    network.body.head.bias.data[1] = -math.inf  # its exponential is 0: the energy does not notice
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    split = Split("noise", "all", images, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(UserError, match="the network's logits: -inf for image 0 of noise:all"):
+        layer_energies(network, split, ["stem", "head"], Batching(batch_size=4, quiet=True))
 
 
 def test_watching_the_last_layer_sees_its_input_and_the_logits():

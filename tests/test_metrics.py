@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from sklearn import metrics
 
-from lib.metrics import classification, ood_detection
+from lib.metrics import classification, multiple_testing, ood_detection
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -93,7 +93,14 @@ def test_fpr_at_tpr_known_answers():
     inside, outside = rng(1).normal(size=100_000), rng(2).normal(3, size=100_000)
     assert ood_detection.fpr_at_tpr(inside, outside) == pytest.approx(1 - norm.cdf(3 - norm.ppf(0.95)), abs=0.01)
     assert ood_detection.fpr_at_tpr(inside, inside) == pytest.approx(0.95, abs=0.01)
-    assert ood_detection.fpr_at_tpr(np.arange(100.0), np.arange(100.0)) == pytest.approx(0.94)
+    assert ood_detection.fpr_at_tpr(np.arange(100.0), np.arange(100.0)) == pytest.approx(0.95)
+
+
+def test_ties_are_not_told_apart_by_the_false_positive_rate():
+    assert ood_detection.fpr_at_tpr(np.ones(50), np.ones(40)) == 1
+    inside, outside = rng(1).integers(0, 6, 200).astype(float), rng(2).integers(2, 9, 300).astype(float)
+    kept = np.sort(inside)[: int(0.95 * 200)].max()
+    assert ood_detection.fpr_at_tpr(inside, outside) == np.mean([score <= kept for score in outside])
 
 
 def test_deviation_is_high_on_either_side_and_needs_no_scale():
@@ -109,6 +116,16 @@ def test_deviation_is_high_on_either_side_and_needs_no_scale():
 def test_nan_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         ood_detection.auroc(np.array([1.0, np.nan]), np.zeros(2))
+
+
+def test_holm_by_hand():
+    assert multiple_testing.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert multiple_testing.holm([0.9, 0.8]).tolist() == [1, 1] and multiple_testing.holm([]).tolist() == []
+
+
+def test_holm_does_not_count_tests_that_were_not_made():
+    found = multiple_testing.holm([0.03, np.nan, 0.01, np.nan])
+    assert found == pytest.approx([0.03, np.nan, 0.02, np.nan], nan_ok=True)
 
 
 LOGITS = torch.tensor([[2.0, 1, 0], [0, 3, 1], [1, 0, 4], [5, 0, 1]])

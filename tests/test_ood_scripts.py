@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -106,7 +108,9 @@ def test_the_oracle_is_no_worse_than_any_layer_and_regrets_are_not_negative(meas
     layers = [row for row in rows if row["score"] == "energy"]
     assert oracle["auroc"] == pytest.approx(max(row["auroc_oracle_sign"] for row in layers))
     chosen = [row for row in rows if "chosen" in row["score"]]
-    assert len(chosen) == 2 + 2 * 2 and all(row["regret"] >= -1e-12 for row in chosen)
+    assert len(chosen) == 2 + 2 * 2
+    # transfer is measured within halves of the images, the best layer on all of them
+    assert all(row["regret"] >= (-0.01 if "chosen_on" in row else -1e-12) for row in chosen)
     assert {row["chosen_on"] for row in chosen if "chosen_on" in row} == {"digits-c/contrast-5", "digits-c/contrast-1"}
 
 
@@ -126,11 +130,55 @@ def test_early_exits_are_counted_timed_and_kept(measured):
     assert [row["layer"] for row in rows] == [*arrays["exit_layers"], f"{len(rows) - 1} exits"]
     whole = rows[-1]
     assert whole["alpha"] == 0.1 and whole["mac_ood"] < whole["mac_id"] and whole["time_ood"] > 0
-    assert abs(whole["false_alarms"] - 0.1) < 0.1
+    assert whole["false_alarms_low"] <= 0.1 <= whole["false_alarms_high"] and whole["false_alarms_high"] < 0.25
     exits = arrays["exits_patches"]
     assert exits.shape == (300,) and exits.max() <= len(rows) - 1
     assert (exits < len(rows) - 1).mean() == pytest.approx(whole["detected"], abs=0.02)  # made in batches that shrink
-    assert arrays["exits_id"].shape == (300,) and arrays["knn_patches"].shape == (300,)
+    assert arrays["exits_id"].shape == (150,) and arrays["knn_patches"].shape == (300,)
+
+
+def test_half_of_the_test_images_calibrate_early_exits_and_are_left_out_of_their_rows_alone(measured):
+    found, arrays, _ = measured
+    tested = arrays["exit_positions_id"]
+    assert len(set(tested)) == 150 and tested.max() < 300
+    right = arrays["predictions_id"] == arrays["labels_id"]
+    for row in found["rows"]:
+        if row["score"] == "early exit":
+            assert (row["n_id"], row["n_calibrated"], row["calibrated_on"]) == (150, 150, "digits:test, a half")
+            assert row["id_accuracy"] == pytest.approx(right[tested].mean())
+        else:
+            assert row["n_id"] == 300 and row["id_accuracy"] == pytest.approx(right.mean())
+
+
+def test_early_exits_that_are_calibrated_on_images_of_the_training_say_so(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    words = ("models/a/model_2.pt", "-ood", "patches", "--max-examples", 100, "-l", "classifier.6", "--early-exit", 0.1)
+    with pytest.warns(UserWarning, match="--fit-on digits:train: the network was trained on these images"):
+        rows = call(*words, "-d", "digits", "--fit-on", "digits:train").rows
+    assert (rows[-1]["n_id"], rows[-1]["n_calibrated"], rows[-1]["calibrated_on"]) == (100, 50, "digits:train, a half")
+    with pytest.warns(UserWarning, match="-d digits:train: the network was trained on these images"):
+        call(*words, "-d", "digits:train")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        call(*words, "-d", "digits")
+    assert not [warning for warning in said if "trained on" in str(warning.message)]
+
+
+def test_outliers_of_a_set_that_the_network_was_trained_on_are_warned_of_and_marked(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    words = ("models/a/model_2.pt", "-l", "classifier.6", "--max-examples", 40, "--aggregate", "mean")
+    with pytest.warns(UserWarning, match="-ood digits-wo9:ood: the network was trained on digits, so that these images"):
+        found = call(*words, "-d", "patches", "-ood", "digits-wo9:ood", "uniform-grey", "digits-c/fog-5")
+    assert {(row["ood"], row["seen_in_training"]) for row in found.rows} == {
+        ("digits-wo9", True),
+        ("uniform-grey", False),
+        ("digits-c", False),
+    }
+    assert "seen_in_training" in found.columns
+    assert "seen_in_training" not in call(*words, "-d", "digits", "-ood", "uniform-grey").columns
+    shutil.copy(folder / "models/a/model_2.pt", tmp_path / "bare.pt")  # without a sidecar nothing is known
+    rows = call(tmp_path / "bare.pt", "lenet", *words[1:], "-d", "patches", "-ood", "digits").rows
+    assert {row["seen_in_training"] for row in rows} == {None}
 
 
 def test_a_set_is_no_outlier_of_itself_and_the_command_says_so(folder, monkeypatch):
@@ -305,6 +353,15 @@ def test_a_network_that_cannot_be_traced_has_no_cuts_to_name_or_to_stop_at(tmp_p
         assert done.returncode == 1 and fragment in done.stderr, done.stderr
 
 
+def test_a_network_whose_activations_overflow_is_refused_with_the_layer_and_the_image(folder):
+    state = torch.load(folder / "models/a/model_2.pt", weights_only=True)
+    torch.save({name: 1e30 * value if "weight" in name else value for name, value in state.items()}, folder / "large.pt")
+    words = ("large.pt", "lenet", "-d", "digits", "-ood", "patches", "--max-examples", "20", "--mean", "0.3", "--std", "0.3")
+    done = script("exec_ood_layers.py", *words, cwd=folder)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    assert re.search(r"the energy of layer features\.\d: (-inf|nan) for image 0 of digits:train", done.stderr), done.stderr
+
+
 def test_a_single_outlier_has_its_bars_without_an_interval(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     np.save(tmp_path / "one.npy", datasets.load("digits:test", "data").images[60, 0].numpy()[None])
@@ -329,6 +386,7 @@ def test_a_single_outlier_has_its_bars_without_an_interval(folder, tmp_path, mon
         ((*MODEL, "patches", "--exits", "features.0"), 2, ("--exits is for --early-exit",)),
         ((*MODEL, "patches", "--early-exit", "0.1", "--exits", "features"), 1, ("--exits features: a pass can stop at",)),
         ((*MODEL, "patches", "--aggregate", "knn", "--fit-examples", "20"), 1, ("--fit-examples: 20 images", "50th")),
+        ((*MODEL, "patches", "--aggregate", "maha", "--fit-examples", "2"), 1, ("--aggregate maha: 2 fitting images",)),
         ((*TRAIN, "--loss", "energy_layers"), 2, ("needs --outliers",)),
         ((*TRAIN, "--outliers", "patches"), 2, ("--outliers is for --loss energy_layers",)),
         (

@@ -22,7 +22,7 @@ from lib.models.normalized import Normalized
 from lib.ood import comparison, early_exit, layer_choice, layer_energies, passes
 from lib.ood import rows as ood_rows
 from lib.plots import ood_layers as plots
-from lib.runs import loading
+from lib.runs import loading, training_data
 from lib.runs.records import Result
 
 
@@ -42,6 +42,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
 
     fitted = loading.fitting_images(config, name, config.fit_on, config.fit_examples, size)
     keys = _check_outliers(config, description, inside, outliers, load)
+    _warn_of_calibration(config, description, inside, name, fitted)
     listed = cutting.layers(network, torch.zeros(1, description.channels, size, size, device=device))
     layers, exits = layer_energies.choose(network, listed, config.layers), _exits(config, listed)
     head, linear = _head(network, listed) if config.baselines else ("", None)
@@ -59,6 +60,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
         aggregators=config.aggregate,
         choices=config.choose,
         validation=config.val_ood,
+        seed=config.seed,
     )
     seconds = {}
     fit, detectors = passes.fit(study, fitted, seconds)
@@ -69,25 +71,35 @@ def ood_layers(config: OodLayersConfig) -> Result:
     }
     if "jigsaw" in config.choose:
         passed["jigsaw"] = passes.measure(study, layer_choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
-    left = passes.run_early_exits(study, fit, outliers, load, passed, seconds) if exits else {}
+    calibrate_on = f"{fitted.name}:{fitted.split}, a half" if config.fit_on else ""
+    left = passes.run_early_exits(study, fit, calibrate_on, outliers, load, passed, seconds) if exits else {}
 
     begin = time.perf_counter()
-    about_inside = {
-        "id": inside.name,
-        "id_split": inside.split,
-        "n_id": len(inside),
-        "id_accuracy": (
-            classification.accuracy(passed["id"].logits, inside.labels) if _same_classes(inside, description) else None
-        ),
-        "fit_on": f"{fitted.name}:{fitted.split}",
-        "n_fit": len(fitted),
-    }
-    facts = ood_rows.facts(network, listed, [column for column in fit.columns if column.partition("@")[0] in layers])
+    once = passes.distinct(study, [fit, *passed.values()], [word for word in config.layers if word in layers])
+    fit, passed = fit.keep(once.kept), {other: measured.keep(once.kept) for other, measured in passed.items()}
+
+    def about_inside(tested: np.ndarray) -> dict:
+        """What rows say of the in-distribution images at the positions that a score is tested on."""
+        known = _same_classes(inside, description)
+        return {
+            "id": inside.name,
+            "id_split": inside.split,
+            "n_id": len(tested),
+            "id_accuracy": classification.accuracy(passed["id"].logits[tested], inside.labels[tested]) if known else None,
+            "fit_on": f"{fitted.name}:{fitted.split}",
+            "n_fit": len(fitted),
+        }
+
+    every = about_inside(np.arange(len(inside)))
+    facts = ood_rows.facts(network, listed, fit.columns)
+    for column, told in facts.items():
+        told["aliases"] = once.words(column)
     rows = [
-        {**about_inside, **keys[other], **row}
-        for other, row in ood_rows.rows(study, list(facts.values()), fit, passed, outliers)
+        {**every, **keys[other], **row} for other, row in ood_rows.rows(study, list(facts.values()), fit, passed, outliers)
     ]
-    rows += [{**about_inside, **keys[other], **row} for other, leaving in left.items() for row in leaving.rows]
+    rows += [
+        {**about_inside(leaving.positions), **keys[other], **row} for other, leaving in left.items() for row in leaving.rows
+    ]
     for word in ("near", "far"):
         rows += comparison.group_rows(rows, word) if word in config.ood else []
     arrays = {
@@ -105,7 +117,8 @@ def ood_layers(config: OodLayersConfig) -> Result:
     )
     if left:
         of_outliers = {other: leaving.outside for other, leaving in left.items()}
-        arrays |= {"exit_layers": np.array(exits), "exits_id": left[outliers[0]].inside}
+        first = left[outliers[0]]
+        arrays |= {"exit_layers": np.array(exits), "exits_id": first.inside, "exit_positions_id": first.positions}
         arrays |= {f"exits_{other}": values for other, values in of_outliers.items()}
         figures["exits"] = plots.exits(
             exits,
@@ -113,11 +126,14 @@ def ood_layers(config: OodLayersConfig) -> Result:
             of_outliers,
             keys,
             f"{description.architecture}: where "
-            f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}",
+            f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}, "
+            f"measured {first.rows[-1]['false_alarms']:.3f}",
         )
     seconds["scoring"] = time.perf_counter() - begin
+    seen = ("seen_in_training",) if any(key["seen_in_training"] for key in keys.values()) else ()
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
-    exiting = ("false_alarms", "detected", "mac_id", "mac_ood", "time_id", "time_ood") if left else ()
+    alarms = ("alpha", "n_id", "false_alarms", "false_alarms_low", "false_alarms_high")
+    exiting = (*alarms, "detected", "mac_id", "mac_ood", "time_id", "time_ood") if left else ()
     return Result(
         rows,
         arrays,
@@ -127,6 +143,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
             "layer",
             "ood",
             *variants,
+            *seen,
             "T",
             "score",
             "mac_fraction",
@@ -174,21 +191,40 @@ def _check_outliers(config: OodLayersConfig, description, inside, outliers: list
     Warns of sets that make a measure meaningless, and refuses those that make it a lie, before any pass.
     """
     validation = {other: load(other) for other in config.val_ood}
-    seen, about = _training_outliers(config, description), {}
+    learnt, about = _training_outliers(config, description), {}
     for other in outliers:
         split = load(other)
-        about[other] = ood_rows.about(inside, split)
+        seen = training_data.seen_in_training(description, other, split)
+        count = overlap.shared(learnt, split) if learnt is not None else 0
+        about[other] = {**ood_rows.about(inside, split), "seen_in_training": True if count else seen}
         if (split.name, split.split, split.variant) == (inside.name, inside.split, inside.variant):
             warnings.warn(f"-ood {other} is the in-distribution set itself: every AUROC is 0.5", stacklevel=3)
+        elif seen:
+            warnings.warn(
+                f"-ood {other}: the network was trained on {description.dataset}, so that these images are not out of "
+                "distribution for it",
+                stacklevel=3,
+            )
         for name, chosen in validation.items():
-            if count := overlap.shared(split, chosen):
+            if shared := overlap.shared(split, chosen):
                 raise UserError(
-                    f"--val-ood {name}: {count} of its images are also in -ood {other}; what is fitted on must "
+                    f"--val-ood {name}: {shared} of its images are also in -ood {other}; what is fitted on must "
                     "not be tested on"
                 )
-        if seen is not None and (count := overlap.shared(seen, split)):
+        if count:
             warnings.warn(f"-ood {other}: {count} of its images are outliers that the network was trained on", stacklevel=3)
     return about
+
+
+def _warn_of_calibration(config: OodLayersConfig, description, inside, name: str, fitted) -> None:
+    """Warns where --early-exit is calibrated on images that the network has learnt from."""
+    flag, asked, split = ("--fit-on", config.fit_on, fitted) if config.fit_on else ("-d", name, inside)
+    if config.early_exit is not None and training_data.learnt_images(description, asked, split):
+        warnings.warn(
+            f"{flag} {asked}: the network was trained on these images, and is calibrated on them: on others --early-exit "
+            "has another rate of false alarms",
+            stacklevel=3,
+        )
 
 
 def _training_outliers(config: OodLayersConfig, description):

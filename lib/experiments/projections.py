@@ -15,7 +15,7 @@ from torch import Tensor
 from lib import datasets, models
 from lib.core.errors import UserError
 from lib.experiments.config.projections import ProjectionsConfig, _beside
-from lib.metrics import filter_projections
+from lib.metrics import filter_projections, multiple_testing
 from lib.models import checkpoints, filters
 from lib.models.checkpoints import Description
 from lib.models.filters import Filters
@@ -205,7 +205,7 @@ def _rows(
                 "folded": layer.name in norms,
             }
         )
-    for row, p_value in zip(rows, filter_projections.holm([row["p_value"] for row in rows]), strict=True):
+    for row, p_value in zip(rows, multiple_testing.holm([row["p_value"] for row in rows]).tolist(), strict=True):
         row["p_holm"] = p_value
     together = np.concatenate(list(projected.values()))
     rows.append(

@@ -62,16 +62,6 @@ def z_score(mass: float, n: int) -> float:
     return (mass - 0.5) * 2 * n**0.5
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's (1979) step-down adjustment: rejecting where it is at most alpha keeps the family's error at alpha."""
-    order = sorted(range(len(p_values)), key=lambda number: p_values[number])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, number in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[number]))
-        adjusted[number] = largest
-    return adjusted
-
-
 @torch.no_grad()
 def distances(weight: Tensor, initial: Tensor) -> tuple[float, float]:
     """(||W - W0||_F / ||W0||_F, max |W - W0| / max |W0|), each 0 or more; infinite or NaN for W0 = 0."""

@@ -8,7 +8,7 @@ OpenOOD's conventions: in-distribution images are the positive class of the FPR 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, owens_t
 
 Scores = np.ndarray
 
@@ -54,18 +54,52 @@ def placements(inside: Scores, outside: Scores) -> Placements:
     return Placements(above / m, below / n, below.sum(0) / (n * m))  # sums of halves are exact
 
 
-def interval(auroc: np.ndarray, standard_error: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """The interval (low, high) of an AUROC, symmetric on the logit scale, so that it stays in [0, 1].
+def interval(
+    auroc: np.ndarray, standard_error: np.ndarray, n: int, m: int, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval (low, high) of AUROCs (L,) of n inliers and m outliers, in [0, 1]; NaN for fewer than 3 of either.
 
-    At 0 and 1 the standard error is 0 and the interval is the point.
+    All A with |auroc - A| - 1 / (2 n m) <= z r sd(A): a score interval (as Newcombe 2006 makes them of Hanley & McNeil's
+    variance) with half a pair for continuity, so that it has a width at 0 and 1 too. sd(A) is that of normal scores of
+    equal variance; where DeLong's `standard_error` (L,) is larger than sd(auroc), r is their ratio, else 1, so that scores
+    of unequal variances and other shapes are mostly held as well. Simulated at 95 %, A from 0.5 to 0.999, 50 to 500 images
+    a side, 10 with 500, 5 with 1000: normal scores of equal variance are held in 0.950 to 0.975, at most 1.09 times as wide
+    as with r = 1; those of 3 times the deviation on one side in 0.84 or more, exponential ones in 0.90 or more, but for
+    A = 0.999 with 500 a side, where it is 0.76.
     """
     auroc = np.asarray(auroc, float)
-    spread = auroc * (1 - auroc)
+    if min(n, m) < FEWEST:
+        return np.full_like(auroc, np.nan), np.full_like(auroc, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        logit = np.log(auroc / (1 - auroc))
-        reach = ndtri(0.5 + level / 2) * np.asarray(standard_error) / spread
-        low, high = (1 / (1 + np.exp(-(logit + step))) for step in (-reach, reach))
-    return np.where(spread > 0, low, auroc), np.where(spread > 0, high, auroc)
+        ratio = np.asarray(standard_error) / _normal_deviation(auroc, n, m)
+    reach = ndtri(0.5 + level / 2) * np.where(ratio > 1, ratio, 1.0)  # 0 / 0, of AUROCs of 0 and 1, is 1
+    half = 0.5 / (n * m)
+    return _lowest(auroc - half, reach, n, m), 1 - _lowest(1 - auroc - half, reach, n, m)
+
+
+FEWEST = 3  # images of either side, for an interval, a sign or a test
+
+
+def _normal_deviation(auroc: np.ndarray, n: int, m: int) -> np.ndarray:
+    """The standard deviation of the AUROC of normal scores of equal variance whose true AUROC is `auroc`; exact.
+
+    Of three scores, two of one side and one of the other, both pairs are in order with probability Phi2(d, d; 1/2) =
+    Phi(d) - 2 T(d, 1 / sqrt(3)), d = Phi^-1(auroc), T Owen's function (1956).
+    """
+    d = ndtri(auroc)
+    both = ndtr(d) - 2 * owens_t(d, 1 / np.sqrt(3))
+    variance = auroc * (1 - auroc) + (n + m - 2) * (both - auroc**2)
+    return np.sqrt(np.maximum(variance, 0) / (n * m))
+
+
+def _lowest(auroc: np.ndarray, reach: np.ndarray, n: int, m: int) -> np.ndarray:
+    """The lowest A with auroc - A <= reach sd(A), 0 for auroc < 0; by bisection: the sides cross once below auroc < 1."""
+    low, high = np.zeros_like(auroc), np.maximum(auroc, 0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        outside = auroc - middle > reach * _normal_deviation(middle, n, m)
+        low, high = np.where(outside, middle, low), np.where(outside, high, middle)
+    return high
 
 
 def delong_against(placed: Placements, reference: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,23 +118,11 @@ def delong_against(placed: Placements, reference: int) -> tuple[np.ndarray, np.n
     return difference, 2 * ndtr(-z)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (k,) such that rejecting those below alpha makes one error or more with probability at most alpha.
-
-    Holm 1979: step down from the smallest, multiplied by the number of those that are left.
-    """
-    p = np.asarray(p, float)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
-
-
 def fpr_at_tpr(inside: Scores, outside: Scores, tpr: float = 0.95) -> np.ndarray:
     """The share of outliers taken for inliers where `tpr` of the inliers are kept, in [0, 1], lower is better.
 
-    The threshold is the floor(tpr n)-th lowest inlier's score; outliers strictly below it count.
+    The threshold is the floor(tpr n)-th lowest inlier's score. Outliers at or below it count: what ties with the last
+    inlier that is kept is not told apart from it, and a score that is the same for all images has 1.
     """
     return _by_column(lambda a, b: _fpr(a, b, tpr), inside, outside)
 
@@ -162,7 +184,7 @@ def _below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _fpr(inside: np.ndarray, outside: np.ndarray, tpr: float) -> float:
     kept = max(int(tpr * len(inside) + 1e-9), 1)  # 0.95 * 100 is 94.999...
-    return float((outside < np.sort(inside)[kept - 1]).mean())
+    return float((outside <= np.sort(inside)[kept - 1]).mean())
 
 
 def _fpr_nearest(inside: np.ndarray, outside: np.ndarray, recall: float) -> float:

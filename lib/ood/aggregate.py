@@ -59,13 +59,13 @@ def maha(inside: np.ndarray, shrunk: bool = True) -> EnergyScore:
     """The squared Mahalanobis distance with the layers' covariance, shrunk after Ledoit & Wolf 2004.
 
     Shrinking is towards a multiple of the identity, which is no matter of units because it is done on z. Not `shrunk`: the
-    sample covariance, with f - 1.
+    sample covariance, with f - 1. Raises `UserError` for images too few to have one with an inverse.
     """
-    from sklearn.covariance import ledoit_wolf
-
     scale = standardize.standardise(inside)
-    covariance = ledoit_wolf(scale.fitted)[0] if shrunk else np.atleast_2d(np.cov(scale.fitted, rowvar=False))
-    precision = np.linalg.inv(covariance)
+    if shrunk:
+        precision = standardize.shrunk_precision(scale.fitted, "--aggregate maha")
+    else:
+        precision = np.linalg.inv(np.atleast_2d(np.cov(scale.fitted, rowvar=False)))
 
     def score(energies: np.ndarray) -> np.ndarray:
         z = scale.z(energies)
@@ -116,12 +116,12 @@ def logreg(inside: np.ndarray, outliers: np.ndarray) -> EnergyScore:
 
 
 def oracle(layers: list[str], inside: np.ndarray, outside: np.ndarray) -> comparison.Score:
-    """The energy of the single layer, with the sign, that is best on the test pair itself: an upper bound."""
+    """The energy of the single layer, with the sign, that is best on the test pair itself: an upper bound, and no test."""
     auroc = ood_detection.auroc(inside, outside)
     best = int(np.argmax(np.abs(auroc - 0.5)))
     sign = 1 if auroc[best] >= 0.5 else -1
     about = {"layer": "all layers", "score": "oracle", "needs": ORACLE_NEEDS, "chosen_layer": layers[best]}
-    return comparison.Score(about, sign * inside[:, best], sign * outside[:, best])
+    return comparison.Score(about, sign * inside[:, best], sign * outside[:, best], tested=False)
 
 
 def neighbour_distance(bank: np.ndarray) -> EnergyScore:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.metrics import ood_detection
+from lib.metrics import multiple_testing, ood_detection
+from lib.metrics.ood_detection import Placements
 
 # what a group's row has the mean of
 MEANS = ("auroc", "auroc_two_sided", "auroc_oracle_sign", "fpr95", "aupr_in", "aupr_out", "detected", "mac_ood")
@@ -16,11 +17,19 @@ MEANS = ("auroc", "auroc_two_sided", "auroc_oracle_sign", "fpr95", "aupr_in", "a
 
 @dataclass(frozen=True)
 class Score:
-    """A score that is not one layer's energy: what its row says, and its values of in- and out-of-distribution images."""
+    """A score that is not one layer's energy: what its row says, and its values of in- and out-of-distribution images.
+
+    Where each half of the images is scored by what was chosen on the other half, `halves` says which half each is in; they
+    are then compared within their halves. `best` is the AUROC of the best choice, if there was one to make. What was
+    chosen on the very images that it is measured on is not `tested`: it has no interval and no p.
+    """
 
     about: dict
     inside: np.ndarray  # (n,)
     outside: np.ndarray  # (m,)
+    halves: tuple[np.ndarray, np.ndarray] | None = None  # (n,) and (m,), 0 or 1
+    best: float | None = None
+    tested: bool = True
 
 
 def layer_rows(inside: np.ndarray, outside: np.ndarray, fitted: np.ndarray, final: int) -> list[dict]:
@@ -33,14 +42,18 @@ def score_rows(scores: list[Score], inside: np.ndarray, outside: np.ndarray) -> 
     """What each score is about and its measures, against the final layer's energies (n,) and (m,)."""
     if not scores:
         return []
-    inner = np.stack([*(score.inside for score in scores), inside], 1)
-    outer = np.stack([*(score.outside for score in scores), outside], 1)
-    measured = _rows(compare(inner, outer, len(scores)))[:-1]
+    columns = [_measured(score) for score in [*scores, Score({}, inside, outside)]]
+    placed = Placements(
+        np.stack([column.inside for column, _ in columns], 1),
+        np.stack([column.outside for column, _ in columns], 1),
+        np.array([column.auroc for column, _ in columns]),
+    )
+    shares = {name: np.array([measures[name] for _, measures in columns]) for name in SHARES}
+    tested = np.array([score.tested for score in scores] + [True])
     compared = []
-    for score, row in zip(scores, measured, strict=True):
-        best = score.about.get("best")
-        regret = {"regret": best - row["auroc"]} if best is not None else {}
-        compared.append({**{key: value for key, value in score.about.items() if key != "best"}, **row, **regret})
+    for score, row in zip(scores, _rows(_compared(placed, shares, len(scores), tested)), strict=False):
+        regret = {"regret": score.best - row["auroc"]} if score.best is not None else {}
+        compared.append({**score.about, **row, **regret})
     return compared
 
 
@@ -48,34 +61,64 @@ def compare(inside: np.ndarray, outside: np.ndarray, final: int) -> dict[str, np
     """Measures (L,) of scores (n, L) and (m, L); `vs_final`, `p` and `p_holm` are against column `final`.
 
     Holm's correction is over the other L - 1 columns; the column itself has no p. `se` is Hanley & McNeil's, `se_delong`
-    and the interval are DeLong's.
+    DeLong's. With fewer than 3 images of either side there is no error, interval, sign or p.
     """
     placed = ood_detection.placements(inside, outside)
-    auroc, n, m = placed.auroc, len(inside), len(outside)
-    if min(n, m) > 1:
-        error = np.sqrt(np.maximum(np.diag(placed.covariance()), 0))
+    shares = {name: measure(inside, outside) for name, measure in SHARES.items()}
+    return _compared(placed, shares, final, np.ones(len(placed.auroc), bool))
+
+
+SHARES = {
+    "fpr95": ood_detection.fpr_at_tpr,
+    "aupr_in": ood_detection.average_precision_in,
+    "aupr_out": ood_detection.average_precision_out,
+}
+
+
+def _measured(score: Score) -> tuple[Placements, dict[str, float]]:
+    """Where one score places each image, (n,) and (m,), its AUROC, and its other measures.
+
+    Of halves the AUROC and the other measures are the means over both, weighed by their in-distribution images; an image's
+    placement is that among the others of its half, which DeLong's covariance takes as it does all placements.
+    """
+    n, m = len(score.inside), len(score.outside)
+    of_halves = score.halves or (np.zeros(n, int), np.zeros(m, int))
+    inside, outside, auroc = np.empty(n), np.empty(m), 0.0
+    measures = dict.fromkeys(SHARES, 0.0)
+    for half in np.unique(of_halves[0]):
+        inner, outer = (part == half for part in of_halves)
+        placed = ood_detection.placements(score.inside[inner, None], score.outside[outer, None])
+        inside[inner], outside[outer] = placed.inside[:, 0], placed.outside[:, 0]
+        auroc += inner.mean() * placed.auroc[0]
+        for name, measure in SHARES.items():
+            measures[name] += inner.mean() * measure(score.inside[inner], score.outside[outer])
+    return Placements(inside, outside, np.asarray(auroc)), measures
+
+
+def _compared(placed: Placements, shares: dict[str, np.ndarray], final: int, tested: np.ndarray) -> dict[str, np.ndarray]:
+    """All measures (L,), from placements of L scores: against column `final`, with intervals and p of those `tested`."""
+    auroc, n, m = placed.auroc, len(placed.inside), len(placed.outside)
+    missing = np.full(len(auroc), np.nan)
+    if min(n, m) >= ood_detection.FEWEST:
+        error, sign = np.sqrt(np.maximum(np.diag(placed.covariance()), 0)), np.where(auroc >= 0.5, 1, -1)
         difference, p = ood_detection.delong_against(placed, final)
-    else:  # one image has no spread
-        error = p = np.full(len(auroc), np.nan)
+    else:
+        error = sign = p = missing
         difference = auroc - auroc[final]
-    others = np.arange(len(auroc)) != final
-    adjusted = np.full(len(auroc), np.nan)
-    adjusted[others] = ood_detection.holm(p[others])
-    low, high = ood_detection.interval(auroc, error)
+    p = np.where(tested & (np.arange(len(auroc)) != final), p, np.nan)
+    low, high = (np.where(tested, end, np.nan) for end in ood_detection.interval(auroc, error, n, m))
     return {
         "auroc": auroc,
         "se": ood_detection.auroc_standard_error(auroc, n, m),
         "se_delong": error,
         "ci_low": low,
         "ci_high": high,
-        "sign": np.where(auroc >= 0.5, 1, -1),
+        "sign": sign,
         "auroc_oracle_sign": np.maximum(auroc, 1 - auroc),
-        "fpr95": ood_detection.fpr_at_tpr(inside, outside),
-        "aupr_in": ood_detection.average_precision_in(inside, outside),
-        "aupr_out": ood_detection.average_precision_out(inside, outside),
+        **shares,
         "vs_final": difference,
-        "p": np.where(others, p, np.nan),
-        "p_holm": adjusted,
+        "p": p,
+        "p_holm": multiple_testing.holm(p),
     }
 
 

@@ -3,7 +3,7 @@
 At exit k the statistic is the rank of |z_k| among in-distribution images, as in the aggregator `max`; an image is flagged
 and its pass ends where that exceeds one threshold, which is calibrated on the maximum over all exits, so that the false
 alarms of all of them together have the rate alpha. OOD-layers paper, section 2.7 of our specification: the paper states no
-rule.
+rule. A network fits the images that it was trained on better than others: the threshold takes images that it was not.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.errors import UserError
-from lib.metrics import ood_detection
+from lib.metrics import nearest_category, ood_detection
 from lib.models import cutting
 from lib.ood.layer_energies import energy
 from lib.ood.standardize import ZScore, ranks, standardise
@@ -24,7 +24,7 @@ from lib.ood.standardize import ZScore, ranks, standardise
 
 @dataclass(frozen=True)
 class Rule:
-    """When to stop: scale and ranks from one half of the in-distribution images, the threshold from the other."""
+    """When to stop: scale and ranks from some in-distribution images, the threshold from others."""
 
     scale: ZScore
     threshold: float
@@ -46,22 +46,23 @@ class Rule:
         return np.where(flagged.any(1), flagged.argmax(1), energies.shape[1])
 
 
-def calibrate(energies: np.ndarray, alpha: float, names: list[str]) -> Rule:
-    """The rule with false-alarm rate alpha over all exits, from energies (f, K) of in-distribution images.
+def calibrate(scale_on: np.ndarray, unseen: np.ndarray, alpha: float, names: list[str]) -> Rule:
+    """The rule with false-alarm rate alpha over all exits, from energies (f, K) and (c, K) of in-distribution images.
 
-    The rate holds for images like these ones, on average over draws of them; it does for no network that fits its
-    training images better than others.
+    The first give the scale, the others the threshold: of images that are exchangeable with `unseen` the share alpha, or at
+    most 1 / (c + 1) less, is flagged on average over draws of `unseen`, whatever images the scale is from. Of one draw the
+    rate deviates from that by sqrt(alpha (1 - alpha) / c).
     """
-    scale = standardise(energies[0::2])
+    scale = standardise(scale_on)
     if not scale.kept.all():
         raise UserError(f"--exits {names[int(scale.kept.argmin())]}: its energy is constant over the fitting images")
     rule = Rule(scale, math.inf, alpha)
-    largest = np.sort(rule.statistics(energies[1::2]).max(1))
+    largest = np.sort(rule.statistics(unseen).max(1))
     rank = math.ceil((len(largest) + 1) * (1 - alpha))  # of the threshold among the largest statistics
     if rank > len(largest):
         raise UserError(
-            f"--early-exit {alpha}: {len(largest)} images calibrate no rate below "
-            f"{1 / (len(largest) + 1):.2g}; a larger --fit-examples does"
+            f"--early-exit {alpha}: {len(largest)} images calibrate no rate below {1 / (len(largest) + 1):.2g}; more of -d, "
+            "of which half are taken, or with --fit-on of --fit-examples, do"
         )
     return Rule(scale, float(largest[rank - 1]), alpha)
 
@@ -102,17 +103,22 @@ def report(rule: Rule, inside: np.ndarray, outside: np.ndarray, macs: np.ndarray
     """A row per exit, then one for all: from the energies (n, K) and (m, K) of images that ran through to the end.
 
     auroc, false_alarms and detected are running: of the largest statistic up to this exit, and the shares of in- and
-    out-of-distribution images flagged up to it. exited_*: the share that leaves here. mac_id, mac_ood: the mean share of
-    the network's multiply-accumulates that is spent, `macs` (K,) being those done at each exit.
+    out-of-distribution images flagged up to it. false_alarms_low, false_alarms_high: Wilson's 95 % interval. exited_*: the
+    share that leaves here. mac_id, mac_ood: the mean share of the network's multiply-accumulates that is spent, `macs` (K,)
+    being those done at each exit.
     """
     first, second = (np.maximum.accumulate(rule.statistics(part), 1) for part in (inside, outside))
     running = ood_detection.auroc(first, second)
     leaves = [rule.exits(part) for part in (inside, outside)]
-    shares = [np.bincount(part, minlength=len(macs) + 1) / len(part) for part in leaves]
+    counts = [np.bincount(part, minlength=len(macs) + 1) for part in leaves]
+    shares = [count / len(part) for count, part in zip(counts, leaves, strict=True)]
+    alarms = [nearest_category.wilson(int(number), len(inside)) for number in counts[0].cumsum()]
     of_exits = [
         {
             "auroc": running[exit],
             "false_alarms": shares[0][: exit + 1].sum(),
+            "false_alarms_low": alarms[exit][0],
+            "false_alarms_high": alarms[exit][1],
             "detected": shares[1][: exit + 1].sum(),
             "exited_id": shares[0][exit],
             "exited_ood": shares[1][exit],
@@ -121,14 +127,16 @@ def report(rule: Rule, inside: np.ndarray, outside: np.ndarray, macs: np.ndarray
         for exit in range(len(macs))
     ]
     spent = np.append(macs, 1.0)
-    alarms = 1 - shares[0][-1]
+    rate = 1 - shares[0][-1]
     return [
         *of_exits,
         {
             "auroc": running[-1],
-            "false_alarms": alarms,
+            "false_alarms": rate,
+            "false_alarms_low": alarms[-2][0],
+            "false_alarms_high": alarms[-2][1],
             "detected": 1 - shares[1][-1],
-            "false_alarms_se": math.sqrt(alarms * (1 - alarms) / len(inside)),
+            "false_alarms_se": math.sqrt(rate * (1 - rate) / len(inside)),
             "alpha": rule.alpha,
             "mac_id": spent[leaves[0]].mean(),
             "mac_ood": spent[leaves[1]].mean(),

@@ -27,5 +27,5 @@ BASELINES = {
 CHOICES = {
     "mixture": "unlabelled test images",
     "jigsaw": "ID images and their shuffled copies",
-    "transfer": "labelled outliers of another set",
+    "transfer": "labelled outliers of another set; one half of the images chooses, the other tests, both ways",
 }

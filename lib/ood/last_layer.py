@@ -5,6 +5,7 @@ features f (b, d) and logits (b, k) to scores (b,), higher for outliers, so that
 Settings are those of the papers where they state one.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lib.core.errors import UserError
 from lib.core.registry import resolve
-from lib.ood import aggregate
+from lib.ood import aggregate, standardize
 from lib.ood.flags import BASELINES
 
 LastLayerScore = Callable[[Tensor, Tensor], Tensor]  # features (b, d) and logits (b, k) -> (b,)
@@ -81,8 +82,6 @@ def mahalanobis(layer: LastLayer) -> LastLayerScore:
 
     The covariance is shrunk after Ledoit & Wolf, which the paper does not do: it has an inverse for few images too.
     """
-    from sklearn.covariance import ledoit_wolf
-
     labelled = layer.labels >= 0
     features, labels = layer.features[labelled].double().cpu(), layer.labels[labelled].cpu()
     present = labels.unique()
@@ -90,7 +89,7 @@ def mahalanobis(layer: LastLayer) -> LastLayerScore:
         raise UserError(f"--baselines mahalanobis: the fitting images have {len(present)} classes; it takes two or more")
     means = torch.stack([features[labels == label].mean(0) for label in present])
     centred = features - means[torch.searchsorted(present, labels)]
-    precision = torch.from_numpy(np.linalg.inv(ledoit_wolf(centred.numpy(), assume_centered=True)[0]))
+    precision = torch.from_numpy(standardize.shrunk_precision(centred.numpy(), "--baselines mahalanobis"))
     whiten = torch.linalg.cholesky(precision)  # x' P x = |whiten' x|^2
     return lambda features, logits: torch.cdist(features.double().cpu() @ whiten, means @ whiten).square().amin(1)
 
@@ -99,6 +98,8 @@ def vim(layer: LastLayer) -> LastLayerScore:
     """Virtual-logit matching (Wang et al. 2022): what the features have outside the principal subspace, and the energy.
 
     The subspace has 1000 dimensions of 2048 or more, 512 of 768 or more, else half; its origin is where all logits are 0.
+    The residual counts alpha times, as much as makes its mean over in-distribution images that of their largest logits.
+    Warns where that mean, and so alpha, is below 0: what lies outside the subspace then counts against an outlier.
     """
     weight, bias, features = (part.double().cpu() for part in (layer.weight, layer.bias, layer.features))
     d = features.shape[1]
@@ -110,7 +111,16 @@ def vim(layer: LastLayer) -> LastLayerScore:
     def residual(features):
         return ((features.double().cpu() - origin) @ rest).norm(dim=1)
 
-    alpha = layer.logits.double().cpu().amax(1).mean() / residual(features).mean()
+    largest, outside = layer.logits.double().cpu().amax(1).mean(), residual(features).mean()
+    if not outside > 1e-9 * centred.norm(dim=1).mean():
+        raise UserError("--baselines vim: the features of the fitting images have nothing outside their principal subspace")
+    alpha = largest / outside
+    if alpha < 0:
+        warnings.warn(
+            f"--baselines vim: the largest logits of the fitting images have mean {largest:.3g}; below 0 ViM turns round: "
+            "a large residual lowers its score",
+            stacklevel=2,
+        )
     return lambda features, logits: alpha * residual(features) - logits.double().cpu().logsumexp(1)
 
 
@@ -127,15 +137,17 @@ def react(layer: LastLayer) -> LastLayerScore:
 def ash(layer: LastLayer) -> LastLayerScore:
     """ASH-S (Djurisic et al. 2023): each image's lowest 90 % of features become 0, the others times exp(s1 / s2).
 
-    s1 and s2 are the sums before and after. The energy of the logits that follow. Defined for features of 0 or more.
+    s1 and s2 are the sums before and after. The energy of the logits that follow. Defined for features of 0 or more. Of d
+    features d - round(0.9 d) are kept, as in the published code, whatever ties there are; of ties the first, and one at
+    least.
     """
     if bool((layer.features < 0).any()):
         raise UserError("--baselines ash: the features before the last layer are not behind a ReLU; ash needs them to be")
 
     def score(features, logits):
-        kept = max(1, features.shape[1] - int(PRUNED * features.shape[1]))
-        threshold = features.topk(kept, dim=1).values[:, -1:]
-        pruned = features.where(features >= threshold, 0)
+        d = features.shape[1]
+        kept = features.sort(dim=1, descending=True, stable=True).indices[:, : max(1, d - round(PRUNED * d))]
+        pruned = torch.zeros_like(features).scatter(1, kept, features.gather(1, kept))
         ratio = features.sum(1, keepdim=True) / pruned.sum(1, keepdim=True).clamp(min=1e-30)
         return -((pruned * ratio.exp()) @ layer.weight.T + layer.bias).logsumexp(1)
 

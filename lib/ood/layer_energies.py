@@ -4,6 +4,7 @@ E_T(a) = -T log sum_i exp(a_i / T), a the flattened output of a layer. Higher en
 computed inside the hook, in float32, so that memory holds n x layers x temperatures numbers and no activation.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -84,7 +85,8 @@ def layer_energies(
 
     Returns the names of the columns, energies (n, columns, T) in float32, and the logits (n, k). A layer that one
     forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per batch, the input of
-    the layer `head` and the logits, both float32 and on the device.
+    the layer `head` and the logits, both float32 and on the device. Raises `UserError` where the logits or an energy of an
+    image are not finite.
     """
     network.eval()
     names, energies, logits = [], [], []
@@ -103,7 +105,23 @@ def layer_energies(
                     raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
                 names = [key for name in layers for key in outputs if key.partition("@")[0] == name]
             energies.append(torch.stack([outputs[name] for name in names], 1))
-    return names, torch.cat(energies).cpu().numpy(), torch.cat(logits).cpu()
+    found, answers = torch.cat(energies).cpu(), torch.cat(logits).cpu()
+    for column, name in enumerate(names):
+        refuse_not_finite(found[:, column], split, f"the energy of layer {name}")
+    refuse_not_finite(answers, split, "the network's logits")
+    return names, found.numpy(), answers
+
+
+def refuse_not_finite(values: Tensor, split: Split, what: str) -> None:
+    """Raises `UserError` where a value (n, ...) of one of the images is NaN or infinite; the sentence names `what`."""
+    wrong = ~torch.isfinite(values.flatten(1)).all(1)
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        value = next(value for value in values[first].flatten().tolist() if not math.isfinite(value))
+        raise UserError(
+            f"{what}: {value} for image {int(split.indices[first])} of {split.name}:{split.split}, and not finite for "
+            f"{int(wrong.sum())} of {len(split)} images: the weights may have diverged, or overflow float32"
+        )
 
 
 def choose(network: Normalized, listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,9 +15,10 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.ood import early_exit, last_layer, layer_energies
+from lib.ood import early_exit, halves, last_layer, layer_energies
 from lib.ood.flags import BASELINES
 from lib.ood.last_layer import LastLayer, LastLayerScore
+from lib.representations import aliases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class LayerStudy:
     head          the name of the last linear layer, and `linear` the layer, where something needs it
     baselines, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
+    seed          of the halves that are drawn
     """
 
     network: Normalized
@@ -45,6 +47,7 @@ class LayerStudy:
     aggregators: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
+    seed: int = 0
 
 
 class Passed(NamedTuple):
@@ -58,6 +61,25 @@ class Passed(NamedTuple):
     def of(self, layers: list[str]) -> np.ndarray:
         """The energies of these layers, in the order of the columns."""
         return self.energies[:, [column.partition("@")[0] in layers for column in self.columns]]
+
+    def keep(self, columns: list[str]) -> "Passed":
+        """The same with these columns alone."""
+        places = [self.columns.index(column) for column in columns]
+        return self._replace(columns=columns, energies=self.energies[:, places])
+
+
+def distinct(study: LayerStudy, passed: Iterable[Passed], named: Sequence[str]) -> aliases.Distinct[str]:
+    """The columns of the study's layers, each energy once: layers whose energies are the same for all images are one.
+
+    named   layers that were named one by one: they stay
+    """
+    passed = list(passed)
+    columns = [column for column in passed[0].columns if column.partition("@")[0] in study.layers]
+    partition: aliases.Partition[str] = aliases.Partition(columns)
+    for one in passed:
+        places = {column: number for number, column in enumerate(one.columns)}
+        partition.add({name: torch.from_numpy(one.energies[:, places[name]]) for name in partition.undecided})
+    return aliases.settle(partition, columns, lambda column: column.partition("@")[0], named)
 
 
 def measure(
@@ -87,7 +109,10 @@ def measure(
         watch=watch or (score if detectors else None),
     )
     seconds[f"pass over {stage}"] = time.perf_counter() - begin
-    return Passed(columns, energies, logits, {name: torch.cat(parts).numpy() for name, parts in scores.items()})
+    joined = {name: torch.cat(parts) for name, parts in scores.items()}
+    for name, values in joined.items():
+        layer_energies.refuse_not_finite(values[:, None], split, f"--baselines {name}")
+    return Passed(columns, energies, logits, {name: values.numpy() for name, values in joined.items()})
 
 
 def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Passed, dict[str, LastLayerScore]]:
@@ -116,9 +141,14 @@ def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Pa
 
 
 class Exits(NamedTuple):
-    """The rows of early exits on one OOD set, and the exit of every image."""
+    """The rows of early exits on one OOD set, and the exit of every image.
+
+    positions    of the in-distribution images that test, among all of them
+    inside       their exits, `outside` those of the outliers
+    """
 
     rows: list[dict]
+    positions: np.ndarray
     inside: np.ndarray
     outside: np.ndarray
 
@@ -126,31 +156,56 @@ class Exits(NamedTuple):
 def run_early_exits(
     study: LayerStudy,
     fit: Passed,
+    calibrate_on: str,
     outliers: list[str],
     load: Callable[[str], Split],
     passes: dict[str, Passed],
     seconds: dict[str, float],
 ) -> dict[str, Exits]:
-    """Early exits that were made and timed, per OOD set."""
+    """Early exits that were made and timed, per OOD set.
+
+    The threshold is calibrated on half of the fitting images if `calibrate_on` names them, and all test images test; by
+    default on half of the test images, which are then left out of the test: the network has not learnt from those.
+    """
     network, layers, temperature = study.network, study.exits, study.temperatures[0]
     order = [fit.columns.index(layer) for layer in layers]
-    rule = early_exit.calibrate(fit.energies[:, order, 0], study.alpha, layers)
+    fitted, inside = fit.energies[:, order, 0], passes["id"].energies[:, order, 0]
+    half = halves.draw(len(fitted if calibrate_on else inside), study.seed, "early exit")
+    if calibrate_on:
+        positions = np.arange(len(inside))
+        rule = early_exit.calibrate(fitted[half == 0], fitted[half == 1], study.alpha, layers)
+        calibrated = {"calibrated_on": calibrate_on, "n_calibrated": int((half == 1).sum()), "needs": "ID images"}
+    else:
+        positions, held = np.flatnonzero(half == 1), np.flatnonzero(half == 0)
+        if not len(positions):
+            raise UserError(f"--early-exit {study.alpha}: -d has one image; one calibrates, another one tests")
+        rule = early_exit.calibrate(fitted, inside[held], study.alpha, layers)
+        split = load("id")
+        calibrated = {
+            "calibrated_on": f"{split.name}:{split.split}, a half",
+            "n_calibrated": len(held),
+            "needs": "ID images and half of the test images",
+        }
     pieces = cutting.pieces(network, layers)
     before = cutting.macs_before(study.listed)
     macs = np.array([before[layer] for layer in layers])
     quietly = replace(study.batching, quiet=True)
     made = {}
     for name in ("id", *outliers):
-        images = (batch for batch, _ in quietly.over(load(name), name))
+        split = load(name).subset(positions) if name == "id" else load(name)
+        images = (batch for batch, _ in quietly.over(split, name))
         made[name] = early_exit.timed(network, pieces, rule, images, temperature)
         _, seconds[f"early exits of {name}"], seconds[f"whole passes over {name}"] = made[name]
     exits = {}
     for name in outliers:
-        rows = early_exit.report(rule, passes["id"].energies[:, order, 0], passes[name].energies[:, order, 0], macs)
+        rows = early_exit.report(rule, inside[positions], passes[name].energies[:, order, 0], macs)
         titles = [*layers, f"{len(layers)} exits"]
-        about = {"T": temperature, "score": "early exit", "needs": "ID images"}
+        about = {"T": temperature, "score": "early exit", **calibrated}
         rows[-1] |= {f"time_{side}": made[key][1] / made[key][2] for side, key in (("id", "id"), ("ood", name))}
         exits[name] = Exits(
-            [{"layer": layer, **about, **row} for layer, row in zip(titles, rows, strict=True)], made["id"][0], made[name][0]
+            [{"layer": layer, **about, **row} for layer, row in zip(titles, rows, strict=True)],
+            positions,
+            made["id"][0],
+            made[name][0],
         )
     return exits

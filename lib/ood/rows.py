@@ -35,6 +35,7 @@ def rows(
         }
         scored = {name: score(inner) for name, score in aggregators.items()}
         proxies = at(passes["jigsaw"]) if "jigsaw" in study.choices else None
+        transferred = layer_choice.transfers(inner, outer, fitted, study.seed) if "transfer" in study.choices else []
         for other in outliers:
             for fact, row in zip(facts, measured[other], strict=True):
                 yield other, {**fact, "T": temperature, "score": "energy", "needs": "nothing", **row}
@@ -46,7 +47,9 @@ def rows(
             ]
             if "oracle" in study.aggregators:
                 scores.append(aggregate.oracle(layers, inner, outer[other]))
-            scores += layer_choice.scores(study.choices, layers, inner, outer, fitted, proxies, other)
+            scores += layer_choice.scores(
+                study.choices, layers, inner, outer, fitted, proxies, transferred, other, study.seed
+            )
             if number == 0:
                 scores += _last_layer(study, passes["id"], passes[other], layers[final])
             for row in comparison.score_rows(scores, inner[:, final], outer[other][:, final]):

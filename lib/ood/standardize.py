@@ -40,6 +40,23 @@ def _z(energies: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndar
     return (np.asarray(energies, np.float64) - mean) / np.where(deviation > 0, deviation, 1)
 
 
+def shrunk_precision(centred: np.ndarray, flag: str) -> np.ndarray:
+    """The inverse (d, d) of the covariance of f centred images (f, d), shrunk after Ledoit & Wolf 2004.
+
+    Shrinking gives most covariances an inverse, but does nothing to one whose images all say the same of it, such as two
+    images, or one of every class. Raises `UserError`, which begins with `flag`, for those.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    covariance = ledoit_wolf(centred, assume_centered=True)[0]
+    values = np.linalg.eigvalsh(covariance)
+    if not values[0] > 1e-12 * values[-1]:
+        raise UserError(
+            f"{flag}: {len(centred)} fitting images give a covariance without an inverse; more --fit-examples do"
+        )
+    return np.linalg.inv(covariance)
+
+
 def ranks(scores: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     """How extreme each score is among the fitted ones of its column, in [0, 1); scores (n, L) >= 0, fitted (f, L).
 

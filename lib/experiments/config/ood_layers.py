@@ -72,18 +72,24 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     )
     fit_on: str = flag(
         "",
-        help="in-distribution images that scales, detectors and thresholds are fitted on; default: the training split of -d",
+        help="in-distribution images that scales and detectors are fitted on, and with a half of them the threshold of "
+        "--early-exit; default: the training split of -d, and for that threshold half of -d, which its rows leave out",
     )
     fit_examples: int = flag(5000, check=at_least(2), help="at most so many of them")
     val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
 
+    # since 2 AUROCs have an interval at 0 and 1 too, and none for fewer than 3 images; scores that tie with the threshold of
+    # fpr95 count as in distribution; --choose transfer tests on other images than it chooses on; --early-exit is calibrated
+    # on images that the network has not learnt from; halves are drawn; layers with the same energies are one
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
             ci_high sign auroc_oracle_sign fpr95 aupr_in aupr_out vs_final p p_holm auroc_two_sided regret best alpha
-            false_alarms false_alarms_se detected exited_id exited_ood mac_id mac_ood time_id time_ood""",
-        words="""id id_split fit_on ood ood_split variant origin group corruption members layer kind score needs chosen_layer
-            chosen_on""",
-        truths="sign_certain sign_agrees",
+            n_calibrated false_alarms false_alarms_se false_alarms_low false_alarms_high detected exited_id exited_ood mac_id
+            mac_ood time_id time_ood""",
+        words="""id id_split fit_on ood ood_split variant origin group corruption members layer aliases kind score needs
+            chosen_layer chosen_on calibrated_on""",
+        truths="sign_certain sign_agrees seen_in_training",
         images="origin id id_split ood ood_split members fit_on",
         sets="id ood members",
     )

@@ -52,6 +52,7 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
         ("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them", selects=True
     )
 
+    revision: ClassVar[int] = 2  # since 2 an energy that ties with the threshold of fpr95 counts as in distribution
     reads_records: ClassVar[bool] = True
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n n_id seed stitch_rank pinv_rank epochs samples accuracy auroc auroc_two_sided aupr_in fpr95

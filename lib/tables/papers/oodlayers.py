@@ -157,7 +157,7 @@ TABLES = {
             "outliers": "ood",
             "measure": (
                 Value("AUROC", metric="auroc"),
-                Value("false alarms", metric="false_alarms"),
+                Value("false alarms", metric="false_alarms", interval=("false_alarms_low", "false_alarms_high")),
                 Value("detected", metric="detected"),
                 Value("cost, outliers", metric="mac_ood"),
                 Value("time, outliers", metric="time_ood"),
