@@ -169,4 +169,4 @@ def test_layers_with_the_same_energies_are_one_candidate(resnet):
     assert aliases["layer3"] == "layer3.2" and aliases["avgpool"] == "flatten" and aliases["conv1"] is None
     assert len({row["auroc"] for row in energies}) == len(energies)
     named = rows(resnet, *network, "-l", "layer3.2", "layer3", "fc", "--name", "named")
-    assert [row["layer"] for row in named if row["score"] == "energy"] == ["layer3.2", "layer3", "fc"]
+    assert {row["layer"] for row in named if row["score"] == "energy"} == {"layer3.2", "layer3", "fc"}
