@@ -62,7 +62,9 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
     """A row per test, type of networks, probes, data set, index and reference layer, and one with layer "mean" of these.
 
     spearman, kendall: in [-1, 1], high where the index agrees with the probes; spearman_p, kendall_p: one-sided, as if pairs
-    were independent of one another. n: pairs. None where there are fewer than three pairs, or all are alike.
+    were independent of one another; p_least: the least that either can be for so many pairs. n: pairs. None where there are
+    fewer than three pairs, or all are alike, and p where it cannot reach 0.05; a mean p is over the layers that
+    have one, and has no least.
     """
     runs = list(runs)
     names = {known["sha256"]: name for run in runs for name, known in run.record["inputs"].items() if "sha256" in known}
@@ -82,7 +84,7 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
             ("spearman", rank_correlation.spearman_one_sided),
             ("kendall", rank_correlation.kendall_one_sided),
         ):
-            row[name], row[f"{name}_p"] = function(distances, gaps)
+            row[name], (row[f"{name}_p"], row["p_least"]) = function(distances, gaps)
         found.append(row)
         means[about].append(row)
     for about, members in means.items():
@@ -91,6 +93,7 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
             "reference": None,
             "layer": "mean",
             "n": sum(row["n"] for row in members),
+            "p_least": None,
         }
         for name in ("spearman", "spearman_p", "kendall", "kendall_p"):
             values = [row[name] for row in members if row[name] is not None]
