@@ -7,6 +7,7 @@ sampling alone would give.
 import torch
 from torch import Tensor
 
+from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.metrics import shift_sensitivity
 from lib.probing.feature_provider import FeatureProvider
@@ -54,7 +55,11 @@ def rows(study: ProbeStudy, provider: FeatureProvider, bank: ProbeBank, choices:
                     n=len(after),
                 )
                 weights = _weights(study, bank, choices, tap, number)
-                rows.append(about | scores(inner.rows(tap, before), outer.rows(tap, after), weights))
+                x, y = inner.rows(tap, before), outer.rows(tap, after)
+                for features, split in ((x, train), (y, shift.test)):
+                    if not features.isfinite().all():
+                        raise UserError(f"layer {tap.layer} puts out NaN or infinite values for images of {split.name}")
+                rows.append(about | scores(x, y, weights))
     return rows
 
 
