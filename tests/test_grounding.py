@@ -10,7 +10,9 @@ from conftest import script
 
 from lib.experiments import EXPERIMENTS
 from lib.metrics import rank_correlation
-from lib.tables import record_library, similarity_validity
+from lib.metrics.similarity import WEIGHING
+from lib.tables import papers, record_library, similarity_validity
+from lib.tables.papers import spec
 
 LAYERS = ("one", "two", "three")
 PROBES = {"p": (0.4, 0.61, 0.9), "q": (0.5, 0.55, 0.953), "r": (0.447, 0.652, 0.858)}
@@ -161,6 +163,23 @@ def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
         (1, "100 images, exact, matched at full rank"),
     }
     assert {pair.test for pair in pairs} == {"sensitivity"}
+
+
+def test_pwcca_under_a_rank_limit_is_told_apart_from_the_papers_which_whitens_rounding():
+    """In the tables: "other set-up"; and so is a first side of more directions than the second."""
+    records = [probe("p"), probe("q"), cka("p", "q", tuple(RANKS)), cka("q", "q", tuple(RANKS))]
+    for made in records[2:]:
+        for row in made["rows"]:
+            row["pwcca"] = 1 - row["cka"]
+    rows = similarity_validity.rows(runs(records))
+    told = {(row["test"], row["index"]): row["whitening"] for row in rows}
+    assert told["sensitivity", "pwcca"] == "of the directions that are left" and told["sensitivity", "cka"] is None
+    (table,) = papers.chosen(("stitching/e6",)).values()
+    (cell, *_) = [cell for cell in spec.cells(table) if "PWCCA" in cell.labels]
+    assert not spec.satisfies({"whitening": told["sensitivity", "pwcca"]}, cell.setup)
+    (grid,) = papers.chosen(("stitching/e4",)).values()
+    (cell, *_) = [cell for cell in spec.cells(grid) if "PWCCA" in cell.labels]
+    assert cell.setup == {"pwcca_weighs": WEIGHING[0]}
 
 
 def test_null_rows_other_probes_and_other_data_do_not_count():

@@ -75,7 +75,7 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
     for (about, reference), members in groups.items():
         gaps, distances = (np.array([getattr(pair, name) for pair in members]) for name in ("gap", "dissimilarity"))
         row = {
-            **dict(zip(Pair._fields, about, strict=False)),
+            **_told(about),
             "reference": names[reference.network],
             "layer": reference.layer,
             "n": len(members),
@@ -89,7 +89,7 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
         means[about].append(row)
     for about, members in means.items():
         mean = {
-            **dict(zip(Pair._fields, about, strict=False)),
+            **_told(about),
             "reference": None,
             "layer": "mean",
             "n": sum(row["n"] for row in members),
@@ -100,6 +100,13 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
             mean[name] = statistics.fmean(values) if values else None
         found.append(mean)
     return found
+
+
+def _told(about: tuple) -> dict:
+    """The first fields of a pair; of PWCCA under a rank limit also what is whitened, which is more in the paper's code."""
+    told = dict(zip(Pair._fields, about, strict=False))
+    limited = told["test"] == "sensitivity" and told["index"] == "pwcca"
+    return told | {"whitening": "of the directions that are left" if limited else None}
 
 
 def pairs(runs: Iterable[RecordedRun]) -> list[Pair]:
