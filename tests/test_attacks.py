@@ -137,6 +137,18 @@ def test_pgd_finds_the_best_point_of_a_linear_network():
     assert torch.allclose(margin - after, radius * weight.norm().expand(20), rtol=1e-4)
 
 
+@pytest.mark.parametrize("norm, radius", [("2", 2.0), ("inf", 0.3)])
+def test_an_attack_starts_where_noise_shortened_to_the_ball_and_then_cut_off_by_the_box_leads(norm, radius):
+    dark = torch.rand(4, 3, 32, 32, generator=generator(1)).pow(4)
+    noise = radius * (torch.rand(dark.shape, generator=generator(2)) * 2 - 1)
+    if norm == "2":
+        noise = torch.stack([one * min(1, radius / one.norm().item()) for one in noise])
+    found = Ball(norm, radius).uniform_start(dark, generator(2))
+    assert torch.allclose(found, (dark + noise).clamp(0, 1), atol=1e-6)
+    shorter = pgd.lengths(found - dark).flatten()
+    assert bool((shorter < 0.95 * pgd.lengths(noise).flatten()).all())  # the box takes some away, which nothing makes up for
+
+
 def test_an_attack_of_one_image_does_not_depend_on_its_neighbours(network, images):
     ball = Ball("inf", 0.03)
     options = {"steps": 3, "step_size": 0.01, "generator": generator()}

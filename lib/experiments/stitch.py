@@ -224,6 +224,7 @@ def _initial(
                 "samples": len(matched) if config.init in MATCHED else None,
                 "stitch_rank": stitch_rank,
                 "pinv_rank": pinv_rank,
+                "pinv_basis": None if pinv_rank is None else BASES[config.solver],
                 "solver": config.solver if config.init == "pinv" else None,
                 "matching_residual": None,
                 "effective_rank": None,
@@ -247,6 +248,10 @@ def _initial(
             entries.append(GridStitch(front, end, made.to(batching.device)))
             rows.append(row)
     return entries, rows
+
+
+# --solver -> whose principal directions --front-pinv-rank keeps
+BASES = {"exact": "the front layer's channels", "reference": "the rows of each pair, resized"}
 
 
 def _solve(

@@ -84,8 +84,8 @@ def grid(
 ) -> list[dict]:
     """A row per pair of layers and of ranks: layer1, layer2, rank1, rank2, rows ("positions" or "images"), measures.
 
-    With PWCCA also pwcca_weighs (`similarity.weighing`). `first_ranks` and `second_ranks` name for each layer the ranks it is
-    limited to; the width is no limit.
+    With PWCCA also pwcca_weighs (`similarity.weighing`). `first_ranks` and `second_ranks` name for each layer the
+    ranks it is limited to; the width is no limit.
     """
     left, right = _Network(first, first_ranks), _Network(second, second_ranks)
     tables = {}

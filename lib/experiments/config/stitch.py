@@ -76,7 +76,11 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         (), check=at_least(1), help="ranks to which the front activation is limited", selects=True
     )
     front_pinv_rank: tuple[int, ...] = flag(
-        (), check=at_least(1), help="ranks to which it is limited while matching", selects=True
+        (),
+        check=at_least(1),
+        help="ranks to which it is limited while matching, in the basis of the front layer's channels; with --solver "
+        "reference in that of each pair's rows after resizing, as published",
+        selects=True,
     )
     upsample: str = flag("bilinear", "-upsample", choices=("bilinear", "nearest"), help="how maps are resized")
     c2t_cls: str = flag("pool", "-c2t-cls", choices=("none", "pool", "learn"), help="class token of tokens made from maps")
@@ -112,7 +116,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         numbers="""samples stitch_rank pinv_rank matching_residual effective_rank condition accuracy relative_accuracy
             penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
             sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
-        words="null front_layer end_layer type init solver data split taken_from",
+        words="null front_layer end_layer type init solver pinv_basis data split taken_from",
         truths="trained",
         images="data split",
         sets="data",
