@@ -63,6 +63,8 @@ class NcgConfig(NetworkConfig, SeedConfig):
 
     takes_features: ClassVar[bool] = True
 
+    # 2: attacks of --radius were compared before they were brought to the boundary
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch network_seed n_train n hits ncg ncg_low ncg_high sum_squared_distance mean_distance near_ties chance
             majority independence kappa chi2 p_chi2 p_permutation accuracy accuracy_1nn accuracy_hits accuracy_misses p_welch
