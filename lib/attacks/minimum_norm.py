@@ -47,8 +47,8 @@ def minimal_radii(
 ) -> Radii:
     """The distances of images (b, ...) with answers `labels` (b,) to the network's decision boundary.
 
-    box: stay in [0, 1]. At most 13 steps + 26 polish + 2 halvings + 20 forward and steps + 4 polish backward passes, of which
-    most are of few images. Of steps and polish either may be 0.
+    box: stay in [0, 1]. At most 13 steps + 26 polish + 2 halvings + 20 forward passes, most of which are of few images, and
+    steps + 4 polish backward passes. Of steps and polish either may be 0.
     """
     with attacked(network):
         best = _Best(network, images, labels)

@@ -22,7 +22,7 @@ from lib.experiments.config.similarity import SimilarityConfig
 from lib.metrics import similarity as metrics
 from lib.models.checkpoints import Checkpoint
 from lib.plots import grid as plots
-from lib.representations import passes
+from lib.representations import finite, passes
 from lib.representations import similarity as method
 from lib.runs import loading
 from lib.runs.records import Result
@@ -161,7 +161,11 @@ def _represent(
     for batch in passes.represent(network, split, side.layers, batching, as_it_is, label=str(side.checkpoint.path)):
         for layer, values in batch.items():
             parts[layer].append(values)
-    return {layer: method.representation(torch.cat(parts.pop(layer))) for layer in side.layers}
+    path, found = side.checkpoint.path, {}
+    for layer in side.layers:
+        values = finite.check(torch.cat(parts.pop(layer)), f"layer {layer} of {path}: its outputs", split)
+        found[layer] = method.representation(values)
+    return found
 
 
 def as_it_is(output: Tensor) -> Tensor:
@@ -199,10 +203,14 @@ def _disagreement(config: SimilarityConfig, sides: tuple[_Side, _Side], split: S
     if len({len(side.checkpoint.description.classes) for side in sides}) > 1:
         raise UserError("--measures disagreement: the networks have different numbers of classes")
     first, second = (
-        loop.predict(
-            side.checkpoint.network,
+        finite.check(
+            loop.predict(
+                side.checkpoint.network,
+                split,
+                loading.batching(config, device, side.checkpoint.description.channels, side.size),
+            ),
+            f"{side.checkpoint.path}: its logits",
             split,
-            loading.batching(config, device, side.checkpoint.description.channels, side.size),
         )
         for side in sides
     )

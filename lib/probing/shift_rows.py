@@ -7,7 +7,6 @@ sampling alone would give.
 import torch
 from torch import Tensor
 
-from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.metrics import shift_sensitivity
 from lib.probing.feature_provider import FeatureProvider
@@ -17,6 +16,7 @@ from lib.probing.roles import spread
 from lib.probing.rows import common
 from lib.probing.study import ProbeStudy
 from lib.probing.study_choices import RuleChoices
+from lib.representations import finite
 from lib.representations.features import Tap
 
 MOST_IMAGES = 1000  # of a group on either side, evenly spread; fewer where they take more than half of --cache-gib
@@ -56,9 +56,8 @@ def rows(study: ProbeStudy, provider: FeatureProvider, bank: ProbeBank, choices:
                 )
                 weights = _weights(study, bank, choices, tap, number)
                 x, y = inner.rows(tap, before), outer.rows(tap, after)
-                for features, split in ((x, train), (y, shift.test)):
-                    if not features.isfinite().all():
-                        raise UserError(f"layer {tap.layer} puts out NaN or infinite values for images of {split.name}")
+                for features, split, positions in ((x, train, before), (y, shift.test, after)):
+                    finite.check(features, f"layer {tap.layer}: its features", split.subset(positions))
                 rows.append(about | scores(x, y, weights))
     return rows
 
