@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import script
+from records import newest
 
 from lib.core.errors import UserError
 from lib.datasets.split import Split
@@ -44,6 +45,17 @@ def test_outputs_that_are_no_numbers_are_refused_and_leave_no_record(huge, words
     (message,) = [line for line in done.stderr.splitlines() if "NaN or infinite" in line]
     assert fragment in message and "first: image" in message
     assert not list((huge / "results").rglob("none.*"))
+
+
+def test_a_layer_that_puts_out_the_same_for_all_images_has_no_cka_and_is_named(trained):
+    found = checkpoints.load(trained / "models" / "a" / "model_2.pt")
+    with torch.no_grad():
+        found.network.body.features[0].weight.zero_()
+    checkpoints.save(trained / "models" / "dead.pt", found.network, found.description)
+    done = script("exec_similarity.py", "models/dead.pt", "models/a/model_2.pt", "auto", "auto", "features.3", cwd=trained)
+    assert "layer features.3 of models/dead.pt puts out the same for all 355 images" in done.stderr
+    (row,) = newest(trained, "similarity")["rows"]
+    assert row["cka"] is None and row["cka_debiased"] is None
 
 
 def test_the_first_image_is_named_by_its_number_in_the_data_set():

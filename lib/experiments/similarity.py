@@ -164,6 +164,12 @@ def _represent(
     path, found = side.checkpoint.path, {}
     for layer in side.layers:
         values = finite.check(torch.cat(parts.pop(layer)), f"layer {layer} of {path}: its outputs", split)
+        if bool((values == values[:1]).all()):
+            warnings.warn(
+                f"layer {layer} of {path} puts out the same for all {len(split)} images: its CKA is empty, and what other "
+                "indices say is of its positions alone",
+                stacklevel=2,
+            )
         found[layer] = method.representation(values)
     return found
 
