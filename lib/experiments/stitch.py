@@ -46,6 +46,8 @@ THRESHOLDS = {"0": 0.0, "1e-5": 1e-5, "1e-4": 1e-4, "1e-3": 1e-3, "1e-2": 1e-2, 
 
 def stitch(config: StitchConfig) -> Result:
     """One row per pair of layers and of ranks; the weights of every stitch; heat maps of a grid."""
+    if config.mod_only_stitch:
+        warnings.warn("--mod-only-stitch has no effect: only stitches are trained and saved in any case", stacklevel=2)
     begin = time.perf_counter()
     device = loading.device(config)
     front = loading.load_checkpoint(config, config.front_path, config.front_type, device)

@@ -103,7 +103,9 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         help="data set: stitches are made on its training images and measured on its test images",
         selects=True,
     )
-    mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
+    mod_only_stitch: bool = flag(
+        False, help="a published spelling without effect: only stitches are trained and saved in any case", identity=False
+    )
     save: bool = flag(True, help="keep the weights of every stitch in the .npz", selects=True)
     null: bool = flag(
         False,
