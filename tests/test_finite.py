@@ -1,13 +1,16 @@
 """A network whose outputs overflow gets no rows: one sentence names the network or layer, and the image."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import script
 from records import newest
+from torch import nn
 
 from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.models import checkpoints
+from lib.nearest_category import boundary_distance
 from lib.representations import finite
 
 FILE = "models/huge.pt"
@@ -67,3 +70,13 @@ def test_the_first_image_is_named_by_its_number_in_the_data_set():
     ):
         finite.check(values, "its logits", split)
     assert torch.equal(finite.check(values[:1], "", split.subset(torch.tensor([0]))), values[:1])
+
+
+def test_no_radius_is_measured_around_points_with_answers_that_are_no_numbers():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.constant_(network[1].weight, 3e38)
+    images = torch.zeros(4, 1, 4, 4, dtype=torch.uint8)
+    images[2:] = 255
+    sampling = boundary_distance.Sampling(count=4, seed=0, steps=2, batch_size=4)
+    with pytest.raises(UserError, match="--radius: the network's logits are NaN or infinite, first for point 2 of 4"):
+        boundary_distance.at_images(network, images, images, np.zeros(4), sampling)

@@ -16,7 +16,6 @@ from lib.probing.roles import spread
 from lib.probing.rows import common
 from lib.probing.study import ProbeStudy
 from lib.probing.study_choices import RuleChoices
-from lib.representations import finite
 from lib.representations.features import Tap
 
 MOST_IMAGES = 1000  # of a group on either side, evenly spread; fewer where they take more than half of --cache-gib
@@ -55,10 +54,7 @@ def rows(study: ProbeStudy, provider: FeatureProvider, bank: ProbeBank, choices:
                     n=len(after),
                 )
                 weights = _weights(study, bank, choices, tap, number)
-                x, y = inner.rows(tap, before), outer.rows(tap, after)
-                for features, split, positions in ((x, train, before), (y, shift.test, after)):
-                    finite.check(features, f"layer {tap.layer}: its features", split.subset(positions))
-                rows.append(about | scores(x, y, weights))
+                rows.append(about | scores(inner.rows(tap, before), outer.rows(tap, after), weights))
     return rows
 
 
