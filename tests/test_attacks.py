@@ -137,6 +137,18 @@ def test_pgd_finds_the_best_point_of_a_linear_network():
     assert torch.allclose(margin - after, radius * weight.norm().expand(20), rtol=1e-4)
 
 
+@pytest.mark.parametrize("norm, radius", [("2", 2.0), ("inf", 0.3)])
+def test_an_attack_starts_where_noise_shortened_to_the_ball_and_then_cut_off_by_the_box_leads(norm, radius):
+    dark = torch.rand(4, 3, 32, 32, generator=generator(1)).pow(4)
+    noise = radius * (torch.rand(dark.shape, generator=generator(2)) * 2 - 1)
+    if norm == "2":
+        noise = torch.stack([one * min(1, radius / one.norm().item()) for one in noise])
+    found = Ball(norm, radius).uniform_start(dark, generator(2))
+    assert torch.allclose(found, (dark + noise).clamp(0, 1), atol=1e-6)
+    shorter = pgd.lengths(found - dark).flatten()
+    assert bool((shorter < 0.95 * pgd.lengths(noise).flatten()).all())  # the box takes some away, which nothing makes up for
+
+
 def test_an_attack_of_one_image_does_not_depend_on_its_neighbours(network, images):
     ball = Ball("inf", 0.03)
     options = {"steps": 3, "step_size": 0.01, "generator": generator()}
@@ -263,6 +275,16 @@ def test_the_papers_model_strings_set_type_and_loss(name, expected):
         ({"dataset": "aug10-imgnet100wo0", "image_size": 64}, "its images have 112 px, not 64"),
         ({"model_type": "advce-vtor2-CNN002", "loss": "trades", "eps": 1.0}, "disagree"),
         ({"loss": "at"}, "--eps is required"),
+        ({"eps": 1.0}, "--eps is for --loss at and trades, not ce, which it would not change"),
+        ({"beta": 3.0}, "--beta is for --loss trades, not ce"),
+        ({"loss": "at", "eps": 1.0, "beta": 3.0}, "--beta is for --loss trades, not at"),
+        ({"loss": "mixup", "norm": "inf"}, "--norm is for --loss at and trades, not mixup"),
+        ({"attack_steps": 3}, "--attack-steps is for --loss at and trades"),
+        ({"box": False}, "--no-box is for --loss at and trades"),
+        ({"energy_lambda": 1.0}, "--energy-lambda is for --loss energy_layers, not ce"),
+        ({"momentum": 0.5}, "--momentum is for -o sgd, not adam"),
+        ({"lr_step": 3}, "--lr-step and --lr-decay are for -sched step, not none"),
+        ({"noise_seed": 3}, "--noise-seed is about --noise and --pixel-shuffle"),
         ({"loss": "trades", "eps": 0.0}, "--eps 0.0: 0.0 is not above 0"),
         ({"loss": "trades", "eps": -1.0}, "not above 0"),
         ({"loss": "trades", "eps": float("nan")}, "not above 0"),
@@ -306,8 +328,8 @@ def test_a_robust_network_is_trained_from_the_command_line(tmp_path):
     assert described["architecture"] == "CNN002" and described["config"]["loss"] == "trades"
 
 
-@pytest.mark.parametrize("loss", ["at", "mixup"])
-def test_the_other_robust_losses_train_too(tmp_path, loss):
+@pytest.mark.parametrize("loss, attack", [("at", {"eps": 0.5, "attack_steps": 2}), ("mixup", {})])
+def test_the_other_robust_losses_train_too(tmp_path, loss, attack):
     found = train(
         TrainConfig(
             model_type="lenet",
@@ -315,9 +337,8 @@ def test_the_other_robust_losses_train_too(tmp_path, loss):
             directory="a",
             models_dir=str(tmp_path),
             loss=loss,
-            eps=0.5,
+            **attack,
             epochs=2,
-            attack_steps=2,
             learning_rate=3e-3,
             max_examples=256,
             gpu=-1,

@@ -181,11 +181,12 @@ def test_weights_that_changed_under_their_sidecar_are_refused(saved):
 
 
 @pytest.mark.filterwarnings("ignore:.*no sidecar")
-def test_weights_that_are_no_numbers_are_refused(tmp_path):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
     file = tmp_path / "diverged.pt"
-    torch.save(network().body.state_dict() | {"fc.bias": torch.full((7,), torch.nan)}, file)
+    torch.save(network().body.state_dict() | {"fc.bias": torch.full((7,), value)}, file)
     for read in (checkpoints.load, checkpoints.weights):
-        with pytest.raises(UserError, match=r"1 of its tensors hold NaN \(first: fc.bias\)"):
+        with pytest.raises(UserError, match=r"1 of its tensors hold NaN or infinite values \(first: fc.bias\)"):
             read(file, "resnet20")
 
 

@@ -521,10 +521,10 @@ def test_shared_images_are_counted():
         (
             math.nan,
             ["stem", "last"],
-            "the energy of layer stem: nan for image 5 of noise:all, and not finite for 9 of 9 images",
+            r"the energies of layer stem are NaN or infinite for 9 of 9 images of noise:all \(first: image 5\)",
         ),
-        (math.inf, ["last", "head"], "the energy of layer last: nan for image 5"),
-        (math.inf, ["head"], "the energy of layer head: nan for image 5"),
+        (math.inf, ["last", "head"], "the energies of layer last are NaN or infinite for 9 of 9 images"),
+        (math.inf, ["head"], "the energies of layer head are NaN or infinite for 9 of 9 images"),
     ],
 )
 def test_energies_that_are_not_finite_are_refused_by_layer_and_image(wrong, layers, sentence):
@@ -541,7 +541,7 @@ def test_logits_that_are_not_finite_are_refused_where_no_layers_energy_tells():
     network.body.head.bias.data[1] = -math.inf  # its exponential is 0: the energy does not notice
     images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
     split = Split("noise", "all", images, torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(UserError, match="the network's logits: -inf for image 0 of noise:all"):
+    with pytest.raises(UserError, match="the network's logits are NaN or infinite for 3 of 3 images of noise:all"):
         layer_energies(network, split, ["stem", "head"], Batching(batch_size=4, quiet=True))
 
 

@@ -1,6 +1,7 @@
 """The statistical tests compare what they should, and their coefficients and p-values are those of their definitions."""
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from conftest import script
 
 from lib.experiments import EXPERIMENTS
 from lib.metrics import rank_correlation
-from lib.tables import record_library, similarity_validity
+from lib.metrics.similarity import WEIGHING
+from lib.tables import papers, record_library, similarity_validity
+from lib.tables.papers import spec
 
 LAYERS = ("one", "two", "three")
 PROBES = {"p": (0.4, 0.61, 0.9), "q": (0.5, 0.55, 0.953), "r": (0.447, 0.652, 0.858)}
@@ -109,7 +112,8 @@ def test_an_index_that_follows_the_probes_is_specific_and_one_that_opposes_them_
     for layer, best in zip(LAYERS, ("q.pt", "r.pt", "q.pt"), strict=True):
         row = by(rows, test="specificity", index="cka", layer=layer)[0]
         assert row["reference"] == best and row["n"] == 8 and row["setting"] == "10 images"  # all but the reference itself
-        assert row["spearman"] == pytest.approx(1) and row["kendall"] == pytest.approx(1) and row["spearman_p"] < 1e-6
+        assert row["spearman"] == pytest.approx(1) and row["kendall"] == pytest.approx(1)
+        assert [row[name] for name in ("spearman_p", "kendall_p", "p_least")] == pytest.approx([1 / math.factorial(8)] * 3)
         functional = by(rows, test="specificity", index="dm", layer=layer)[0]
         assert functional["spearman"] == pytest.approx(-1) and functional["kendall_p"] > 0.999
         assert by(rows, test="specificity", index="procrustes", layer=layer)[0]["spearman"] is None  # the same everywhere
@@ -159,6 +163,23 @@ def test_stitches_of_limited_rank_count_at_the_rank_that_passes():
         (1, "100 images, exact, matched at full rank"),
     }
     assert {pair.test for pair in pairs} == {"sensitivity"}
+
+
+def test_pwcca_under_a_rank_limit_is_told_apart_from_the_papers_which_whitens_rounding():
+    """In the tables: "other set-up"; and so is a first side of more directions than the second."""
+    records = [probe("p"), probe("q"), cka("p", "q", tuple(RANKS)), cka("q", "q", tuple(RANKS))]
+    for made in records[2:]:
+        for row in made["rows"]:
+            row["pwcca"] = 1 - row["cka"]
+    rows = similarity_validity.rows(runs(records))
+    told = {(row["test"], row["index"]): row["whitening"] for row in rows}
+    assert told["sensitivity", "pwcca"] == "of the directions that are left" and told["sensitivity", "cka"] is None
+    (table,) = papers.chosen(("stitching/e6",)).values()
+    (cell, *_) = [cell for cell in spec.cells(table) if "PWCCA" in cell.labels]
+    assert not spec.satisfies({"whitening": told["sensitivity", "pwcca"]}, cell.setup)
+    (grid,) = papers.chosen(("stitching/e4",)).values()
+    (cell, *_) = [cell for cell in spec.cells(grid) if "PWCCA" in cell.labels]
+    assert cell.setup == {"pwcca_weighs": WEIGHING[0]}
 
 
 def test_null_rows_other_probes_and_other_data_do_not_count():
@@ -218,7 +239,7 @@ def test_one_sided_coefficients_equal_counting_pairs_and_orders():
     x = generator.normal(size=6)
     y = x + generator.normal(size=6)
     signs = [np.sign((x[i] - x[j]) * (y[i] - y[j])) for i, j in itertools.combinations(range(6), 2)]
-    tau, p = rank_correlation.kendall_one_sided(x, y)
+    tau, (p, _) = rank_correlation.kendall_one_sided(x, y)
     assert tau == pytest.approx(np.mean(signs))
 
     def count(order):
@@ -226,11 +247,11 @@ def test_one_sided_coefficients_equal_counting_pairs_and_orders():
 
     orders = [count(order) for order in itertools.permutations(range(6))]
     assert p == pytest.approx(np.mean(np.array(orders) >= sum(signs) - 1e-9))  # exact
-    rho, p = rank_correlation.spearman_one_sided(x, y)
+    rho, (p, _) = rank_correlation.spearman_one_sided(x, y)
     assert rho == pytest.approx(rank_correlation.spearman(x, y))
-    assert p == pytest.approx(rank_correlation.spearman_p(x, y) / 2, abs=0.03)
-    assert rank_correlation.spearman_one_sided(x, -y)[1] == pytest.approx(1 - p, abs=1e-12)
-    assert rank_correlation.kendall_one_sided(x, 0 * y) == (None, None)
+    assert p == pytest.approx(rank_correlation.spearman_p(x, y).p / 2, abs=0.03)
+    assert rank_correlation.spearman_one_sided(x, -y)[1].p == pytest.approx(1 - p, abs=1e-12)
+    assert rank_correlation.kendall_one_sided(x, 0 * y) == (None, (None, None))
 
 
 def test_the_tests_come_from_records_of_the_scripts(trained):

@@ -1,11 +1,13 @@
 """Minimal perturbations: the closed form on linear networks, points that are wrong, never worse by another attack."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from lib import models
-from lib.attacks.minimum_norm import ATTACKS, minimal_radii
+from lib.attacks.minimum_norm import ATTACKS, _Best, minimal_radii
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -78,6 +80,25 @@ def test_points_of_a_convolutional_network_are_wrong_and_those_a_little_closer_a
     assert bool((network(closer[chosen]).argmax(1) == labels[chosen]).all())
     network.train()
     assert set(found.won[chosen].tolist()) <= {1, 2}
+
+
+def test_points_are_compared_by_where_the_way_to_them_crosses_the_boundary():
+    """At angles of 30 and 10 degrees to the boundary's normal, the second seen from a fifth behind it."""
+    linear = nn.Linear(2, 2).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        linear.bias.copy_(torch.tensor([0.0, -1.0]))  # the boundary is where the first coordinate is 1
+    labels, best = (
+        torch.zeros(1, dtype=torch.int64),
+        _Best(linear, torch.zeros(1, 2).double(), torch.zeros(1, dtype=torch.int64)),
+    )
+    kept = []
+    for angle, behind in ((30, 1.01), (10, 1.2), (11, 1.001)):
+        way = torch.tensor([[1.0, math.tan(math.radians(angle))]], dtype=torch.float64)
+        best.offer_crossing(linear, labels, behind * way, torch.tensor([True]), torch.tensor([0]))
+        kept.append(best.distances.item())
+    expected = [1 / math.cos(math.radians(angle)) for angle in (30, 10, 10)]
+    assert kept == pytest.approx(expected, rel=1e-3) and min(a / b for a, b in zip(kept, expected, strict=True)) >= 1
 
 
 def test_more_attacks_and_steps_never_increase_the_distance(network, images):

@@ -116,7 +116,8 @@ def test_the_engines_give_the_same_answers(folder):
 
 
 def test_a_network_of_all_classes_answers_in_its_own_numbers(trained):
-    found = ask(trained, "a/model_2.pt", "-d", "digits-wo3")
+    with pytest.warns(UserWarning, match="digits-wo3:ood: .*a/model_2.pt was trained on images of these classes"):
+        found = ask(trained, "a/model_2.pt", "-d", "digits-wo3")
     (test,) = choose(found.rows, split="test", subset="all")
     whole = datasets.load("digits:test", "data")
     kept = whole.labels != 3
@@ -125,7 +126,26 @@ def test_a_network_of_all_classes_answers_in_its_own_numbers(trained):
     assert test["accuracy"] == np.mean(found.arrays["predictions_test"] == whole.labels[kept].numpy())
     seen = datasets.load("digits:train", "data").labels
     labels = seen[seen != 3].numpy()[found.arrays["neighbors_pixel_digits-wo3-ood"]]
+    assert unseen["seen_in_training"] and test["seen_in_training"]
     assert 3 not in labels and unseen["ncg"] == np.mean(found.arrays["predictions_digits-wo3-ood"] == labels)
+
+
+def test_rows_say_whether_the_network_was_trained_on_the_images_classes(folder):
+    found = ask(
+        folder, "wo9/model_2.pt", "-d", "digits-wo9", "-ood", "digits-wo9:ood", "uniform-grey", "digits-wo9-c:test/fog-3"
+    )
+    told = [(row["data"], row["split"] == "ood", row["seen_in_training"]) for row in choose(found.rows, subset="all")]
+    assert sorted(told) == [  # the test images as they are and in fog, the class held out, noise
+        ("digits-wo9", False, True),
+        ("digits-wo9", True, False),
+        ("digits-wo9-c", False, True),
+        ("uniform-grey", False, False),
+    ]
+    with pytest.warns(UserWarning, match="was trained on images of these classes"):
+        of_all = ask(folder, "wo9/model_2.pt", "-d", "digits-wo9", "-ood", "digits:train")
+    assert choose(of_all.rows, split="train", subset="all")[0]["seen_in_training"]
+    untrained = ask(folder, "wo9/init.pt", "-d", "digits-wo9", "-ood", "digits-wo9:ood")
+    assert not any(row["seen_in_training"] for row in untrained.rows)
 
 
 def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):

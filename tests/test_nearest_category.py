@@ -1,5 +1,7 @@
 """The nearest-category score and what it is compared with."""
 
+import math
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -147,6 +149,17 @@ def test_accuracies_on_hits_and_misses_make_the_whole():
     assert ncg.conditional_accuracy(correct, ~hits)["p_welch"] > 0.99
     nothing = ncg.conditional_accuracy(correct, np.ones(300, bool))
     assert nothing["accuracy_misses"] is None and nothing["p_welch"] is None
+
+
+def test_hits_that_are_all_right_beside_misses_that_are_all_wrong_are_significant():
+    hits = np.arange(10) < 6
+    found = ncg.conditional_accuracy(hits, hits)
+    assert found["accuracy_hits"] == 1 and found["accuracy_misses"] == 0
+    assert found["p_welch"] == pytest.approx(1 / math.comb(10, 6))  # the one choice of six images out of ten
+    assert ncg.conditional_accuracy(~hits, hits)["p_welch"] == pytest.approx(1)
+    assert ncg.conditional_accuracy(np.ones(10, bool), hits)["p_welch"] == pytest.approx(1)
+    few = np.arange(4) < 2
+    assert ncg.conditional_accuracy(few, few)["p_welch"] == pytest.approx(1 / 6)
 
 
 def test_slopes_are_those_of_least_squares_over_a_quarter_of_the_level():

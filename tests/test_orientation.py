@@ -307,9 +307,11 @@ def test_rank_correlation_agrees_with_scipys_and_with_a_count_over_all_orders():
         assert found == pytest.approx(stats.spearmanr(x, y).statistic)
         orders = [abs(stats.spearmanr(np.array(order), y).statistic) for order in itertools.permutations(x)]
         expected = np.mean([value >= abs(found) - 1e-9 for value in orders])
-        assert rank_correlation.spearman_p(x, y) == pytest.approx(expected)
+        found = rank_correlation.spearman_p(x, y)
+        assert found == pytest.approx((expected, np.mean([value >= max(orders) - 1e-9 for value in orders])))
     x, y = generator.normal(size=(2, 30))
-    assert rank_correlation.spearman_p(x, y) == pytest.approx(stats.spearmanr(x, y).pvalue, abs=0.02)
+    found = rank_correlation.spearman_p(x, y)
+    assert found.p == pytest.approx(stats.spearmanr(x, y).pvalue, abs=0.02) and found.least == 1e-4
 
 
 def test_partial_correlation_takes_out_what_a_third_measure_explains():
@@ -321,14 +323,38 @@ def test_partial_correlation_takes_out_what_a_third_measure_explains():
     expected = (rho["xy"] - rho["xz"] * rho["yz"]) / np.sqrt((1 - rho["xz"] ** 2) * (1 - rho["yz"] ** 2))
     assert rank_correlation.partial_spearman(x, y, depth) == pytest.approx(expected)
     assert rho["xy"] > 0.95 and abs(expected) < 0.4
-    assert rank_correlation.partial_spearman_p(x, y, depth) > 0.01 > rank_correlation.spearman_p(x, y)
+    assert rank_correlation.partial_spearman_p(x, y, depth).p > 0.01 > rank_correlation.spearman_p(x, y).p
     assert rank_correlation.partial_spearman(depth, y, depth) is None  # nothing is left to correlate
 
 
 def test_correlations_that_do_not_exist_are_none():
     for x, y in (([1.0, 2], [2.0, 1]), ([1.0, 1, 1], [1.0, 2, 3])):
         assert rank_correlation.spearman(np.array(x), np.array(y)) is None
-        assert rank_correlation.spearman_p(np.array(x), np.array(y)) is None
+        assert rank_correlation.spearman_p(np.array(x), np.array(y)) == (None, None)
+
+
+@pytest.mark.parametrize("n, slope", [(5, 0.0), (5, 1.5), (6, 3.0), (12, 3.0)])
+def test_few_layers_that_share_nothing_but_depth_seldom_have_a_small_partial_p(n, slope):
+    generator = np.random.default_rng(n)
+    depth = np.arange(float(n))
+    draws = (slope * (depth - depth.mean()) / depth.std() + generator.normal(size=(2, n)) for _ in range(300))
+    found = [rank_correlation.partial_spearman_p(x, y, depth, draws=199).p for x, y in draws]
+    assert np.mean([p is not None and p <= 0.05 for p in found]) < 0.07  # 0.11 with residuals in another order
+
+
+def test_a_p_that_cannot_reach_the_level_is_none_and_its_least_value_is_stated():
+    four, five = np.arange(4.0), np.arange(5.0)
+    assert rank_correlation.spearman_p(four, four) == (None, pytest.approx(2 / 24))
+    assert rank_correlation.spearman_p(five, five) == pytest.approx((2 / 120, 2 / 120))
+    tied = np.array([0.0, 0, 0, 0, 0, 1])  # the 1 falls to either end of six
+    assert rank_correlation.spearman_p(tied, np.arange(6.0)) == (None, pytest.approx(1 / 3))
+    assert rank_correlation.partial_spearman_p(np.array([2.0, 0, 3, 1]), np.array([3.0, 1, 0, 2]), four).p is None
+    for one_sided in (rank_correlation.spearman_one_sided, rank_correlation.kendall_one_sided):
+        assert one_sided(five[:3], five[:3])[1] == (None, pytest.approx(1 / 6))
+        assert one_sided(five, five)[1] == pytest.approx((1 / 120, 1 / 120))
+        x, y = np.array([0.0, 0, 1, 1, 2]), np.array([0.0, 1, 1, 1, 2])
+        orders = [one_sided(np.array(order), y)[0] for order in itertools.permutations(x)]
+        assert one_sided(y, x)[1].least == pytest.approx(np.mean([value >= max(orders) - 1e-9 for value in orders]))
 
 
 @pytest.mark.parametrize(

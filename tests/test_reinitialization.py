@@ -11,6 +11,7 @@ from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.reinit import batchnorm, criticality, fold_pool, sweep, targets
+from lib.reinit import rows as reinit_rows
 from lib.reinit.stages import cut_stages, walk
 from lib.reinit.sweep import Checkpointing
 
@@ -322,3 +323,16 @@ def test_a_network_that_cannot_be_traced_is_run_as_a_whole():
     cells = cells_of(units, [source])
     for row, cell in zip(answers(whole, units, cells, batch), cells, strict=True):
         assert torch.equal(row[0], naive(whole, cell[0], batch))
+
+
+@pytest.mark.parametrize("layers, least", [(4, 2 / 24), (5, 2 / 120)])
+def test_a_correlation_over_layers_states_the_least_p_and_has_none_that_cannot_be_small(layers, least):
+    predictors = dict.fromkeys(reinit_rows.PREDICTORS)
+    place = torch.randperm(layers, generator=torch.Generator().manual_seed(1)).tolist()
+    rows = [
+        {**predictors, "source": "0", "index": index, "relative_drop": float(index), "bias": float(place[index])}
+        for index in range(layers)
+    ]
+    (row,) = reinit_rows.analysis({}, rows, 0)
+    assert row["predictor"] == "bias" and row["layers"] == layers and row["p_least"] == pytest.approx(least)
+    assert (row["p_value"] is None) == (layers == 4) and row["partial"] is None  # the drop is the depth

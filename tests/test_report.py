@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import records
 from conftest import script
@@ -83,7 +84,7 @@ def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
     assert third["similarity (CKA)"] == 0.8 and third["NCG"] is None
     assert layers.rows[0]["similarity (CKA)"] is None and layers.rows[-1]["energy AUROC"] == pytest.approx(0.8)
     rho = {(row["measure"], row["and"]): row for row in pairs.rows}
-    assert rho["energy AUROC", "filter bias"]["spearman"] == -1 and rho["energy AUROC", "filter bias"]["layers"] == 6
+    assert rho["energy AUROC", "filter bias"]["spearman"] == -1 and rho["energy AUROC", "filter bias"]["n"] == 6
     wavering = rho["energy AUROC", "similarity (CKA)"]
     assert wavering["spearman"] == pytest.approx(1 - 6 * 44 / (6 * 35)) and wavering["low"] < wavering["spearman"]
     assert {row["column"] for row in empty.rows} == {"OOD probe gain", "stitching penalty", "NCG", "re-initialisation drop"}
@@ -186,6 +187,21 @@ def test_a_network_without_a_sibling_is_given_the_training_of_one(tmp_path):
         command.startswith("python exec_train.py resnet20") and "-s 1" in command and "-e 3" in command
         for command in commands
     )
+
+
+def test_measures_that_only_rise_with_depth_have_no_small_adjusted_or_partial_p():
+    generator = np.random.default_rng(0)
+    layers = [str(number) for number in range(7)]
+    found = []
+    for _ in range(40):
+        noise = generator.normal(size=(6, 7))
+        columns = {str(number): dict(zip(layers, 2 * np.arange(7) + row, strict=True)) for number, row in enumerate(noise)}
+        found.append(network_overview._correlations(columns, layers)[0])
+    assert all(len(rows) == 15 and all(row["n"] == 7 for row in rows) for rows in found)
+    for name, low, high in (("p_value", 0.9, 1.0), ("partial_p_holm", 0.0, 0.1)):
+        assert low <= np.mean([any((row[name] or 1) < 0.05 for row in rows) for rows in found]) <= high
+    for row in (row for rows in found for row in rows if row["p_value"]):
+        assert row["p_least"] <= row["p_value"] <= row["p_holm"] and row["p_least"] == pytest.approx(2 / 5040)
 
 
 def test_the_interval_of_a_rank_correlation_is_that_of_fishers_z():

@@ -143,12 +143,12 @@ def test_a_flag_younger_than_the_folder_had_its_default_there(tmp_path, monkeypa
     run_folder.claim(directory, config())
     marker = directory / "run.json"
     (directory / "init.pt").write_bytes(b"begun")
-    older = {key: value for key, value in json.loads(marker.read_text()).items() if key not in ("noise", "energy_layers")}
+    older = {key: value for key, value in json.loads(marker.read_text()).items() if key not in ("noise", "milestones")}
     marker.write_text(json.dumps(older))
-    with pytest.raises(UserError, match=r"energy_layers \[\] there, \['fc'\] here"):
-        run_folder.claim(directory, config(energy_layers=("fc",)))
+    with pytest.raises(UserError, match=r"milestones \[\] there, \[5\] here"):
+        run_folder.claim(directory, config(milestones=(5,)))
     run_folder.claim(directory, config())
-    assert json.loads(marker.read_text())["energy_layers"] == []
+    assert json.loads(marker.read_text())["milestones"] == []
 
 
 def test_a_state_that_is_cut_off_is_not_continued(tmp_path, monkeypatch):

@@ -107,6 +107,33 @@ def test_pwcca_ignores_invertible_maps_of_its_second_argument_only():
     assert abs(similarity.pwcca(y, x) - distance) > 1e-3
 
 
+def test_pwcca_says_where_the_weighing_side_has_more_directions_than_the_published_rule_is_for():
+    x, y = correlated()  # 7 and 5 directions
+    x, y = x - x.mean(0), y - y.mean(0)
+    sides = [similarity.Side(z.T @ z) for z in (x, y)]
+    assert similarity.weighing(*sides) == "first, of more directions" and similarity.weighing(*sides[::-1]) == "first"
+    padded = torch.cat([y, y @ invertible(5)], 1)  # ten features, five directions
+    assert similarity.weighing(similarity.Side(padded.T @ padded), sides[1]) == "first"
+    first, second = ({"l": method.representation(z)} for z in (x, y))
+    rows = method.grid(first, second, ("pwcca",), {"l": [7, 3]}, {"l": [5]})
+    assert [row["pwcca_weighs"] for row in rows] == ["first, of more directions", "first"]
+    assert "pwcca_weighs" not in method.grid(first, second, ("cka",), {"l": [7]}, {"l": [5]})[0]
+
+
+def test_distances_of_equal_representations_are_not_below_zero():
+    x = normal(100, 5)
+    for seed in range(60):
+        assert similarity.pwcca(x @ invertible(5, seed=seed), x) >= 0
+        assert similarity.procrustes(x @ torch.linalg.qr(invertible(5, seed=seed)).Q, x) >= 0
+
+
+def test_the_debiased_index_of_fewer_than_four_inputs_is_refused():
+    for n in (2, 3):
+        with pytest.raises(ValueError, match=f"debiased CKA of {n} inputs does not exist; 4 are the fewest"):
+            similarity.debiased_cka(normal(n, 4), normal(n, 3))
+    assert similarity.debiased_cka(normal(4, 4), normal(4, 4)) == pytest.approx(1)
+
+
 def test_pwcca_weights_are_those_of_the_variates():
     x, y = correlated(p=4, q=4)
     x, y = x - x.mean(0), y - y.mean(0)

@@ -191,6 +191,16 @@ def test_ranks_limit_what_passes(inside):
     assert full["normalized_difference"] < found[2, 2]["normalized_difference"]
 
 
+def test_a_rank_limit_while_matching_says_whose_directions_it_keeps(inside):
+    words = ("auto", "auto", LAYERS[0], LAYERS[0], "-i", "pinv", "-e", "0")
+    assert run(*words).rows[0]["pinv_basis"] is None
+    exact, published = (run(*words, "--front-pinv-rank", "4", "--solver", name).rows[0] for name in ("exact", "reference"))
+    assert (
+        exact["pinv_basis"] == "the front layer's channels" and published["pinv_basis"] == "the rows of each pair, resized"
+    )
+    assert published["matching_residual"] == pytest.approx(exact["matching_residual"], rel=0.1)  # nothing is resized here
+
+
 def test_task_loss_matching_trains_the_stitch_and_leaves_the_donors_as_they_were(inside):
     layers = LAYERS[1:]
     grid, networks = donors(layers)
@@ -265,7 +275,7 @@ def test_the_papers_command_runs_and_its_record_holds_the_stitch(siblings):
         "first",
         cwd=siblings,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "--mod-only-stitch has no effect" in done.stderr, done.stderr
     path = siblings / done.stdout.strip().splitlines()[-1]
     row = json.loads(path.read_text())["rows"][0]
     weight = np.load(path.with_suffix(".npz"))[f"{row['stitch']}.weight"]

@@ -34,13 +34,12 @@ def folder(nine):
 
 
 def settings(folder, layer="flatten", **changes) -> TrainConfig:
+    attack = {"eps": 0.5, "attack_steps": 2} if changes.get("loss") in ("at", "trades") else {}
     return TrainConfig(
         **{
             "model_type": "LargeMLP",
             "dataset": name(folder, layer),
             "loss": "ce",
-            "eps": 0.5,
-            "attack_steps": 2,
             "epochs": 2,
             "learning_rate": 3e-3,
             "models_dir": str(folder / "models"),
@@ -49,6 +48,7 @@ def settings(folder, layer="flatten", **changes) -> TrainConfig:
             "max_examples": 320,
             "quiet": True,
             "directory": "other",
+            **attack,
             **changes,
         }
     )

@@ -31,13 +31,7 @@ class Ball:
     def project(self, images: Tensor, perturbed: Tensor) -> Tensor:
         """The perturbed images moved into the ball; scaling towards an image in the box does not leave the box."""
         perturbed = perturbed.clamp(0, 1) if self.box else perturbed
-        delta = perturbed - images
-        if self.norm == "inf":
-            delta = delta.clamp(-self.radius, self.radius)
-        else:
-            delta = delta * (self.radius / lengths(delta).clamp_min(TINY)).clamp(max=1)
-        moved = images + delta
-        return moved.clamp(0, 1) if self.box else moved  # rounding
+        return self._moved(images, perturbed - images)  # where a box is left by rounding only
 
     def direction(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
         """The steepest unit step; a random one where the gradient is zero."""
@@ -46,9 +40,21 @@ class Ball:
         return torch.where(lengths(gradient) > TINY, unit(gradient), unit(normal(gradient, generator)))
 
     def uniform_start(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images moved by uniform noise from the cube around the ball; in many dimensions they land on the sphere."""
+        """Images moved by uniform noise from the cube around the ball; in many dimensions they land on the sphere.
+
+        As the nearest-category paper's code: the noise is shortened to the ball before the box cuts it off.
+        """
         noise = torch.rand(images.shape, generator=generator, device=images.device) * 2 - 1
-        return self.project(images, images + self.radius * noise)
+        return self._moved(images, self.radius * noise)
+
+    def _moved(self, images: Tensor, delta: Tensor) -> Tensor:
+        """The images moved by what of delta is in the ball, and then into the box."""
+        if self.norm == "inf":
+            delta = delta.clamp(-self.radius, self.radius)
+        else:
+            delta = delta * (self.radius / lengths(delta).clamp_min(TINY)).clamp(max=1)
+        moved = images + delta
+        return moved.clamp(0, 1) if self.box else moved
 
 
 def pgd(

@@ -10,7 +10,7 @@ from pathlib import Path
 REVISIONS = {
     "features": 1,  # of layers of networks
     "neighbors": 1,  # tables of distances
-    "attacks": 1,  # which images were not moved to another class
+    "attacks": 2,  # which images were not moved to another class; 2: L2 attacks start as the nearest-category paper's
     "corrupted": 1,  # images
     "decoded": 1,  # images of folders
     "unpacked": 1,  # arrays of archives

@@ -12,7 +12,7 @@ from lib.datasets.split import Split
 from lib.experiments.config.eval import EvalConfig
 from lib.metrics import classification, group_accuracy
 from lib.plots import confusion as plots
-from lib.representations import feature_dataset
+from lib.representations import feature_dataset, finite
 from lib.runs import loading
 from lib.runs.records import Result
 from lib.training import loop
@@ -38,7 +38,7 @@ def eval(config: EvalConfig) -> Result:
         begin = time.perf_counter()
         split = loading.load_split(config, name, image_size=description.image_size)
         network = loading.answering(checkpoint, split, name)
-        logits = loop.predict(network, split, batching)
+        logits = finite.check(loop.predict(network, split, batching), f"{checkpoint.path}: its logits", split)
         labels = split.labels
         robust = _robust(config, network, split, batching) if config.attack else None
         rows += _rows(split, logits, labels, robust, config)

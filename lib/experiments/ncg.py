@@ -7,17 +7,19 @@ backbone, or those stored ones that the network was trained on, which are then i
 
 import itertools
 import time
+import warnings
 
 import torch
 
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
 from lib.experiments.config.ncg import NcgConfig
+from lib.models import checkpoint_paths, checkpoints
 from lib.nearest_category import boundary_distance, distance_spaces, neighbors
 from lib.nearest_category import rows as nearest_category_rows
 from lib.plots import ncg as plots
-from lib.representations import feature_dataset
-from lib.runs import loading
+from lib.representations import feature_dataset, finite
+from lib.runs import input_files, loading, training_data
 from lib.runs.records import Result
 from lib.training import loop
 
@@ -41,6 +43,7 @@ def ncg(config: NcgConfig) -> Result:
             _check_pixels(checkpoint, seen)
     answers = [_answers(checkpoint, seen, name) for checkpoint in networks]
     queries = _queries(config, name, networks[0].description)
+    familiar = {checkpoint.path: _familiar(config, checkpoint, queries, name) for checkpoint in networks}
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
     rows, arrays, seconds = [], {}, {}
     begin = time.perf_counter()
@@ -92,6 +95,7 @@ def ncg(config: NcgConfig) -> Result:
                     "space": space.name,
                     **space.about,
                     "in_distribution": key == "test",
+                    "seen_in_training": familiar[checkpoint.path][key],
                 }
                 rows += nearest_category_rows.rows(
                     base,
@@ -215,25 +219,50 @@ def _answers(checkpoint, seen, name: str):
     raise UserError(f"-d {name}: it has {len(seen.classes)} classes{whole}, the network {checkpoint.path} has {count}")
 
 
-def _queries(config: NcgConfig, name: str, description) -> dict:
-    """Key of the arrays -> images: those from elsewhere, the test images, and these corrupted."""
+def _query_names(config: NcgConfig, name: str) -> list[str]:
+    """The data sets of the images from elsewhere, and of the test images corrupted."""
     named = config.ood or ((f"{name}:ood",) if names.parse(name).unseen else ())
     if not named and not config.corruptions:
         raise UserError(f"-ood or --corruptions is required: {name} holds no class out")
     kinds = tuple(corruptions.CORRUPTIONS) if "all" in config.corruptions else config.corruptions
     corrupted = [f"{name}-c:test/{kind}-{level}" for kind, level in itertools.product(kinds, corruptions.SEVERITIES)]
+    return [*named, *corrupted]
+
+
+def _queries(config: NcgConfig, name: str, description) -> dict:
+    """Key of the arrays -> images: those from elsewhere, the test images, and these corrupted."""
     queries = {}
-    for other in (*named, *corrupted):
+    for other in _query_names(config, name):
         split = loading.load_split(config, feature_dataset.as_trained(other, description), image_size=description.image_size)
         feature_dataset.check_whose(split, description, other)
-        queries[_key(str(names.parse(other).images))] = split
+        queries[_key(other)] = split
     return {**queries, "test": loading.load_split(config, name, "test", image_size=description.image_size)}
+
+
+def _familiar(config: NcgConfig, checkpoint, queries: dict, name: str) -> dict[str, bool | None]:
+    """Key -> whether the network, or the backbone of what it takes, was trained on these images' classes; with a warning."""
+    descriptions, dataset = [checkpoint.description], checkpoint.description.dataset
+    if dataset and (features := names.parse(dataset).features):
+        path = input_files.locate(config, feature_dataset.backbone(features[0])[0])
+        descriptions += [checkpoints.describe(path)] if checkpoint_paths.sidecar(path).exists() else []
+    named = {"test": name} | {_key(other): other for other in _query_names(config, name)}
+    familiar: dict[str, bool | None] = {}
+    for key, split in queries.items():
+        seen = [training_data.seen_in_training(one, named[key], split) for one in descriptions]
+        familiar[key] = True if any(seen) else None if all(one is None for one in seen) else False
+        if familiar[key] and key != "test" and not split.variant:
+            warnings.warn(
+                f"{split.name}:{split.split}: {checkpoint.path} was trained on images of these classes, so that its answers "
+                "do not tell how it generalises to others",
+                stacklevel=2,
+            )
+    return familiar
 
 
 def _predict(config: NcgConfig, checkpoint, split):
     device, described = loading.device(config), checkpoint.description
     batching = loading.batching(config, device, described.channels, described.image_size, config.precision)
-    return loop.predict(checkpoint.network, split, batching)
+    return finite.check(loop.predict(checkpoint.network, split, batching), f"{checkpoint.path}: its logits", split)
 
 
 def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
@@ -251,4 +280,4 @@ def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
 
 
 def _key(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")
+    return "".join(letter if letter.isalnum() else "-" for letter in str(names.parse(name).images)).strip("-")

@@ -101,6 +101,7 @@ def reinit(config: ReinitConfig) -> Result:
         "predictor",
         "spearman",
         "p_value",
+        "p_least",
         "partial",
         "partial_p",
     )

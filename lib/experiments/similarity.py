@@ -22,7 +22,7 @@ from lib.experiments.config.similarity import SimilarityConfig
 from lib.metrics import similarity as metrics
 from lib.models.checkpoints import Checkpoint
 from lib.plots import grid as plots
-from lib.representations import aliases, passes
+from lib.representations import aliases, finite, passes
 from lib.representations import similarity as method
 from lib.runs import loading
 from lib.runs.records import Result
@@ -167,7 +167,15 @@ def _represent(
     for batch in passes.represent(network, split, side.layers, batching, as_it_is, label=str(side.checkpoint.path)):
         for layer, values in batch.items():
             parts[layer].append(values)
-    values = {layer: torch.cat(parts.pop(layer)) for layer in side.layers}
+    path, values = side.checkpoint.path, {}
+    for layer in side.layers:
+        values[layer] = finite.check(torch.cat(parts.pop(layer)), f"layer {layer} of {path}: its outputs", split)
+        if bool((values[layer] == values[layer][:1]).all()):
+            warnings.warn(
+                f"layer {layer} of {path} puts out the same for all {len(split)} images: its CKA is empty, and what other "
+                "indices say is of its positions alone",
+                stacklevel=2,
+            )
     partition: aliases.Partition[str] = aliases.Partition(side.layers)
     partition.add({layer: method.by_position(whole) for layer, whole in values.items()})
     once = aliases.settle(partition, side.layers, lambda layer: layer, side.named)
@@ -210,10 +218,14 @@ def _disagreement(config: SimilarityConfig, sides: tuple[_Side, _Side], split: S
     if len({len(side.checkpoint.description.classes) for side in sides}) > 1:
         raise UserError("--measures disagreement: the networks have different numbers of classes")
     first, second = (
-        loop.predict(
-            side.checkpoint.network,
+        finite.check(
+            loop.predict(
+                side.checkpoint.network,
+                split,
+                loading.batching(config, device, side.checkpoint.description.channels, side.size),
+            ),
+            f"{side.checkpoint.path}: its logits",
             split,
-            loading.batching(config, device, side.checkpoint.description.channels, side.size),
         )
         for side in sides
     )

@@ -47,6 +47,8 @@ THRESHOLDS = {"0": 0.0, "1e-5": 1e-5, "1e-4": 1e-4, "1e-3": 1e-3, "1e-2": 1e-2, 
 
 def stitch(config: StitchConfig) -> Result:
     """One row per pair of layers and of ranks; the weights of every stitch; heat maps of a grid."""
+    if config.mod_only_stitch:
+        warnings.warn("--mod-only-stitch has no effect: only stitches are trained and saved in any case", stacklevel=2)
     begin = time.perf_counter()
     device = loading.device(config)
     front = loading.load_checkpoint(config, config.front_path, config.front_type, device)
@@ -232,6 +234,7 @@ def _initial(
                 "samples": len(matched) if config.init in MATCHED else None,
                 "stitch_rank": stitch_rank,
                 "pinv_rank": pinv_rank,
+                "pinv_basis": None if pinv_rank is None else BASES[config.solver],
                 "solver": config.solver if config.init == "pinv" else None,
                 "matching_residual": None,
                 "effective_rank": None,
@@ -255,6 +258,10 @@ def _initial(
             entries.append(GridStitch(front, end, made.to(batching.device)))
             rows.append(row)
     return entries, rows
+
+
+# --solver -> whose principal directions --front-pinv-rank keeps
+BASES = {"exact": "the front layer's channels", "reference": "the rows of each pair, resized"}
 
 
 def _solve(

@@ -79,7 +79,8 @@ def distance_bins(distances: np.ndarray, bins: int = 5) -> list[np.ndarray]:
 def conditional_accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
     """Accuracy where the answer is the nearest label and where it is not, None where there is none; Welch's one-sided p.
 
-    correct, hits: boolean (n,), of the same images in the same order.
+    Where all hits are alike and all misses are, so that Welch's statistic does not exist, p is Fisher's exact one. correct,
+    hits: boolean (n,), of the same images in the same order.
     """
     inside, outside = correct[hits], correct[~hits]
     measures = {
@@ -93,6 +94,9 @@ def conditional_accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
             t = (inside.mean() - outside.mean()) / math.sqrt(sum(spreads))
             degrees = sum(spreads) ** 2 / (spreads[0] ** 2 / (len(inside) - 1) + spreads[1] ** 2 / (len(outside) - 1))
             measures["p_welch"] = float(stats.t.sf(t, degrees))
+        else:
+            chance = stats.hypergeom(len(correct), int(correct.sum()), len(inside))
+            measures["p_welch"] = float(chance.sf(inside.sum() - 1))
     return measures
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lib.core.randomness import generator
 
-BINS = 50
+BINS = 50  # of equal width, the notebooks'
+QUANTILES = 20  # bins of equal shares, in `debiased_variation`
 BLOCK = 4096  # features whose distances are summed at a time
 REACH = 3  # bins on either side that have a say in a bin's sign, in `debiased_variation`
 VOICE = 2.0  # standard errors that each of them says at most
@@ -95,29 +96,38 @@ def divisions(n: int, m: int, draws: int, seed: int = 0) -> Tensor:
 def total_variation(x: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
     """Per unit (d,) half the L1 distance of the histograms of x and y over their common range, in [0, 1].
 
-    The notebooks' plug-in estimate: equal distributions do not give 0 but, with 1,000 rows and 50 bins, about 0.1.
+    The notebooks' plug-in estimate: equal distributions do not give 0 but, with 1,000 rows and 50 bins, about 0.1; and one
+    row far from all others leaves these a single bin. Raises `ValueError` for values that are not finite.
     """
-    p, q = _both(_histograms(x, y, bins))
+    _require_finite(x, y)
+    low, high = torch.minimum(x.amin(0), y.amin(0)), torch.maximum(x.amax(0), y.amax(0))
+    width = torch.where(high > low, high - low, 1.0)  # units that never change fill one bin
+    p, q = (_shares(((rows - low) / width * bins).long().clamp_(0, bins - 1), bins, len(rows)) for rows in (x, y))
     return 0.5 * (p - q).abs().sum(0)
 
 
-def debiased_variation(x: Tensor, y: Tensor, bins: int = BINS) -> Tensor:
+def debiased_variation(x: Tensor, y: Tensor, bins: int = QUANTILES, seed: int = 0) -> Tensor:
     """Total variation per unit (d,) without the floor of sampling: about 0 for equal distributions.
 
-    A bin's difference is not counted with its own sign, in which noise adds up, but with one that other rows give: half of
-    the rows say it for the other half, in that bin and in those beside it, none of which says more than `VOICE` standard
-    errors. So it is right for densities as for atoms, such as a rectified unit has at zero. Can be slightly negative.
+    A bin's difference is not counted with its own sign, in which noise adds up, but with one that other rows give: a random
+    half of the rows says it for the other half, in that bin and in those beside it, none of which says more than `VOICE`
+    standard errors. So it is right for densities as for atoms, such as a rectified unit has at zero. Bins hold equal shares
+    of the pooled rows, whatever the distances between these. Can be slightly negative. Raises `ValueError` for values that
+    are not finite.
     """
-    shares, halves = _histograms(x, y, bins), []
+    _require_finite(x, y)
+    draw, binned = generator(seed, "halves"), _quantile_bins(x, y, bins)
+    parts = [rows[torch.randperm(len(rows), generator=draw)].tensor_split(2) for rows in binned]
     kernel = torch.ones(1, 1, 2 * REACH + 1, dtype=torch.float64)
     kernel[0, 0, REACH] = 0
+    found = torch.zeros(x.shape[1], dtype=torch.float64)
     for mine, others in ((0, 1), (1, 0)):
-        p, q = (half[mine] for half in shares)
-        told = _standardised((shares[0][others], shares[1][others]), (len(x) / 2, len(y) / 2))
+        told = _standardised(*((_shares(part[others], bins, len(part[others])), len(part[others])) for part in parts))
         padded = torch.nn.functional.pad(told.clamp(-VOICE, VOICE).T[:, None], (REACH, REACH))
         told = told + torch.nn.functional.conv1d(padded, kernel)[:, 0].T
-        halves.append(0.5 * ((p - q) * told.sign()).sum(0))
-    return (halves[0] + halves[1]) / 2
+        p, q = (_shares(part[mine], bins, len(rows)) for part, rows in zip(parts, binned, strict=True))
+        found += 0.5 * ((p - q) * told.sign()).sum(0)
+    return found
 
 
 def null(score: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor, draws: int = 40, seed: int = 0) -> Tensor:
@@ -147,31 +157,32 @@ def _means(between: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return within / (n * (n - 1)), across / (n * m), (between.sum() - within - 2 * across) / (m * (m - 1))
 
 
-def _histograms(x: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Shares (2, bins, d) of either set's even and odd rows per bin of the range that both sets have together.
+def _require_finite(*parts: Tensor) -> None:
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise ValueError("values are NaN or infinite: they have no histogram")
 
-    Units that never change fill one bin.
+
+def _quantile_bins(x: Tensor, y: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """The bins (n, d) and (m, d) of rows, 0 to bins - 1, between the quantiles of the pooled rows of each unit.
+
+    A value that several quantiles are equal to has a bin of its own.
     """
-    low, high = torch.minimum(x.amin(0), y.amin(0)), torch.maximum(x.amax(0), y.amax(0))
-    width = torch.where(high > low, high - low, 1.0)
-    shares = []
-    for rows in (x, y):
-        bin_of = ((rows - low) / width * bins).long().clamp_(0, bins - 1)
-        counts = torch.zeros(2, bins, rows.shape[1], dtype=torch.float64)
-        for half in (0, 1):
-            part = bin_of[half::2]
-            counts[half].scatter_add_(0, part, torch.ones(part.shape, dtype=torch.float64))
-        shares.append(counts / counts.sum(1, keepdim=True).clamp_min(1))
-    return shares[0], shares[1]
+    pooled = torch.cat([x, y]).T.contiguous()
+    places = torch.arange(1, bins) * pooled.shape[1] // bins
+    edges = pooled.sort(1).values[:, places].contiguous()
+    below, upto = (torch.searchsorted(edges, pooled, right=right) for right in (False, True))
+    first, second = (upto - (upto - below > 1).long()).T.split([len(x), len(y)])
+    return first, second
 
 
-def _both(shares: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The shares (bins, d) of all rows of either set."""
-    return shares[0].mean(0), shares[1].mean(0)
+def _shares(bin_of: Tensor, bins: int, whole: int) -> Tensor:
+    """Counts (bins, d) of rows (n, d) in each bin, over `whole`."""
+    counts = torch.zeros(bins, bin_of.shape[1], dtype=torch.float64)
+    return counts.scatter_add_(0, bin_of, torch.ones(bin_of.shape, dtype=torch.float64)) / max(whole, 1)
 
 
-def _standardised(shares: tuple[Tensor, Tensor], sizes: tuple[float, float]) -> Tensor:
-    """The difference of shares (bins, d) in standard errors; 0 where both are empty."""
-    p, q = shares
-    variance = p * (1 - p) / sizes[0] + q * (1 - q) / sizes[1]
-    return (p - q) / variance.clamp_min(1 / max(sizes) ** 2).sqrt()
+def _standardised(one: tuple[Tensor, int], two: tuple[Tensor, int]) -> Tensor:
+    """The difference of shares (bins, d), each of so many rows, in standard errors; 0 where both are empty."""
+    (p, n), (q, m) = one, two
+    variance = p * (1 - p) / max(n, 1) + q * (1 - q) / max(m, 1)
+    return (p - q) / variance.clamp_min(1 / max(n, m) ** 2).sqrt()

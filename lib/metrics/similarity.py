@@ -16,6 +16,7 @@ from torch import Tensor
 FLOOR = 1e-12  # of the largest eigenvalue: smaller ones are rounding
 SVCCA_VARIANCE = 0.99
 NEIGHBOURS = 10
+FEWEST_DEBIASED = 4  # inputs
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
@@ -30,7 +31,10 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 def debiased_cka(x: Tensor, y: Tensor) -> float:
-    """At most 1; 0 in the mean for independent representations. x (n, p), y (n, q), n > 3. Nguyen et al. 2021, eq. 3."""
+    """At most 1; 0 in the mean for independent representations. x (n, p), y (n, q). Nguyen et al. 2021, eq. 3.
+
+    Raises `ValueError` for fewer than 4 inputs: the estimate has n - 3 in its denominator.
+    """
     grams = [Grams([z @ z.T]) for z in (_centred(x), _centred(y))]
     return debiased_cka_grid(*grams).item()
 
@@ -47,7 +51,8 @@ def procrustes(x: Tensor, y: Tensor) -> float:
 def pwcca(x: Tensor, y: Tensor) -> float:
     """In [0, 1], 0 if x is a linear function of y; not symmetric. x (n, p), y (n, q). Morcos et al. 2018.
 
-    1 - sum w_i rho_i, where w_i measures how much of x the i-th canonical variate accounts for.
+    1 - sum w_i rho_i, where w_i measures how much of x the i-th canonical variate accounts for. Published for an x that has
+    no more directions than y: the authors' code takes the smaller side for x, the stitching paper's the first.
     """
     x, y = _centred(x), _centred(y)
     return pwcca_distance(Side(x.T @ x), Side(y.T @ y), x.T @ y)
@@ -105,14 +110,16 @@ class Side:
 
 def procrustes_distance(x: Side, y: Side, cross: Tensor) -> float:
     """`procrustes` from the sides and their cross-moments (p, q)."""
-    return (2 - 2 * torch.linalg.svdvals(cross).sum() / (x.total * y.total).sqrt()).item()
+    # what is below 0 is rounding
+    return (2 - 2 * torch.linalg.svdvals(cross).sum() / (x.total * y.total).sqrt()).clamp_min(0).item()
 
 
 def pwcca_distance(x: Side, y: Side, cross: Tensor) -> float:
     """`pwcca` from the sides and their cross-moments (p, q).
 
     Where x has more directions than y, those without a partner have correlation 0. They are not unique, and their
-    weights depend on the choice; ours is the principal directions of x among them.
+    weights depend on the choice; ours is the principal directions of x among them. The papers' code has those that its SVD
+    happens to give, so that its number may differ, by up to .17 in what was tried.
     """
     directions, correlations, _ = torch.linalg.svd(x.whitening.T @ cross @ y.whitening, full_matrices=False)
     if directions.shape[1] < len(directions):
@@ -120,7 +127,15 @@ def pwcca_distance(x: Side, y: Side, cross: Tensor) -> float:
         _, rotation = torch.linalg.eigh(full.T @ (x.values[:, None] * full))
         directions = torch.cat([directions, full @ rotation], 1)
     weights = (directions.T @ x.roots).abs().sum(1)
-    return (1 - (weights[: len(correlations)] * correlations).sum() / weights.sum()).item()
+    return (1 - (weights[: len(correlations)] * correlations).sum() / weights.sum()).clamp_min(0).item()  # below is rounding
+
+
+def weighing(x: Side, y: Side) -> str:
+    """Which side `pwcca_distance` takes the weights of, and whether the published rule defines that: one of `WEIGHING`."""
+    return WEIGHING[len(x.values) > len(y.values)]
+
+
+WEIGHING = ("first", "first, of more directions")
 
 
 def mean_correlation(x: Side, y: Side, cross: Tensor) -> float:
@@ -173,6 +188,8 @@ def cka_grid(x: Grams, y: Grams) -> Tensor:
 
 def debiased_cka_grid(x: Grams, y: Grams) -> Tensor:
     """`debiased_cka` of all pairs (m1, m2): the unbiased HSIC_1 of Song et al. 2012 in place of the biased one."""
+    if x.n < FEWEST_DEBIASED:
+        raise ValueError(f"debiased CKA of {x.n} inputs does not exist; {FEWEST_DEBIASED} are the fewest")
 
     def hsic(triangles, sums, totals):
         return triangles + totals / ((x.n - 1) * (x.n - 2)) - 2 / (x.n - 2) * sums

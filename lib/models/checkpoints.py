@@ -364,6 +364,8 @@ def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architec
     ]
     if complaints:
         raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints))
-    broken = [key for key, value in state.items() if value.is_floating_point() and bool(value.isnan().any())]
+    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
-        raise UserError(f"{path}: {len(broken)} of its tensors hold NaN (first: {broken[0]}); did its training diverge?")
+        raise UserError(
+            f"{path}: {len(broken)} of its tensors hold NaN or infinite values (first: {broken[0]}); did training diverge?"
+        )

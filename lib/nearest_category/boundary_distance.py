@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lib.attacks import minimum_norm
 from lib.attacks.pgd import attacked
+from lib.core.errors import UserError
 from lib.core.progress import bar
 from lib.core.randomness import generator
 from lib.datasets.split import as_floats
@@ -134,7 +135,11 @@ def _segments(network, images: Tensor, neighbours: Tensor, answers: Tensor, batc
 def _answers(network, images: Tensor, batch_size: int) -> Tensor:
     device = next(network.parameters()).device
     with attacked(network):
-        return torch.cat([network(as_floats(part.to(device))).argmax(1).cpu() for part in images.split(batch_size)])
+        logits = torch.cat([network(as_floats(part.to(device))).cpu() for part in images.split(batch_size)])
+    if not logits.isfinite().all():
+        first = int((~logits.isfinite().all(1)).nonzero()[0])
+        raise UserError(f"--radius: the network's logits are NaN or infinite, first for point {first} of {len(images)}")
+    return logits.argmax(1)
 
 
 def _sample(candidates: Tensor, sampling: Sampling) -> Tensor:

@@ -20,7 +20,7 @@ from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
 from lib.models.normalized import Normalized
 from lib.nearest_category.neighbors import Points
-from lib.representations import passes
+from lib.representations import finite, passes
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def of_stored_features(dataset: str) -> Space:
     path, layer = stored
     return Space(
         "feature",
-        lambda split: Points(title(split), pixels(split), split.features),
+        lambda split: Points(
+            title(split), finite.check(pixels(split), f"-d {dataset}: its features", split), split.features
+        ),
         1,
         {"layer": layer, "backbone": path},
         of_inputs=True,
@@ -66,7 +68,8 @@ def of_layer(backbone: Checkpoint, layer: str, batching: Batching) -> Space:
     units = f"features of {layer} of {files.sha256(backbone.path)[:12]}"
 
     def points(split: Split) -> Points:
-        return Points(title(split), passes.features(backbone.network, split, layer, batching), units)
+        features = passes.features(backbone.network, split, layer, batching)
+        return Points(title(split), finite.check(features, f"layer {layer} of {backbone.path}: its features", split), units)
 
     return Space("feature", points, 1, {"layer": layer, "backbone": str(backbone.path)})
 

@@ -4,7 +4,6 @@ E_T(a) = -T log sum_i exp(a_i / T), a the flattened output of a layer. Higher en
 computed inside the hook, in float32, so that memory holds n x layers x temperatures numbers and no activation.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +15,7 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.representations import finite
 
 KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # the layers that the paper looks at
 
@@ -107,21 +107,9 @@ def layer_energies(
             energies.append(torch.stack([outputs[name] for name in names], 1))
     found, answers = torch.cat(energies).cpu(), torch.cat(logits).cpu()
     for column, name in enumerate(names):
-        refuse_not_finite(found[:, column], split, f"the energy of layer {name}")
-    refuse_not_finite(answers, split, "the network's logits")
+        finite.check(found[:, column], f"the energies of layer {name}", split)
+    finite.check(answers, "the network's logits", split)
     return names, found.numpy(), answers
-
-
-def refuse_not_finite(values: Tensor, split: Split, what: str) -> None:
-    """Raises `UserError` where a value (n, ...) of one of the images is NaN or infinite; the sentence names `what`."""
-    wrong = ~torch.isfinite(values.flatten(1)).all(1)
-    if bool(wrong.any()):
-        first = int(wrong.nonzero()[0])
-        value = next(value for value in values[first].flatten().tolist() if not math.isfinite(value))
-        raise UserError(
-            f"{what}: {value} for image {int(split.indices[first])} of {split.name}:{split.split}, and not finite for "
-            f"{int(wrong.sum())} of {len(split)} images: the weights may have diverged, or overflow float32"
-        )
 
 
 def choose(network: Normalized, listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from lib.models.normalized import Normalized
 from lib.ood import early_exit, halves, last_layer, layer_energies
 from lib.ood.flags import BASELINES
 from lib.ood.last_layer import LastLayer, LastLayerScore
-from lib.representations import aliases
+from lib.representations import aliases, finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def measure(
     seconds[f"pass over {stage}"] = time.perf_counter() - begin
     joined = {name: torch.cat(parts) for name, parts in scores.items()}
     for name, values in joined.items():
-        layer_energies.refuse_not_finite(values[:, None], split, f"--baselines {name}")
+        finite.check(values[:, None], f"--baselines {name}: its scores", split)
     return Passed(columns, energies, logits, {name: values.numpy() for name, values in joined.items()})
 
 

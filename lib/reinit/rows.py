@@ -94,6 +94,8 @@ def analysis(common: dict, rows: list[dict], seed: int) -> list[dict]:
             if not members:
                 continue
             x, y, depth = (np.array([row[column] for row in members]) for column in (predictor, "relative_drop", "index"))
+            chance = rank_correlation.spearman_p(x, y, seed=seed)
+            partial = rank_correlation.partial_spearman_p(x, y, depth, seed=seed)
             correlations.append(
                 {
                     **common,
@@ -103,9 +105,11 @@ def analysis(common: dict, rows: list[dict], seed: int) -> list[dict]:
                     "predictor": predictor,
                     "layers": len(members),
                     "spearman": rank_correlation.spearman(x, y),
-                    "p_value": rank_correlation.spearman_p(x, y, seed=seed),
+                    "p_value": chance.p,
+                    "p_least": chance.least,
                     "partial": rank_correlation.partial_spearman(x, y, depth),
-                    "partial_p": rank_correlation.partial_spearman_p(x, y, depth, seed=seed),
+                    "partial_p": partial.p,
+                    "partial_p_least": partial.least,
                 }
             )
     return correlations

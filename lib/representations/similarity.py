@@ -88,14 +88,15 @@ def grid(
 ) -> list[dict]:
     """A row per pair of layers and of ranks: layer1, layer2, rank1, rank2, rows ("positions" or "images"), measures.
 
-    `first_ranks` and `second_ranks` name for each layer the ranks it is limited to; the width is no limit.
+    With PWCCA also pwcca_weighs (`similarity.weighing`). `first_ranks` and `second_ranks` name for each layer the
+    ranks it is limited to; the width is no limit.
     """
     left, right = _Network(first, first_ranks), _Network(second, second_ranks)
     tables = {}
     if set(measures) & set(GRAM_MEASURES):
         grams = left.grams(), right.grams()
         tables = {name: function(*grams).cpu() for name, function in GRAM_MEASURES.items() if name in measures}
-    of_moments = [name for name in measures if name in MOMENT_MEASURES]
+    of_moments, weighs = [name for name in measures if name in MOMENT_MEASURES], "pwcca" in measures
     rows = []
     for one, x in first.items():
         for two, y in second.items():
@@ -113,6 +114,7 @@ def grid(
                             "rank2": rank2,
                             "rows": "positions" if aligned else "images",
                             **{name: measured[name] for name in measures if name in measured},
+                            **(_weighing(left.side(one, rank1, aligned), right.side(two, rank2, aligned)) if weighs else {}),
                         }
                     )
     return rows
@@ -178,6 +180,10 @@ def _by_moments(
         }
         for rank1, rank2 in pairs
     }
+
+
+def _weighing(x: Side, y: Side) -> dict[str, str]:
+    return {"pwcca_weighs": similarity.weighing(x, y)}
 
 
 def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool) -> Tensor:

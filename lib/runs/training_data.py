@@ -26,6 +26,8 @@ def seen_in_training(description: Description, name: str, split: Split) -> bool 
     """
     if not description.dataset:
         return None
+    if description.epoch == 0:
+        return False
     asked, trained = names.parse(name).images, names.parse(description.dataset).images
     if description.config.get("pretrained") and _source(asked) == ("imagenet", None, ""):
         return True

@@ -16,6 +16,7 @@ import numpy as np
 from lib.core.errors import UserError
 from lib.core.registry import near
 from lib.metrics import rank_correlation
+from lib.metrics.multiple_testing import holm
 from lib.plots import grid as plots
 from lib.runs import command_lines
 from lib.runs.command_lines import Experiments
@@ -219,7 +220,7 @@ def tables(checkpoint: str, library: Library) -> Found:
     columns["OOD probe gain"] = _gains(MEASURES["OOD probe gain"], runs["OOD probe gain"], layers)
     siblings = _siblings(network, library)
     rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
-    pairs, matrix = _correlations(columns)
+    pairs, matrix = _correlations(columns, layers)
     empty = []
     for name, values in columns.items():
         lacking = [layer for layer in layers if layer in cuts and layer not in values]
@@ -229,7 +230,9 @@ def tables(checkpoint: str, library: Library) -> Found:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
     made = [
         PrintedTable(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
-        PrintedTable(f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs),
+        PrintedTable(
+            f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs, PAIRS
+        ),
     ]
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
     return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
@@ -240,6 +243,10 @@ NOTE = (
     "the raw energy, unturned, so that outlier sets below and above 1/2 cancel, unlike in the two-sided one; "
     "similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - 1/2|; "
     "re-initialisation drop: relative, to fresh draws. Means over data sets, siblings and modules."
+)
+PAIRS = (
+    "n: layers; p_holm: Holm's over all pairs that have a p; partial: given the layer's place; no p where so few "
+    "layers could not bring it to 0.05 (p_least)."
 )
 
 
@@ -324,8 +331,13 @@ def _alike(one: Network, other: Network) -> bool:
     return one.identity == other.identity if one.training else not other.training
 
 
-def _correlations(columns: dict[str, dict[str, float]]) -> tuple[list[dict], list[list[float | None]]]:
-    """A row per pair of measures, and the matrix of all of them; None where fewer than FEWEST layers have both."""
+def _correlations(columns: dict[str, dict[str, float]], layers: list[str]) -> tuple[list[dict], list[list[float | None]]]:
+    """A row per pair of measures, and the matrix of all of them; None where fewer than FEWEST layers have both.
+
+    n: layers that have both; low, high: the 95 % interval; p_value: two-sided, by orders of the layers; p_least: the least
+    that it could be; p_holm: adjusted over all pairs that have a p. partial: given the layer's place, as most measures rise
+    or fall with depth, with a p, a least one and an adjusted one of its own.
+    """
     names = list(columns)
     matrix: list[list[float | None]] = [[None] * len(names) for _ in names]
     rows = []
@@ -335,21 +347,33 @@ def _correlations(columns: dict[str, dict[str, float]]) -> tuple[list[dict], lis
             if j < i or len(both) < FEWEST:
                 continue
             x, y = (np.array([columns[name][layer] for layer in both]) for name in (first, second))
+            depth = np.array([layers.index(layer) for layer in both])
             rho = rank_correlation.spearman(x, y)
             matrix[i][j] = matrix[j][i] = rho
             if i < j and rho is not None:
                 low, high = interval(rho, len(both)) or (None, None)
+                chance, partial = rank_correlation.spearman_p(x, y), rank_correlation.partial_spearman_p(x, y, depth)
                 rows.append(
                     {
                         "measure": first,
                         "and": second,
-                        "layers": len(both),
+                        "n": len(both),
                         "spearman": rho,
                         "low": low,
                         "high": high,
-                        "p_value": rank_correlation.spearman_p(x, y),
+                        "p_value": chance.p,
+                        "p_least": chance.least,
+                        "p_holm": None,
+                        "partial": rank_correlation.partial_spearman(x, y, depth),
+                        "partial_p": partial.p,
+                        "partial_p_least": partial.least,
+                        "partial_p_holm": None,
                     }
                 )
+    for p, adjusted in (("p_value", "p_holm"), ("partial_p", "partial_p_holm")):
+        tested = [row for row in rows if row[p] is not None]
+        for row, value in zip(tested, holm(np.array([row[p] for row in tested])), strict=True):
+            row[adjusted] = float(value)
     return rows, matrix
 
 

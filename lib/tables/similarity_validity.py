@@ -62,7 +62,9 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
     """A row per test, type of networks, probes, data set, index and reference layer, and one with layer "mean" of these.
 
     spearman, kendall: in [-1, 1], high where the index agrees with the probes; spearman_p, kendall_p: one-sided, as if pairs
-    were independent of one another. n: pairs. None where there are fewer than three pairs, or all are alike.
+    were independent of one another; p_least: the least that either can be for so many pairs. n: pairs. None where there are
+    fewer than three pairs, or all are alike, and p where it cannot reach 0.05; a mean p is over the layers that
+    have one, and has no least.
     """
     runs = list(runs)
     names = {known["sha256"]: name for run in runs for name, known in run.record["inputs"].items() if "sha256" in known}
@@ -73,7 +75,7 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
     for (about, reference), members in groups.items():
         gaps, distances = (np.array([getattr(pair, name) for pair in members]) for name in ("gap", "dissimilarity"))
         row = {
-            **dict(zip(Pair._fields, about, strict=False)),
+            **_told(about),
             "reference": names[reference.network],
             "layer": reference.layer,
             "n": len(members),
@@ -82,21 +84,29 @@ def rows(runs: Iterable[RecordedRun]) -> list[dict]:
             ("spearman", rank_correlation.spearman_one_sided),
             ("kendall", rank_correlation.kendall_one_sided),
         ):
-            row[name], row[f"{name}_p"] = function(distances, gaps)
+            row[name], (row[f"{name}_p"], row["p_least"]) = function(distances, gaps)
         found.append(row)
         means[about].append(row)
     for about, members in means.items():
         mean = {
-            **dict(zip(Pair._fields, about, strict=False)),
+            **_told(about),
             "reference": None,
             "layer": "mean",
             "n": sum(row["n"] for row in members),
+            "p_least": None,
         }
         for name in ("spearman", "spearman_p", "kendall", "kendall_p"):
             values = [row[name] for row in members if row[name] is not None]
             mean[name] = statistics.fmean(values) if values else None
         found.append(mean)
     return found
+
+
+def _told(about: tuple) -> dict:
+    """The first fields of a pair; of PWCCA under a rank limit also what is whitened, which is more in the paper's code."""
+    told = dict(zip(Pair._fields, about, strict=False))
+    limited = told["test"] == "sensitivity" and told["index"] == "pwcca"
+    return told | {"whitening": "of the directions that are left" if limited else None}
 
 
 def pairs(runs: Iterable[RecordedRun]) -> list[Pair]:

@@ -35,6 +35,18 @@ LOSSES = {
 }
 
 
+ATTACKING, BY_ENERGIES = ("at", "trades"), ("energy_layers",)
+# a setting -> the losses that it changes anything of
+OF_LOSSES = {
+    **dict.fromkeys(("eps", "norm", "attack_steps", "attack_step_size", "box"), ATTACKING),
+    "beta": ("trades",),
+    "outliers": BY_ENERGIES,
+    **dict.fromkeys(
+        ("energy_layers", "energy_lambda", "form", "margins_in", "energy_margins", "outlier_batches"), BY_ENERGIES
+    ),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig(RunConfig):
     """The flags of every script that trains by gradient steps."""
@@ -54,8 +66,12 @@ def check_loss(config: "TrainingConfig") -> None:
         raise UsageError(f"--eps is required: the radius of the attack of --loss {config.loss}")
     if config.loss in ("at", "trades", "mixup") and config.label_smoothing:
         raise UsageError(f"--label-smoothing is for --loss ce, not {config.loss}")
-    if config.outliers and config.loss != "energy_layers":
-        raise UsageError(f"--outliers is for --loss energy_layers, not {config.loss}")
+    for name, losses in OF_LOSSES.items():
+        if config.loss not in losses and getattr(config, name) != config.value({}, name):
+            spelling = "--no-box" if name == "box" else "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{spelling} is for --loss {' and '.join(losses)}, not {config.loss}, which it would not change"
+            )
     if config.loss == "energy_layers":
         _check_energy_layers(config)
 
@@ -191,6 +207,15 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
         network_flags.check_normalisation(self.mean, self.std)
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")
+        if self.momentum not in (0, self.value({}, "momentum")) and self.optimizer != "sgd":
+            raise UsageError(f"--momentum is for -o sgd, not {self.optimizer}")
+        if self.schedule != "step" and (self.lr_step, self.lr_decay) != (
+            self.value({}, "lr_step"),
+            self.value({}, "lr_decay"),
+        ):
+            raise UsageError(f"--lr-step and --lr-decay are for -sched step, not {self.schedule}")
+        if self.noise_seed is not None and not self.noise and not self.pixel_shuffle:
+            raise UsageError("--noise-seed is about --noise and --pixel-shuffle, neither of which is asked for")
         check_loss(self)
         of_features = names.parse(self.dataset).features is not None
         if of_features:

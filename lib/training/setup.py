@@ -24,7 +24,7 @@ from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
 from lib.runs import cli, input_files, loading
-from lib.training.flags import LOSSES, TrainingConfig
+from lib.training.flags import ATTACKING, LOSSES, TrainingConfig
 from lib.training.loop import Recipe
 from lib.training.optimizers import schedule
 
@@ -102,9 +102,10 @@ def recipe(
     """How every epoch is trained."""
     precision = devices.resolve_precision(config.precision, device, training=True)
     usual = EPOCH_IMAGES.get(parse(config.dataset).base)
+    # stored features have no bounds that an attack could keep to
+    boundless = bool(split.features) and config.loss in ATTACKING
     return Recipe(
-        # stored features have no bounds that an attack could keep to
-        loss=resolve(LOSSES[config.loss])(dataclasses.replace(config, box=False) if split.features else config),
+        loss=resolve(LOSSES[config.loss])(dataclasses.replace(config, box=False) if boundless else config),
         learning_rate=schedule(
             config.schedule,
             learning_rate=config.learning_rate,

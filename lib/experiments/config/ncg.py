@@ -63,6 +63,9 @@ class NcgConfig(NetworkConfig, SeedConfig):
 
     takes_features: ClassVar[bool] = True
 
+    # 2: attacks of --radius were compared before they were brought to the boundary; p_welch of hits that are all right
+    # beside misses that are all wrong was left out
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch network_seed n_train n hits ncg ncg_low ncg_high sum_squared_distance mean_distance near_ties chance
             majority independence kappa chi2 p_chi2 p_permutation accuracy accuracy_1nn accuracy_hits accuracy_misses p_welch
@@ -70,7 +73,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
             ratio_se slope_ncg slope_ncg_se slope_accuracy slope_accuracy_se attack_success radius_mean radius_median
             radius_km covered segment_unchanged n_candidates n_attached""",
         words="model architecture loss against train data split variant origin space layer backbone subset at",
-        truths="in_distribution",
+        truths="in_distribution seen_in_training",
         network="model",
         images="data split origin train",
         sets="data train",

@@ -143,6 +143,8 @@ class ProbeConfig(NetworkConfig):
     # 2: layers that put out the same are one, and the first weights depend on seed and dimension alone
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
+    # 2: tvd_debiased depended on the order of images and on single outliers; tvd weighed images of odd numbers unequally
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""dim rank lr l1 l2 seed epoch fraction n correct accuracy se baseline gain gain_low gain_high gain_median
             candidates strength nc1 s s_null_low s_null_high s_moments s_moments_null_low s_moments_null_high

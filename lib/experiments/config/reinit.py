@@ -64,9 +64,11 @@ class ReinitConfig(NetworkConfig, SeedConfig):
         False, help="also write the layout of the paper's own code, into a folder of the record's name", selects=True
     )
 
+    revision: ClassVar[int] = 2  # 2: partial_p of few layers was too small; no p that cannot reach 0.05
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n classes index mass bias bias_z abs_mean criticality draws accuracy accuracy_sd relative_drop
-            top5_accuracy se intact_accuracy intact_top5_accuracy l2_distance layers spearman p_value partial partial_p""",
+            top5_accuracy se intact_accuracy intact_top5_accuracy l2_distance layers spearman p_value p_least partial
+            partial_p partial_p_least""",
         words="data split variant origin what layer kind source status predictor",
         truths="recalibrated",
         images="data split origin",

@@ -71,7 +71,7 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     columns: ClassVar[Columns] = Columns.of(
         numbers="""rank1 rank2 n cka cka_debiased pwcca procrustes svcca mean_cca rsa knn_jaccard disagreement cka_se
             cka_debiased_se pwcca_se procrustes_se svcca_se mean_cca_se rsa_se knn_jaccard_se""",
-        words="layer1 layer2 aliases1 aliases2 rows data split",
+        words="layer1 layer2 aliases1 aliases2 rows data split pwcca_weighs",
         images="data split",
         sets="data",
         shared={"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"},

@@ -76,7 +76,11 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         (), check=at_least(1), help="ranks to which the front activation is limited", selects=True
     )
     front_pinv_rank: tuple[int, ...] = flag(
-        (), check=at_least(1), help="ranks to which it is limited while matching", selects=True
+        (),
+        check=at_least(1),
+        help="ranks to which it is limited while matching, in the basis of the front layer's channels; with --solver "
+        "reference in that of each pair's rows after resizing, as published",
+        selects=True,
     )
     upsample: str = flag("bilinear", "-upsample", choices=("bilinear", "nearest"), help="how maps are resized")
     c2t_cls: str = flag("pool", "-c2t-cls", choices=("none", "pool", "learn"), help="class token of tokens made from maps")
@@ -99,7 +103,9 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         help="data set: stitches are made on its training images and measured on its test images",
         selects=True,
     )
-    mod_only_stitch: bool = flag(False, help="taken as given: only stitches are trained and saved", identity=False)
+    mod_only_stitch: bool = flag(
+        False, help="a published spelling without effect: only stitches are trained and saved in any case", identity=False
+    )
     save: bool = flag(True, help="keep the weights of every stitch in the .npz", selects=True)
     null: bool = flag(
         False,
@@ -112,7 +118,8 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         numbers="""samples stitch_rank pinv_rank matching_residual effective_rank condition accuracy relative_accuracy
             penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
             sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
-        words="null front_layer end_layer front_aliases end_aliases type init solver data split taken_from",
+        words="""null front_layer end_layer front_aliases end_aliases type init solver pinv_basis data split
+            taken_from""",
         truths="trained",
         images="data split",
         sets="data",
