@@ -31,6 +31,7 @@ def write(
     record = {
         "schema": records.SCHEMA,
         "experiment": experiment,
+        "revision": EXPERIMENTS[experiment].revision,
         "config": whole,
         "command": [f"exec_{experiment}.py"],
         "inputs": inputs or {},

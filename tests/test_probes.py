@@ -576,18 +576,40 @@ def test_roles_share_no_image_and_leave_none_out(protocol):
     assert len(found) == 1000 and torch.equal(found.sort().values, torch.arange(100, 1100))
 
 
-def test_the_papers_few_shot_division_has_988_pooled_images_and_9000_for_testing():
-    shape = torch.zeros(10000, 1, 1, 1, dtype=torch.uint8)
-    shifts = [
-        Shift(f"shift {number}", Split("made up", "test", shape, torch.arange(10000) % 10), "made-up:test")
-        for number in range(19)
-    ]
+def nineteen_shifts() -> list[Shift]:
+    """Corruptions of the same 10,000 images."""
+    split = Split("made up", "test", torch.zeros(10000, 1, 1, 1, dtype=torch.uint8), torch.arange(10000) % 10)
+    return [Shift(f"shift {number}", split, "made-up:test") for number in range(19)]
+
+
+def test_the_papers_zero_shot_division_tests_on_all_10000_images_of_which_1000_choose_too():
+    shifts = nineteen_shifts()
+    shares = [shift.shares("zero-shot", "paper", 0) for shift in shifts]
+    chosen = shifts[0].role("probe-val", shares[0])[1]
+    assert len(chosen) == 1000
+    for shift, of_shift in zip(shifts, shares, strict=True):
+        assert torch.equal(shift.role("test", of_shift)[1], torch.arange(10000))
+        assert all(torch.equal(shift.role(role, of_shift)[1], chosen) for role in ("probe-val", "layer-val"))
+
+
+def test_clean_few_shot_images_are_each_under_one_corruption():
+    shifts, protocol = nineteen_shifts(), ProbeProtocol(name="few-shot", shared=True)
+    shares = {(number, 0): shift.shares("few-shot", "clean", 0) for number, shift in enumerate(shifts)}
+    drawn = training_sets.outside(protocol, shifts, shares, 10)
+    learnt = torch.cat([one.positions for one in drawn])
+    assert len(learnt.unique()) == len(learnt) == 19 * 157
+
+
+def test_the_papers_few_shot_division_draws_52_of_1000_images_for_each_corruption_and_tests_on_9000():
+    shifts = nineteen_shifts()
     protocol = ProbeProtocol(name="few-shot", roles="paper", shared=True)
     shares = {(number, 0): shift.shares("few-shot", "paper", 0) for number, shift in enumerate(shifts)}
     drawn = training_sets.outside(protocol, shifts, shares, 10)
     (joined,), _ = training_sets.pooled(drawn)
     learnt = torch.cat([one.positions for one in drawn])
-    assert {len(one.positions) for one in drawn} == {52} and len(joined.positions) == len(learnt.unique()) == 988
+    assert {len(one.positions) for one in drawn} == {52} and len(joined.positions) == 988
+    # as many different ones as independent draws leave: 1000 (1 - (1 - 0.052)^19) = 637
+    assert 600 < len(learnt.unique()) < 670
     for number, shift in enumerate(shifts):
         _, tested = shift.role("test", shares[number, 0])
         assert len(tested) == 9000 and not torch.isin(tested, learnt).any()

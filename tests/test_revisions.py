@@ -71,21 +71,27 @@ def test_a_record_of_a_newer_revision_is_refused_and_left_as_it_is(tmp_path):
     assert record(tmp_path)["rows"] == [{"rate": 2}]
 
 
+@pytest.fixture(autouse=True)
+def first(monkeypatch):
+    """All experiments before any correction of their methods."""
+    for experiment in EXPERIMENTS.values():
+        monkeypatch.setattr(experiment.configuration, "revision", 1)
+
+
 @pytest.fixture
-def corrected(monkeypatch):
-    """`exec_ncg.py` after a correction of its method."""
+def corrected(tmp_path, monkeypatch):
+    """`exec_ncg.py` after a correction of its method, with three records of before."""
+    three_seeds(tmp_path, (0.30, 0.36, 0.39))
     monkeypatch.setattr(EXPERIMENTS["ncg"].configuration, "revision", 2)
 
 
 def present(folder, name: str, seed: int, value: float) -> None:
     """A record like those of `three_seeds`, of the present revision."""
     path = made.training(folder, f"{'abc'[seed]}/{seed}", seed=seed)
-    file = made.write(folder, "ncg", name, [ncg_row(path, value)], model_path=path, seed=seed)
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"revision": 2}))
+    made.write(folder, "ncg", name, [ncg_row(path, value)], model_path=path, seed=seed)
 
 
 def test_records_of_an_earlier_revision_are_shown_apart_and_not_judged(tmp_path, corrected):
-    three_seeds(tmp_path, (0.30, 0.36, 0.39))
     present(tmp_path, "new", 0, 0.5)
     earlier, now = sorted(compare.compare(NCG, KNOWN, library(tmp_path)), key=lambda line: not line.earlier)
     assert earlier.n == 3 and earlier.verdict == compare.EARLIER and "its command runs it again" in earlier.note
@@ -97,22 +103,20 @@ def test_records_of_an_earlier_revision_are_shown_apart_and_not_judged(tmp_path,
 
 
 def test_a_cell_that_only_earlier_revisions_fill_is_asked_for_again(tmp_path, corrected):
-    three_seeds(tmp_path, (0.30, 0.36, 0.39))
     known, table = library(tmp_path), dataclasses.replace(NCG, setup=NCG.setup | {"net.model_type": "CNN002"})
     lines = compare.compare(table, KNOWN, known)
     assert [command.split()[1] for command in missing_runs.commands("ncg", lines, known, (0,))] == ["exec_ncg.py"]
 
 
 def test_a_training_of_an_earlier_revision_is_another_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(EXPERIMENTS["train"].configuration, "revision", 2)
     three_seeds(tmp_path, (0.30, 0.36, 0.39))
+    monkeypatch.setattr(EXPERIMENTS["train"].configuration, "revision", 2)
     path = tmp_path / "results/train/a-0.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": 2}))
     assert sorted(line.n for line in compare.compare(NCG, KNOWN, library(tmp_path))) == [1, 2]
 
 
 def test_a_record_of_an_earlier_revision_is_not_checked_against_new_numbers(tmp_path, corrected):
-    three_seeds(tmp_path)
     with pytest.raises(UserError, match="of an earlier version of the method, whose numbers were other; --rerun"):
         rerun.check(tmp_path / "results/ncg/n0.json", EXPERIMENTS)
 

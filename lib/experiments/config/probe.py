@@ -140,12 +140,16 @@ class ProbeConfig(NetworkConfig):
     cache_type: str = flag("fp16", choices=("fp16", "bf16", "fp32"), help="type of kept features, with a scale per layer")
     verbose: bool = flag(False, help="print every row", identity=False)
 
+    # 2: intervals of gains over seeds as well as images, and for worst groups without their bias; id-val images that the
+    # network has not learnt from, where there are any; --roles paper tests and draws as the notebooks do
+    revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = Columns.of(
-        numbers="""dim rank lr l1 l2 seed epoch fraction n correct accuracy se baseline gain gain_low gain_high gain_median
-            candidates strength nc1 s s_null_low s_null_high s_moments s_moments_null_low s_moments_null_high
-            energy_distance energy_distance_null_low energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
-        words="probe network layer reduce data variant origin group split protocol solver selected_by",
+        numbers="""dim rank lr l1 l2 seed epoch fraction n n_learnt n_validated n_seeds correct accuracy se
+            baseline gain gain_low gain_high gain_median candidates strength nc1 s s_null_low s_null_high
+            s_moments s_moments_null_low s_moments_null_high energy_distance energy_distance_null_low
+            energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
+        words="probe network layer reduce data variant origin group split protocol solver selected_by choice over",
         truths="chosen",
         images="data split origin",
         sets="data",
