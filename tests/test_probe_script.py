@@ -460,6 +460,7 @@ def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(train
             ("--solver ridge needs --l2 above 0",),
         ),
         (("--solver", "lbfgs", "--l1", "0.1"), 2, ("no L1 penalty",)),
+        (("--solver", "prox", "--l2-norm", "0.1"), 2, ("--l2-norm: --solver prox has no such penalty",)),
         (
             ("-l", "features.14", "--solver", "lbfgs", "--cache-gib", "1e-4"),
             1,

@@ -312,6 +312,7 @@ def stated_loss(probe, features, labels, setting) -> torch.Tensor:
     logits = probe.logits(features).log_softmax(1)
     weights = [value for name, value in vars(probe).items() if "weights" in name]
     loss = -logits[torch.arange(len(labels)), labels].mean()
+    loss = loss + setting.norm * torch.cat([one.flatten() for one in weights]).norm()
     return loss + sum(setting.l1 * one.abs().sum() + setting.l2 / 2 * one.square().sum() for one in weights)
 
 
@@ -319,7 +320,7 @@ def stated_loss(probe, features, labels, setting) -> torch.Tensor:
 @pytest.mark.parametrize("large", [1, 10**6])
 def test_gradients_are_those_of_the_stated_loss(hidden, large, monkeypatch):
     monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
-    settings = [Setting(0.1), Setting(0.2, l1=0.3), Setting(0.05, l2=0.7), Setting(1.0, l1=0.1, l2=0.2)]
+    settings = [Setting(0.1, norm=0.4), Setting(0.2, l1=0.3), Setting(0.05, l2=0.7), Setting(1.0, l1=0.1, l2=0.2, norm=0.3)]
     start = initial_mlp(6, hidden, 3, [0, 1], 4, "x") if hidden else initial(6, 3, [0, 1], 4, "x")
     features, labels = (values.view(2, 16, *values.shape[1:]) for values in blobs(32))
     values = [value.clone().requires_grad_() for value in vars(start).values()]
@@ -333,6 +334,16 @@ def test_gradients_are_those_of_the_stated_loss(hidden, large, monkeypatch):
     for before, after in zip(values, stack.values, strict=True):
         moved = (before.detach() - after) / rates.view(1, 4, *[1] * (before.ndim - 2))
         assert torch.allclose(moved, before.grad, atol=1e-5)
+
+
+def test_the_norm_itself_pulls_by_its_weight_however_long_the_weights_are_and_not_at_zero():
+    features, labels = torch.zeros(1, 8, 6), torch.zeros(1, 8, dtype=torch.int64)  # no slope but that of the penalty
+    for length in (0.0, 1e-3, 1.0, 100.0):
+        start = Linear(torch.full((1, 1, 3, 6), length / 18**0.5), torch.zeros(1, 1, 3))
+        stack = Stack(start, [Setting(1e-3, norm=0.5)], "sgd", momentum=0)
+        stack.step(features, labels)
+        pulled = (start.weights - stack.probes.weights).norm().item() / 1e-3
+        assert pulled == pytest.approx(0.5 if length else 0.0, rel=1e-2)
 
 
 def test_the_slope_of_proximal_gradients_is_that_of_the_stated_loss():

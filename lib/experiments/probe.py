@@ -6,6 +6,7 @@ unequal lengths, and had one seed; here the roles of images are disjoint, rules 
 intervals, while `--roles paper` divides the images as its notebooks do.
 """
 
+import itertools
 from dataclasses import replace
 
 import torch
@@ -60,6 +61,7 @@ COLUMNS = (
     "lr",
     "l1",
     "l2",
+    "l2_norm",
     "seed",
     "selected_by",
     "n",
@@ -124,7 +126,7 @@ def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
             class_balance=config.class_balance,
             views=config.augment,
         ),
-        settings=[Setting(lr, l1, l2) for lr in rates for l1 in config.l1 for l2 in config.l2],
+        settings=[Setting(*one) for one in itertools.product(rates, config.l1, config.l2, config.l2_norm)],
         recipe=ProbeRecipe(
             solver=config.solver,
             epochs=config.epochs,

@@ -30,6 +30,7 @@ COLUMNS = (
     "lr",
     "l1",
     "l2",
+    "l2_norm",
     "seed",
     "epoch",
     "fraction",

@@ -144,6 +144,7 @@ def _test_rows(report: _Report, ruled: RuleChoices, site: ProbeSite, candidate: 
         lr=setting.lr if setting else None,
         l1=setting.l1 if setting else None,
         l2=setting.l2 if setting else None,
+        l2_norm=setting.norm if setting else None,
         seed=seed,
         epoch=epochs,
         selected_by=ruled.rule,

@@ -87,6 +87,9 @@ class ProbeConfig(NetworkConfig):
     learning_rate: tuple[float, ...] = flag((1e-3,), "-lr", check=above(0), help="learning rates, each")
     l1: tuple[float, ...] = flag((0.0,), "-l1", check=at_least(0), help="weights of the L1 norm of the weights, each")
     l2: tuple[float, ...] = flag((0.0,), check=at_least(0), help="weights of half their squared L2 norm, each")
+    l2_norm: tuple[float, ...] = flag(
+        (0.0,), check=at_least(0), help="weights of the L2 norm itself, as in the intermediate-layers notebook, each"
+    )
     weight_decay: float = flag(0.0, "-wd", check=at_least(0), help="weight decay of adam and sgd, on biases too")
     momentum: float = flag(0.9, check=cli.fraction, help="momentum of sgd")
     milestones: tuple[int, ...] = flag(
@@ -145,7 +148,7 @@ class ProbeConfig(NetworkConfig):
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = Columns.of(
-        numbers="""dim rank lr l1 l2 seed epoch fraction n n_learnt n_validated n_seeds correct accuracy se
+        numbers="""dim rank lr l1 l2 l2_norm seed epoch fraction n n_learnt n_validated n_seeds correct accuracy se
             baseline gain gain_low gain_high gain_median candidates strength nc1 s s_null_low s_null_high
             s_moments s_moments_null_low s_moments_null_high energy_distance energy_distance_null_low
             energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
@@ -176,6 +179,8 @@ class ProbeConfig(NetworkConfig):
             raise UsageError("--fraction 0: nothing to learn from; --protocol zero-shot learns from no OOD image")
         if self.solver in ("lbfgs", "ridge") and any(self.l1):
             raise UsageError(f"--l1: --solver {self.solver} has no L1 penalty; adam, sgd and prox have")
+        if self.solver not in ("adam", "sgd") and any(self.l2_norm):
+            raise UsageError(f"--l2-norm: --solver {self.solver} has no such penalty; adam and sgd have")
         if self.solver == "ridge" and not all(self.l2):
             raise UsageError("--solver ridge needs --l2 above 0: one or more penalties, chosen among by leave-one-out")
         if self.ranks and self.how not in ("id", "zero-shot"):
@@ -219,7 +224,7 @@ class ProbeConfig(NetworkConfig):
                 usable, self.layers, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]}
             )
 
-        settings = len(self.learning_rate) * len(self.l1) * len(self.l2) * len(self.seed)
+        settings = len(self.learning_rate) * len(self.l1) * len(self.l2) * len(self.l2_norm) * len(self.seed)
         return plan.of_checkpoints(
             self,
             [(self.model_path, self.model_type, chosen)],
