@@ -238,3 +238,36 @@ def test_what_is_not_known_of_the_networks_training_is_said(half_trained, monkey
     assert torch.equal(
         torch.isin(other.indices, unseen), torch.isin(other.indices, validation_split(train, 0.2, 5)[1].indices)
     )
+
+
+def test_logits_that_overflow_are_refused_in_a_sentence_that_names_their_layer(trained):
+    loaded = checkpoints.load(trained / "models/a/model_2.pt")
+    with torch.no_grad():
+        list(loaded.network.parameters())[-2].fill_(3e38)  # of the head
+    checkpoints.save(trained / "models/overflows/model_2.pt", loaded.network, loaded.description)
+    words = ("models/overflows/model_2.pt", "-l", "features.14", "--reduce", "gap", "-e", "1")
+    with pytest.raises(
+        UserError, match="^layer [^ ]+ puts out NaN or infinite numbers for image 0 of digits:train, so nothing"
+    ):
+        probe(trained, *words)
+
+
+def test_a_probe_that_did_not_stay_finite_is_refused_with_its_layer_and_setting(trained):
+    words = (
+        "models/a/model_2.pt",
+        "-l",
+        "features.14",
+        "--reduce",
+        "gap",
+        "-e",
+        "2",
+        "--solver",
+        "sgd",
+        "-lr",
+        "1e-3",
+        "1e38",
+    )
+    with pytest.raises(
+        UserError, match="^layer features.14: the probe at -lr 1e.38 -l1 1e.30 did not stay finite; a smaller -lr or"
+    ):
+        probe(trained, *words, "-l1", "1e30")

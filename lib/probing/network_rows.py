@@ -17,6 +17,7 @@ from lib.probing.rows import common
 from lib.probing.scores import Scores
 from lib.probing.study import ProbeStudy
 from lib.representations.features import Tap
+from lib.representations.passes import refuse_not_finite
 
 MOST_IMAGES = 2000  # behind a collapse index, evenly spread; fewer where they take more than half of --cache-gib
 
@@ -66,7 +67,11 @@ def _adapted(study: ProbeStudy, number: int, seed: int) -> Tensor:
     others = quiet.with_positions(shift.learnt, "adapting", order=order[:whole] if whole else order)
     with adapted(study.network, (images for images, _, _ in others)), torch.no_grad():
         tested = quiet.with_positions(shift.test, "testing", order=positions)
-        answers = [study.network(images).argmax(1).cpu() for images, _, _ in tested]
+        answers = []
+        for images, _, chosen in tested:
+            logits = study.network(images)
+            refuse_not_finite({"the adapted head": logits}, shift.test, chosen)
+            answers.append(logits.argmax(1).cpu())
     correct = torch.zeros(len(shift.test), dtype=torch.bool)
     correct[positions] = torch.cat(answers) == shift.test.labels[positions]
     return correct
