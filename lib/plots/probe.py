@@ -167,7 +167,7 @@ def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
             )
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(shifts)), shifts, fontsize=8)
-    axes.set(xlabel=f"layer, in order of execution; in %, \u00b1 {over(rows)}")
+    axes.set(xlabel=f"layer, in order of execution; in %\n\u00b1 {over(rows)}")
     figure.colorbar(image, label=what)
     figure.suptitle(title, fontsize=11)
     return figure
@@ -233,7 +233,7 @@ def gain_bars(rows: list[dict], title: str) -> Figure:
     axes.set_yticks(y, [f"{_shift(row)}  ({_shortened(row['layer'])})" for row in parts], fontsize=8)
     axes.axvline(0, color="0.2", linewidth=0.8)
     axes.axvline(100 * float(np.median(values)), color=BEST, linestyle=":", label=f"median {100 * np.median(values):+.2f}")
-    axes.set(xlabel=f"percentage points, {_over_gains(parts)}; grey: they hold 0")
+    axes.set(xlabel=f"percentage points\n{_over_gains(parts)}; grey: they hold 0")
     axes.legend(fontsize=8, loc="lower right")
     figure.suptitle(title, fontsize=11)
     return figure

@@ -59,7 +59,7 @@ class ProbeConfig(NetworkConfig):
         "clean",
         choices=("clean", "paper"),
         help="clean: probe-train, validation of settings, validation of "
-        "the layer and test share no image; paper: the notebooks' division",
+        "the layer and test share no image; paper: the notebooks' division, in which some do",
     )
     shots: int | None = flag(None, check=at_least(1), help="few-shot: images per class that a probe learns from")
     fraction: tuple[float, ...] = flag(
@@ -73,7 +73,7 @@ class ProbeConfig(NetworkConfig):
     select: tuple[str, ...] = flag(
         (),
         choices=selection.RULES,
-        help="rules that choose layer and setting, side by side; default: all that the protocol has images for",
+        help="rules that choose layer and setting, side by side, oracle last; default: all that the protocol has images for",
         selects=True,
     )
     metric: str = flag(
@@ -144,7 +144,8 @@ class ProbeConfig(NetworkConfig):
     verbose: bool = flag(False, help="print every row", identity=False)
 
     # 2: intervals of gains over seeds as well as images, and for worst groups without their bias; id-val images that the
-    # network has not learnt from, where there are any; --roles paper tests and draws as the notebooks do
+    # network has not learnt from, where there are any; --roles paper tests and draws as the notebooks do; dfr penalises its
+    # intercept
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = Columns.of(
