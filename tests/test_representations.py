@@ -10,6 +10,7 @@ from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.models.reducers import reducer
+from lib.representations.features import Tap, collect, reducers_of
 from lib.representations.passes import features, flatten, represent
 
 average = reducer("gap")
@@ -68,9 +69,9 @@ def test_what_is_not_finite_is_refused_by_layer_and_image(number):
         "made up", "test", images, torch.zeros(7, dtype=torch.int64), indices=torch.arange(10, 17), variant="fog-3"
     )
     network = Normalized(torch.nn.Sequential(torch.nn.Identity(), Breaks(), torch.nn.Flatten()))
-    assert features(network, split, "0", BATCHES_OF_5).shape == (7, 4)
+    assert collect(network, split, reducers_of([Tap("0", "flatten")]), BATCHES_OF_5).images_seen == 7
     with pytest.raises(UserError, match="^layer 1 puts out NaN or infinite numbers for image 15 of made up:test/fog-3, so"):
-        list(represent(network, split, ["0", "1"], BATCHES_OF_5))
+        collect(network, split, reducers_of([Tap("0", "flatten"), Tap("1", "flatten")]), BATCHES_OF_5)
 
 
 def test_large_numbers_that_are_finite_are_no_reason_to_refuse():
@@ -79,4 +80,5 @@ def test_large_numbers_that_are_finite_are_no_reason_to_refuse():
     scale = torch.nn.Conv2d(1, 1, 1, bias=False)
     scale.weight.data.fill_(3e38)
     network = Normalized(torch.nn.Sequential(scale))
-    assert features(network, split, "0", BATCHES_OF_5).isfinite().all()
+    found = collect(network, split, reducers_of([Tap("0", "flatten")]), BATCHES_OF_5).features[Tap("0", "flatten")]
+    assert found.rows().isfinite().all()

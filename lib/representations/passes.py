@@ -44,13 +44,15 @@ def reduced_outputs(
     order: Tensor | None = None,
     view: View | None = None,
     label: str = "",
+    finite: bool = False,
 ) -> Iterator[tuple[Tensor, dict[Name, Tensor]]]:
     """Per batch the positions (b,), and everything that `reduce` makes of the outputs of its layers.
 
     reduce    layer -> a function from its output (b, ...) to a dictionary of tensors
     order     the positions that are passed, in this order; by default all
+    finite    refuse what is not finite
 
-    Raises `UserError` for a layer that does not exist, does not run, puts out no tensor, or one that is not finite.
+    Raises `UserError` for a layer that does not exist, does not run, or puts out no tensor.
     """
     label, change = label or split.name, None
     if view is not None:
@@ -63,7 +65,8 @@ def reduced_outputs(
             if not isinstance(output, Tensor):
                 raise UserError(f"layer {layer} puts out no single tensor, so it has no features")
             made.setdefault(layer, reduce[layer](output))
-            sums.setdefault(layer, output.flatten(1).sum(1, dtype=torch.float64))
+            if finite:
+                sums.setdefault(layer, output.flatten(1).sum(1, dtype=torch.float64))
 
         return kept
 
