@@ -62,3 +62,26 @@ def test_bars_of_gains_say_what_they_are_over_and_accuracies_at_a_share_are_stud
     assert over in found["gains"].axes[0].get_xlabel()
     quantile = {1: 1.96, 3: 4.3027}[seeds]
     assert bars(found["fractions"]) == pytest.approx([quantile * 0.01] * 2, rel=1e-4)
+
+
+def test_figures_of_what_was_chosen_on_test_images_say_that_they_are_upper_bounds():
+    rows = [cell(layer, 0, 0.7, selected_by="oracle") for layer in "ab"]
+    gains = [
+        cell(
+            "a",
+            None,
+            0.7,
+            probe="gain",
+            selected_by="oracle",
+            gain=0.1,
+            gain_low=0.0,
+            gain_high=0.2,
+            n_seeds=1,
+            over="images",
+        )
+        | {"variant": variant}
+        for variant in ("fog-5", "snow-5")
+    ]
+    found = plots.figures(rows + gains, "t", 0.1)
+    assert "oracle, an upper bound" in found["layers"].axes[0].get_title()
+    assert "oracle, an upper bound" in found["gains"].get_suptitle()

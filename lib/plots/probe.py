@@ -27,6 +27,7 @@ def figures(rows: list[dict], title: str, chance: float) -> dict[str, Figure]:
     shown = [row for row in rows if row["network"] == "trained" and (row["group"] or "").partition(":")[0] == measure]
     rules = [row["selected_by"] for row in shown if row["selected_by"] not in (None, "none")]
     rule = rules[0] if rules else "none"
+    named = f"{rule}, an upper bound" if rule == "oracle" else rule
     probes = [row for row in shown if row["probe"] == "probe" and row["selected_by"] == rule]
     what = {"worst": "worst-group accuracy", "adjusted": "adjusted average accuracy"}.get(measure, "accuracy")
     drawn = {}
@@ -42,17 +43,17 @@ def figures(rows: list[dict], title: str, chance: float) -> dict[str, Figure]:
         about += f" by {reduce}" if len(reducers) > 1 else ""
         suffix = f"-{reduce.replace(':', '')}" if len(reducers) > 1 else ""
         plain = [row for row in plain if row["fraction"] == most]
-        drawn[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what, chance)
+        drawn[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {named}", what, chance)
         if len({_shift(row) for row in plain}) > MOST_LINES:
-            drawn[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
+            drawn[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {named}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
-        drawn["gains"] = gain_bars(gains, f"{title}\nlayer chosen by {rule} against the last one")
+        drawn["gains"] = gain_bars(gains, f"{title}\nlayer against the last one, chosen by {named}")
     if len({row["rank"] for row in probes}) > 1:
         drawn["ranks"] = by_number(probes, "rank", f"{title}\nprobes of limited rank", what, chance)
     chosen = [row for row in gains if row["fraction"] is not None]
     if len(shares) > 1 and chosen:
-        drawn["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {rule}", what, chance)
+        drawn["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {named}", what, chance)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
         drawn["sensitivity"] = sensitivity_by_layer(moved, f"{title}\ndisplacement of test from training images")
