@@ -149,11 +149,11 @@ def test_rows_say_how_many_images_learnt_chose_and_tested_and_who_chose(grouped)
     }
     once = probe(grouped, *words, "-lr", "1e-3", "1e-2", "--select", "ood-val", "last-but-one", "none")
     first, second = rows(once, probe="gain")
-    assert first["choice"] == "once, on OOD images" and first["n_validated"] == 2 * (val // 2)
+    assert first["choice"] == "once, on OOD images; not repeated in the interval" and first["n_validated"] == 2 * (val // 2)
     assert second["choice"] == "layer fixed beforehand, settings on in-distribution images that the network has learnt from"
     assert first["over"] == "images" and first["n_seeds"] == 1 and first["n"] == test
     for row in [row for row in once["rows"] if row["probe"] == "probe"]:
-        by_rule = {"ood-val": first["choice"], "last-but-one": second["choice"], "none": None}
+        by_rule = {"ood-val": "once, on OOD images", "last-but-one": second["choice"], "none": None}
         assert (row["choice"], row["n_learnt"]) == (by_rule[row["selected_by"]], learnt)
 
 
@@ -186,7 +186,11 @@ def test_the_papers_roles_test_on_the_images_that_choose_and_say_so(trained, mon
     with pytest.warns(UserWarning, match="--roles paper: 36 of the 355 test images also choose settings and layer"):
         result = experiment(cli.parse(ProbeConfig, words))
     (gain,) = [row for row in result.rows if row["probe"] == "gain"]
-    assert (gain["n"], gain["n_validated"], gain["choice"]) == (355, 36, "once, on OOD images that also test")
+    assert (gain["n"], gain["n_validated"], gain["choice"]) == (
+        355,
+        36,
+        "once, on OOD images that also test; not repeated in the interval",
+    )
 
 
 def test_few_shot_images_of_the_papers_roles_are_shared_with_a_warning(trained, monkeypatch):
@@ -221,7 +225,7 @@ def test_id_validation_takes_images_that_the_network_has_not_learnt_from(half_tr
     assert torch.equal(few.indices[some], held_out.indices[torch.isin(held_out.indices, few.indices)])
     words = ("-l", "features.9,features.14", "--reduce", "gap", "-e", "1", "--select", "id-val")
     (gain,) = rows(probe(half_trained, "models/half/model_1.pt", *words), probe="gain")
-    assert gain["choice"] == "once, on in-distribution images that the network has not seen"
+    assert gain["choice"] == "once, on in-distribution images that the network has not seen; not repeated in the interval"
     assert gain["n_validated"] == round(0.1 * len(train))
 
 

@@ -78,9 +78,8 @@ def _images(study: ProbeStudy, role: str) -> str:
         return "the images learnt from, each left out"
     if role == "id-val":
         return f"in-distribution images {study.known_of_held_out}".rstrip()
-    if role.startswith("other "):
-        return "images of the other OOD sets"
-    return "OOD images that also test" if study.validates_on_test else "OOD images"
+    words = "images of the other OOD sets" if role.startswith("other ") else "OOD images"
+    return f"{words} that also test" if study.validates_on_test else words
 
 
 def _validated(study: ProbeStudy, ruled: RuleChoices, seed: int, numbers: Sequence[int]) -> int | None:
@@ -216,6 +215,7 @@ def _gain_row(
     )
     numbers, first = range(len(study.data.shifts)) if number is None else [number], study.seeds[0]
     learnt = {ruled.sweep.sets[first, one] for one in numbers}
+    repeated = len(study.seeds) > 1 or ruled.rule == "last-but-one"  # each seed chooses for itself, or nothing is chosen
     return common(
         study,
         number,
@@ -227,7 +227,7 @@ def _gain_row(
         group={"accuracy": "all", "worst-group": "worst"}.get(metric.name, metric.name),
         solver=study.options.recipe.solver,
         selected_by=ruled.rule,
-        choice=_choice(study, ruled),
+        choice="; ".join(filter(None, (_choice(study, ruled), "" if repeated else "not repeated in the interval"))),
         n_learnt=sum(len(study.sets[one].positions) for one in learnt),
         n_validated=_validated(study, ruled, first, numbers),
         n=sum(len(correct) for correct in chosen[:: len(study.seeds)]),
