@@ -8,7 +8,8 @@ layers=$(blocks "$kind")
 seeds=${SEEDS:-$(pick "0 1 2 3 4" "0 1")}
 for seed in $seeds; do
     train_stitched "stitching/$kind-s$seed" "$kind" -s "$seed"
-    run exec_probe.py "$(last "stitching/$kind-s$seed")" -l "$layers" --reduce gap --protocol id -e "$(pick 10 1)"
+    run exec_probe.py "$(last "stitching/$kind-s$seed")" -l "$layers" --reduce gap --protocol id -e "$(pick 10 1)" \
+        --augment "$(pick 10 1)" -rlre 5
 done
 for seed in $seeds; do
     if [ "$seed" = 0 ]; then continue; fi

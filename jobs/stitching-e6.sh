@@ -14,6 +14,8 @@ for matching in "pinv -e 0" "rand -e $(pick 30 1)"; do
     # shellcheck disable=SC2086 # words
     run exec_stitch.py "${pair[@]}" auto -d "$(pick cifar10 digits)" -i $matching --front-stitch-rank "${ranks[@]}"
 done
-run exec_probe.py "$one" -l "$layer" --reduce gap -ranks "${ranks[@]}" --protocol id -e "$(pick 10 1)"
-run exec_probe.py "$other" -l "$layer" --reduce gap --protocol id -e "$(pick 10 1)"
+# the code's probes learn from augmented images, with a tenth of the rate after five of ten epochs
+published=(-e "$(pick 10 1)" --augment "$(pick 10 1)" -rlre 5)
+run exec_probe.py "$one" -l "$layer" --reduce gap -ranks "${ranks[@]}" --protocol id "${published[@]}"
+run exec_probe.py "$other" -l "$layer" --reduce gap --protocol id "${published[@]}"
 run exec_tables.py sensitivity

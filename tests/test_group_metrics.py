@@ -99,6 +99,49 @@ def test_the_interval_of_a_gain_is_that_of_paired_differences():
     assert gain == pytest.approx((means[0] - means[1]).item()) and low < gain < high
 
 
+def trainings(seeds: int, deviation: float, n: int, draw: torch.Generator) -> list[list[torch.Tensor]]:
+    """Answers (n,) of two classifiers per seed, right on 70 and 68 % of the same images, give or take `deviation`."""
+    hardness, answers = torch.rand(n, generator=draw), []
+    for accuracy in (0.70, 0.68):
+        own = [
+            torch.where(torch.rand(n, generator=draw) < 0.9, hardness, torch.rand(n, generator=draw)) for _ in range(seeds)
+        ]
+        answers.append([one < accuracy + deviation * torch.randn((), generator=draw) for one in own])
+    return answers
+
+
+@pytest.mark.parametrize("seeds, deviation", [(2, 0.02), (3, 0.01), (5, 0.02), (3, 0.0)])
+def test_the_interval_of_a_gain_over_several_seeds_holds_the_gain_of_other_trainings(seeds, deviation):
+    draw, ids, held = torch.Generator().manual_seed(0), [torch.arange(1000)] * seeds, 0
+    for number in range(200):
+        first, second = trainings(seeds, deviation, 1000, draw)
+        _, low, high = paired_gain(first, second, ids, seeds=seeds, draws=400, seed=number)
+        held += low <= 0.02 <= high
+    assert held / 200 >= 0.93
+
+
+def test_the_interval_over_two_data_sets_counts_each_training_once():
+    draw = torch.Generator().manual_seed(0)
+    first, second = trainings(2, 0.02, 500, draw)
+    ids = [torch.arange(500)] * 2
+    once = paired_gain(first, second, ids, seeds=2)
+    assert paired_gain(first * 2, second * 2, ids * 2, seeds=2) == pytest.approx(once)
+
+
+@pytest.mark.parametrize(
+    "right, wrong", [((0.8,) * 4, (0.7, 0.9, 0.9, 0.9)), ((0.8, 0.9, 0.9, 0.9), (0.7,) * 4), ((0.8,) * 4, (0.7,) * 4)]
+)
+def test_the_interval_between_worst_groups_holds_the_truth_where_several_groups_are_equal(right, wrong):
+    draw, groups, held = torch.Generator().manual_seed(0), torch.arange(4).repeat_interleave(200), 0
+    for number in range(250):
+        hardness = torch.rand(800, generator=draw)
+        other = torch.where(torch.rand(800, generator=draw) < 0.8, hardness, torch.rand(800, generator=draw))
+        first, second = (one < torch.tensor(shares)[groups] for one, shares in ((hardness, right), (other, wrong)))
+        _, low, high = paired_gain([first], [second], [torch.arange(800)], groups=[groups], draws=400, seed=number)
+        held += low <= 0.1 <= high
+    assert held / 250 >= 0.9
+
+
 def test_variation_is_zero_for_the_same_images_one_for_disjoint_ones_and_symmetric():
     x, y = normal(200, 3, 0), normal(150, 3, 1, shift=100)
     assert torch.equal(total_variation(x, x), torch.zeros(3, dtype=torch.float64))

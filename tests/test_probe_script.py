@@ -5,15 +5,20 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import script
 
 from lib.core.errors import UsageError, UserError
 from lib.datasets import names
+from lib.datasets.batching import Batching
 from lib.experiments import EXPERIMENTS
 from lib.experiments.config.probe import ProbeConfig
+from lib.experiments.probe import options
 from lib.experiments.probe import probe as experiment
 from lib.plots import probe as plots
 from lib.probing import roles, study
+from lib.probing.fit import Group, steps
+from lib.probing.stacked_probes import Setting
 from lib.runs import cli, loading
 from lib.runs import script as script_
 
@@ -333,8 +338,8 @@ def test_many_shifts_have_a_figure_that_tells_them_apart(trained):
         "oracle",
     )
     many = [row | {"variant": f"kind{number}-3"} for number in range(7) for row in record["rows"]]
-    assert "shifts-gap" not in plots.figures(record["rows"], "few")
-    found = plots.figures(many, "many")
+    assert "shifts-gap" not in plots.figures(record["rows"], "few", 0.1)
+    found = plots.figures(many, "many", 0.1)
     assert {"layers-gap", "layers-flatten", "shifts-gap", "shifts-flatten"} <= found.keys()
     axes = found["shifts-gap"].axes[0]
     assert len(axes.texts) == 7 * 3 and [label.get_text() for label in axes.get_xticklabels()][-1] == "head"
@@ -460,6 +465,7 @@ def test_few_shot_fractions_are_nested_and_a_second_run_reads_the_features(train
             ("--solver ridge needs --l2 above 0",),
         ),
         (("--solver", "lbfgs", "--l1", "0.1"), 2, ("no L1 penalty",)),
+        (("--solver", "prox", "--l2-norm", "0.1"), 2, ("--l2-norm: --solver prox has no such penalty",)),
         (
             ("-l", "features.14", "--solver", "lbfgs", "--cache-gib", "1e-4"),
             1,
@@ -546,3 +552,23 @@ def test_the_worst_group_says_which_group_is_missing_from_the_test_images(groupe
     found = {row["group"]: row for row in result.rows if row["probe"] == "probe"}
     assert found["five or more, sea"]["n"] == 0 and found["five or more, sea"]["accuracy"] is None
     assert not any(name.startswith("worst: five or more, sea") for name in found)
+
+
+def test_the_flags_beside_the_published_call_are_the_published_training():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    published = "| `exec_probe.py MODEL TYPE -l L1 -d DATA -ranks 4 2 --verbose` | `exec_probe.py "
+    (row,) = [line for line in readme.splitlines() if line.startswith(published)]
+    words = row.removeprefix(published).partition("`")[0].replace("MODEL TYPE", "models/a/model_2.pt lenet").split()
+    config = cli.parse(ProbeConfig, words)
+    asked = options(config, Batching())
+    assert (asked.recipe.solver, asked.recipe.epochs, asked.recipe.batch_size, asked.recipe.weight_decay) == (
+        "adam",
+        10,
+        64,
+        0,
+    )
+    assert asked.settings == [Setting(1e-3)] and asked.per_batch
+    rates = [next(steps([Group(torch.arange(2), torch.zeros(2))], epoch, asked.recipe))[1] for epoch in range(1, 11)]
+    assert rates == pytest.approx([1.0] * 5 + [0.1] * 5)  # a tenth from epoch E - 5 on, counted from 0
+    assert asked.protocol.views == 10  # another view of every image in every epoch
+    assert asked.protocol.roles == "paper"  # under which no image is held out

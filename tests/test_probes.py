@@ -310,6 +310,7 @@ def stated_loss(probe, features, labels, setting) -> torch.Tensor:
     logits = probe.logits(features).log_softmax(1)
     weights = [value for name, value in vars(probe).items() if "weights" in name]
     loss = -logits[torch.arange(len(labels)), labels].mean()
+    loss = loss + setting.norm * torch.cat([one.flatten() for one in weights]).norm()
     return loss + sum(setting.l1 * one.abs().sum() + setting.l2 / 2 * one.square().sum() for one in weights)
 
 
@@ -317,7 +318,7 @@ def stated_loss(probe, features, labels, setting) -> torch.Tensor:
 @pytest.mark.parametrize("large", [1, 10**6])
 def test_gradients_are_those_of_the_stated_loss(hidden, large, monkeypatch):
     monkeypatch.setattr("lib.probing.stacked_probes.LARGE", large)
-    settings = [Setting(0.1), Setting(0.2, l1=0.3), Setting(0.05, l2=0.7), Setting(1.0, l1=0.1, l2=0.2)]
+    settings = [Setting(0.1, norm=0.4), Setting(0.2, l1=0.3), Setting(0.05, l2=0.7), Setting(1.0, l1=0.1, l2=0.2, norm=0.3)]
     start = initial_mlp(6, hidden, 3, [0, 1], 4) if hidden else initial(6, 3, [0, 1], 4)
     features, labels = (values.view(2, 16, *values.shape[1:]) for values in blobs(32))
     values = [value.clone().requires_grad_() for value in vars(start).values()]
@@ -331,6 +332,16 @@ def test_gradients_are_those_of_the_stated_loss(hidden, large, monkeypatch):
     for before, after in zip(values, stack.values, strict=True):
         moved = (before.detach() - after) / rates.view(1, 4, *[1] * (before.ndim - 2))
         assert torch.allclose(moved, before.grad, atol=1e-5)
+
+
+def test_the_norm_itself_pulls_by_its_weight_however_long_the_weights_are_and_not_at_zero():
+    features, labels = torch.zeros(1, 8, 6), torch.zeros(1, 8, dtype=torch.int64)  # no slope but that of the penalty
+    for length in (0.0, 1e-3, 1.0, 100.0):
+        start = Linear(torch.full((1, 1, 3, 6), length / 18**0.5), torch.zeros(1, 1, 3))
+        stack = Stack(start, [Setting(1e-3, norm=0.5)], "sgd", momentum=0)
+        stack.step(features, labels)
+        pulled = (start.weights - stack.probes.weights).norm().item() / 1e-3
+        assert pulled == pytest.approx(0.5 if length else 0.0, rel=1e-2)
 
 
 def test_the_slope_of_proximal_gradients_is_that_of_the_stated_loss():
@@ -574,18 +585,40 @@ def test_roles_share_no_image_and_leave_none_out(protocol):
     assert len(found) == 1000 and torch.equal(found.sort().values, torch.arange(100, 1100))
 
 
-def test_the_papers_few_shot_division_has_988_pooled_images_and_9000_for_testing():
-    shape = torch.zeros(10000, 1, 1, 1, dtype=torch.uint8)
-    shifts = [
-        Shift(f"shift {number}", Split("made up", "test", shape, torch.arange(10000) % 10), "made-up:test")
-        for number in range(19)
-    ]
+def nineteen_shifts() -> list[Shift]:
+    """Corruptions of the same 10,000 images."""
+    split = Split("made up", "test", torch.zeros(10000, 1, 1, 1, dtype=torch.uint8), torch.arange(10000) % 10)
+    return [Shift(f"shift {number}", split, "made-up:test") for number in range(19)]
+
+
+def test_the_papers_zero_shot_division_tests_on_all_10000_images_of_which_1000_choose_too():
+    shifts = nineteen_shifts()
+    shares = [shift.shares("zero-shot", "paper", 0) for shift in shifts]
+    chosen = shifts[0].role("probe-val", shares[0])[1]
+    assert len(chosen) == 1000
+    for shift, of_shift in zip(shifts, shares, strict=True):
+        assert torch.equal(shift.role("test", of_shift)[1], torch.arange(10000))
+        assert all(torch.equal(shift.role(role, of_shift)[1], chosen) for role in ("probe-val", "layer-val"))
+
+
+def test_clean_few_shot_images_are_each_under_one_corruption():
+    shifts, protocol = nineteen_shifts(), ProbeProtocol(name="few-shot", shared=True)
+    shares = {(number, 0): shift.shares("few-shot", "clean", 0) for number, shift in enumerate(shifts)}
+    drawn = training_sets.outside(protocol, shifts, shares, 10)
+    learnt = torch.cat([one.positions for one in drawn])
+    assert len(learnt.unique()) == len(learnt) == 19 * 157
+
+
+def test_the_papers_few_shot_division_draws_52_of_1000_images_for_each_corruption_and_tests_on_9000():
+    shifts = nineteen_shifts()
     protocol = ProbeProtocol(name="few-shot", roles="paper", shared=True)
     shares = {(number, 0): shift.shares("few-shot", "paper", 0) for number, shift in enumerate(shifts)}
     drawn = training_sets.outside(protocol, shifts, shares, 10)
     (joined,), _ = training_sets.pooled(drawn)
     learnt = torch.cat([one.positions for one in drawn])
-    assert {len(one.positions) for one in drawn} == {52} and len(joined.positions) == len(learnt.unique()) == 988
+    assert {len(one.positions) for one in drawn} == {52} and len(joined.positions) == 988
+    # as many different ones as independent draws leave: 1000 (1 - (1 - 0.052)^19) = 637
+    assert 600 < len(learnt.unique()) < 670
     for number, shift in enumerate(shifts):
         _, tested = shift.role("test", shares[number, 0])
         assert len(tested) == 9000 and not torch.isin(tested, learnt).any()

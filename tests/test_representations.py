@@ -10,6 +10,7 @@ from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.models.reducers import reducer
+from lib.representations.features import Tap, collect, reducers_of
 from lib.representations.passes import features, flatten, represent
 
 average = reducer("gap")
@@ -52,3 +53,32 @@ def test_nothing_behind_the_deepest_layer_runs(network, data):
 def test_an_unknown_layer_is_refused(network, data):
     with pytest.raises(UserError, match="no such layer"):
         features(network, data, "layer9", BATCHES_OF_5)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_refused_by_layer_and_image(number):
+    class Breaks(torch.nn.Module):
+        """Puts out a number in the place of the first feature of white images."""
+
+        def forward(self, images):
+            return torch.where(images.flatten(1).mean(1, keepdim=True) == 1, number, images.flatten(1))
+
+    images = torch.zeros(7, 1, 2, 2, dtype=torch.uint8)
+    images[5] = 255
+    split = Split(
+        "made up", "test", images, torch.zeros(7, dtype=torch.int64), indices=torch.arange(10, 17), variant="fog-3"
+    )
+    network = Normalized(torch.nn.Sequential(torch.nn.Identity(), Breaks(), torch.nn.Flatten()))
+    assert collect(network, split, reducers_of([Tap("0", "flatten")]), BATCHES_OF_5).images_seen == 7
+    with pytest.raises(UserError, match="^layer 1 puts out NaN or infinite numbers for image 15 of made up:test/fog-3, so"):
+        collect(network, split, reducers_of([Tap("0", "flatten"), Tap("1", "flatten")]), BATCHES_OF_5)
+
+
+def test_large_numbers_that_are_finite_are_no_reason_to_refuse():
+    images = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+    split = Split("made up", "test", images, torch.zeros(2, dtype=torch.int64))
+    scale = torch.nn.Conv2d(1, 1, 1, bias=False)
+    scale.weight.data.fill_(3e38)
+    network = Normalized(torch.nn.Sequential(scale))
+    found = collect(network, split, reducers_of([Tap("0", "flatten")]), BATCHES_OF_5).features[Tap("0", "flatten")]
+    assert found.rows().isfinite().all()

@@ -222,3 +222,12 @@ def test_flags_that_add_rows_split_no_others(tmp_path):
         ([2.0], "ncg radius 5"),
         ([3.0], "ncg radius 300"),
     ]
+
+
+@pytest.mark.parametrize("over", ["seeds and images", None])
+def test_the_interval_of_a_gain_is_over_what_its_row_says(tmp_path, over):
+    row = gain_row(0.1, gain_low=0.0, gain_high=0.2, over=over)
+    records.write(tmp_path, "probe", "p", [row], model_path=records.training(tmp_path, "t"))
+    value = Value("fog", {"probe": "gain"}, metric="gain", interval=("gain_low", "gain_high"))
+    (line,) = fill(tmp_path, PaperTable("", {"set": (value,)}, "probe"), {})
+    assert (line.low, line.high, line.interval_of) == (0.0, 0.2, over or "images")

@@ -1,19 +1,31 @@
 """Rows as tables of text. Knows rows only: where they come from is not its business."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 
-def text(rows: list[dict], columns: tuple[str, ...] = (), most: int | None = None) -> str:
-    """An aligned table of the rows, numbers to four digits; of more than `most` rows the middle is left out."""
+def text(
+    rows: list[dict],
+    columns: tuple[str, ...] = (),
+    most: int | None = None,
+    always: Callable[[dict], object] = lambda row: False,
+) -> str:
+    """An aligned table of the rows, numbers to four digits; of more than `most` rows the middle is left out.
+
+    Rows for which `always` holds are all shown, however many they are.
+    """
     if not rows:
         return "no rows"
     columns = columns or tuple(dict.fromkeys(key for row in rows for key in row))
     cells = [[cell(row.get(column)) for column in columns] for row in rows]
-    first = left_out = 0
-    if most is not None and len(cells) > most:
-        first, left_out = most // 2, len(cells) - most
-        cells = cells[:first] + cells[-(most - first) :]
-    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    shown = [True] * len(rows)
+    if most is not None and len(rows) > most:
+        others = [number for number, row in enumerate(rows) if not always(row)]
+        room = max(0, most - (len(rows) - len(others)))
+        for number in others[room // 2 : len(others) - (room - room // 2)]:
+            shown[number] = False
+    kept = [line for line, is_shown in zip(cells, shown, strict=True) if is_shown]
+    widths = [max(len(line[i]) for line in [list(columns), *kept]) for i in range(len(columns))]
     numeric = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
 
     def line(words: Sequence[str]) -> str:
@@ -22,9 +34,10 @@ def text(rows: list[dict], columns: tuple[str, ...] = (), most: int | None = Non
             for word, width, right in zip(words, widths, numeric, strict=True)
         ).rstrip()
 
-    lines = [line(columns), line(["-" * width for width in widths]), *map(line, cells)]
-    if left_out:
-        lines.insert(2 + first, f"... {left_out} more rows in the record ...")
+    lines = [line(columns), line(["-" * width for width in widths])]
+    for is_shown, several in itertools.groupby(zip(shown, cells, strict=True), key=lambda pair: pair[0]):
+        part = [words for _, words in several]
+        lines += map(line, part) if is_shown else [f"... {len(part)} more rows in the record ..."]
     return "\n".join(lines)
 
 

@@ -6,18 +6,22 @@ unequal lengths, and had one seed; here the roles of images are disjoint, rules 
 intervals, while `--roles paper` divides the images as its notebooks do.
 """
 
+import itertools
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from lib import datasets
 from lib.core.errors import UserError
 from lib.datasets import names
 from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
+from lib.datasets.split import Split
+from lib.datasets.subsets import validation_split
 from lib.experiments.config.probe import ProbeConfig
 from lib.models import checkpoints
-from lib.models.checkpoints import Checkpoint
+from lib.models.checkpoints import Checkpoint, Description
 from lib.plots import probe as plots
 from lib.probing import export, network_rows, shift_rows
 from lib.probing import rows as probe_rows
@@ -58,6 +62,7 @@ COLUMNS = (
     "lr",
     "l1",
     "l2",
+    "l2_norm",
     "seed",
     "selected_by",
     "n",
@@ -66,7 +71,9 @@ COLUMNS = (
     "gain",
     "gain_low",
     "gain_high",
+    "over",
     "candidates",
+    "choice",
 )
 
 
@@ -99,9 +106,10 @@ def probe(config: ProbeConfig) -> Result:
                 rows += shift_rows.rows(study, provider, fitted.bank, choices)
     return Result(
         rows,
-        figures=plots.figures(rows, checkpoint.description.architecture),
+        figures=plots.figures(rows, checkpoint.description.architecture, 1 / len(data.classes)),
         seconds=clock.seconds,
         columns=() if config.verbose else COLUMNS,
+        always=lambda row: str(row["probe"]).endswith("gain"),
     )
 
 
@@ -119,7 +127,7 @@ def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
             class_balance=config.class_balance,
             views=config.augment,
         ),
-        settings=[Setting(lr, l1, l2) for lr in rates for l1 in config.l1 for l2 in config.l2],
+        settings=[Setting(*one) for one in itertools.product(rates, config.l1, config.l2, config.l2_norm)],
         recipe=ProbeRecipe(
             solver=config.solver,
             epochs=config.epochs,
@@ -169,7 +177,36 @@ def _data(config: ProbeConfig, checkpoint: Checkpoint) -> ProbeData:
         shifts.append(Shift(word, test, origin(word, test), val, origin(word, val) if val else ""))
     outputs = tuple(map(str, description.classes))
     members = imagenet16.members(train.classes, outputs) if len(outputs) != len(train.classes) else ()
-    return ProbeData(base, train, origin(base, train), shifts, train.classes, description.channels, size, members)
+    return ProbeData(
+        base,
+        train,
+        origin(base, train),
+        shifts,
+        train.classes,
+        description.channels,
+        size,
+        members,
+        _unseen(config, description, base, train),
+    )
+
+
+def _unseen(config: ProbeConfig, description: Description, base: str, train: Split) -> Tensor | None:
+    """The positions of training images that the network has not learnt from, by its sidecar; None where nobody knows."""
+    trained, theirs = description.config, description.dataset.partition(":")[0]
+    if not trained or "=" in description.dataset:
+        return None
+    if theirs == base and trained.get("max_examples") == config.max_examples:
+        split = train
+    else:
+        split = loading.load_split(replace(config, max_examples=trained.get("max_examples")), theirs, "train")
+        if origin(theirs, split) != origin(base, train):
+            return None
+    if trained.get("split"):
+        seed = trained["seed"] if trained.get("split_seed") is None else trained["split_seed"]
+        split, _ = validation_split(split, trained["split"], seed, bool(trained.get("stratified")))
+    unseen = (~torch.isin(train.indices, split.indices)).nonzero().squeeze(1)
+    before = trained.get("resume_from") or trained.get("pretrained") and base.startswith("imagenet")
+    return None if len(unseen) and before else unseen  # what it started from may have learnt from them
 
 
 def _hint(word: str) -> str:

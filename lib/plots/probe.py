@@ -1,23 +1,33 @@
-"""Probes by layer, gains by shift, accuracy by share of images and by rank, and more: figures from a record's rows."""
+"""Probes by layer, gains by shift, accuracy by share of images and by rank, and more: figures from a record's rows.
+
+Bars are 95 % intervals of a mean: Student's over seeds where there are several, else over the images of the one seed, in
+which the noise of training is not. Every figure says which.
+"""
 
 from collections.abc import Iterable
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BEST, BASE, NEUTRAL = "#2a7f3f", "#b22222", "0.55"
 COLOURS = ("#2a7f3f", "#e08a1e", "#3465a4", "#b22222", "#75507b", "#555753")
 MOST_LINES = 6
+ONE_SEED = "without the noise of training"
 
 
-def figures(rows: list[dict], title: str) -> dict[str, Figure]:
-    """The figures that the rows are enough for, by suffix; of the measure that rules chose by."""
+def figures(rows: list[dict], title: str, chance: float) -> dict[str, Figure]:
+    """The figures that the rows are enough for, by suffix; of the measure that rules chose by.
+
+    chance    the accuracy of a guess, a line in figures of accuracies
+    """
     measure = next((row["group"] for row in rows if row["probe"] == "gain"), None) or (
         "worst" if any((row["group"] or "").startswith("worst") for row in rows) else "all"
     )
     shown = [row for row in rows if row["network"] == "trained" and (row["group"] or "").partition(":")[0] == measure]
     rules = [row["selected_by"] for row in shown if row["selected_by"] not in (None, "none")]
     rule = rules[0] if rules else "none"
+    named = f"{rule}, an upper bound" if rule == "oracle" else rule
     probes = [row for row in shown if row["probe"] == "probe" and row["selected_by"] == rule]
     what = {"worst": "worst-group accuracy", "adjusted": "adjusted average accuracy"}.get(measure, "accuracy")
     drawn = {}
@@ -33,17 +43,17 @@ def figures(rows: list[dict], title: str) -> dict[str, Figure]:
         about += f" by {reduce}" if len(reducers) > 1 else ""
         suffix = f"-{reduce.replace(':', '')}" if len(reducers) > 1 else ""
         plain = [row for row in plain if row["fraction"] == most]
-        drawn[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
+        drawn[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {named}", what, chance)
         if len({_shift(row) for row in plain}) > MOST_LINES:
-            drawn[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {rule}", what)
+            drawn[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {named}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
-        drawn["gains"] = gain_bars(gains, f"{title}\nlayer chosen by {rule} against the last one")
+        drawn["gains"] = gain_bars(gains, f"{title}\nlayer against the last one, chosen by {named}")
     if len({row["rank"] for row in probes}) > 1:
-        drawn["ranks"] = by_number(probes, "rank", f"{title}\nprobes of limited rank", what)
+        drawn["ranks"] = by_number(probes, "rank", f"{title}\nprobes of limited rank", what, chance)
     chosen = [row for row in gains if row["fraction"] is not None]
     if len(shares) > 1 and chosen:
-        drawn["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {rule}", what)
+        drawn["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {named}", what, chance)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
         drawn["sensitivity"] = sensitivity_by_layer(moved, f"{title}\ndisplacement of test from training images")
@@ -130,7 +140,7 @@ def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
 
 
 def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figure:
-    """A cell per shift and layer: accuracy and its standard error; last the network's own head."""
+    """A cell per shift and layer: accuracy, give or take its 95 % interval; last the network's own head."""
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     shifts = list(dict.fromkeys(_shift(row) for row in rows))
     columns = layers + (["head"] if heads else [])
@@ -145,12 +155,12 @@ def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
     values = np.array([accuracies for accuracies, _ in lines])
     image = axes.imshow(values, aspect="auto", cmap="viridis")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for y, (accuracies, errors) in enumerate(lines):
-        for x, (accuracy, error) in enumerate(zip(accuracies, errors, strict=True)):
+    for y, (accuracies, reaches) in enumerate(lines):
+        for x, (accuracy, reach) in enumerate(zip(accuracies, reaches, strict=True)):
             axes.text(
                 x,
                 y,
-                f"{100 * accuracy:.1f} \u00b1 {100 * error:.1f}",
+                f"{100 * accuracy:.1f} \u00b1 {100 * reach:.1f}",
                 ha="center",
                 va="center",
                 fontsize=7,
@@ -158,22 +168,22 @@ def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
             )
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(shifts)), shifts, fontsize=8)
-    axes.set(xlabel="layer, in order of execution; in %, with standard errors")
+    axes.set(xlabel=f"layer, in order of execution; in %\n\u00b1 {over(rows)}")
     figure.colorbar(image, label=what)
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figure:
-    """A line per shift over the layers, with 95% intervals; many shifts are grey, with that of their mean over them.
+def by_layer(rows: list[dict], heads: list[dict], title: str, what: str, chance: float) -> Figure:
+    """A line per shift over the layers, with 95 % intervals; many shifts are grey, with that of their mean over them.
 
-    Dashed is the network's own head, from its rows.
+    Dashed is the network's own head, from its rows, dotted is chance.
     """
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     shifts = list(dict.fromkeys(_shift(row) for row in rows))
     figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
     axes = figure.add_subplot()
-    x, means = np.arange(len(layers)), []
+    x = np.arange(len(layers))
 
     def draw_head(some: list[dict], colour: str, label: str | None) -> None:
         accuracies = _known(some, "accuracy")
@@ -181,12 +191,11 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
             axes.axhline(float(np.mean(accuracies)), linestyle="--", linewidth=0.9, color=colour, label=label)
 
     for number, shift in enumerate(shifts):
-        values, errors = _means(
+        values, reaches = _means(
             [[row for row in rows if row["layer"] == layer and _shift(row) == shift] for layer in layers]
         )
-        means.append(values)
         if len(shifts) <= MOST_LINES:
-            axes.errorbar(x, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=shift, color=COLOURS[number])
+            axes.errorbar(x, values, reaches, marker="o", markersize=4, capsize=2, label=shift, color=COLOURS[number])
             draw_head(
                 [row for row in heads if _shift(row) == shift],
                 COLOURS[number],
@@ -202,35 +211,17 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
                 label=f"each of {len(shifts)} OOD sets" if number == 0 else None,
             )
     if len(shifts) > MOST_LINES:
-        seeds = sorted({row["seed"] for row in rows if row["seed"] is not None})
-        by_seed = [
-            [
-                np.mean(_known([row for row in rows if row["layer"] == layer and row["seed"] == seed], "accuracy"))
-                for layer in layers
-            ]
-            for seed in seeds
-        ]
-        reach = 1.96 * np.std(by_seed, 0, ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else None
-        axes.errorbar(
-            x,
-            np.mean(means, 0),
-            reach,
-            color=BEST,
-            marker="o",
-            linewidth=2,
-            capsize=2,
-            label="their mean" + (", 95% interval over seeds" if reach is not None else ""),
-        )
+        values, reaches = _means([[row for row in rows if row["layer"] == layer] for layer in layers])
+        axes.errorbar(x, values, reaches, color=BEST, marker="o", linewidth=2, capsize=2, label="their mean")
         draw_head(heads, BASE, "the network's own head, mean")
     axes.set_xticks(x, layers, rotation=60, ha="right", fontsize=8)
     axes.set(ylabel=what, xlabel="layer, in order of execution", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    _accuracies(axes, rows, chance)
     return figure
 
 
 def gain_bars(rows: list[dict], title: str) -> Figure:
-    """A bar per shift, best first: metric of the chosen layer less that of the last one, with the bootstrap's interval."""
+    """A bar per shift, best first: metric of the chosen layer less that of the last one, with its interval."""
     parts = [row for row in rows if row["variant"] != "mean"]
     share = parts[-1]["fraction"]
     parts = sorted((row for row in parts if row["fraction"] == share), key=lambda row: row["gain"])
@@ -243,14 +234,14 @@ def gain_bars(rows: list[dict], title: str) -> Figure:
     axes.set_yticks(y, [f"{_shift(row)}  ({_shortened(row['layer'])})" for row in parts], fontsize=8)
     axes.axvline(0, color="0.2", linewidth=0.8)
     axes.axvline(100 * float(np.median(values)), color=BEST, linestyle=":", label=f"median {100 * np.median(values):+.2f}")
-    axes.set(xlabel="percentage points, 95% intervals; grey: they hold 0")
+    axes.set(xlabel=f"percentage points\n{_over_gains(parts)}; grey: they hold 0")
     axes.legend(fontsize=8, loc="lower right")
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def by_number(rows: list[dict], column: str, title: str, what: str) -> Figure:
-    """A line per layer (or per shift, where layers are chosen) over a logarithmic number, with 95% intervals."""
+def by_number(rows: list[dict], column: str, title: str, what: str, chance: float) -> Figure:
+    """A line per layer (or per shift, where layers are chosen) over a logarithmic number, with 95 % intervals."""
     key = "layer" if column == "rank" else "variant"
     rows = [row for row in rows if row[column] is not None]
     if column == "fraction":
@@ -260,11 +251,11 @@ def by_number(rows: list[dict], column: str, title: str, what: str) -> Figure:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for number, line in enumerate(lines[:MOST_LINES]):
-        values, errors = _means(
+        values, reaches = _means(
             [[row for row in rows if (row[key] or row["data"]) == line and row[column] == at] for at in numbers]
         )
         name = line if column == "rank" else f"chosen layer, {line}"
-        axes.errorbar(numbers, values, 1.96 * errors, marker="o", markersize=4, capsize=2, label=name, color=COLOURS[number])
+        axes.errorbar(numbers, values, reaches, marker="o", markersize=4, capsize=2, label=name, color=COLOURS[number])
         if column == "fraction":
             base = [
                 np.mean([row["baseline"] for row in rows if (row[key] or row["data"]) == line and row[column] == at])
@@ -274,9 +265,31 @@ def by_number(rows: list[dict], column: str, title: str, what: str) -> Figure:
     axes.set_xscale("symlog" if min(numbers) == 0 else "log", base=2)
     axes.set_xticks(numbers, [f"{at:g}" for at in numbers])
     axes.set(xlabel=column if column == "rank" else "share of the OOD images learnt from", ylabel=what, title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    _accuracies(axes, rows, chance)
     return figure
+
+
+def over(rows: list[dict]) -> str:
+    """What the bars of rows of accuracies are over: seeds, or images where there is one seed; "" where there are none."""
+    seeds = max([len(_distinct(rows)), *map(_seeds, rows)])
+    if seeds > 1:
+        return f"95 % intervals (Student's) over {seeds} seeds"
+    return f"95 % intervals over images, {ONE_SEED}" if _known(rows, "se") else ""
+
+
+def _over_gains(rows: list[dict]) -> str:
+    """What the intervals of rows on gains are over."""
+    one = rows[0]["n_seeds"] == 1
+    return f"95 % intervals over {rows[0]['over']}" + (f", {ONE_SEED}" if one else f" ({rows[0]['n_seeds']} seeds)")
+
+
+def _accuracies(axes: Axes, rows: list[dict], chance: float) -> None:
+    """What every figure of accuracies has: the line of chance, a legend that says what bars are, no room beyond [0, 1]."""
+    axes.axhline(chance, linestyle=":", color="0.4", label="chance")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.02), min(high, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, title=over(rows), title_fontsize=8)
 
 
 def _shift(row: dict) -> str:
@@ -294,12 +307,36 @@ def _known(rows: list[dict], column: str) -> list[float]:
     return [row[column] for row in rows if row[column] is not None]
 
 
+def _seeds(row: dict) -> int:
+    """Over how many seeds a row is itself."""
+    return row.get("n_seeds") or 1
+
+
 def _means(cells: Iterable[list[dict]]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean accuracy of each cell's rows over seeds, and its standard error: between seeds, or of the one seed."""
-    values, errors = [], []
+    """The mean accuracy of each cell's rows, and how far its 95 % interval reaches to either side; 0 where nobody knows.
+
+    Rows of one seed, of several data sets, are joined first. That of one seed has at most the mean of its rows' errors.
+    """
+    values, reaches = [], []
     for rows in cells:
-        accuracies = _known(rows, "accuracy")
-        values.append(np.mean(accuracies) if accuracies else np.nan)
-        single = rows[0].get("se") if rows else None
-        errors.append(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5 if len(accuracies) > 1 else single or 0.0)
-    return np.array(values), np.array(errors)
+        known = [row for row in rows if row["accuracy"] is not None]
+        by_seed = [np.mean(_known([row for row in known if row["seed"] == seed], "accuracy")) for seed in _distinct(known)]
+        values.append(np.mean(by_seed) if by_seed else np.nan)
+        if len(by_seed) > 1:
+            seeds, error = len(by_seed), np.std(by_seed, ddof=1) / len(by_seed) ** 0.5
+        else:
+            errors = _known(known, "se")
+            seeds, error = max(map(_seeds, known), default=1), np.mean(errors) if len(errors) == len(known) > 0 else 0.0
+        reaches.append(_quantile(seeds) * error)
+    return np.array(values), np.array(reaches)
+
+
+def _distinct(rows: list[dict]) -> list:
+    return list(dict.fromkeys(row["seed"] for row in rows))
+
+
+def _quantile(seeds: int) -> float:
+    """By how many standard errors a 95 % interval reaches: Student's over seeds, the normal one over the images of one."""
+    from scipy.special import stdtrit
+
+    return 1.96 if seeds == 1 else float(stdtrit(seeds - 1, 0.975))

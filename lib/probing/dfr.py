@@ -4,6 +4,9 @@ Kirichenko, Izmailov & Wilson, "Last Layer Re-Training is Sufficient for Robustn
 in section 6.3 of the intermediate-layers paper: features standardised by the network's training images; logistic
 regression with an L1 penalty on as many images of each group as the smallest has; the penalty chosen on half of the images;
 weights averaged over draws of balanced images out of all of them. Without groups the classes are balanced.
+
+The published code's solver, liblinear, penalises the intercept as it does the weights, and so does this. Of more than two
+classes liblinear makes one regression each against the others, this one regression of all.
 """
 
 import torch
@@ -70,6 +73,6 @@ def fit(
 
 
 def _regressions(x: Tensor, labels: Tensor, chosen: Tensor, classes: int, strengths: tuple[float, ...]) -> Linear:
-    """One logistic regression per C: the loss C sum + |W|_1 is C n times the mean loss with l1 = 1 / (C n)."""
+    """One logistic regression per C: the loss C sum + |W|_1 + |b|_1 is C n times the mean loss with l1 = 1 / (C n)."""
     penalties = [(1 / (strength * len(chosen)), 0.0) for strength in strengths]
-    return solvers.proximal(x[chosen], labels[chosen], classes, penalties, ITERATIONS, TOLERANCE)
+    return solvers.proximal(x[chosen], labels[chosen], classes, penalties, ITERATIONS, TOLERANCE, free_biases=False)

@@ -99,7 +99,8 @@ class StreamedSource:
         seen = None if view is None else View(view, self.seed)
         layers = {_tap(name).layer for name in names}
         reduce = {layer: function for layer, function in self.reduce.items() if layer in layers}
-        for positions, rows in reduced_outputs(self.network, self.split, reduce, batching, order=order, view=seen):
+        passed = reduced_outputs(self.network, self.split, reduce, batching, order=order, view=seen, finite=True)
+        for positions, rows in passed:
             yield positions, {name: rows[name].cpu() for name in names}
 
 

@@ -17,6 +17,7 @@ from lib.probing.rows import common, of_tap
 from lib.probing.scores import Scores
 from lib.probing.study import ProbeStudy
 from lib.representations.features import Tap
+from lib.representations.passes import refuse_not_finite
 
 MOST_IMAGES = 2000  # behind a collapse index, evenly spread; fewer where they take more than half of --cache-gib
 
@@ -29,9 +30,10 @@ def rows(study: ProbeStudy, provider: FeatureProvider, scores: list[Scores]) -> 
             if of_shift.head is not None and study.layout.head is not None:
                 rows += _accuracies(study, provider, number, seed, of_shift.head, "head", study.layout.head)
             for (tap, learnt), correct in of_shift.means.items():
-                share = study.sets[learnt].fraction
                 if study.sets[learnt].seed == seed:
-                    rows += _accuracies(study, provider, number, seed, correct, "class-means", tap, share)
+                    of_means = _accuracies(study, provider, number, seed, correct, "class-means", tap)
+                    about = {"fraction": study.sets[learnt].fraction, "n_learnt": len(study.sets[learnt].positions)}
+                    rows += [row | about for row in of_means]
             if "batch-norm" in study.baselines and study.layout.head is not None:
                 correct = _adapted(study, number, seed)
                 rows += _accuracies(study, provider, number, seed, correct, "batch-norm", study.layout.head)
@@ -46,29 +48,30 @@ def _accuracies(
     correct: Tensor,
     probe: str,
     tap: Tap,
-    share: float | None = None,
 ) -> list[dict]:
     """Of an OOD set by number, whose test images are right or not (n,)."""
-    about = common(study, number, share, probe=probe, **of_tap(study, tap), dim=provider.dims[tap], seed=seed)
+    about = common(study, number, None, probe=probe, **of_tap(study, tap), dim=provider.dims[tap], seed=seed)
     test = study.data.shifts[number].test
     measured = evaluation.accuracy_rows(correct, test, study.tested(number, seed), study.group_sizes(test))
     return [about | one for one in measured]
 
 
 def _adapted(study: ProbeStudy, number: int, seed: int) -> Tensor:
-    """Whether the adapted network is right on each test image, (n,); it adapts on those that do not test."""
+    """Whether the adapted network is right on each test image, (n,); it adapts on those of other roles."""
     shift, positions, batching = study.data.shifts[number], study.tested(number, seed), study.options.batching
-    rest = torch.ones(len(shift.learnt), dtype=torch.bool)
-    if shift.val is None:
-        rest[positions] = False
-    order = rest.nonzero().squeeze(1)
+    free = [study.role(number, seed, role)[1] for role in ("probe-train", "probe-val", "layer-val")]
+    order = torch.arange(len(shift.learnt)) if shift.val is not None else torch.cat(free).unique()
     order = order[torch.randperm(len(order), generator=generator(seed, "adaptation"))]  # folders come class by class
     whole = len(order) // batching.batch_size * batching.batch_size  # statistics of a few images would count as much
     quiet = replace(batching, quiet=True)
     others = quiet.with_positions(shift.learnt, "adapting", order=order[:whole] if whole else order)
     with adapted(study.network, (images for images, _, _ in others)), torch.no_grad():
         tested = quiet.with_positions(shift.test, "testing", order=positions)
-        answers = [study.network(images).argmax(1).cpu() for images, _, _ in tested]
+        answers = []
+        for images, _, chosen in tested:
+            logits = study.network(images)
+            refuse_not_finite({"the adapted head": logits}, shift.test, chosen)
+            answers.append(logits.argmax(1).cpu())
     correct = torch.zeros(len(shift.test), dtype=torch.bool)
     correct[positions] = torch.cat(answers) == shift.test.labels[positions]
     return correct

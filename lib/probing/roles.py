@@ -72,6 +72,7 @@ def divide(ids: Tensor, protocol: str, roles: str, seed: int, validation: bool =
     by_role["test"] = order[:0] if validation else order[begin:]
     if roles == "paper" and protocol == "zero-shot":
         by_role["layer-val"] = by_role["probe-val"]  # the paper chose settings and layer on the same images
+        by_role["test"] = by_role["test"] if validation else order  # and its notebook tests on these as well
     return Shares(by_role)
 
 
@@ -82,10 +83,19 @@ class InnerDivision(NamedTuple):
     held_out: Tensor
 
 
-def divide_inner(n: int, share: float, seed: int) -> InnerDivision:
-    """The in-distribution training images, of which a share is held out."""
+def divide_inner(n: int, share: float, seed: int, unseen: Tensor | None = None) -> InnerDivision:
+    """The in-distribution training images, of which a share is held out.
+
+    unseen    positions (m,) of images that the network has not learnt from: where there are some, no others are held out,
+              and at most all of them
+    """
     order = torch.randperm(n, generator=generator(seed, "id-val"))
-    count = round(share * n)
+    if unseen is not None and len(unseen):
+        eligible = order[torch.isin(order, unseen)]
+        order = torch.cat([eligible, order[~torch.isin(order, unseen)]])
+        count = min(round(share * n), len(eligible))
+    else:
+        count = round(share * n)
     return InnerDivision(order[count:].sort().values, order[:count].sort().values)
 
 

@@ -1,12 +1,13 @@
 """The rows of probes: candidates, what each rule chose, and what choosing gained."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lib.metrics import group_accuracy as group_metrics
-from lib.metrics.classification import standard_error
 from lib.probing import evaluation
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import ProbeSite
@@ -61,6 +62,55 @@ def of_tap(study: ProbeStudy, tap: Tap) -> dict:
     return {"layer": tap.layer, "aliases": aliases or None, "reduce": tap.reduce}
 
 
+# --- who learnt, who chose
+
+
+UPPER_BOUND = "upper bound, chosen on the test images"
+
+
+def _choice(study: ProbeStudy, ruled: RuleChoices) -> str | None:
+    """How settings and layer were chosen, in words: by each seed or once, and on which images; None for no choice."""
+    if ruled.rule == "oracle":
+        return UPPER_BOUND
+    on = " and ".join(dict.fromkeys(_images(study, role) for role in ruled.roles))
+    if ruled.rule == "last-but-one":
+        on = f"settings on {on}" if on else ""
+        return ", ".join(part for part in ("layer fixed beforehand", on) if part)
+    return f"{'by each seed' if len(study.seeds) > 1 else 'once'}, on {on}" if on else None
+
+
+def _images(study: ProbeStudy, role: str) -> str:
+    """The images of a role that chooses, in words."""
+    if role == "loo":
+        return "the images learnt from, each left out"
+    if role == "id-val":
+        return f"in-distribution images {study.known_of_held_out}".rstrip()
+    words = "images of the other OOD sets" if role.startswith("other ") else "OOD images"
+    return f"{words} that also test" if study.validates_on_test else words
+
+
+def _validated(study: ProbeStudy, ruled: RuleChoices, seed: int, numbers: Sequence[int]) -> int | None:
+    """How many images chose settings or layer, for OOD sets by number; None where nothing was chosen."""
+    every, positions = range(len(study.data.shifts)), {}
+    for number in numbers:
+        for role in ruled.roles:
+            if role == "loo":
+                learnt = ruled.sweep.sets[seed, number]
+                positions[role, learnt] = [study.sets[learnt].positions]
+            elif role == "id-val":
+                positions[role, 0] = [study.inner[seed].held_out]
+            else:
+                apart = role.startswith("other ")
+                for one in every if study.options.protocol.shared else [number]:
+                    for other in [other for other in every if other != one] if apart else [one]:
+                        which, chosen = study.role(other, seed, role.removeprefix("other "))
+                        positions.setdefault((which, other), []).append(chosen)
+    return sum(len(torch.cat(several).unique()) for several in positions.values()) if positions else None
+
+
+# --- single probes
+
+
 def _candidate_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """Every candidate of every site, where nothing is chosen."""
     return [
@@ -99,9 +149,13 @@ def _test_rows(report: _Report, ruled: RuleChoices, site: ProbeSite, candidate: 
         lr=setting.lr if setting else None,
         l1=setting.l1 if setting else None,
         l2=setting.l2 if setting else None,
+        l2_norm=setting.norm if setting else None,
         seed=seed,
         epoch=epochs,
         selected_by=ruled.rule,
+        choice=_choice(study, ruled),
+        n_learnt=len(study.sets[learnt].positions),
+        n_validated=_validated(study, ruled, seed, [number]),
         strength=report.bank.strengths.get((site, learnt)),
     )
     measured = evaluation.accuracy_rows(correct, test, study.tested(number, seed), study.group_sizes(test))
@@ -163,7 +217,11 @@ def _gain_row(
         [pair.ids for pair in pairs],
         groups=None if metric.name == "accuracy" else groups,
         sizes=metric.sizes if metric.name == "adjusted" else None,
+        seeds=len(study.seeds),
     )
+    numbers, first = range(len(study.data.shifts)) if number is None else [number], study.seeds[0]
+    learnt = {ruled.sweep.sets[first, one] for one in numbers}
+    repeated = len(study.seeds) > 1 or ruled.rule == "last-but-one"  # each seed chooses for itself, or nothing is chosen
     return common(
         study,
         number,
@@ -175,27 +233,36 @@ def _gain_row(
         group={"accuracy": "all", "worst-group": "worst"}.get(metric.name, metric.name),
         solver=study.options.recipe.solver,
         selected_by=ruled.rule,
-        n=sum(map(len, chosen)),
+        choice="; ".join(filter(None, (_choice(study, ruled), "" if repeated else "not repeated in the interval"))),
+        n_learnt=sum(len(study.sets[one].positions) for one in learnt),
+        n_validated=_validated(study, ruled, first, numbers),
+        n=sum(len(correct) for correct in chosen[:: len(study.seeds)]),
         accuracy=statistics.fmean(values),
-        se=_standard_error(study, values, [len(correct) for correct in chosen]),
+        se=_standard_error(study, values, pairs),
         baseline=statistics.fmean(baseline),
         gain=gain,
         gain_low=low,
         gain_high=high,
+        over="images" if len(study.seeds) == 1 else "seeds and images",
+        n_seeds=len(study.seeds),
         candidates=searched,
     )
 
 
-def _standard_error(study: ProbeStudy, values: list[float], counts: list[int]) -> float | None:
-    """That of the mean of the values of all seeds (and OOD sets, seeds running faster), each of so many images.
+def _standard_error(study: ProbeStudy, values: list[float], pairs: list[_Pair]) -> float | None:
+    """That of the mean of the values of all seeds (and OOD sets, seeds running faster), for the pairs that they are of.
 
-    Between seeds, where there are several, else binomial.
+    Between seeds, where there are several; else over images, whose versions in several OOD sets go together.
     """
     seeds = len(study.seeds)
     if seeds > 1:
         return statistics.stdev([statistics.fmean(values[seed::seeds]) for seed in range(seeds)]) / seeds**0.5
-    if study.metric.name != "accuracy":
+    if study.metric.name != "accuracy" or not all(len(pair.chosen) for pair in pairs):
         return None
-    errors = [standard_error(value, n) for value, n in zip(values, counts, strict=True)]
-    known = [error for error in errors if error is not None]
-    return sum(error**2 for error in known) ** 0.5 / len(errors) if len(known) == len(errors) else None
+    ids = torch.cat([pair.ids for pair in pairs]).unique()
+    moved = torch.zeros(len(ids), dtype=torch.float64)  # by each image, the mean of the values
+    for pair, value in zip(pairs, values, strict=True):
+        moved.index_add_(
+            0, torch.searchsorted(ids, pair.ids), (pair.chosen.double() - value) / len(pair.chosen) / len(pairs)
+        )
+    return moved.square().sum().sqrt().item()

@@ -33,7 +33,9 @@ class Ridge:
 def ridge(features: Tensor, labels: Tensor, classes: int, penalties: list[float]) -> Ridge:
     """All penalties from one eigendecomposition of the smaller Gram matrix.
 
-    The leave-one-out residual of example i is e_i / (1 - h_ii), h the hat matrix, centring included.
+    The leave-one-out residual of example i is e_i / (1 - h_ii), h the hat matrix, centring included. That is the residual of
+    the fit without i at the same weight n l2 of |W|^2 / 2 beside the summed squares / 2: n stays that of all examples, where
+    `ridge` on the other n - 1 would take (n - 1) l2.
     """
     n = len(features)
     targets = F.one_hot(labels, classes).double()
@@ -160,8 +162,11 @@ def proximal(
     penalties: list[tuple[float, float]],
     iterations: int = 2000,
     tolerance: float = 1e-7,
+    free_biases: bool = True,
 ) -> Linear:
     """Logistic regression with penalties (l1, l2), one probe each: accelerated proximal gradients, exact zeros.
+
+    Biases are penalised as weights are unless they are free.
 
     Beck & Teboulle 2009 with restarts; the step is one over a bound of the curvature. A probe is done when no entry
     violates the optimality conditions by more than `tolerance`; a warning says if some were not after `iterations`.
@@ -174,7 +179,7 @@ def proximal(
     l2 = x.new_tensor([second for _, second in penalties]).view(-1, 1, 1)
     step = 1 / (curvature + l2)
     mask = x.new_ones(d + 1)
-    mask[-1] = 0  # of the bias
+    mask[-1] = 0 if free_biases else 1
     value = x.new_zeros(len(penalties), classes, d + 1)
     ahead, momentum = value, torch.ones_like(l1)
     for iteration in range(1, iterations + 1):

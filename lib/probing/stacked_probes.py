@@ -5,11 +5,12 @@ penalties. Adam and SGD act on each number by itself, so one update of the stack
 
 Letters: g groups, s settings, b images of a batch, d features, h hidden units, k classes. Every probe minimises
 
-    L = -1/b sum_i log softmax(z_i)[y_i] + l1 |W|_1 + l2/2 |W|^2        z_i the logits of image i, y_i its label
+    L = -1/b sum_i log softmax(z_i)[y_i] + l1 |W|_1 + l2/2 |W|^2 + norm |W|
 
-where W are the weights of all its layers; biases are free. The gradients are written out: that of the mean cross-entropy in
-`slopes`, those of the penalties in `Stack`. `test_gradients_are_those_of_the_stated_loss` compares them with automatic
-differentiation of L. Weight decay is the optimiser's, on weights and biases.
+z_i being the logits of image i and y_i its label, where W are the weights of all its layers; biases are free. The last term,
+the norm itself, is the one that the intermediate-layers paper's notebook calls l2. The gradients are written out: that of
+the mean cross-entropy in `slopes`, those of the penalties in `Stack`. `test_gradients_are_those_of_the_stated_loss` compares
+them with automatic differentiation of L. Weight decay is the optimiser's, on weights and biases.
 """
 
 import math
@@ -35,6 +36,7 @@ class Setting:
     lr: float | None = 1e-3
     l1: float = 0.0
     l2: float = 0.0
+    norm: float = 0.0
 
 
 class FeatureClassifiers(Protocol):
@@ -204,6 +206,7 @@ class Stack:
         self.lr = torch.tensor(self.rates, device=device)
         self.l1 = torch.tensor([setting.l1 for setting in settings], device=device)
         self.l2 = torch.tensor([setting.l2 for setting in settings], device=device)
+        self.norm = torch.tensor([setting.norm for setting in settings], device=device)
         self.penalties = bool((self.l1 != 0).any() or (self.l2 != 0).any())
         self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)] for value in self.values]
         self.room = torch.empty_like(self.values[0])
@@ -212,6 +215,8 @@ class Stack:
         """One update from features (g, b, d) and labels (g, b); `rate` is a factor of every learning rate."""
         self.steps += 1
         slopes = self.probes.slopes(features, labels, self.room)
+        if bool(self.norm.any()):
+            self._add_slopes_of_norms(slopes)
         for value, slope, state, penalised in zip(self.values, slopes, self.state, self.penalised, strict=True):
             update = self._together if value[0, 0].numel() < LARGE else self._one_by_one
             update(value, slope, state, penalised and self.penalties, rate)
@@ -219,6 +224,14 @@ class Stack:
     def now(self) -> Probes:
         """A copy of the probes as they are now."""
         return combined(lambda values: values[0].clone(), [self.probes])
+
+    def _add_slopes_of_norms(self, slopes: list[Tensor]) -> None:
+        """Adds norm W / |W|, the gradient of the norm of each probe's weights, 0 where they are, to their slopes."""
+        weights = [(value, slope) for value, slope, one in zip(self.values, slopes, self.penalised, strict=True) if one]
+        lengths = torch.stack([value.flatten(2).square().sum(2) for value, _ in weights]).sum(0).sqrt()
+        factors = (self.norm / lengths.clamp_min(torch.finfo(lengths.dtype).tiny))[..., None, None]
+        for value, slope in weights:
+            slope += factors * value
 
     def _together(self, value: Tensor, slope: Tensor, state: list[Tensor], penalised: bool, rate: float) -> None:
         """One update of all probes (g, s, ...) in the same operations."""

@@ -10,6 +10,7 @@ Intermediate-layers paper, section 2. What follows reads it and changes nothing 
     rows, network_rows, shift_rows                  what a record keeps of all that
 """
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ class ProbeData:
     """What a study reads: the training split and its labels' classes, OOD sets, and how images are given.
 
     members    the network's outputs that answer for each class, where they are others than the classes
+    unseen     positions of training images that the network has not learnt from; None where nobody knows
     """
 
     name: str
@@ -42,6 +44,7 @@ class ProbeData:
     channels: int
     size: int
     members: tuple[tuple[int, ...], ...] = ()
+    unseen: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,20 @@ class ProbeStudy:
             or any(name in self.baselines for name in baselines.OF_TRAINING_IMAGES)
         )
 
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether images of OOD sets choose and test both, as in the notebook."""
+        return _validates_on_test(self.options) and any(shift.val is None for shift in self.data.shifts)
+
+    @property
+    def known_of_held_out(self) -> str:
+        """What is known of the network and the held-out in-distribution images, in words; nothing if it is untrained."""
+        if self.label == "untrained":
+            return ""
+        if self.data.unseen is None:
+            return "that the network may have learnt from"
+        return "that the network has not seen" if len(self.data.unseen) else "that the network has learnt from"
+
     def role(self, number: int, seed: int, role: str) -> tuple[str, Tensor]:
         """Of an OOD set the split ("test" or "val") that a role's images are in, and their positions."""
         return self.data.shifts[number].role(role, self.shares[number, seed])
@@ -108,7 +125,8 @@ def prepare(options: ProbeOptions, label: str, network: Normalized, data: ProbeD
         for seed in protocol.seeds
     }
     validates = protocol.roles == "clean" and (protocol.learns_inside or "id-val" in options.rules)
-    inner = {seed: divide_inner(len(data.train), ID_VAL if validates else 0, seed) for seed in protocol.seeds}
+    held_out = ID_VAL if validates else 0
+    inner = {seed: divide_inner(len(data.train), held_out, seed, data.unseen) for seed in protocol.seeds}
     for seed in protocol.seeds:
         _refuse_overlap(options, data, {number: shares[number, seed] for number in range(len(data.shifts))}, inner[seed])
     layout = choose(options, network, data.channels, data.size)
@@ -123,7 +141,32 @@ def prepare(options: ProbeOptions, label: str, network: Normalized, data: ProbeD
             sets, parts = training_sets.pooled(sets)
     if not any(len(one.positions) for one in sets):
         raise UserError("there is no image to learn from")
-    return ProbeStudy(options, label, network, data, shares, inner, layout, compared, metric, sets, parts)
+    study = ProbeStudy(options, label, network, data, shares, inner, layout, compared, metric, sets, parts)
+    _warn_of_shared_images(study)
+    return study
+
+
+def _validates_on_test(options: ProbeOptions) -> bool:
+    return options.protocol.roles == "paper" and options.protocol.name == "zero-shot"
+
+
+def _warn_of_shared_images(study: ProbeStudy) -> None:
+    """Says where the notebooks' division gives an image two roles, or one image to several OOD sets."""
+    seed = study.seeds[0]
+    if study.validates_on_test:
+        number = next(number for number, shift in enumerate(study.data.shifts) if shift.val is None)
+        chosen, tested = len(study.role(number, seed, "probe-val")[1]), len(study.tested(number, seed))
+        warnings.warn(
+            f"--roles paper: {chosen} of the {tested} test images also choose settings and layer, as in the notebook; "
+            "--roles clean keeps them apart",
+            stacklevel=3,
+        )
+    if study.options.protocol.roles == "paper" and len(study.data.shifts) > 1 and study.parts:
+        warnings.warn(
+            "--roles paper: images are drawn for every OOD set anew, as in the notebook, so that one is learnt from under "
+            "several; --roles clean gives each to one OOD set",
+            stacklevel=3,
+        )
 
 
 def _refuse_overlap(
@@ -141,6 +184,8 @@ def _refuse_overlap(
     for number, shift in enumerate(data.shifts):
         for role in ("probe-train", "probe-val", "layer-val", "test"):
             which, positions = shift.role(role, shares[number])
+            if role == "test" and which == "test" and shift.val is None and _validates_on_test(options):
+                positions = positions[~torch.isin(positions, shift.role("probe-val", shares[number])[1])]
             add(role, shift.origin if which == "test" else shift.val_origin, shift.splits[which], positions)
     refuse_overlap(ids, (("probe-val", "layer-val"),) if options.protocol.roles == "paper" else ())
 

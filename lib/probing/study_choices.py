@@ -40,12 +40,14 @@ class Sweep:
 class RuleChoices:
     """What a rule chose in a sweep, by (seed, number of the OOD set).
 
-    The rule "none" chooses nothing where there is something to choose.
+    The rule "none" chooses nothing where there is something to choose. `roles` are those whose images decided between
+    settings or layers, as `lib.probing.selection.roles_of` names them.
     """
 
     sweep: Sweep
     rule: str
     choices: dict[tuple[int, int], Choice]
+    roles: tuple[str, ...] = ()
 
 
 def choose(study: ProbeStudy, fitted: FittedStudy, scores: list[Scores]) -> list[RuleChoices]:
@@ -146,10 +148,11 @@ def _in_sweep(study: ProbeStudy, sweep: Sweep, tables: dict[tuple[int, int], Tab
             only = Choice(0, (0,), 1)
             ruled.append(RuleChoices(sweep, rule, dict.fromkeys(sweep.sets, only) if sites == count == 1 else {}))
             continue
+        settings, layer = selection.roles_of(rule, study.options.protocol.name, roles, count)
+        decided = dict.fromkeys(role for role, several in ((settings, count > 1), (layer, sites > 1)) if role and several)
         choices = {}
         for seed, number in sweep.sets:
             for_shift = _for_shift(study, tables, seed, number)
-            settings, layer = selection.roles_of(rule, study.options.protocol.name, roles, count)
             choices[seed, number] = selection.choose(
                 rule,
                 for_shift[settings] if settings else None,
@@ -158,7 +161,7 @@ def _in_sweep(study: ProbeStudy, sweep: Sweep, tables: dict[tuple[int, int], Tab
                 last=last,
                 copies=copies,
             )
-        ruled.append(RuleChoices(sweep, rule, choices))
+        ruled.append(RuleChoices(sweep, rule, choices, tuple(decided)))
     return ruled
 
 
@@ -173,7 +176,7 @@ def _rules(study: ProbeStudy, available: set[str], count: int) -> tuple[str, ...
         for rule in study.options.rules:
             if rule != "none":
                 selection.roles_of(rule, protocol, available, count)
-        return study.options.rules
+        return tuple(sorted(study.options.rules, key=lambda rule: rule == "oracle"))  # honest rules come first
     if study.layout.ranks or protocol == "id" and count == 1:
         return ("none",)
     rules = ["none"] if protocol == "id" else []

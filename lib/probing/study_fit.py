@@ -17,7 +17,7 @@ from lib.probing.feature_sources import CachedSource, FeatureName, FeatureSource
 from lib.probing.feature_transform import Directions
 from lib.probing.layers import head_of
 from lib.probing.probe_bank import ProbeBank, ProbeKey, fit_cached, joined, of_stack
-from lib.probing.stacked_probes import Linear
+from lib.probing.stacked_probes import Linear, Setting
 from lib.probing.streamed_fit import fit_streamed
 from lib.probing.study import ProbeStudy
 from lib.probing.training_sets import TrainingSet
@@ -189,7 +189,17 @@ def _completed(
     sources: Sequence[FeatureSource],
     train: FeatureSource | None,
 ) -> FittedStudy:
-    """The bank with class means, where there are no ranks, and what held-out images say."""
+    """The bank with class means, where there are no ranks, and what held-out images say.
+
+    Raises `UserError` where a probe did not stay finite.
+    """
+    for (site, _), probes in bank.probes.items():
+        wrong = torch.stack([~value.flatten(1).isfinite().all(1) for value in vars(probes).values()]).any(0)
+        if bool(wrong.any()):
+            setting = _words(bank.candidates[site.kind][int(wrong.nonzero()[0])].setting)
+            raise UserError(
+                f"layer {site.tap.layer}: the probe at {setting} did not stay finite; a smaller -lr or --standardise helps"
+            )
     means = {}
     if not study.layout.ranks:
         for number, learnt in enumerate(study.sets):
@@ -204,3 +214,11 @@ def _completed(
                 zip(probes, right_answers(train, reading, study.data.train.labels, division.held_out), strict=True)
             )
     return FittedStudy(bank, held_out, means)
+
+
+def _words(setting: Setting | None) -> str:
+    """A setting as the flags have it."""
+    if setting is None:
+        return "its own settings"
+    flags = {"-lr": setting.lr, "-l1": setting.l1, "--l2": setting.l2, "--l2-norm": setting.norm}
+    return " ".join(f"{flag} {value:g}" for flag, value in flags.items() if value)

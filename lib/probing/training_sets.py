@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lib.core.errors import UserError
-from lib.core.randomness import generator
+from lib.core.randomness import generator, stream
 from lib.datasets.split import Split
 from lib.probing.fit import Group
 from lib.probing.options import ProbeProtocol
@@ -103,11 +103,13 @@ def _drawn(
     if part is None:
         count = round((fraction or FEW) * len(split)) if protocol.roles == "clean" or fraction else len(pool)
         return draw_fraction(pool, count, seed)
-    # every image of the pool under one corruption only, as many under each
     number, parts = part
     each = (len(pool) if fraction is None else round(fraction * len(split))) // parts
     if not each:
         raise UserError(f"--tuning shared: {len(pool)} images are too few for {parts} OOD sets")
+    if protocol.roles == "paper":  # the notebook draws for every corruption anew
+        return draw_fraction(pool, each, stream(seed, "shift", number))
+    # every image of the pool under one corruption only, as many under each
     chosen = draw_fraction(pool, each * parts, seed)
     order = torch.randperm(len(chosen), generator=generator(seed, "parts"))
     return chosen[order[number * each : (number + 1) * each]].sort().values

@@ -44,11 +44,13 @@ def reduced_outputs(
     order: Tensor | None = None,
     view: View | None = None,
     label: str = "",
+    finite: bool = False,
 ) -> Iterator[tuple[Tensor, dict[Name, Tensor]]]:
     """Per batch the positions (b,), and everything that `reduce` makes of the outputs of its layers.
 
     reduce    layer -> a function from its output (b, ...) to a dictionary of tensors
     order     the positions that are passed, in this order; by default all
+    finite    refuse what is not finite
 
     Raises `UserError` for a layer that does not exist, does not run, or puts out no tensor.
     """
@@ -56,12 +58,15 @@ def reduced_outputs(
     if view is not None:
         split, change = augment.for_epoch(split, split.augmentation, view.seed, "view", view.number, device=batching.device)
     made: dict[str, dict[Name, Tensor]] = {}
+    sums: dict[str, Tensor] = {}  # of each image's numbers, which are finite if those are
 
     def keep(layer: str) -> Callable[[object], None]:
         def kept(output: object) -> None:
             if not isinstance(output, Tensor):
                 raise UserError(f"layer {layer} puts out no single tensor, so it has no features")
             made.setdefault(layer, reduce[layer](output))
+            if finite:
+                sums.setdefault(layer, output.flatten(1).sum(1, dtype=torch.float64))
 
         return kept
 
@@ -69,11 +74,31 @@ def reduced_outputs(
     with cutting.record(network, list(reduce), reduce={layer: keep(layer) for layer in reduce}, stop=True):
         for images, _, positions in batching.with_positions(split, label, order=order, augment=change):
             made.clear()
+            sums.clear()
             cutting.run(network, images)
             for layer in reduce:
                 if layer not in made:
                     raise UserError(f"layer {layer} does not run in a forward pass, so it has no features")
+            if sums:
+                refuse_not_finite(sums, split, positions)
             yield positions, {name: rows for layer in reduce for name, rows in made[layer].items()}
+
+
+def refuse_not_finite(outputs: Mapping[str, Tensor], split: Split, positions: Tensor) -> None:
+    """Raises `UserError` where what a layer puts out for the images of a split at some positions (b,) is not finite.
+
+    outputs    layer -> numbers (b, ...), in order of execution
+    """
+    wrong = torch.stack([~output.isfinite().view(len(output), -1).all(1) for output in outputs.values()]).cpu()
+    if not bool(wrong.any()):
+        return
+    first = int(wrong.any(1).nonzero()[0])
+    image = int(split.indices[positions[int(wrong[first].nonzero()[0])]])
+    where = f"{split.name}:{split.split}" + (f"/{split.variant}" if split.variant else "")
+    raise UserError(
+        f"layer {list(outputs)[first]} puts out NaN or infinite numbers for image {image} of {where}, so nothing that is "
+        "measured on it would hold; the weights are too large or broken"
+    )
 
 
 def represent(

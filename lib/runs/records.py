@@ -16,7 +16,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -53,6 +53,7 @@ class Result:
     seconds    stage -> seconds
     columns    the columns that are printed when the run is done; empty for all
     documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
+    always     of which rows a long table leaves none out when it is printed
     """
 
     rows: list[Row]
@@ -61,6 +62,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     documents: dict = field(default_factory=dict)
+    always: Callable[[Row], object] = lambda row: False
 
     def text(self) -> str:
         """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
@@ -69,7 +71,7 @@ class Result:
             for row in self.rows
             if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)
         ] or self.rows
-        found, left_out = text_table.text(shown, self.columns, most=60), len(self.rows) - len(shown)
+        found, left_out = text_table.text(shown, self.columns, 60, self.always), len(self.rows) - len(shown)
         return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
 
 

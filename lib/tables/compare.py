@@ -285,7 +285,8 @@ def _interval(comparison: Comparison, row: dict) -> tuple[float | None, float | 
         half = float(stdtrit(comparison.n - 1, 0.975)) * deviation / math.sqrt(comparison.n)
         return mean - half, mean + half, "seeds"
     low, high = (row.get(column) for column in columns) if columns else (None, None)
-    return (low, high, OVER.get(columns[0], "images")) if columns and None not in (low, high) else (None, None, "")
+    over = OVER.get(columns[0]) or row.get("over") or "images" if columns else ""
+    return (low, high, over) if columns and None not in (low, high) else (None, None, "")
 
 
 def _fits(labels: Iterable[str], wanted: tuple[str | None, ...]) -> bool:

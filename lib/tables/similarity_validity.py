@@ -25,7 +25,7 @@ SIMILARITIES = ("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard"
 DISTANCES = ("pwcca", "procrustes")
 # settings of exec_probe.py that rows tell of; a search changes what is chosen
 NO_SETTING = ("layers", "ranks", "reduce", "solver", "epochs", "protocol")
-SEARCHED = ("learning_rate", "l1", "l2", "keep_epochs")
+SEARCHED = ("learning_rate", "l1", "l2", "l2_norm", "keep_epochs")
 PROBED = {"probe": "probe", "network": "trained", "protocol": "id", "group": "all"}  # rows of probes that accuracies are of
 SIDES = {"similarity": ("model1_path", "model2_path"), "stitch": ("front_path", "end_path")}
 
@@ -153,7 +153,9 @@ def _settings(run: RecordedRun, row: dict) -> str:
     """What made a probe, and what it was chosen from."""
     rule = row.get("selected_by") or "none"
     found = [row.get("reduce"), row.get("solver"), f"{row.get('epoch')} epochs"]
-    found += [f"{name} {row.get(name)}" for name in ("lr", "l1", "l2") if row.get(name)] if rule == "none" else [rule]
+    found += (
+        [f"{name} {row.get(name)}" for name in ("lr", "l1", "l2", "l2_norm") if row.get(name)] if rule == "none" else [rule]
+    )
     left_out = NO_SETTING + (SEARCHED if rule == "none" else ())
     found += [f"{name} {value}" for name, value in sorted(run.setting.items()) if name not in left_out]
     return ", ".join(str(word) for word in found if word)

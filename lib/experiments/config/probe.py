@@ -59,7 +59,7 @@ class ProbeConfig(NetworkConfig):
         "clean",
         choices=("clean", "paper"),
         help="clean: probe-train, validation of settings, validation of "
-        "the layer and test share no image; paper: the notebooks' division",
+        "the layer and test share no image; paper: the notebooks' division, in which some do",
     )
     shots: int | None = flag(None, check=at_least(1), help="few-shot: images per class that a probe learns from")
     fraction: tuple[float, ...] = flag(
@@ -73,7 +73,7 @@ class ProbeConfig(NetworkConfig):
     select: tuple[str, ...] = flag(
         (),
         choices=selection.RULES,
-        help="rules that choose layer and setting, side by side; default: all that the protocol has images for",
+        help="rules that choose layer and setting, side by side, oracle last; default: all that the protocol has images for",
         selects=True,
     )
     metric: str = flag(
@@ -87,6 +87,9 @@ class ProbeConfig(NetworkConfig):
     learning_rate: tuple[float, ...] = flag((1e-3,), "-lr", check=above(0), help="learning rates, each")
     l1: tuple[float, ...] = flag((0.0,), "-l1", check=at_least(0), help="weights of the L1 norm of the weights, each")
     l2: tuple[float, ...] = flag((0.0,), check=at_least(0), help="weights of half their squared L2 norm, each")
+    l2_norm: tuple[float, ...] = flag(
+        (0.0,), check=at_least(0), help="weights of the L2 norm itself, as in the intermediate-layers notebook, each"
+    )
     weight_decay: float = flag(0.0, "-wd", check=at_least(0), help="weight decay of adam and sgd, on biases too")
     momentum: float = flag(0.9, check=cli.fraction, help="momentum of sgd")
     milestones: tuple[int, ...] = flag(
@@ -140,16 +143,19 @@ class ProbeConfig(NetworkConfig):
     cache_type: str = flag("fp16", choices=("fp16", "bf16", "fp32"), help="type of kept features, with a scale per layer")
     verbose: bool = flag(False, help="print every row", identity=False)
 
-    # 2: layers that put out the same are one, and the first weights depend on seed and dimension alone
+    # 2: layers that put out the same are one, and the first weights depend on seed and dimension alone; intervals of gains
+    # over seeds as well as images, and for worst groups without their bias; id-val images that the network has not learnt
+    # from, where there are any; --roles paper tests and draws as the notebooks do; dfr penalises its intercept; tvd_debiased
+    # depended on the order of images and on single outliers, tvd weighed images of odd numbers unequally
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
-    # 2: tvd_debiased depended on the order of images and on single outliers; tvd weighed images of odd numbers unequally
-    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
-        numbers="""dim rank lr l1 l2 seed epoch fraction n correct accuracy se baseline gain gain_low gain_high gain_median
-            candidates strength nc1 s s_null_low s_null_high s_moments s_moments_null_low s_moments_null_high
-            energy_distance energy_distance_null_low energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
-        words="probe network layer aliases reduce data variant origin group split protocol solver selected_by",
+        numbers="""dim rank lr l1 l2 l2_norm seed epoch fraction n n_learnt n_validated n_seeds correct accuracy se
+            baseline gain gain_low gain_high gain_median candidates strength nc1 s s_null_low s_null_high
+            s_moments s_moments_null_low s_moments_null_high energy_distance energy_distance_null_low
+            energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
+        words="""probe network layer aliases reduce data variant origin group split protocol solver selected_by choice
+            over""",
         truths="chosen",
         images="data split origin",
         sets="data",
@@ -176,6 +182,8 @@ class ProbeConfig(NetworkConfig):
             raise UsageError("--fraction 0: nothing to learn from; --protocol zero-shot learns from no OOD image")
         if self.solver in ("lbfgs", "ridge") and any(self.l1):
             raise UsageError(f"--l1: --solver {self.solver} has no L1 penalty; adam, sgd and prox have")
+        if self.solver not in ("adam", "sgd") and any(self.l2_norm):
+            raise UsageError(f"--l2-norm: --solver {self.solver} has no such penalty; adam and sgd have")
         if self.solver == "ridge" and not all(self.l2):
             raise UsageError("--solver ridge needs --l2 above 0: one or more penalties, chosen among by leave-one-out")
         if self.ranks and self.how not in ("id", "zero-shot"):
@@ -219,7 +227,7 @@ class ProbeConfig(NetworkConfig):
                 usable, self.layers, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]}
             )
 
-        settings = len(self.learning_rate) * len(self.l1) * len(self.l2) * len(self.seed)
+        settings = len(self.learning_rate) * len(self.l1) * len(self.l2) * len(self.l2_norm) * len(self.seed)
         return plan.of_checkpoints(
             self,
             [(self.model_path, self.model_type, chosen)],
