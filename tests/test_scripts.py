@@ -68,7 +68,7 @@ def test_ood_layers_gives_a_row_per_layer_set_and_temperature(trained):
     assert len(list((trained / "results" / "ood_layers").glob("*.png"))) == 2
 
 
-@pytest.mark.parametrize("patterns, count", [(("all",), 26), (("cuts",), 26), (("features.0", "classifier.*"), 8)])
+@pytest.mark.parametrize("patterns, count", [(("all",), 21), (("cuts",), 21), (("features.0", "classifier.*"), 6)])
 def test_ood_layers_takes_names_globs_cuts_and_all(trained, patterns, count):
     done = script(
         "exec_ood_layers.py",
@@ -85,7 +85,9 @@ def test_ood_layers_takes_names_globs_cuts_and_all(trained, patterns, count):
         cwd=trained,
     )
     assert done.returncode == 0, done.stderr
-    assert len(record(trained, "ood_layers")["rows"]) == count
+    assert (
+        len(record(trained, "ood_layers")["rows"]) == count
+    )  # dropout and what else changes nothing is no layer of its own
 
 
 def test_list_layers_shows_cuts_shapes_and_costs(trained):

@@ -248,7 +248,7 @@ def _familiar(config: NcgConfig, checkpoint, queries: dict, name: str) -> dict[s
     named = {"test": name} | {_key(other): other for other in _query_names(config, name)}
     familiar: dict[str, bool | None] = {}
     for key, split in queries.items():
-        seen = [training_data.seen_in_training(one, named[key], split) for one in descriptions]
+        seen = [training_data.seen_in_training(one, named[key], split, corrupted=False) for one in descriptions]
         familiar[key] = True if any(seen) else None if all(one is None for one in seen) else False
         if familiar[key] and key != "test" and not split.variant:
             warnings.warn(

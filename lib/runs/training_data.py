@@ -16,22 +16,24 @@ IMAGES_OF = {
 OTHER_LABELS = ("cifar100coarse", "imagenet16")
 
 
-def seen_in_training(description: Description, name: str, split: Split) -> bool | None:
+def seen_in_training(description: Description, name: str, split: Split, *, corrupted: bool = True) -> bool | None:
     """Whether the network was trained on the data set `name`, of which `split` holds the images; None where nothing says.
 
     That it was trained on this set, corrupted in the same way if at all, and on a class that the images are of: a network
     trained on `digits` has seen `digits-wo9:ood`, the nines, one trained on `digits-wo9` has not. Which split of the set it
     was does not matter: the test images of a set that was learnt are not out of distribution either. Published weights
     (`--pretrained`) have seen ImageNet.
+
+    corrupted   whether corrupting images makes another set of them: for a question about classes it does not
     """
     if not description.dataset:
         return None
     if description.epoch == 0:
         return False
     asked, trained = names.parse(name).images, names.parse(description.dataset).images
-    if description.config.get("pretrained") and _source(asked) == ("imagenet", None, ""):
+    if description.config.get("pretrained") and _source(asked, corrupted) == ("imagenet", None, ""):
         return True
-    if _source(asked) != _source(trained):
+    if _source(asked, corrupted) != _source(trained, corrupted):
         return False
     if asked.base != trained.base and (asked.base in OTHER_LABELS or trained.base in OTHER_LABELS):
         return True  # the same images under names that cannot be compared
@@ -44,6 +46,6 @@ def learnt_images(description: Description, name: str, split: Split) -> bool:
     return split.split in ("train", "all") and bool(seen_in_training(description, name, split))
 
 
-def _source(data: DataName) -> tuple[str, str | None, str]:
-    """What two names agree in that are of the same images: set, path, corruption."""
-    return IMAGES_OF.get(data.base, data.base), data.path, data.variant
+def _source(data: DataName, corrupted: bool) -> tuple[str, str | None, str]:
+    """What two names agree in that are of the same images: set, path, corruption if that is asked for."""
+    return IMAGES_OF.get(data.base, data.base), data.path, data.variant if corrupted else ""

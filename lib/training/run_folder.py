@@ -50,7 +50,7 @@ def claim(directory: Path, config: InFolder) -> None:
     holds the folder's lock may claim it: half-written files in it are those of killed ones.
     """
     wanted = _as_json(cli.identity(config))
-    reads = {name: known["sha256"] for name, known in records.fingerprints(config).items()}
+    reads = {name: known["sha256"] for name, known in records.fingerprints(config, missing_ok=True).items()}
     marker = directory / "run.json"
     for path in directory.glob(".*.tmp"):
         path.unlink()
