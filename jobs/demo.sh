@@ -33,16 +33,16 @@ python exec_probe.py models/demo/small_cnn/model_12.pt -d digits -ood digits-c/i
 
 # Two networks layer by layer: how similar, and does one go on from the other's representation?
 python exec_similarity.py models/demo/resnet20/model_6.pt models/demo/small_cnn/model_12.pt auto auto "layer?.?" \
-    "features.*" -n 300
+    "pool?,relu4" -n 300
 python exec_stitch.py models/demo/resnet20/model_6.pt models/demo/resnet20/model_6.pt auto auto "layer?" "layer?" auto \
     -d digits -i pinv -e 0 -pinv-samples all
 
 # Is what comes through a stitch in distribution where it arrives? A detector of that layer, trained briefly, answers.
-python exec_ood_detector.py models/demo/small_cnn/model_12.pt auto features.6 -m repr_cls_resnet20 -d digits -ftoodd patches \
+python exec_ood_detector.py models/demo/small_cnn/model_12.pt auto pool2 -m repr_cls_resnet20 -d digits -ftoodd patches \
     -e 1 -fe 1 --max-examples 300 -dir demo/detector
-python exec_stitch.py models/demo/small_cnn/model_12.pt models/demo/small_cnn/model_12.pt auto auto "features.3,features.6" \
-    features.6 -d digits -i pinv -e 0 --name into-features.6
-python exec_stitch_ood.py results/stitch/into-features.6.json -scd patches
+python exec_stitch.py models/demo/small_cnn/model_12.pt models/demo/small_cnn/model_12.pt auto auto "pool1,pool2" \
+    pool2 -d digits -i pinv -e 0 --name into-pool2
+python exec_stitch_ood.py results/stitch/into-pool2.json -scd patches
 
 # In which direction do filters point, and which layers can be given their initial weights back?
 python exec_projections.py models/demo/small_cnn --normalize

@@ -41,8 +41,8 @@ train_probed() {
 probe() {
     local shifts=("${1#vit-}") layers="maxpool,layer?,avgpool" metric=accuracy
     case $1 in
-        digits) shifts=(digits-c/fog-5 digits-c/contrast-5) layers=features.6,avgpool ;;
-        digits-*) layers=features.6,avgpool ;;
+        digits) shifts=(digits-c/fog-5 digits-c/contrast-5) layers=pool2,avgpool ;;
+        digits-*) layers=pool2,avgpool ;;
         *cifar*) shifts=("${1#vit-}-c") layers="relu,$layers" ;;
     esac
     case $1 in

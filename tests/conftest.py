@@ -97,9 +97,9 @@ def pair(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def siblings(tmp_path_factory) -> Path:
-    """A working directory with `models/a` and `models/b`: small_cnn of two seeds after three epochs on the digits."""
+    """A working directory with `models/a` and `models/b`: small_cnn of two seeds after five epochs on the digits."""
     trainings = [
-        ("small_cnn", "-d", "digits", "-dir", name, "-e", 3, "-lr", "3e-3", "-s", seed) for seed, name in enumerate("ab")
+        ("small_cnn", "-d", "digits", "-dir", name, "-e", 5, "-lr", "3e-3", "-s", seed) for seed, name in enumerate("ab")
     ]
     return copied(tmp_path_factory, "siblings", *trainings)
 

@@ -17,8 +17,8 @@ from lib.core.registry import resolve
 from lib.experiments.config.train import TrainConfig
 from lib.experiments.train import train
 from lib.models.normalized import Normalized
+from lib.models.paper_names import settings
 from lib.training.flags import LOSSES
-from lib.training.model_strings import settings
 from lib.training.robust_losses import kl, mix, trades_images
 
 

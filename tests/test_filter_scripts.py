@@ -206,7 +206,7 @@ def test_a_fresh_draw_of_the_first_convolution_costs_a_trained_network_its_answe
     monkeypatch.chdir(tmp_path)
     done = script("exec_train.py", "small_cnn", "-d", "digits", "-dir", "c", "-e", 4, "-lr", "3e-3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    row = call("reinit", "models/c/model_4.pt", "--rand", "--layers", "features.1").rows[0]
+    row = call("reinit", "models/c/model_4.pt", "--rand", "--layers", "conv1").rows[0]
     assert row["intact_accuracy"] > 0.8 and row["intact_accuracy"] - row["accuracy"] > 3 * row["se"]
 
 

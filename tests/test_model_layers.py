@@ -107,12 +107,12 @@ def test_the_fully_connected_control_has_eight_linear_layers():
         assert linear == [(3072, 4096), *[(4096, 1024), (1024, 4096)] * 3, (4096, 10)]
         assert sum(outward for _, outward in linear) == 19_466
         assert sum(isinstance(m, nn.BatchNorm1d) for m in network.modules()) == norms
-    assert on_meta("mlp", channels=1, size=28).blocks[0][0].in_features == 784
+    assert on_meta("mlp", channels=1, size=28).hidden1.fc.in_features == 784
 
 
 def test_feature_layers_of_the_nearest_category_networks_have_the_papers_widths():
     found, _ = shapes(models.build("CNN002", 9, 1, 28), torch.zeros(2, 1, 28, 28))
-    assert found["features.9"] == (64, 4, 4) and found["flatten"] == (1024,)
+    assert found["feature_extractor.maxpool2"] == (64, 4, 4) and found["flatten"] == (1024,)
     found, _ = shapes(on_meta("WRN_40_10", 9), torch.zeros(2, 3, 32, 32, device="meta"))
     assert [found[f"block{i}"] for i in (1, 2, 3)] == [(160, 32, 32), (320, 16, 16), (640, 8, 8)]
     assert found["avgpool"] == (640, 1, 1) and "block3.layer.5" in found and "block3.layer.6" not in found
@@ -123,10 +123,10 @@ def test_feature_layers_of_the_nearest_category_networks_have_the_papers_widths(
 def test_preactivation_blocks_halve_maps_with_padding_on_the_right_and_below():
     network = models.build("preact_resnet18", 10)
     found, _ = shapes(network, torch.zeros(2, 3, 32, 32))
-    assert [found[f"layer{i}.1"] for i in (1, 2, 3, 4)] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
-    block = network.layer2[0]
-    assert block.pad.padding == (0, 1, 0, 1) and block.conv1.padding == block.convShortcut.padding == (0, 0)
-    assert block.convShortcut.kernel_size == (3, 3) and network.layer2[1].convShortcut is None
+    assert [found[f"layer_{i}.1"] for i in range(4)] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    block = network.layer_1[0]
+    assert block.conv_2d_1.sides == block.shortcut.sides == (0, 1, 0, 1) and network.layer_0[0].conv_2d_1.sides == (1,) * 4
+    assert block.shortcut.kernel_size == (3, 3) and network.layer_1[1].shortcut is None
 
 
 @pytest.mark.parametrize(

@@ -281,14 +281,14 @@ def test_projections_on_the_ones_vector_have_the_null_models_variance():
         (deep.classifier[3], 0.410),
         (torch_default.features[3], 1 / 3),
         (torch_default.classifier[1], 1 / 3),
-        (mlp.blocks[0][0], 1.5),
-        (mlp.blocks[1][0], 8),
-        (mlp.blocks[1][1], 0.5),
+        (mlp.hidden1.fc, 1.5),
+        (mlp.hidden2.fc1, 8),
+        (mlp.hidden2.fc2, 0.5),
     ]
     for layer, variance in cases:
         sums = layer.weight.detach().flatten(1).double().sum(1)
         assert sums.square().mean().item() == pytest.approx(variance, rel=5 * (2 / len(sums)) ** 0.5)
-    for layer in (small.features[10], deep.features[0], deep.classifier[0], mlp.blocks[1][0]):
+    for layer in (small.features[10], deep.features[0], deep.classifier[0], mlp.hidden2.fc1):
         assert (layer.bias == 0).all()
 
 
@@ -311,7 +311,7 @@ def test_a_first_convolution_for_one_channel_is_drawn_kaiming_fan_out():
 def test_a_fresh_cnn002_answers_with_equal_logits():
     network = models.build("CNN002", 9, 1, 28)
     assert (network(torch.rand(4, 1, 28, 28)) == 0).all()
-    assert network.features[2].weight.std().item() == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.05)
+    assert network.feature_extractor.conv2.weight.std().item() == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.05)
 
 
 def test_the_padded_shortcut_subsamples_between_channels_of_zeros():

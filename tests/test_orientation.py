@@ -261,7 +261,7 @@ def test_folding_batch_normalisation_flips_the_signs_of_negative_gammas_only(): 
 
 @pytest.mark.parametrize(
     "name, norm_of_first",
-    [("vgg11bn", "features.1"), ("resnet20", "bn1"), ("mlp_bn", "blocks.0.2"), ("preact_resnet18", "layer1.0.bn1")],
+    [("vgg11bn", "features.1"), ("resnet20", "bn1"), ("mlp_bn", "hidden1.bn"), ("preact_resnet18", "layer_0.0.batchnorm_0")],
 )
 def test_a_layer_is_folded_with_the_normalisation_that_takes_its_output(name, norm_of_first):
     network = checkpoints.skeleton(description(name))
@@ -270,7 +270,7 @@ def test_a_layer_is_folded_with_the_normalisation_that_takes_its_output(name, no
     assert found[first][0] == norm_of_first
     kinds = dict(network.body.named_modules())
     if name == "preact_resnet18":
-        assert found["layer1.0.conv1"][0] == "layer1.0.bn2" and "layer1.0.conv2" not in found
+        assert found["layer_0.0.conv_2d_1"][0] == "layer_0.0.batchnorm_1" and "layer_0.0.conv_2d_2" not in found
     assert all(isinstance(kinds[norm], nn.BatchNorm2d | nn.BatchNorm1d) for norm, _ in found.values())
 
 

@@ -27,7 +27,7 @@ def test_every_row_has_every_column(grouped):
         "-ood",
         "digits-bg",
         "-l",
-        "features.12",
+        "relu4",
         "avgpool",
         "-e",
         "1",
@@ -53,7 +53,7 @@ def test_displacement_is_reported_by_layer_and_group_beside_its_null(grouped):
         "-ood",
         "digits-bg",
         "-l",
-        "features.6",
+        "pool2",
         "avgpool",
         "--reduce",
         "gap",
@@ -131,7 +131,7 @@ def test_an_exported_probe_is_a_checkpoint_that_answers_like_the_probe_and_ends_
 
 
 def test_rows_say_how_many_images_learnt_chose_and_tested_and_who_chose(grouped):
-    words = ("models/bg/model_6.pt", "-ood", "digits-bg", "-l", "features.6", "avgpool", "--reduce", "gap", "-e", "1")
+    words = ("models/bg/model_6.pt", "-ood", "digits-bg", "-l", "pool2", "avgpool", "--reduce", "gap", "-e", "1")
     record = probe(grouped, *words, "-s", "0", "1", "--select", "oracle", "none", "ood-val", "last-but-one", "id-val")
     gains = {row["selected_by"]: row for row in rows(record, probe="gain")}
     assert list(gains) == ["ood-val", "last-but-one", "id-val", "oracle"]  # honest rules first

@@ -29,7 +29,7 @@ from lib.stitching import detector as stitching_detector
 from lib.stitching import detector_files, records
 from lib.stitching.detector_setup import ft_rate
 
-LAYERS = ("features.3", "features.6")  # 16 x 8 x 8 and 32 x 4 x 4
+LAYERS = ("pool1", "pool2")  # 16 x 8 x 8 and 32 x 4 x 4
 SETTINGS = (
     "-m",
     "repr_cls_resnet20",
@@ -162,7 +162,8 @@ def test_the_loss_of_several_layers_is_that_of_each(inside):
     classifiers.zero_grad()
     both, slow = torch.cat([images, outliers.batch(0, images, generator)]), 0
     for layer, classifier in zip(LAYERS, classifiers.body, strict=True):
-        front = source.body.features[: int(layer[-1]) + 1]
+        names = [name for name, _ in source.body.named_children()]
+        front = source.body[: names.index(layer) + 1]
         found = classifier(front((both - source.mean) / source.std).detach())
         energies = -found.logsumexp(1)
         slow = (
@@ -211,7 +212,7 @@ def test_detectors_are_checkpoints_that_know_what_they_detect(inside):
     for layer, row in zip(LAYERS, rows[-2:], strict=True):
         loaded = checkpoints.load(row["detector"])
         assert equal(weights(row["detector"]), weights(f"models/whole/{layer}/ft_model_2.pt"))
-        assert loaded.description.channels == {"features.3": 16, "features.6": 32}[layer]
+        assert loaded.description.channels == {"pool1": 16, "pool2": 32}[layer]
         assert loaded.description.image_size == 16 and loaded.description.dataset == "digits"
         assert loaded.description.metrics["val_accuracy"] == row["val_accuracy"]
     found = detector_files.find(configuration("-dir", "x"), ("repr_cls_ood_detectors",))
@@ -286,7 +287,7 @@ def test_two_processes_write_into_one_folder_and_a_lost_detector_is_made_again(a
 def test_without_fine_tuning_the_classifier_is_the_detector(alone):
     result = run("-fe", "0", "-dir", "plain", layers=LAYERS[1:])
     assert [row["phase"] for row in result.rows] == ["classify"] and result.rows[0]["outliers"] is None
-    assert equal(weights(result.rows[0]["detector"]), weights("models/plain/features.6/model_1.pt"))
+    assert equal(weights(result.rows[0]["detector"]), weights("models/plain/pool2/model_1.pt"))
 
 
 def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_its_low_energy(alone):
@@ -295,20 +296,20 @@ def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_i
     from lib.stitching.detector_energies import native_energies
     from lib.stitching.grid import activations_of
 
-    row = run("-dir", "long", "-e", "2", "--max-examples", "96", "-sf", "1", layers=LAYERS[:1]).rows[-1]
-    assert {path.name for path in (alone / "models/long/features.3").glob("*.pt")} == {
+    row = run("-dir", "long", "-e", "2", "--max-examples", "160", "-sf", "1", layers=LAYERS[:1]).rows[-1]
+    assert {path.name for path in (alone / "models/long/pool1").glob("*.pt")} == {
         f"{name}_{epoch}.pt" for name in ("model", "ft_model") for epoch in (1, 2)
     }
     detector, source = checkpoints.load(row["detector"]).network.body, checkpoints.load("models/a/model_1.pt").network
     test_split = datasets.load("digits", "data", "test")
     native = native_energies(
         source,
-        {"features.3": detector},
+        {"pool1": detector},
         test_split,
         Batching(device=torch.device("cpu"), batch_size=64, channels=1, size=16, quiet=True),
-    )["features.3"]
+    )["pool1"]
     images, _, _ = next(test_split.batches(200, size=16))
-    own = activations_of(source, ["features.3"], images)["features.3"].detach()
+    own = activations_of(source, ["pool1"], images)["pool1"].detach()
     draws = torch.randn(own.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alike, loud = (
@@ -325,29 +326,29 @@ def test_a_trained_detector_tells_noise_from_representations_and_loud_noise_by_i
     [
         ((), 2, ("SOURCE_PATH SOURCE_TYPE LAYER",)),
         (("models/a/model_1.pt", "auto"), 2, ("SOURCE_PATH SOURCE_TYPE LAYER",)),
-        (("models/a/model_1.pt", "auto", "features.3", "-m", "repr_cls_resnet21"), 2, ("-m repr_cls_resnet21", "resnet20")),
-        (("models/a/model_1.pt", "auto", "features.3", "-m", ""), 2, ("-m is required",)),
-        (("models/a/model_1.pt", "auto", "features.3", "-dir", ""), 2, ("-dir is required",)),
-        (("models/a/model_1.pt", "auto", "features.3", "-dir", "/tmp/x"), 2, ("-dir /tmp/x", "under models/")),
-        (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", ""), 2, ("-ftoodd is required", "-fe 0")),
-        (("models/a/model_1.pt", "auto", "features.3", "-b", "3"), 2, ("-b 3", "half of a batch")),
-        (("models/a/model_1.pt", "auto", "features.3", "-m-in", "-5"), 2, ("-m-in -5.0", "-m-out -7.0")),
-        (("models/a/model_1.pt", "auto", "features.3", "-score", "msp"), 2, ("-score msp", "energy")),
-        (("models/a/model_1.pt", "auto", "features.3", "-d", "digits:test"), 2, ("-d digits:test", "without a split")),
-        (("models/a/model_1.pt", "resnet20", "features.3"), 1, ("is a small_cnn, not a resnet20",)),
-        (("models/a/model_9.pt", "auto", "features.3"), 1, ("no such checkpoint",)),
-        (("models/a/model_1.pt", "auto", "feature.3"), 1, ("LAYER feature.3", "features.3")),
+        (("models/a/model_1.pt", "auto", "pool1", "-m", "repr_cls_resnet21"), 2, ("-m repr_cls_resnet21", "resnet20")),
+        (("models/a/model_1.pt", "auto", "pool1", "-m", ""), 2, ("-m is required",)),
+        (("models/a/model_1.pt", "auto", "pool1", "-dir", ""), 2, ("-dir is required",)),
+        (("models/a/model_1.pt", "auto", "pool1", "-dir", "/tmp/x"), 2, ("-dir /tmp/x", "under models/")),
+        (("models/a/model_1.pt", "auto", "pool1", "-ftoodd", ""), 2, ("-ftoodd is required", "-fe 0")),
+        (("models/a/model_1.pt", "auto", "pool1", "-b", "3"), 2, ("-b 3", "half of a batch")),
+        (("models/a/model_1.pt", "auto", "pool1", "-m-in", "-5"), 2, ("-m-in -5.0", "-m-out -7.0")),
+        (("models/a/model_1.pt", "auto", "pool1", "-score", "msp"), 2, ("-score msp", "energy")),
+        (("models/a/model_1.pt", "auto", "pool1", "-d", "digits:test"), 2, ("-d digits:test", "without a split")),
+        (("models/a/model_1.pt", "resnet20", "pool1"), 1, ("is a small_cnn, not a resnet20",)),
+        (("models/a/model_9.pt", "auto", "pool1"), 1, ("no such checkpoint",)),
+        (("models/a/model_1.pt", "auto", "feature.3"), 1, ("LAYER feature.3", "pool1")),
         (("models/a/model_1.pt", "auto", "flatten"), 1, ("LAYER flatten", "vector")),
         (
-            ("models/a/model_1.pt", "auto", "features.3", "-m", "repr_cls_vit_tiny"),
+            ("models/a/model_1.pt", "auto", "pool1", "-m", "repr_cls_vit_tiny"),
             1,
             ("-m repr_cls_vit_tiny: it takes tokens", "maps, 16x8x8", "repr_cls_resnet18"),
         ),
-        (("models/a/model_1.pt", "auto", "features.3", "-d", "digits-wo3"), 1, ("9 classes, the network 10",)),
-        (("models/a/model_1.pt", "auto", "features.3", "-ftidd", "digits-wo3"), 1, ("-ftidd digits-wo3", "10 classes")),
-        (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", "digits"), 1, ("-ftoodd digits", "must not be data")),
-        (("models/a/model_1.pt", "auto", "features.3", "-ftoodd", "nothing"), 2, ("nothing: no such data set",)),
-        (("models/a/model_1.pt", "auto", "features.3", "-dir", "a"), 1, ("-dir a", "holds another run")),
+        (("models/a/model_1.pt", "auto", "pool1", "-d", "digits-wo3"), 1, ("9 classes, the network 10",)),
+        (("models/a/model_1.pt", "auto", "pool1", "-ftidd", "digits-wo3"), 1, ("-ftidd digits-wo3", "10 classes")),
+        (("models/a/model_1.pt", "auto", "pool1", "-ftoodd", "digits"), 1, ("-ftoodd digits", "must not be data")),
+        (("models/a/model_1.pt", "auto", "pool1", "-ftoodd", "nothing"), 2, ("nothing: no such data set",)),
+        (("models/a/model_1.pt", "auto", "pool1", "-dir", "a"), 1, ("-dir a", "holds another run")),
     ],
 )
 def test_bad_input_is_one_sentence_before_any_training(inside, words, status, fragments):

@@ -26,7 +26,7 @@ from lib.runs import cli
 from lib.runs import script as script_
 from lib.stitching import detector_files
 
-LAYERS = ("features.3", "features.6")  # 16 x 8 x 8 and 32 x 4 x 4
+LAYERS = ("pool1", "pool2")  # 16 x 8 x 8 and 32 x 4 x 4
 COMMON = ("-gpu", "-1", "--quiet")
 
 
@@ -74,7 +74,7 @@ def publish(layer, network="b", seed=0):
         architecture="repr_cls_resnet20",
         classes=tuple("0123456789"),
         image_size=16,
-        channels={"features.3": 16, "features.6": 32}[layer],
+        channels={"pool1": 16, "pool2": 32}[layer],
     )
     return detector_files.publish(config, layer, checkpoints.fresh(described, seed, layer), described)
 
@@ -150,8 +150,8 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
         seen["own"], seen["stitched"] = output, torch.einsum("bchw,dc->bdhw", resized, weight) + bias[:, None, None]
         return seen["stitched"]
 
-    front.body.features[3].register_forward_hook(note)
-    end.body.features[6].register_forward_hook(replace)
+    front.body.pool1.register_forward_hook(note)
+    end.body.pool2.register_forward_hook(replace)
     with torch.no_grad():
         front(images)
         predicted = end(images).argmax(1)
@@ -163,7 +163,7 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
     assert row["auroc"] == pytest.approx(slow, abs=2e-3) and row["energy"] == pytest.approx(outside.mean(), abs=1e-4)
     (sanity,) = (row for row in result.rows if row["kind"] == "sanity")
     assert sanity["data"] == "patches" and sanity["front_layer"] is None and sanity["accuracy"] is None
-    assert len(result.arrays["patches.features.6"]) == sanity["n"] and sanity["energies"] == "patches.features.6"
+    assert len(result.arrays["patches.pool2"]) == sanity["n"] and sanity["energies"] == "patches.pool2"
     assert set(result.figures) == {f"ranks-{rank}-full{end}" for rank in (16, 2) for end in ("", "-energies")}
 
 
@@ -203,25 +203,25 @@ def test_what_is_missing_stays_empty_and_its_command_fills_it(here):
 
 
 def test_a_layer_without_a_detector_stays_empty_and_its_command_makes_one(here):
-    for file in (here / "models" / "repr_cls_ood_detectors").glob("features.6-*"):
+    for file in (here / "models" / "repr_cls_ood_detectors").glob("pool2-*"):
         file.unlink()
     path = stitched("both", LAYERS[0], ",".join(LAYERS))
     rows = run(path).rows
     for row in rows:
-        without = row["end_layer"] == "features.6"
+        without = row["end_layer"] == "pool2"
         assert (row["missing"] == "detector") == without == (row["auroc"] is None) and row["accuracy"] is not None
     (fill,) = {row["fill"] for row in rows if row["fill"]}
     words = shlex.split(fill)
-    assert words[:5] == ["python", "exec_ood_detector.py", "models/b/model_1.pt", "auto", "features.6"]
-    assert words[words.index("-dir") + 1] == "detector-features.3-features.6"
+    assert words[:5] == ["python", "exec_ood_detector.py", "models/b/model_1.pt", "auto", "pool2"]
+    assert words[words.index("-dir") + 1] == "detector-pool1-pool2"
     there = cli.parse(OodDetectorConfig, words[2:])
-    assert detector_files.path_of(there, "features.6") == detector_files.path_of(
+    assert detector_files.path_of(there, "pool2") == detector_files.path_of(
         cli.parse(
             OodDetectorConfig,
             [
                 "models/b/model_1.pt",
                 "auto",
-                "features.6",
+                "pool2",
                 "-m",
                 "repr_cls_resnet20",
                 "-d",
@@ -232,9 +232,9 @@ def test_a_layer_without_a_detector_stays_empty_and_its_command_makes_one(here):
                 "x",
             ],
         ),
-        "features.6",
+        "pool2",
     )
-    publish("features.6")
+    publish("pool2")
     assert not any(row["missing"] for row in run(path).rows)
 
 
@@ -246,8 +246,8 @@ def test_another_network_without_detectors_gets_the_command_too(here):
         ("models/a/model_1.pt", "detector"),
     ]
     words = shlex.split(rows[1]["fill"])
-    assert words[2:5] == ["models/a/model_1.pt", "auto", "features.6"]
-    assert words[words.index("-dir") + 1] == "detector-features.6-a-features.6"
+    assert words[2:5] == ["models/a/model_1.pt", "auto", "pool2"]
+    assert words[words.index("-dir") + 1] == "detector-pool2-a-pool2"
 
 
 def test_stitches_that_were_not_kept_are_missing(here):
@@ -304,20 +304,20 @@ def broken(here, how):
         return ("empty",)
     elif how == "another layer":
         stitched("first", LAYERS[0], LAYERS[0])
-        return ("results/stitch/first.json", "-detectors", found["features.6"])
+        return ("results/stitch/first.json", "-detectors", found["pool2"])
     elif how == "another network":
-        return ("results/stitch", "-detectors", publish("features.3", network="a"))
+        return ("results/stitch", "-detectors", publish("pool1", network="a"))
     elif how == "no detector":
         shutil.rmtree(detectors)
         detectors.mkdir()
     elif how == "several detectors":
-        publish("features.6", seed=1)
+        publish("pool2", seed=1)
     elif how == "no folder":
         return ("results/stitch", "-detectors", "nowhere")
     elif how == "no detector file":
         return ("results/stitch", "-detectors", "models/a/model_1.pt")
     elif how == "broken detector":
-        found["features.6"].write_bytes(found["features.6"].read_bytes()[:-100])
+        found["pool2"].write_bytes(found["pool2"].read_bytes()[:-100])
     elif how == "other data":
         return ("results/stitch", "-d", "digits-wo3")
     return ("results/stitch",)
@@ -334,16 +334,16 @@ def broken(here, how):
         ("lost weights", ("grid.npz are gone", "--rerun")),
         ("another experiment", ("other.json", "an experiment similarity, not of exec_stitch.py")),
         ("empty folder", ("empty: a folder without records",)),
-        ("another layer", ("the detector of another layer, features.6", "features.3")),
+        ("another layer", ("the detector of another layer, pool2", "pool1")),
         ("another network", ("the detector of another network, models/a/model_1.pt",)),
         (
             "no detector",
-            ("no detector of features.6 of models/b/model_1.pt", "exec_ood_detector.py models/b/model_1.pt auto"),
+            ("no detector of pool2 of models/b/model_1.pt", "exec_ood_detector.py models/b/model_1.pt auto"),
         ),
-        ("several detectors", ("of layer features.6 of models/b/model_1.pt there are 2", "name those")),
+        ("several detectors", ("of layer pool2 of models/b/model_1.pt there are 2", "name those")),
         ("no folder", ("-detectors nowhere", "no such folder")),
         ("no detector file", ("-detectors models/a/model_1.pt: no detector",)),
-        ("broken detector", ("models/repr_cls_ood_detectors/features.6-", "not a whole checkpoint")),
+        ("broken detector", ("models/repr_cls_ood_detectors/pool2-", "not a whole checkpoint")),
         ("other data", ("it has 9 classes, the network 10",)),
     ],
 )
@@ -365,7 +365,7 @@ def test_the_readmes_counterparts_of_the_published_detector_calls_run(here):
     meanings = {
         "M1": "models/a/model_1.pt",
         "T1": "small_cnn",
-        "L1": "features.6",
+        "L1": "pool2",
         "DATA": "digits",
         "OUTLIERS": "patches",
         "DIR": "x",

@@ -17,7 +17,7 @@ from lib.runs import script as script_
 from lib.stitching import grid as stitching_grid
 from lib.stitching import train
 
-ONE, TWO = "features.6", "features.9"  # of small_cnn: 32 x 8 x 8, 64 x 4 x 4
+ONE, TWO = "pool2", "pool3"  # of small_cnn: 32 x 8 x 8, 64 x 4 x 4
 GRID = ("auto", "auto", f"{ONE},{TWO}", f"{ONE},{TWO}", "-b", "50", "-lr", "0.01", "-e", "2", "--max-examples", "100")
 
 
@@ -29,7 +29,7 @@ def inside(siblings, monkeypatch, tmp_path):
 
 
 def words(*more, end="b"):
-    return ["models/a/model_3.pt", f"models/{end}/model_3.pt", *more, "-d", "digits", "--quiet", "-gpu", "-1"]
+    return ["models/a/model_5.pt", f"models/{end}/model_5.pt", *more, "-d", "digits", "--quiet", "-gpu", "-1"]
 
 
 def config(*more, results_dir, end="b"):

@@ -22,7 +22,7 @@ from lib.stitching import layer as stitching_layer
 from lib.stitching import least_squares
 from lib.stitching.layer import Stitch
 
-LAYERS = ["features.3", "features.6", "features.9"]  # 16 x 16 x 16, 32 x 8 x 8, 64 x 4 x 4
+LAYERS = ["pool1", "pool2", "pool3"]  # 16 x 16 x 16, 32 x 8 x 8, 64 x 4 x 4
 GRID = ("auto", "auto", ",".join(LAYERS), ",".join(LAYERS))
 
 
@@ -35,7 +35,7 @@ def run(*words, end="b"):
     return stitch(
         cli.parse(
             StitchConfig,
-            ["models/a/model_3.pt", f"models/{end}/model_3.pt", *words, "-d", "digits", "--quiet", "-gpu", "-1"],
+            ["models/a/model_5.pt", f"models/{end}/model_5.pt", *words, "-d", "digits", "--quiet", "-gpu", "-1"],
         )
     )
 
@@ -45,7 +45,7 @@ def by_pair(result):
 
 
 def donors(layers):
-    networks = [checkpoints.load(f"models/{name}/model_3.pt").network for name in "ab"]
+    networks = [checkpoints.load(f"models/{name}/model_5.pt").network for name in "ab"]
     return stitching_grid.Donors(*networks, layers, layers), networks
 
 
@@ -61,7 +61,7 @@ def test_matched_with_itself_a_network_is_itself(inside):
         row = found[layer, layer]
         assert row["matching_residual"] <= 1e-8 and row["normalized_difference"] <= 1e-6
         assert row["agreement"] >= 0.999 and abs(row["penalty"]) <= 0.001 and row["samples"] == 100
-        assert row["accuracy"] == max(found[layer, other]["accuracy"] for other in LAYERS)
+        assert row["agreement"] == max(found[layer, other]["agreement"] for other in LAYERS)
     assert set(result.figures) == {""}
     single = run("auto", "auto", LAYERS[0], LAYERS[-1], "-i", "pinv", "-e", "0", end="a").rows[0]
     assert single == {**found[LAYERS[0], LAYERS[-1]], "stitch": 0}  # the drawn images do not depend on the pair
@@ -81,11 +81,11 @@ def test_difference_has_its_known_values_whatever_the_batch(inside):
         made = Stitch("auto", shape, shape)
         stitching_layer.initialise(made, "eye", torch.Generator())
         made.weight.data *= factor
-        same = stitching_grid.Donors(grid.front, grid.front, ["features.3"], ["features.3"])
+        same = stitching_grid.Donors(grid.front, grid.front, ["pool1"], ["pool1"])
         values = [
             stitching_grid.evaluate(
                 same,
-                [stitching_grid.GridStitch("features.3", "features.3", made)],
+                [stitching_grid.GridStitch("pool1", "pool1", made)],
                 digits(),
                 Batching(device=torch.device("cpu"), batch_size=size, channels=1, size=32, quiet=True),
             )[0][0]["normalized_difference"]
@@ -181,7 +181,7 @@ def test_the_reference_solver_runs_and_is_never_the_better_fit(inside):
 
 def test_ranks_limit_what_passes(inside):
     words = ("auto", "auto", LAYERS[0], LAYERS[0], "-i", "pinv", "-e", "0")
-    with pytest.warns(UserWarning, match="--front-pinv-rank 50: left out for layer features.3"):
+    with pytest.warns(UserWarning, match="--front-pinv-rank 50: left out for layer pool1"):
         result = run(*words, "--front-stitch-rank", "16", "2", "--front-pinv-rank", "16", "2", "50")
     found = {(row["stitch_rank"], row["pinv_rank"]): row for row in result.rows}
     assert len(found) == 4 and found[16, 2]["effective_rank"] == 2 and "3.limit.basis" in result.arrays
@@ -255,12 +255,12 @@ def test_options_of_training_are_honoured(inside):
 def test_the_papers_command_runs_and_its_record_holds_the_stitch(siblings):
     done = script(
         "exec_stitch.py",
-        "models/a/model_3.pt",
-        "models/b/model_3.pt",
+        "models/a/model_5.pt",
+        "models/b/model_5.pt",
         "small_cnn",
         "small_cnn",
-        "features.6",
-        "features.3",
+        "pool2",
+        "pool1",
         "rc2c_pre",
         "-d",
         "digits",
@@ -300,9 +300,9 @@ def published_calls():
 )
 def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
     meanings = {
-        "MODEL": "models/a/model_3.pt",
-        "M1": "models/a/model_3.pt",
-        "M2": "models/b/model_3.pt",
+        "MODEL": "models/a/model_5.pt",
+        "M1": "models/a/model_5.pt",
+        "M2": "models/b/model_5.pt",
         "DATA": "digits",
         **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"),
         "L1": LAYERS[0],
@@ -327,28 +327,28 @@ def test_every_published_script_has_its_line():
     "words, status, fragments",
     [
         ((), 2, ("FRONT_PATH and END_PATH are required",)),
-        (("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "c3c"), 2, ("c3c", "c2c")),
-        (("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-i", "pnv"), 2, ("-i pnv", "pinv")),
-        (("models/b/model_3.pt", "auto", "auto", "features", "feature.3"), 1, ("END_LAYER feature.3", "features.3")),
-        (("models/b/model_3.pt", "auto", "auto", "flatten", "features.3"), 1, ("FRONT_LAYER flatten", "vector")),
+        (("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "c3c"), 2, ("c3c", "c2c")),
+        (("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "-i", "pnv"), 2, ("-i pnv", "pinv")),
+        (("models/b/model_5.pt", "auto", "auto", "pool1", "pol1"), 1, ("END_LAYER pol1", "pool1")),
+        (("models/b/model_5.pt", "auto", "auto", "flatten", "pool1"), 1, ("FRONT_LAYER flatten", "vector")),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "eye"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool2", "auto", "-i", "eye"),
             1,
             ("-i eye", "channels"),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.6", "auto", "-i", "perm"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool2", "auto", "-i", "perm"),
             1,
             ("-i perm", "permutation"),
         ),
-        (("models/b/model_3.pt", "auto", "auto", "features.3", "features.6", "t2t"), 1, ("t2t does not join maps",)),
+        (("models/b/model_5.pt", "auto", "auto", "pool1", "pool2", "t2t"), 1, ("t2t does not join maps",)),
         (
             (
-                "models/b/model_3.pt",
+                "models/b/model_5.pt",
                 "auto",
                 "auto",
-                "features.3",
-                "features.3",
+                "pool1",
+                "pool1",
                 "auto",
                 "-i",
                 "pinv",
@@ -359,44 +359,44 @@ def test_every_published_script_has_its_line():
             ("-pinv-samples 1443", "only 1442"),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-pinv-samples", "0"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "-pinv-samples", "0"),
             2,
             ("-pinv-samples 0", "or all"),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-stitch-rank", "99"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "--front-stitch-rank", "99"),
             1,
             ("--front-stitch-rank 99", "channels"),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--front-pinv-rank", "2"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "--front-pinv-rank", "2"),
             2,
             ("--front-pinv-rank",),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--solver", "reference"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "--solver", "reference"),
             2,
             ("--solver reference",),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "--stitch-norm", "bn", "-i", "pinv"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "--stitch-norm", "bn", "-i", "pinv"),
             2,
             ("--stitch-norm bn", "-i rand"),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits-wo3"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "-d", "digits-wo3"),
             1,
             ("9 classes, the end network 10",),
         ),
         (
-            ("models/b/model_3.pt", "auto", "auto", "features.3", "features.3", "auto", "-d", "digits:test"),
+            ("models/b/model_5.pt", "auto", "auto", "pool1", "pool1", "auto", "-d", "digits:test"),
             2,
             ("without a split",),
         ),
     ],
 )
 def test_bad_input_of_stitching_is_one_sentence(inside, words, status, fragments):
-    words = ["models/a/model_3.pt", *words] if words else []
+    words = ["models/a/model_5.pt", *words] if words else []
     with pytest.raises(UserError) as refused:
         given = cli.parse(StitchConfig, [*words, *([] if "-d" in words else ["-d", "digits"])])
         if given.answer() is None:

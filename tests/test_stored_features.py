@@ -243,7 +243,7 @@ def test_features_of_another_backbone_or_layer_and_images_are_refused(folder):
 
     head, image = (str(folder / "models" / part) for part in ("ce/model_2.pt", "wo9/model_1.pt"))
     assert "it has features of flatten of" in ask(head, "-d", name(folder, epoch="init"))
-    assert "the network takes features of flatten of" in ask(head, "-d", name(folder, layer="classifier.0"))
+    assert "the network takes features of flatten of" in ask(head, "-d", name(folder, layer="classifier.fc1"))
     assert "the network takes images" in ask(image, "-d", name(folder))
     assert "the network takes features of flatten" in ask(image, "-d", "digits-wo9", "--against", head)
     assert "did you mean flatten" in ask(head, "-d", name(folder, layer="flaten"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near, resolve
+from lib.models import paper_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,8 @@ MODELS = {
     "tv_resnet101": "lib.models.torchvision_nets:tv_resnet101",
     "tv_resnet152": "lib.models.torchvision_nets:tv_resnet152",
     "ResNet50": "lib.models.torchvision_nets:tv_resnet50",
+    "ResNet50Norm01": "lib.models.torchvision_nets:tv_resnet50",
+    "ResNet50Norm02": "lib.models.torchvision_nets:tv_resnet50",
     # pre-activation ResNets, plain and wide (stitching; nearest category)
     "preact_resnet18": "lib.models.preact:preact_resnet18",
     "preact_resnet34": "lib.models.preact:preact_resnet34",
@@ -145,7 +148,7 @@ SMALLEST = {
     "vgg19_orig": 32,
     "alexnet": 63,
     "lenet": 8,
-    "small_cnn": 16,
+    "small_cnn": 8,
     "CNN002": 16,
 }
 
@@ -169,6 +172,8 @@ WEIGHTS = {
 
 def check(name: str) -> None:
     """Raise a `UsageError` if `name` is no type; what follows `tv:` and `timm:` is only looked up when it is built."""
+
+    name = paper_names.architecture(name)
     library, _, rest = name.partition(":")
     if name in MODELS or (library in LIBRARIES and rest):
         return

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lib.core.errors import UserError
+from lib.models import paper_names
 
 
 def check(path: str | Path, architecture: str = "") -> Path:
@@ -14,8 +15,11 @@ def check(path: str | Path, architecture: str = "") -> Path:
     if not path.exists():
         beside = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) if path.parent.is_dir() else ""
         raise UserError(f"{path}: no such checkpoint" + (f"; {path.parent} has {beside}" if beside else ""))
-    if not sidecar(path).exists() and not architecture:
-        raise UserError(f"{path} has no sidecar {sidecar(path).name}: its type must be given after the path")
+    if not sidecar(path).exists() and not architecture and not paper_names.of_file(path):
+        raise UserError(
+            f"{path} has no sidecar {sidecar(path).name}: its type must be given after the path, such as resnet18, "
+            f"tv_resnet50, timm:NAME; python exec_train.py --help lists them"
+        )
     return path
 
 

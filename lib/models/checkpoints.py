@@ -8,9 +8,10 @@ too, in every form that needs no code to be run: bare and wrapped state dicts, p
 import hashlib
 import io
 import json
+import math
 import pickle
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,10 +21,14 @@ from lib import models
 from lib.core import files
 from lib.core.errors import UserError
 from lib.core.randomness import stream
+from lib.models import earlier_names, paper_names, small
 from lib.models.checkpoint_paths import check, sidecar
+from lib.models.normalisations import NORMALISATIONS
 from lib.models.normalized import Normalized
 
+# keys under which files hold a state dict, those that are taken first before others: averages of weights stand behind
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+WRAPPERS += ("state_dict_ema", "model_ema", "ema", "teacher", "student")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +92,11 @@ def fill(network: Normalized, path: str | Path, architecture: str) -> None:
 
     Raises `UserError` if they are another architecture's, or do not fit.
     """
-    path = check(path, architecture)
-    state = read_state(path)
+    path, architecture = check(path, architecture), paper_names.architecture(architecture)
+    state = earlier_names.renamed(read_state(path), architecture, path)
     if sidecar(path).exists():
         _agreeing(path, architecture)
-    _fill(network.body, _unprefixed(state, network.body), path, architecture)
+    _fill(network.body, _unprefixed(state, network.body, path), path, architecture)
 
 
 def fresh(description: Description, seed: int, *use: str | int, pretrained: bool = False) -> Normalized:
@@ -135,7 +140,7 @@ def load(
     Raises `UserError` for what is missing, truncated, changed since it was written, of another architecture, or would
     have to run code to be read.
     """
-    path = check(path, architecture)
+    path, architecture = check(path, architecture), paper_names.architecture(architecture)
     state = read_state(path)
     if sidecar(path).exists():
         description = _agreeing(path, architecture)
@@ -146,31 +151,40 @@ def load(
                 f"--image-size/--upscale: {path} comes with its images' size, {description.image_size} px and "
                 f"{description.padding} px around them"
             )
+        state = earlier_names.renamed(state, description.architecture, path)
         network = build(description)
-        state = _unprefixed(state, network.body)
+        state = _unprefixed(state, network.body, path)
     else:
-        state, own = _without_normalisation(state)
+        told = paper_names.of_file(path)
+        architecture = architecture or (told.architecture if told else "")
+        state, own = _without_normalisation(earlier_names.renamed(state, architecture, path))
+        own = own or NORMALISATIONS.get(architecture)
         if own and not mean:
             mean, std = own
         if not mean:
             warnings.warn(f"{path} has no sidecar and no --mean was given: images go in unnormalised", stacklevel=2)
-        description = _described(state, architecture, mean, std, image_size, padding)
+        description = _described(state, architecture, path, mean, std, image_size, padding)
+        if told:
+            description = replace(description, dataset=told.dataset, epoch=told.epoch, config=told.settings)
         network = build(description)
-        state = _unprefixed(state, network.body)
+        state = _unprefixed(state, network.body, path)
     _fill(network.body, state, path, description.architecture)
     return Checkpoint(path, network.to(device).eval(), description)
 
 
 def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict[str, Tensor]]:
     """The description and the tensors of a checkpoint, without building its network; checked as `load` checks them."""
-    path = check(path, architecture)
+    path, architecture = check(path, architecture), paper_names.architecture(architecture)
     state = read_state(path)
     described = sidecar(path).exists()
     if not described:
+        told = paper_names.of_file(path)
+        architecture = architecture or (told.architecture if told else "")
         state, _ = _without_normalisation(state)
-    description = _agreeing(path, architecture) if described else _described(state, architecture)
+    description = _agreeing(path, architecture) if described else _described(state, architecture, path)
+    state = earlier_names.renamed(state, description.architecture, path)
     body = skeleton(description).body
-    state = _unprefixed(state, body)
+    state = _unprefixed(state, body, path)
     _require_fit(body, state, path, description.architecture)
     return description, state
 
@@ -220,9 +234,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: not a whole checkpoint") from None
         except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, UnicodeDecodeError):
             raise UserError(f"{path}: not a whole checkpoint") from None
-    state = _unwrapped(content)
+    state = _unwrapped(content, path)
     if not state:
-        raise UserError(f"{path}: holds no state dict")
+        raise UserError(f"{path}: holds no state dict{_told(content)}")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
@@ -237,42 +251,60 @@ def convert(source: Path, target: Path) -> int:
         raise UserError(f"{source}: cannot be unpickled: {type(error).__name__}: {error}") from None
     if isinstance(content, nn.Module):
         content = content.state_dict()
-    state = _unwrapped(content)
+    state = _unwrapped(content, source)
     if not state:
-        raise UserError(f"{source}: holds no state dict")
+        raise UserError(f"{source}: holds no state dict{_told(content)}")
     files.write_atomically(target, lambda file: torch.save(state, file))
     return len(state)
 
 
-def _unwrapped(content: object, depth: int = 3) -> dict[str, Tensor]:
+def _told(content: object) -> str:
+    """The keys of what a file holds, for an error message."""
+    if not isinstance(content, dict):
+        return f" but a {type(content).__name__}"
+    keys = [str(key) for key in content]
+    return f"; its keys are {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
+
+
+def _unwrapped(content: object, path: Path, depth: int = 3) -> dict[str, Tensor]:
+    """The state dict in what a file holds; empty if there is none. Of several the first by `WRAPPERS`, with a warning."""
     if not isinstance(content, dict):
         return {}
+    wrapped = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
     if content and all(isinstance(key, str) for key in content):
         tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-        if tensors and not any(isinstance(content.get(key), dict) for key in WRAPPERS):
+        if tensors and not wrapped:
             return tensors
-    for key in WRAPPERS:
-        if depth and isinstance(content.get(key), dict):
-            state = _unwrapped(content[key], depth - 1)
-            if state:
-                return state
+    for key in wrapped:
+        if depth and (state := _unwrapped(content[key], path, depth - 1)):
+            if others := [other for other in wrapped if other != key]:
+                warnings.warn(f"{path} holds {key} and {', '.join(others)}; {key} is taken", stacklevel=2)
+            return state
     return {}
 
 
-def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
-    """The state without what wrappers put before every key: `module.`, `model.`, ...
+def _unprefixed(state: dict[str, Tensor], body: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The state without what wrappers put into its keys: `module.` anywhere, `model.` and the like before all of them.
 
-    Of several copies of the network (the robustness library keeps one for its attacker) that under the shortest prefix.
+    Of several copies of the network (the robustness library keeps one for its attacker) that under the shortest prefix. What
+    lies outside it, such as the weights of a loss, and single numbers that were saved beside the weights, are left out.
     """
     expected = [key for key in body.state_dict() if not key.endswith(COUNTER)]
+    if not any("module" in key.split(".") for key in expected):
+        inside = {key: ".".join(part for part in key.split(".") if part != "module") for key in state}
+        if len(set(inside.values())) == len(inside):
+            state = {inside[key]: value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if value.ndim or key in expected or key.endswith(COUNTER)}
     prefixes = {key.removesuffix(name) for name in expected[:1] for key in state if key.endswith("." + name)}
     whole = [prefix for prefix in prefixes if all(prefix + name in state for name in expected)]
     if whole and expected[0] not in state:
         copies = {prefix + name for prefix in whole for name in body.state_dict()}
         chosen = min(whole, key=len)
-        return {
-            key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen) or key not in copies
-        }
+        if outside := [key for key in state if not key.startswith(chosen) and key not in copies]:
+            warnings.warn(
+                f"{path}: {len(outside)} of its tensors are no part of the network (first: {outside[0]})", stacklevel=2
+            )
+        return {key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen)}
     while not set(expected) & set(state):
         first = {key.partition(".")[0] for key in state}
         if len(first) != 1 or any("." not in key for key in state):
@@ -282,14 +314,14 @@ def _unprefixed(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
 
 
 # How published robust networks call the normalisation that is part of them: the robustness library, RobustBench, others.
-NORMALISATIONS = (("new_mean", "new_std"), ("mu", "sigma"), ("mean", "std"))
+STORED_NORMALISATIONS = (("new_mean", "new_std"), ("mu", "sigma"), ("mean", "std"))
 
 
 def _without_normalisation(
     state: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], tuple[tuple[float, ...], tuple[float, ...]] | None]:
     """The state without the buffers of a normalising first layer, and that layer's mean and deviation per channel."""
-    for names in NORMALISATIONS:
+    for names in STORED_NORMALISATIONS:
         means, deviations = (
             [key for key in state if key.rpartition(".")[2] == name and state[key].numel() in (1, 3)] for name in names
         )
@@ -302,22 +334,33 @@ def _without_normalisation(
 def _described(
     state: dict[str, Tensor],
     architecture: str,
+    path: Path,
     mean: tuple = (),
     std: tuple = (),
     image_size: int | None = None,
     padding: int = 0,
 ) -> Description:
-    """A description read off the weights: the width of the last linear layer, the channels of the first layer."""
+    """A description read off the weights: the width of the last linear layer, the channels of the first layer.
+
+    Of fully connected networks the heads of the nearest-category paper take vectors, the others square images of 3 or 1
+    channels.
+    """
     fixed = models.SIZES.get(architecture)
     image_size = image_size or (fixed[0] if fixed else None)
     body = models.build(architecture, 10, 3, image_size + 2 * padding if image_size else _usual_size(architecture))
-    state = _unprefixed(state, body)
+    state = _unprefixed(state, body, path)
     weighted = [(name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     first, last = weighted[0][0] + ".weight", weighted[-1][0] + ".weight"
     classes = state[last].shape[0] if last in state else 10
+    if architecture == "CNN002" and image_size is None and "classifier.fc1.weight" in state:
+        image_size = small.cnn002_image_size(state["classifier.fc1.weight"].shape[1])
     channels = 3
     if first in state and isinstance(weighted[0][1], nn.Conv2d):
         channels = state[first].shape[1] * weighted[0][1].groups
+    elif models.takes(architecture) == "tokens" and "norm.weight" in state:
+        channels = state.get("embed.weight", state["norm.weight"]).shape[-1]
+    elif first in state and architecture in models.OF_VECTORS:
+        channels, image_size = _image_shape(state[first].shape[1], image_size, architecture)
     if mean and len(mean) != channels:
         raise UserError(f"--mean: {len(mean)} numbers for {channels} channels")
     if len(mean) != len(std):
@@ -331,6 +374,15 @@ def _described(
         std=tuple(std),
         padding=padding,
     )
+
+
+def _image_shape(width: int, image_size: int | None, architecture: str) -> tuple[int, int | None]:
+    """Channels and side of what a fully connected network of `width` numbers takes; vectors have a side of 1."""
+    for channels in (3, 1):
+        side = math.isqrt(width // channels)
+        if channels * side**2 == width and (image_size == side or image_size is None and architecture.startswith("mlp")):
+            return channels, side
+    return width, 1
 
 
 def _usual_size(architecture: str) -> int:
@@ -363,9 +415,18 @@ def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architec
         if keys
     ]
     if complaints:
-        raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints))
+        raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints) + _stem(state, architecture))
     broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise UserError(
             f"{path}: {len(broken)} of its tensors hold NaN or infinite values (first: {broken[0]}); did training diverge?"
         )
+
+
+def _stem(state: dict[str, Tensor], architecture: str) -> str:
+    """Which type has the first convolution of this file, where it is another one's."""
+    first = state.get("conv1.weight")
+    if first is None or first.ndim != 4 or first.shape[-1] not in (3, 7):
+        return ""
+    other = f"tv_{architecture}" if first.shape[-1] == 7 else architecture.removeprefix("tv_")
+    return f"; its first convolution is that of {other}" if other in models.MODELS and other != architecture else ""

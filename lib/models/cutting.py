@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from lib.core.errors import UserError
 from lib.core.registry import near
+from lib.models import earlier_names
 from lib.models.normalized import Normalized
 
 
@@ -220,7 +221,7 @@ def check_names(network: nn.Module, names: list[str]) -> None:
     known = [name for name, _ in _body(network).named_modules() if name]
     for name in names:
         if name not in known:
-            raise UserError(f"layer {name}: the network has no such layer; {near(name, known)}")
+            raise UserError(f"layer {name}: the network has no such layer; {_hint(name, known)}")
 
 
 def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[str]], flag: str = "--layers") -> list[str]:
@@ -241,9 +242,15 @@ def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[s
                 f"{', '.join(known[:5])}"
             )
         if not matching:
-            raise UserError(f"{flag} {pattern}: no layer is called so; {near(pattern, known)}")
+            raise UserError(f"{flag} {pattern}: no layer is called so; {_hint(pattern, known)}")
         chosen.update(matching)
     return [name for name in known if name in chosen]
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """What a layer that does not exist is called now, or the names near it."""
+    now = earlier_names.present(name, known)
+    return f"it is called {now} now, as in the paper's code" if now else near(name, known)
 
 
 def macs_before(listed: list[Layer]) -> dict[str, float]:

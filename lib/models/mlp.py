@@ -5,7 +5,7 @@ bottlenecks 4096-1024-4096 and the head: eight linear layers, Kaiming normal fan
 each bottleneck come dropout 0.2, batch norm (in `mlp_bn`) and ReLU.
 
 `LargeMLP` and `LargeMLPv4`, the heads of the nearest-category paper (its page, section 3.3): three hidden layers of 256 and
-of 1024 with ReLU, in PyTorch's default initialisation.
+of 1024 with ReLU, in PyTorch's default initialisation. Modules have the names of the papers' codes.
 """
 
 from torch import nn
@@ -30,19 +30,25 @@ def large_mlp_v4(classes: int, channels: int, image_size: int) -> nn.Module:
 
 
 def _plain(classes: int, inward: int, width: int) -> nn.Module:
-    hidden = []
-    for before in (inward, width, width):
-        hidden += [nn.Linear(before, width), nn.ReLU(inplace=True)]
-    return chain(flatten=nn.Flatten(), hidden=nn.Sequential(*hidden), fc=nn.Linear(width, classes))
+    return chain(
+        flatten=nn.Flatten(),
+        hidden=nn.Linear(inward, width),
+        relu=nn.ReLU(inplace=True),
+        hidden2=nn.Linear(width, width),
+        relu2=nn.ReLU(inplace=True),
+        hidden3=nn.Linear(width, width),
+        relu3=nn.ReLU(inplace=True),
+        fc=nn.Linear(width, classes),
+    )
 
 
 def _mlp(classes: int, pixels: int, batch_norm: bool, width: int = 4096, bottleneck: int = 1024) -> nn.Module:
-    def block(*layers: nn.Module) -> nn.Module:
-        norm = [nn.BatchNorm1d(width)] if batch_norm else []
-        return nn.Sequential(*layers, nn.Dropout(0.2), *norm, nn.ReLU(inplace=True))
+    def block(**layers: nn.Module) -> nn.Module:
+        norm = {"bn": nn.BatchNorm1d(width)} if batch_norm else {}
+        return chain(**layers, dropout=nn.Dropout(0.2), **norm, relu=nn.ReLU(inplace=True))
 
-    blocks = [block(nn.Linear(pixels, width))]
-    # No non-linearity inside: a block is a linear map of rank at most 1024.
-    blocks += [block(nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)) for _ in range(3)]
-    network = chain(flatten=nn.Flatten(), blocks=nn.Sequential(*blocks), fc=nn.Linear(width, classes))
+    blocks = {"hidden1": block(fc=nn.Linear(pixels, width))}
+    for number in (2, 3, 4):  # no non-linearity inside: a block is a linear map of rank at most 1024
+        blocks[f"hidden{number}"] = block(fc1=nn.Linear(width, bottleneck), fc2=nn.Linear(bottleneck, width))
+    network = chain(flatten=nn.Flatten(), **blocks, classifier=nn.Linear(width, classes))
     return kaiming_fan_out(network, nn.Linear)

@@ -8,6 +8,7 @@ size there is, and maps are enlarged to 64 px at most, so that photographs cost 
 import math
 from collections.abc import Callable
 
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,6 +86,13 @@ class Enlarge(nn.Module):
         return F.interpolate(maps, (self.side, self.side), mode="bilinear", align_corners=False)
 
 
+class LayerNorm(nn.LayerNorm):
+    """With the epsilon that the transformers of timm have."""
+
+    def __init__(self, width: int, **placed) -> None:
+        super().__init__(width, eps=1e-6, **placed)
+
+
 class TokenClassifier(nn.Module):
     """Tokens (n, t, d) -> (n, classes): pre-norm transformer blocks without positions and without a class token of its own.
 
@@ -95,22 +103,8 @@ class TokenClassifier(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, classes: int, channels: int) -> None:
         super().__init__()
         self.embed = nn.Linear(channels, width) if channels != width else nn.Identity()
-        self.blocks = nn.Sequential(
-            *[
-                nn.TransformerEncoderLayer(
-                    width,
-                    heads,
-                    4 * width,
-                    dropout=0.0,
-                    activation="gelu",
-                    layer_norm_eps=1e-6,
-                    batch_first=True,
-                    norm_first=True,
-                )
-                for _ in range(depth)
-            ]
-        )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)))
+        self.norm = LayerNorm(width)
         self.head = nn.Linear(width, classes)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:

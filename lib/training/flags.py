@@ -9,11 +9,11 @@ from lib.core import distributed
 from lib.core.errors import UsageError
 from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
+from lib.models import paper_names
 from lib.representations import feature_dataset
 from lib.runs import cli, network_flags
 from lib.runs.cli import RunConfig, SeedConfig, above, at_least, flag, fraction
 from lib.runs.image_flags import ImagesConfig
-from lib.training import model_strings
 
 # adam adds the weight decay to the gradient, adamw shrinks the weights
 OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
@@ -187,7 +187,7 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
     def settings(cls, values: dict) -> dict:
         """The settings that a model string, a data set with a size in its name, or a negative `--noise` stands for."""
         values, kind = dict(values), str(values.get("model_type"))
-        for name, value in model_strings.settings(kind).items():
+        for name, value in paper_names.settings(kind).items():
             if name != "model_type" and cls.value(values, name) not in (value, cls.value({}, name)):
                 raise UsageError(f"type {kind} and --{name.replace('_', '-')} {values[name]} disagree")
             values[name] = value

@@ -22,6 +22,7 @@ from lib.datasets.statistics import channel_statistics
 from lib.datasets.subsets import validation_split
 from lib.models import checkpoints
 from lib.models.checkpoints import Description
+from lib.models.normalisations import NORMALISATIONS
 from lib.models.normalized import Normalized
 from lib.runs import cli, input_files, loading
 from lib.training.flags import ATTACKING, LOSSES, TrainingConfig
@@ -54,8 +55,8 @@ def splits(config: TrainingConfig) -> tuple[Split, Split]:
 def start(config: TrainingConfig, split: Split) -> tuple[Normalized, Description]:
     """The network that the run starts from and its description.
 
-    Published weights, and those of a checkpoint, come with the normalisation they were trained with; others get that of the
-    training images as the network sees them.
+    Published weights, and those of a checkpoint, come with the normalisation they were trained with, types whose published
+    networks normalise inside with that; others get that of the training images as the network sees them.
     """
     size = config.stated_size or models.accepted_size(config.model_type, max(split.height, split.width))
     if not split.features and split.height != split.width:
@@ -87,7 +88,9 @@ def start(config: TrainingConfig, split: Split) -> tuple[Normalized, Description
         if len(config.mean) != split.channels:
             raise UserError(f"--mean: {len(config.mean)} numbers for {split.channels} channels of {config.dataset}")
         normalisation = config.mean, config.std
-    elif normalisation is None:
+    elif normalisation is None and split.channels == 3:
+        normalisation = NORMALISATIONS.get(config.model_type)
+    if normalisation is None:
         normalisation = channel_statistics(
             split, size=size, padding=config.padding, per_image=config.per_image_std, workers=config.workers
         )

@@ -16,6 +16,7 @@ from lib.training import run_folder
 class OodDetectorConfig(DetectorConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
+    revision: ClassVar[int] = 2  # 2: transformers that classify tokens are drawn in another order
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}", "-fdir", "detectors")
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss ce_loss train_accuracy energy_in energy_out val_loss val_accuracy val_energy n_val

@@ -17,7 +17,9 @@ class TrainConfig(TrainingConfig):
     parallel: ClassVar[bool] = True
     takes_features: ClassVar[bool] = True
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}")
-    revision: ClassVar[int] = 2  # 2: L2 adversarial training starts from the point of the nearest-category paper's code
+    # 2: L2 adversarial training starts from the point of the nearest-category paper's code; small_cnn, preact_resnet* and
+    # wide_resnet_* are the papers' functions, and types whose published networks normalise inside are trained so
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
             seconds penalty train_eval_loss train_eval_accuracy""",

@@ -6,8 +6,8 @@ and TR(r) TRADES within L2 radius r.
 
 from dataclasses import replace
 
+from lib.models.normalisations import IMAGENET
 from lib.tables.papers.spec import PaperTable, Value
-from lib.training.model_strings import IMAGENET_MEAN, IMAGENET_STD
 
 BASES = {"M": "mnist", "C10": "cifar10", "C100": "cifar100coarse", "I": "imagenet100"}
 HEADLINE = {"M": range(10), "C10": (0, 4, 9), "C100": (0, 4, 9), "I": (0, 1, 2)}
@@ -31,8 +31,8 @@ PIXEL = {
         "net.learning_rate": 0.01,
         "net.batch_size": 128,
         "net.image_size": 112,
-        "net.mean": list(IMAGENET_MEAN),
-        "net.std": list(IMAGENET_STD),
+        "net.mean": list(IMAGENET[0]),
+        "net.std": list(IMAGENET[1]),
     },
 }
 # MLPs on stored features of the natural network: its layer, and their settings
