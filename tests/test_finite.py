@@ -50,6 +50,51 @@ def test_outputs_that_are_no_numbers_are_refused_and_leave_no_record(huge, words
     assert not list((huge / "results").rglob("none.*"))
 
 
+@pytest.mark.parametrize(
+    "words, fragment",
+    [
+        (("exec_reinit.py", FILE, "-d", "digits", "--rand"), "the network's logits of images of digits:test are NaN or"),
+        (
+            (
+                "exec_stitch.py",
+                FILE,
+                "models/a/model_2.pt",
+                "auto",
+                "auto",
+                "features.4",
+                "features.4",
+                "-d",
+                "digits",
+                "-e",
+                "0",
+            ),
+            "features.4 stitched into features.4: the logits are NaN or infinite for",
+        ),
+        (
+            (
+                "exec_stitch.py",
+                "models/a/model_2.pt",
+                FILE,
+                "auto",
+                "auto",
+                "features.4",
+                "features.4",
+                "-d",
+                "digits",
+                "-e",
+                "0",
+            ),
+            "the end network's logits are NaN or infinite for 355 of 355 images of digits:test",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_sweeps_and_stitches_whose_logits_are_no_numbers_are_refused(huge, words, fragment):
+    done = script(*words, "--name", "none", cwd=huge)
+    assert done.returncode == 1 and fragment in done.stderr, done.stderr
+    assert not list((huge / "results").rglob("none.*"))
+
+
 def test_a_layer_that_puts_out_the_same_for_all_images_has_no_cka_and_is_named(trained):
     found = checkpoints.load(trained / "models" / "a" / "model_2.pt")
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.devices import arithmetic
+from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.reinit.stages import cut_stages
@@ -59,6 +60,7 @@ def run(
     nothing = Counts(0, torch.zeros(2).long(), torch.zeros(len(units), len(cells[0]), 2).long())
     counts = checkpointing.counts or nothing
     order = torch.arange(counts.images, len(split))
+    broken = torch.zeros(len(units) + 1, dtype=torch.int64, device=device)  # images whose logits are no numbers
     saved = time.monotonic()
     try:
         for images, labels, _ in batching.with_positions(split, split.name, order=order):
@@ -73,7 +75,10 @@ def run(
                             group, states = zip(*run[first : first + stacked], strict=True)
                             answers = stage.answers(number, activations, list(states))
                             right[number, list(group)] = torch.stack([_right(logits, labels) for logits in answers])
-                intact = _right(tail(activations), labels)
+                            broken[number] += torch.stack([_broken(logits) for logits in answers]).sum()
+                logits = tail(activations)
+                intact = _right(logits, labels)
+                broken[-1] += _broken(logits)
             for number, row in enumerate(cells):
                 right[number, [source for source, cell in enumerate(row) if cell is None]] = intact
             # replaced as a whole, so that an interruption meets the old counts or the new ones
@@ -84,10 +89,26 @@ def run(
     except BaseException:
         checkpointing.save(counts)
         raise
+    _refuse_broken(units, broken.tolist(), split)
     return counts
 
 
+def _refuse_broken(units: list[Target], broken: list[int], split: Split) -> None:
+    """Raises `UserError` where logits were NaN or infinite: what they classify correctly says nothing."""
+    whole = f"of images of {split.name}:{split.split}"
+    if broken[-1]:
+        raise UserError(f"the network's logits {whole} are NaN or infinite for {broken[-1]} images")
+    for unit, count in zip(units, broken, strict=False):
+        if count:
+            raise UserError(f"layer {unit.name}: with other weights in it, logits {whole} are NaN or infinite {count} times")
+
+
 SAVE_EVERY = 10  # seconds
+
+
+def _broken(logits: Tensor) -> Tensor:
+    """How many images have logits that are not finite."""
+    return (~logits.isfinite().all(1)).sum()
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -154,7 +154,8 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
     """
     device = batching.device
     counts = {"correct": torch.zeros(len(entries), dtype=torch.float64, device=device)}
-    counts |= {name: counts["correct"].clone() for name in ("agree", "difference", "ratio")}
+    counts |= {name: counts["correct"].clone() for name in ("agree", "difference", "ratio", "broken")}
+    own_broken = torch.zeros((), dtype=torch.int64, device=device)
     own_correct, own = torch.zeros((), dtype=torch.float64, device=device), {layer: _Spread() for layer in donors.tails}
     for entry in entries:
         entry.stitch.eval()
@@ -164,11 +165,14 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
             sources, (targets, logits) = donors.sources(images), donors.targets_and_logits(images)
             predicted = logits.argmax(1)
             own_correct += (predicted == labels).sum()
+            own_broken += (~logits.isfinite().all(1)).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
             for numbers in stacks:
                 end = entries[numbers[0]].end
                 stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
-                answers = donors.tails[end](torch.cat(stitched)).argmax(1).view(len(numbers), -1)
+                answered = donors.tails[end](torch.cat(stitched))
+                counts["broken"][numbers] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
+                answers = answered.argmax(1).view(len(numbers), -1)
                 counts["correct"][numbers] += (answers == labels).sum(1)
                 counts["agree"][numbers] += (answers == predicted).sum(1)
                 difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
@@ -176,6 +180,7 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
                 counts["ratio"][numbers] += difference / squares[end]
         batches += 1
     n = len(split)
+    _refuse_broken(entries, int(own_broken), counts["broken"].tolist(), split)
     end_accuracy = own_correct.item() / n
     rows = []
     for number, entry in enumerate(entries):
@@ -194,6 +199,19 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
             }
         )
     return rows, end_accuracy
+
+
+def _refuse_broken(entries: list[GridStitch], own: int, broken: list[float], split: Split) -> None:
+    """Raises `UserError` where logits were NaN or infinite: what they classify correctly says nothing."""
+    where = f"of {len(split)} images of {split.name}:{split.split}"
+    if own:
+        raise UserError(f"the end network's logits are NaN or infinite for {own} {where}")
+    for entry, count in zip(entries, broken, strict=True):
+        if count:
+            raise UserError(
+                f"{entry.front} stitched into {entry.end}: the logits are NaN or infinite for {int(count)} {where}; did the "
+                "stitch's training diverge?"
+            )
 
 
 STACKED = 1 << 22  # numbers that go through a tail at a time: weights are read less often, and memory stays small
