@@ -100,7 +100,9 @@ def _refuse_broken(units: list[Target], broken: list[int], split: Split) -> None
         raise UserError(f"the network's logits {whole} are NaN or infinite for {broken[-1]} images")
     for unit, count in zip(units, broken, strict=False):
         if count:
-            raise UserError(f"layer {unit.name}: with other weights in it, logits {whole} are NaN or infinite {count} times")
+            raise UserError(
+                f"layer {unit.layer}: with other weights in it, logits {whole} are NaN or infinite {count} times"
+            )
 
 
 SAVE_EVERY = 10  # seconds
