@@ -29,7 +29,7 @@ python exec_ood_layers.py models/demo/small_cnn/model_12.pt -d digits -ood patch
 
 # Do probes on earlier layers classify corrupted digits better than probes on the last one?
 python exec_probe.py models/demo/small_cnn/model_12.pt -d digits -ood digits-c/impulse_noise-5 digits-c/fog-5 \
-    -l cuts --reduce gap -e 5 -s 0 1
+    -l cuts --reduce gap -e 20 -lr 1e-2 -s 0 1 2
 
 # Two networks layer by layer: how similar, and does one go on from the other's representation?
 python exec_similarity.py models/demo/resnet20/model_6.pt models/demo/small_cnn/model_12.pt auto auto "layer?.?" \

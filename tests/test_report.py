@@ -89,8 +89,13 @@ def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
     assert wavering["spearman"] == pytest.approx(1 - 6 * 44 / (6 * 35)) and wavering["low"] < wavering["spearman"]
     assert {row["column"] for row in empty.rows} == {"OOD probe gain", "stitching penalty", "NCG", "re-initialisation drop"}
     assert found.matrix[1][6] == -1 and found.matrix[0] == [None] * 8
-    (colours,) = found.figure().axes[0].images
-    assert colours.get_clim() == (-1, 1) and colours.get_array()[1, 6] == -1
+    over, below = found.figure().axes[:2]
+    told = {line.get_label().partition(":")[0] for line in over.lines}  # what was measured, and nothing else
+    assert told == {"energy AUROC", "two-sided AUROC", "similarity (CKA)", "filter bias"}
+    (colours,) = below.images
+    names = [label.get_text() for label in below.get_xticklabels()]
+    assert colours.get_clim() == (-1, 1) and set(names) <= told
+    assert colours.get_array()[names.index("energy AUROC"), names.index("filter bias")] == -1
 
 
 def test_a_probes_gain_is_over_the_deepest_layer(tmp_path):

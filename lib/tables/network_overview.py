@@ -17,7 +17,7 @@ from lib.core.errors import UserError
 from lib.core.registry import near
 from lib.metrics import rank_correlation
 from lib.metrics.multiple_testing import holm
-from lib.plots import grid as plots
+from lib.plots import network_page as plots
 from lib.runs import command_lines
 from lib.runs.command_lines import Experiments
 from lib.tables import layer_order, record_library
@@ -193,11 +193,13 @@ class Found:
     matrix: list[list[float | None]]
 
     def figure(self):
-        """The matrix as a heat map."""
-        names, panel = list(MEASURES), "Spearman's rank correlation over layers"
-        return plots.heat_maps(
-            {panel: np.array(self.matrix, dtype=float)}, names, names, "", "", self.title, {panel: (-1, 1)}
-        )
+        """Every measure over depth, and the correlations."""
+        rows = self.tables[0].rows
+        columns = {
+            name: {str(row["layer"]): float(row[name]) for row in rows if row.get(name) is not None} for name in MEASURES
+        }
+        layers = [str(row["layer"]) for row in rows]
+        return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title)
 
 
 def tables(checkpoint: str, library: Library) -> Found:
