@@ -223,4 +223,11 @@ def _unknown(data: DataName, root: Path) -> UserError:
     folders = image_folders.class_folders(root) if root.is_dir() else ()
     candidates = [*DATASETS, *names.ALIASES, *(name for name in folders if name.lower() not in DATASETS)]
     no_folder = "" if data.base in folders else f", and no folder {root / data.base}"
-    return UsageError(f"{data}: no such data set{no_folder}; {near(data.base, candidates)}")
+    return UsageError(f"{data}: no such data set{no_folder}; {_nearest(data.base, candidates)}")
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    """The near names and then, or only, all registered ones."""
+    hint = near(name, candidates)
+    every = f"known are {', '.join(DATASETS)}, folder=PATH and npy=PATH"
+    return f"{hint} {every}" if hint.startswith("did you mean") else every

@@ -15,6 +15,7 @@ AUGMENTATIONS = {
     "flip": "lib.datasets.augment:flip",
     "crop": "lib.datasets.augment:crop",
     "crop-flip": "lib.datasets.augment:crop_flip",
+    "rotate-flip": "lib.datasets.augment:rotate_flip",
     "affine": "lib.datasets.augment:affine",
     "imagenet": "lib.datasets.augment:resized_crop_flip",
     "group-dro": "lib.datasets.augment:large_crop_flip",

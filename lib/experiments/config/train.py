@@ -17,7 +17,9 @@ class TrainConfig(TrainingConfig):
     parallel: ClassVar[bool] = True
     takes_features: ClassVar[bool] = True
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}")
-    revision: ClassVar[int] = 2  # 2: L2 adversarial training starts from the point of the nearest-category paper's code
+    # 2: L2 adversarial training starts from the point of the nearest-category paper's code; its model strings imply the
+    # schedule of that code; a .tar snapshot goes on in its epoch
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
             seconds penalty train_eval_loss train_eval_accuracy""",
@@ -33,12 +35,18 @@ class TrainConfig(TrainingConfig):
         input_files.check_checkpoints(self, {self.resume_from: self.model_type})
 
     def answer(self) -> str | None:
-        if not self.list_layers:
+        if not self.list_layers and not self.eval_regularization_loss:
             return None
         self.check_inputs()
-        from lib.training import setup
+        from lib.training import loop, setup
 
         network, description = setup.start(self, setup.splits(self)[0])
+        if self.eval_regularization_loss:
+            norms, squares = loop.norms(network), loop.penalty(network, self.weight_decay)
+            return (
+                f"{self.weight_decay * norms:.6g}: weight decay {self.weight_decay:g} times the sum of the L2 norms of all "
+                f"weights; half the decay times their squares, whose gradient is the decay's, is {squares:.6g}"
+            )
         from lib.runs import loading
 
         return loading.layer_table(network, description.channels, description.image_size or 32)
@@ -49,7 +57,8 @@ class TrainConfig(TrainingConfig):
 
         network, description = setup.start(self, setup.splits(self)[0])
         passes = f"{self.epochs} epochs of training, each followed by one over the validation images"
-        return plan.of_training(network, description, self.dataset, self.batch_size, passes)
+        lines = plan.of_training(network, description, self.dataset, self.batch_size, passes)
+        return [f"recipe:     {self.recipe}, for what no flag states", *lines] if self.recipe else lines
 
     def inputs(self) -> dict[str, list[Path]]:
         files_read = input_files.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
