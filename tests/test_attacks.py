@@ -283,7 +283,7 @@ def test_the_papers_model_strings_set_type_and_loss(name, expected):
         ({"box": False}, "--no-box is for --loss at and trades"),
         ({"energy_lambda": 1.0}, "--energy-lambda is for --loss energy_layers, not ce"),
         ({"momentum": 0.5}, "--momentum is for -o sgd, not adam"),
-        ({"lr_step": 3}, "--lr-step and --lr-decay are for -sched step, not none"),
+        ({"lr_step": 3, "schedule": "none"}, "--lr-step and --lr-decay are for -sched step, not none"),
         ({"noise_seed": 3}, "--noise-seed is about --noise and --pixel-shuffle"),
         ({"loss": "trades", "eps": 0.0}, "--eps 0.0: 0.0 is not above 0"),
         ({"loss": "trades", "eps": -1.0}, "not above 0"),

@@ -42,7 +42,7 @@ class WithoutEffect:
 WITHOUT_EFFECT = {
     "--cuda": WithoutEffect("a GPU is used where there is one, and -gpu -1 takes the CPU"),
     "--log": WithoutEffect("progress goes to stderr, and what is measured into the record", 1),
-    "--verbose": WithoutEffect("every row is printed, unless --quiet is given"),
+    "--verbose": WithoutEffect("rows are printed as they are, and all of them are in the record"),
     "--plots": WithoutEffect("figures lie beside the record", 1),
     "--energy-dir": WithoutEffect("energies are in the record's .npz", 1, "detectors"),
     "-ed": WithoutEffect("energies are in the record's .npz", 1, "detectors"),
