@@ -62,7 +62,8 @@ class ImagesConfig(DeviceConfig):
     @classmethod
     def _enlarged(cls, values: dict) -> dict:
         """The settings that `cifar10_large` and its like stand for. Raises `UsageError` beside another size, or set."""
-        data = cls.value(values, "dataset")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        data = cls.value(values, "dataset") if "dataset" in fields else ""
         given = [name for name in (data if isinstance(data, tuple | list) else (data,)) if name]
         large = [name for name in given if names.enlarged(name)]
         if not large:
@@ -78,7 +79,7 @@ class ImagesConfig(DeviceConfig):
         plain = tuple(str(names.parse(name)) for name in given)
         values = values | {"dataset": plain if isinstance(data, tuple | list) else plain[0], "image_size": size}
         values |= {name: False for name in ("upscale", "upscale_padding") if name in values}
-        if any(field.name == "augmentation" for field in dataclasses.fields(cls)):
+        if "augmentation" in fields:
             values.setdefault("augmentation", names.LARGE_AUGMENTATION)
         return values
 

@@ -60,6 +60,11 @@ class OptimizationConfig(RunConfig):
         (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1"
     )
 
+    @classmethod
+    def settings(cls, values: dict) -> dict:
+        """An empty schedule, the only one of the stitching paper's code, is none."""
+        return super().settings(values | {"schedule": "none"} if values.get("schedule") == "" else values)
+
 
 def check_loss(config: "TrainingConfig") -> None:
     """Raises `UsageError` for flags that do not go with the configuration's loss."""
