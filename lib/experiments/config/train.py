@@ -18,7 +18,7 @@ class TrainConfig(TrainingConfig):
     takes_features: ClassVar[bool] = True
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}")
     # 2: L2 adversarial training starts from the point of the nearest-category paper's code; its model strings imply the
-    # schedule of that code; a .tar snapshot goes on in its epoch
+    # schedule of that code; a .tar snapshot goes on in its epoch; attacks draw directions only where a gradient is zero
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
