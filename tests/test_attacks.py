@@ -19,6 +19,7 @@ from lib.experiments.train import train
 from lib.models.normalized import Normalized
 from lib.models.paper_names import settings
 from lib.training.flags import LOSSES
+from lib.training.repeated_pass import repeatable
 from lib.training.robust_losses import kl, mix, trades_images
 
 
@@ -197,6 +198,67 @@ def test_the_divergence_is_zero_only_for_equal_answers_and_ignores_constants():
     assert torch.allclose(pgd.divergence(logits)(others).mean(), kl(others, logits))
 
 
+class OwnCount(nn.Linear):
+    """A layer with a buffer that every pass changes."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, input):
+        self.passes += 1
+        return super().forward(input)
+
+
+REPEATED = {
+    "nothing": (lambda: nn.ReLU(), 1),
+    "batch normalisation": (lambda: nn.BatchNorm1d(6, momentum=0.3), 1),
+    "frozen": (lambda: nn.BatchNorm1d(6).eval(), 1),
+    "cumulative average": (lambda: nn.BatchNorm1d(6, momentum=None), 2),
+    "dropout": (lambda: nn.Dropout(0.5), 2),
+    "a count": (OwnCount, 2),
+}
+
+
+@pytest.mark.parametrize("kind", REPEATED)
+def test_a_repeated_pass_is_computed_only_where_it_differs_and_moves_statistics_as_it_would(kind):
+    make, passes = REPEATED[kind]
+
+    def made():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 6), make(), nn.Linear(6, 3))
+
+    one, other, (x, y) = made(), made(), torch.randn(2, 8, 4)
+    counted = []
+    one[0].register_forward_hook(lambda *_: counted.append(1))
+    torch.manual_seed(1)
+    first, again = repeatable(one, x)
+    between = one(y)
+    last = again()
+    torch.manual_seed(1)
+    expected = other(x), other(y), other(x)
+    for found, wanted in zip((first, between, last), expected, strict=True):
+        assert torch.allclose(found, wanted)
+    assert len(counted) == 1 + passes
+    for name, value in other.state_dict().items():
+        assert torch.allclose(one.state_dict()[name], value, rtol=1e-5), name
+    (first.sum() + (between * last).sum()).backward()
+    (expected[0].sum() + (expected[1] * expected[2]).sum()).backward()
+    for found, wanted in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(found.grad, wanted.grad, atol=1e-5)
+
+
+def test_an_attack_draws_a_direction_only_for_images_without_a_gradient():
+    ball, gradient = Ball("2", 1.0), torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    generator_ = torch.Generator().manual_seed(0)
+    before = generator_.get_state()
+    assert torch.allclose(ball.direction(gradient, generator_).flatten(1).norm(dim=1), torch.ones(4))
+    assert torch.equal(generator_.get_state(), before)
+    gradient[2] = 0
+    found = ball.direction(gradient, generator_)
+    assert torch.allclose(found.flatten(1).norm(dim=1), torch.ones(4)) and not torch.equal(generator_.get_state(), before)
+
+
 def test_trades_moves_batch_statistics_three_times_and_its_attack_not_at_all(network, images):
     before = int(network.body.bn1.num_batches_tracked)
     loss_of("trades")(network, images, LABELS, draws)
@@ -283,7 +345,7 @@ def test_the_papers_model_strings_set_type_and_loss(name, expected):
         ({"box": False}, "--no-box is for --loss at and trades"),
         ({"energy_lambda": 1.0}, "--energy-lambda is for --loss energy_layers, not ce"),
         ({"momentum": 0.5}, "--momentum is for -o sgd, not adam"),
-        ({"lr_step": 3}, "--lr-step and --lr-decay are for -sched step, not none"),
+        ({"lr_step": 3, "schedule": "none"}, "--lr-step and --lr-decay are for -sched step, not none"),
         ({"noise_seed": 3}, "--noise-seed is about --noise and --pixel-shuffle"),
         ({"loss": "trades", "eps": 0.0}, "--eps 0.0: 0.0 is not above 0"),
         ({"loss": "trades", "eps": -1.0}, "not above 0"),

@@ -10,7 +10,7 @@ from conftest import script
 from lib import datasets, models
 from lib.core.errors import Interrupted, UserError
 from lib.datasets.batching import Batching
-from lib.experiments.config.projections import ProjectionsConfig
+from lib.experiments.config.projections import ProjectionsConfig, _beside
 from lib.experiments.config.reinit import ReinitConfig
 from lib.experiments.projections import projections
 from lib.experiments.reinit import reinit
@@ -129,6 +129,69 @@ def test_published_weights_are_those_of_epoch_minus_one(here, monkeypatch):
     rows = call("projections", "alexnet", "--pretrained").rows
     assert ("alexnet", 1000, 3, 224) in asked
     assert len(rows) == 6 and {(row["checkpoint"], row["epoch"]) for row in rows} == {("pretrained", -1)}
+
+
+@pytest.mark.parametrize(
+    "words, shape",
+    [
+        (("alexnet", "-d", "imagenet", "--pretrained"), (1000, 3, 224)),
+        (("lenet", "--random", 1, "-d", "mnist"), (10, 1, 28)),
+        (("lenet", "-d", "cifar100-k10"), (10, 3, 32)),
+        (("--arch", "lenet", "--dataset", "mnistwo9"), (9, 1, 28)),
+    ],
+)
+def test_networks_for_a_registered_set_need_none_of_its_images(tmp_path, monkeypatch, words, shape):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "build_pretrained", lambda *words: models.Pretrained(models.build(*words), (), ()))
+    built = []
+    build = models.build
+    monkeypatch.setattr(models, "build", lambda *given: built.append(given[1:]) or build(*given))
+    found = call("projections", *words)
+    assert set(built) == {shape} and cli.parse(ProjectionsConfig, [*map(str, words), "--quiet"]).inputs() == {}
+    assert {row["draw"] for row in found.rows} == ({None} if "--pretrained" in words else {0})
+
+
+def test_a_type_alone_is_one_fresh_network(here):
+    assert cli.parse(ProjectionsConfig, ["lenet", "-d", "digits"]) == cli.parse(
+        ProjectionsConfig, ["lenet", "-d", "digits", "--random", "1"]
+    )
+    assert cli.parse(ProjectionsConfig, ["models/a", "lenet"]).random == 0
+
+
+@pytest.mark.parametrize("folder, said", [("out/mnist/noise_20/lenet/3", ("mnist", "3")), ("loose", ("", None))])
+def test_snapshots_of_the_papers_code_have_their_initial_weights_data_set_and_seed(tmp_path, monkeypatch, folder, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir(parents=True)
+    torch.manual_seed(0)
+    weights = models.build("lenet", 10, 1, 28).state_dict()
+    torch.save(weights, f"{folder}/lenet_init_0.pt")
+    torch.save({key: 1.5 * value for key, value in weights.items()}, f"{folder}/lenet_20.pt")
+    found = call("projections", "--load-from", f"{folder}/lenet_20.pt", "--arch", "lenet", "--paper-json")
+    assert {row["epoch"] for row in found.rows} == {20}
+    assert [row["l2_distance"] for row in found.rows[:-1]] == pytest.approx(6 * [0.5], rel=1e-5)
+    (document,) = found.documents.values()
+    assert (document["dataset"], document.get("seed")) == said
+    given = call("projections", f"{folder}/lenet_20.pt", "lenet", "--paper-json", "-d", "kmnist", "-s", 5)
+    (document,) = given.documents.values()
+    assert (document["dataset"], document["seed"]) == (said[0] or "kmnist", said[1] or "5")
+
+
+def test_initial_weights_are_looked_for_under_the_names_of_the_papers_code(tmp_path):
+    for name in ("vgg11_init_0", "vgg13_pretrained_0", "vgg11_pretrained_0"):
+        (tmp_path / f"{name}.pt").touch()
+    pairs = {
+        "vgg11_40.pt": "vgg11_init_0.pt",
+        "vgg11_39.tar": "vgg11_init_0.pt",
+        "vgg13_39.tar": "vgg13_pretrained_0.pt",
+        "vgg11_pretrained_40.pt": "vgg11_pretrained_0.pt",
+        "vgg11_init_0.pt": "vgg11_init_0.pt",
+        "model_5.pt": None,
+    }
+    for name, initial in pairs.items():
+        found = _beside(tmp_path / name)
+        assert (found and found.name) == initial
+    (tmp_path / "init.pt").touch()
+    assert _beside(tmp_path / "vgg11_40.pt") == tmp_path / "init.pt"
 
 
 def naive_accuracy(layer: str, source: str) -> float:

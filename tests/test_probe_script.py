@@ -555,10 +555,10 @@ def test_the_worst_group_says_which_group_is_missing_from_the_test_images(groupe
 
 
 def test_the_flags_beside_the_published_call_are_the_published_training():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    published = "| `exec_probe.py MODEL TYPE -l L1 -d DATA -ranks 4 2 --verbose` | `exec_probe.py "
-    (row,) = [line for line in readme.splitlines() if line.startswith(published)]
-    words = row.removeprefix(published).partition("`")[0].replace("MODEL TYPE", "models/a/model_2.pt lenet").split()
+    page = (Path(__file__).parent.parent / "docs/published_calls.md").read_text()
+    published = "| `exec_probe.py M1 resnet18 -l layer1.0 -d cifar10 -ranks 4 2 --verbose` | `exec_probe.py "
+    (row,) = [line for line in page.splitlines() if line.startswith(published)]
+    words = row.removeprefix(published).partition("`")[0].split()
     config = cli.parse(ProbeConfig, words)
     asked = options(config, Batching())
     assert (asked.recipe.solver, asked.recipe.epochs, asked.recipe.batch_size, asked.recipe.weight_decay) == (

@@ -231,6 +231,24 @@ def test_directions_of_a_batch_are_those_of_its_own_decomposition_and_change_wit
     assert not torch.allclose(limited(output)[ProbeSite(tap, 3)][:3], limited(output[:3])[ProbeSite(tap, 3)], atol=1e-3)
 
 
+@pytest.mark.parametrize("rows, channels", [(12, 40), (40, 12), (1, 6), (5, 5)])
+def test_directions_come_from_the_smaller_matrix_and_restrict_as_those_of_all_channels(rows, channels, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(rows, channels, generator=draw) * torch.logspace(0, -4, channels) + 3
+    values[-1] = values[0]  # fewer directions than rows
+    moments = principal_components.Moments()
+    moments.add(values)
+    whole = principal_components.basis(moments.covariance)
+    sizes, eigh = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: sizes.append(len(matrix)) or eigh(matrix))
+    mean, found = principal_components.directions(values)
+    assert sizes == [min(rows, channels)] and torch.allclose(mean, moments.mean)
+    assert torch.allclose(found.T @ found, torch.eye(found.shape[1], dtype=torch.float64), atol=1e-12)
+    for rank in (1, 3, channels):
+        one, other = (principal_components.project(values.double(), mean, basis, rank) for basis in (found, whole))
+        assert torch.allclose(one, other, atol=1e-6)
+
+
 def test_ranks_per_batch_are_run_as_published_and_at_full_rank_are_the_plain_probe(trained):
     common = (
         "models/a/model_2.pt",

@@ -92,6 +92,26 @@ def test_every_registered_set_keeps_the_contract_of_a_split(everything, name):
     assert all(sum(groups) == size for groups, size in zip(entry.groups, entry.sizes, strict=False))
 
 
+@pytest.mark.parametrize("name", [name for name in datasets.DATASETS if datasets.shape(name)])
+def test_a_registered_name_says_classes_channels_and_size_before_anything_is_read(everything, name):
+    known = datasets.shape(name)
+    found = load(name, everything, datasets.splits(name, everything)[0])
+    assert (known.channels, known.side) == (found.channels, max(found.height, found.width))
+    few = name.startswith(("imagenet", "tinyimagenet")) and name not in (
+        "imagenet16",
+        "imagenet100",
+    )  # a folder for some classes
+    assert known.classes == len(found.classes) or (few and known.classes > len(found.classes))
+
+
+def test_so_do_names_of_some_of_its_classes_and_no_others_do(everything):
+    for name in ("mnist-wo9", "cifar100-k7s1", "cifar10_large", "digits"):
+        found = load(name, everything, "train")
+        assert datasets.shape(name).classes == len(found.classes)
+    assert datasets.shape("cifar10_large").side == 224 and datasets.shape("cifar100wosp1").classes == 80
+    assert [datasets.shape(name) for name in ("300k", "folder=x", "nothing", "cifar10-k11")] == [None] * 4
+
+
 def test_a_network_of_imagenets_classes_is_evaluated_on_the_sets_of_fewer_classes(everything, tmp_path, monkeypatch):
     wnids = image_folders.class_folders(everything / "imagenet" / "train")
     description = checkpoints.Description(

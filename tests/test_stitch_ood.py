@@ -355,20 +355,20 @@ def test_what_cannot_be_trusted_is_refused_in_one_sentence(here, how, fragments)
     assert all(fragment in message for fragment in fragments) and "\n" not in message, message
 
 
-def test_the_readmes_counterparts_of_the_published_detector_calls_run(here):
+def test_the_counterparts_of_the_published_detector_calls_run(here):
     lines = [
         line.split(" | ")[1].split("`")[1].split()
-        for line in (ROOT / "README.md").read_text().splitlines()
+        for line in (ROOT / "docs/published_calls.md").read_text().splitlines()
         if line.startswith(("| `exec_train_representation_classifier.py", "| `exec_eval_stitcher_ood.py"))
     ]
     assert [words[0] for words in lines] == ["exec_ood_detector.py", "exec_stitch_ood.py"]
     meanings = {
-        "M1": "models/a/model_1.pt",
-        "T1": "small_cnn",
-        "L1": "pool2",
-        "DATA": "digits",
-        "OUTLIERS": "patches",
-        "DIR": "x",
+        "models/stitching/b/model_100.pt": "models/a/model_1.pt",
+        "resnet18": "small_cnn",
+        "layer1.0": "pool2",
+        "cifar10": "digits",
+        **dict.fromkeys(("outlier_exposure", "svhn"), "patches"),
+        "stitching/detector": "x",
         "repr_cls_resnet18": "repr_cls_resnet20",
         "100": "1",
         "10": "1",

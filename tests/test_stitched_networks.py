@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, script
+from conftest import script
 
 from lib import datasets, models
 from lib.core.errors import UserError
@@ -281,46 +281,6 @@ def test_the_papers_command_runs_and_its_record_holds_the_stitch(siblings):
     weight = np.load(path.with_suffix(".npz"))[f"{row['stitch']}.weight"]
     assert row["type"] == "rc2c_pre" and weight.shape == (16, 32) and row["data"] == "digits" and row["split"] == "test"
     assert "-first-" in path.name
-
-
-def published_calls():
-    """The commands of the README's table of published calls; those of the detectors are run elsewhere."""
-    table = (ROOT / "README.md").read_text().partition("| published call | here |\n|---|---|\n")[2].partition("\n\n")[0]
-    found = [line.split(" | ")[1].split("`")[1] for line in table.splitlines()]
-    return [call for call in found if "ood" not in call.split()[0]]
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        pytest.param(call, marks=() if call.split()[0] in ("exec_stitch.py", "exec_similarity.py") else pytest.mark.slow)
-        for call in published_calls()
-    ],
-    ids=lambda call: call.split()[0],
-)
-def test_the_readmes_counterpart_of_a_published_call_runs(siblings, call):
-    meanings = {
-        "MODEL": "models/a/model_5.pt",
-        "M1": "models/a/model_5.pt",
-        "M2": "models/b/model_5.pt",
-        "DATA": "digits",
-        **dict.fromkeys(("TYPE", "T1", "T2"), "small_cnn"),
-        "L1": LAYERS[0],
-        "L2": LAYERS[0],
-        "imagenet": "digits",
-        "90": "1",
-    }
-    words = [meanings.get(word, word) for word in call.split()]
-    if "train" in words[0]:
-        words = [word.replace("DIR", f"published/{words[1]}") for word in words] + ["-e", "1"]
-    done = script(*words, *([] if "tables" in words[0] else ["--max-examples", "120", "-gpu", "-1"]), cwd=siblings)
-    assert done.returncode == 0, done.stderr
-
-
-def test_every_published_script_has_its_line():
-    assert len(published_calls()) >= 7 and {call.split()[0] for call in published_calls()} == {
-        f"exec_{name}.py" for name in ("train", "eval", "stitch", "tables", "probe", "similarity")
-    }
 
 
 @pytest.mark.parametrize(

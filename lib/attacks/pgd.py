@@ -30,14 +30,17 @@ class Ball:
 
     def project(self, images: Tensor, perturbed: Tensor) -> Tensor:
         """The perturbed images moved into the ball; scaling towards an image in the box does not leave the box."""
-        perturbed = perturbed.clamp(0, 1) if self.box else perturbed
-        return self._moved(images, perturbed - images)  # where a box is left by rounding only
+        delta = perturbed.clamp(0, 1).sub_(images) if self.box else perturbed - images
+        return self._moved(images, delta)  # where a box is left by rounding only
 
     def direction(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
-        """The steepest unit step; a random one where the gradient is zero."""
+        """The steepest unit step; a random one where the gradient is zero, which alone draws from the generator."""
         if self.norm == "inf":
             return gradient.sign()
-        return torch.where(lengths(gradient) > TINY, unit(gradient), unit(normal(gradient, generator)))
+        length = lengths(gradient)
+        known = length > TINY
+        steepest = gradient / length.clamp_min(TINY)
+        return steepest if bool(known.all()) else torch.where(known, steepest, unit(normal(gradient, generator)))
 
     def uniform_start(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Images moved by uniform noise from the cube around the ball; in many dimensions they land on the sphere.
@@ -45,16 +48,16 @@ class Ball:
         As the nearest-category paper's code: the noise is shortened to the ball before the box cuts it off.
         """
         noise = torch.rand(images.shape, generator=generator, device=images.device) * 2 - 1
-        return self._moved(images, self.radius * noise)
+        return self._moved(images, noise.mul_(self.radius))
 
     def _moved(self, images: Tensor, delta: Tensor) -> Tensor:
-        """The images moved by what of delta is in the ball, and then into the box."""
+        """The images moved by what of delta is in the ball, and then into the box; in the memory of delta."""
         if self.norm == "inf":
-            delta = delta.clamp(-self.radius, self.radius)
+            delta.clamp_(-self.radius, self.radius)
         else:
-            delta = delta * (self.radius / lengths(delta).clamp_min(TINY)).clamp(max=1)
-        moved = images + delta
-        return moved.clamp(0, 1) if self.box else moved
+            delta.mul_((self.radius / lengths(delta).clamp_min_(TINY)).clamp_(max=1))
+        moved = delta.add_(images)
+        return moved.clamp_(0, 1) if self.box else moved
 
 
 def pgd(
@@ -73,8 +76,9 @@ def pgd(
     with attacked(network):
         for _ in range(steps):
             gradient = input_gradient(network, perturbed, objective)
-            perturbed = ball.project(images, perturbed + step_size * ball.direction(gradient, generator))
-    return ball.project(images, perturbed)
+            step = ball.direction(gradient, generator).mul_(step_size)
+            perturbed = ball.project(images, step.add_(perturbed))
+    return perturbed if steps else ball.project(images, perturbed)
 
 
 def cross_entropy(labels: Tensor) -> Objective:

@@ -92,6 +92,28 @@ def check(text: str, root: str | Path, split: str | None = None) -> None:
     _locate(parse(text), Path(root), split)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a network for a data set has to take and to answer."""
+
+    classes: int
+    channels: int
+    side: int
+
+
+def shape(text: str) -> Shape | None:
+    """What the name of a registered set says of its images, without reading any; None where only its files tell."""
+    data = parse(text)
+    entry = catalogue.KNOWN.get(data.base)
+    if entry is None or entry.classes is None or data.base not in DATASETS or data.features is not None:
+        return None
+    classes = entry.classes - data.unseen
+    if data.kept is not None and data.kept > classes:
+        return None  # reading it says so
+    channels, side = catalogue.SHAPES.get(data.base, catalogue.DECODED)
+    return Shape(data.kept or classes, channels, names.loaded_size(text) or side)
+
+
 def splits(text: str, root: str | Path) -> tuple[str, ...]:
     """The split that `text` states, else every split of the set, "ood" last; ("all",) for a set that is not divided.
 
@@ -223,4 +245,11 @@ def _unknown(data: DataName, root: Path) -> UserError:
     folders = image_folders.class_folders(root) if root.is_dir() else ()
     candidates = [*DATASETS, *names.ALIASES, *(name for name in folders if name.lower() not in DATASETS)]
     no_folder = "" if data.base in folders else f", and no folder {root / data.base}"
-    return UsageError(f"{data}: no such data set{no_folder}; {near(data.base, candidates)}")
+    return UsageError(f"{data}: no such data set{no_folder}; {_nearest(data.base, candidates)}")
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    """The near names and then, or only, all registered ones."""
+    hint = near(name, candidates)
+    every = f"known are {', '.join(DATASETS)}, folder=PATH and npy=PATH"
+    return f"{hint} {every}" if hint.startswith("did you mean") else every

@@ -87,6 +87,14 @@ def affine(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return _warp(images, rows.view(-1, 2, 3) / scale.view(-1, 1, 1))
 
 
+def rotate_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Rotation within 15 degrees, black where nothing was, as the stitching paper's large CIFARs; bilinear; then `flip`."""
+    angle = (2 * torch.rand(len(images), device=images.device, generator=generator) - 1) * math.radians(15)
+    zero = torch.zeros_like(angle)
+    rows = torch.stack([angle.cos(), angle.sin(), zero, -angle.sin(), angle.cos(), zero], 1)
+    return flip(_warp(images, rows.view(-1, 2, 3), "zeros"), generator)
+
+
 def resized_crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A window of 8% to 100% of the area, 3:4 to 4:3 in shape, stretched to the full size; then `flip`."""
     return _resized_crop_flip(images, generator, LEAST_AREA["imagenet"])
@@ -121,7 +129,7 @@ def _windows(images: torch.Tensor, top: torch.Tensor, columns: torch.Tensor) -> 
     return padded.flatten(2).gather(2, pixels.view(b, 1, h * w).expand(-1, c, -1)).view(b, c, h, w)
 
 
-def _warp(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Each image resampled at the affine image of its own grid; rows (b, 2, 3)."""
+def _warp(images: torch.Tensor, rows: torch.Tensor, outside: str = "border") -> torch.Tensor:
+    """Each image resampled at the affine image of its own grid; rows (b, 2, 3); `outside` as `grid_sample` pads."""
     grid = F.affine_grid(rows.to(images.dtype), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)

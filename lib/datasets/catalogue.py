@@ -15,6 +15,7 @@ AUGMENTATIONS = {
     "flip": "lib.datasets.augment:flip",
     "crop": "lib.datasets.augment:crop",
     "crop-flip": "lib.datasets.augment:crop_flip",
+    "rotate-flip": "lib.datasets.augment:rotate_flip",
     "affine": "lib.datasets.augment:affine",
     "imagenet": "lib.datasets.augment:resized_crop_flip",
     "group-dro": "lib.datasets.augment:large_crop_flip",
@@ -29,6 +30,19 @@ TRANSFORMS = {
 
 # Images per epoch where all of them would be too many (the stitching paper, section 5).
 EPOCH_IMAGES = {"cifar5m": 50_000}
+
+# Channels and side of the images of registered sets as they load; of all others, images are decoded to 3 x 224 x 224.
+SHAPES = {
+    "digits": (1, 32),
+    **dict.fromkeys(("digits-bg", "digits-colour", "patches", "svhn", "cifar5m", "300k"), (3, 32)),
+    **dict.fromkeys(("cifar10", "cifar100", "cifar100coarse"), (3, 32)),
+    **dict.fromkeys(("mnist", "fashionmnist", "kmnist"), (1, 28)),
+    "cmnist": (3, 28),
+    "cmnist-domainbed": (2, 28),
+    "uniform-grey": (1, 224),
+    "tinyimagenet": (3, 64),
+}
+DECODED = (3, 224)
 OFFICIALLY_CORRUPTED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C", "cifar100coarse": "CIFAR-100-C"}
 
 

@@ -63,7 +63,7 @@ def projections(config: ProjectionsConfig) -> Result:
         key = weights.source if weights.draw is None else f"{weights.source}-{weights.draw}"
         arrays |= {f"{key}/{name}": values for name, values in projected.items()}
         if config.paper_json:
-            documents[_stem(weights)] = _paper_layout(weights, layers, new, projected)
+            documents[_stem(weights)] = _paper_layout(config, weights, layers, new, projected)
         begin = time.perf_counter()
         seconds["measuring"] += begin - read
     result = Result(
@@ -124,7 +124,11 @@ def _all_weights(config: ProjectionsConfig) -> Iterator[Weights]:
 def _shape(config: ProjectionsConfig, classes: int, size: int) -> Description:
     """The description of a network that no training has described."""
     names, channels = tuple(map(str, range(classes))), 3
-    if config.dataset:
+    known = datasets.shape(config.dataset) if config.dataset else None
+    if known:
+        names, channels = tuple(map(str, range(known.classes))), known.channels
+        size = models.accepted_size(config.model_type, known.side)
+    elif config.dataset:
         split = datasets.load(config.dataset, config.data_root, "train", cache_dir=config.cache_dir)
         names, channels = split.classes, split.channels
         size = models.accepted_size(config.model_type, max(split.height, split.width))
@@ -255,8 +259,18 @@ def _stem(weights: Weights) -> str:
     return "-".join(Path(weights.source).with_suffix("").parts[-2:])
 
 
-def _paper_layout(weights: Weights, layers: list[Filters], rows: list[dict], projected: dict[str, np.ndarray]) -> dict:
-    """The paper's JSON (section 3.2): stage -> block -> projections; layers that it skips are left out."""
+def _paper_layout(
+    config: ProjectionsConfig,
+    weights: Weights,
+    layers: list[Filters],
+    rows: list[dict],
+    projected: dict[str, np.ndarray],
+) -> dict:
+    """The paper's JSON (section 3.2): stage -> block -> projections; layers that it skips are left out.
+
+    Data set and seed are those of the sidecar; of a file without one the command line's, or those that its path says, in
+    the folders <data set>/.../<type>/<seed>/ of the paper's code.
+    """
     document: dict = {}
     for layer, row in zip(layers, rows, strict=False):
         if layer.stage is None:
@@ -269,9 +283,23 @@ def _paper_layout(weights: Weights, layers: list[Filters], rows: list[dict], pro
     whole = np.concatenate(numbered) if numbered else np.empty(0)
     measured = _measures(whole)
     document["net"] = {"projections": _numbers(whole), "mass": measured["mass"], "mean": measured["mean"]}
-    facts = {"arch": weights.description.architecture, "dataset": weights.description.dataset, "epoch": str(weights.epoch)}
-    seed = weights.description.config.get("seed")
+    dataset, seed = _trained(weights)
+    facts = {"arch": weights.description.architecture, "dataset": dataset or config.dataset, "epoch": str(weights.epoch)}
+    seed = seed if seed is not None else config.seed or None  # 0 may mean that none was given
     return document | facts | ({} if seed is None else {"seed": str(seed + (weights.draw or 0))})
+
+
+def _trained(weights: Weights) -> tuple[str, int | None]:
+    """Data set and seed of a training, by the sidecar or the folders of the paper's code; "" and None where unknown."""
+    described = weights.description
+    if described.dataset or "seed" in described.config or weights.draw is not None or weights.source == "pretrained":
+        return described.dataset, described.config.get("seed")
+    folders = [part.name for part in Path(weights.source).parents if part.name]
+    seed = int(folders.pop(0)) if folders and folders[0].isdigit() else None
+    if described.architecture not in folders[:1]:
+        return "", None
+    above = (name for name in folders[1:] if name != "pixel_shuffle" and not name.startswith("noise_"))
+    return next(above, ""), seed
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

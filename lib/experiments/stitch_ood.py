@@ -21,7 +21,7 @@ from lib.datasets.split import Split
 from lib.experiments import EXPERIMENTS
 from lib.experiments.config.stitch_ood import StitchOodConfig
 from lib.metrics import ood_detection
-from lib.models import checkpoints
+from lib.models import checkpoints, residual_blocks
 from lib.models.checkpoints import Checkpoint
 from lib.plots import energies as plots
 from lib.runs import input_files, loading
@@ -106,6 +106,8 @@ def _evaluate(
         )
         for side in ("front", "end")
     )
+    for checkpoint, layers in ((front, grid.front_layers()), (end, grid.end_layers())):
+        residual_blocks.name_sums(checkpoint.network.body, layers)
     name, size = config.data_of(grid), front.description.image_size
     split = loading.load_split(config, name, "test", image_size=size)
     loading.check_classes(split, end.description, name)

@@ -69,8 +69,10 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
         directory, network, optimiser, average, recipe.loss, config.quiet or processes.rank > 0
     )
     writes = processes.rank == 0
-    if writes and not rows and position.step == 0:
-        checkpoints.save(directory / "init.pt", network, dataclasses.replace(description, epoch=0))
+    if not rows and position == loop.Position():
+        position.epoch += run_state.begin_behind(config, optimiser)
+        if writes:
+            checkpoints.save(directory / "init.pt", network, dataclasses.replace(description, epoch=position.epoch - 1))
     # of a module it makes a module, which its signature does not say
     trained = cast(nn.Module, torch.compile(network)) if config.compile else network
     result = average.network if average else network

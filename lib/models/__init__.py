@@ -189,6 +189,11 @@ def check(name: str) -> None:
     raise UsageError(f"type {name!r} is neither of this suite nor {' nor '.join(PATTERNS)}; {near(name, MODELS)}")
 
 
+def every_type() -> str:
+    """All types and an example, as the end of an error message."""
+    return f"such as exec_train.py resnet18 -d cifar10 -dir a; types are {', '.join([*MODELS, *PATTERNS])}"
+
+
 def takes(name: str) -> str:
     """What a classifier of representations takes: "maps" (n, c, h, w) or "tokens" (n, t, c)."""
     return "tokens" if name.startswith("repr_cls_vit") else "maps"

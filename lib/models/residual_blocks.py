@@ -1,12 +1,47 @@
 """Residual blocks with torchvision's names, keys and arithmetic (He et al. 2016; Xie et al. 2017 with groups).
 
-Written here, because importing torchvision takes longer than small experiments on these networks do.
+Written here, because importing torchvision takes longer than small experiments on these networks do. The sum inside a
+block is a module `add`, as in the stitching paper's code, once a layer of that name is asked for (`name_sums`).
 """
+
+import fnmatch
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
 
-class BasicBlock(nn.Module):
+class Sum(nn.Module):
+    """The sum of two tensors of one shape."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Block(nn.Module):
+    """What residual blocks share: the sum of their branch and their shortcut, before the activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add: nn.Module | None = None
+
+    def summed(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """Both (n, c, h, w); without a module of its own the branch's memory is used again."""
+        return branch.add_(shortcut) if self.add is None else self.add(branch, shortcut)
+
+
+def name_sums(network: nn.Module, layers: Iterable[str]) -> None:
+    """Makes the sums that layers such as `layer1.0.add`, or globs with that ending, name modules of the network.
+
+    They are no modules of it before, so that no list of all layers changes for those who do not ask; names of no sum are
+    left for others to refuse. Weights, their names and all outputs stay the same.
+    """
+    wanted = [name for name in layers if name.endswith(".add")]
+    for name, module in network.named_modules():
+        if isinstance(module, Block) and any(fnmatch.fnmatchcase(f"{name}.add", pattern) for pattern in wanted):
+            module.add = Sum()
+
+
+class BasicBlock(Block):
     """Two 3x3 convolutions and a shortcut: (n, inward, h, w) -> (n, width, h/stride, w/stride)."""
 
     expansion = 1
@@ -32,11 +67,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out += x if self.downsample is None else self.downsample(x)  # after the convolutions: so the layers are numbered
-        return self.relu(out)
+        # the shortcut after the convolutions: so the layers are numbered
+        return self.relu(self.summed(out, x if self.downsample is None else self.downsample(x)))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
     """1x1, 3x3 with the stride, 1x1, and a shortcut: (n, inward, h, w) -> (n, 4 width, h/stride, w/stride)."""
 
     expansion = 4
@@ -65,5 +100,4 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+        return self.relu(self.summed(out, x if self.downsample is None else self.downsample(x)))

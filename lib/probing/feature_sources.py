@@ -116,15 +116,13 @@ def limited_in_batch(
     """
 
     def reduced(output: Tensor) -> dict[FeatureName, Tensor]:
-        moments = principal_components.Moments()
-        moments.add(principal_components.channel_rows(output))
-        basis = principal_components.basis(moments.covariance)
+        mean, basis = principal_components.directions(principal_components.channel_rows(output.detach()))
         # pooling and projecting commute
         features: dict[FeatureName, Tensor] = {}
         for tap, reduce in reducers.items():
             features[tap] = rows = reduce(output).float().clone()
             for rank in ranks:
-                features[ProbeSite(tap, rank)] = principal_components.project(rows, moments.mean, basis, rank)
+                features[ProbeSite(tap, rank)] = principal_components.project(rows, mean, basis, rank)
         return features
 
     return reduced

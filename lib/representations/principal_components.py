@@ -54,7 +54,34 @@ def basis(covariance: Tensor) -> Tensor:
 
     Of each column the entry of largest size is positive, so that the same covariance has the same basis everywhere.
     """
-    vectors = torch.linalg.eigh(covariance.double()).eigenvectors.flip(1)
+    return _signed(torch.linalg.eigh(covariance.double()).eigenvectors.flip(1))
+
+
+def directions(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean (c,) of rows (m, c) and the directions (c, k) in which they vary, as `basis` has them; float64.
+
+    Of fewer rows than channels the Gram matrix (m, m) has the same eigenvalues as the covariance, and only the k < m
+    directions that are not constant are found: in no other do these rows, or sums of them with weights of one, differ
+    from their mean.
+    """
+    m, c = rows.shape
+    if m >= c:
+        moments = Moments()
+        moments.add(rows)
+        return moments.mean, basis(moments.covariance)
+    mean = rows.double().mean(0)
+    centred = rows.double() - mean
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    varying = values > values[-1].clamp_min(0) * c * torch.finfo(values.dtype).eps
+    # orthonormal also where small eigenvalues leave few digits; the larger ones come first
+    found = torch.linalg.qr(centred.T @ vectors[:, varying].flip(1)).Q
+    return mean, _signed(found)
+
+
+def _signed(vectors: Tensor) -> Tensor:
+    """Columns (c, k) each with its entry of largest size positive."""
+    if not vectors.shape[1]:
+        return vectors
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return vectors * torch.where(largest < 0, -1.0, 1.0)
 

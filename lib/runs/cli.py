@@ -2,7 +2,8 @@
 
 A field is a flag: its type, default and help are stated once. `bool` gives `--x/--no-x`, `tuple[T, ...]` takes several
 values and may be repeated, a field without default is required. A YAML file given as `--config` sets defaults, the
-command line wins. Nothing here imports torch, and nothing here knows an experiment.
+command line wins. Flags as the papers' code spells them are understood, too (`published_flags`). Nothing here imports
+torch, and nothing here knows an experiment.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
+from lib.runs import published_flags
 from lib.runs.columns import Columns, Summary
 
 
@@ -36,6 +39,7 @@ def flag(
     selects: bool | tuple[str, str] = False,
     network: str = "",
     network_type: bool = False,
+    missing: Callable[[], str] | None = None,
 ):
     """A field of a configuration.
 
@@ -46,6 +50,7 @@ def flag(
     label       how the value is written into the record's name: "{}", or with a word before it, "s{}"
     commas      a tuple's values may also be joined by commas
     bare        the value of the flag where none follows it
+    missing     what is said, behind the help, where a value is required and none is given
 
     What tables need to know, to tell which records are runs of one thing:
 
@@ -68,6 +73,7 @@ def flag(
         selects=selects,
         network=network,
         network_type=network_type,
+        missing=missing,
     )
     if default is MISSING:
         return dataclasses.field(metadata=metadata)
@@ -148,6 +154,11 @@ class RunConfig:
         return values
 
     @classmethod
+    def remarks(cls, values: dict) -> list[str]:
+        """What is said, a line each, of flags that are taken although they change nothing of this run."""
+        return []
+
+    @classmethod
     def value(cls, values: dict, name: str):
         """The value of a field, its default where it is not among the values."""
         if name in values:
@@ -209,21 +220,55 @@ class SeedConfig(RunConfig):
 def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", description: str = "") -> RunConfig:
     """The configuration that a command line describes. Raises `UsageError`; `--help` prints and exits."""
     parser = _parser(config_class, prog, description)
-    given, unknown = parser.parse_known_args(argv)
+    words = [_hyphened(word, parser._option_string_actions) for word in argv]
+    given, unknown = parser.parse_known_args(words)
     if unknown:
-        flags = [option for action in parser._actions for option in action.option_strings]
-        word = unknown[0]
-        if word.startswith("-"):
-            raise UsageError(f"{word.split('=')[0]}: no such flag; {near(word.split('=')[0], flags)}")
-        raise UsageError(f"{word}: more arguments than the script takes")
+        _refuse(config_class, parser, unknown[0])
+    stated, remarks = vars(given).pop(_PUBLISHED, {}), vars(given).pop(_REMARKS, [])
     values = _from_yaml(config_class, given.config) if getattr(given, "config", "") else {}
     values.update(vars(given))
+    said = dict(vars(given))
+    for (spelling, name), value in sorted(stated.items(), key=lambda item: [*published_flags.MEANING].index(item[0][0])):
+        values[name] = said[name] = _joined(config_class, said, name, spelling, value)
     for field in dataclasses.fields(config_class):
         if field.default is MISSING and values.get(field.name) in (None, ()):
-            raise UsageError(f"{_spelling(field)} is required: {field.metadata['help']}")
+            more = field.metadata["missing"]
+            raise UsageError(f"{_spelling(field)} is required: {field.metadata['help']}" + (f"; {more()}" if more else ""))
         if isinstance(values.get(field.name), list):
             values[field.name] = _flatten(values[field.name], field.metadata["commas"])
-    return config_class.stated(values)
+    config = config_class.stated(values)
+    if not config.quiet:
+        for remark in dict.fromkeys([*remarks, *config_class.remarks(values)]):
+            print(remark, file=sys.stderr)
+    return config
+
+
+def _hyphened(word: str, options: typing.Container[str]) -> str:
+    """A long flag with hyphens for underscores where only that is one of the script's, as in --weight_decay=0."""
+    name, equals, value = word.partition("=")
+    hyphened = "--" + name.removeprefix("--").replace("_", "-")
+    return hyphened + equals + value if name.startswith("--") and name not in options and hyphened in options else word
+
+
+def _refuse(config_class: type[RunConfig], parser: argparse.ArgumentParser, word: str) -> typing.NoReturn:
+    """Raises `UsageError` for the first word that the parser does not take."""
+    if not word.startswith("-"):
+        raise UsageError(f"{word}: more arguments than the script takes")
+    name = word.split("=")[0]
+    instead = published_flags.refusal(
+        "-" * name.startswith("--") + "-" + name.lstrip("-").replace("_", "-"), _names(config_class)
+    )
+    shown = [option for action in parser._actions if action.help != argparse.SUPPRESS for option in action.option_strings]
+    raise UsageError(f"{name}: {instead}" if instead else f"{name}: no such flag; {near(name, shown)}")
+
+
+def _joined(config_class: type[RunConfig], given: Mapping, name: str, spelling: str, value):
+    """The value of a field that a paper's flag states, too; of a field with several values it comes last."""
+    if kinds(config_class)[name][1]:
+        return [*given.get(name, ()), *(value if isinstance(value, list) else [value])]
+    if given.get(name, value) != value:
+        raise UsageError(f"{spelling} {value}: {given[name]} is given already, as {_spelling(_field(config_class, name))}")
+    return value
 
 
 class Settings(typing.Protocol):
@@ -288,7 +333,65 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
             parser.add_argument(
                 *options, dest=field.name, type=_converter(kind), help=text, metavar=metavar or field.name.upper(), **extra
             )
+    _add_published(parser, config_class)
     return parser
+
+
+def _add_published(parser: argparse.ArgumentParser, config_class: type[RunConfig]) -> None:
+    """The papers' spellings, of which --help says nothing: they are for command lines that are brought along."""
+    taken, names = parser._option_string_actions, _names(config_class)
+    for spelling in published_flags.MEANING:
+        name = published_flags.meant(spelling, names)
+        if name is not None and spelling not in taken:
+            kind, several = kinds(config_class)[name]
+            # a flag that several values may follow would swallow positionals, where its field is one
+            nargs = "+" if several and not _field(config_class, name).metadata["positional"] else None
+            parser.add_argument(
+                spelling,
+                action=_Published,
+                const=name,
+                dest=_PUBLISHED,
+                type=_converter(kind),
+                nargs=nargs,
+                help=argparse.SUPPRESS,
+            )
+    for spelling, known in published_flags.without_effect(names).items():
+        if spelling not in taken:
+            parser.add_argument(
+                spelling,
+                action=_WithoutEffect,
+                const=known.because,
+                dest=_REMARKS,
+                nargs=known.values,
+                help=argparse.SUPPRESS,
+            )
+
+
+_PUBLISHED, _REMARKS = "papers' flags", "remarks"  # of the parsed words, beside the fields
+
+
+class _Published(argparse.Action):
+    """Keeps the value of a paper's flag under its spelling and field."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        stated = getattr(namespace, self.dest, {})
+        setattr(namespace, self.dest, stated | {(str(option_string), str(self.const)): values})
+
+
+class _WithoutEffect(argparse.Action):
+    """Keeps the sentence that says why a paper's flag changes nothing."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        remarks = getattr(namespace, self.dest, [])
+        setattr(namespace, self.dest, [*remarks, f"{option_string} has no effect: {self.const}"])
+
+
+def _names(config_class: type[RunConfig]) -> set[str]:
+    return {field.name for field in dataclasses.fields(config_class)}
+
+
+def _field(config_class: type[RunConfig], name: str) -> dataclasses.Field:
+    return next(field for field in dataclasses.fields(config_class) if field.name == name)
 
 
 class _Parser(argparse.ArgumentParser):

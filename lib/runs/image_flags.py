@@ -3,6 +3,7 @@
 In training they decide it; a checkpoint without a sidecar needs them again. Free of torch.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from lib.core.errors import UsageError
@@ -39,7 +40,11 @@ class ImagesConfig(DeviceConfig):
 
     @classmethod
     def settings(cls, values: dict) -> dict:
-        """The name of a class subset takes the place of `--subsample-classes` and `--class-sample-seed`."""
+        """A data set with a size in its name is that set at that size, and a class subset's name has number and seed.
+
+        The name takes the place of `--subsample-classes` and `--class-sample-seed`.
+        """
+        values = cls._enlarged(values)
         count, seed = (cls.value(values, name) for name in ("subsample_classes", "class_sample_seed"))
         if count <= 0 or (seed is not None and seed < 0):  # nothing to name, or a value that is refused
             return super().settings(values)
@@ -53,6 +58,30 @@ class ImagesConfig(DeviceConfig):
             raise UsageError(f"--subsample-classes {count}: {error}") from None
         named = {"dataset": subsets if isinstance(data, tuple) else subsets[0], "subsample_classes": 0}
         return super().settings(values | named | {"class_sample_seed": None})
+
+    @classmethod
+    def _enlarged(cls, values: dict) -> dict:
+        """The settings that `cifar10_large` and its like stand for. Raises `UsageError` beside another size, or set."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        data = cls.value(values, "dataset") if "dataset" in fields else ""
+        given = [name for name in (data if isinstance(data, tuple | list) else (data,)) if name]
+        large = [name for name in given if names.enlarged(name)]
+        if not large:
+            return values
+        size, other = names.loaded_size(large[0]), [name for name in given if not names.enlarged(name)]
+        sides = {"image_size": cls.value(values, "image_size"), "upscale": 224, "upscale_padding": 112}
+        stated = [side for name, side in sides.items() if cls.value(values, name)]
+        if stated not in ([], [size]) or other:
+            raise UsageError(
+                f"-d {large[0]}: its images have {size} px"
+                + (f", not {stated[0]}" if stated else f"; {other[0]} is another command")
+            )
+        plain = tuple(str(names.parse(name)) for name in given)
+        values = values | {"dataset": plain if isinstance(data, tuple | list) else plain[0], "image_size": size}
+        values |= {name: False for name in ("upscale", "upscale_padding") if name in values}
+        if "augmentation" in fields:
+            values.setdefault("augmentation", names.LARGE_AUGMENTATION)
+        return values
 
     @property
     def stated_size(self) -> int | None:

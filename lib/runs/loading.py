@@ -3,6 +3,7 @@
 Every experiment reads its data and networks through these, so that the common flags mean the same everywhere.
 """
 
+import dataclasses
 import warnings
 
 import torch
@@ -14,7 +15,7 @@ from lib.datasets import names
 from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
 from lib.datasets.split import Split
-from lib.models import checkpoints, class_groups, cutting
+from lib.models import checkpoints, class_groups, cutting, residual_blocks
 from lib.models.checkpoints import Checkpoint
 from lib.representations import feature_dataset, feature_split
 from lib.runs.cli import DeviceConfig
@@ -112,9 +113,12 @@ def dataset_name(given: str, checkpoint: Checkpoint) -> str:
 def load_checkpoint(
     config: CheckpointsConfig, path: str, architecture: str = "", device: torch.device | str = "cpu"
 ) -> Checkpoint:
-    """The network in a file, with the type and images that the command line states for files without a sidecar."""
+    """The network in a file, with the type and images that the command line states for files without a sidecar.
+
+    Sums inside residual blocks are layers of it where the command line names them: `layer1.0.add`.
+    """
     architecture = "" if architecture == "auto" else architecture
-    return checkpoints.load(
+    loaded = checkpoints.load(
         locate(config, path),
         architecture,
         mean=config.mean,
@@ -123,6 +127,15 @@ def load_checkpoint(
         padding=config.padding,
         device=device,
     )
+    residual_blocks.name_sums(loaded.network.body, _words(config))
+    return loaded
+
+
+def _words(config: CheckpointsConfig) -> list[str]:
+    """All words of the settings, those joined by commas each by itself."""
+    values = [getattr(config, field.name) for field in dataclasses.fields(config)]
+    texts = [one for value in values for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, str)]
+    return [word for text in texts for word in text.split(",")]
 
 
 def device(config: DeviceConfig):

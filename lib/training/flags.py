@@ -14,6 +14,7 @@ from lib.representations import feature_dataset
 from lib.runs import cli, network_flags
 from lib.runs.cli import RunConfig, SeedConfig, above, at_least, flag, fraction
 from lib.runs.image_flags import ImagesConfig
+from lib.training import recipes
 
 # adam adds the weight decay to the gradient, adamw shrinks the weights
 OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
@@ -35,6 +36,7 @@ LOSSES = {
 }
 
 
+PAPERS_STRINGS = "ncg"  # the recipe that model strings imply
 ATTACKING, BY_ENERGIES = ("at", "trades"), ("energy_layers",)
 # a setting -> the losses that it changes anything of
 OF_LOSSES = {
@@ -58,6 +60,11 @@ class OptimizationConfig(RunConfig):
     milestones: tuple[int, ...] = flag(
         (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1"
     )
+
+    @classmethod
+    def settings(cls, values: dict) -> dict:
+        """An empty schedule, the only one of the stitching paper's code, is none."""
+        return super().settings(values | {"schedule": "none"} if values.get("schedule") == "" else values)
 
 
 def check_loss(config: "TrainingConfig") -> None:
@@ -104,9 +111,18 @@ def _decay(value: float) -> None:
 class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedConfig):
     """The flags of a training of a network on a data set."""
 
-    model_type: str = flag(positional=True, check=models.check, label="{}", help="type of the network")
+    model_type: str = flag(
+        positional=True, check=models.check, label="{}", help="type of the network", missing=models.every_type
+    )
     dataset: str = flag("cifar10", "-d", label="{}", help="data set to train on")
     directory: str = flag(cli.MISSING, "-dir", label="{}", help="folder under models/ for the checkpoints")
+    recipe: str = flag(
+        "",
+        choices=recipes.RECIPES,
+        identity=False,
+        help="settings of a paper's training code, for what no flag states; a model string of the nearest-category paper "
+        "implies ncg; lir is OpenOOD's, as its paper's code trains nothing",
+    )
     epochs: int = flag(100, "-e", check=at_least(1), help="epochs")
     momentum: float = flag(0.9, check=fraction, help="momentum of sgd")
     nesterov: bool = flag(False, help="Nesterov's momentum")
@@ -138,7 +154,8 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
     augmentation: str = flag(
         "auto",
         choices=("auto", *AUGMENTATIONS),
-        help="augmentation of the training images; auto is the data set's customary one",
+        bare="auto",
+        help="augmentation of the training images; auto, or no word, is the data set's customary one",
     )
     split: float = flag(
         0.0,
@@ -166,6 +183,15 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
     )
     pretrained: bool = flag(False, help="start from torchvision's or timm's weights, with their normalisation")
     resume_from: str = flag("", help="start from the weights, and the normalisation, of a checkpoint of the same type")
+    start_epoch: int | None = flag(
+        None,
+        check=at_least(0),
+        help="epochs that --resume-from has behind it, so that the next one is the first; default: those of a .tar "
+        "snapshot, whose optimiser goes on, too, else 0",
+    )
+    eval_regularization_loss: bool = flag(
+        False, help="print what the weight decay penalises of the weights that the run starts from, and stop", identity=False
+    )
     snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last", selects=True)
     snapshot_all_until: int = flag(0, check=at_least(0), help="save each of the first so many epochs", selects=True)
     kill_plateaus: bool = flag(False, help="stop, and save, when two epochs running have the same validation accuracy")
@@ -186,8 +212,11 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
     @classmethod
     def settings(cls, values: dict) -> dict:
         """The settings that a model string, a data set with a size in its name, or a negative `--noise` stands for."""
-        values, kind = dict(values), str(values.get("model_type"))
-        for name, value in paper_names.settings(kind).items():
+        values, kind = dict(cls._enlarged(values)), str(values.get("model_type"))
+        for name in cls._idle(values):
+            del values[name]
+        string = paper_names.settings(kind)
+        for name, value in string.items():
             if name != "model_type" and cls.value(values, name) not in (value, cls.value({}, name)):
                 raise UsageError(f"type {kind} and --{name.replace('_', '-')} {values[name]} disagree")
             values[name] = value
@@ -198,12 +227,34 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
             if stated not in ([], [size]):
                 raise UsageError(f"-d {data}: its images have {size} px, not {stated[0]}")
             values |= {"dataset": str(names.parse(data)), "image_size": size}
+        recipe = cls.value(values, "recipe") or (PAPERS_STRINGS if string else "")
+        if recipe in recipes.RECIPES:
+            added = recipes.settings(recipe, values, cls.value(values, "dataset"), cls.value({}, "epochs"))
+            values |= added | {"recipe": recipe}
+        if ("lr_step" in values or "lr_decay" in values) and "schedule" not in values:
+            values["schedule"] = "step"  # the hyperplane paper's code has no other
         if cls.value(values, "noise") < 0:  # the paper's way to ask for shuffled pixels
             values |= {"noise": 0.0, "pixel_shuffle": True}
         return super().settings(values)
 
+    @classmethod
+    def _idle(cls, values: dict) -> list[str]:
+        """The attack's flags where a model string has no attack: the nearest-category paper's code requires them of all."""
+        string = paper_names.settings(str(values.get("model_type")))
+        attacking = string.get("loss") in ATTACKING
+        return [name for name in ("eps", "norm") if name in values] if string and not attacking else []
+
+    @classmethod
+    def remarks(cls, values: dict) -> list[str]:
+        idle = [f"--{name} has no effect: {values['model_type']} has no attack" for name in cls._idle(values)]
+        return [*idle, *super().remarks(values)]
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.start_epoch and not self.resume_from:
+            raise UsageError(f"--start-epoch {self.start_epoch} is about --resume-from, which is not given")
+        if self.start_epoch is not None and self.start_epoch >= self.epochs:
+            raise UsageError(f"--start-epoch {self.start_epoch}: -e {self.epochs} leaves no epoch to train")
         network_flags.check_normalisation(self.mean, self.std)
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UsageError("--nesterov is for -o sgd with a momentum")

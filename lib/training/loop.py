@@ -175,6 +175,12 @@ def penalty(network: nn.Module, weight_decay: float) -> float:
 
 
 @torch.no_grad()
+def norms(network: nn.Module) -> float:
+    """The sum of the L2 norms of all trained parameters, which the hyperplane paper's code prints times the decay."""
+    return sum(parameter.double().norm().item() for parameter in network.parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
 def predict(
     network: nn.Module,
     split: Split,

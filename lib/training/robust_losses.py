@@ -3,6 +3,7 @@
 The attacks run in eval mode, so that no statistic of a batch normalisation sees them; what is minimised is computed in train
 mode. TRADES has three such forward passes, as the paper's code: of the images, of the attacked ones, and of the images
 again, so that normalisations move three times a step and the two sides of the divergence have dropout masks of their own.
+The third is computed only where it differs from the first (`repeated_pass`).
 """
 
 import torch
@@ -13,6 +14,7 @@ from lib.attacks import pgd
 from lib.attacks.pgd import Ball
 from lib.training.flags import TrainingConfig
 from lib.training.losses import Draws, Loss
+from lib.training.repeated_pass import repeatable
 
 
 def adversarial(config: TrainingConfig) -> Loss:
@@ -44,9 +46,9 @@ def trades(config: TrainingConfig) -> Loss:
     def loss(network, images, labels, draws: Draws):
         generator = draws("attack")
         attacked = trades_images(network, images, ball, config.attack_steps, config.step_size, generator)
-        logits = network(images)
+        logits, again = repeatable(network, images)
         natural = F.cross_entropy(logits.float(), labels)
-        return natural + config.beta * kl(network(attacked), network(images)), logits
+        return natural + config.beta * kl(network(attacked), again()), logits
 
     return loss
 

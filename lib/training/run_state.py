@@ -11,8 +11,10 @@ from lib.core.errors import UserError
 from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
+from lib.runs import input_files
 from lib.training import loop, losses
 from lib.training.ema import ExponentialMovingAverage
+from lib.training.flags import TrainingConfig
 
 
 def keep(directory: Path, network: Normalized, description: Description, rows: list[dict], due: bool) -> None:
@@ -44,6 +46,57 @@ def save_state(
     if average is not None:
         state["average"] = {"network": average.network.body.state_dict(), "steps": average.steps}
     saved_state.write_state(directory / "resume.pt", state)
+
+
+def begin_behind(config: TrainingConfig, optimiser: torch.optim.Optimizer) -> int:
+    """The epochs that a run of `--resume-from` has behind it when it begins.
+
+    Of a .tar snapshot with the state of its optimiser, as the papers' code saves it, these are its own, and the optimiser
+    goes on from there with the settings of the command line; `--start-epoch` wins, and 0 takes the weights alone. Raises
+    `UserError` for a snapshot whose optimiser is another one, or whose epochs are all that are asked for.
+    """
+    if not config.resume_from.endswith(".tar") or config.start_epoch == 0:
+        return config.start_epoch or 0
+    path = input_files.locate(config, config.resume_from)
+    content = torch.load(path, map_location=next(iter(optimiser.param_groups[0]["params"])).device, weights_only=True)
+    state = next((content[key] for key in ("optimizer_state_dict", "optimizer") if isinstance(content.get(key), dict)), None)
+    if state is None or not isinstance(content.get("epoch"), int):
+        return config.start_epoch or 0
+    # PyTorch's example counts finished epochs, the hyperplane paper's code the last one from 0
+    done = content["epoch"] + ("optimizer_state_dict" in content)
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+    try:
+        optimiser.load_state_dict(state)
+        _require_shapes(optimiser)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"--resume-from {config.resume_from}: the state of its optimiser is not of -o {config.optimizer} on this "
+            "network; --start-epoch 0 takes the weights alone"
+        ) from None
+    for group, stated in zip(optimiser.param_groups, settings, strict=True):
+        group.update(stated)
+    done = config.start_epoch or done
+    if done >= config.epochs:
+        raise UserError(
+            f"--resume-from {config.resume_from}: its {done} epochs are done, and -e {config.epochs} is not more"
+        )
+    if not config.quiet:
+        print(f"continuing {config.resume_from} in epoch {done + 1}", file=sys.stderr)
+    return done
+
+
+# what each optimiser keeps of a parameter between two steps
+_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+_KEPT = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.Adam: _OF_ADAM, torch.optim.AdamW: _OF_ADAM}
+
+
+def _require_shapes(optimiser: torch.optim.Optimizer) -> None:
+    """Raises `ValueError` for a state of another kind of optimiser, or of parameters of other shapes."""
+    known = next((names for kind, names in _KEPT.items() if isinstance(optimiser, kind)), set())
+    for parameter, kept in optimiser.state.items():
+        shapes = {value.shape for value in kept.values() if isinstance(value, torch.Tensor) and value.ndim}
+        if not set(kept) <= known or shapes - {parameter.shape}:
+            raise ValueError(f"{sorted(kept)} of {sorted(shapes)}")
 
 
 def resume(

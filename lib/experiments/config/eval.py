@@ -34,7 +34,8 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
     takes_features: ClassVar[bool] = True
 
-    revision: ClassVar[int] = 2  # 2: L2 attacks start from the point of the nearest-category paper's code
+    # 2: L2 attacks start from the point of the nearest-category paper's code, and draw directions only where they need them
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="n accuracy se top5 loss ece eps steps restarts robust_accuracy",
         words="data split variant origin subset attack norm",

@@ -71,7 +71,8 @@ class NcgConfig(NetworkConfig, SeedConfig):
             majority independence kappa chi2 p_chi2 p_permutation accuracy accuracy_1nn accuracy_hits accuracy_misses p_welch
             ncg_against gained lost p_paired eps n_cells r_distance_accuracy welch cells_above difference difference_se ratio
             ratio_se slope_ncg slope_ncg_se slope_accuracy slope_accuracy_se attack_success radius_mean radius_median
-            radius_km covered segment_unchanged n_candidates n_attached""",
+            radius_km covered segment_unchanged n_candidates n_attached won_ddn won_fab welch_quintile_1
+            welch_quintile_2 welch_quintile_3 welch_quintile_4 welch_quintile_5""",
         words="model architecture loss against train data split variant origin space layer backbone subset at",
         truths="in_distribution seen_in_training",
         network="model",

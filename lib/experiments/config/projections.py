@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from lib import datasets
 from lib.core.errors import UsageError
 from lib.runs import input_files
 from lib.runs.cli import at_least, flag
@@ -16,14 +17,20 @@ class ProjectionsConfig(SnapshotsConfig):
     """Projections of each layer's filters on the all-ones vector."""
 
     init_from: str = flag(
-        "", help="weights that distances are measured from; default: init.pt beside a snapshot", selects=True
+        "",
+        help="weights that distances are measured from; default: init.pt beside a snapshot, or <type>_init_0.pt and "
+        "<type>_pretrained_0.pt as the paper's code calls them",
+        selects=True,
     )
     normalize: bool = flag(False, help="cosines in [-1, 1] instead of sums of weights")
     with_linear: bool = flag(False, help="linear layers too")
     with_1x1: bool = flag(False, help="1x1 convolutions too")
     fold_bn: bool = flag(False, help="multiply filters by the batch normalisation that follows them: gamma / sigma")
     random: int = flag(
-        0, check=at_least(1), help="so many fresh networks; draw k is what exec_train.py starts from with --seed s + k"
+        0,
+        check=at_least(1),
+        help="so many fresh networks; draw k is what exec_train.py starts from with --seed s + k; default: one where only a "
+        "type is given",
     )
     seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
     pretrained: bool = flag(False, help="the published weights of the type")
@@ -32,7 +39,8 @@ class ProjectionsConfig(SnapshotsConfig):
         "-d",
         label="{}",
         help="data set whose classes, channels and size fresh networks are for; "
-        "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's",
+        "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's; of a registered set the name says that, and no "
+        "image is needed",
         selects=True,
     )
     data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
@@ -40,6 +48,7 @@ class ProjectionsConfig(SnapshotsConfig):
         False, help="also write the layout of the paper's own code, into a folder of the record's name", selects=True
     )
 
+    revision: ClassVar[int] = 2  # 2: distances from the initial weights that the paper's code puts beside a snapshot
     columns: ClassVar[Columns] = Columns.of(
         numbers="""draw epoch filters dim counted mean mass mass_low mass_high p_value z q05 q25 q50 q75 q95 l2_distance
             linf_distance p_holm""",
@@ -48,6 +57,13 @@ class ProjectionsConfig(SnapshotsConfig):
         network="checkpoint",
     )
     summary: ClassVar[Summary | None] = Summary.of("epoch layer filters", "mass z mean l2_distance")
+
+    @classmethod
+    def settings(cls, values: dict) -> dict:
+        """A type without any weights asks for one fresh network, as it does in the paper's code."""
+        paths, kind = input_files.split_type(tuple(cls.value(values, "model_path")))
+        asked = [cls.value(values, name) for name in ("random", "pretrained")]
+        return super().settings(values | {"random": 1} if kind and not paths and not any(asked) else values)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,11 +79,16 @@ class ProjectionsConfig(SnapshotsConfig):
         initial = {path for found in super().inputs().values() for path in map(_beside, found) if path}
         if self.init_from:
             initial = {input_files.locate(self, self.init_from)}
-        data = input_files.data_files(self, self.dataset) if self.dataset else {}
+        fresh = self.random or self.pretrained
+        data = (
+            input_files.data_files(self, self.dataset) if fresh and self.dataset and not datasets.shape(self.dataset) else {}
+        )
         return super().inputs() | {str(path): [path] for path in sorted(initial)} | data
 
 
 def _beside(file: Path) -> Path | None:
-    """The initial weights in a snapshot's folder."""
-    path = file.with_name("init.pt")
-    return path if path.exists() else None
+    """The initial weights in a snapshot's folder: ours, or those of the paper's code, `lenet_init_0.pt` of `lenet_20.pt`."""
+    stem = file.stem.rpartition("_")[0]
+    own = stem.endswith(("_init", "_pretrained"))  # an initial one itself, or a snapshot of a pretrained network
+    theirs = [f"{stem}_0.pt"] if own else [f"{stem}_init_0.pt", f"{stem}_pretrained_0.pt"]
+    return next((path for path in map(file.with_name, ["init.pt", *theirs]) if path.exists()), None)

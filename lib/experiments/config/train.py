@@ -17,8 +17,10 @@ class TrainConfig(TrainingConfig):
     parallel: ClassVar[bool] = True
     takes_features: ClassVar[bool] = True
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}")
-    # 2: L2 adversarial training starts from the point of the nearest-category paper's code; small_cnn, preact_resnet* and
-    # wide_resnet_* are the papers' functions, and types whose published networks normalise inside are trained so
+    # 2: L2 adversarial training starts from the point of the nearest-category paper's code; its model strings imply the
+    # schedule of that code; small_cnn, preact_resnet* and wide_resnet_* are the papers' functions, and types whose published
+    # networks normalise inside are trained so; a .tar snapshot goes on in its epoch; attacks draw directions only where a
+    # gradient is zero
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
@@ -35,12 +37,18 @@ class TrainConfig(TrainingConfig):
         input_files.check_checkpoints(self, {self.resume_from: self.model_type})
 
     def answer(self) -> str | None:
-        if not self.list_layers:
+        if not self.list_layers and not self.eval_regularization_loss:
             return None
         self.check_inputs()
-        from lib.training import setup
+        from lib.training import loop, setup
 
         network, description = setup.start(self, setup.splits(self)[0])
+        if self.eval_regularization_loss:
+            norms, squares = loop.norms(network), loop.penalty(network, self.weight_decay)
+            return (
+                f"{self.weight_decay * norms:.6g}: weight decay {self.weight_decay:g} times the sum of the L2 norms of all "
+                f"weights; half the decay times their squares, whose gradient is the decay's, is {squares:.6g}"
+            )
         from lib.runs import loading
 
         return loading.layer_table(network, description.channels, description.image_size or 32)
@@ -51,7 +59,8 @@ class TrainConfig(TrainingConfig):
 
         network, description = setup.start(self, setup.splits(self)[0])
         passes = f"{self.epochs} epochs of training, each followed by one over the validation images"
-        return plan.of_training(network, description, self.dataset, self.batch_size, passes)
+        lines = plan.of_training(network, description, self.dataset, self.batch_size, passes)
+        return [f"recipe:     {self.recipe}, for what no flag states", *lines] if self.recipe else lines
 
     def inputs(self) -> dict[str, list[Path]]:
         files_read = input_files.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
