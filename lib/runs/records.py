@@ -23,6 +23,7 @@ from typing import Protocol
 
 from lib.core import files, text_table
 from lib.core.errors import UserError
+from lib.datasets import names
 from lib.runs.cli import RunConfig, Settings
 from lib.runs.columns import Columns
 
@@ -262,7 +263,7 @@ def records(
     One that cannot be read raises `UserError`, or is left out and what is wrong with it appended to `broken`.
     """
     for name, experiment in experiments.items():
-        for path in sorted((Path(results_dir) / name).glob("*.json")):
+        for path in sorted((Path(results_dir) / name).glob("[!.]*.json")):
             try:
                 yield path, read(path, experiment)
             except UserError as error:
@@ -356,9 +357,8 @@ def _label(value) -> str:
         rest = f"+{len(value) - 1}more" if len(value) > SPELT_OUT else ""
         return "+".join(_label(item) for item in (value[:1] if rest else value)) + rest
     text = str(value if value is not None else "")
-    kind, _, path = text.rpartition("=")
-    if kind in ("folder", "npy"):
-        return Path(path).stem
+    if text.partition("=")[0] in names.LOCATED:
+        return names.parse(text).label
     if Path(text).suffix == ".json":
         return Path(text).stem
     if Path(text).suffix in (".pt", ".pth", ".tar", ".safetensors"):

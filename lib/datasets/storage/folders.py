@@ -2,20 +2,23 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lib.core import cache_folders, checked_arrays
+from lib.core.files import printable
 from lib.datasets import Options
 from lib.datasets.split import Split
-from lib.datasets.storage import image_folders
+from lib.datasets.storage import image_folders, image_tables
 from lib.datasets.storage.crops import open_image
 from lib.datasets.storage.lazy_images import DecodedImages
 
 SMALL = 96  # pixels: the largest side of images that are kept decoded
 CHUNK = 2048  # files per task
+DECODING = 2  # one more when the same files give other pixels, so that arrays of before are not taken
 
 
 def folder(root: Path, split: str, options: Options) -> Split:
@@ -24,31 +27,45 @@ def folder(root: Path, split: str, options: Options) -> Split:
     return from_listing(path.name, split, image_folders.listing(path, split), options)
 
 
+def table(root: Path, split: str, options: Options) -> Split:
+    """The images of one split of a table (see `image_tables`), with the classes and groups of all of it."""
+    path = options.stated_path
+    listed = image_tables.read(path)
+    rows = listed.rows(split)
+    chosen, labels = tuple(listed.paths[row] for row in rows), tuple(listed.labels[row] for row in rows)
+    listing = image_folders.Listing(path.parent, chosen, labels, listed.classes)
+    images = from_listing(path.stem, split, listing, options)
+    if not listed.group_names:
+        return images
+    return replace(images, groups=torch.tensor([listed.groups[row] for row in rows]), group_names=listed.group_names)
+
+
 def from_listing(name: str, split: str, listing: image_folders.Listing, options: Options) -> Split:
     """The images of the listing, grey (1, h, w) if all are, else colour; large ones 3 x `image_size` x `image_size`."""
-    images = decoded(listing, cache_folders.folder(options.cache, "decoded"))
+    images = decoded(listing, cache_folders.folder(options.cache, "decoded"), options.upright)
     lazy = images is None
     if lazy:
         files = [listing.folder / file for file in listing.files]
-        images = DecodedImages(files, options.image_size, options.transform or "shorter")
+        images = DecodedImages(files, options.image_size, options.transform or "shorter", options.upright)
     augmentation = "imagenet" if lazy else "crop-flip"
     labels = torch.tensor(listing.labels, dtype=torch.int64)
-    return Split(name, split, images, labels, classes=listing.classes, augmentation=augmentation)
+    classes = tuple(map(printable, listing.classes))
+    return Split(name, split, images, labels, classes=classes, augmentation=augmentation)
 
 
-def decoded(listing: image_folders.Listing, cache: Path) -> torch.Tensor | None:
+def decoded(listing: image_folders.Listing, cache: Path, upright: bool = False) -> torch.Tensor | None:
     """All images as uint8 (n, c, h, w), memory-mapped from the cache; None if they are large or differ in size."""
-    with open_image(listing.folder / listing.files[0]) as first:
-        width, height, grey = *first.size, first.mode in ("1", "L")
+    with open_image(listing.folder / listing.files[0], upright) as first:
+        width, height, grey = *first.size, first.mode == "L"
     if max(width, height) > SMALL:
         return None
-    file = cache / f"{image_folders.manifest(listing)}.npy"
+    file = cache / f"{image_folders.manifest(listing, DECODING, upright)}.npy"
     mapped = map_cached(file)
     if mapped is None:
         for channels in (1, 3) if grey else (3,):
             shape = (len(listing.files), channels, height, width)
             try:
-                checked_arrays.write(file, shape, np.uint8, lambda array: _decode_all(listing, array))  # noqa: B023 (called at once)
+                checked_arrays.write(file, shape, np.uint8, lambda array: _decode_all(listing, array, upright))  # noqa: B023 (called at once)
                 break
             except _Differs as difference:
                 if not (difference.colour_only and channels == 1):
@@ -69,17 +86,17 @@ class _Differs(Exception):
         self.colour_only = colour_only
 
 
-def _decode_all(listing: image_folders.Listing, array: np.ndarray) -> None:
+def _decode_all(listing: image_folders.Listing, array: np.ndarray, upright: bool) -> None:
     """Decodes every file into `array` (n, c, h, w); Pillow lets go of the interpreter while it decodes."""
     n, channels, height, width = array.shape
     mode = "L" if channels == 1 else "RGB"
 
     def decode(start: int) -> None:
         for row in range(start, min(start + CHUNK, n)):
-            with open_image(listing.folder / listing.files[row]) as image:
+            with open_image(listing.folder / listing.files[row], upright) as image:
                 if image.size != (width, height):
                     raise _Differs(colour_only=False)
-                if channels == 1 and image.mode not in ("1", "L"):
+                if channels == 1 and image.mode != "L":
                     raise _Differs(colour_only=True)
                 pixels = np.asarray(image if image.mode == mode else image.convert(mode))
             array[row] = pixels if channels == 1 else pixels.transpose(2, 0, 1)

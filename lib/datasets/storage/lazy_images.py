@@ -39,11 +39,11 @@ class DecodedImages(LazyImages):
 
     For evaluation as `transform` has it, a name in TRANSFORMS; with a `crop_seed` the crop is that of
     `random_resized_crop`, of at least the share `least` of the area, each drawn from a generator of its own, so that
-    neither workers nor order change it.
+    neither workers nor order change it. `upright`: turned as their EXIF data say.
     """
 
-    def __init__(self, files: Sequence[Path], size: int, transform: str = "shorter"):
-        self.files, self.transform = list(files), transform
+    def __init__(self, files: Sequence[Path], size: int, transform: str = "shorter", upright: bool = False):
+        self.files, self.transform, self.upright = list(files), transform, upright
         self.shape = (3, size, size)
         self.crop_seed: int | None = None
         self.least = 0.0
@@ -71,13 +71,13 @@ class DecodedImages(LazyImages):
         return cropped
 
     def _of(self, files: list[Path]) -> "DecodedImages":
-        alike = DecodedImages(files, self.shape[1], self.transform)
+        alike = DecodedImages(files, self.shape[1], self.transform, self.upright)
         alike.crop_seed, alike.least = self.crop_seed, self.least
         return alike
 
     def _decode(self, position: int) -> Image.Image:
         file, size = self.files[position], self.shape[1]
-        with open_image(file) as image:
+        with open_image(file, self.upright) as image:
             image = image.convert("RGB")
         if self.crop_seed is None:
             return resolve(TRANSFORMS[self.transform])(image, size)

@@ -43,6 +43,8 @@ class DataConfig(DeviceConfig, SeedConfig):
     )
     arguments: tuple[str, ...] = flag((), positional=True, label="{}", help="what the action acts on")
 
+    # 2: images of 16 bits and floats are as bright as their type says, own images are upright
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="n classes",
         words="data split variant origin subset shape mean std",

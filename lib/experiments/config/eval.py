@@ -34,6 +34,7 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
     takes_features: ClassVar[bool] = True
 
+    # images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # 2: L2 attacks start from the point of the nearest-category paper's code
     columns: ClassVar[Columns] = Columns.of(
         numbers="n accuracy se top5 loss ece eps steps restarts robust_accuracy",
@@ -71,7 +72,7 @@ def _listing(config: EvalConfig) -> str:
     """The checkpoints and the records there are, as text."""
     checkpoints = [
         {"checkpoint": str(path), "MiB": round(path.stat().st_size / 2**20, 1)}
-        for path in sorted(Path(config.models_dir).rglob("*.pt"))
+        for path in sorted(Path(config.models_dir).rglob("[!.]*.pt"))
     ]
     runs = [
         {"record": str(path), "rows": len(record["rows"]), "started": record["started"]}

@@ -17,6 +17,8 @@ class OodDetectorConfig(DetectorConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}", "-fdir", "detectors")
+    # 2: images of 16 bits and floats are as bright as their type says, own images are upright
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss ce_loss train_accuracy energy_in energy_out val_loss val_accuracy val_energy n_val
             learning_rate seed images_per_second seconds""",
