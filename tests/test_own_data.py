@@ -1,17 +1,19 @@
 """Data of one's own: tables with groups and splits, arrays, images as they come, and what is refused by name."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 import torch
 from conftest import script
-from layouts import levels, load, write_tree
+from layouts import levels, load, toy, write_tree
 from PIL import Image
 
 from lib import datasets
 from lib.core.errors import UserError
-from lib.datasets import names
+from lib.datasets import corruptions, names
+from lib.datasets.storage import export, folders
 from lib.datasets.subsets import in_classes
 
 
@@ -222,3 +224,77 @@ def test_classes_in_another_order_are_told_apart_by_name():
     turned = in_classes(found, ("x", "c", "b", "a"))
     assert [turned.classes[label] for label in turned.labels] == [found.classes[label] for label in found.labels]
     assert in_classes(found, ("a", "b")) is found and in_classes(found, ("x", "y", "z")) is found
+
+
+@pytest.mark.parametrize("form", ["floats", "channels first", "16 bits", "floats with channels first"])
+def test_arrays_of_another_form_are_refused_with_the_command_that_converts_them(tmp_path, form):
+    right = levels(6, 8, 8, 3)
+    other = right / np.float32(255) if "floats" in form else right.astype(np.uint16) * 257 if form == "16 bits" else right
+    np.save(tmp_path / "x.npy", other.transpose(0, 3, 1, 2) if "channels first" in form else other)
+    np.save(tmp_path / "x_labels.npy", np.arange(6) % 3)
+    with pytest.raises(UserError) as refused:
+        load(f"npy={tmp_path}/x.npy", tmp_path)
+    words = str(refused.value).partition("; python ")[2].removesuffix(" converts them").split()
+    done = script(*words[:-1], tmp_path / "new.npy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = load(f"npy={tmp_path}/new.npy", tmp_path)
+    assert np.array_equal(found.images.permute(0, 2, 3, 1), right) and found.labels.tolist() == [0, 1, 2] * 2
+
+
+def test_values_that_do_not_say_what_they_are_are_not_converted(tmp_path):
+    np.save(tmp_path / "x.npy", levels(4, 8, 8) / 100)
+    with pytest.raises(UserError, match="float64 from .* what can be converted are floats in"):
+        export.export(f"npy={tmp_path}/x.npy", tmp_path, tmp_path / "y.npy", tmp_path / "cache")
+
+
+def test_a_set_that_is_imported_is_the_same_set(tmp_path):
+    table = write_table(tmp_path / "pets", LINES)
+    lines = export.export(f"csv={table}", tmp_path, tmp_path / "again", tmp_path / "cache")
+    assert [line.rpartition("/")[2] for line in lines] == [
+        "again: 12 images of train, 2 classes",
+        "again: 6 images of test, 2 classes",
+    ]
+    export.export("pets:test", tmp_path, tmp_path / "test.npy", tmp_path / "cache")
+    first = load("pets", tmp_path)
+    for copy in (load("again", tmp_path), load(f"npy={tmp_path}/test.npy", tmp_path)):
+        assert torch.equal(copy.images, first.images) and copy.labels.tolist() == first.labels.tolist()
+        assert [copy.group_names[group] for group in copy.groups] == [first.group_names[group] for group in first.groups]
+    for target in ("again", "test.npy"):
+        with pytest.raises(UserError, match="is there already"):
+            export.export("pets:test", tmp_path, tmp_path / target, tmp_path / "cache")
+    with pytest.raises(UserError, match="an array holds one split, pets has train, test"):
+        export.export("pets", tmp_path, tmp_path / "x.npy", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pets",
+        "pets-c/fog-3",
+        "pets-wo1:ood",
+        "pets-wo1-c:ood/contrast-2",
+        "table",
+        "large",
+        "large-c/contrast-2",
+        "digits-c/fog-3",
+    ],
+)
+def test_some_examples_are_those_of_the_whole_set_and_no_other_is_decoded_or_corrupted(tmp_path, monkeypatch, name):
+    write_tree(tmp_path / "pets", count=9)
+    write_tree(tmp_path / "large", count=5, size=(120, 100))
+    write_table(tmp_path / "table", LINES)
+    whole = load(name, tmp_path, image_size=32)
+    opened, corrupted = [], []
+    open_image, corrupt = folders.open_image, corruptions.corrupt
+    monkeypatch.setattr(folders, "open_image", lambda file, *rest: opened.append(file) or open_image(file, *rest))
+    monkeypatch.setattr(
+        corruptions, "corrupt", lambda images, *rest, **more: corrupted.append(len(images)) or corrupt(images, *rest, **more)
+    )
+    some = load(name, tmp_path, image_size=32, most=4)
+    positions = torch.arange(4) * len(whole) // 4
+    expected = whole.subset(positions)
+    assert len(set(opened)) <= 4 and sum(corrupted) <= 4
+    assert torch.equal(torch.cat(list(some.stored())), torch.cat(list(expected.stored())))
+    for what in ("labels", "indices", "groups"):
+        assert torch.equal(getattr(some, what), getattr(expected, what))
+    assert (some.augmentation, some.origin, some.name) == (whole.augmentation, whole.origin, whole.name)

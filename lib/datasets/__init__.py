@@ -68,6 +68,7 @@ class Options:
     image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
     path: Path | None = None  # of folder=, csv= and npy=, of a folder under the root or the table in it
     transform: str = ""  # a name in TRANSFORMS; "": the set's own
+    pending: bool = False  # whether images are decoded and corrupted only once it is known which are wanted
     upright: bool = False  # whether images are turned as their EXIF data say; published sets are used as they are stored
 
     @property
@@ -115,12 +116,14 @@ def load(
     *,
     image_size: int | None = None,
     cache_dir: str | Path | None = None,
+    most: int | None = None,
 ) -> "Split":
     """The split that `text` names, else `split`, else "test".
 
     A set that is not divided answers with all of itself, named "all", and a warning. A set with "train" and "val" only
     answers "test" with "val". `image_size` (default: 112 for aug10-, else 224) is the size to which large images are
     decoded. Decoded and generated images are kept under `cache_folder(cache_dir)`.
+    `most` images at most, evenly spread over the split; others are not decoded.
     """
     data, root = parse(text), Path(root)
     source = _locate(data, root, split)
@@ -132,7 +135,7 @@ def load(
         )
     size = image_size or names.loaded_size(text) or 224
     options = Options(cache_folder(cache_dir), size, source.path, data.transform, upright=data.base not in DATASETS)
-    return resolve("lib.datasets.variants:load")(data, source.target, root, source.split, source.parts, options)
+    return resolve("lib.datasets.variants:load")(data, source.target, root, source.split, source.parts, options, most)
 
 
 def cache_folder(given: str | Path | None) -> Path:

@@ -22,6 +22,7 @@ from lib.datasets.split import Split, check_labels
 from lib.datasets.storage.arrays import as_images, map_array, read_labels
 from lib.datasets.storage.folders import map_cached
 from lib.datasets.storage.lazy_images import LazyImages
+from lib.datasets.storage.pending import UNKNOWN, PendingImages, made
 
 CHUNK = 1000  # images that are corrupted at once
 
@@ -34,7 +35,8 @@ def load(data: DataName, target: str, root: Path, split: str, files: list[Path],
     elif files:
         corrupted = official(data.base, files, severity, root, options)
     else:
-        corrupted = generated(check_labels(resolve(target)(root, split, options)), kind, severity, options.cache)
+        clean = check_labels(resolve(target)(root, split, options))
+        corrupted = (_pending if options.pending else generated)(clean, kind, severity, options.cache)
     return replace(corrupted, name=data.name, variant=data.variant)
 
 
@@ -77,6 +79,15 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
         checked_arrays.write(file, tuple(clean.shape), np.uint8, fill)
         images = map_cached(file)
     return replace(split, images=images, origin="generated")
+
+
+def _pending(split: Split, kind: str, severity: int, cache: Path) -> Split:
+    """The split whose images are corrupted once it is known which are wanted: each depends on its position alone."""
+
+    def make(wanted: np.ndarray) -> Split:
+        return generated(made(split.subset(wanted)), kind, severity, cache)
+
+    return replace(split, images=PendingImages(len(split), make), origin="generated", augmentation=UNKNOWN)
 
 
 class CorruptedImages(LazyImages):

@@ -71,11 +71,9 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
     if data.features is not None:
         feature_dataset.check_taken(config.takes_features, name)
         return _stored_features(config, data, split)
-    found = datasets.load(name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir)
-    if config.max_examples is not None and config.max_examples < len(found):
-        places = torch.arange(config.max_examples, dtype=torch.float64) * (len(found) / config.max_examples)
-        found = found.subset(places.long())
-    return found
+    return datasets.load(
+        name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir, most=config.max_examples
+    )
 
 
 def _stored_features(config: DeviceConfig, data: names.DataName, split: str | None) -> Split:

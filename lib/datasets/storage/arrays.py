@@ -16,6 +16,7 @@ from lib.datasets import Options, catalogue
 from lib.datasets.split import Split
 
 MOST_CLASSES = 100_000
+CHUNK = 1000  # images that are converted at once
 IMPORT = "python exec_data.py import npy={file} NEW.npy"
 
 
@@ -82,6 +83,31 @@ def as_images(array: np.ndarray, file: Path) -> torch.Tensor:
             f"(n, h, w, 3){way_out if first else ''}"
         )
     return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def converted(array: np.ndarray, file: Path) -> torch.Tensor:
+    """Images uint8 (n, c, h, w) of an array of another form: floats in [0, 1], 16 bits, truth values, channels first.
+
+    Raises a `UserError` for values or shapes that do not say what they are.
+    """
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if array.dtype.kind == "f" and 0 <= low <= high <= 1 or array.dtype == bool:
+        scale = 255.0
+    elif array.dtype == np.uint16:
+        scale = 1 / 257
+    elif array.dtype.kind in "iu" and 0 <= low <= high <= 255:
+        scale = 1.0
+    else:
+        raise UserError(
+            f"{file}: values of type {array.dtype} from {low:g} to {high:g}; what can be converted are floats in [0, 1], "
+            "integers from 0 to 255, 16 bits without sign, truth values"
+        )
+    levels = np.empty(array.shape, np.uint8)
+    for start in range(0, len(array), CHUNK):
+        levels[start : start + CHUNK] = np.rint(array[start : start + CHUNK].astype(np.float64) * scale)
+    if levels.ndim == 4 and levels.shape[3] not in (1, 3) and levels.shape[1] in (1, 3):
+        levels = levels.transpose(0, 2, 3, 1)
+    return as_images(levels, file)
 
 
 def read_groups(file: Path, n: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -12,9 +12,10 @@ from lib.core import cache_folders, checked_arrays
 from lib.core.files import printable
 from lib.datasets import Options
 from lib.datasets.split import Split
-from lib.datasets.storage import image_folders, image_tables
+from lib.datasets.storage import image_folders, image_tables, pending
 from lib.datasets.storage.crops import open_image
 from lib.datasets.storage.lazy_images import DecodedImages
+from lib.datasets.storage.pending import PendingImages
 
 SMALL = 96  # pixels: the largest side of images that are kept decoded
 CHUNK = 2048  # files per task
@@ -32,24 +33,29 @@ def table(root: Path, split: str, options: Options) -> Split:
     path = options.stated_path
     listed = image_tables.read(path)
     rows = listed.rows(split)
-    chosen, labels = tuple(listed.paths[row] for row in rows), tuple(listed.labels[row] for row in rows)
-    listing = image_folders.Listing(path.parent, chosen, labels, listed.classes)
-    images = from_listing(path.stem, split, listing, options)
+    whole = image_folders.Listing(path.parent, listed.paths, listed.labels, listed.classes)
+    images = from_listing(path.stem, split, whole.at(rows), options)
     if not listed.group_names:
         return images
     return replace(images, groups=torch.tensor([listed.groups[row] for row in rows]), group_names=listed.group_names)
 
 
 def from_listing(name: str, split: str, listing: image_folders.Listing, options: Options) -> Split:
-    """The images of the listing, grey (1, h, w) if all are, else colour; large ones 3 x `image_size` x `image_size`."""
+    """The images of the listing, grey (1, h, w) if all are, else colour; large ones 3 x `image_size` x `image_size`.
+
+    With `options.pending` nothing is decoded before `pending.made`.
+    """
+    classes, labels = tuple(map(printable, listing.classes)), torch.tensor(listing.labels, dtype=torch.int64)
+    if options.pending:
+        at_once = replace(options, pending=False)
+        images = PendingImages(len(labels), lambda wanted: from_listing(name, split, listing.at(wanted), at_once))
+        return Split(name, split, images, labels, classes=classes, augmentation=pending.UNKNOWN)
     images = decoded(listing, cache_folders.folder(options.cache, "decoded"), options.upright)
     lazy = images is None
     if lazy:
         files = [listing.folder / file for file in listing.files]
         images = DecodedImages(files, options.image_size, options.transform or "shorter", options.upright)
     augmentation = "imagenet" if lazy else "crop-flip"
-    labels = torch.tensor(listing.labels, dtype=torch.int64)
-    classes = tuple(map(printable, listing.classes))
     return Split(name, split, images, labels, classes=classes, augmentation=augmentation)
 
 

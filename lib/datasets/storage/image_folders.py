@@ -5,7 +5,8 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.core import files
@@ -27,6 +28,12 @@ class Listing:
     files: tuple[str, ...]
     labels: tuple[int, ...]  # -1 where there are no classes
     classes: tuple[str, ...]
+
+    def at(self, positions: Iterable[int]) -> "Listing":
+        """The images at these positions."""
+        chosen = list(positions)
+        files, labels = (tuple(values[row] for row in chosen) for values in (self.files, self.labels))
+        return replace(self, files=files, labels=labels)
 
 
 def splits(folder: Path) -> dict[str, Path]:

@@ -33,6 +33,10 @@ class LazyImages:
     def subset(self, positions: np.ndarray) -> "LazyImages":
         return ChosenImages(self, np.asarray(positions))
 
+    def joined(self, other: "LazyImages") -> "LazyImages":
+        """These images, then the others."""
+        return JoinedImages([self, other])
+
 
 class DecodedImages(LazyImages):
     """Image files, decoded to RGB, resized and cropped to a square of `size` pixels.
@@ -60,9 +64,9 @@ class DecodedImages(LazyImages):
     def subset(self, positions: np.ndarray) -> "DecodedImages":
         return self._of([self.files[int(position)] for position in positions])
 
-    def joined(self, other: "DecodedImages") -> "DecodedImages":
+    def joined(self, other: LazyImages) -> LazyImages:
         """These images, then the others, resized alike."""
-        return self._of(self.files + other.files)
+        return self._of(self.files + other.files) if isinstance(other, DecodedImages) else super().joined(other)
 
     def random_crops(self, seed: int, least: float) -> "DecodedImages":
         """The same files with this epoch's random crops and mirrorings."""
@@ -102,7 +106,7 @@ class JoinedImages(LazyImages):
     """Several sources behind one another."""
 
     def __init__(self, parts: Sequence[LazyImages]):
-        self.parts, self.shape = list(parts), parts[0].shape
+        self.parts, self.shape, self.transform = list(parts), parts[0].shape, parts[0].transform
         self.ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -123,7 +127,7 @@ class ChosenImages(LazyImages):
     """The images of another source at the given positions."""
 
     def __init__(self, images: LazyImages, positions: np.ndarray):
-        self.images, self.positions, self.shape = images, positions, images.shape
+        self.images, self.positions, self.shape, self.transform = images, positions, images.shape, images.transform
 
     def __len__(self) -> int:
         return len(self.positions)

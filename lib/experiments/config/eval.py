@@ -34,7 +34,7 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
     takes_features: ClassVar[bool] = True
 
-    # images of 16 bits and floats are as bright as their type says, own images are upright
+    # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # 2: L2 attacks start from the point of the nearest-category paper's code
     columns: ClassVar[Columns] = Columns.of(
         numbers="n accuracy se top5 loss ece eps steps restarts robust_accuracy",

@@ -17,7 +17,7 @@ class TrainConfig(TrainingConfig):
     parallel: ClassVar[bool] = True
     takes_features: ClassVar[bool] = True
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}")
-    # images of 16 bits and floats are as bright as their type says, own images are upright
+    # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # 2: L2 adversarial training starts from the point of the nearest-category paper's code
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
