@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import math
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lib.core import files, text_table
 from lib.core.errors import UserError
@@ -270,6 +271,32 @@ def records(
                 if broken is None:
                     raise
                 broken.append(str(error))
+
+
+def frame(*places: str | Path) -> Any:
+    """The rows of records as a pandas DataFrame, a line per row: `frame("results/probe")`.
+
+    places    records, and folders of them
+
+    The columns are those of the rows in their order, then `record`, its path, and for every setting of its configuration
+    `config.<setting>`, a list for one of several values. Columns that only some of the records have are missing in others.
+    Raises `UserError` for what is no record, and where pandas, an optional package, is not installed.
+    """
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError:
+        raise UserError("records.frame needs pandas: pip install pandas") from None
+    paths = [
+        path for place in map(Path, places) for path in (sorted(place.glob("[!.]*.json")) if place.is_dir() else [place])
+    ]
+    lines, settings = [], {}
+    for path in paths:
+        record = read(path)
+        about = {f"config.{name}": value for name, value in record["config"].items()}
+        settings |= dict.fromkeys(about)
+        lines += [{**row, "record": str(path), **about} for row in record["rows"]]
+    columns = dict.fromkeys(name for line in lines for name in line if name not in settings and name != "record")
+    return pandas.DataFrame(lines, columns=[*columns, "record", *settings])
 
 
 def figures(where: Place) -> list[Path]:
