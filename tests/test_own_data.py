@@ -298,3 +298,59 @@ def test_some_examples_are_those_of_the_whole_set_and_no_other_is_decoded_or_cor
     for what in ("labels", "indices", "groups"):
         assert torch.equal(getattr(some, what), getattr(expected, what))
     assert (some.augmentation, some.origin, some.name) == (whole.augmentation, whole.origin, whole.name)
+
+
+BLUR = """
+import numpy as np
+
+def shifted(image, severity, generator):
+    return np.roll(image, severity, axis=1) // 2 + generator.integers(0, 9, dtype=np.uint8)
+
+def wrong(image, severity, generator):
+    return image / 255
+
+def failing(image, severity, generator):
+    return image.nothing
+"""
+
+
+def test_a_corruption_of_ones_own_is_called_for_every_image_with_draws_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "blur.py").write_text(BLUR)
+    write_tree(tmp_path / "pets", size=(12, 10))
+    name = "pets-c/code/blur.py:shifted-3"
+    clean, found = load("pets", tmp_path), load(name, tmp_path)
+    assert (found.name, found.variant, found.origin) == ("pets-c", "blur.py:shifted-3", "generated")
+    added = found.images.int() - clean.images.roll(3, 3).int() // 2
+    assert (added.flatten(1) == added[:, 0, 0, :1]).all() and len(set(added[:, 0, 0, 0].tolist())) > 1
+    some = load(name, tmp_path, most=2)
+    assert torch.equal(some.images, found.images[[0, 3]])
+    assert [path.name for path in datasets.sources(name, tmp_path)] == ["pets", "blur.py"]
+    (tmp_path / "code" / "blur.py").write_text(BLUR.replace("// 2", "// 4"))
+    assert not torch.equal(load(name, tmp_path).images, found.images)
+    assert load("digits-c/code/blur.py:shifted-1", tmp_path).channels == 1
+
+
+def test_a_corruption_of_ones_own_that_cannot_be_used_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blur.py").write_text(BLUR)
+    for variant, words in {
+        "blur.py:wrong-1": r"blur.py:wrong: returned float64 of shape \(32, 32\) for an image uint8",
+        "blur.py:failing-1": r"blur.py:failing: AttributeError: .* \(line 11\)",
+        "blur.py:shift-1": "has no function shift; did you mean shifted",
+        "blurr.py:shifted-1": "there is no file blurr.py",
+        "fig-1": r"did you mean fog\? \(known are gaussian_noise, .*saturate.*; one of your own is path/to/file.py:function",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            load(f"digits-c/{variant}", tmp_path)
+
+
+def test_a_corruption_of_ones_own_serves_a_script(trained):
+    (trained / "blur.py").write_text(BLUR)
+    words = ("-d", "digits", "-ood", "digits-c/blur.py:shifted-4", "-l", "cuts", "--max-examples", 40)
+    done = script("exec_ood_layers.py", "models/a/model_2.pt", *words, cwd=trained)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((trained / done.stdout.splitlines()[-1]).read_text())
+    assert {(row["variant"], row["severity"]) for row in record["rows"]} == {("blur.py:shifted-4", 4)}
+    assert record["inputs"]["digits-c/blur.py:shifted-4"]["files"] == 1

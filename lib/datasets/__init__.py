@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near, resolve
-from lib.datasets import catalogue, names
+from lib.datasets import catalogue, corruptions, names
 from lib.datasets.names import DataName, parse
 from lib.datasets.storage import image_folders, image_tables
 
@@ -192,6 +192,10 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
             files = [*official, *catalogue.require(data.base, catalogue.KNOWN[data.base], root)]
     if files is None:
         files = catalogue.require(data.base, catalogue.KNOWN[data.base], root)
+    if data.corrupted and (own := corruptions.own_file(names.corruption(data)[0])):
+        if not own.is_file():
+            raise UserError(f"{data}: there is no file {own}")
+        files = [*files, own]
     every = (splits or ("all",)) + (("ood",) if data.unseen else ())
     return _Source(target, chosen, parts, files, every, path)
 
@@ -241,7 +245,10 @@ def _locate_array(data: DataName, path: Path, split: str) -> _Source:
 
 def _unknown(data: DataName, root: Path) -> UserError:
     if data.base.endswith("-c") and not data.variant:
-        return UsageError(f"{data}: which corruption? say for instance {data.base}/fog-3 (severities 1 to 5)")
+        return UsageError(
+            f"{data}: which corruption? say for instance {data.base}/fog-3 (severities 1 to 5); known are "
+            f"{', '.join(corruptions.CORRUPTIONS)}, and your own path/to/file.py:function"
+        )
     folders = image_folders.class_folders(root) if root.is_dir() else ()
     candidates = [*DATASETS, *names.ALIASES, *(name for name in folders if name.lower() not in DATASETS)]
     no_folder = "" if data.base in folders else f", and no folder {root / data.base}"

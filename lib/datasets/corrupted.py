@@ -37,7 +37,7 @@ def load(data: DataName, target: str, root: Path, split: str, files: list[Path],
     else:
         clean = check_labels(resolve(target)(root, split, options))
         corrupted = (_pending if options.pending else generated)(clean, kind, severity, options.cache)
-    return replace(corrupted, name=data.name, variant=data.variant)
+    return replace(corrupted, name=data.name, variant=data.short_variant)
 
 
 def official(base: str, files: list[Path], severity: int, root: Path, options: Options) -> Split:
@@ -67,7 +67,7 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
     if isinstance(clean, LazyImages):
         images = CorruptedImages(clean, kind, severity, split.indices.numpy())
         return replace(split, images=images, origin="generated", augmentation="none")
-    file = cache_folders.folder(cache, "corrupted") / f"{_digest(split)}-{kind}-{severity}.npy"
+    file = cache_folders.folder(cache, "corrupted") / f"{_digest(split, kind)}-{kind.rpartition(':')[2]}-{severity}.npy"
     images = map_cached(file)
     if images is None:
 
@@ -112,12 +112,14 @@ def _classes(base: str, root: Path, labels: np.ndarray) -> tuple[str, ...]:
         return tuple(str(label) for label in range(int(labels.max()) + 1))
 
 
-def _digest(split: Split) -> str:
+def _digest(split: Split, kind: str) -> str:
     """What the corrupted images depend on: the clean ones, their positions, and the code."""
     clean = split.images_in_memory
     digest = hashlib.sha256(repr(tuple(clean.shape)).encode())
     for code in sorted((Path(__file__).parent / "corruptions").glob("*.py")):
         digest.update(code.read_bytes())
+    if own := corruptions.own_file(kind):
+        digest.update(own.read_bytes())
     digest.update(split.indices.numpy())
     for images in clean.split(CHUNK):
         digest.update(images.contiguous().numpy())

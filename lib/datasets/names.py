@@ -6,7 +6,7 @@ become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-
 one fine class, drawn, of every coarse class of CIFAR-100 (nearest-category paper, section 2), `-k<n>` keeps the first n
 classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks for corrupted
 images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`, `cifar10-c/fog-3`,
-`digits-wo3-c:test/contrast-5`.
+`digits-wo3-c:test/contrast-5`. A corruption of one's own is `digits-c/path/to/file.py:function-3`.
 Free of torch, so that a command line can be checked at once.
 """
 
@@ -41,6 +41,10 @@ LOADED = re.compile(r"(aug\d+)-(imgnet100.*)")
 LOADED_SIZES = {"aug10": 112}
 ONE_OF_EACH = re.compile(r"(cifar100)-?wosp(\d+)")
 COARSE_CLASSES = 20
+NAME = re.compile(
+    r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z][a-z0-9_]*))?"  # a name and a split
+    r"(?:/((?:[^:]+\.py:)?[A-Za-z0-9_]+-\d+))?"  # a corruption, or a function in a file, and a severity
+)
 SPLIT_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
@@ -87,9 +91,14 @@ class DataName:
         return self.base + transform + without + kept + ("-c" if self.corrupted else "")
 
     @property
+    def short_variant(self) -> str:
+        """The variant as rows carry it: of a corruption of one's own no path, but `blur.py:my_blur-3`."""
+        return self.variant.rpartition("/")[2]
+
+    @property
     def label(self) -> str:
         """The name with split and variant, without a path: `shapes:test` of `csv=a/shapes/labels.csv:test`."""
-        return self.name + (f":{self.split}" if self.split else "") + (f"/{self.variant}" if self.variant else "")
+        return self.name + (f":{self.split}" if self.split else "") + (f"/{self.short_variant}" if self.variant else "")
 
     def __str__(self) -> str:
         if self.features is not None:
@@ -112,7 +121,9 @@ def parse(text: str) -> DataName:
             raise UsageError(f"{text}: no path after {kind}=; data sets are named {FORM}")
         path, split = located.groups()
         return DataName(kind, split=SPLIT_ALIASES.get(split, split), path=path)
-    match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z][a-z0-9_]*))?(?:/([A-Za-z0-9_]+-\d+))?", text)
+    match = re.fullmatch(
+        r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z][a-z0-9_]*))?(?:/((?:[^:]+\.py:)?[A-Za-z0-9_]+-\d+))?", text
+    )
     if not match:
         raise UsageError(f"{text!r} names no data set; the form is {FORM}")
     name, split, variant = match.groups()
