@@ -59,6 +59,9 @@ DATASETS = {
     "openimage_o": "lib.datasets.sets.imagenet:openimage_o",
 }
 
+# What finds the images of sets that are no files of their own, and their labels.
+PACKED = {"hf": "lib.datasets.storage.hugging_face:images", "wds": "lib.datasets.storage.packed:of_shards"}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -66,7 +69,7 @@ class Options:
 
     cache: Path  # where decoded and generated images are kept
     image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
-    path: Path | None = None  # of folder=, csv= and npy=, of a folder under the root or the table in it
+    path: Path | None = None  # of a set that is named by one, of a folder under the root or the table in it
     transform: str = ""  # a name in TRANSFORMS; "": the set's own
     pending: bool = False  # whether images are decoded and corrupted only once it is known which are wanted
     upright: bool = False  # whether images are turned as their EXIF data say; published sets are used as they are stored
@@ -75,7 +78,7 @@ class Options:
     def stated_path(self) -> Path:
         """`path`, of a set that has one. Raises `ValueError` for any other."""
         if self.path is None:
-            raise ValueError("only folder=, csv=, npy= and folders under the root have a path")
+            raise ValueError("only sets that are named by one, and folders under the root, have a path")
         return self.path
 
 
@@ -202,6 +205,11 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
 
 def _own(data: DataName, path: Path) -> tuple[Path, str, tuple[str, ...], int, list[Path]]:
     """A user's own table or folder at `path`: what it is read from, by which function, its splits and classes, its files."""
+    if data.base in ("hf", "wds"):
+        packed = resolve(PACKED[data.base])(str(path))
+        splits = tuple(packed.members) if set(packed.members) != {"all"} else ()
+        classes = len({*packed.class_names} or {label for labels in packed.labels.values() for label in labels} - {"", "-1"})
+        return path, f"lib.datasets.storage.folders:{data.base}", splits, classes, list(packed.sources)
     in_folder = image_tables.of_folder(path) if data.base != "csv" and path.is_dir() else None
     if data.base == "folder" and in_folder:
         raise UserError(f"{data}: its labels are in the table {in_folder}: say csv={in_folder}")

@@ -1,5 +1,5 @@
-"""The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]`, `csv=PATH[:split]`, `npy=PATH`, and
-`features=BACKBONE:LAYER:DATASET`.
+"""The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]`, and likewise `csv=`, `npy=`, `hf=`
+(Hugging Face), `wds=` (tar shards), and `features=BACKBONE:LAYER:DATASET`.
 
 A name may carry four endings, in this order: `-squash`, `-square` or `-shorter` states how large images of a registered set
 become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-wo<k>` leaves class k out and `-wosp<seed>`
@@ -18,8 +18,12 @@ from lib.core.errors import UsageError
 from lib.datasets import corruptions
 from lib.datasets.catalogue import KNOWN, TRANSFORMS
 
-FORM = "name[:split][/variant], folder=PATH[:split], csv=PATH[:split] or npy=PATH, such as cifar10:test or cifar10-c/fog-3"
-LOCATED = ("folder", "csv", "npy")  # the kinds of sets that are named by a path
+FORM = (
+    "name[:split][/variant], folder=PATH[:split], csv=PATH[:split], npy=PATH, hf=PATH[:split] or wds=PATH[:split], such as "
+    "cifar10:test or cifar10-c/fog-3"
+)
+LOCATED = ("folder", "csv", "npy", "hf", "wds")  # the kinds of sets that are named by a path
+FILES = (".csv", ".npy", ".parquet", ".arrow", ".tar")
 TABLES_OF_FOLDERS = ("labels", "metadata")  # a table that is called so is named after its folder
 FEATURES_FORM = "features=BACKBONE:LAYER:DATASET, such as features=models/a/model_5.pt:flatten:mnist-wo9"
 
@@ -80,10 +84,10 @@ class DataName:
         if self.features is not None:
             return f"{self.images.name}@{self.features[1]}"
         if self.path is not None:
-            path = Path(self.path)
+            path = Path(self.path.partition(",")[0] if self.base == "hf" else self.path)
             if self.base == "csv" and path.stem in TABLES_OF_FOLDERS and path.parent.name:
                 path = path.parent
-            return path.name if self.base == "folder" or path.suffix not in (".csv", ".npy") else path.stem
+            return path.name if self.base == "folder" or path.suffix not in FILES else path.stem
         transform = f"-{self.transform}" if self.transform else ""
         without = f"-wosp{self.drawn_out}" if self.drawn_out is not None else ""
         without += "" if self.held_out is None else f"-wo{self.held_out}"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lib.core import files
 from lib.core.errors import UserError
@@ -28,12 +29,17 @@ class Listing:
     files: tuple[str, ...]
     labels: tuple[int, ...]  # -1 where there are no classes
     classes: tuple[str, ...]
+    members: tuple = ()  # images that are no files of their own: what is `read`, has an `identity` and a name as text
+
+    def image(self, row: int) -> Any:
+        """What the image is opened from."""
+        return self.members[row] if self.members else self.folder / self.files[row]
 
     def at(self, positions: Iterable[int]) -> "Listing":
         """The images at these positions."""
         chosen = list(positions)
-        files, labels = (tuple(values[row] for row in chosen) for values in (self.files, self.labels))
-        return replace(self, files=files, labels=labels)
+        files, labels, members = (tuple(v[row] for row in chosen if v) for v in (self.files, self.labels, self.members))
+        return replace(self, files=files, labels=labels, members=members)
 
 
 def splits(folder: Path) -> dict[str, Path]:
@@ -95,6 +101,8 @@ def files_below(folder: Path) -> list[str]:
 def manifest(listing: Listing, *how: object) -> str:
     """A digest of the names of the files and what they are recognised by, and of `how` they are read: a cache's key."""
     digest = hashlib.sha256(repr((listing.classes, *how)).encode())
+    for member in listing.members:
+        digest.update(os.fsencode(f"{member}\0{member.identity}\n"))
     for file in listing.files:
         digest.update(os.fsencode(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n"))
     return digest.hexdigest()

@@ -90,10 +90,10 @@ def _read(file: Path, identity: str) -> ImageTable:
         raise UserError(f"{file}: {some(wrong)}" + (f" ({len(wrong):,} lines in all)" if len(wrong) > 1 else ""))
     if not values["path"]:
         raise UserError(f"{file}: lists no image")
-    labels, classes = _numbered(values["label"])
+    labels, classes = numbered(values["label"])
     kinds = [values[name] for name in places if name not in ("path", "label", "split")]
     joined = [", ".join(parts) for parts in zip(*kinds, strict=True)]
-    groups, group_names = _numbered(joined, unlabelled=False)
+    groups, group_names = numbered(joined, unlabelled=False)
     splits = tuple(_split(value) for value in values.get("split", ()))
     return ImageTable(file, tuple(values["path"]), labels, classes, groups, group_names, splits)
 
@@ -145,7 +145,7 @@ def _split(value: str) -> str:
     return SPLIT_ALIASES.get(word, word)
 
 
-def _numbered(values: list[str], unlabelled: bool = True) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def numbered(values: list[str], unlabelled: bool = True) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """A number for each value, and the values by number; where all values are integers -1 is no class but unlabelled."""
     numeric = all(re.fullmatch(r"-?\d{1,18}", value) for value in values)
     names = sorted(set(values), key=lambda value: (int(value) if numeric else 0, value))
