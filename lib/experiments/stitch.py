@@ -55,12 +55,11 @@ def stitch(config: StitchConfig) -> Result:
     front = loading.load_checkpoint(config, config.front_path, config.front_type, device)
     end = loading.load_checkpoint(config, config.end_path, config.end_type, device)
     train_split, test_split = (
-        in_classes(
-            loading.load_split(config, config.dataset, part, image_size=front.description.image_size),
-            loading.known_classes(end.description),
-        )
+        loading.load_split(config, config.dataset, part, image_size=front.description.image_size)
         for part in ("train", "test")
     )
+    _check(config, front.description, end.description, train_split)
+    test_split = in_classes(test_split, loading.known_classes(end.description))
     _check(config, front.description, end.description, test_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
     front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))

@@ -24,8 +24,8 @@ from lib.runs.input_files import locate
 from lib.runs.network_flags import CheckpointsConfig
 
 
-def in_network_classes(split: Split, description: Description, name: str) -> Split:
-    """The split in the network's classes, in their order, of which it may lack some.
+def in_network_classes(split: Split, description: Description, name: str, *, lacking: bool = True) -> Split:
+    """The split in the network's classes, in their order; `lacking`: whether it may lack some, as images that test may.
 
     Raises `UserError` unless the images are labelled with classes that the network has, and are what it takes.
     """
@@ -34,7 +34,7 @@ def in_network_classes(split: Split, description: Description, name: str) -> Spl
         raise UserError(f"-d {name}: its images have no labels, so there is no accuracy")
     ours = tuple(map(str, description.classes))
     found = in_classes(split, known_classes(description))
-    if len(found.classes) != len(ours):
+    if len(found.classes) != len(ours) or (len(split.classes) < len(ours) and not lacking):
         raise UserError(f"-d {name}: it has {len(split.classes)} classes, the network {len(ours)}")
     if len(split.classes) < len(ours):
         warnings.warn(

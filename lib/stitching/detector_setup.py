@@ -60,7 +60,9 @@ def prepare(config: DetectorConfig) -> Job:
     source.network.requires_grad_(False)
     name, size = loading.dataset_name(config.dataset, source), source.description.image_size
     train_split, test_split = (
-        loading.in_network_classes(loading.load_split(config, name, part, image_size=size), source.description, name)
+        loading.in_network_classes(
+            loading.load_split(config, name, part, image_size=size), source.description, name, lacking=part == "test"
+        )
         for part in ("train", "test")
     )
     size = size or max(test_split.height, test_split.width)
