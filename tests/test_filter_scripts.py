@@ -418,7 +418,7 @@ MISTAKES = [
     (("reinit", "models/a/model_2.pt", "--rand", "--layers", "features.99"), 1, "no layer is called so"),
     (("reinit", "models/a/model_2.pt", "--inits-from", "gone.pt"), 1, "gone.pt: none of its files is there"),
     (("reinit", "models/a/model_2.pt", "--inits-from", "other.pt"), 1, "other.pt is no lenet"),
-    (("reinit", "models/a/model_2.pt", "--rand", "-d", "digits-wo3"), 1, "9 classes, the network 10"),
+    (("reinit", "models/a/model_2.pt", "--rand", "-d", "digits-bg"), 1, "2 classes, the network 10"),
     (("reinit", "models/a/model_2.pt", "--rand", "-d", "digits-wo3:ood"), 1, "it needs at least 2"),
     (("reinit", "models/a/model_2.pt", "--rand", "--criticality"), 1, "--criticality needs --inits-from"),
     (("reinit", "models/a/model_2.pt", "--rand", "--fold-pool"), 1, "--fold-pool: the network has no average pool"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,14 @@ def test_help_and_errors_name_the_script_as_in_a_checkout(installed, tmp_path):
     assert done.returncode == 0 and "usage: exec_train.py" in done.stdout and "Train an image classifier" in done.stdout
     done = run(installed, "exec_eval", "nowhere.pt", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("exec_eval.py: error: nowhere.pt"), done.stderr
+
+
+def test_what_the_readme_imports_can_be_imported(installed, tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    imports = [line for line in block.splitlines() if line.startswith(("import ", "from "))]
+    assert len(imports) > 5
+    done = run(installed, "python", "-c", "\n".join([*imports, "import lib; print(lib.__file__)"]), cwd=tmp_path)
+    assert done.returncode == 0 and str(installed.parent) in done.stdout, done.stderr
 
 
 def test_the_papers_numbers_and_jobs_are_installed(installed, tmp_path):

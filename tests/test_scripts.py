@@ -170,7 +170,7 @@ def argparse_namespace():
         (("exec_eval.py", "models/a"), 1, ("is a folder with",)),
         (("exec_eval.py",), 2, ("MODEL_PATH is required",)),
         (("exec_eval.py", "models/a/model_2.pt", "resnet20"), 1, ("is a lenet, not a resnet20",)),
-        (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-wo3"), 1, ("it has 9 classes, the network 10",)),
+        (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-bg"), 1, ("it has 2 classes, the network 10",)),
         (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-wo12"), 1, ("no class 12",)),
         (("exec_eval.py", "models/a/model_2.pt", "-d", "folder=nowhere"), 1, ("nowhere",)),
         (("exec_eval.py", "models/a/model_2.pt", "--mean", "0.5"), 2, ("--mean and --std go together",)),

@@ -319,7 +319,7 @@ def broken(here, how):
     elif how == "broken detector":
         found["pool2"].write_bytes(found["pool2"].read_bytes()[:-100])
     elif how == "other data":
-        return ("results/stitch", "-d", "digits-wo3")
+        return ("results/stitch", "-d", "digits-bg")
     return ("results/stitch",)
 
 
@@ -344,7 +344,7 @@ def broken(here, how):
         ("no folder", ("-detectors nowhere", "no such folder")),
         ("no detector file", ("-detectors models/a/model_1.pt: no detector",)),
         ("broken detector", ("models/repr_cls_ood_detectors/pool2-", "not a whole checkpoint")),
-        ("other data", ("it has 9 classes, the network 10",)),
+        ("other data", ("it has 2 classes, the network 10",)),
     ],
 )
 def test_what_cannot_be_trusted_is_refused_in_one_sentence(here, how, fragments):

@@ -38,7 +38,7 @@ NO_ARRAYS = (
 )
 
 
-LEFT_BY_FILE_MANAGERS = ("thumbs.db", "desktop.ini")
+LEFT_BY_FILE_MANAGERS = ("thumbs.db", "desktop.ini", "__macosx")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -108,11 +108,21 @@ def locked(path: Path, busy: str) -> Generator[None]:
         file.close()
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's: hidden (`._model_1.pt`), or left by a file manager."""
+    return name.startswith(".") or name.lower() in LEFT_BY_FILE_MANAGERS
+
+
+def printable(path: Path | str) -> str:
+    """A path or name as text that can be written; bytes in it that are no UTF-8 become the replacement character."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def below(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:
     """Every file at any depth, relative to the folder, with forward slashes, in the order of its parts.
 
     Links are followed, those that lead back to a folder around them are not. What is hidden, and what file managers leave
-    (`Thumbs.db`, `desktop.ini`), is left out; with `suffixes` also every file of another kind, in whatever case.
+    (`Thumbs.db`, `__MACOSX`), is left out; with `suffixes` also every file of another kind, in whatever case.
     """
     found: list[str] = []
 
@@ -122,7 +132,7 @@ def below(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:
             return
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name.lower() in LEFT_BY_FILE_MANAGERS:
+                if is_litter(entry.name):
                     continue
                 if entry.is_dir():
                     walk(Path(entry.path), f"{prefix}{entry.name}/", (*around, here))
@@ -147,7 +157,7 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
             lines.append((f"{name} {status.st_size}", identity(status), file))
             count, size = count + 1, size + status.st_size
     manifest = "\n".join(f"{line} {known} {file.resolve()}" for line, known, file in lines)
-    key = hashlib.sha256(manifest.encode()).hexdigest()
+    key = hashlib.sha256(os.fsencode(manifest)).hexdigest()
     cache = hashes_file(cache_dir)
     hashes = _kept_hashes(cache)
     if key not in hashes:
@@ -155,7 +165,7 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
             hashes[key] = sha256(lines[0][2])
         else:
             content = "\n".join(f"{line} {sha256(file)}" for line, _, file in lines)
-            hashes[key] = hashlib.sha256(content.encode()).hexdigest()
+            hashes[key] = hashlib.sha256(os.fsencode(content)).hexdigest()
         with contextlib.suppress(UserError):  # a cache that cannot be written is computed again
             write_json(cache, _kept_hashes(cache) | {key: hashes[key]})
     return {"sha256": hashes[key], "bytes": size, "files": count}

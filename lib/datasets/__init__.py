@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near, resolve
-from lib.datasets import catalogue, names
+from lib.datasets import catalogue, corruptions, names
 from lib.datasets.names import DataName, parse
-from lib.datasets.storage import image_folders
+from lib.datasets.storage import image_folders, image_tables
 
 if TYPE_CHECKING:
     from lib.datasets.split import Split
@@ -59,6 +59,9 @@ DATASETS = {
     "openimage_o": "lib.datasets.sets.imagenet:openimage_o",
 }
 
+# What finds the images of sets that are no files of their own, and their labels.
+PACKED = {"hf": "lib.datasets.storage.hugging_face:images", "wds": "lib.datasets.storage.packed:of_shards"}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -66,14 +69,16 @@ class Options:
 
     cache: Path  # where decoded and generated images are kept
     image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
-    path: Path | None = None  # of folder= and npy=, and of a folder under the root
+    path: Path | None = None  # of a set that is named by one, of a folder under the root or the table in it
     transform: str = ""  # a name in TRANSFORMS; "": the set's own
+    pending: bool = False  # whether images are decoded and corrupted only once it is known which are wanted
+    upright: bool = False  # whether images are turned as their EXIF data say; published sets are used as they are stored
 
     @property
     def stated_path(self) -> Path:
         """`path`, of a set that has one. Raises `ValueError` for any other."""
         if self.path is None:
-            raise ValueError("only folder=, npy= and folders under the root have a path")
+            raise ValueError("only sets that are named by one, and folders under the root, have a path")
         return self.path
 
 
@@ -136,12 +141,14 @@ def load(
     *,
     image_size: int | None = None,
     cache_dir: str | Path | None = None,
+    most: int | None = None,
 ) -> "Split":
     """The split that `text` names, else `split`, else "test".
 
     A set that is not divided answers with all of itself, named "all", and a warning. A set with "train" and "val" only
     answers "test" with "val". `image_size` (default: 112 for aug10-, else 224) is the size to which large images are
     decoded. Decoded and generated images are kept under `cache_folder(cache_dir)`.
+    `most` images at most, evenly spread over the split; others are not decoded.
     """
     data, root = parse(text), Path(root)
     source = _locate(data, root, split)
@@ -152,8 +159,8 @@ def load(
             stacklevel=2,
         )
     size = image_size or names.loaded_size(text) or 224
-    options = Options(cache_folder(cache_dir), size, source.path, data.transform)
-    return resolve("lib.datasets.variants:load")(data, source.target, root, source.split, source.parts, options)
+    options = Options(cache_folder(cache_dir), size, source.path, data.transform, upright=data.base not in DATASETS)
+    return resolve("lib.datasets.variants:load")(data, source.target, root, source.split, source.parts, options, most)
 
 
 def cache_folder(given: str | Path | None) -> Path:
@@ -190,9 +197,7 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
         path = root / data.base if data.path is None else Path(data.path)
         if data.path is None and (not path.is_dir() or data.base.lower() in DATASETS):  # "MNIST", torchvision's
             raise _unknown(data, root)
-        folders = image_folders.splits(path)
-        splits, classes = tuple(folders), len(image_folders.class_folders(next(iter(folders.values()), path)))
-        target, files = "lib.datasets.storage.folders:folder", [path]
+        path, target, splits, classes, files = _own(data, path)
     if data.held_out is not None and classes is not None and data.held_out >= classes:
         its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
         raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
@@ -209,11 +214,40 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
         if official and data.base != "cifar100coarse":
             files = official
         elif official:
-            files = [*official, *catalogue.require(data.base, entry, root)]
+            files = [*official, *catalogue.require(data.base, catalogue.KNOWN[data.base], root)]
     if files is None:
-        files = catalogue.require(data.base, entry, root)
+        files = catalogue.require(data.base, catalogue.KNOWN[data.base], root)
+    if data.corrupted and (own := corruptions.own_file(names.corruption(data)[0])):
+        if not own.is_file():
+            raise UserError(f"{data}: there is no file {own}")
+        files = [*files, own]
     every = (splits or ("all",)) + (("ood",) if data.unseen else ())
     return _Source(target, chosen, parts, files, every, path)
+
+
+def _own(data: DataName, path: Path) -> tuple[Path, str, tuple[str, ...], int, list[Path]]:
+    """A user's own table or folder at `path`: what it is read from, by which function, its splits and classes, its files."""
+    if data.base in ("hf", "wds"):
+        packed = resolve(PACKED[data.base])(str(path))
+        splits = tuple(packed.members) if set(packed.members) != {"all"} else ()
+        classes = len({*packed.class_names} or {label for labels in packed.labels.values() for label in labels} - {"", "-1"})
+        return path, f"lib.datasets.storage.folders:{data.base}", splits, classes, list(packed.sources)
+    in_folder = image_tables.of_folder(path) if data.base != "csv" and path.is_dir() else None
+    if data.base == "folder" and in_folder:
+        raise UserError(f"{data}: its labels are in the table {in_folder}: say csv={in_folder}")
+    if data.base == "csv" and path.is_dir():
+        path /= image_tables.FILE
+    if data.base == "csv" or in_folder:
+        table = image_tables.read(in_folder or path)
+        return table.file, "lib.datasets.storage.folders:table", table.split_names, len(table.classes), table.sources
+    folders = image_folders.splits(path)
+    classes = image_folders.class_folders(next(iter(folders.values()), path))
+    if len(classes) == 1 and not folders and (tables := sorted(path.glob("*.csv"))):
+        raise UserError(
+            f"{data}: one folder {classes[0]} beside {tables[0].name} is no set of classes; a table with the columns path "
+            f"and label (and, if wanted, group, split) is read by csv={tables[0]}"
+        )
+    return path, "lib.datasets.storage.folders:folder", tuple(folders), len(classes), [path]
 
 
 def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
@@ -234,14 +268,17 @@ def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:
 def _locate_array(data: DataName, path: Path, split: str) -> _Source:
     if not path.is_file():
         raise UserError(f"{data}: there is no file {path}")
-    labels = path.with_name(f"{path.stem}_labels.npy")
-    files = [path, labels] if labels.is_file() else [path]
+    beside = (path.with_name(f"{path.stem}_{what}.npy") for what in ("labels", "groups"))
+    files = [path, *(file for file in beside if file.is_file())]
     return _Source("lib.datasets.storage.arrays:npy", split, (split,), files, path=path)
 
 
 def _unknown(data: DataName, root: Path) -> UserError:
     if data.base.endswith("-c") and not data.variant:
-        return UsageError(f"{data}: which corruption? say for instance {data.base}/fog-3 (severities 1 to 5)")
+        return UsageError(
+            f"{data}: which corruption? say for instance {data.base}/fog-3 (severities 1 to 5); known are "
+            f"{', '.join(corruptions.CORRUPTIONS)}, and your own path/to/file.py:function"
+        )
     folders = image_folders.class_folders(root) if root.is_dir() else ()
     candidates = [*DATASETS, *names.ALIASES, *(name for name in folders if name.lower() not in DATASETS)]
     no_folder = "" if data.base in folders else f", and no folder {root / data.base}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.core.errors import UserError
+from lib.datasets import corruptions
 from lib.datasets.entries import BUILT_IN, KNOWN, PREPARE, Known
 
 # Training augmentations; the functions are described in `augment`.
@@ -51,6 +52,8 @@ def official_corruption(base: str, kind: str, severity: int, split: str, root: P
 
     ImageNet-C lies with or without the folders of its archives: `ImageNet-C/[blur/]defocus_blur/<level>/<wnid>/`.
     """
+    if corruptions.own_file(kind) is not None:
+        return []
     if base in ("imagenet", "imagenet100") and split == "val" and (root / "ImageNet-C").is_dir():
         folder = root / "ImageNet-C"
         cells = [*folder.glob(f"{kind}/{severity}"), *folder.glob(f"*/{kind}/{severity}")]

@@ -22,6 +22,7 @@ from lib.datasets.split import Split, check_labels
 from lib.datasets.storage.arrays import as_images, map_array, read_labels
 from lib.datasets.storage.folders import map_cached
 from lib.datasets.storage.lazy_images import LazyImages
+from lib.datasets.storage.pending import UNKNOWN, PendingImages, made
 
 CHUNK = 1000  # images that are corrupted at once
 
@@ -34,8 +35,9 @@ def load(data: DataName, target: str, root: Path, split: str, files: list[Path],
     elif files:
         corrupted = official(data.base, files, severity, root, options)
     else:
-        corrupted = generated(check_labels(resolve(target)(root, split, options)), kind, severity, options.cache)
-    return replace(corrupted, name=data.name, variant=data.variant)
+        clean = check_labels(resolve(target)(root, split, options))
+        corrupted = (_pending if options.pending else generated)(clean, kind, severity, options.cache)
+    return replace(corrupted, name=data.name, variant=data.short_variant)
 
 
 def official(base: str, files: list[Path], severity: int, root: Path, options: Options) -> Split:
@@ -65,7 +67,7 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
     if isinstance(clean, LazyImages):
         images = CorruptedImages(clean, kind, severity, split.indices.numpy())
         return replace(split, images=images, origin="generated", augmentation="none")
-    file = cache_folders.folder(cache, "corrupted") / f"{_digest(split)}-{kind}-{severity}.npy"
+    file = cache_folders.folder(cache, "corrupted") / f"{_digest(split, kind)}-{kind.rpartition(':')[2]}-{severity}.npy"
     images = map_cached(file)
     if images is None:
 
@@ -77,6 +79,15 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
         checked_arrays.write(file, tuple(clean.shape), np.uint8, fill)
         images = map_cached(file)
     return replace(split, images=images, origin="generated")
+
+
+def _pending(split: Split, kind: str, severity: int, cache: Path) -> Split:
+    """The split whose images are corrupted once it is known which are wanted: each depends on its position alone."""
+
+    def make(wanted: np.ndarray) -> Split:
+        return generated(made(split.subset(wanted)), kind, severity, cache)
+
+    return replace(split, images=PendingImages(len(split), make), origin="generated", augmentation=UNKNOWN)
 
 
 class CorruptedImages(LazyImages):
@@ -101,12 +112,14 @@ def _classes(base: str, root: Path, labels: np.ndarray) -> tuple[str, ...]:
         return tuple(str(label) for label in range(int(labels.max()) + 1))
 
 
-def _digest(split: Split) -> str:
+def _digest(split: Split, kind: str) -> str:
     """What the corrupted images depend on: the clean ones, their positions, and the code."""
     clean = split.images_in_memory
     digest = hashlib.sha256(repr(tuple(clean.shape)).encode())
     for code in sorted((Path(__file__).parent / "corruptions").glob("*.py")):
         digest.update(code.read_bytes())
+    if own := corruptions.own_file(kind):
+        digest.update(own.read_bytes())
     digest.update(split.indices.numpy())
     for images in clean.split(CHUNK):
         digest.update(images.contiguous().numpy())

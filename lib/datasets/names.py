@@ -1,11 +1,12 @@
-"""The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]`, `npy=PATH`, `features=BACKBONE:LAYER:DATASET`.
+"""The names of data sets: `name[:split][/variant]`, `folder=PATH[:split]`, and likewise `csv=`, `npy=`, `hf=`
+(Hugging Face), `wds=` (tar shards), and `features=BACKBONE:LAYER:DATASET`.
 
 A name may carry four endings, in this order: `-squash`, `-square` or `-shorter` states how large images of a registered set
 become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-wo<k>` leaves class k out and `-wosp<seed>`
 one fine class, drawn, of every coarse class of CIFAR-100 (nearest-category paper, section 2), `-k<n>` keeps the first n
 classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks for corrupted
 images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`, `cifar10-c/fog-3`,
-`digits-wo3-c:test/contrast-5`.
+`digits-wo3-c:test/contrast-5`. A corruption of one's own is `digits-c/path/to/file.py:function-3`.
 Free of torch, so that a command line can be checked at once.
 """
 
@@ -17,7 +18,13 @@ from lib.core.errors import UsageError
 from lib.datasets import corruptions
 from lib.datasets.catalogue import KNOWN, TRANSFORMS
 
-FORM = "name[:split][/variant], folder=PATH[:split] or npy=PATH, such as cifar10:test, mnist-wo9 or cifar10-c/fog-3"
+FORM = (
+    "name[:split][/variant], folder=PATH[:split], csv=PATH[:split], npy=PATH, hf=PATH[:split] or wds=PATH[:split], such as "
+    "cifar10:test or cifar10-c/fog-3"
+)
+LOCATED = ("folder", "csv", "npy", "hf", "wds")  # the kinds of sets that are named by a path
+FILES = (".csv", ".npy", ".parquet", ".arrow", ".tar")
+TABLES_OF_FOLDERS = ("labels", "metadata")  # a table that is called so is named after its folder
 FEATURES_FORM = "features=BACKBONE:LAYER:DATASET, such as features=models/a/model_5.pt:flatten:mnist-wo9"
 
 # The papers' own spellings.
@@ -43,12 +50,16 @@ LARGE = {"cifar10_large": ("cifar10", 224), "cifar100_large": ("cifar100", 224)}
 LARGE_AUGMENTATION = "rotate-flip"
 ONE_OF_EACH = re.compile(r"(cifar100)-?wosp(\d+)")
 COARSE_CLASSES = 20
+NAME = re.compile(
+    r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z][a-z0-9_]*))?"  # a name and a split
+    r"(?:/((?:[^:]+\.py:)?[A-Za-z0-9_]+-\d+))?"  # a corruption, or a function in a file, and a severity
+)
 SPLIT_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
 @dataclass(frozen=True)
 class DataName:
-    """A parsed name; `base` is a registered one, a folder under the root, or "folder" or "npy", which have a path."""
+    """A parsed name; `base` is a registered one, a folder under the root, or one of LOCATED, which have a path."""
 
     base: str
     held_out: int | None = None
@@ -78,12 +89,25 @@ class DataName:
         if self.features is not None:
             return f"{self.images.name}@{self.features[1]}"
         if self.path is not None:
-            return Path(self.path).stem if self.base == "npy" else Path(self.path).name
+            path = Path(self.path.partition(",")[0] if self.base == "hf" else self.path)
+            if self.base == "csv" and path.stem in TABLES_OF_FOLDERS and path.parent.name:
+                path = path.parent
+            return path.name if self.base == "folder" or path.suffix not in FILES else path.stem
         transform = f"-{self.transform}" if self.transform else ""
         without = f"-wosp{self.drawn_out}" if self.drawn_out is not None else ""
         without += "" if self.held_out is None else f"-wo{self.held_out}"
         kept = "" if self.kept is None else f"-k{self.kept}" + ("" if self.kept_seed is None else f"s{self.kept_seed}")
         return self.base + transform + without + kept + ("-c" if self.corrupted else "")
+
+    @property
+    def short_variant(self) -> str:
+        """The variant as rows carry it: of a corruption of one's own no path, but `blur.py:my_blur-3`."""
+        return self.variant.rpartition("/")[2]
+
+    @property
+    def label(self) -> str:
+        """The name with split and variant, without a path: `shapes:test` of `csv=a/shapes/labels.csv:test`."""
+        return self.name + (f":{self.split}" if self.split else "") + (f"/{self.short_variant}" if self.variant else "")
 
     def __str__(self) -> str:
         if self.features is not None:
@@ -100,13 +124,15 @@ def parse(text: str) -> DataName:
         if len(words) < 3 or not all(words) or words[2].startswith("features="):
             raise UsageError(f"{text}: stored features are named {FEATURES_FORM}")
         return replace(parse(words[2]), features=(words[0], words[1]))
-    if equals and kind in ("folder", "npy"):
-        located = re.fullmatch(r"(.*?)(?::([a-z]+))?", rest, re.DOTALL)
+    if equals and kind in LOCATED:
+        located = re.fullmatch(r"(.*?)(?::([a-z][a-z0-9_]*))?", rest, re.DOTALL)
         if not located or not located[1]:
             raise UsageError(f"{text}: no path after {kind}=; data sets are named {FORM}")
         path, split = located.groups()
         return DataName(kind, split=SPLIT_ALIASES.get(split, split), path=path)
-    match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z]+))?(?:/([A-Za-z0-9_]+-\d+))?", text)
+    match = re.fullmatch(
+        r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z][a-z0-9_]*))?(?:/((?:[^:]+\.py:)?[A-Za-z0-9_]+-\d+))?", text
+    )
     if not match:
         raise UsageError(f"{text!r} names no data set; the form is {FORM}")
     name, split, variant = match.groups()
@@ -157,6 +183,14 @@ def _base(text: str) -> str:
     return text.partition(":")[0]
 
 
+def undivided(text: str) -> str:
+    """The name without its split, for asking for another one: `csv=a.csv:test` is `csv=a.csv`, `digits:test` is `digits`."""
+    data = parse(text)
+    if data.features is not None:
+        return text
+    return text.partition(":")[0] if data.path is None else str(replace(data, split=None))
+
+
 def subset(text: str, classes: int, seed: int | None = None) -> str:
     """The name of so many classes of the data set `text`: the first ones, or a draw."""
     data = parse(text)
@@ -176,7 +210,7 @@ def _without_transform(base: str) -> tuple[str, str]:
 
 def expand(text: str) -> tuple[str, ...]:
     """The names that one word stands for: `digits-c` and `digits-c/3` are all 19 corruptions at severity 5 and 3."""
-    match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*-c(?::[a-z]+)?)(?:/(\d))?", text)
+    match = re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*-c(?::[a-z][a-z0-9_]*)?)(?:/(\d))?", text)
     if not match:
         return (text,)
     severity = int(match[2] or corruptions.SEVERITIES[-1])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from lib.core.errors import UserError
 from lib.datasets.storage import lazy_images
-from lib.datasets.storage.lazy_images import DecodedImages, JoinedImages, LazyImages
+from lib.datasets.storage.lazy_images import LazyImages
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 CHUNK = 4096  # images per step wherever a whole split is passed through
@@ -201,10 +201,8 @@ def join(first: Split, second: Split) -> Split:
     ours, theirs = first.images, second.images
     if ours.shape[-3:] != theirs.shape[-3:]:
         raise UserError(f"{first.name}: {first.split} and {second.split} have images of different shapes")
-    if isinstance(ours, DecodedImages) and isinstance(theirs, DecodedImages):
+    if isinstance(ours, LazyImages) and isinstance(theirs, LazyImages):
         images = ours.joined(theirs)
-    elif isinstance(ours, LazyImages) and isinstance(theirs, LazyImages):
-        images = JoinedImages([ours, theirs])
     elif isinstance(ours, LazyImages) or isinstance(theirs, LazyImages):
         raise UserError(f"{first.name}: only one of {first.split} and {second.split} is decoded from files as needed")
     else:

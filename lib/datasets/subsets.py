@@ -44,6 +44,22 @@ def class_subset(split: Split, count: int, seed: int | None) -> Split:
     return _keep(split, order[:count].tolist())
 
 
+def in_classes(split: Split, classes: tuple[str, ...]) -> Split:
+    """The split with its labels numbered as in `classes`, if its own are some of them, in any order; else as it is.
+
+    The other classes have no images. Classes are told apart by their names.
+    """
+    if (
+        split.classes == classes
+        or not split.classes
+        or len(set(classes)) < len(classes)
+        or not set(split.classes) <= {*classes}
+    ):
+        return split
+    new = torch.tensor([*(classes.index(name) for name in split.classes), -1])  # one more, so that the label -1 stays -1
+    return replace(split, labels=new.to(split.labels.device)[split.labels], classes=classes, original_labels=())
+
+
 def validation_split(split: Split, fraction: float, seed: int, stratified: bool = False) -> tuple[Split, Split]:
     """A random part of floor(n * fraction) images as validation set, and the rest: (train, val), in original order.
 

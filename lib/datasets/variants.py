@@ -7,20 +7,41 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
+import torch
+
 from lib.core.errors import UserError
 from lib.core.registry import resolve
 from lib.datasets import Options, catalogue, corrupted, names
 from lib.datasets.names import DataName
 from lib.datasets.sets import cifar
 from lib.datasets.split import Split, check_labels, join
+from lib.datasets.storage.pending import made
 from lib.datasets.subsets import class_subset, hold_out, only_classes
 
 # Where the paper renames the last label to 0 and keeps the rest, instead of lowering the labels above k by one.
 LAST_BECOMES_ZERO = {("cifar10", 0), ("cifar100coarse", 0)}
 
 
-def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, ...], options: Options) -> Split:
-    """The split `split` of the set that `data` names, from the splits `parts` that the function `target` loads."""
+def load(
+    data: DataName, target: str, root: Path, split: str, parts: tuple[str, ...], options: Options, most: int | None
+) -> Split:
+    """The split `split` of the set that `data` names, from the splits `parts` that the function `target` loads.
+
+    With `most` at most so many of its images, evenly spread over it; no other is decoded or corrupted.
+    """
+    whole = _whole(data, target, root, split, parts, options if most is None else replace(options, pending=True))
+    if most is not None and most < len(whole):
+        whole = whole.subset((torch.arange(most, dtype=torch.float64) * (len(whole) / most)).long())
+    whole = made(whole)
+    if data.transform and getattr(whole.images, "transform", "") != data.transform:
+        raise UserError(
+            f"{data}: -{data.transform} is for large images, which are decoded as they are needed; those of "
+            f"{data.base} are read as they are"
+        )
+    return whole
+
+
+def _whole(data: DataName, target: str, root: Path, split: str, parts: tuple[str, ...], options: Options) -> Split:
     loaded = []
     for part in parts:
         if data.corrupted:
@@ -29,11 +50,6 @@ def load(data: DataName, target: str, root: Path, split: str, parts: tuple[str, 
             loaded.append(corrupted.load(data, target, root, part, official, options))
         else:
             loaded.append(replace(resolve(target)(root, part, options), name=data.name))
-        if data.transform and getattr(loaded[-1].images, "transform", "") != data.transform:
-            raise UserError(
-                f"{data}: -{data.transform} is for large images, which are decoded as they are needed; those of "
-                f"{data.base} are read as they are"
-            )
         check_labels(loaded[-1])
     if data.drawn_out is not None:
         without = cifar.one_of_each(root, data.drawn_out)

@@ -37,7 +37,7 @@ def eval(config: EvalConfig) -> Result:
         name = feature_dataset.as_trained(name, description)
         begin = time.perf_counter()
         split = loading.load_split(config, name, image_size=description.image_size)
-        network = loading.answering(checkpoint, split, name)
+        network, split = loading.answering(checkpoint, split, name)
         logits = finite.check(loop.predict(network, split, batching), f"{checkpoint.path}: its logits", split)
         labels = split.labels
         robust = _robust(config, network, split, batching) if config.attack else None

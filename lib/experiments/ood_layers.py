@@ -15,6 +15,7 @@ from torch import nn
 
 from lib.core.errors import UserError
 from lib.datasets import openood, overlap
+from lib.datasets.subsets import in_classes
 from lib.experiments.config.ood_layers import OodLayersConfig
 from lib.metrics import classification
 from lib.models import cutting
@@ -32,7 +33,9 @@ def ood_layers(config: OodLayersConfig) -> Result:
     checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
     name = loading.dataset_name(config.dataset, checkpoint)
-    inside = loading.load_split(config, name, image_size=description.image_size)
+    inside = in_classes(
+        loading.load_split(config, name, image_size=description.image_size), loading.known_classes(description)
+    )
     size = description.image_size or max(inside.height, inside.width)
     outliers = openood.expand(config.ood, name, config.data_root)
 

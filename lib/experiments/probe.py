@@ -18,7 +18,7 @@ from lib.datasets import names
 from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
 from lib.datasets.split import Split
-from lib.datasets.subsets import validation_split
+from lib.datasets.subsets import in_classes, validation_split
 from lib.experiments.config.probe import ProbeConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
@@ -157,14 +157,14 @@ def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
 def _data(config: ProbeConfig, checkpoint: Checkpoint) -> ProbeData:
     description = checkpoint.description
     name = loading.dataset_name(config.dataset, checkpoint)
-    base = name if "=" in name else name.partition(":")[0]
+    base = names.undivided(name)
     train = loading.load_split(config, base, "train", image_size=description.image_size)
     if bool((train.labels < 0).any()):
         raise UserError(f"-d {name}: some of its training images have no labels")
     size = description.image_size or max(train.height, train.width)
     shifts = []
     for word in [name] if config.how == "id" else [one for several in config.ood for one in names.expand(several)]:
-        test = loading.load_split(config, word, image_size=size)
+        test = in_classes(loading.load_split(config, word, image_size=size), train.classes)
         if test.classes != train.classes:
             raise UserError(
                 f"-ood {word}: its {len(test.classes)} classes ({', '.join(test.classes[:3])}, ...) are not the "
@@ -173,7 +173,7 @@ def _data(config: ProbeConfig, checkpoint: Checkpoint) -> ProbeData:
         val = None
         divided = datasets.splits(word, config.data_root)
         if config.how != "id" and "val" in divided and "test" in divided and test.split == "test":
-            val = loading.load_split(config, word, "val", image_size=size)
+            val = in_classes(loading.load_split(config, word, "val", image_size=size), train.classes)
         shifts.append(Shift(word, test, origin(word, test), val, origin(word, val) if val else ""))
     outputs = tuple(map(str, description.classes))
     members = imagenet16.members(train.classes, outputs) if len(outputs) != len(train.classes) else ()
@@ -192,8 +192,9 @@ def _data(config: ProbeConfig, checkpoint: Checkpoint) -> ProbeData:
 
 def _unseen(config: ProbeConfig, description: Description, base: str, train: Split) -> Tensor | None:
     """The positions of training images that the network has not learnt from, by its sidecar; None where nobody knows."""
-    trained, theirs = description.config, description.dataset.partition(":")[0]
-    if not trained or "=" in description.dataset:
+    trained = description.config
+    theirs = names.undivided(description.dataset) if description.dataset else ""
+    if not trained or ("=" in theirs and theirs != base):  # what lay at a path may lie elsewhere now
         return None
     if theirs == base and trained.get("max_examples") == config.max_examples:
         split = train

@@ -33,7 +33,7 @@ def reinit(config: ReinitConfig) -> Result:
     split = loading.load_split(config, name, image_size=description.image_size)
     if len(split.classes) < 2:
         raise UserError(f"-d {name}: with {len(split.classes)} classes there is nothing to get wrong; it needs at least 2")
-    loading.check_classes(split, description, name)
+    split = loading.in_network_classes(split, description, name)
     size = description.image_size or max(split.height, split.width)
     batching = loading.batching(config, device, description.channels, size)
     images = torch.zeros(2, description.channels, size, size, device=device)

@@ -21,6 +21,7 @@ from lib.core import devices, randomness, saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.datasets.subsets import in_classes
 from lib.experiments.config.stitch import StitchConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
@@ -53,8 +54,12 @@ def stitch(config: StitchConfig) -> Result:
     device = loading.device(config)
     front = loading.load_checkpoint(config, config.front_path, config.front_type, device)
     end = loading.load_checkpoint(config, config.end_path, config.end_type, device)
-    train_split = loading.load_split(config, config.dataset, "train", image_size=front.description.image_size)
-    test_split = loading.load_split(config, config.dataset, "test", image_size=front.description.image_size)
+    train_split, test_split = (
+        loading.load_split(config, config.dataset, part, image_size=front.description.image_size)
+        for part in ("train", "test")
+    )
+    _check(config, front.description, end.description, train_split)
+    test_split = in_classes(test_split, loading.known_classes(end.description))
     _check(config, front.description, end.description, test_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
     front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))

@@ -110,7 +110,7 @@ def _evaluate(
         residual_blocks.name_sums(checkpoint.network.body, layers)
     name, size = config.data_of(grid), front.description.image_size
     split = loading.load_split(config, name, "test", image_size=size)
-    loading.check_classes(split, end.description, name)
+    split = loading.in_network_classes(split, end.description, name)
     size = size or max(split.height, split.width)
     front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))
     layers = (

@@ -10,10 +10,10 @@ def check(path: str | Path, architecture: str = "") -> Path:
     """The path, if a checkpoint is there that can be used with this type. Raises `UserError` if not."""
     path = Path(path)
     if path.is_dir():
-        inside = ", ".join(sorted(file.name for file in path.glob("*.pt"))) or "no checkpoints"
+        inside = ", ".join(sorted(file.name for file in path.glob("[!.]*.pt"))) or "no checkpoints"
         raise UserError(f"{path} is a folder with {inside}; name one file")
     if not path.exists():
-        beside = ", ".join(sorted(file.name for file in path.parent.glob("*.pt"))) if path.parent.is_dir() else ""
+        beside = ", ".join(sorted(file.name for file in path.parent.glob("[!.]*.pt"))) if path.parent.is_dir() else ""
         raise UserError(f"{path}: no such checkpoint" + (f"; {path.parent} has {beside}" if beside else ""))
     if not sidecar(path).exists() and not architecture and not paper_names.of_file(path):
         raise UserError(

@@ -1,10 +1,9 @@
 """The figures of a run over the layers, from its rows: which there are, and what each of them shows."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.figure import Figure
 
+from lib.datasets.names import parse
 from lib.plots import layers as plots
 
 
@@ -67,13 +66,13 @@ def exits(
 
 def suffix(name: str) -> str:
     """A data set's name as part of a file's name."""
-    last = name.rpartition("/")[2] if "=" in name else name  # of a path only its end
+    last = short(name) if "=" in name else name  # of a path only its end
     return "".join(letter if letter.isalnum() else "-" for letter in last).strip("-")
 
 
 def short(name: str) -> str:
     """A data set's name in a figure: of a path its last part."""
-    return Path(name.partition("=")[2]).stem if "=" in name else name
+    return parse(name).label if "=" in name else name
 
 
 def _map(rows: list[dict], layers: list[str], title: str) -> Figure:

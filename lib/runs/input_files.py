@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from lib import datasets, models
+from lib.core import files
 from lib.core.errors import UsageError, UserError
 from lib.datasets import names
 from lib.models import checkpoint_paths
@@ -89,7 +90,11 @@ def snapshots(config: ModelsDir, path: str) -> list[Path]:
     if not found.is_dir():
         return [found]
     epochs = {}
-    for file in sorted(file for file in found.iterdir() if file.suffix in SUFFIXES and file.stem not in ("best", "resume")):
+    for file in sorted(
+        file
+        for file in found.iterdir()
+        if file.suffix in SUFFIXES and file.stem not in ("best", "resume") and not files.is_litter(file.name)
+    ):
         epoch = epoch_of(file)
         if epoch is not None:
             epochs.setdefault(epoch, file)

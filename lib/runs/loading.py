@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 
 import torch
+from torch import nn
 
 from lib import datasets
 from lib.core import devices, text_table
@@ -15,39 +16,54 @@ from lib.datasets import names
 from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
 from lib.datasets.split import Split
+from lib.datasets.subsets import in_classes
 from lib.models import checkpoints, class_groups, cutting, residual_blocks
-from lib.models.checkpoints import Checkpoint
+from lib.models.checkpoints import Checkpoint, Description
 from lib.representations import feature_dataset, feature_split
 from lib.runs.cli import DeviceConfig
 from lib.runs.input_files import locate
 from lib.runs.network_flags import CheckpointsConfig
 
 
-def check_classes(split: Split, description, name: str) -> None:
-    """Raises `UserError` unless the images are labelled with as many classes as the network has, and are what it takes."""
+def in_network_classes(split: Split, description: Description, name: str, *, lacking: bool = True) -> Split:
+    """The split in the network's classes, in their order; `lacking`: whether it may lack some, as images that test may.
+
+    Raises `UserError` unless the images are labelled with classes that the network has, and are what it takes.
+    """
     feature_dataset.check_whose(split, description, name)
     if bool((split.labels < 0).all()):
         raise UserError(f"-d {name}: its images have no labels, so there is no accuracy")
-    ours, theirs = description.classes, split.classes
-    if len(ours) != len(theirs):
-        raise UserError(f"-d {name}: it has {len(theirs)} classes, the network {len(ours)}")
-    if tuple(map(str, ours)) != tuple(map(str, theirs)) and description.dataset:
+    ours = tuple(map(str, description.classes))
+    found = in_classes(split, known_classes(description))
+    if len(found.classes) != len(ours) or (len(split.classes) < len(ours) and not lacking):
+        raise UserError(f"-d {name}: it has {len(split.classes)} classes, the network {len(ours)}")
+    if len(split.classes) < len(ours):
+        warnings.warn(
+            f"{name} has {len(split.classes)} of the network's {len(ours)} classes; answers may be any of them", stacklevel=2
+        )
+    elif found.classes != ours and description.dataset:
         warnings.warn(f"{name} has other classes than {description.dataset}, on which the network was trained", stacklevel=2)
+    return found
 
 
-def answering(checkpoint: Checkpoint, split: Split, name: str):
-    """The network, with answers in the split's classes where those are classes of ImageNet, or groups of them.
+def known_classes(description: Description) -> tuple[str, ...]:
+    """The names of a network's classes; none where nothing says what it was trained on: they are numbers of outputs then."""
+    return tuple(map(str, description.classes)) if description.dataset else ()
 
-    Raises `UserError` as `check_classes` does.
+
+def answering(checkpoint: Checkpoint, split: Split, name: str) -> tuple[nn.Module, Split]:
+    """The network and the images in the same classes.
+
+    Those of the network where the split's are among them; where the split's are classes of ImageNet, or groups of them, the
+    network answers in these. Raises `UserError` as `in_network_classes` does.
     """
     description = checkpoint.description
     members = ()
     if len(split.classes) != len(description.classes):
         members = imagenet16.members(split.classes, tuple(map(str, description.classes)))
     if members:
-        return class_groups.Pooled(checkpoint.network, members)
-    check_classes(split, description, name)
-    return checkpoint.network
+        return class_groups.Pooled(checkpoint.network, members), split
+    return checkpoint.network, in_network_classes(split, description, name)
 
 
 def load_split(config: DeviceConfig, name: str, split: str | None = None, *, image_size: int | None = None) -> Split:
@@ -56,11 +72,9 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
     if data.features is not None:
         feature_dataset.check_taken(config.takes_features, name)
         return _stored_features(config, data, split)
-    found = datasets.load(name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir)
-    if config.max_examples is not None and config.max_examples < len(found):
-        places = torch.arange(config.max_examples, dtype=torch.float64) * (len(found) / config.max_examples)
-        found = found.subset(places.long())
-    return found
+    return datasets.load(
+        name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir, most=config.max_examples
+    )
 
 
 def _stored_features(config: DeviceConfig, data: names.DataName, split: str | None) -> Split:
@@ -98,8 +112,7 @@ def fitting_images(config: DeviceConfig, name: str, fit_on: str, count: int, siz
 
     The training split of the data set `name`, whatever split it states, unless `fit_on` names others.
     """
-    base = name if "=" in name else name.partition(":")[0]
-    return load_split(config, fit_on or base, "train", image_size=size).spread(count)
+    return load_split(config, fit_on or names.undivided(name), "train", image_size=size).spread(count)
 
 
 def dataset_name(given: str, checkpoint: Checkpoint) -> str:

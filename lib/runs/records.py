@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import math
@@ -19,10 +20,11 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lib.core import files, text_table
 from lib.core.errors import UserError
+from lib.datasets import names
 from lib.runs.cli import RunConfig, Settings
 from lib.runs.columns import Columns
 
@@ -262,13 +264,39 @@ def records(
     One that cannot be read raises `UserError`, or is left out and what is wrong with it appended to `broken`.
     """
     for name, experiment in experiments.items():
-        for path in sorted((Path(results_dir) / name).glob("*.json")):
+        for path in sorted((Path(results_dir) / name).glob("[!.]*.json")):
             try:
                 yield path, read(path, experiment)
             except UserError as error:
                 if broken is None:
                     raise
                 broken.append(str(error))
+
+
+def frame(*places: str | Path) -> Any:
+    """The rows of records as a pandas DataFrame, a line per row: `frame("results/probe")`.
+
+    places    records, and folders of them
+
+    The columns are those of the rows in their order, then `record`, its path, and for every setting of its configuration
+    `config.<setting>`, a list for one of several values. Columns that only some of the records have are missing in others.
+    Raises `UserError` for what is no record, and where pandas, an optional package, is not installed.
+    """
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError:
+        raise UserError("records.frame needs pandas: pip install pandas") from None
+    paths = [
+        path for place in map(Path, places) for path in (sorted(place.glob("[!.]*.json")) if place.is_dir() else [place])
+    ]
+    lines, settings = [], {}
+    for path in paths:
+        record = read(path)
+        about = {f"config.{name}": value for name, value in record["config"].items()}
+        settings |= dict.fromkeys(about)
+        lines += [{**row, "record": str(path), **about} for row in record["rows"]]
+    columns = dict.fromkeys(name for line in lines for name in line if name not in settings and name != "record")
+    return pandas.DataFrame(lines, columns=[*columns, "record", *settings])
 
 
 def figures(where: Place) -> list[Path]:
@@ -356,9 +384,8 @@ def _label(value) -> str:
         rest = f"+{len(value) - 1}more" if len(value) > SPELT_OUT else ""
         return "+".join(_label(item) for item in (value[:1] if rest else value)) + rest
     text = str(value if value is not None else "")
-    kind, _, path = text.rpartition("=")
-    if kind in ("folder", "npy"):
-        return Path(path).stem
+    if text.partition("=")[0] in names.LOCATED:
+        return names.parse(text).label
     if Path(text).suffix == ".json":
         return Path(text).stem
     if Path(text).suffix in (".pt", ".pth", ".tar", ".safetensors"):

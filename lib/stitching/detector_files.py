@@ -81,7 +81,7 @@ def find(config: ModelsDir, places: tuple[str, ...]) -> list[Detector]:
         path = input_files.locate(config, place)
         if path.is_dir():
             detectors += [
-                read for file in sorted(path.glob("*.json")) if (read := _read(file.with_suffix(".pt"))) is not None
+                read for file in sorted(path.glob("[!.]*.json")) if (read := _read(file.with_suffix(".pt"))) is not None
             ]
         elif path.exists():
             detector = _read(path)

@@ -59,9 +59,12 @@ def prepare(config: DetectorConfig) -> Job:
     source = loading.load_checkpoint(config, config.source_path, config.source_type, device)
     source.network.requires_grad_(False)
     name, size = loading.dataset_name(config.dataset, source), source.description.image_size
-    train_split, test_split = (loading.load_split(config, name, part, image_size=size) for part in ("train", "test"))
-    for split in (train_split, test_split):
-        loading.check_classes(split, source.description, name)
+    train_split, test_split = (
+        loading.in_network_classes(
+            loading.load_split(config, name, part, image_size=size), source.description, name, lacking=part == "test"
+        )
+        for part in ("train", "test")
+    )
     size = size or max(test_split.height, test_split.width)
     shapes = loading.layer_shapes(source, size, device)
     layers = grid.choose(source, shapes, config.layer, "LAYER")

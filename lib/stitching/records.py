@@ -164,10 +164,10 @@ def _records(paths: tuple[str, ...]) -> list[Path]:
         if not path.is_dir():
             files_of_records.append(path)
             continue
-        inside = sorted(path.glob("*.json"))
+        inside = sorted(path.glob("[!.]*.json"))
         if not inside:
             raise UserError(f"{path}: a folder without records; exec_stitch.py writes them, by default into results/stitch")
-        for arrays in sorted(path.glob("*.npz")):
+        for arrays in sorted(path.glob("[!.]*.npz")):
             if arrays.with_suffix(".json") not in inside:
                 raise UserError(
                     f"{arrays} has no record: its run was not finished; run its command again, or remove the file"

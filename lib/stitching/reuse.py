@@ -69,7 +69,7 @@ def find(config: RunConfig) -> dict[StitchKey, TrainedStitch]:
     """The stitches of all records that were trained like those of `config`, each the first of its key."""
     own = _method(cli.identity(config)), _contents(records.fingerprints(config), vars(config)), _device()
     trained: dict[StitchKey, TrainedStitch] = {}
-    for path in sorted((Path(config.results_dir) / "stitch").glob("*.json")):
+    for path in sorted((Path(config.results_dir) / "stitch").glob("[!.]*.json")):
         try:
             record = records.read(path)
         except UserError:

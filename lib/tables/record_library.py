@@ -322,8 +322,8 @@ class RecordedRun:
             found["over"] = variants
         for name, known in self.record["inputs"].items():
             parsed = _parsed(name)
-            if parsed and parsed.variant in ("", *variants) and parsed.name in sets:
-                found[f"content of {parsed.name}/{parsed.variant}".rstrip("/")] = str(known.get("sha256"))[:8]
+            if parsed and parsed.short_variant in ("", *variants) and parsed.name in sets:
+                found[f"content of {parsed.name}/{parsed.short_variant}".rstrip("/")] = str(known.get("sha256"))[:8]
         return found
 
     def _variants(self, row: dict) -> list[str]:

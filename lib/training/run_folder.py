@@ -56,7 +56,7 @@ def claim(directory: Path, config: InFolder) -> None:
         path.unlink()
     if config.overwrite:
         clear(directory)
-    if marker.exists() and any(directory.rglob("*.pt")):  # else that run failed before its first step
+    if marker.exists() and any(directory.rglob("[!.]*.pt")):  # else that run failed before its first step
         there = revisions.of_folder(marker)
         made, read = there.pop("revision", 1), there.pop("inputs", {})
         # A flag younger than the folder had its default there.
@@ -83,7 +83,7 @@ def claim(directory: Path, config: InFolder) -> None:
             clear(directory)
         elif config.resume and read != reads:
             _refuse_other_files(config, directory, read, reads)
-    elif any(directory.glob("*.pt")):
+    elif any(directory.glob("[!.]*.pt")):
         raise UserError(
             f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "
             "or --overwrite them"

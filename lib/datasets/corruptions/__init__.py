@@ -17,6 +17,7 @@ Nothing here imports torch before `corrupt` is called: the names are needed to p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.core.errors import UsageError, UserError
@@ -57,10 +58,18 @@ EXTRA = tuple(CORRUPTIONS)[15:]  # the paper's hold-out for tuning; "CIFAR-10-C"
 IN_COLOUR = ("frost", "saturate", "spatter")
 
 
+def own_file(corruption: str) -> Path | None:
+    """The file of a corruption of the user's own, `path/to/file.py:function`; None for a name of CORRUPTIONS."""
+    path, colon, _ = corruption.rpartition(":")
+    return Path(path) if colon else None
+
+
 def check(corruption: str, severity: int) -> None:
-    """Raises a UsageError for a corruption or severity that does not exist; imports no torch."""
-    if corruption not in CORRUPTIONS:
-        raise UsageError(f"{corruption}: no such corruption; {near(corruption, CORRUPTIONS)}")
+    """Raises a UsageError for a corruption or severity that does not exist; imports no torch and opens no file."""
+    if corruption not in CORRUPTIONS and own_file(corruption) is None:
+        guess = near(corruption, CORRUPTIONS)
+        known = "" if guess.startswith("known") else f" (known are {', '.join(CORRUPTIONS)})"
+        raise UsageError(f"{corruption}: no such corruption; {guess}{known}; one of your own is path/to/file.py:function")
     if severity not in SEVERITIES:
         raise UsageError(f"{corruption}-{severity}: a corruption's severity is 1, 2, 3, 4 or 5")
 
@@ -76,6 +85,7 @@ def corrupt(
 ) -> torch.Tensor:
     """The corrupted copy, uint8 on the CPU, of `images` (n, c, h, w), uint8 with c = 1 or 3 and h, w >= 16.
 
+    A corruption is a name of CORRUPTIONS, or a function of the user's own (see `own`), for which images may be smaller.
     `ids` (n,), by default 0 to n - 1, name the images; each has random numbers of its own for every corruption,
     severity and seed. `batch`, the images corrupted at once, bounds the memory (some 20 times the batch's as floats)
     and changes no result.
@@ -84,6 +94,7 @@ def corrupt(
     import torch
 
     from lib.core.randomness import stream
+    from lib.datasets.corruptions import own
     from lib.datasets.corruptions.draws import Draws
 
     check(corruption, severity)
@@ -91,6 +102,8 @@ def corrupt(
     names = np.arange(len(images)) if ids is None else np.asarray(ids, dtype=np.int64)
     if names.shape != (len(images),):
         raise UserError(f"{corruption}: {len(images)} images need as many ids, not an array of shape {names.shape}")
+    if own_file(corruption) is not None:
+        return torch.from_numpy(own.corrupt(images.cpu().numpy(), corruption, severity, names, seed))
     function = resolve(CORRUPTIONS[corruption])
     key = stream(seed, "corruption", corruption, severity)
     n, channels, height, width = images.shape
@@ -113,7 +126,7 @@ def _check_images(images: torch.Tensor, corruption: str) -> None:
         raise UserError(f"{corruption}: images are corrupted as uint8 levels 0 to 255, not as {kind}")
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise UserError(f"{corruption}: images must be (n, 1 or 3, height, width), not {tuple(images.shape)}")
-    if min(images.shape[2:]) < SMALLEST_SIDE:
+    if min(images.shape[2:]) < SMALLEST_SIDE and corruption in CORRUPTIONS:
         raise UserError(
             f"{corruption}: images of {images.shape[2]} x {images.shape[3]} are too small for constants "
             f"made for 32 x 32; resize them to at least {SMALLEST_SIDE} x {SMALLEST_SIDE}"

@@ -3,6 +3,8 @@
 The latter are the auxiliary outliers of the stitching paper, section 6.
 """
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +16,41 @@ from lib.datasets import Options, catalogue
 from lib.datasets.split import Split
 
 MOST_CLASSES = 100_000
+CHUNK = 1000  # images that are converted at once
+IMPORT = "python exec_data.py import npy={file} NEW.npy"
 
 
 def npy(root: Path, split: str, options: Options) -> Split:
     """The array at `options.path`, uint8 (n, h, w, c) or (n, h, w), with c = 1 or 3.
 
     Labels are the integers (n,) in `<stem>_labels.npy` beside it, from 0, or -1 for unlabelled; without that file every
-    image is unlabelled. Classes are called by their numbers.
+    image is unlabelled. Classes are called by their numbers. Groups are in `<stem>_groups.npy`, numbers from 0 or names.
     """
     path = options.stated_path
-    images = as_images(map_array(path), path)
-    beside = path.with_name(f"{path.stem}_labels.npy")
-    if not beside.is_file():
-        return Split(path.stem, split, images, torch.full((len(images),), -1))
-    labels = read_labels(beside, len(images))
-    if len(labels) and not -1 <= labels.min() <= labels.max() < MOST_CLASSES:
-        wrong = labels.min() if labels.min() < -1 else labels.max()
-        raise UserError(f"{beside}: label {wrong}; labels are 0, 1, ... or -1 for unlabelled")
-    classes = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
-    return Split(path.stem, split, images, torch.from_numpy(labels), classes=classes)
+    return described(path, split, as_images(map_array(path), path))
+
+
+def described(path: Path, split: str, images: torch.Tensor) -> Split:
+    """The images of an array at `path`, with the labels and groups that lie beside it."""
+    found = Split(path.stem, split, images, torch.full((len(images),), -1))
+    labels, groups = (path.with_name(f"{path.stem}_{what}.npy") for what in ("labels", "groups"))
+    if labels.is_file():
+        numbers = read_labels(labels, len(images))
+        if len(numbers) and not -1 <= numbers.min() <= numbers.max() < MOST_CLASSES:
+            wrong = numbers.min() if numbers.min() < -1 else numbers.max()
+            raise UserError(f"{labels}: label {wrong}; labels are 0, 1, ... or -1 for unlabelled")
+        if 0 not in numbers and 1 in numbers:
+            warnings.warn(
+                f"{labels}: labels begin at 1, so that class 0 is empty and counts as a class; if that is not meant, save "
+                "the labels less one",
+                stacklevel=2,
+            )
+        classes = tuple(str(label) for label in range(int(numbers.max(initial=-1)) + 1))
+        found = replace(found, labels=torch.from_numpy(numbers), classes=classes)
+    if groups.is_file():
+        numbers, group_names = read_groups(groups, len(images))
+        found = replace(found, groups=torch.from_numpy(numbers), group_names=group_names)
+    return found
 
 
 def random_images(root: Path, split: str, options: Options) -> Split:
@@ -51,14 +69,58 @@ def map_array(file: Path) -> np.ndarray:
 
 
 def as_images(array: np.ndarray, file: Path) -> torch.Tensor:
-    """A view (n, c, h, w) of an array of images."""
+    """A view (n, c, h, w) of an array of images. Raises `UserError` for what has to be converted first, with the command."""
+    way_out = f"; {IMPORT.format(file=file)} converts them"
     if array.dtype != np.uint8:
-        raise UserError(f"{file}: values of type {array.dtype}; images are unsigned bytes (uint8), 0 to 255")
+        known = way_out if array.dtype.kind in "fiub" and array.ndim in (3, 4) else ""
+        raise UserError(f"{file}: values of type {array.dtype}; images are unsigned bytes (uint8), 0 to 255{known}")
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
-        raise UserError(f"{file}: shape {array.shape}; images are (n, h, w), (n, h, w, 1) or (n, h, w, 3)")
+        first = array.ndim == 4 and array.shape[1] in (1, 3)
+        raise UserError(
+            f"{file}: shape {array.shape}{', channels first' if first else ''}; images are (n, h, w), (n, h, w, 1) or "
+            f"(n, h, w, 3){way_out if first else ''}"
+        )
     return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def converted(array: np.ndarray, file: Path) -> torch.Tensor:
+    """Images uint8 (n, c, h, w) of an array of another form: floats in [0, 1], 16 bits, truth values, channels first.
+
+    Raises a `UserError` for values or shapes that do not say what they are.
+    """
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if array.dtype.kind == "f" and 0 <= low <= high <= 1 or array.dtype == bool:
+        scale = 255.0
+    elif array.dtype == np.uint16:
+        scale = 1 / 257
+    elif array.dtype.kind in "iu" and 0 <= low <= high <= 255:
+        scale = 1.0
+    else:
+        raise UserError(
+            f"{file}: values of type {array.dtype} from {low:g} to {high:g}; what can be converted are floats in [0, 1], "
+            "integers from 0 to 255, 16 bits without sign, truth values"
+        )
+    levels = np.empty(array.shape, np.uint8)
+    for start in range(0, len(array), CHUNK):
+        levels[start : start + CHUNK] = np.rint(array[start : start + CHUNK].astype(np.float64) * scale)
+    if levels.ndim == 4 and levels.shape[3] not in (1, 3) and levels.shape[1] in (1, 3):
+        levels = levels.transpose(0, 2, 3, 1)
+    return as_images(levels, file)
+
+
+def read_groups(file: Path, n: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Groups (n,) as int64, and their names: the sorted texts of the file, or 0, 1, ... where it holds numbers."""
+    groups = np.asarray(map_array(file))
+    if groups.shape != (n,):
+        raise UserError(f"{file}: shape {groups.shape}, but there are {n} images")
+    if groups.dtype.kind == "U":
+        texts, numbers = np.unique(groups, return_inverse=True)
+        return numbers.astype(np.int64), tuple(texts.tolist())
+    if groups.dtype.kind not in "iu" or (n and not 0 <= groups.min() <= groups.max() < MOST_CLASSES):
+        raise UserError(f"{file}: groups are the integers 0, 1, ... or texts")
+    return groups.astype(np.int64), tuple(str(group) for group in range(int(groups.max(initial=-1)) + 1))
 
 
 def read_labels(file: Path, n: int) -> np.ndarray:

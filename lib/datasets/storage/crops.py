@@ -4,24 +4,62 @@ The transforms are those of the intermediate-layers paper, sections 3.2 and 3.3.
 side of the square; its name in `catalogue.TRANSFORMS` may be part of a data set's name.
 """
 
+import io
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from lib.core import files
 from lib.core.errors import UserError
 
 MARGIN = 256 / 224  # side before the crop, over the side that is kept
 
 
-def open_image(file: Path) -> Image.Image:
-    """The decoded image; a file that is none, or is cut off, is an error that names it."""
+def open_image(file: Any, upright: bool = False) -> Image.Image:
+    """The decoded image in 8 bits a channel, grey ("L") or colour ("RGB"), as bright as its type says.
+
+    16 bits are scaled to 8, floats are in [0, 1]. An image whose colour is one and the same is drawn on white by its alpha,
+    with a warning; else alpha is left out. `upright`: turned as the EXIF data say. Raises a `UserError` that names the file
+    for one that is no image, is cut off, or has values whose range nothing says.
+
+    file    a path, or what has `read()` and a name as text (see `packed`)
+    """
+    name = files.printable(str(file))
     try:
-        image = Image.open(file)
+        image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read()))
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: cannot be decoded as an image ({error}); replace or remove it") from None
-    return image
+        raise UserError(f"{name}: cannot be decoded as an image ({error}); replace or remove it") from None
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bits(image, name)
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        *colours, alpha = np.ptp(np.asarray(layers), axis=(0, 1))
+        if alpha and not any(colours):
+            warnings.warn("images whose only content is their alpha channel are drawn on white", stacklevel=2)
+            return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """A grey image of 16 bits, or of floats in [0, 1], in 8 bits, rounded."""
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        levels = values.astype(np.float64) / 257
+    else:
+        low, high = float(values.min()), float(values.max())
+        if image.mode == "I" or not 0 <= low <= high <= 1:
+            values_of = f"{'32-bit integers' if image.mode == 'I' else 'floats'} from {low:g} to {high:g}"
+            raise UserError(f"{name}: {values_of}; images have 8 or 16 bits, or floats in [0, 1]: convert it")
+        levels = values.astype(np.float64) * 255
+    return Image.fromarray(np.rint(levels).astype(np.uint8))
 
 
 def shorter(image: Image.Image, size: int) -> Image.Image:

@@ -5,8 +5,10 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lib.core import files
 from lib.core.errors import UserError
@@ -27,17 +29,33 @@ class Listing:
     files: tuple[str, ...]
     labels: tuple[int, ...]  # -1 where there are no classes
     classes: tuple[str, ...]
+    members: tuple = ()  # images that are no files of their own: what is `read`, has an `identity` and a name as text
+
+    def image(self, row: int) -> Any:
+        """What the image is opened from."""
+        return self.members[row] if self.members else self.folder / self.files[row]
+
+    def at(self, positions: Iterable[int]) -> "Listing":
+        """The images at these positions."""
+        chosen = list(positions)
+        files, labels, members = (tuple(v[row] for row in chosen if v) for v in (self.files, self.labels, self.members))
+        return replace(self, files=files, labels=labels, members=members)
 
 
 def splits(folder: Path) -> dict[str, Path]:
-    """The split folders that are there; empty for a folder that is not divided."""
+    """The split folders that are there; empty for a folder that is not divided.
+
+    In whatever case, `Train` or `TRAIN`; a single one beside other folders must be in small letters, else it is a class.
+    """
     require_folder(folder)
-    folders = {}
+    there, found = class_folders(folder), {}
     for split, spellings in SPELLINGS.items():
         for spelling in spellings:
-            if (folder / spelling).is_dir():
-                folders.setdefault(split, folder / spelling)
-    return folders
+            if alike := [name for name in there if name.lower() == spelling]:
+                found.setdefault(split, folder / (spelling if spelling in alike else alike[0]))
+    if len(found) == 1 < len(there) and not any(path.name.islower() for path in found.values()):
+        return {}
+    return found
 
 
 def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
@@ -70,9 +88,9 @@ def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the folders inside."""
+    """The sorted names of the folders inside, without litter."""
     with os.scandir(folder) as entries:
-        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
+        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not files.is_litter(entry.name)))
 
 
 def files_below(folder: Path) -> list[str]:
@@ -80,11 +98,13 @@ def files_below(folder: Path) -> list[str]:
     return sorted(files.below(folder, SUFFIXES))
 
 
-def manifest(listing: Listing) -> str:
-    """A digest of the names of the files and what they are recognised by: what a cache of their contents is keyed by."""
-    digest = hashlib.sha256(repr(listing.classes).encode())
+def manifest(listing: Listing, *how: object) -> str:
+    """A digest of the names of the files and what they are recognised by, and of `how` they are read: a cache's key."""
+    digest = hashlib.sha256(repr((listing.classes, *how)).encode())
+    for member in listing.members:
+        digest.update(os.fsencode(f"{member}\0{member.identity}\n"))
     for file in listing.files:
-        digest.update(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n".encode())
+        digest.update(os.fsencode(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n"))
     return digest.hexdigest()
 
 

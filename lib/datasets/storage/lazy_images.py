@@ -33,17 +33,21 @@ class LazyImages:
     def subset(self, positions: np.ndarray) -> "LazyImages":
         return ChosenImages(self, np.asarray(positions))
 
+    def joined(self, other: "LazyImages") -> "LazyImages":
+        """These images, then the others."""
+        return JoinedImages([self, other])
+
 
 class DecodedImages(LazyImages):
     """Image files, decoded to RGB, resized and cropped to a square of `size` pixels.
 
     For evaluation as `transform` has it, a name in TRANSFORMS; with a `crop_seed` the crop is that of
     `random_resized_crop`, of at least the share `least` of the area, each drawn from a generator of its own, so that
-    neither workers nor order change it.
+    neither workers nor order change it. `upright`: turned as their EXIF data say.
     """
 
-    def __init__(self, files: Sequence[Path], size: int, transform: str = "shorter"):
-        self.files, self.transform = list(files), transform
+    def __init__(self, files: Sequence[Path], size: int, transform: str = "shorter", upright: bool = False):
+        self.files, self.transform, self.upright = list(files), transform, upright
         self.shape = (3, size, size)
         self.crop_seed: int | None = None
         self.least = 0.0
@@ -60,9 +64,9 @@ class DecodedImages(LazyImages):
     def subset(self, positions: np.ndarray) -> "DecodedImages":
         return self._of([self.files[int(position)] for position in positions])
 
-    def joined(self, other: "DecodedImages") -> "DecodedImages":
+    def joined(self, other: LazyImages) -> LazyImages:
         """These images, then the others, resized alike."""
-        return self._of(self.files + other.files)
+        return self._of(self.files + other.files) if isinstance(other, DecodedImages) else super().joined(other)
 
     def random_crops(self, seed: int, least: float) -> "DecodedImages":
         """The same files with this epoch's random crops and mirrorings."""
@@ -71,13 +75,13 @@ class DecodedImages(LazyImages):
         return cropped
 
     def _of(self, files: list[Path]) -> "DecodedImages":
-        alike = DecodedImages(files, self.shape[1], self.transform)
+        alike = DecodedImages(files, self.shape[1], self.transform, self.upright)
         alike.crop_seed, alike.least = self.crop_seed, self.least
         return alike
 
     def _decode(self, position: int) -> Image.Image:
         file, size = self.files[position], self.shape[1]
-        with open_image(file) as image:
+        with open_image(file, self.upright) as image:
             image = image.convert("RGB")
         if self.crop_seed is None:
             return resolve(TRANSFORMS[self.transform])(image, size)
@@ -102,7 +106,7 @@ class JoinedImages(LazyImages):
     """Several sources behind one another."""
 
     def __init__(self, parts: Sequence[LazyImages]):
-        self.parts, self.shape = list(parts), parts[0].shape
+        self.parts, self.shape, self.transform = list(parts), parts[0].shape, parts[0].transform
         self.ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -123,7 +127,7 @@ class ChosenImages(LazyImages):
     """The images of another source at the given positions."""
 
     def __init__(self, images: LazyImages, positions: np.ndarray):
-        self.images, self.positions, self.shape = images, positions, images.shape
+        self.images, self.positions, self.shape, self.transform = images, positions, images.shape, images.transform
 
     def __len__(self) -> int:
         return len(self.positions)

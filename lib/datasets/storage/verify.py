@@ -12,7 +12,7 @@ from lib.core import files
 from lib.core.errors import UserError
 from lib.datasets import catalogue
 from lib.datasets.names import parse
-from lib.datasets.storage import download, image_folders
+from lib.datasets.storage import download
 
 UNPACKED_MNIST = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -42,7 +42,7 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
     """
     root, data = Path(root), parse(text)
     name = f"{data.base}-c" if f"{data.base}-c" in catalogue.KNOWN and data.corrupted else data.base
-    entry = catalogue.KNOWN.get(name)
+    entry, whole = catalogue.KNOWN.get(name), str(replace(data, split=None)) if data.path else data.base
     if name.endswith("-c") and entry and entry.classes:
         return _arrays(name, entry.classes, root)
     findings = []
@@ -57,12 +57,11 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
                 findings.append(Finding(f"md5 of {file.stem}", expected[file.stem], unpacked))
         splits, sizes = entry.splits or ("all",), entry.sizes
     else:
-        paths = datasets.sources(text, root)
-        splits, sizes = (tuple(image_folders.splits(paths[0])) if paths[0].is_dir() else ()) or ("all",), ()
+        splits, sizes = datasets.splits(whole, root), ()
     from lib.datasets.storage.lazy_images import DecodedImages  # the first that needs torch
 
     for number, split in enumerate(splits):
-        loaded = datasets.load(str(replace(data, split="")) if data.path else data.base, root, split, cache_dir=cache_dir)
+        loaded = datasets.load(whole, root, split, cache_dir=cache_dir)
         if isinstance(loaded.images, DecodedImages):
             for _ in loaded.batches(64):
                 pass

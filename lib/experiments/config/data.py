@@ -19,6 +19,11 @@ ACTIONS = {
     "list": ("every known data set, whether it is there and what puts it there", (0,)),
     "show": ("NAME: counts, statistics and a contact sheet of its splits", (1,)),
     "prepare": ("NAME: download, check and unpack it under the data root; continues where it was interrupted", (1,)),
+    "import": (
+        "SOURCE TARGET: write any data set as an array, x.npy, or as a folder with images and labels.csv; arrays of floats, "
+        "of 16 bits or with channels first are converted",
+        (2,),
+    ),
     "verify": ("NAME: compare its files with their known sizes and checksums, decode every image", (1,)),
     "check": ("what earlier versions of a method have left: records, checkpoints, caches", (0,)),
     "cache": (
@@ -43,6 +48,8 @@ class DataConfig(DeviceConfig, SeedConfig):
     )
     arguments: tuple[str, ...] = flag((), positional=True, label="{}", help="what the action acts on")
 
+    # 2: images of 16 bits and floats are as bright as their type says, own images are upright
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="n classes",
         words="data split variant origin subset shape mean std",
@@ -72,6 +79,11 @@ class DataConfig(DeviceConfig, SeedConfig):
             return _listing(self)
         if self.action == "prepare":
             return "\n".join(map(str, download.prepare(self.arguments[0], self.data_root, progress=_progress(self))))
+        if self.action == "import":
+            from lib.datasets.storage import export
+
+            source, target = self.arguments
+            return "\n".join(export.export(source, self.data_root, Path(target), self.cache_dir))
         if self.action == "verify":
             return _verified(self)
         if self.action == "check":

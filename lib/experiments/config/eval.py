@@ -34,7 +34,8 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
     takes_features: ClassVar[bool] = True
 
-    # 2: L2 attacks start from the point of the nearest-category paper's code, and draw directions only where they need them
+    # 2: L2 attacks start from the point of the nearest-category paper's code, and draw directions only where they need them;
+    # images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="n accuracy se top5 loss ece eps steps restarts robust_accuracy",
@@ -72,7 +73,7 @@ def _listing(config: EvalConfig) -> str:
     """The checkpoints and the records there are, as text."""
     checkpoints = [
         {"checkpoint": str(path), "MiB": round(path.stat().st_size / 2**20, 1)}
-        for path in sorted(Path(config.models_dir).rglob("*.pt"))
+        for path in sorted(Path(config.models_dir).rglob("[!.]*.pt"))
     ]
     runs = [
         {"record": str(path), "rows": len(record["rows"]), "started": record["started"]}

@@ -65,6 +65,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
 
     # 2: attacks of --radius were compared before they were brought to the boundary; p_welch of hits that are all right
     # beside misses that are all wrong was left out
+    # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch network_seed n_train n hits ncg ncg_low ncg_high sum_squared_distance mean_distance near_ties chance

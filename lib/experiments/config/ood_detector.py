@@ -18,6 +18,8 @@ class OodDetectorConfig(DetectorConfig):
 
     revision: ClassVar[int] = 2  # 2: transformers that classify tokens are drawn in another order
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}", "-fdir", "detectors")
+    # 2: images of 16 bits and floats are as bright as their type says, own images are upright
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss ce_loss train_accuracy energy_in energy_out val_loss val_accuracy val_energy n_val
             learning_rate seed images_per_second seconds""",

@@ -81,6 +81,7 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     # since 2 AUROCs have an interval at 0 and 1 too, and none for fewer than 3 images; scores that tie with the threshold of
     # fpr95 count as in distribution; --choose transfer tests on other images than it chooses on; --early-exit is calibrated
     # on images that the network has not learnt from; halves are drawn; layers with the same energies are one
+    # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low

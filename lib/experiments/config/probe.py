@@ -147,6 +147,8 @@ class ProbeConfig(NetworkConfig):
     # over seeds as well as images, and for worst groups without their bias; id-val images that the network has not learnt
     # from, where there are any; --roles paper tests and draws as the notebooks do; dfr penalises its intercept; tvd_debiased
     # depended on the order of images and on single outliers, tvd weighed images of odd numbers unequally
+    # as well: images of 16 bits and floats as bright as their type says, own images upright; id-val knows what was learnt of
+    # own folders
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = Columns.of(

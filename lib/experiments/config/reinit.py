@@ -64,6 +64,7 @@ class ReinitConfig(NetworkConfig, SeedConfig):
         False, help="also write the layout of the paper's own code, into a folder of the record's name", selects=True
     )
 
+    # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # 2: partial_p of few layers was too small; no p that cannot reach 0.05
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n classes index mass bias bias_z abs_mean criticality draws accuracy accuracy_sd relative_drop

@@ -68,6 +68,8 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
         selects=True,
     )
 
+    # 2: images of 16 bits and floats are as bright as their type says, own images are upright
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""rank1 rank2 n cka cka_debiased pwcca procrustes svcca mean_cca rsa knn_jaccard disagreement cka_se
             cka_debiased_se pwcca_se procrustes_se svcca_se mean_cca_se rsa_se knn_jaccard_se""",

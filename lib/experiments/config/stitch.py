@@ -114,6 +114,8 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         selects=True,
     )
 
+    # 2: images of 16 bits and floats are as bright as their type says, own images are upright
+    revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""samples stitch_rank pinv_rank matching_residual effective_rank condition accuracy relative_accuracy
             penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5

@@ -52,6 +52,7 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
         ("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them", selects=True
     )
 
+    # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # since 2 an energy that ties with the threshold of fpr95 counts as in distribution
     reads_records: ClassVar[bool] = True
     columns: ClassVar[Columns] = Columns.of(

@@ -20,7 +20,7 @@ class TrainConfig(TrainingConfig):
     # 2: L2 adversarial training starts from the point of the nearest-category paper's code; its model strings imply the
     # schedule of that code; small_cnn, preact_resnet* and wide_resnet_* are the papers' functions, and types whose published
     # networks normalise inside are trained so; a .tar snapshot goes on in its epoch; attacks draw directions only where a
-    # gradient is zero
+    # gradient is zero; images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
