@@ -102,6 +102,12 @@ def fraction(value: float) -> None:
         raise UsageError(f"{value} is not in [0, 1]")
 
 
+def python_file(path: str) -> None:
+    """A check that a Python file is there."""
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise UsageError(f"{path} is no Python file (relative to {Path.cwd()})")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The flags of every script."""
@@ -121,6 +127,13 @@ class RunConfig:
     models_dir: str = flag("models", help="folder of the checkpoints", identity=False)
     cache_dir: str = flag(
         ".cache", help="folder of what can be computed again: decoded images, features, hashes", identity=False
+    )
+    trust: tuple[str, ...] = flag(
+        (),
+        help="Python files that a sidecar, a record or a YAML file may name as a network's type: they are run",
+        check=python_file,
+        identity=False,
+        metavar="FILE.py",
     )
     config: str = flag("", help="YAML file with defaults for these flags; the command line wins", identity=False)
     plan: bool = flag(False, help="say what the command would do, and stop", identity=False)
@@ -169,6 +182,10 @@ class RunConfig:
     def work(self) -> list[str]:
         """What `--plan` says besides files and settings: passes, networks, layers, memory, data."""
         return []
+
+    def repeatable(self) -> bool:
+        """Whether the command makes a record, so that a record can ask for it again."""
+        return True
 
     def answer(self) -> str | None:
         """What the command prints instead of running, where a flag asks for that."""
@@ -392,6 +409,8 @@ def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
         name = key if key in fields else spelled.get(str(key).lstrip("-").replace("-", "_"))
         if name is None:
             raise UsageError(f"--config {path}: {key} is no flag of this script; {near(str(key), fields)}")
+        if name == "trust":
+            raise UsageError(f"--config {path}: {key} says which files may be run; only the command line can")
         kind, several = _kind(hints[name])
         values[name] = (
             None if value is fields[name].default is None else _typed(value, kind, several, f"--config {path}: {key}")

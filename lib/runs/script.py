@@ -8,6 +8,7 @@ import functools
 import gc
 import inspect
 import os
+import shlex
 import signal
 import sys
 import time
@@ -18,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lib.core import distributed
-from lib.core.errors import FAILED, Interrupted, UsageError, UserError
+from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
+from lib.models import trusted_files
 from lib.runs import cli, records
 from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiment, Experiments
@@ -48,6 +50,7 @@ def main(
     try:
         _announce_signals()
         config = cli.parse(experiments[name].configuration, argv, prog=script, description=inspect.cleandoc(description))
+        trusted_files.trust_only([*trusted_files.named(argv), *config.trust])
         if distributed.world() > 1 and not config.parallel:
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
         run(experiments, name, config, [script, *argv])
@@ -59,7 +62,10 @@ def main(
         if debug:
             traceback.print_exc()
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
-            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
+            sentence = _sentence(error)
+            if isinstance(error, UntrustedFile):
+                sentence += f"; if you trust it: {shlex.join(['python', script, *argv, '--trust', error.path])}"
+            print(f"{script}: {' '.join(sentence.splitlines())}", file=sys.stderr)  # one line, whatever it quotes
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)

@@ -61,11 +61,14 @@ class TablesConfig(RunConfig):
         if self.seeds and set(self.tables) & set(TESTS):
             raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 
+    def repeatable(self) -> bool:
+        return False
+
     def answer(self) -> str:
         if self.rerun:
             from lib.tables import rerun
 
-            return (rerun.check if self.check else rerun.rerun)(Path(self.rerun), EXPERIMENTS)
+            return (rerun.check if self.check else rerun.rerun)(Path(self.rerun), EXPERIMENTS, self.trust)
         from lib.experiments.tables import text
 
         return text(self)
