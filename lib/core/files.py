@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import platform
@@ -15,12 +14,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from lib.core.errors import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lib.core.text import as_bytes
 
 # what reading an array, or an archive of arrays, raises where the file is not whole
 NO_ARRAYS = (
@@ -62,17 +59,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink()
 
 
-def write_figure(path: Path, figure: "Figure") -> None:
-    """Writes a figure as PNG."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_atomically(path, lambda file: file.write(picture.getvalue()))
-
-
 def write_json(path: Path, content: object) -> None:
-    """Writes `content` as indented JSON; a NaN or an infinity in it is a ValueError."""
+    """Writes `content` as indented JSON; a NaN or an infinity in it is a ValueError.
+
+    A byte of a name that is no UTF-8 becomes `\\udce9`, from which JSON's readers make what Python had read of it.
+    """
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 @contextlib.contextmanager
@@ -147,7 +140,7 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
             lines.append((f"{name} {status.st_size}", identity(status), file))
             count, size = count + 1, size + status.st_size
     manifest = "\n".join(f"{line} {known} {file.resolve()}" for line, known, file in lines)
-    key = hashlib.sha256(manifest.encode()).hexdigest()
+    key = hashlib.sha256(as_bytes(manifest)).hexdigest()
     cache = hashes_file(cache_dir)
     hashes = _kept_hashes(cache)
     if key not in hashes:
@@ -155,7 +148,7 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
             hashes[key] = sha256(lines[0][2])
         else:
             content = "\n".join(f"{line} {sha256(file)}" for line, _, file in lines)
-            hashes[key] = hashlib.sha256(content.encode()).hexdigest()
+            hashes[key] = hashlib.sha256(as_bytes(content)).hexdigest()
         with contextlib.suppress(UserError):  # a cache that cannot be written is computed again
             write_json(cache, _kept_hashes(cache) | {key: hashes[key]})
     return {"sha256": hashes[key], "bytes": size, "files": count}
@@ -179,7 +172,7 @@ def sha256(path: Path) -> str:
 
 def _kept_hashes(cache: Path) -> dict[str, str]:
     try:
-        hashes = json.loads(cache.read_text())
+        hashes = json.loads(cache.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return hashes if isinstance(hashes, dict) else {}

@@ -64,12 +64,11 @@ def projections(config: ProjectionsConfig) -> Result:
         arrays |= {f"{key}/{name}": values for name, values in projected.items()}
         if config.paper_json:
             documents[_stem(weights)] = _paper_layout(weights, layers, new, projected)
-        begin = time.perf_counter()
-        seconds["measuring"] += begin - read
-    result = Result(
+        seconds["measuring"] += time.perf_counter() - read
+    return Result(
         rows,
         arrays,
-        plots.figures(rows, arrays, config.normalize),
+        lambda: plots.figures(rows, arrays, config.normalize),
         seconds,
         (
             "epoch",
@@ -87,8 +86,6 @@ def projections(config: ProjectionsConfig) -> Result:
         ),
         documents,
     )
-    result.seconds["figures"] = time.perf_counter() - begin
-    return result
 
 
 def _ahead(items: Iterator[Weights]) -> Iterator[Weights]:

@@ -178,7 +178,7 @@ def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict
 def describe(path: Path) -> Description:
     """The sidecar of a checkpoint. Raises `UserError` if it is broken or describes other weights."""
     try:
-        content = json.loads(sidecar(path).read_text())
+        content = json.loads(sidecar(path).read_text("utf-8"))
         digest = content.pop("sha256")
         content.pop("schema")
         for key in ("classes", "mean", "std"):

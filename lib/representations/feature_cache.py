@@ -50,7 +50,7 @@ def touch(path: Path, about: str = "") -> None:
     """Says that an entry is in use, and with `about` what it holds."""
     with contextlib.suppress(OSError):
         if about and not (path / "about.json").exists():
-            (path / "about.json").write_text(json.dumps({"about": about}))
+            (path / "about.json").write_text(json.dumps({"about": about}), "utf-8")
         os.utime(path)
 
 
@@ -102,6 +102,6 @@ def table(listed: list[CachedFeatures]) -> list[dict]:
 
 def _about(path: Path) -> str:
     try:
-        return str(json.loads((path / "about.json").read_text())["about"])
+        return str(json.loads((path / "about.json").read_text("utf-8"))["about"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lib.core import checked_arrays, files, saved_state
 from lib.core.errors import UserError
+from lib.core.text import as_bytes
 from lib.datasets.split import Split
 from lib.datasets.storage.lazy_images import LazyImages
 from lib.models.reducers import Projection, RandomProjection
@@ -186,7 +187,7 @@ def _add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
             if isinstance(item, LazyImages):
                 _add_lazy(digest, item)
             elif isinstance(item, Path):
-                digest.update(f"{item} {files.identity(item.stat())}".encode())
+                digest.update(as_bytes(f"{item} {files.identity(item.stat())}"))
             elif isinstance(item, np.ndarray):
                 digest.update(np.ascontiguousarray(item).tobytes())
             else:

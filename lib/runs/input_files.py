@@ -117,7 +117,7 @@ def epoch_of(path: Path) -> int | None:
 def trained_on(config: RunConfig, path: str) -> str:
     """The data set that a checkpoint's sidecar names, "" where none does: known before the checkpoint is loaded."""
     try:
-        return str(json.loads(locate(config, path).with_suffix(".json").read_text())["dataset"])
+        return str(json.loads(locate(config, path).with_suffix(".json").read_text("utf-8"))["dataset"])
     except (OSError, ValueError, KeyError, TypeError):  # loading says what is wrong
         return ""
 

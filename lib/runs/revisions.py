@@ -35,7 +35,7 @@ def earlier(
 def of_folder(marker: Path) -> dict:
     """What the file run.json in the folder of a training says. Raises `UserError` where it is broken."""
     try:
-        content = json.loads(marker.read_text())
+        content = json.loads(marker.read_text("utf-8"))
     except ValueError:
         content = None
     if not isinstance(content, dict):

@@ -7,6 +7,7 @@ import atexit
 import functools
 import gc
 import inspect
+import logging
 import os
 import shlex
 import signal
@@ -18,8 +19,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from lib.core import distributed
+from lib.core import distributed, streams
 from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
+from lib.core.text import readable
 from lib.models import trusted_files
 from lib.runs import cli, records
 from lib.runs.cli import RunConfig
@@ -47,6 +49,7 @@ def main(
     script = script or f"exec_{name}.py"
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    streams.prepare()
     try:
         _announce_signals()
         config = cli.parse(experiments[name].configuration, argv, prog=script, description=inspect.cleandoc(description))
@@ -65,7 +68,7 @@ def main(
             sentence = _sentence(error)
             if isinstance(error, UntrustedFile):
                 sentence += f"; if you trust it: {shlex.join(['python', script, *argv, '--trust', error.path])}"
-            print(f"{script}: {' '.join(sentence.splitlines())}", file=sys.stderr)  # one line, whatever it quotes
+            print(f"{script}: {' '.join(readable(sentence).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
@@ -82,7 +85,7 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
         config.check_inputs()
     answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
-        print(answer)
+        print(readable(answer))
         return None
     with records.locked(place):
         if not config.overwrite and records.finished(place, config):
@@ -96,7 +99,7 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
             result.seconds.setdefault("total", time.perf_counter() - begin)
             records.write(place, config, result, command=command, started=started, inputs=before)
             if not config.quiet:
-                print(result.text())
+                print(readable(result.text()))
     for figure in records.figures(place):
         _say(config, f"figure: {figure}")
     print(place.path)
@@ -153,16 +156,17 @@ def _show_warnings(config: RunConfig) -> None:
         line: str | None = None,
     ) -> None:
         if not config.quiet and (config.debug or issubclass(category, UserWarning)):
-            print(f"warning: {message}", file=sys.stderr)
+            print(f"warning: {readable(str(message))}", file=sys.stderr)
 
     warnings.showwarning = show  # ty: ignore[invalid-assignment] - one function for another is how warnings are shown elsewhere
     if not config.debug:
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of homes and fonts
         warnings.filterwarnings("ignore", module=r"(?!lib\.)")
 
 
 def _say(config: RunConfig, sentence: str) -> None:
     if not config.quiet:
-        print(sentence, file=sys.stderr)
+        print(readable(sentence), file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str:

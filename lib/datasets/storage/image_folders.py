@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib.core import files
 from lib.core.errors import UserError
+from lib.core.text import as_bytes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SPELLINGS = {
@@ -82,9 +83,9 @@ def files_below(folder: Path) -> list[str]:
 
 def manifest(listing: Listing) -> str:
     """A digest of the names of the files and what they are recognised by: what a cache of their contents is keyed by."""
-    digest = hashlib.sha256(repr(listing.classes).encode())
+    digest = hashlib.sha256(as_bytes(repr(listing.classes)))
     for file in listing.files:
-        digest.update(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n".encode())
+        digest.update(as_bytes(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n"))
     return digest.hexdigest()
 
 
