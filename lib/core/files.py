@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lib.core.errors import UserError
 from lib.core.text import as_bytes
@@ -66,6 +66,16 @@ def write_json(path: Path, content: object) -> None:
     """
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def read_json(path: Path, **options) -> Any:
+    """What a JSON file holds. Raises OSError, and ValueError for what is no JSON, is no UTF-8 or is nested without end."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError(f"{path}: not a file")
+    try:
+        return json.loads(path.read_text("utf-8"), **options)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
 
 
 @contextlib.contextmanager
@@ -172,7 +182,7 @@ def sha256(path: Path) -> str:
 
 def _kept_hashes(cache: Path) -> dict[str, str]:
     try:
-        hashes = json.loads(cache.read_text("utf-8"))
+        hashes = read_json(cache)
     except (OSError, ValueError):
         return {}
     return hashes if isinstance(hashes, dict) else {}

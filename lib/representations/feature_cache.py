@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.core import cache_folders
+from lib.core import cache_folders, files
 
 GIB = 2**30
 BLOCK = 512  # bytes, the unit of st_blocks
@@ -102,6 +102,6 @@ def table(listed: list[CachedFeatures]) -> list[dict]:
 
 def _about(path: Path) -> str:
     try:
-        return str(json.loads((path / "about.json").read_text("utf-8"))["about"])
+        return str(files.read_json(path / "about.json")["about"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -7,6 +7,7 @@ command line wins. Nothing here imports torch, and nothing here knows an experim
 
 import argparse
 import dataclasses
+import datetime
 import functools
 import inspect
 import math
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
+from lib.runs import yaml_files
 from lib.runs.columns import Columns, Summary
 
 
@@ -391,21 +393,12 @@ def _check_value(field: dataclasses.Field, value) -> None:
 
 def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
     """The defaults that a YAML file sets, with the types of the fields. Raises `UsageError`."""
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UsageError(f"--config {path}: not a YAML file") from None
-    if not isinstance(loaded, dict | types.NoneType):
-        raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
+    loaded = yaml_files.read(path)
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     spelled = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items() for option in spellings(field)}
     hints = typing.get_type_hints(config_class)
     values = {}
-    for key, value in (loaded or {}).items():
+    for key, value in loaded.items():
         name = key if key in fields else spelled.get(str(key).lstrip("-").replace("-", "_"))
         if name is None:
             raise UsageError(f"--config {path}: {key} is no flag of this script; {near(str(key), fields)}")
@@ -428,12 +421,17 @@ def _typed(value, kind: type, several: bool, where: str):
         if not isinstance(value, bool):
             raise UsageError(f"{where}: {value!r} is neither true nor false")
         return value
-    if isinstance(value, bool | list | dict):
-        raise UsageError(f"{where}: {value!r} is not one value")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | datetime.date):
+        raise UsageError(f"{where}: {_shown(value)} is not one value")
     try:
         return _converter(kind)(str(value))
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+def _shown(value) -> str:
+    """The value, unless it is a collection, which may hold itself or be immense."""
+    return repr(value) if isinstance(value, bool) else f"a {type(value).__name__}"
 
 
 _COMMON = {field.name for kind in (DeviceConfig, SeedConfig) for field in dataclasses.fields(kind)}

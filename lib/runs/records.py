@@ -254,12 +254,10 @@ def read(path: Path, experiment: Described | None = None) -> dict:
     kind than the experiment's settings and columns.
     """
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise UserError(f"{path}: not a file")
-        record = json.loads(Path(path).read_text("utf-8"), parse_constant=_refuse)
+        record = files.read_json(path, parse_constant=_refuse)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise UserError(f"{path}: not a whole record") from None
     problem = _problem(record, experiment.columns if experiment else None)
     problem = problem or (experiment.problem(record["config"]) if experiment else None)

@@ -175,7 +175,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}"
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    unallocated = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # so torch says it of the CPU
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or unallocated:
         return "error: out of memory; a smaller -b needs less"
     missing = (error.name or "lib").partition(".")[0] if isinstance(error, ModuleNotFoundError) else "lib"
     if missing != "lib":

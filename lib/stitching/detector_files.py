@@ -111,7 +111,7 @@ def of_network(detectors: list[Detector], source_sha256: str, source_path: str, 
 def _read(path: Path) -> Detector | None:
     """The detector at a path; None if its weights are not there, or its sidecar describes something else."""
     try:
-        content = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        content = files.read_json(path.with_suffix(".json"))
         settings = content["config"]
         detector = Detector(path, settings["layer"][0], settings["source_path"], settings["source_sha256"], settings)
     except (OSError, ValueError, KeyError, TypeError):

@@ -81,6 +81,10 @@ def _unpacked(file: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, cach
     target = cache / f"{key}.npy"
     if checked_arrays.read(target) is None:
         cache.mkdir(parents=True, exist_ok=True)
+        if entry.file_size > shutil.disk_usage(cache).free:
+            raise UserError(
+                f"{file}: {entry.filename} unpacks to more than {cache} has room for; choose another --cache-dir"
+            )
         handle, temporary = tempfile.mkstemp(dir=cache, prefix=".", suffix=".npy")
         try:
             with os.fdopen(handle, "wb") as copy, archive.open(entry) as packed:
