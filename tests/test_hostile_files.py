@@ -123,6 +123,8 @@ def hostile() -> dict[str, bytes]:
         "turned.pt": whole[::-1],
         "nothing.pt": b"",
         "expanded.pt": saved({"a.weight": torch.ones(1, dtype=torch.float16).expand(2**40)}),
+        "sparse.pt": saved({"a.weight": torch.ones(3).to_sparse()}),
+        "meta.pt": saved({"a.weight": torch.ones(3, device="meta")}),
         "list.pt": saved([1, 2]),
         "names.pt": saved({1: torch.ones(2)}),
         "deep.pt": saved({"model": {"model": {"model": {"model": {"a": torch.ones(1)}}}}}),

@@ -1,7 +1,6 @@
-"""Files that are whole or absent, contents that are recognised by their hash, folders that one process writes at a time."""
+"""Files that are whole or absent, and contents that are recognised by their hash."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,39 +75,6 @@ def read_json(path: Path, **options) -> Any:
         return json.loads(path.read_text("utf-8"), **options)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
-
-
-@contextlib.contextmanager
-def locked(path: Path, busy: str) -> Generator[None]:
-    """Holds the lock file `path` for this process; raises `UserError(busy)` while another process holds it.
-
-    The lock belongs to the open file, so that it ends with its process, however that ends.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {path.parent}: {error.strerror}") from None
-    while True:
-        try:
-            file = open(path, "a")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise UserError(busy) from None
-        # the previous holder removes the file at the end: what was locked may no longer be what lies at the path
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-            break
-        file.close()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        file.close()
 
 
 def below(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:

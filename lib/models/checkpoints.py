@@ -223,7 +223,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not state:
         raise UserError(f"{path}: holds no state dict")
     for key, value in state.items():
-        if value.is_floating_point() and value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise UserError(f"{path}: {key} is no array of numbers that weights could be")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UserError(f"{path}: {key} has {value.numel()} numbers and holds fewer; such a tensor is no weight")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 

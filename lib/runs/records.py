@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.core import figures as drawn
-from lib.core import files, text_table
+from lib.core import files, locks, text_table
 from lib.core.errors import UsageError, UserError
 from lib.core.text import as_bytes, readable
 from lib.runs.cli import RunConfig, Settings
@@ -295,7 +295,7 @@ def figures(where: Place) -> list[Path]:
 @contextlib.contextmanager
 def locked(where: Place) -> Generator[None]:
     """Keeps a second process from making the same record at the same time."""
-    with files.locked(
+    with locks.locked(
         where.path.with_name(f".{where.run}.lock"),
         f"another process is making {where.path}; wait for it, or give this run a --name",
     ):

@@ -87,23 +87,45 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     if answer is not None:
         print(readable(answer))
         return None
-    with records.locked(place):
-        if not config.overwrite and records.finished(place, config):
-            _say(config, f"already there; --overwrite runs it again ({place.path})")
-        else:
-            _show_warnings(config)
-            config.check_inputs()
-            before = records.fingerprints(config)
-            started, begin = time.time(), time.perf_counter()
-            result = _loaded(experiments[name])(config)
-            result.seconds.setdefault("total", time.perf_counter() - begin)
-            records.write(place, config, result, command=command, started=started, inputs=before)
-            if not config.quiet:
-                print(readable(result.text()))
+    found = _version(place.path)
+    if _is_there(place, config):  # also in a folder that cannot be written
+        _say(config, f"already there; --overwrite runs it again ({place.path})")
+    else:
+        with records.locked(place):
+            if _version(place.path) != found and _is_there(place, config):  # another process was faster
+                _say(config, f"already there; --overwrite runs it again ({place.path})")
+            else:
+                _run(experiments[name], config, place, command)
     for figure in records.figures(place):
         _say(config, f"figure: {figure}")
     print(place.path)
     return place.path
+
+
+def _is_there(place: records.Place, config: RunConfig) -> bool:
+    return not config.overwrite and records.finished(place, config)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Which of the files that were ever at the path lies there; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _run(experiment: Experiment, config: RunConfig, place: records.Place, command: list[str]) -> None:
+    """Runs the experiment, writes its record and prints its rows."""
+    _show_warnings(config)
+    config.check_inputs()
+    before = records.fingerprints(config)
+    started, begin = time.time(), time.perf_counter()
+    result = _loaded(experiment)(config)
+    result.seconds.setdefault("total", time.perf_counter() - begin)
+    records.write(place, config, result, command=command, started=started, inputs=before)
+    if not config.quiet:
+        print(readable(result.text()))
 
 
 def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> None:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.core import files
+from lib.core import files, locks
 from lib.core.errors import UserError
 from lib.runs import input_files
 from lib.runs.input_files import ModelsDir
@@ -64,7 +64,7 @@ def publish(config: DetectorConfig, layer: str, network, description) -> Path:
 
     path = path_of(config, layer)
     settings = dataclasses.asdict(config) | {"layer": [layer], "source_sha256": source_hash(config, config.source_path)}
-    with files.locked(
+    with locks.locked(
         path.with_name(f".{path.name}.lock"), f"another process is writing {path}; the same command ends this run"
     ):
         checkpoints.save(path, network, dataclasses.replace(description, config=settings))
