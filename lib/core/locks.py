@@ -2,8 +2,8 @@
 
 A lock is `flock` on a file: it belongs to the open file, and so ends with its process, however that ends. Where the file
 system has none (some of Lustre, NFS and FUSE), a file that only one process can create says who holds it: `<lock>.held` with
-host, process and its start. A holder of this host that is dead is followed; of another host nobody can tell, and the sentence
-names the file.
+host, process and its start. A holder of this host that is dead is followed; of another host nobody can tell, and the
+sentence names the file.
 """
 
 import contextlib

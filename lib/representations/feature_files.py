@@ -5,6 +5,7 @@ Numbers are float16 (or bfloat16) times one power of two per tap, which no later
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +56,11 @@ class _FileArray:
         self.stored = stored.view(torch.bfloat16) if dtype == torch.bfloat16 else stored
 
     def finish(self, scale: float) -> None:
-        """The file appears whole under its name."""
-        self.array.finish(scale=scale, dtype=str(self.dtype))
+        """The file appears whole under its name, unless the disk is full: then what is mapped stays, without a name."""
+        try:
+            self.array.finish(scale=scale, dtype=str(self.dtype))
+        except UserError as error:
+            warnings.warn(f"{error}; not kept", stacklevel=2)
 
     def discard(self) -> None:
         """Leaves nothing of an unfinished file."""
@@ -64,7 +68,10 @@ class _FileArray:
 
 
 class Writer:
-    """Rows of one tap, into memory (where there is no path) or into a file that appears whole under its name."""
+    """Rows of one tap, into memory (where there is no path) or into a file that appears whole under its name.
+
+    Where such a file cannot be written, a warning says so, and the rows stay in memory.
+    """
 
     def __init__(self, path: Path | None, n: int, dtype: torch.dtype) -> None:
         self.path, self.n, self.dtype = path, n, dtype
@@ -105,7 +112,11 @@ class Writer:
     def _opened(self, dim: int) -> _MemoryArray | _FileArray:
         if self.path is None:
             return _MemoryArray(self.n, dim, self.dtype)
-        return _FileArray(self.path, self.n, dim, self.dtype)
+        try:
+            return _FileArray(self.path, self.n, dim, self.dtype)
+        except UserError as error:
+            warnings.warn(f"{error}; in memory for now", stacklevel=2)
+            return _MemoryArray(self.n, dim, self.dtype)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +49,10 @@ def decoded(listing: image_folders.Listing, cache: Path) -> torch.Tensor | None:
         for channels in (1, 3) if grey else (3,):
             shape = (len(listing.files), channels, height, width)
             try:
-                checked_arrays.write(file, shape, np.uint8, lambda array: _decode_all(listing, array))  # noqa: B023 (called at once)
-                break
+                return torch.from_numpy(checked_arrays.kept(file, shape, np.uint8, partial(_decode_all, listing)))
             except _Differs as difference:
                 if not (difference.colour_only and channels == 1):
                     return None
-        mapped = map_cached(file)
     return mapped
 
 
