@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from lib.core import figures as drawn
 from lib.core import files, locks, text_table
 from lib.core.errors import UsageError, UserError
+from lib.core.registry import misspelt
 from lib.core.text import as_bytes, readable
 from lib.runs.cli import RunConfig, Settings
 from lib.runs.columns import Columns
@@ -256,7 +257,7 @@ def read(path: Path, experiment: Described | None = None) -> dict:
     try:
         record = files.read_json(path, parse_constant=_refuse)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}{misspelt(path)}") from None
     except ValueError:
         raise UserError(f"{path}: not a whole record") from None
     problem = _problem(record, experiment.columns if experiment else None)

@@ -77,6 +77,8 @@ def main(
 
 def run(experiments: Experiments, name: str, config: RunConfig, command: list[str]) -> Path | None:
     """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
+    if not config.debug:
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of homes and fonts
     place = records.place(config, name)
     if distributed.rank():
         _follow(experiments[name], config, place)
@@ -182,7 +184,6 @@ def _show_warnings(config: RunConfig) -> None:
 
     warnings.showwarning = show  # ty: ignore[invalid-assignment] - one function for another is how warnings are shown elsewhere
     if not config.debug:
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of homes and fonts
         warnings.filterwarnings("ignore", module=r"(?!lib\.)")
 
 

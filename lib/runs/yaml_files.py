@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.core.errors import UsageError
+from lib.core.registry import misspelt
 
 MOST_BYTES = 1 << 16
 DEEPEST = 8  # of brackets in brackets; a flag's value is one, or a list
@@ -44,6 +45,6 @@ def _text(path: str) -> str:
             raise UsageError(f"--config {path}: larger than {MOST_BYTES >> 10} KiB, which no file of flags is")
         return content.decode()
     except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from None
+        raise UsageError(f"--config {path}: {error.strerror}{misspelt(path)}") from None
     except ValueError:
         raise UsageError(f"--config {path}: not a YAML file") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lib.core import files, locks
 from lib.core.errors import UserError
+from lib.core.registry import misspelt
 from lib.runs import input_files
 from lib.runs.input_files import ModelsDir
 from lib.stitching.flags import DetectorConfig
@@ -89,7 +90,8 @@ def find(config: ModelsDir, places: tuple[str, ...]) -> list[Detector]:
                 raise UserError(f"-detectors {place}: no detector that exec_ood_detector.py has made")
             detectors.append(detector)
         else:
-            raise UserError(f"-detectors {place}: there is no such folder or file; exec_ood_detector.py makes detectors")
+            way_out = misspelt(path) or "; exec_ood_detector.py makes detectors"
+            raise UserError(f"-detectors {place}: there is no such folder or file{way_out}")
     return detectors
 
 

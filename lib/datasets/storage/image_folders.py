@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib.core import files
 from lib.core.errors import UserError
+from lib.core.registry import misspelt
 from lib.core.text import as_bytes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -92,7 +93,7 @@ def manifest(listing: Listing) -> str:
 def require_folder(folder: Path) -> None:
     """An error unless the folder is there."""
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "there is no such folder"
+        what = "is not a folder" if folder.exists() else f"there is no such folder{misspelt(folder)}"
         raise UserError(f"{folder}: {what}; an image folder holds train/<class>/*.jpg and test/<class>/*.jpg")
 
 
