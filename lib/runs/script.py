@@ -3,7 +3,7 @@
 Whatever goes wrong ends in one line on stderr and an exit status; nothing here knows an experiment.
 """
 
-import atexit
+import contextlib
 import functools
 import gc
 import inspect
@@ -16,7 +16,7 @@ import time
 import traceback
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from lib.core import distributed, streams
@@ -62,6 +62,7 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except Exception as error:  # the one place where any failure becomes one line
+        _ignore_signals()
         if debug:
             traceback.print_exc()
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
@@ -71,8 +72,11 @@ def main(
             print(f"{script}: {' '.join(readable(sentence).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
+        _ignore_signals()
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
         sys.exit(Interrupted.status)
+    finally:
+        _ignore_signals()
 
 
 def run(experiments: Experiments, name: str, config: RunConfig, command: list[str]) -> Path | None:
@@ -144,14 +148,30 @@ def _loaded(experiment: Experiment) -> Callable[..., Result]:
     None of them is ever garbage, so that Python's search for garbage, now and at the end of the process, leaves them out:
     of a short command it took a quarter of the time.
     """
-    if gc.get_freeze_count():  # in this process something was run before
-        return experiment.function
-    gc.disable()
+    with _signals_afterwards():
+        if gc.get_freeze_count():  # in this process something was run before
+            return experiment.function
+        gc.disable()
+        try:
+            return experiment.function
+        finally:
+            gc.freeze()
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _signals_afterwards() -> Generator[None]:
+    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted."""
+    came: list[int] = []
+    numbers = (*WARNINGS, signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
     try:
-        return experiment.function
+        yield
     finally:
-        gc.freeze()
-        gc.enable()
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 WARNINGS = (signal.SIGTERM, signal.SIGUSR1)
@@ -165,7 +185,12 @@ def _announce_signals() -> None:
 
     for number in WARNINGS:
         signal.signal(number, stop)
-    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in WARNINGS])  # nothing is left to save
+
+
+def _ignore_signals() -> None:
+    """Nothing is left to save, or the run ends already: another signal has nothing to add."""
+    for number in (*WARNINGS, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _show_warnings(config: RunConfig) -> None:
@@ -208,4 +233,8 @@ def _sentence(error: Exception) -> str:
             "(source .venv/bin/activate) and in requirements.txt"
         )
     first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, ImportError) and ".so" in first:
+        return f"error: a library cannot be loaded ({first}); it is broken, or memory is limited (ulimit -v)"
+    if isinstance(error, RuntimeError) and "start new thread" in first:
+        return f"error: {first}: the number of processes is limited (ulimit -u)"
     return f"error: {type(error).__name__}: {first} (unexpected; --debug shows where)"
