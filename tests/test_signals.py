@@ -113,6 +113,21 @@ def test_names_of_records_do_not_depend_on_pythons_hash_seed(tmp_path):
     assert len(names) == 1 and names != {b""}
 
 
+def test_a_signal_while_libraries_are_loaded_waits_until_they_are(tmp_path):
+    (tmp_path / "half.py").write_text(
+        "import os, signal\nfor number in (signal.SIGINT, signal.SIGTERM):\n    os.kill(os.getpid(), number)\n"
+        "open('whole', 'w').close()\ndef run(config): open('it-ran', 'w').close()\n"
+    )
+    (tmp_path / "s.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom lib.runs import cli, script\n"
+        "from lib.runs.command_lines import Experiment\n"
+        "script.main({'data': Experiment(cli.RunConfig, 'half:run')}, 'data', [])\n"
+    )
+    done = subprocess.run([sys.executable, "s.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75 and "interrupted; the same command runs it again" in done.stderr, done.stderr
+    assert (tmp_path / "whole").exists() and not (tmp_path / "it-ran").exists()
+
+
 # several at once
 
 
