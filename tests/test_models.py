@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from lib import models
 from lib.core.errors import UsageError, UserError
+from lib.models import trusted_files
 from lib.models.resnet import PadShortcut
 
 RESNET_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -433,6 +434,7 @@ def big(classes, channels, image_size):
 @pytest.fixture
 def own(tmp_path):
     (tmp_path / "own.py").write_text(NETWORK)
+    trusted_files.trust(tmp_path / "own.py", tmp_path / "typo.py")
     return str(tmp_path / "own.py")
 
 

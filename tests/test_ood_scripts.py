@@ -347,9 +347,8 @@ def test_a_network_that_cannot_be_traced_has_no_cuts_to_name_or_to_stop_at(tmp_p
         (("--early-exit", "0.1"), "no cuts at which a pass could stop"),
         (("-l", "cuts"), "it cannot be traced; name layers, such as inside"),
     ):
-        done = script(
-            "exec_ood_layers.py", "models/t/model_1.pt", "-ood", "patches", "--max-examples", "50", *words, cwd=tmp_path
-        )
+        of = ("models/t/model_1.pt", "networks.py:turning", "-ood", "patches", "--max-examples", "50")
+        done = script("exec_ood_layers.py", *of, *words, cwd=tmp_path)
         assert done.returncode == 1 and fragment in done.stderr, done.stderr
 
 

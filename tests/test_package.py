@@ -17,6 +17,7 @@ from conftest import ROOT
 from lib import models
 from lib.core.errors import UserError
 from lib.experiments import EXPERIMENTS
+from lib.models import trusted_files
 
 
 @pytest.fixture(scope="module")
@@ -107,5 +108,6 @@ def test_a_network_file_that_imports_a_lib_of_its_own_is_told_of_the_clash(tmp_p
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "blocks.py").write_text("def block(): ...")
     (tmp_path / "net.py").write_text("from lib.blocks import block\n\ndef net(classes, channels, image_size): ...")
+    trusted_files.trust(tmp_path / "net.py")
     with pytest.raises(UserError, match=f"{tmp_path}/lib is hidden by the suite's own package lib: give it another name"):
         models.build(f"{tmp_path}/net.py:net", 10, 1, 32)

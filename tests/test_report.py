@@ -253,6 +253,7 @@ def made(folder) -> str:
     network(folder)
     (folder / "results/ood_layers/o.png").write_bytes(PIXEL)
     (folder / "results/ood_layers/o-signs.png").write_bytes(PIXEL)
+    (folder / "page").mkdir()
     done = script("exec_tables.py", "--report", "page/all.html", cwd=folder)
     assert done.returncode == 0 and done.stdout.strip() == "page/all.html", done.stderr
     return (folder / "page/all.html").read_text()

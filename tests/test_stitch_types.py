@@ -9,7 +9,7 @@ import torch
 from lib.core.errors import UserError
 from lib.experiments.config.stitch import INITS, TYPES, StitchConfig
 from lib.experiments.stitch import stitch
-from lib.models import checkpoints
+from lib.models import checkpoints, trusted_files
 from lib.models.checkpoints import Description
 from lib.runs import cli, loading
 
@@ -90,6 +90,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("types")
     (place / "both.py").write_text(NETWORK)
     with contextlib.chdir(place):
+        trusted_files.trust("both.py")
         for seed, name in enumerate("ab"):
             described = Description(
                 architecture="both.py:network", classes=tuple("0123456789"), channels=1, image_size=32, dataset="digits"
@@ -101,6 +102,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def inside(folder, monkeypatch):
     monkeypatch.chdir(folder)
+    trusted_files.trust("both.py")
 
 
 def run(kind, *words, ends=None, networks="ab"):

@@ -59,7 +59,7 @@ def test_measured_leaves_out_the_cells_and_tables_without_a_record(tmp_path):
         (("eval", "--format", "xml"), 2, ("--format xml",)),
         (("--network", "models/none.pt"), 1, ("models/none.pt",)),
         (("ilc/fig5", "--out", "file/x"), 1, ("file/x",)),
-        (("--report", "file/x.html"), 1, ("file/x.html",)),
+        (("--report", "file/x.html"), 2, ("file/x.html", "no folder file")),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, words, status, told):

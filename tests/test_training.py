@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import script, stopped_script
 
+from lib.core import locks
 from lib.training import optimizers
 
 SHORT = "lenet -d digits -dir a -e 4 -lr 3e-3 -b 64 -sched cosine --max-examples 600".split()
@@ -182,9 +183,8 @@ def test_a_compiled_network_trains_like_the_plain_one(tmp_path):
 
 
 def test_two_runs_in_one_folder_do_not_meet(tmp_path):
-    from lib.core import files
 
-    with files.locked(tmp_path / "models" / "a" / ".lock", "busy"):
+    with locks.locked(tmp_path / "models" / "a" / ".lock", "busy"):
         done = script("exec_train.py", *SHORT, cwd=tmp_path)
     assert done.returncode == 1 and "another process is training in models/a" in done.stderr
 

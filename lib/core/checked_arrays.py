@@ -58,15 +58,29 @@ class NewArray:
         self.temporary.unlink(missing_ok=True)
 
 
-def write(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], object]) -> None:
-    """Lets `fill` write a new array, which then appears under the name `path` at once or never."""
-    array = NewArray(path, shape, dtype)
+def kept(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], object]) -> np.ndarray:
+    """A new array that `fill` writes into, mapped from the file `path`, where it appears at once or never.
+
+    Where the file cannot be written, since its folder cannot or the disk is full, the array is in memory, with a warning.
+    """
+    try:
+        array = NewArray(path, shape, dtype)
+    except UserError as error:
+        warnings.warn(f"{error}; in memory for now", stacklevel=2)
+        numbers = np.empty(shape, dtype)
+        fill(numbers)
+        return numbers
     try:
         fill(array.numbers)
     except BaseException:
         array.discard()
         raise
-    array.finish()
+    try:
+        array.finish()
+    except UserError as error:  # what is mapped stays, without a name
+        warnings.warn(f"{error}; not kept", stacklevel=2)
+        return array.numbers
+    return np.load(path, mmap_mode="c", allow_pickle=False)  # what is written into it does not reach the file
 
 
 def seal(path: Path, **about: str | float) -> None:

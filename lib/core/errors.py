@@ -12,6 +12,14 @@ class UserError(Exception):
     status = FAILED
 
 
+class UntrustedFile(UserError):
+    """A file names a Python file that would be run, and nobody has said that it may."""
+
+    def __init__(self, sentence: str, path: str) -> None:
+        super().__init__(sentence)
+        self.path = path
+
+
 class UsageError(UserError):
     """A `UserError` about the command line itself: unknown flags, names and values."""
 

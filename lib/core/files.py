@@ -1,9 +1,7 @@
-"""Files that are whole or absent, contents that are recognised by their hash, folders that one process writes at a time."""
+"""Files that are whole or absent, and contents that are recognised by their hash."""
 
 import contextlib
-import fcntl
 import hashlib
-import io
 import json
 import os
 import platform
@@ -13,14 +11,12 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 from lib.core.errors import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lib.core.text import as_bytes
 
 # what reading an array, or an archive of arrays, raises where the file is not whole
 NO_ARRAYS = (
@@ -62,50 +58,23 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink()
 
 
-def write_figure(path: Path, figure: "Figure") -> None:
-    """Writes a figure as PNG."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_atomically(path, lambda file: file.write(picture.getvalue()))
-
-
 def write_json(path: Path, content: object) -> None:
-    """Writes `content` as indented JSON; a NaN or an infinity in it is a ValueError."""
-    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Writes `content` as indented JSON; a NaN or an infinity in it is a ValueError.
 
-
-@contextlib.contextmanager
-def locked(path: Path, busy: str) -> Generator[None]:
-    """Holds the lock file `path` for this process; raises `UserError(busy)` while another process holds it.
-
-    The lock belongs to the open file, so that it ends with its process, however that ends.
+    A byte of a name that is no UTF-8 becomes `\\udce9`, from which JSON's readers make what Python had read of it.
     """
-    path = Path(path)
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def read_json(path: Path, **options) -> Any:
+    """What a JSON file holds. Raises OSError, and ValueError for what is no JSON, is no UTF-8 or is nested without end."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError(f"{path}: not a file")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into {path.parent}: {error.strerror}") from None
-    while True:
-        try:
-            file = open(path, "a")
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise UserError(busy) from None
-        # the previous holder removes the file at the end: what was locked may no longer be what lies at the path
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-            break
-        file.close()
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        file.close()
+        return json.loads(path.read_text("utf-8"), **options)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
 
 
 def is_litter(name: str) -> bool:
@@ -157,7 +126,7 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
             lines.append((f"{name} {status.st_size}", identity(status), file))
             count, size = count + 1, size + status.st_size
     manifest = "\n".join(f"{line} {known} {file.resolve()}" for line, known, file in lines)
-    key = hashlib.sha256(os.fsencode(manifest)).hexdigest()
+    key = hashlib.sha256(as_bytes(manifest)).hexdigest()
     cache = hashes_file(cache_dir)
     hashes = _kept_hashes(cache)
     if key not in hashes:
@@ -165,7 +134,7 @@ def fingerprint(paths: list[Path], cache_dir: Path) -> dict:
             hashes[key] = sha256(lines[0][2])
         else:
             content = "\n".join(f"{line} {sha256(file)}" for line, _, file in lines)
-            hashes[key] = hashlib.sha256(os.fsencode(content)).hexdigest()
+            hashes[key] = hashlib.sha256(as_bytes(content)).hexdigest()
         with contextlib.suppress(UserError):  # a cache that cannot be written is computed again
             write_json(cache, _kept_hashes(cache) | {key: hashes[key]})
     return {"sha256": hashes[key], "bytes": size, "files": count}
@@ -189,7 +158,7 @@ def sha256(path: Path) -> str:
 
 def _kept_hashes(cache: Path) -> dict[str, str]:
     try:
-        hashes = json.loads(cache.read_text())
+        hashes = read_json(cache)
     except (OSError, ValueError):
         return {}
     return hashes if isinstance(hashes, dict) else {}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.core import files
+from lib.core.errors import UserError
 
 CHUNK = 4096  # rows of a tensor that are hashed at once: it may lie in a file that is larger than the memory
 
@@ -50,10 +51,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz file."""
+    """Keeps arrays in an .npz file. Where it cannot be written, a warning says so: they can be computed again."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # ty: ignore[invalid-argument-type] numpy's stubs take every keyword for `allow_pickle`
-    files.write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    try:
+        files.write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    except UserError as error:
+        warnings.warn(f"{error}; not kept", stacklevel=2)
 
 
 def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:

@@ -76,8 +76,7 @@ def generated(split: Split, kind: str, severity: int, cache: Path) -> Split:
                 rows = slice(start, start + CHUNK)
                 array[rows] = corruptions.corrupt(clean[rows], kind, severity, ids=split.indices[rows]).numpy()
 
-        checked_arrays.write(file, tuple(clean.shape), np.uint8, fill)
-        images = map_cached(file)
+        images = torch.from_numpy(checked_arrays.kept(file, tuple(clean.shape), np.uint8, fill))
     return replace(split, images=images, origin="generated")
 
 

@@ -28,7 +28,7 @@ def eval(config: EvalConfig) -> Result:
     description = checkpoint.description
     names = config.dataset or (loading.dataset_name("", checkpoint),)
     batching = loading.batching(config, device, description.channels, description.image_size, config.precision)
-    rows, arrays, figures, seconds = [], {}, {}, {}
+    rows, arrays, confusions, seconds = [], {}, {}, {}
     if config.attack not in ("", "pgd") and description.features:
         raise UsageError(f"--attack {config.attack} keeps what it changes in [0, 1]; stored features are attacked by pgd")
     if config.attack:
@@ -52,13 +52,12 @@ def eval(config: EvalConfig) -> Result:
         if robust is not None:
             arrays |= {f"robust_{key}": robust.numpy(), f"indices_{key}": split.indices.numpy()}
         counts = classification.confusion(logits, labels, len(split.classes))
-        title = f"{checkpoint.path} on {key}"
-        figures[key if len(names) > 1 else ""] = plots.confusion(counts.numpy(), split.classes, title)
+        confusions[key if len(names) > 1 else ""] = counts.numpy(), split.classes, f"{checkpoint.path} on {key}"
         seconds[name] = time.perf_counter() - begin
     return Result(
         rows,
         arrays,
-        figures,
+        lambda: {suffix: plots.confusion(*drawn) for suffix, drawn in confusions.items()},
         seconds,
         columns=(
             "data",

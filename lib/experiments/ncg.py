@@ -118,12 +118,16 @@ def ncg(config: NcgConfig) -> Result:
         seconds[f"neighbours in {space.name} space"] = time.perf_counter() - begin
     cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
     rows += nearest_category_rows.over_levels([row for row in rows if row["variant"]])
-    figures = _figures(rows, cells, networks, seen.name)
-    if any(row["subset"] == "radius" for row in rows):
-        measured_in = next(space for space in searched if space.of_inputs)
-        figures["radius"] = plots.radii(
-            arrays, [str(checkpoint.path) for checkpoint in networks], seen.name, measured_in.name, measured_in.unit
-        )
+
+    def figures() -> dict:
+        found = _figures(rows, cells, networks, seen.name)
+        if any(row["subset"] == "radius" for row in rows):
+            measured_in = next(space for space in searched if space.of_inputs)
+            found["radius"] = plots.radii(
+                arrays, [str(checkpoint.path) for checkpoint in networks], seen.name, measured_in.name, measured_in.unit
+            )
+        return found
+
     return Result(
         rows,
         arrays,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch.utils import tensorboard
 
-from lib.core import files
+from lib.core import locks
 from lib.core.errors import Interrupted
 from lib.experiments.config.ood_detector import OodDetectorConfig
 from lib.models import checkpoints
@@ -29,7 +29,7 @@ def ood_detector(config: OodDetectorConfig) -> Result:
     begin = time.perf_counter()
     job = detector_setup.prepare(config)
     directory = run_folder.folder(config)
-    with files.locked(
+    with locks.locked(
         directory / ".lock", f"another process is training in {directory}; wait for it, or choose another -dir"
     ):
         run_folder.claim(directory, config)

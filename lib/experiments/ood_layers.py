@@ -115,28 +115,32 @@ def ood_layers(config: OodLayersConfig) -> Result:
     for other, measured in passed.items():
         arrays |= {f"energies_{other}": measured.of(layers)}
         arrays |= {f"{score}_{other}": values for score, values in measured.scores.items()}
-    figures = plots.figures(
-        [row for row in rows if row["T"] in (None, config.temperature[0])], keys, description.architecture
-    )
     if left:
         of_outliers = {other: leaving.outside for other, leaving in left.items()}
         first = left[outliers[0]]
         arrays |= {"exit_layers": np.array(exits), "exits_id": first.inside, "exit_positions_id": first.positions}
         arrays |= {f"exits_{other}": values for other, values in of_outliers.items()}
-        figures["exits"] = plots.exits(
-            exits,
-            arrays["exits_id"],
-            of_outliers,
-            keys,
-            f"{description.architecture}: where "
-            f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}, "
-            f"measured {first.rows[-1]['false_alarms']:.3f}",
-        )
     seconds["scoring"] = time.perf_counter() - begin
     seen = ("seen_in_training",) if any(key["seen_in_training"] for key in keys.values()) else ()
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
     alarms = ("alpha", "n_id", "false_alarms", "false_alarms_low", "false_alarms_high")
     exiting = (*alarms, "detected", "mac_id", "mac_ood", "time_id", "time_ood") if left else ()
+
+    def figures() -> dict:
+        shown = [row for row in rows if row["T"] in (None, config.temperature[0])]
+        drawn = plots.figures(shown, keys, description.architecture)
+        if left:
+            drawn["exits"] = plots.exits(
+                exits,
+                arrays["exits_id"],
+                {other: leaving.outside for other, leaving in left.items()},
+                keys,
+                f"{description.architecture}: where "
+                f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}, "
+                f"measured {left[outliers[0]].rows[-1]['false_alarms']:.3f}",
+            )
+        return drawn
+
     return Result(
         rows,
         arrays,

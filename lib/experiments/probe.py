@@ -106,7 +106,7 @@ def probe(config: ProbeConfig) -> Result:
                 rows += shift_rows.rows(study, provider, fitted.bank, choices)
     return Result(
         rows,
-        figures=plots.figures(rows, checkpoint.description.architecture, 1 / len(data.classes)),
+        draw=lambda: plots.figures(rows, checkpoint.description.architecture, 1 / len(data.classes)),
         seconds=clock.seconds,
         columns=() if config.verbose else COLUMNS,
         always=lambda row: str(row["probe"]).endswith("gain"),

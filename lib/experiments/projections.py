@@ -66,10 +66,10 @@ def projections(config: ProjectionsConfig) -> Result:
             documents[_stem(weights)] = _paper_layout(config, weights, layers, new, projected)
         begin = time.perf_counter()
         seconds["measuring"] += begin - read
-    result = Result(
+    return Result(
         rows,
         arrays,
-        plots.figures(rows, arrays, config.normalize),
+        lambda: plots.figures(rows, arrays, config.normalize),
         seconds,
         (
             "epoch",
@@ -87,8 +87,6 @@ def projections(config: ProjectionsConfig) -> Result:
         ),
         documents,
     )
-    result.seconds["figures"] = time.perf_counter() - begin
-    return result
 
 
 def _ahead(items: Iterator[Weights]) -> Iterator[Weights]:

@@ -86,7 +86,10 @@ def reinit(config: ReinitConfig) -> Result:
         "relative_drop": drops,
     }
     title = f"{checkpoint.path} on {name}: accuracy {rows[0]['intact_accuracy']:.4f}"
-    figure = plots.reset_map(drops, labels, [unit.layer for unit in units], title)
+
+    def figures() -> dict:
+        return {"": plots.reset_map(drops, labels, [unit.layer for unit in units], title)}
+
     documents = {f"reinit_{checkpoint.path.stem}": reinit_rows.paper_layout(description, checkpoint.path, rows, labels)}
     saved.remove()
     columns = (
@@ -105,7 +108,7 @@ def reinit(config: ReinitConfig) -> Result:
         "partial",
         "partial_p",
     )
-    return Result(rows + analysis + absent, arrays, {"": figure}, seconds, columns, documents if config.paper_json else {})
+    return Result(rows + analysis + absent, arrays, figures, seconds, columns, documents if config.paper_json else {})
 
 
 def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:

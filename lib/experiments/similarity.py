@@ -91,7 +91,7 @@ def similarity(config: SimilarityConfig) -> Result:
         rows.append({**row, **same, **ranks, **disagreement, **(errors[number] if errors else {}), **common})
     return Result(
         rows,
-        figures=_figures(config, rows, (first.layers, second.layers)),
+        draw=lambda: _figures(config, rows, (first.layers, second.layers)),
         seconds=seconds,
         columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *config.measures),
     )

@@ -109,7 +109,7 @@ def stitch(config: StitchConfig) -> Result:
     return Result(
         rows,
         _weights(entries) if config.save else {},
-        _figures(config, rows, layers),
+        lambda: _figures(config, rows, layers),
         seconds,
         columns=(
             *(["null"] if config.null else []),

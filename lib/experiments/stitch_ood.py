@@ -55,7 +55,7 @@ def stitch_ood(config: StitchOodConfig) -> Result:
     if not any(detectors):
         _refuse_nothing(config, grids[0])
     model = next(detector for of_grid in detectors for detector in of_grid.values())
-    rows, arrays, figures, seconds = [], {}, {}, {}
+    rows, arrays, drawn, seconds = [], {}, [], {}
     begin = time.perf_counter()
     for number, (grid, described) in enumerate(zip(grids, detectors, strict=True)):
         prefix = f"{number}." if len(grids) > 1 else ""
@@ -63,15 +63,18 @@ def stitch_ood(config: StitchOodConfig) -> Result:
         new, energies_of, layers = _evaluate(config, grid, described, commands, prefix)
         rows += new
         arrays |= energies_of
-        for name, figure in plots.figures(new, energies_of, layers, _title(grid, new)).items():
-            figures["-".join(part for part in (str(number) if prefix else "", name) if part)] = figure
+        drawn.append((str(number) if prefix else "", (new, energies_of, layers, _title(grid, new))))
     seconds["evaluation"] = time.perf_counter() - begin
     for command in dict.fromkeys(row["fill"] for row in rows if row["fill"]):
         print(f"missing: {command}", file=sys.stderr)
     return Result(
         rows,
         arrays,
-        figures,
+        lambda: {
+            "-".join(part for part in (number, name) if part): figure
+            for number, of_grid in drawn
+            for name, figure in plots.figures(*of_grid).items()
+        },
         seconds,
         columns=(
             "method",

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from lib.core import files
+from lib.core import figures, files
+from lib.core.text import readable
 from lib.experiments import EXPERIMENTS
 from lib.experiments.config.tables import TablesConfig
 from lib.runs import records
@@ -34,15 +35,15 @@ def text(config: TablesConfig) -> str:
 
         found = network_overview.tables(config.network, library)
         figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
-        files.write_figure(figure, found.figure())
-        return _printed(config, found.tables) + f"\n\nfigure: {figure}"
+        figures.write_all(lambda: {"": found.figure()}, lambda _: figure)
+        return _printed(config, found.tables) + (f"\n\nfigure: {figure}" if figure.exists() else "")
     if config.report:
         from lib.tables import html_report
 
         page = html_report.page(
             library, _experiments(library, config.seeds) + _tests(config, library), _papers(config, library)
         )
-        files.write_atomically(Path(config.report), lambda file: file.write(page.encode()))
+        files.write_atomically(Path(config.report), lambda file: file.write(readable(page).encode()))
         return config.report
     made = _experiments(library, config.seeds, config.tables) + _tests(config, library)
     made += _papers(config, library) if config.tables else []
@@ -79,8 +80,10 @@ def _tests(config: TablesConfig, library) -> list[formats.PrintedTable]:
         if panels:
             rows = [{key: value for key, value in row.items() if key != "test"} for row in found if row["test"] == test]
             path = Path(config.results_dir) / "tables" / f"{test}.png"
-            files.write_figure(path, plots.scatter(panels, f"{test} of indices of similarity"))
-            made.append(formats.PrintedTable(test, test, rows, rows, f"figure: {path}", figure=path))
+            title = f"{test} of indices of similarity"
+            figures.write_all(lambda: {"": plots.scatter(panels, title)}, lambda _: path)  # noqa: B023 (called at once)
+            there = path if path.exists() else None
+            made.append(formats.PrintedTable(test, test, rows, rows, f"figure: {path}" if there else "", figure=there))
     return made
 
 
@@ -131,7 +134,7 @@ def _printed(config: TablesConfig, made: list[formats.PrintedTable]) -> str:
     paths = []
     for table in made:
         path = Path(config.out) / f"{table.name}.{formats.SUFFIXES[config.format]}"
-        content = (formats.write(config.format, table) + "\n").encode()
+        content = (readable(formats.write(config.format, table)) + "\n").encode()
         files.write_atomically(path, lambda file, content=content: file.write(content))
         paths.append(str(path))
     return "\n".join(paths)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils import tensorboard
 
-from lib.core import distributed, files
+from lib.core import distributed, locks
 from lib.core.errors import Interrupted
 from lib.datasets.split import Split
 from lib.experiments.config.train import TrainConfig
@@ -34,7 +34,7 @@ def train(config: TrainConfig) -> Result:
     directory = run_folder.folder(config)
     if distributed.rank():
         return _train(directory, config)
-    with files.locked(
+    with locks.locked(
         directory / ".lock", f"another process is training in {directory}; wait for it, or choose another -dir"
     ):
         run_folder.claim(directory, config)

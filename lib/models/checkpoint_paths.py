@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lib.core.errors import UserError
+from lib.core.registry import misspelt
 from lib.models import paper_names
 
 
@@ -14,7 +15,7 @@ def check(path: str | Path, architecture: str = "") -> Path:
         raise UserError(f"{path} is a folder with {inside}; name one file")
     if not path.exists():
         beside = ", ".join(sorted(file.name for file in path.parent.glob("[!.]*.pt"))) if path.parent.is_dir() else ""
-        raise UserError(f"{path}: no such checkpoint" + (f"; {path.parent} has {beside}" if beside else ""))
+        raise UserError(f"{path}: no such checkpoint" + (f"; {path.parent} has {beside}" if beside else misspelt(path)))
     if not sidecar(path).exists() and not architecture and not paper_names.of_file(path):
         raise UserError(
             f"{path} has no sidecar {sidecar(path).name}: its type must be given after the path, such as resnet18, "

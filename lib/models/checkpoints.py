@@ -7,7 +7,6 @@ too, in every form that needs no code to be run: bare and wrapped state dicts, p
 
 import hashlib
 import io
-import json
 import math
 import pickle
 import warnings
@@ -192,7 +191,7 @@ def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict
 def describe(path: Path) -> Description:
     """The sidecar of a checkpoint. Raises `UserError` if it is broken or describes other weights."""
     try:
-        content = json.loads(sidecar(path).read_text())
+        content = files.read_json(sidecar(path))
         digest = content.pop("sha256")
         content.pop("schema")
         for key in ("classes", "mean", "std"):
@@ -232,18 +231,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
                     f"once: python exec_data.py convert-checkpoint {path} NEW.pt"
                 ) from None
             raise UserError(f"{path}: not a whole checkpoint") from None
-        except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, UnicodeDecodeError):
+        except Exception:  # a pickle that is no checkpoint can fail in any way
             raise UserError(f"{path}: not a whole checkpoint") from None
     state = _unwrapped(content, path)
     if not state:
         raise UserError(f"{path}: holds no state dict{_told(content)}")
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise UserError(f"{path}: {key} is no array of numbers that weights could be")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(f"{path}: {key} has {value.numel()} numbers and holds fewer; such a tensor is no weight")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def convert(source: Path, target: Path) -> int:
     """Reads a checkpoint with full unpickling, which runs what code it holds, and writes its plain state dict.
 
-    Only for files one trusts. Returns the number of tensors.
+    A target called .safetensors is one. Only for files one trusts. Returns the number of tensors.
     """
     try:
         content = torch.load(source, map_location="cpu", weights_only=False)
@@ -254,7 +258,16 @@ def convert(source: Path, target: Path) -> int:
     state = _unwrapped(content, source)
     if not state:
         raise UserError(f"{source}: holds no state dict{_told(content)}")
-    files.write_atomically(target, lambda file: torch.save(state, file))
+    if target.suffix == ".safetensors":
+        import safetensors.torch
+
+        try:
+            content = safetensors.torch.save({key: value.contiguous().clone() for key, value in state.items()})
+        except (RuntimeError, ValueError, KeyError) as error:  # sparse or quantised tensors
+            raise UserError(f"{target}: safetensors cannot hold it ({str(error).splitlines()[0]})") from None
+        files.write_atomically(target, lambda file: file.write(content))
+    else:
+        files.write_atomically(target, lambda file: torch.save(state, file))
     return len(state)
 
 

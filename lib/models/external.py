@@ -16,6 +16,7 @@ from torch import nn
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
+from lib.models import trusted_files
 from lib.models.parts import with_channels
 
 
@@ -66,8 +67,12 @@ def timm_network(name: str, classes: int, channels: int, image_size: int, pretra
 
 
 def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.Module:
-    """What `function(classes, channels, image_size)` of a user's file returns; name = "path/to/file.py:function"."""
+    """What `function(classes, channels, image_size)` of a user's file returns; name = "path/to/file.py:function".
+
+    Raises `UntrustedFile` unless the command line names the file.
+    """
     path, _, function = name.rpartition(":")
+    trusted_files.require(path, name)
     spec = importlib.util.spec_from_file_location(f"user_network_{Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"type {name}: {path} cannot be imported")

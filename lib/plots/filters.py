@@ -55,7 +55,7 @@ def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: b
     axes.set(
         xlabel="layer (stage.block)",
         title="projections of filters on the all-ones direction",
-        ylabel=r"cosine $\times \sqrt{D}$ (random filters: N(0, 1))" if normalized else "sum of a filter's weights",
+        ylabel="cosine × √D (random filters: N(0, 1))" if normalized else "sum of a filter's weights",
     )
     axes.legend(fontsize=8)
     return figure
@@ -102,7 +102,7 @@ def mass_by_epoch(rows: list[dict]) -> Figure:
     for panel in panels.flat[max(0, len(chosen) - columns) : len(chosen)]:  # also where the grid ends above the last line
         panel.tick_params(labelbottom=True)
     figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel(r"mass P(X $\leq$ 0)", fontsize=9)
+    figure.supylabel("mass P(X ≤ 0)", fontsize=9)
     left_out = "" if len(chosen) == len(names) else f" ({len(chosen)} of {len(names)} layers)"
     figure.suptitle(
         f"share of filters that point away from the all-ones direction{left_out}\n"
@@ -133,7 +133,7 @@ def mass_by_layer(rows: list[dict]) -> Figure:
     axes.set(
         ylim=(-0.02, 1.02),
         xlabel="layer (stage.block)",
-        ylabel=r"mass P(X $\leq$ 0)",
+        ylabel="mass P(X ≤ 0)",
         title="share of filters that point away from the all-ones direction\nband: 95 % of layers without orientation",
     )
     return figure
@@ -145,7 +145,7 @@ def distance_by_layer(rows: list[dict]) -> Figure:
     epochs = sorted({row["epoch"] for row in rows if row["l2_distance"] is not None and row["epoch"] not in (0, None)})
     figure = Figure(figsize=(max(8, 0.7 * len(names) + 3), 3.9), layout="constrained")
     panels = figure.subplots(1, 2)
-    titles = (r"$\|W - W_0\|_F \,/\, \|W_0\|_F$", r"max $|W - W_0|$ / max $|W_0|$")
+    titles = ("‖W − W₀‖ / ‖W₀‖, Frobenius norms", "max |W − W₀| / max |W₀|")
     for panel, measure, title in zip(panels, ("l2_distance", "linf_distance"), titles, strict=True):
         for number, epoch in enumerate(epochs):
             means = [

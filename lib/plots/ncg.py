@@ -7,6 +7,7 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 NETWORKS = ("#2a5f9e", "#e08a1e")
 NULLS: dict[str, tuple[str, Literal[":", "-", "--"]]] = {
@@ -139,6 +140,8 @@ def radii(arrays: dict[str, np.ndarray], models: list[str], title: str, space: s
                         label=f"{label}, mean {values.mean():.2f}",
                     )
             axes.set(xscale="log", xlabel=f"Euclidean distance, {label_of[space]}", title=f"{key}: {model}")
+            for axis_ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+                axis_ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))  # powers are formulas elsewhere
             axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
             axes.legend(fontsize=7, loc="upper left")
         row[0].set_ylabel("share")

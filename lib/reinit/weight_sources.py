@@ -51,7 +51,7 @@ def files(config: InitialWeights) -> tuple[list[Path], list[str]]:
         words = [word]
         if is_list(config, word):
             try:
-                words = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+                words = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
             except UnicodeDecodeError:
                 raise UserError(f"--inits-from {word}: neither a checkpoint nor a list of paths") from None
         for line in words:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.core import cache_folders
+from lib.core import cache_folders, files
 
 GIB = 2**30
 BLOCK = 512  # bytes, the unit of st_blocks
@@ -50,7 +50,7 @@ def touch(path: Path, about: str = "") -> None:
     """Says that an entry is in use, and with `about` what it holds."""
     with contextlib.suppress(OSError):
         if about and not (path / "about.json").exists():
-            (path / "about.json").write_text(json.dumps({"about": about}))
+            (path / "about.json").write_text(json.dumps({"about": about}), "utf-8")
         os.utime(path)
 
 
@@ -102,6 +102,6 @@ def table(listed: list[CachedFeatures]) -> list[dict]:
 
 def _about(path: Path) -> str:
     try:
-        return str(json.loads((path / "about.json").read_text())["about"])
+        return str(files.read_json(path / "about.json")["about"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -5,6 +5,7 @@ Numbers are float16 (or bfloat16) times one power of two per tap, which no later
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from lib.core import checked_arrays, files, saved_state
 from lib.core.errors import UserError
+from lib.core.text import as_bytes
 from lib.datasets.split import Split
 from lib.datasets.storage.lazy_images import LazyImages
 from lib.models.reducers import Projection, RandomProjection
@@ -54,8 +56,11 @@ class _FileArray:
         self.stored = stored.view(torch.bfloat16) if dtype == torch.bfloat16 else stored
 
     def finish(self, scale: float) -> None:
-        """The file appears whole under its name."""
-        self.array.finish(scale=scale, dtype=str(self.dtype))
+        """The file appears whole under its name, unless the disk is full: then what is mapped stays, without a name."""
+        try:
+            self.array.finish(scale=scale, dtype=str(self.dtype))
+        except UserError as error:
+            warnings.warn(f"{error}; not kept", stacklevel=2)
 
     def discard(self) -> None:
         """Leaves nothing of an unfinished file."""
@@ -63,7 +68,10 @@ class _FileArray:
 
 
 class Writer:
-    """Rows of one tap, into memory (where there is no path) or into a file that appears whole under its name."""
+    """Rows of one tap, into memory (where there is no path) or into a file that appears whole under its name.
+
+    Where such a file cannot be written, a warning says so, and the rows stay in memory.
+    """
 
     def __init__(self, path: Path | None, n: int, dtype: torch.dtype) -> None:
         self.path, self.n, self.dtype = path, n, dtype
@@ -104,7 +112,11 @@ class Writer:
     def _opened(self, dim: int) -> _MemoryArray | _FileArray:
         if self.path is None:
             return _MemoryArray(self.n, dim, self.dtype)
-        return _FileArray(self.path, self.n, dim, self.dtype)
+        try:
+            return _FileArray(self.path, self.n, dim, self.dtype)
+        except UserError as error:
+            warnings.warn(f"{error}; in memory for now", stacklevel=2)
+            return _MemoryArray(self.n, dim, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,7 @@ def _add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
             if isinstance(item, LazyImages):
                 _add_lazy(digest, item)
             elif isinstance(item, Path):
-                digest.update(f"{item} {files.identity(item.stat())}".encode())
+                digest.update(as_bytes(f"{item} {files.identity(item.stat())}"))
             elif isinstance(item, np.ndarray):
                 digest.update(np.ascontiguousarray(item).tobytes())
             else:

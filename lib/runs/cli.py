@@ -8,6 +8,7 @@ torch, and nothing here knows an experiment.
 
 import argparse
 import dataclasses
+import datetime
 import functools
 import inspect
 import math
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
-from lib.runs import published_flags
+from lib.runs import published_flags, yaml_files
 from lib.runs.columns import Columns, Summary
 
 
@@ -108,6 +109,12 @@ def fraction(value: float) -> None:
         raise UsageError(f"{value} is not in [0, 1]")
 
 
+def python_file(path: str) -> None:
+    """A check that a Python file is there."""
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise UsageError(f"{path} is no Python file (relative to {Path.cwd()})")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The flags of every script."""
@@ -127,6 +134,13 @@ class RunConfig:
     models_dir: str = flag("models", help="folder of the checkpoints", identity=False)
     cache_dir: str = flag(
         ".cache", help="folder of what can be computed again: decoded images, features, hashes", identity=False
+    )
+    trust: tuple[str, ...] = flag(
+        (),
+        help="Python files that a sidecar, a record or a YAML file may name as a network's type: they are run",
+        check=python_file,
+        identity=False,
+        metavar="FILE.py",
     )
     config: str = flag("", help="YAML file with defaults for these flags; the command line wins", identity=False)
     plan: bool = flag(False, help="say what the command would do, and stop", identity=False)
@@ -180,6 +194,10 @@ class RunConfig:
     def work(self) -> list[str]:
         """What `--plan` says besides files and settings: passes, networks, layers, memory, data."""
         return []
+
+    def repeatable(self) -> bool:
+        """Whether the command makes a record, so that a record can ask for it again."""
+        return True
 
     def answer(self) -> str | None:
         """What the command prints instead of running, where a flag asks for that."""
@@ -477,24 +495,17 @@ def _check_value(field: dataclasses.Field, value) -> None:
 
 def _from_yaml(config_class: type[RunConfig], path: str) -> dict:
     """The defaults that a YAML file sets, with the types of the fields. Raises `UsageError`."""
-    import yaml
-
-    try:
-        loaded = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UsageError(f"--config {path}: not a YAML file") from None
-    if not isinstance(loaded, dict | types.NoneType):
-        raise UsageError(f"--config {path}: holds no 'flag: value' pairs")
+    loaded = yaml_files.read(path)
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     spelled = {option.lstrip("-").replace("-", "_"): name for name, field in fields.items() for option in spellings(field)}
     hints = typing.get_type_hints(config_class)
     values = {}
-    for key, value in (loaded or {}).items():
+    for key, value in loaded.items():
         name = key if key in fields else spelled.get(str(key).lstrip("-").replace("-", "_"))
         if name is None:
             raise UsageError(f"--config {path}: {key} is no flag of this script; {near(str(key), fields)}")
+        if name == "trust":
+            raise UsageError(f"--config {path}: {key} says which files may be run; only the command line can")
         kind, several = _kind(hints[name])
         values[name] = (
             None if value is fields[name].default is None else _typed(value, kind, several, f"--config {path}: {key}")
@@ -512,12 +523,17 @@ def _typed(value, kind: type, several: bool, where: str):
         if not isinstance(value, bool):
             raise UsageError(f"{where}: {value!r} is neither true nor false")
         return value
-    if isinstance(value, bool | list | dict):
-        raise UsageError(f"{where}: {value!r} is not one value")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | datetime.date):
+        raise UsageError(f"{where}: {_shown(value)} is not one value")
     try:
         return _converter(kind)(str(value))
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"{where}: {error}") from None
+
+
+def _shown(value) -> str:
+    """The value, unless it is a collection, which may hold itself or be immense."""
+    return repr(value) if isinstance(value, bool) else f"a {type(value).__name__}"
 
 
 _COMMON = {field.name for kind in (DeviceConfig, SeedConfig) for field in dataclasses.fields(kind)}

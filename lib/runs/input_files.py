@@ -1,6 +1,5 @@
 """The files behind what a configuration names: data sets, checkpoints, folders of snapshots. Nothing is loaded here."""
 
-import json
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -122,7 +121,7 @@ def epoch_of(path: Path) -> int | None:
 def trained_on(config: RunConfig, path: str) -> str:
     """The data set that a checkpoint's sidecar names, "" where none does: known before the checkpoint is loaded."""
     try:
-        return str(json.loads(locate(config, path).with_suffix(".json").read_text())["dataset"])
+        return str(files.read_json(locate(config, path).with_suffix(".json"))["dataset"])
     except (OSError, ValueError, KeyError, TypeError):  # loading says what is wrong
         return ""
 

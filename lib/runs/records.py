@@ -8,6 +8,7 @@ Nothing here imports torch.
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -17,13 +18,17 @@ import platform
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib.core import files, text_table
-from lib.core.errors import UserError
+from lib.core import figures as drawn
+from lib.core import files, locks, text_table
+from lib.core.errors import UsageError, UserError
+from lib.core.registry import misspelt
+from lib.core.text import as_bytes, readable
 from lib.datasets import names
 from lib.runs.cli import RunConfig, Settings
 from lib.runs.columns import Columns
@@ -51,7 +56,8 @@ class Result:
 
     rows       flat; accuracies and rates are fractions; None where a value does not exist
     arrays     name -> NumPy array, kept in the `.npz` beside the record
-    figures    "" or a suffix -> matplotlib figure, kept as `<run>.png` or `<run>-<suffix>.png`
+    draw       makes the figures, "" or a suffix -> matplotlib figure, kept as `<run>.png` or `<run>-<suffix>.png`;
+               called when the record is written, so that a figure that fails loses nothing
     seconds    stage -> seconds
     columns    the columns that are printed when the run is done; empty for all
     documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
@@ -60,11 +66,16 @@ class Result:
 
     rows: list[Row]
     arrays: dict = field(default_factory=dict)
-    figures: dict = field(default_factory=dict)
+    draw: Callable[[], Mapping[str, Any]] = dict
     seconds: dict[str, float] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     documents: dict = field(default_factory=dict)
     always: Callable[[Row], object] = lambda row: False
+
+    @functools.cached_property
+    def figures(self) -> Mapping[str, Any]:
+        """The figures, drawn when they are first asked for."""
+        return self.draw()
 
     def text(self) -> str:
         """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
@@ -89,10 +100,14 @@ class Place:
         """A file beside the record: `<run><suffix>`."""
         return self.path.with_name(self.run + suffix)
 
+    def figure(self, suffix: str) -> Path:
+        """The figure with this suffix, beside the record."""
+        return self.beside(f"-{readable(suffix)}.png" if suffix else ".png")
+
 
 def place(config: RunConfig, experiment: str) -> Place:
     """The place of the record of an experiment with this configuration."""
-    run = _slug(config.name) if config.name else run_name(config)
+    run = file_name(config.name) if config.name else run_name(config)
     return Place(experiment, run, Path(config.results_dir) / experiment / f"{run}.json")
 
 
@@ -194,7 +209,7 @@ def under_way(config: RunConfig) -> str:
 def write(
     where: Place, config: RunConfig, result: Result, *, command: list[str], started: float, inputs: dict[str, dict]
 ) -> dict:
-    """Writes arrays, figures and, last, the record, whose presence says that all is there. Returns the record.
+    """Writes arrays, then the record, whose presence says that all is there, then figures. Returns the record.
 
     inputs   the fingerprints of what the run reads, from before it began
 
@@ -222,16 +237,16 @@ def write(
     record["tolerance"] = tolerance(record)
     record["outputs"] = _outputs(config)
     if result.arrays:
+        arrays = {readable(name): array for name, array in result.arrays.items()}
         record["arrays"] = where.beside(".npz").name
-        files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **result.arrays))
-    for suffix, figure in result.figures.items():
-        files.write_figure(where.beside(f"-{suffix}.png" if suffix else ".png"), figure)
+        files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **arrays))
     for name, document in result.documents.items():
         files.write_json(where.path.with_suffix("") / f"{_slug(name)}.json", document)
     problem = _problem(record, config.columns)
     if problem:
         raise ValueError(f"the {where.experiment} experiment made an invalid record: {problem}")
     files.write_json(where.path, record)
+    drawn.write_all(lambda: result.figures, where.figure)
     return record
 
 
@@ -242,12 +257,10 @@ def read(path: Path, experiment: Described | None = None) -> dict:
     kind than the experiment's settings and columns.
     """
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise UserError(f"{path}: not a file")
-        record = json.loads(Path(path).read_text(), parse_constant=_refuse)
+        record = files.read_json(path, parse_constant=_refuse)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
+        raise UserError(f"{path}: {error.strerror}{misspelt(path)}") from None
+    except ValueError:
         raise UserError(f"{path}: not a whole record") from None
     problem = _problem(record, experiment.columns if experiment else None)
     problem = problem or (experiment.problem(record["config"]) if experiment else None)
@@ -311,7 +324,7 @@ def figures(where: Place) -> list[Path]:
 @contextlib.contextmanager
 def locked(where: Place) -> Generator[None]:
     """Keeps a second process from making the same record at the same time."""
-    with files.locked(
+    with locks.locked(
         where.path.with_name(f".{where.run}.lock"),
         f"another process is making {where.path}; wait for it, or give this run a --name",
     ):
@@ -391,6 +404,26 @@ def _label(value) -> str:
     if Path(text).suffix in (".pt", ".pth", ".tar", ".safetensors"):
         return "-".join(Path(text).with_suffix("").parts[-2:])
     return text
+
+
+def file_name(text: str) -> str:
+    """A name as a file can have it: letters and digits of any script stay, what else stands between them becomes a hyphen.
+
+    Raises `UsageError` where nothing is left, where the file would be hidden, and where the name is too long.
+    """
+    composed = unicodedata.normalize("NFC", text)
+    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" or sign in "._+-" else " " for sign in composed)
+    name = "-".join(kept.split()).strip("-")
+    if not any(unicodedata.category(sign)[0] in "LN" for sign in name):
+        raise UsageError(f"--name {readable(text)}: has no letter or digit")
+    if name.startswith("."):
+        raise UsageError(f"--name {readable(text)}: a file of this name would be hidden; begin with another sign")
+    if len(as_bytes(name)) > LONGEST:
+        raise UsageError(f"--name {readable(text)[:20]}...: longer than the {LONGEST} bytes that file names have room for")
+    return name
+
+
+LONGEST = 200  # bytes of a name, to which suffixes are added
 
 
 def _slug(text: str) -> str:

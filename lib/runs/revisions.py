@@ -1,10 +1,9 @@
 """What earlier versions of a method have left: records, checkpoints of trainings, and caches."""
 
 import contextlib
-import json
 from pathlib import Path
 
-from lib.core import cache_folders
+from lib.core import cache_folders, files
 from lib.core.errors import UserError
 from lib.runs import records
 from lib.runs.command_lines import Experiments
@@ -35,7 +34,7 @@ def earlier(
 def of_folder(marker: Path) -> dict:
     """What the file run.json in the folder of a training says. Raises `UserError` where it is broken."""
     try:
-        content = json.loads(marker.read_text())
+        content = files.read_json(marker)
     except ValueError:
         content = None
     if not isinstance(content, dict):

@@ -3,22 +3,26 @@
 Whatever goes wrong ends in one line on stderr and an exit status; nothing here knows an experiment.
 """
 
-import atexit
+import contextlib
 import functools
 import gc
 import inspect
+import logging
 import os
+import shlex
 import signal
 import sys
 import time
 import traceback
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
-from lib.core import distributed
-from lib.core.errors import FAILED, Interrupted, UsageError, UserError
+from lib.core import distributed, streams
+from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
+from lib.core.text import readable
+from lib.models import trusted_files
 from lib.runs import cli, records
 from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiment, Experiments
@@ -45,9 +49,11 @@ def main(
     script = script or f"exec_{name}.py"
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    streams.prepare()
     try:
         _announce_signals()
         config = cli.parse(experiments[name].configuration, argv, prog=script, description=inspect.cleandoc(description))
+        trusted_files.trust_only([*trusted_files.named(argv), *config.trust])
         if distributed.world() > 1 and not config.parallel:
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
         run(experiments, name, config, [script, *argv])
@@ -56,18 +62,27 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except Exception as error:  # the one place where any failure becomes one line
+        _ignore_signals()
         if debug:
             traceback.print_exc()
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
-            print(f"{script}: {' '.join(_sentence(error).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
+            sentence = _sentence(error)
+            if isinstance(error, UntrustedFile):
+                sentence += f"; if you trust it: {shlex.join(['python', script, *argv, '--trust', error.path])}"
+            print(f"{script}: {' '.join(readable(sentence).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
         sys.exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
+        _ignore_signals()
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
         sys.exit(Interrupted.status)
+    finally:
+        _ignore_signals()
 
 
 def run(experiments: Experiments, name: str, config: RunConfig, command: list[str]) -> Path | None:
     """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
+    if not config.debug:
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of homes and fonts
     place = records.place(config, name)
     if distributed.rank():
         _follow(experiments[name], config, place)
@@ -76,25 +91,47 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
         config.check_inputs()
     answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
-        print(answer)
+        print(readable(answer))
         return None
-    with records.locked(place):
-        if not config.overwrite and records.finished(place, config):
-            _say(config, f"already there; --overwrite runs it again ({place.path})")
-        else:
-            _show_warnings(config)
-            config.check_inputs()
-            before = records.fingerprints(config)
-            started, begin = time.time(), time.perf_counter()
-            result = _loaded(experiments[name])(config)
-            result.seconds.setdefault("total", time.perf_counter() - begin)
-            records.write(place, config, result, command=command, started=started, inputs=before)
-            if not config.quiet:
-                print(result.text())
+    found = _version(place.path)
+    if _is_there(place, config):  # also in a folder that cannot be written
+        _say(config, f"already there; --overwrite runs it again ({place.path})")
+    else:
+        with records.locked(place):
+            if _version(place.path) != found and _is_there(place, config):  # another process was faster
+                _say(config, f"already there; --overwrite runs it again ({place.path})")
+            else:
+                _run(experiments[name], config, place, command)
     for figure in records.figures(place):
         _say(config, f"figure: {figure}")
     print(place.path)
     return place.path
+
+
+def _is_there(place: records.Place, config: RunConfig) -> bool:
+    return not config.overwrite and records.finished(place, config)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Which of the files that were ever at the path lies there; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _run(experiment: Experiment, config: RunConfig, place: records.Place, command: list[str]) -> None:
+    """Runs the experiment, writes its record and prints its rows."""
+    _show_warnings(config)
+    config.check_inputs()
+    before = records.fingerprints(config)
+    started, begin = time.time(), time.perf_counter()
+    result = _loaded(experiment)(config)
+    result.seconds.setdefault("total", time.perf_counter() - begin)
+    records.write(place, config, result, command=command, started=started, inputs=before)
+    if not config.quiet:
+        print(readable(result.text()))
 
 
 def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
@@ -111,14 +148,30 @@ def _loaded(experiment: Experiment) -> Callable[..., Result]:
     None of them is ever garbage, so that Python's search for garbage, now and at the end of the process, leaves them out:
     of a short command it took a quarter of the time.
     """
-    if gc.get_freeze_count():  # in this process something was run before
-        return experiment.function
-    gc.disable()
+    with _signals_afterwards():
+        if gc.get_freeze_count():  # in this process something was run before
+            return experiment.function
+        gc.disable()
+        try:
+            return experiment.function
+        finally:
+            gc.freeze()
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _signals_afterwards() -> Generator[None]:
+    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted."""
+    came: list[int] = []
+    numbers = (*WARNINGS, signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
     try:
-        return experiment.function
+        yield
     finally:
-        gc.freeze()
-        gc.enable()
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 WARNINGS = (signal.SIGTERM, signal.SIGUSR1)
@@ -132,7 +185,12 @@ def _announce_signals() -> None:
 
     for number in WARNINGS:
         signal.signal(number, stop)
-    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in WARNINGS])  # nothing is left to save
+
+
+def _ignore_signals() -> None:
+    """Nothing is left to save, or the run ends already: another signal has nothing to add."""
+    for number in (*WARNINGS, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _show_warnings(config: RunConfig) -> None:
@@ -147,7 +205,7 @@ def _show_warnings(config: RunConfig) -> None:
         line: str | None = None,
     ) -> None:
         if not config.quiet and (config.debug or issubclass(category, UserWarning)):
-            print(f"warning: {message}", file=sys.stderr)
+            print(f"warning: {readable(str(message))}", file=sys.stderr)
 
     warnings.showwarning = show  # ty: ignore[invalid-assignment] - one function for another is how warnings are shown elsewhere
     if not config.debug:
@@ -156,7 +214,7 @@ def _show_warnings(config: RunConfig) -> None:
 
 def _say(config: RunConfig, sentence: str) -> None:
     if not config.quiet:
-        print(sentence, file=sys.stderr)
+        print(readable(sentence), file=sys.stderr)
 
 
 def _sentence(error: Exception) -> str:
@@ -165,7 +223,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror or error}"
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    unallocated = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # so torch says it of the CPU
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or unallocated:
         return "error: out of memory; a smaller -b needs less"
     missing = (error.name or "lib").partition(".")[0] if isinstance(error, ModuleNotFoundError) else "lib"
     if missing != "lib":
@@ -174,4 +233,8 @@ def _sentence(error: Exception) -> str:
             "(source .venv/bin/activate) and in requirements.txt"
         )
     first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, ImportError) and ".so" in first:
+        return f"error: a library cannot be loaded ({first}); it is broken, or memory is limited (ulimit -v)"
+    if isinstance(error, RuntimeError) and "start new thread" in first:
+        return f"error: {first}: the number of processes is limited (ulimit -u)"
     return f"error: {type(error).__name__}: {first} (unexpected; --debug shows where)"

@@ -11,8 +11,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.core import files
+from lib.core import files, locks
 from lib.core.errors import UserError
+from lib.core.registry import misspelt
 from lib.runs import input_files
 from lib.runs.input_files import ModelsDir
 from lib.stitching.flags import DetectorConfig
@@ -64,7 +65,7 @@ def publish(config: DetectorConfig, layer: str, network, description) -> Path:
 
     path = path_of(config, layer)
     settings = dataclasses.asdict(config) | {"layer": [layer], "source_sha256": source_hash(config, config.source_path)}
-    with files.locked(
+    with locks.locked(
         path.with_name(f".{path.name}.lock"), f"another process is writing {path}; the same command ends this run"
     ):
         checkpoints.save(path, network, dataclasses.replace(description, config=settings))
@@ -89,7 +90,8 @@ def find(config: ModelsDir, places: tuple[str, ...]) -> list[Detector]:
                 raise UserError(f"-detectors {place}: no detector that exec_ood_detector.py has made")
             detectors.append(detector)
         else:
-            raise UserError(f"-detectors {place}: there is no such folder or file; exec_ood_detector.py makes detectors")
+            way_out = misspelt(path) or "; exec_ood_detector.py makes detectors"
+            raise UserError(f"-detectors {place}: there is no such folder or file{way_out}")
     return detectors
 
 
@@ -111,7 +113,7 @@ def of_network(detectors: list[Detector], source_sha256: str, source_path: str, 
 def _read(path: Path) -> Detector | None:
     """The detector at a path; None if its weights are not there, or its sidecar describes something else."""
     try:
-        content = json.loads(path.with_suffix(".json").read_text())
+        content = files.read_json(path.with_suffix(".json"))
         settings = content["config"]
         detector = Detector(path, settings["layer"][0], settings["source_path"], settings["source_sha256"], settings)
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,15 +1,15 @@
 """Repeating the run that a record describes, and comparing what comes out with it."""
 
-import importlib.util
 import os
-import re
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from lib.core.errors import UserError
-from lib.runs import records
+from lib.core.errors import UntrustedFile, UserError
+from lib.models import trusted_files
+from lib.runs import cli, records
 from lib.runs.command_lines import Experiment, Experiments
 
 # columns that no two runs share: clocks, where a detector lies, and which record had a stitch already
@@ -17,29 +17,34 @@ OWN = ("seconds", "images_per_second", "time_id", "time_ood", "detector", "taken
 MOST = 5  # differences that are told
 
 
-def rerun(path: Path, experiments: Experiments) -> str:
+def rerun(path: Path, experiments: Experiments, trusted: tuple[str, ...] = ()) -> str:
     """Runs the record's command again, in this working directory, in place of the record.
 
-    Raises `UserError` where it is not a record that its command would write.
+    trusted   the Python files that the record may name as types of networks
+
+    Raises `UserError` where it is not a record that its command would write, `UntrustedFile` for another Python file.
     """
-    record, _ = _read(path, experiments)
+    record, _ = _read(path, experiments, trusted)
     if path.absolute().parent.name != record["experiment"]:
         raise UserError(f"{path}: a copy of a record; the record itself lies in a folder {record['experiment']}")
     before = path.stat().st_mtime_ns
-    _run(path, record, "--results-dir", os.path.relpath(path.absolute().parent.parent), "--overwrite")
+    _run(path, record, trusted, "--results-dir", os.path.relpath(path.absolute().parent.parent), "--overwrite")
     if path.stat().st_mtime_ns == before:
         raise UserError(f"{path}: its command wrote a record of another name beside it")
     return f"{path} was made again"
 
 
-def check(path: Path, experiments: Experiments) -> str:
-    """Runs the command into a folder of its own and compares the rows; raises `UserError` where they differ."""
-    record, experiment = _read(path, experiments)
+def check(path: Path, experiments: Experiments, trusted: tuple[str, ...] = ()) -> str:
+    """Runs the command into a folder of its own and compares the rows; raises `UserError` where they differ.
+
+    trusted   the Python files that the record may name as types of networks
+    """
+    record, experiment = _read(path, experiments, trusted)
     if records.revision(record) < experiment.revision:
         raise UserError(f"{path}: of an earlier version of the method, whose numbers were other; --rerun makes it again")
     with tempfile.TemporaryDirectory() as folder:
         aside = _aside(record, experiment.configuration.aside, Path(folder) / "models")
-        _run(path, record, "--results-dir", folder, *aside, "--overwrite")
+        _run(path, record, trusted, "--results-dir", folder, *aside, "--overwrite")
         made = [again for _, again in records.records(folder, {record["experiment"]: experiment})]
     tolerance = records.tolerance(record)
     found = differences(record["rows"], made[0]["rows"], tolerance)
@@ -49,12 +54,25 @@ def check(path: Path, experiments: Experiments) -> str:
     return f"{path}: repeated, all {len(record['rows'])} rows agree within its tolerance of {tolerance:g}"
 
 
-def _read(path: Path, experiments: Experiments) -> tuple[dict, Experiment]:
-    """The record, and the experiment that it is of."""
+def _read(path: Path, experiments: Experiments, trusted: tuple[str, ...]) -> tuple[dict, Experiment]:
+    """The record, whose command is one of its experiment and runs no code but trusted files; and the experiment."""
     record = records.read(path)
-    if record["experiment"] not in experiments:
-        raise UserError(f"{path}: the record of an experiment {record['experiment']}, which the suite has not")
-    return record, experiments[record["experiment"]]
+    name, command = record["experiment"], record["command"]
+    if name not in experiments:
+        raise UserError(f"{path}: the record of an experiment {name}, which the suite has not")
+    if command[:1] != [f"exec_{name}.py"]:
+        raise UserError(f"{path}: its command {' '.join(command[:1])} is not the suite's script exec_{name}.py")
+    try:
+        config = cli.parse(experiments[name].configuration, command[1:])
+    except (UserError, SystemExit) as error:  # --help exits
+        raise UserError(f"{path}: its command {shlex.join(command)} is refused: {error}") from None
+    if not config.repeatable():
+        raise UserError(f"{path}: its command {shlex.join(command)} makes no record; it is not run")
+    allowed = {Path(file).resolve() for file in trusted}
+    for file in [*trusted_files.named(command[1:]), *config.trust]:
+        if Path(file).resolve() not in allowed:
+            raise UntrustedFile(f"{path}: its command would run {file}", file)
+    return record, experiments[name]
 
 
 def _aside(record: dict, flags: tuple[str, ...], models: Path) -> list[str]:
@@ -89,20 +107,13 @@ def _agree(one, other, tolerance: float) -> bool:
     return abs(one - other) <= tolerance * max(1, abs(one), abs(other)) if numbers else one == other
 
 
-def _run(path: Path, record: dict, *further: str) -> None:
-    command = record["command"]
-    script = _script(command[0]) if command else None
-    if script is None:
-        raise UserError(f"{path}: its command {' '.join(command[:1])} is no script of the suite")
+def _run(path: Path, record: dict, trusted: tuple[str, ...], *further: str) -> None:
+    name, *words = record["command"]
+    script = Path(__file__).resolve().parents[2] / name  # beside lib, in the checkout and where it is installed
+    if not script.is_file():
+        raise UserError(f"{path}: {script} is not there")
     threads = {"OMP_NUM_THREADS": str(record["environment"]["threads"])} if record["environment"].get("threads") else {}
-    done = subprocess.run([sys.executable, str(script), *command[1:], *further], env={**os.environ, **threads})
+    trust = ["--trust", *trusted] if trusted else []
+    done = subprocess.run([sys.executable, str(script), *words, *further, *trust], env={**os.environ, **threads})
     if done.returncode:
         raise UserError(f"{path}: its command failed with exit status {done.returncode}")
-
-
-def _script(name: str) -> str | None:
-    """The file of a script of the suite, in the checkout or where it is installed; None for any other name."""
-    if not re.fullmatch(r"exec_\w+\.py", name):
-        return None
-    module = importlib.util.find_spec(name.removesuffix(".py"))
-    return module.origin if module else None

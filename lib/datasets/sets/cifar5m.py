@@ -18,6 +18,7 @@ import torch
 
 from lib.core import cache_folders, checked_arrays, files
 from lib.core.errors import UserError
+from lib.core.text import as_bytes
 from lib.datasets import Options, catalogue
 from lib.datasets.sets import cifar
 from lib.datasets.split import Split
@@ -76,10 +77,14 @@ def _map(file: Path, start: int) -> np.memmap:
 
 
 def _unpacked(file: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, cache: Path) -> Path:
-    key = hashlib.sha256(f"{file.resolve()} {files.identity(file.stat())} {entry.filename}".encode()).hexdigest()
+    key = hashlib.sha256(as_bytes(f"{file.resolve()} {files.identity(file.stat())} {entry.filename}")).hexdigest()
     target = cache / f"{key}.npy"
     if checked_arrays.read(target) is None:
         cache.mkdir(parents=True, exist_ok=True)
+        if entry.file_size > shutil.disk_usage(cache).free:
+            raise UserError(
+                f"{file}: {entry.filename} unpacks to more than {cache} has room for; choose another --cache-dir"
+            )
         handle, temporary = tempfile.mkstemp(dir=cache, prefix=".", suffix=".npy")
         try:
             with os.fdopen(handle, "wb") as copy, archive.open(entry) as packed:

@@ -87,7 +87,7 @@ def tinyimagenet(root: Path, split: str, options: Options) -> Split:
         return from_listing("tinyimagenet", split, image_folders.listing(train.parent, "train", classes), options)
     number = {name: label for label, name in enumerate(classes)}
     files, labels = [], []
-    for row, line in enumerate((val / "val_annotations.txt").read_text().splitlines(), 1):
+    for row, line in enumerate((val / "val_annotations.txt").read_text("utf-8").splitlines(), 1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in number:
             raise UserError(f"{val / 'val_annotations.txt'}: line {row} names no class of {train}")

@@ -1,7 +1,5 @@
 """MNIST and the sets of the same form: four arrays in IDX files, under `<Name>/raw` as torchvision has them."""
 
-import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from lib.core.errors import UserError
 from lib.datasets import Options
 from lib.datasets.split import Split
+from lib.datasets.storage import unpack
 
 DIGITS = tuple(str(digit) for digit in range(10))
 CLOTHES = (
@@ -49,10 +48,10 @@ def read_idx(file: Path) -> np.ndarray:
     """
     zipped = file.with_name(file.name + ".gz")
     try:
-        content = file.read_bytes() if file.exists() else gzip.decompress(zipped.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{zipped}: cannot be unpacked ({error}); remove it and download it again") from None
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        content = file.read_bytes() if file.exists() else unpack.gzip_content(zipped)
+    except UserError as error:
+        raise UserError(f"{error}; remove it and download it again") from None
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise UserError(f"{file}: is not an IDX file of unsigned bytes; remove it and download it again")
     axes = content[3]
     shape = tuple(int(size) for size in np.frombuffer(content[4 : 4 + 4 * axes], ">i4"))

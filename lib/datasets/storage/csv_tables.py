@@ -19,7 +19,7 @@ def read(file: Path, columns: tuple[str, ...]) -> dict[str, list[str]]:
     Raises a UserError that names the columns that are lacking, or the lines that have too few or too many values.
     """
     try:
-        text = file.read_text()
+        text = file.read_text("utf-8")
         header, *lines = _csv(text) if file.suffix == ".csv" else _celeba(text)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{file}: cannot be read as a table ({error}); unpack it again") from None

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +109,11 @@ def decoded(listing: image_folders.Listing, cache: Path, upright: bool = False) 
         for channels in (1, 3) if grey else (3,):
             shape = (len(listing.labels), channels, height, width)
             try:
-                checked_arrays.write(file, shape, np.uint8, lambda array: _decode_all(listing, array, upright))  # noqa: B023 (called at once)
-                break
+                fill = partial(_decode_all, listing, upright=upright)
+                return torch.from_numpy(checked_arrays.kept(file, shape, np.uint8, fill))
             except _Differs as difference:
                 if not (difference.colour_only and channels == 1):
                     return None
-        mapped = map_cached(file)
     return mapped
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from lib.core import files
 from lib.core.errors import UserError
+from lib.core.registry import misspelt
+from lib.core.text import as_bytes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SPELLINGS = {
@@ -102,16 +104,16 @@ def manifest(listing: Listing, *how: object) -> str:
     """A digest of the names of the files and what they are recognised by, and of `how` they are read: a cache's key."""
     digest = hashlib.sha256(repr((listing.classes, *how)).encode())
     for member in listing.members:
-        digest.update(os.fsencode(f"{member}\0{member.identity}\n"))
+        digest.update(as_bytes(f"{member}\0{member.identity}\n"))
     for file in listing.files:
-        digest.update(os.fsencode(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n"))
+        digest.update(as_bytes(f"{file}\0{files.identity(os.stat(listing.folder / file))}\n"))
     return digest.hexdigest()
 
 
 def require_folder(folder: Path) -> None:
     """An error unless the folder is there."""
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "there is no such folder"
+        what = "is not a folder" if folder.exists() else f"there is no such folder{misspelt(folder)}"
         raise UserError(f"{folder}: {what}; an image folder holds train/<class>/*.jpg and test/<class>/*.jpg")
 
 

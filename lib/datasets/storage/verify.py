@@ -1,6 +1,5 @@
 """Whether a data set is whole: its files, their checksums, the number of images in each split, and their labels."""
 
-import gzip
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from lib.core import files
 from lib.core.errors import UserError
 from lib.datasets import catalogue
 from lib.datasets.names import parse
-from lib.datasets.storage import download
+from lib.datasets.storage import download, unpack
 
 UNPACKED_MNIST = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -53,7 +52,7 @@ def verify(text: str, root: str | Path, *, cache_dir: str | Path | None = None) 
             if file.name in expected:
                 findings.append(Finding(f"md5 of {file.name}", expected[file.name], download.file_md5(file)))
             elif file.suffix == ".gz" and file.stem in expected:  # packing again changes the packed file only
-                unpacked = hashlib.md5(gzip.decompress(file.read_bytes())).hexdigest()
+                unpacked = hashlib.md5(unpack.gzip_content(file)).hexdigest()
                 findings.append(Finding(f"md5 of {file.stem}", expected[file.stem], unpacked))
         splits, sizes = entry.splits or ("all",), entry.sizes
     else:

@@ -72,6 +72,9 @@ class DataConfig(DeviceConfig, SeedConfig):
     def inputs(self) -> dict[str, list[Path]]:
         return input_files.data_files(self, *self.arguments) if self.action == "show" else {}
 
+    def repeatable(self) -> bool:
+        return self.action == "show"
+
     def answer(self) -> str | None:
         from lib.datasets.storage import download
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.core.errors import UsageError
-from lib.core.registry import near
+from lib.core.registry import misspelt, near
 from lib.experiments import EXPERIMENTS
 from lib.runs.cli import RunConfig, flag
 from lib.tables import TESTS, formats, papers, summaries
@@ -52,6 +52,8 @@ class TablesConfig(RunConfig):
         asked = [f"--{name}" for name in ("rerun", "missing", "network", "report") if getattr(self, name)]
         if len(asked) > 1:
             raise UsageError(f"{' '.join(asked)}: one of them at a time")
+        if self.report and not (folder := Path(self.report).parent).is_dir():
+            raise UsageError(f"--report {self.report}: there is no folder {folder}{misspelt(folder)}")
         if self.measured and self.missing:
             raise UsageError("--measured --missing: the cells that are filled, or the commands for those that are not")
         if self.missing and (self.out or self.format != "text"):
@@ -61,11 +63,14 @@ class TablesConfig(RunConfig):
         if self.seeds and set(self.tables) & set(TESTS):
             raise UsageError("--seeds: specificity and sensitivity compare networks of all seeds")
 
+    def repeatable(self) -> bool:
+        return False
+
     def answer(self) -> str:
         if self.rerun:
             from lib.tables import rerun
 
-            return (rerun.check if self.check else rerun.rerun)(Path(self.rerun), EXPERIMENTS)
+            return (rerun.check if self.check else rerun.rerun)(Path(self.rerun), EXPERIMENTS, self.trust)
         from lib.experiments.tables import text
 
         return text(self)

@@ -42,7 +42,7 @@ class Published:
 def read(path: Path = FILE) -> dict[str, dict[tuple[str, ...], Published]]:
     """table (`paper/table`) -> headings -> what is published there."""
     found: dict[str, dict[tuple[str, ...], Published]] = {}
-    for block in yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for block in yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         table, unit = found.setdefault(block["table"], {}), 0.01 if block.get("percent") else 1
         deviations = dict(_entries(block, block.get("deviations", {})))
         for where, value in _entries(block, block["values"]):
