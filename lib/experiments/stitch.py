@@ -57,10 +57,11 @@ def stitch(config: StitchConfig) -> Result:
     test_split = loading.load_split(config, config.dataset, "test", image_size=front.description.image_size)
     _check(config, front.description, end.description, test_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
-    front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))
+    listed = [loading.layers(checkpoint, size, device) for checkpoint in (front, end)]
+    front_shapes, end_shapes = ({layer.name: layer.shape for layer in side} for side in listed)
     layers = (
-        stitching_grid.choose(front, front_shapes, tuple(config.front_layer.split(",")), "FRONT_LAYER"),
-        stitching_grid.choose(end, end_shapes, tuple(config.end_layer.split(",")), "END_LAYER"),
+        stitching_grid.choose(front, listed[0], tuple(config.front_layer.split(",")), "FRONT_LAYER"),
+        stitching_grid.choose(end, listed[1], tuple(config.end_layer.split(",")), "END_LAYER"),
     )
     batching = loading.batching(config, device, front.description.channels, size, config.precision)
     once = tuple(

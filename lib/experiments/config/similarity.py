@@ -68,6 +68,7 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
         selects=True,
     )
 
+    revision: ClassVar[int] = 2  # 2: a row per image of layers whose first axis is another
     columns: ClassVar[Columns] = Columns.of(
         numbers="""rank1 rank2 n cka cka_debiased pwcca procrustes svcca mean_cca rsa knn_jaccard disagreement cka_se
             cka_debiased_se pwcca_se procrustes_se svcca_se mean_cca_se rsa_se knn_jaccard_se""",
@@ -88,13 +89,11 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
         return {self.model1_path: self.model1_type, self.model2_path: self.model2_type}
 
     def work(self) -> list[str]:
-        from lib.representations import similarity
+        from lib.models import cutting
         from lib.runs import plan
 
         def chosen(words):
-            return lambda checkpoint, listed: similarity.choose(
-                checkpoint.network, [layer.name for layer in listed if layer.shape], words, "LAYERS"
-            )
+            return lambda checkpoint, listed: cutting.tapped(listed, tuple(words.split(",")), "LAYERS")
 
         return plan.of_checkpoints(
             self,

@@ -159,9 +159,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         from lib.stitching import grid as stitching_grid
 
         def chosen(words, where):
-            return lambda checkpoint, listed: stitching_grid.choose(
-                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where
-            )
+            return lambda checkpoint, listed: stitching_grid.choose(checkpoint, listed, tuple(words.split(",")), where)
 
         trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
         return plan.of_checkpoints(
