@@ -379,9 +379,22 @@ def _traced(network: nn.Module, form: tuple[int, ...] | None, opened: Iterable[s
     modules = tuple((name, id(module), module.training) for name, module in network.named_modules())
     kept, key = _graphs.setdefault(network, {}), (form, frozenset(entered), modules)
     if key not in kept:
-        kept[key] = tracing.trace(network, form, entered)
+        kept[key] = tracing.trace(network, None if form is None else _examples(network, form), entered)
         _thread_in_place(kept[key].graph, tracing.Root(network))
     return kept[key]
+
+
+def _examples(network: nn.Module, form: tuple[int, ...]) -> tuple[tracing.Example, tracing.Example]:
+    """What the network does with images of this form, in the two numbers that are traced."""
+    weight = next(network.parameters(), torch.zeros(()))
+    forms = _survey(network, torch.zeros(1, *form, device=weight.device)).forms
+    few, more = (
+        tracing.Example(
+            torch.zeros(count, *form, device="meta"), {inside(network, key): output for key, output in outputs.items()}
+        )
+        for count, outputs in zip(tracing.COUNTS, forms, strict=True)
+    )
+    return few, more
 
 
 def _thread_in_place(graph: fx.Graph, root: nn.Module) -> None:

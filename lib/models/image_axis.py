@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +68,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Survey:
-    """The axes of what modules put out and take in, by name; a module that runs again has `name@2`, `name@3`, ..."""
+    """The axes of what modules put out and take in, by name; a module that runs again has `name@2`, `name@3`, ...
+
+    forms   what they put out for `FEW` and for `MORE` images, with tensors on the device "meta" in the place of all tensors;
+            without modules that put out anything but tensors, and tuples, lists and dictionaries of them
+    """
 
     outputs: dict[str, Axis]
     inputs: dict[str, Axis]
+    forms: tuple[dict[str, Any], dict[str, Any]]
 
     def of(self, key: str, output: object, *, inputs: bool = False) -> Tensor:
         """What the module of that key put out (or took in), with the images first.
@@ -115,17 +121,19 @@ def survey(network: nn.Module, body: nn.Module, images: Tensor) -> Survey:
         drawn = torch.rand((MORE, *images.shape[1:]), generator=draw)
         drawn = drawn.to(images.device, images.dtype)
         few, more = (_looks(network, body, drawn[:count]) for count in (FEW, MORE))
-        kept[form] = Survey(*({key: _axis(few[side][key], more[side].get(key)) for key in few[side]} for side in (0, 1)))
+        axes = ({key: _axis(few[side][key], more[side].get(key)) for key in few[side]} for side in (0, 1))
+        kept[form] = Survey(*axes, forms=(few[2], more[2]))
     return kept[form]
 
 
 Look = tuple[torch.Size, list[Tensor]]  # a shape, and per axis a number for each place along it
 
 
-def _looks(network: nn.Module, body: nn.Module, images: Tensor) -> tuple[dict[str, Look], dict[str, Look]]:
-    """What every module puts out and takes in for these images, by key."""
+def _looks(network: nn.Module, body: nn.Module, images: Tensor) -> tuple[dict[str, Look], dict[str, Look], dict[str, Any]]:
+    """What every module puts out and takes in for these images, by key, and the form of its output."""
     outputs: dict[str, Look] = {}
     inputs: dict[str, Look] = {}
+    forms: dict[str, Any] = {}
     calls: dict[str, int] = {}
 
     def watch(name: str):
@@ -136,6 +144,8 @@ def _looks(network: nn.Module, body: nn.Module, images: Tensor) -> tuple[dict[st
                 tensor = first_tensor(values)
                 if tensor is not None:
                     looks[key] = tensor.shape, _digests(tensor)
+            with contextlib.suppress(TypeError):
+                forms[key] = formed(output)
 
         return hook
 
@@ -149,7 +159,20 @@ def _looks(network: nn.Module, body: nn.Module, images: Tensor) -> tuple[dict[st
             if name:
                 stack.callback(module.register_forward_hook(watch(name)).remove)
         network(images)
-    return outputs, inputs
+    return outputs, inputs, forms
+
+
+def formed(output: Any) -> Any:
+    """The same with tensors on the device "meta". Raises `TypeError` for what is no tensor and not made of such."""
+    if isinstance(output, Tensor):
+        return torch.empty_like(output, device="meta")
+    if type(output) in (tuple, list):
+        return type(output)(map(formed, output))
+    if type(output) is dict:
+        return {key: formed(part) for key, part in output.items()}
+    if output is None:
+        return None
+    raise TypeError(type(output).__name__)
 
 
 def _digests(tensor: Tensor) -> list[Tensor]:

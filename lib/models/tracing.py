@@ -1,9 +1,9 @@
 """Graphs of networks by `torch.fx` in which sizes are numbers: what reads them is no data flow, tests of them are decided.
 
-A network is traced for images of one form, with two numbers of images. Beside every value of the graph goes a fake tensor,
-a shape without numbers, so that `x.shape`, `x.size(0)` and what Python makes of them are known and leave no node. A number
-that is the same in both traces is a constant; one that grows with the images is the number of images times a constant;
-where anything else differs, the network does what depends on how many images there are, and cannot be traced.
+A network is traced for images of one form, with two numbers of images. Beside every value of the graph goes a tensor on
+the device "meta", a shape without numbers, so that `x.shape`, `x.size(0)` and what Python makes of them are known and leave
+no node. A number that is the same in both traces is a constant; one that grows with the images is the number of images times
+a constant; where anything else differs, the network does what depends on how many images there are, and cannot be traced.
 
 Without images to go by sizes stay nodes, as `torch.fx` has them.
 """
@@ -20,10 +20,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from lib.core.errors import UserError
-from lib.models.image_axis import evaluating
+from lib.models.image_axis import FEW, MORE, formed
 
-COUNTS = (7, 11)  # numbers of images in the two traces: primes that seldom are the size of anything else
-VALUE = "value"  # in a node's `meta`: the fake tensor, or a tuple with such; absent where it is not known
+COUNTS = (FEW, MORE)  # numbers of images in the two traces
+VALUE = "value"  # in a node's `meta`: the tensor without numbers, or a tuple of such; absent where it is not known
 BATCH = "batch"  # in a node's `meta`: it is this many times the number of images
 SHAPES = "shapes"  # in a node's `meta`: that of its tensor in both traces
 
@@ -68,42 +68,43 @@ class Root(nn.Module):
         return self.network(images)
 
 
-def trace(network: nn.Module, form: tuple[int, ...] | None, opened: set[str]) -> Graph:
+@dataclass(frozen=True)
+class Example:
+    """What a network does with some images (b, c, h, w) on the device "meta".
+
+    outputs   of its modules that put out tensors, likewise, by their paths; `path@2` of a second run
+    """
+
+    images: Tensor
+    outputs: dict[str, Any]
+
+
+def trace(network: nn.Module, examples: tuple[Example, Example] | None, opened: set[str]) -> Graph:
     """The graph of a network behind `Root`, into the modules whose paths are in `opened`; every other one is one node.
 
-    form   the shape of one image, where it is known
+    examples   what it does with `COUNTS` images, where that is known
 
     Raises `Untraceable`.
     """
-    if form is None:
+    if examples is None:
         return _traced(network, None, opened)
-    first, second = (_traced(network, (count, *form), opened) for count in COUNTS)
+    first, second = (_traced(network, example, opened) for example in examples)
     _merge(first, second)
     return first
 
 
-def _traced(network: nn.Module, shape: tuple[int, ...] | None, opened: set[str]) -> Graph:
+def _traced(network: nn.Module, example: Example | None, opened: set[str]) -> Graph:
     root = Root(network)
-    tracer = _Tracer(opened, _example(network, shape) if shape else None)
+    tracer = _Tracer(opened, example)
     try:
         graph = tracer.trace(root)
     except Exception as error:
         raise Untraceable(tracer.inside[-1] if tracer.inside else "", _reason(error)) from error
-    if tracer.sizes_read and shape:
-        _guard(graph, shape[1:])
+    if tracer.sizes_read and example is not None:
+        _guard(graph, tuple(example.images.shape[1:]))
     made = vars(root) | root._buffers
     constants = {name: value for name, value in made.items() if isinstance(value, Tensor)}
     return Graph(graph, constants, tracer.finished)
-
-
-def _example(network: nn.Module, shape: tuple[int, ...]) -> tuple[Any, Tensor]:
-    """A mode in which tensors are shapes alone, and images of this shape in it, where the network is."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
-        return mode, torch.zeros(shape, device=device)
 
 
 class _Proxy(fx.Proxy):
@@ -130,15 +131,15 @@ class _Proxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """Traces with a fake value beside every node."""
+    """Traces with the form of its value beside every node."""
 
-    def __init__(self, opened: set[str], example: tuple[Any, Tensor] | None) -> None:
+    def __init__(self, opened: set[str], example: Example | None) -> None:
         super().__init__()
         self.opened, self.example = opened, example
         self.inside: list[str] = []  # the opened modules that are being traced
         self.finished: list[str] = []
         self.sizes_read = False
-        self.running = False  # whether a value is computed, so that modules and parameters are themselves
+        self.calls: dict[str, int] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name not in self.opened
@@ -147,8 +148,6 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def call_module(self, m: nn.Module, forward, args, kwargs):
-        if self.running:
-            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             output = super().call_module(m, forward, args, kwargs)
@@ -158,9 +157,6 @@ class _Tracer(fx.Tracer):
             self.inside.pop()
         self.finished.append(path)
         return output
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return attr_val if self.running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def iter(self, obj: fx.Proxy) -> Iterator:
         if VALUE not in obj.node.meta:
@@ -183,29 +179,26 @@ class _Tracer(fx.Tracer):
         """What the operation gives, alone in a tuple; nothing where that is not known."""
         if self.example is None or kind == "output":
             return ()
-        mode, images = self.example
         if kind == "placeholder":
-            return (images,)
-        self.running = True
+            return (self.example.images,)
+        if kind == "get_attr":
+            path, _, name = str(target).rpartition(".")
+            owner = self.root.get_submodule(path)
+            return (formed(owner._parameters.get(name, owner._buffers.get(name, vars(owner).get(name)))),)
+        if kind == "call_module":
+            self.calls[target] = self.calls.get(target, 0) + 1
+            key = target if self.calls[target] == 1 else f"{target}@{self.calls[target]}"
+            return (self.example.outputs[key],) if key in self.example.outputs else ()
         try:
             args, kwargs = map_aggregate(args, _known), map_aggregate(kwargs, _known)
-            with mode:
-                if kind == "call_function":
-                    return (target(*args, **kwargs),)
-                if kind == "call_method":
-                    return (getattr(args[0], target)(*args[1:], **kwargs),)
-                found = operator.attrgetter(target)(self.root)
-                if kind == "get_attr":
-                    return (found,)
-                with evaluating(found):  # statistics must not move
-                    return (found(*args, **kwargs),)
-        except Exception:  # numbers decide, or the operation knows no fake tensors: the node stays without a value
+            return (target(*args, **kwargs) if kind == "call_function" else getattr(args[0], target)(*args[1:], **kwargs),)
+        except Exception:  # numbers decide, or the operation knows no tensors without: the node stays without a value
             return ()
-        finally:
-            self.running = False
 
 
 def _known(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return formed(value)
     return value.node.meta[VALUE] if isinstance(value, fx.Proxy) else value
 
 
