@@ -50,6 +50,23 @@ def tokens(classes, channels, image_size):
     return Tokens(classes, channels, image_size)
 
 
+class Classed(nn.Module):
+    '''Tokens without and then with a class and a distillation token.'''
+
+    def __init__(self, classes, channels, image_size):
+        super().__init__()
+        self.embed = nn.Conv2d(channels, 8, 7, 7)
+        self.patches = nn.LayerNorm(8)
+        self.first = nn.Parameter(torch.zeros(1, 2, 8))
+        self.block = nn.Linear(8, 8)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.patches(self.embed(x).flatten(2).transpose(1, 2))
+        x = self.block(torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1))
+        return self.head(x[:, :2].mean(1) + x[:, 2:].mean(1))
+
+
 class Base(nn.Module):
     def __init__(self, classes, channels, image_size):
         super().__init__()
@@ -183,3 +200,23 @@ def test_logits_that_cannot_be_found_are_refused_with_a_wrapper_that_finds_them(
     wrapper = "\n".join(str(refused.value).splitlines()[-2:]).replace("[...]", '["out"]["y"]')
     (tmp_path / "wrapped.py").write_text(f"{NETWORK}\n\n{wrapper}\n")
     assert models.build(f"{tmp_path}/wrapped.py:Logits", 10, 1, 8)(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_pairs_that_no_stitch_joins_are_rows_with_the_reason_and_distillation_tokens_are_stitched(tmp_path):
+    write(tmp_path)
+    made = script("exec_train.py", "own.py:Classed", "-dir", "c", "-e", 1, "-lr", "3e-3", *BRIEF, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    grid = ("models/c/model_1.pt", "models/c/model_1.pt", "auto", "auto", "cuts", "cuts", "auto", "-i", "pinv", "-e", 0)
+    stitched = script("exec_stitch.py", *grid, "-pinv-samples", 60, *BRIEF, cwd=tmp_path)
+    assert stitched.returncode == 0, stitched.stderr
+    assert "2 of 9 pairs of layers cannot be stitched" in stitched.stderr
+    cells = {(row["front_layer"], row["end_layer"]): row for row in rows(tmp_path, "stitch")}
+    assert len(cells) == 9
+    for pair, (before, after) in {("patches", "block"): (16, 18), ("block", "patches"): (18, 16)}.items():
+        assert cells[pair]["missing"] == f"stitching type t2t: {before} tokens cannot be put in the place of {after}"
+    assert cells["block", "embed"]["type"] == "t2c" and cells["embed", "block"]["type"] == "c2t"
+    assert cells["block", "block"]["agreement"] == 1
+    tables = script("exec_tables.py", "stitch", cwd=tmp_path)
+    assert tables.returncode == 0 and "cannot be put" not in tables.stdout, tables.stderr
+    alone = script("exec_stitch.py", *grid[:4], "patches", "block", *grid[6:], *BRIEF, cwd=tmp_path)
+    assert alone.returncode == 1 and "16 tokens cannot be put in the place of 18" in alone.stderr

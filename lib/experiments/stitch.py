@@ -70,7 +70,7 @@ def stitch(config: StitchConfig) -> Result:
     )
     layers = (once[0].kept, once[1].kept)
     donors = Donors(front.network, end.network, *layers)
-    pairs = {(one, two): _blank(config, front_shapes[one], end_shapes[two]) for one in layers[0] for two in layers[1]}
+    pairs, impossible = _pairs(config, front_shapes, end_shapes, layers)
     ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
     matched = _matched_images(config, train_split)
     seconds = {"setup": time.perf_counter() - begin}
@@ -101,6 +101,10 @@ def stitch(config: StitchConfig) -> Result:
         shares = stitching_layer.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
         row |= measures | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
         row |= {**common, "stitch": number if config.save else None, "taken_from": origin}
+    rows += [
+        {**common, "front_layer": one, "end_layer": two, "stitch": None, "missing": reason}
+        for (one, two), reason in impossible.items()
+    ]
     _partial(config).unlink(missing_ok=True)
     return Result(
         rows,
@@ -121,8 +125,40 @@ def stitch(config: StitchConfig) -> Result:
             "normalized_difference",
             "r2",
             "effective_rank",
+            *(["missing"] if impossible else []),
         ),
     )
+
+
+def _pairs(
+    config: StitchConfig, front_shapes: dict[str, Shape], end_shapes: dict[str, Shape], layers: tuple[list[str], list[str]]
+) -> tuple[Pairs, dict[tuple[str, str], str]]:
+    """The untrained stitch of every pair of layers, and of those that no stitch joins the reason.
+
+    Raises `UserError` where no pair can be joined.
+    """
+    pairs: Pairs = {}
+    impossible: dict[tuple[str, str], str] = {}
+    for pair in itertools.product(*layers):
+        try:
+            made = _blank(config, front_shapes[pair[0]], end_shapes[pair[1]])
+            if config.init == "eye":
+                stitching_layer.initialise(made, config.init, randomness.generator(config.seed))
+            pairs[pair] = made
+        except UserError as error:
+            impossible[pair] = str(error)
+    if not pairs:
+        first = next(iter(impossible.values()))
+        others = f"; no other of the {len(impossible)} pairs can be stitched either" if len(impossible) > 1 else ""
+        raise UserError(first + others)
+    if impossible:
+        (one, two), reason = next(iter(impossible.items()))
+        warnings.warn(
+            f"{len(impossible)} of {len(impossible) + len(pairs)} pairs of layers cannot be stitched, such as {one} into "
+            f"{two}: {reason}",
+            stacklevel=2,
+        )
+    return pairs, impossible
 
 
 def _check(config: StitchConfig, front: Description, end: Description, split: Split) -> None:
@@ -367,6 +403,8 @@ def _figures(config: StitchConfig, rows: list[dict], layers: tuple[list[str], li
     """Heat maps over layers, of the first ranks that were asked for."""
     first = {}
     for row in rows:
+        if row.get("missing"):
+            continue
         first.setdefault((row["null"], row["front_layer"], row["end_layer"]), row)
     chosen = [row for (null, _, _), row in first.items() if null is None]
     if len(chosen) < 2:

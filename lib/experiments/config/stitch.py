@@ -119,7 +119,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
             penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
             sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
         words="""null front_layer end_layer front_aliases end_aliases type init solver pinv_basis data split
-            taken_from""",
+            taken_from missing""",
         truths="trained",
         images="data split",
         sets="data",
@@ -127,6 +127,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
     summary: ClassVar[Summary | None] = Summary.of(
         "data split type init epochs null front_layer end_layer stitch_rank pinv_rank",
         "accuracy penalty agreement normalized_difference",
+        lambda row: row.get("missing") is None,
     )
 
     def __post_init__(self) -> None:
