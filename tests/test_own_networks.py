@@ -76,6 +76,17 @@ class Base(nn.Module):
         return self.fc(x.flatten(1))
 
 
+class Colour(Base):
+    '''Three channels, whatever it is asked for, and a normalisation at one position.'''
+
+    def __init__(self, classes, channels, image_size):
+        super().__init__(classes, 3, image_size)
+        self.bn = nn.BatchNorm1d(classes)
+
+    def forward(self, x):
+        return self.bn(super().forward(x))
+
+
 class InDict(Base):
     def forward(self, x):
         return {'loss': None, 'logits': super().forward(x)}
@@ -220,3 +231,40 @@ def test_pairs_that_no_stitch_joins_are_rows_with_the_reason_and_distillation_to
     assert tables.returncode == 0 and "cannot be put" not in tables.stdout, tables.stderr
     alone = script("exec_stitch.py", *grid[:4], "patches", "block", *grid[6:], *BRIEF, cwd=tmp_path)
     assert alone.returncode == 1 and "16 tokens cannot be put in the place of 18" in alone.stderr
+
+
+def test_grey_images_are_repeated_for_a_network_of_three_channels(tmp_path):
+    write(tmp_path)
+    made = script("exec_train.py", "own.py:Colour", "-dir", "c", "-e", 1, *BRIEF, cwd=tmp_path)
+    assert made.returncode == 0 and "three channels only: the channel of digits is repeated" in made.stderr, made.stderr
+    described = json.loads((tmp_path / "models" / "c" / "model_1.json").read_text())
+    assert described["channels"] == len(described["mean"]) == 3
+    measured = script("exec_eval.py", "models/c/model_1.pt", *BRIEF, cwd=tmp_path)
+    assert measured.returncode == 0, measured.stderr
+
+
+def test_a_batch_of_one_image_names_its_flag_before_anything_is_written(tmp_path):
+    write(tmp_path)
+    refused = script("exec_train.py", "own.py:Colour", "-dir", "c", "-b", 1, *BRIEF, cwd=tmp_path)
+    assert refused.returncode == 1 and "-b 1: batch normalisation needs more than one value per channel" in refused.stderr
+    assert not (tmp_path / "models" / "c" / "init.pt").exists()
+
+
+def test_stitching_takes_the_data_of_its_networks_and_says_at_once_that_images_are_too_few(tokens):
+    pair = ("models/t/model_1.pt", "models/t/model_1.pt", "auto", "auto", "norm", "norm", "auto", "-i", "pinv", "-e", 0)
+    few = ("-pinv-samples", 500, "--max-examples", 60)
+    refused = script("exec_stitch.py", *pair, *few, "-gpu", -1, cwd=tokens)
+    assert refused.returncode == 1 and "-pinv-samples 500: digits has only 60 training images" in refused.stderr
+    made = script("exec_stitch.py", *pair, "-pinv-samples", 60, "--max-examples", 60, "-gpu", -1, cwd=tokens)
+    assert made.returncode == 0, made.stderr
+    again = script(
+        "exec_stitch.py", *pair, "-pinv-samples", 60, "--max-examples", 60, "-gpu", -1, "-d", "digits", cwd=tokens
+    )
+    assert again.returncode == 0 and len(list((tokens / "results" / "stitch").glob("*.json"))) == 1
+
+
+def test_a_backbone_of_other_classes_is_answered_with_the_commands_that_use_it(tokens):
+    words = ("-d", "patches", "-ood", "uniform", "--space", "feature", "--layer", "norm", "-gpu", -1)
+    refused = script("exec_ncg.py", "models/t/model_1.pt", *words, "--max-examples", 60, cwd=tokens)
+    assert refused.returncode == 1
+    assert "exec_train.py LargeMLP -d features=models/t/model_1.pt:LAYER:patches -dir head" in refused.stderr

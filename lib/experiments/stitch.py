@@ -53,9 +53,11 @@ def stitch(config: StitchConfig) -> Result:
     device = loading.device(config)
     front = loading.load_checkpoint(config, config.front_path, config.front_type, device)
     end = loading.load_checkpoint(config, config.end_path, config.end_type, device)
-    train_split = loading.load_split(config, config.dataset, "train", image_size=front.description.image_size)
-    test_split = loading.load_split(config, config.dataset, "test", image_size=front.description.image_size)
-    _check(config, front.description, end.description, test_split)
+    name = loading.dataset_name(config.dataset, front)
+    train_split = loading.load_split(config, name, "train", image_size=front.description.image_size)
+    test_split = loading.load_split(config, name, "test", image_size=front.description.image_size)
+    _check(config, front.description, end.description, test_split, name)
+    matched = _matched_images(config, train_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
     listed = [loading.layers(checkpoint, size, device) for checkpoint in (front, end)]
     front_shapes, end_shapes = ({layer.name: layer.shape for layer in side} for side in listed)
@@ -72,7 +74,6 @@ def stitch(config: StitchConfig) -> Result:
     donors = Donors(front.network, end.network, *layers)
     pairs, impossible = _pairs(config, front_shapes, end_shapes, layers)
     ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
-    matched = _matched_images(config, train_split)
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
     parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks)
@@ -161,13 +162,13 @@ def _pairs(
     return pairs, impossible
 
 
-def _check(config: StitchConfig, front: Description, end: Description, split: Split) -> None:
+def _check(config: StitchConfig, front: Description, end: Description, split: Split, name: str) -> None:
     """Raises `UserError` where the two networks, or network and data, do not go together."""
-    for what, other in ((f"FRONT_PATH {config.front_path}", front), (f"-d {config.dataset}", split)):
+    for what, other in ((f"FRONT_PATH {config.front_path}", front), (f"-d {name}", split)):
         if len(other.classes) != len(end.classes):
             raise UserError(f"{what}: it has {len(other.classes)} classes, the end network {len(end.classes)}")
     if bool((split.labels < 0).any()):
-        raise UserError(f"-d {config.dataset}: it has images without labels, so there is no accuracy")
+        raise UserError(f"-d {name}: it has images without labels, so there is no accuracy")
     if front.channels != end.channels or (front.image_size and end.image_size and front.image_size != end.image_size):
         raise UserError(
             f"the front network takes {front.channels} channels of {front.image_size} px, the end network "

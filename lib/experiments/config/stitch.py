@@ -97,10 +97,11 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         help="augmentation of the training images; auto is the data set's customary one",
     )
     dataset: str = flag(
-        "cifar10",
+        "",
         "-d",
         label="{}",
-        help="data set: stitches are made on its training images and measured on its test images",
+        help="data set: stitches are made on its training images and measured on its test images; default: the one that "
+        "the front network was trained on",
         selects=True,
     )
     mod_only_stitch: bool = flag(
@@ -132,6 +133,8 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.dataset and self.front_path:  # filled in, so that it is the same run as with the name
+            object.__setattr__(self, "dataset", input_files.trained_on(self, self.front_path))
         if self.stitch_norm != "none" and (self.init != "rand" or self.epochs == 0):
             raise UsageError(
                 f"--stitch-norm {self.stitch_norm}: a normalised stitch has to be trained from -i rand; here "
@@ -175,6 +178,5 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         )
 
     def inputs(self) -> dict[str, list[Path]]:
-        return input_files.checkpoint_files(self, self.front_path, self.end_path) | input_files.data_files(
-            self, self.dataset
-        )
+        data = input_files.data_files(self, self.dataset) if self.dataset else {}
+        return input_files.checkpoint_files(self, self.front_path, self.end_path) | data
