@@ -78,19 +78,32 @@ def pieces(network: nn.Module, layers: list[str]) -> list[nn.Module]:
 def _pieces(network: nn.Module, layers: list[str], images: Tensor | None = None) -> list[fx.GraphModule]:
     check_names(network, layers)
     form = _form(network, images)
-    try:
-        graph = _traced(network, form, opened=set().union(*map(_ancestors, layers)))
-    except tracing.Untraceable as error:
-        raise UserError(f"the network {type(_body(network)).__name__} cannot be traced: {error.reason}") from error
-    ends = []
-    for layer in layers:
-        nodes = [node for node in graph.graph.nodes if node.op == "call_module" and node.target == inside(network, layer)]
+    opened = set().union(*map(_ancestors, layers))
+    graph, calls = _calls(network, form, opened, layers)
+    if any(_uncut(graph.graph, nodes) for nodes in calls.values()):
+        # what bypasses a layer may be a size that a module hands on
+        further = {name for name in _find_cuts(network, form)[2] if not {name, *_ancestors(name)} & set(layers)}
+        if opened <= further:
+            graph, calls = _calls(network, form, further, layers)
+    for layer, nodes in calls.items():
         if reason := _uncut(graph.graph, nodes):
             nearest = _nearest(network, layer, form)
             raise UserError(f"layer {layer}: {reason}, so the network cannot be cut there; {nearest}")
-        ends.append(nodes[0].name)
+    ends = [calls[layer][0].name for layer in layers]
     traced = graph.module(network)
     return [_piece(traced, begin, end) for begin, end in zip([None, *ends], [*ends, None], strict=True)]
+
+
+def _calls(
+    network: nn.Module, form: tuple[int, ...] | None, opened: set[str], layers: list[str]
+) -> tuple[tracing.Graph, dict[str, list[fx.Node]]]:
+    """The network's graph into these modules, and where in it the layers are called."""
+    try:
+        graph = _traced(network, form, opened)
+    except tracing.Untraceable as error:
+        raise UserError(f"the network {type(_body(network)).__name__} cannot be traced: {error.reason}") from error
+    nodes = [node for node in graph.graph.nodes if node.op == "call_module"]
+    return graph, {layer: [node for node in nodes if node.target == inside(network, layer)] for layer in layers}
 
 
 def _uncut(graph: fx.Graph, nodes: list[fx.Node]) -> str:
@@ -146,7 +159,7 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
         name: sum(number for other, number in macs.items() if other == name or other.startswith(name + "."))
         for name in order
     }
-    at_cuts, uncut = _find_cuts(network, _form(network, images))
+    at_cuts, uncut, _ = _find_cuts(network, _form(network, images))
     kinds = {name: type(body.get_submodule(name)).__name__ for name in order}
     what = roles(body, order)
     mixing = {name for name in order if axes.outputs.get(name, image_axis.Axis()).mixes}
@@ -494,10 +507,11 @@ def _find(graph: fx.Graph, name: str) -> fx.Node:
     return next(node for node in graph.nodes if node.name == name)
 
 
-def _find_cuts(network: nn.Module, form: tuple[int, ...] | None) -> tuple[list[str], dict[str, str]]:
-    """The cuts in execution order, innermost names first; and of every other module why it is none.
+def _find_cuts(network: nn.Module, form: tuple[int, ...] | None) -> tuple[list[str], dict[str, str], set[str]]:
+    """The cuts in execution order, innermost names first; of every other module why it is none; what was opened for them.
 
-    Modules that are cuts are opened to look for cuts inside, one depth after another; what cannot be traced stays whole.
+    Modules that nothing bypasses are opened to look for cuts inside, one depth after another; what cannot be traced stays
+    whole.
     """
     body, prefix = _body(network), inside(network, "")
     names = [name for name, _ in body.named_modules() if name]
@@ -512,7 +526,7 @@ def _find_cuts(network: nn.Module, form: tuple[int, ...] | None) -> tuple[list[s
             stops = error.module.removeprefix(prefix) if error.module.startswith(prefix) else ""
             closed[stops] = f"tracing stops: {error.reason}"
             if stops not in opened:
-                return [], dict.fromkeys(names, closed[stops])
+                return [], dict.fromkeys(names, closed[stops]), set()
             opened = {name for name in opened if name != stops and not name.startswith(stops + ".")}
             continue
         calls: dict[str, list[fx.Node]] = {}
@@ -522,7 +536,9 @@ def _find_cuts(network: nn.Module, form: tuple[int, ...] | None) -> tuple[list[s
         reasons = {name: _uncut(graph.graph, nodes) for name, nodes in calls.items()}
         uncut |= {name: reason for name, reason in reasons.items() if reason}
         at |= {name for name, reason in reasons.items() if not reason}
-        deeper = {name for name in at - opened - closed.keys() if any(True for _ in body.get_submodule(name).children())}
+        on_the_way = {name for name, (node, *more) in calls.items() if not more and _carries_everything(graph.graph, node)}
+        whole = on_the_way - opened - closed.keys()
+        deeper = {name for name in whole if any(True for _ in body.get_submodule(name).children())}
         if not deeper:
             break
         opened |= deeper
@@ -532,7 +548,7 @@ def _find_cuts(network: nn.Module, form: tuple[int, ...] | None) -> tuple[list[s
             around = [outer for outer in sorted(_ancestors(name), key=len) if outer in uncut or outer in closed]
             why = "does not run by itself in a forward pass"
             uncut[name] = f"inside {around[0]}: {uncut.get(around[0]) or closed[around[0]]}" if around else why
-    return [name for name in dict.fromkeys(order) if name in at], uncut
+    return [name for name in dict.fromkeys(order) if name in at], uncut, opened
 
 
 _forms: "weakref.WeakKeyDictionary[nn.Module, tuple[int, ...]]" = weakref.WeakKeyDictionary()

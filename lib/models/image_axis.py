@@ -71,7 +71,7 @@ class Survey:
     """The axes of what modules put out and take in, by name; a module that runs again has `name@2`, `name@3`, ...
 
     forms   what they put out for `FEW` and for `MORE` images, with tensors on the device "meta" in the place of all tensors;
-            without modules that put out anything but tensors, and tuples, lists and dictionaries of them
+            without modules that put out anything but tensors and numbers, and tuples, lists and dictionaries of them
     """
 
     outputs: dict[str, Axis]
@@ -163,15 +163,15 @@ def _looks(network: nn.Module, body: nn.Module, images: Tensor) -> tuple[dict[st
 
 
 def formed(output: Any) -> Any:
-    """The same with tensors on the device "meta". Raises `TypeError` for what is no tensor and not made of such."""
+    """The same with tensors on the device "meta". Raises `TypeError` for what is not made of tensors and numbers."""
     if isinstance(output, Tensor):
         return torch.empty_like(output, device="meta")
     if type(output) in (tuple, list):
         return type(output)(map(formed, output))
     if type(output) is dict:
         return {key: formed(part) for key, part in output.items()}
-    if output is None:
-        return None
+    if output is None or isinstance(output, bool | int | float):
+        return output
     raise TypeError(type(output).__name__)
 
 

@@ -159,10 +159,10 @@ class _Tracer(fx.Tracer):
         return output
 
     def iter(self, obj: fx.Proxy) -> Iterator:
-        if VALUE not in obj.node.meta:
+        value = obj.node.meta.get(VALUE)
+        if value is None:
             return super().iter(obj)
-        places = range(len(obj.node.meta[VALUE]))
-        return iter([self.create_proxy("call_function", operator.getitem, (obj, place), {}) for place in places])
+        return iter([self.create_proxy("call_function", operator.getitem, (obj, at), {}) for at in range(len(value))])
 
     def create_proxy(self, kind, target, args, kwargs, *rest, **options):
         values = self._value(kind, target, args, kwargs)
@@ -173,6 +173,11 @@ class _Tracer(fx.Tracer):
         proxy.node.meta["inside"] = self.inside[-1] if self.inside else ""
         if values:
             proxy.node.meta[VALUE] = values[0]
+            if type(values[0]) in (tuple, list):  # of which code asks what they are
+                parts = (
+                    self.create_proxy("call_function", operator.getitem, (proxy, at), {}) for at in range(len(values[0]))
+                )
+                return type(values[0])(parts)
         return proxy
 
     def _value(self, kind: str, target: Any, args: tuple, kwargs: dict) -> tuple[Any, ...]:
