@@ -243,3 +243,77 @@ def test_a_zip_without_a_pickle_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a whole checkpoint"):
         checkpoints.load(tmp_path / "x.pt", "resnet20", mean=MEAN, std=STD)
     assert not (tmp_path.parent.parent / "evil").exists()
+
+
+OWN = """
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+
+class HeadFirst(nn.Module):
+    '''The head is registered before the input, and beside buffers of its own called mean and std.'''
+
+    def __init__(self, classes, channels, norm=lambda layer: layer, tracked=True):
+        super().__init__()
+        self.head = norm(nn.Linear(6, classes))
+        self.stem = norm(nn.Conv2d(channels, 6, 3))
+        self.bn = nn.BatchNorm2d(6, track_running_stats=tracked)
+        self.register_buffer('mean', torch.tensor([0.3]))
+        self.register_buffer('std', torch.tensor([0.2]))
+        self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+
+    def forward(self, x):
+        x = self.bn(self.stem(x)).relu()
+        return self.head(x.mean((2, 3)) * self.std + self.mean)
+
+
+def plain(classes, channels, image_size):
+    return HeadFirst(classes, channels)
+
+
+def weight_norm(classes, channels, image_size):
+    return HeadFirst(classes, channels, parametrizations.weight_norm)
+
+
+def old_weight_norm(classes, channels, image_size):
+    return HeadFirst(classes, channels, nn.utils.weight_norm)
+
+
+def spectral_norm(classes, channels, image_size):
+    return HeadFirst(classes, channels, parametrizations.spectral_norm)
+
+
+def untracked(classes, channels, image_size):
+    return HeadFirst(classes, channels, tracked=False)
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    return f"{tmp_path}/own.py"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*unnormalised")
+@pytest.mark.parametrize("function", ["plain", "weight_norm", "old_weight_norm", "spectral_norm", "untracked"])
+def test_bare_files_of_ones_own_networks_load_whatever_stands_first_and_however_weights_are_kept(tmp_path, own, function):
+    torch.manual_seed(0)
+    original = models.build(f"{own}:{function}", 7, 1, 12).eval()
+    torch.save(original.state_dict(), tmp_path / "x.pt")
+    loaded = checkpoints.load(tmp_path / "x.pt", f"{own}:{function}")
+    assert len(loaded.description.classes) == 7 and loaded.description.channels == 1
+    images = torch.rand(3, 1, 12, 12)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(images), original(images))
+    description, state = checkpoints.weights(tmp_path / "x.pt", f"{own}:{function}")
+    assert len(description.classes) == 7 and {"mean", "std"} <= state.keys()
+    torch.testing.assert_close(state["stem.weight"], original.stem.weight.detach())
+
+
+def test_a_network_whose_constructor_reads_numbers_has_a_skeleton(own):
+    described = checkpoints.Description(architecture=f"{own}:plain", classes=("a", "b"), channels=1, image_size=12)
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    assert checkpoints.skeleton(described).body.stem.weight.shape == (6, 1, 3, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -220,7 +220,14 @@ def _answers(checkpoint, seen, name: str):
     if count == with_unseen:
         return torch.tensor(seen.original_labels)
     whole = f", or {with_unseen} with those held out" if with_unseen > len(seen.classes) else ""
-    raise UserError(f"-d {name}: it has {len(seen.classes)} classes{whole}, the network {checkpoint.path} has {count}")
+    images, path = names.parse(name).images, checkpoint.path
+    way_out = (
+        "; a backbone of other classes needs a head for these: exec_train.py LargeMLP -d "
+        f"features={path}:LAYER:{images} -dir head trains one at a LAYER that --list-layers names, and exec_ncg.py "
+        "models/head/best.pt takes it"
+    )
+    way_out = "" if seen.features else way_out
+    raise UserError(f"-d {name}: it has {len(seen.classes)} classes{whole}, the network {path} has {count}{way_out}")
 
 
 def _query_names(config: NcgConfig, name: str) -> list[str]:

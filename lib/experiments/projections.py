@@ -172,6 +172,8 @@ def _projections(
     weight = state[layer.name + ".weight"]
     if layer.name in norms:
         name, eps = norms[layer.name]
+        if f"{name}.running_var" not in state:
+            raise UserError(f"--fold-bn: {name} keeps no running statistics, so it cannot be folded into {layer.name}")
         norm = {key: state[f"{name}.{key}"] for key in ("weight", "running_var") if f"{name}.{key}" in state}
         weight = filter_projections.fold(weight, filter_projections.folding(norm, eps))
     return filter_projections.projections(weight, config.normalize)

@@ -20,6 +20,7 @@ from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.experiments.config.similarity import SimilarityConfig
 from lib.metrics import similarity as metrics
+from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
 from lib.plots import grid as plots
 from lib.representations import aliases, finite, passes
@@ -102,11 +103,12 @@ def _sides(
 ) -> tuple[_Side, _Side]:
     """Both networks with what of them is compared; raises `UserError` for layers and ranks that they do not have."""
     sizes = [checkpoint.description.image_size or max(split.height, split.width) for checkpoint in checkpoints]
-    shapes = [loading.layer_shapes(checkpoint, size, device) for checkpoint, size in zip(checkpoints, sizes, strict=True)]
+    found = [loading.layers(checkpoint, size, device) for checkpoint, size in zip(checkpoints, sizes, strict=True)]
+    shapes = [{layer.name: layer.shape for layer in listed} for listed in found]
     words = config.layers1, config.layers2 or config.layers1
     layers = [
-        method.choose(checkpoint.network, list(listed), pattern, f"LAYERS{number}")
-        for number, (checkpoint, listed, pattern) in enumerate(zip(checkpoints, shapes, words, strict=True), 1)
+        cutting.tapped(listed, tuple(pattern.split(",")), f"LAYERS{number}")
+        for number, (listed, pattern) in enumerate(zip(found, words, strict=True), 1)
     ]
 
     def side(number: int, given: tuple[int, ...], spelling: str) -> _Side:

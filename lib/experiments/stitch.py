@@ -54,18 +54,20 @@ def stitch(config: StitchConfig) -> Result:
     device = loading.device(config)
     front = loading.load_checkpoint(config, config.front_path, config.front_type, device)
     end = loading.load_checkpoint(config, config.end_path, config.end_type, device)
+    name = loading.dataset_name(config.dataset, front)
     train_split, test_split = (
-        loading.load_split(config, config.dataset, part, image_size=front.description.image_size)
-        for part in ("train", "test")
+        loading.load_split(config, name, part, image_size=front.description.image_size) for part in ("train", "test")
     )
-    _check(config, front.description, end.description, train_split)
+    _check(config, front.description, end.description, train_split, name)
     test_split = in_classes(test_split, loading.known_classes(end.description))
-    _check(config, front.description, end.description, test_split)
+    _check(config, front.description, end.description, test_split, name)
+    matched = _matched_images(config, train_split)
     size = front.description.image_size or max(test_split.height, test_split.width)
-    front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))
+    listed = [loading.layers(checkpoint, size, device) for checkpoint in (front, end)]
+    front_shapes, end_shapes = ({layer.name: layer.shape for layer in side} for side in listed)
     layers = (
-        stitching_grid.choose(front, front_shapes, tuple(config.front_layer.split(",")), "FRONT_LAYER"),
-        stitching_grid.choose(end, end_shapes, tuple(config.end_layer.split(",")), "END_LAYER"),
+        stitching_grid.choose(front, listed[0], tuple(config.front_layer.split(",")), "FRONT_LAYER"),
+        stitching_grid.choose(end, listed[1], tuple(config.end_layer.split(",")), "END_LAYER"),
     )
     batching = loading.batching(config, device, front.description.channels, size, config.precision)
     once = tuple(
@@ -74,9 +76,8 @@ def stitch(config: StitchConfig) -> Result:
     )
     layers = (once[0].kept, once[1].kept)
     donors = Donors(front.network, end.network, *layers)
-    pairs = {(one, two): _blank(config, front_shapes[one], end_shapes[two]) for one in layers[0] for two in layers[1]}
+    pairs, impossible = _pairs(config, front_shapes, end_shapes, layers)
     ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
-    matched = _matched_images(config, train_split)
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
     parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks)
@@ -105,6 +106,10 @@ def stitch(config: StitchConfig) -> Result:
         shares = stitching_layer.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
         row |= measures | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
         row |= {**common, "stitch": number if config.save else None, "taken_from": origin}
+    rows += [
+        {**common, "front_layer": one, "end_layer": two, "stitch": None, "missing": reason}
+        for (one, two), reason in impossible.items()
+    ]
     _partial(config).unlink(missing_ok=True)
     return Result(
         rows,
@@ -125,17 +130,49 @@ def stitch(config: StitchConfig) -> Result:
             "normalized_difference",
             "r2",
             "effective_rank",
+            *(["missing"] if impossible else []),
         ),
     )
 
 
-def _check(config: StitchConfig, front: Description, end: Description, split: Split) -> None:
+def _pairs(
+    config: StitchConfig, front_shapes: dict[str, Shape], end_shapes: dict[str, Shape], layers: tuple[list[str], list[str]]
+) -> tuple[Pairs, dict[tuple[str, str], str]]:
+    """The untrained stitch of every pair of layers, and of those that no stitch joins the reason.
+
+    Raises `UserError` where no pair can be joined.
+    """
+    pairs: Pairs = {}
+    impossible: dict[tuple[str, str], str] = {}
+    for pair in itertools.product(*layers):
+        try:
+            made = _blank(config, front_shapes[pair[0]], end_shapes[pair[1]])
+            if config.init == "eye":
+                stitching_layer.initialise(made, config.init, randomness.generator(config.seed))
+            pairs[pair] = made
+        except UserError as error:
+            impossible[pair] = str(error)
+    if not pairs:
+        first = next(iter(impossible.values()))
+        others = f"; no other of the {len(impossible)} pairs can be stitched either" if len(impossible) > 1 else ""
+        raise UserError(first + others)
+    if impossible:
+        (one, two), reason = next(iter(impossible.items()))
+        warnings.warn(
+            f"{len(impossible)} of {len(impossible) + len(pairs)} pairs of layers cannot be stitched, such as {one} into "
+            f"{two}: {reason}",
+            stacklevel=2,
+        )
+    return pairs, impossible
+
+
+def _check(config: StitchConfig, front: Description, end: Description, split: Split, name: str) -> None:
     """Raises `UserError` where the two networks, or network and data, do not go together."""
-    for what, other in ((f"FRONT_PATH {config.front_path}", front), (f"-d {config.dataset}", split)):
+    for what, other in ((f"FRONT_PATH {config.front_path}", front), (f"-d {name}", split)):
         if len(other.classes) != len(end.classes):
             raise UserError(f"{what}: it has {len(other.classes)} classes, the end network {len(end.classes)}")
     if bool((split.labels < 0).any()):
-        raise UserError(f"-d {config.dataset}: it has images without labels, so there is no accuracy")
+        raise UserError(f"-d {name}: it has images without labels, so there is no accuracy")
     if front.channels != end.channels or (front.image_size and end.image_size and front.image_size != end.image_size):
         raise UserError(
             f"the front network takes {front.channels} channels of {front.image_size} px, the end network "
@@ -371,6 +408,8 @@ def _figures(config: StitchConfig, rows: list[dict], layers: tuple[list[str], li
     """Heat maps over layers, of the first ranks that were asked for."""
     first = {}
     for row in rows:
+        if row.get("missing"):
+            continue
         first.setdefault((row["null"], row["front_layer"], row["end_layer"]), row)
     chosen = [row for (null, _, _), row in first.items() if null is None]
     if len(chosen) < 2:

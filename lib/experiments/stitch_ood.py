@@ -115,7 +115,9 @@ def _evaluate(
     split = loading.load_split(config, name, "test", image_size=size)
     split = loading.in_network_classes(split, end.description, name)
     size = size or max(split.height, split.width)
-    front_shapes, end_shapes = (loading.layer_shapes(checkpoint, size, device) for checkpoint in (front, end))
+    front_shapes, end_shapes = (
+        {layer.name: layer.shape for layer in loading.layers(checkpoint, size, device)} for checkpoint in (front, end)
+    )
     layers = (
         [layer for layer in front_shapes if layer in grid.front_layers()],
         [layer for layer in end_shapes if layer in grid.end_layers()],

@@ -24,7 +24,7 @@ from lib.metrics import classification
 from lib.models import checkpoints
 from lib.runs import loading
 from lib.runs.records import Result
-from lib.training import loop, run_folder, run_state, setup
+from lib.training import epoch_plan, loop, run_folder, run_state, setup
 from lib.training.ema import ExponentialMovingAverage
 from lib.training.optimizers import optimizer
 
@@ -52,6 +52,8 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     train_split, val_split = setup.splits(config)
     network, description = setup.start(config, train_split)
     batchnorm = setup.synchronise(config, network, processes, device)
+    size = description.image_size or max(train_split.height, train_split.width)
+    epoch_plan.check_batch_size(network, config.batch_size, torch.zeros(1, description.channels, size, size))
     network.to(device)
     recipe = setup.recipe(config, train_split, description, device, processes)
     if recipe.channels_last:

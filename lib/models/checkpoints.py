@@ -5,6 +5,7 @@ architecture, classes, normalisation, data, configuration, metrics and the hash 
 too, in every form that needs no code to be run: bare and wrapped state dicts, prefixed keys, safetensors.
 """
 
+import contextlib
 import hashlib
 import io
 import math
@@ -22,6 +23,7 @@ from lib.core.errors import UserError
 from lib.core.randomness import stream
 from lib.models import earlier_names, paper_names, small
 from lib.models.checkpoint_paths import check, sidecar
+from lib.models.image_axis import evaluating
 from lib.models.normalisations import NORMALISATIONS
 from lib.models.normalized import Normalized
 
@@ -105,9 +107,16 @@ def fresh(description: Description, seed: int, *use: str | int, pretrained: bool
 
 
 def skeleton(description: Description) -> Normalized:
-    """The network without weights: modules, names and shapes, on the device "meta"."""
-    with torch.device("meta"):
-        return build(description).eval()
+    """The network without weights: modules, names and shapes, on the device "meta".
+
+    One whose constructor reads numbers cannot be made there, and is on the CPU with weights that mean nothing.
+    """
+    try:
+        with torch.device("meta"):
+            return build(description).eval()
+    except Exception:  # whatever else is wrong is so on the CPU, too
+        with torch.random.fork_rng(devices=[]):
+            return build(description).eval()
 
 
 def save(path: Path, network: Normalized, description: Description) -> None:
@@ -156,13 +165,14 @@ def load(
     else:
         told = paper_names.of_file(path)
         architecture = architecture or (told.architecture if told else "")
-        state, own = _without_normalisation(earlier_names.renamed(state, architecture, path))
+        trial = _trial(architecture, image_size, padding)
+        state, own = _without_normalisation(earlier_names.renamed(state, architecture, path), trial)
         own = own or NORMALISATIONS.get(architecture)
         if own and not mean:
             mean, std = own
         if not mean:
             warnings.warn(f"{path} has no sidecar and no --mean was given: images go in unnormalised", stacklevel=2)
-        description = _described(state, architecture, path, mean, std, image_size, padding)
+        description = _described(state, trial, architecture, path, mean, std, image_size, padding)
         if told:
             description = replace(description, dataset=told.dataset, epoch=told.epoch, config=told.settings)
         network = build(description)
@@ -172,20 +182,25 @@ def load(
 
 
 def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict[str, Tensor]]:
-    """The description and the tensors of a checkpoint, without building its network; checked as `load` checks them."""
+    """The description and the tensors of a checkpoint, without building its network; checked as `load` checks them.
+
+    The weight of a layer that keeps it in parts (weight and spectral normalisation) is there, too, under its usual name.
+    """
     path, architecture = check(path, architecture), paper_names.architecture(architecture)
     state = read_state(path)
-    described = sidecar(path).exists()
-    if not described:
+    if sidecar(path).exists():
+        description = _agreeing(path, architecture)
+    else:
         told = paper_names.of_file(path)
         architecture = architecture or (told.architecture if told else "")
-        state, _ = _without_normalisation(state)
-    description = _agreeing(path, architecture) if described else _described(state, architecture, path)
+        trial = _trial(architecture)
+        state, _ = _without_normalisation(earlier_names.renamed(state, architecture, path), trial)
+        description = _described(state, trial, architecture, path)
     state = earlier_names.renamed(state, description.architecture, path)
     body = skeleton(description).body
     state = _unprefixed(state, body, path)
     _require_fit(body, state, path, description.architecture)
-    return description, state
+    return description, state | _assembled(description, state)
 
 
 def describe(path: Path) -> Description:
@@ -331,12 +346,23 @@ STORED_NORMALISATIONS = (("new_mean", "new_std"), ("mu", "sigma"), ("mean", "std
 
 
 def _without_normalisation(
-    state: dict[str, Tensor],
+    state: dict[str, Tensor], body: nn.Module
 ) -> tuple[dict[str, Tensor], tuple[tuple[float, ...], tuple[float, ...]] | None]:
-    """The state without the buffers of a normalising first layer, and that layer's mean and deviation per channel."""
+    """The state without the buffers of a normalising first layer, and that layer's mean and deviation per channel.
+
+    Tensors that `body`, a network of the architecture, has itself under such a name are its own.
+    """
+    own = tuple(body.state_dict())
     for names in STORED_NORMALISATIONS:
         means, deviations = (
-            [key for key in state if key.rpartition(".")[2] == name and state[key].numel() in (1, 3)] for name in names
+            [
+                key
+                for key in state
+                if key.rpartition(".")[2] == name
+                and state[key].numel() in (1, 3)
+                and not any(key == mine or key.endswith(f".{mine}") for mine in own)
+            ]
+            for name in names
         )
         if means and len(means) == len(deviations):
             mean, std = (tuple(state[keys[0]].flatten().tolist()) for keys in (means, deviations))
@@ -344,8 +370,20 @@ def _without_normalisation(
     return state, None
 
 
+def _trial(architecture: str, image_size: int | None = None, padding: int = 0) -> nn.Module:
+    """A network of the architecture, for ten classes and colour images, in whose image a file's tensors are looked at."""
+    fixed = models.SIZES.get(architecture)
+    image_size = image_size or (fixed[0] if fixed else None)
+    size = image_size + 2 * padding if image_size else models.accepted_size(architecture, _usual_size(architecture))
+    body = models.build(architecture, 10, 3, size)
+    blank = torch.zeros(1, 65, 3) if models.takes(architecture) == "tokens" else torch.zeros(1, 3, size, size)
+    body.register_buffer("_blank", blank, persistent=False)
+    return body
+
+
 def _described(
     state: dict[str, Tensor],
+    trial: nn.Module,
     architecture: str,
     path: Path,
     mean: tuple = (),
@@ -353,36 +391,33 @@ def _described(
     image_size: int | None = None,
     padding: int = 0,
 ) -> Description:
-    """A description read off the weights: the width of the last linear layer, the channels of the first layer.
+    """A description read off the weights: the width of the layer that runs last, the channels of that which runs first.
 
     Of fully connected networks the heads of the nearest-category paper take vectors, the others square images of 3 or 1
     channels.
     """
     fixed = models.SIZES.get(architecture)
-    image_size = image_size or (fixed[0] if fixed else None)
-    body = models.build(architecture, 10, 3, image_size + 2 * padding if image_size else _usual_size(architecture))
-    state = _unprefixed(state, body, path)
-    weighted = [(name, module) for name, module in body.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    first, last = weighted[0][0] + ".weight", weighted[-1][0] + ".weight"
-    classes = state[last].shape[0] if last in state else 10
+    state = _unprefixed(state, trial, path)
+    run = [name for name, module in _running(trial) if isinstance(module, nn.Linear | nn.Conv2d)]
+    first, last = _weight(state, run[0]), _weight(state, run[-1])
     if architecture == "CNN002" and image_size is None and "classifier.fc1.weight" in state:
         image_size = small.cnn002_image_size(state["classifier.fc1.weight"].shape[1])
     channels = 3
-    if first in state and isinstance(weighted[0][1], nn.Conv2d):
-        channels = state[first].shape[1] * weighted[0][1].groups
+    if first is not None and isinstance(convolution := trial.get_submodule(run[0]), nn.Conv2d):
+        channels = first.shape[1] * convolution.groups
     elif models.takes(architecture) == "tokens" and "norm.weight" in state:
         channels = state.get("embed.weight", state["norm.weight"]).shape[-1]
-    elif first in state and architecture in models.OF_VECTORS:
-        channels, image_size = _image_shape(state[first].shape[1], image_size, architecture)
+    elif first is not None and architecture in models.OF_VECTORS:
+        channels, image_size = _image_shape(first.shape[1], image_size, architecture)
     if mean and len(mean) != channels:
         raise UserError(f"--mean: {len(mean)} numbers for {channels} channels")
     if len(mean) != len(std):
         raise UserError("--mean and --std go together, a number per channel each")
     return Description(
         architecture=architecture,
-        classes=tuple(map(str, range(classes))),
+        classes=tuple(map(str, range(10 if last is None else last.shape[0]))),
         channels=channels,
-        image_size=image_size,
+        image_size=image_size or (fixed[0] if fixed else None),
         mean=tuple(mean),
         std=tuple(std),
         padding=padding,
@@ -396,6 +431,46 @@ def _image_shape(width: int, image_size: int | None, architecture: str) -> tuple
         if channels * side**2 == width and (image_size == side or image_size is None and architecture.startswith("mlp")):
             return channels, side
     return width, 1
+
+
+def _running(trial: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules of a network in the order in which they run."""
+    names, order = {module: name for name, module in trial.named_modules()}, dict[str, nn.Module]()
+
+    def note(module, arguments, output):
+        order.setdefault(names[module], module)
+
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        stack.enter_context(evaluating(trial))
+        for module in names:
+            stack.callback(module.register_forward_hook(note).remove)
+        trial(trial.get_buffer("_blank"))
+    return list(order.items())
+
+
+# What holds the shape of a layer's weight: itself, or its direction under weight normalisation, or what spectral
+# normalisation divides.
+PARTS = ("weight", "parametrizations.weight.original1", "parametrizations.weight.original", "weight_v", "weight_orig")
+
+
+def _weight(state: dict[str, Tensor], layer: str) -> Tensor | None:
+    """A tensor of the shape of a layer's weight; None where there is none."""
+    return next((state[f"{layer}.{part}"] for part in PARTS if f"{layer}.{part}" in state), None)
+
+
+@torch.no_grad()
+def _assembled(description: Description, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of layers that keep them in parts, by the names that they have in other layers."""
+    if not any(key.endswith(PARTS[1:]) for key in state):
+        return {}
+    body = build(description).body.eval()
+    body.load_state_dict(state, strict=False)
+    size = (description.image_size or 32) + 2 * description.padding
+    body(torch.zeros(1, description.channels, size, size))  # some put them together when they run
+    layers = {
+        name: module for name, module in body.named_modules() if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+    }
+    return {f"{name}.weight": layer.weight.detach() for name, layer in layers.items() if f"{name}.weight" not in state}
 
 
 def _usual_size(architecture: str) -> int:

@@ -4,14 +4,17 @@ A layer's name is its module path, as `named_modules()` and the state dict have 
 into two that do no work twice; `record` reads modules anywhere, also inside a block that a skip connection bypasses;
 `layers` lists both kinds in execution order. A network behind `Normalized` is named by its body's paths.
 
-Cuts are made on `torch.fx` graphs: only the modules around the layer are traced, every other module is called as it is,
-so that torchvision's, timm's and users' own networks need not be rewritten.
+Cuts are made on graphs (`lib.models.tracing`): only the modules around the layer are traced, every other module is called
+as it is, so that torchvision's, timm's and users' own networks need not be rewritten. What is recorded has a row per image
+(`lib.models.image_axis`), and of what is no single tensor the first one.
 """
 
 import contextlib
 import copy
 import operator
-from collections.abc import Callable, Generator, Iterator
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +23,21 @@ from torch import Tensor, fx, nn
 
 from lib.core.errors import UserError
 from lib.core.registry import near
-from lib.models import earlier_names
+from lib.models import earlier_names, image_axis, tracing
+from lib.models.image_axis import evaluating, first_tensor
 from lib.models.normalized import Normalized
+from lib.models.roles import ROLES, roles
 
 
 @dataclass(frozen=True)
 class Layer:
     """A module of a network, at its `index`-th place in execution order (from 0).
 
-    shape is that of its output for one image; macs the multiply-accumulate operations of one image in the convolutions,
-    linear maps and attention projections inside it (products of activations with activations are not counted); cut
-    whether the network can be cut behind it; calls how often one forward pass runs it.
+    shape is that of its output for one image, as `record` gives it, and () where it has no features, for the reason
+    `untapped`; macs the multiply-accumulate operations of one image in the convolutions, linear maps and attention
+    projections inside it (products of activations with activations are not counted); cut whether the network can be cut
+    behind it, and `uncut` why not; calls how often one forward pass runs it; role what it is (`lib.models.roles`); mixes
+    whether what it puts out for an image depends on the other images of the batch.
     """
 
     name: str
@@ -40,16 +47,22 @@ class Layer:
     macs: int
     cut: bool
     calls: int = 1
+    role: str = ""
+    untapped: str = ""
+    uncut: str = ""
+    mixes: bool = False
 
 
-def cut(network: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]:
+def cut(network: nn.Module, layer: str, images: Tensor | None = None) -> tuple[fx.GraphModule, fx.GraphModule]:
     """(front, back) with `back(front(images)) == network(images)` bit for bit, cut behind the module `layer`.
 
     Both share the network's modules, with their parameters, buffers and train or eval modes; neither holds or runs
     modules of the other's part. Raises `UserError` for a layer that does not exist, that does not run
-    exactly once, or that is bypassed: other values flow around it, and the nearest layers that are cuts are named.
+    exactly once, that puts out anything but a tensor with a row per image, or that is bypassed: other values flow around it,
+    and the nearest layers that are cuts are named. `images` (b, ...) show the form of what the network takes, where it has
+    not been run by `layers` or `record` before.
     """
-    front, back = _pieces(network, [layer])
+    front, back = _pieces(network, [layer], images)
     return front, back
 
 
@@ -59,24 +72,52 @@ def pieces(network: nn.Module, layers: list[str]) -> list[nn.Module]:
     One piece more than layers; run one after another they are the network, bit for bit, and each is as `cut` says. A
     module `name` of the network is the module `inside(network, name)` of its piece.
     """
-    return [*_pieces(network, layers)] if layers else [_Root(network)]  # the second also where nothing can be traced
+    return [*_pieces(network, layers)] if layers else [tracing.Root(network)]  # the second also where nothing can be traced
 
 
-def _pieces(network: nn.Module, layers: list[str]) -> list[fx.GraphModule]:
+def _pieces(network: nn.Module, layers: list[str], images: Tensor | None = None) -> list[fx.GraphModule]:
     check_names(network, layers)
-    traced = _traced(network, opened=set().union(*map(_ancestors, layers)))
-    ends = []
-    for layer in layers:
-        nodes = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == inside(network, layer)]
-        if len(nodes) != 1:
-            how = f"runs {len(nodes)} times in a forward pass" if nodes else "does not run by itself in a forward pass"
-            raise UserError(f"layer {layer}: {how}, so the network cannot be cut there; {_nearest(network, layer)}")
-        if not _carries_everything(traced.graph, nodes[0]):
-            raise UserError(
-                f"layer {layer}: a connection bypasses it, so the network cannot be cut there; {_nearest(network, layer)}"
-            )
-        ends.append(nodes[0].name)
+    form = _form(network, images)
+    opened = set().union(*map(_ancestors, layers))
+    graph, calls = _calls(network, form, opened, layers)
+    if any(_uncut(graph.graph, nodes) for nodes in calls.values()):
+        # what bypasses a layer may be a size that a module hands on
+        further = {name for name in _find_cuts(network, form)[2] if not {name, *_ancestors(name)} & set(layers)}
+        if opened <= further:
+            graph, calls = _calls(network, form, further, layers)
+    for layer, nodes in calls.items():
+        if reason := _uncut(graph.graph, nodes):
+            nearest = _nearest(network, layer, form)
+            raise UserError(f"layer {layer}: {reason}, so the network cannot be cut there; {nearest}")
+    ends = [calls[layer][0].name for layer in layers]
+    traced = graph.module(network)
     return [_piece(traced, begin, end) for begin, end in zip([None, *ends], [*ends, None], strict=True)]
+
+
+def _calls(
+    network: nn.Module, form: tuple[int, ...] | None, opened: set[str], layers: list[str]
+) -> tuple[tracing.Graph, dict[str, list[fx.Node]]]:
+    """The network's graph into these modules, and where in it the layers are called."""
+    try:
+        graph = _traced(network, form, opened)
+    except tracing.Untraceable as error:
+        raise UserError(f"the network {type(_body(network)).__name__} cannot be traced: {error.reason}") from error
+    nodes = [node for node in graph.graph.nodes if node.op == "call_module"]
+    return graph, {layer: [node for node in nodes if node.target == inside(network, layer)] for layer in layers}
+
+
+def _uncut(graph: fx.Graph, nodes: list[fx.Node]) -> str:
+    """Why the network cannot be cut behind a module that is called at these nodes; empty where it can."""
+    if len(nodes) != 1:
+        return f"runs {len(nodes)} times in a forward pass" if nodes else "does not run by itself in a forward pass"
+    shapes = nodes[0].meta.get(tracing.SHAPES)
+    if shapes is not None and None in shapes:
+        return "puts out no single tensor"
+    if not _carries_everything(graph, nodes[0]):
+        return "a connection bypasses it"
+    if shapes is not None and tuple(shape[:1] for shape in shapes) != tuple((count,) for count in tracing.COUNTS):
+        return "puts out " + "x".join(map(str, shapes[0])) + f" for {tracing.COUNTS[0]} images, no row for each"
+    return ""
 
 
 def inside(network: nn.Module, name: str) -> str:
@@ -84,24 +125,31 @@ def inside(network: nn.Module, name: str) -> str:
     return "network." + ("body." if _body(network) is not network else "") + name
 
 
-def cuts(network: nn.Module) -> list[str]:
-    """The names of all layers that `cut` takes, in execution order."""
-    return list(_cuts_inside(_body(network), prefix=""))
+def cuts(network: nn.Module, images: Tensor | None = None) -> list[str]:
+    """The names of all layers that `cut` takes, in execution order; `images` as there."""
+    return _find_cuts(network, _form(network, images))[0]
 
 
 def layers(network: nn.Module, images: Tensor) -> list[Layer]:
     """Every module that a forward pass over `images` (b, c, h, w) runs, in the order in which they finish."""
     body = _body(network)
     names = {module: name for name, module in body.named_modules() if name}
-    at_cuts, order, shapes, macs, calls = set(cuts(network)), [], {}, {}, {}
+    axes = _survey(network, images)
+    order, shapes, macs, calls, untapped = [], {}, {}, {}, {}
 
     def finish(module, inputs, output):
         name = names[module]
         calls[name] = calls.get(name, 0) + 1
         if name not in shapes:
             order.append(name)
-        shapes[name] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
-        macs[name] = macs.get(name, 0) + _macs(module, inputs, output)
+        untapped[name] = ""
+        try:
+            shapes[name] = tuple(axes.of(name, output).shape[1:])
+        except UserError as error:
+            shapes[name], untapped[name] = (), str(error).removeprefix(f"layer {name}").removeprefix(":").strip()
+        if not shapes[name]:
+            untapped[name] = untapped[name] or "puts out a single number for an image"
+        macs[name] = macs.get(name, 0) + _macs(module, inputs, output) // len(images)
 
     with contextlib.ExitStack() as stack, evaluating(network), torch.no_grad():
         for module in names:
@@ -111,9 +159,24 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
         name: sum(number for other, number in macs.items() if other == name or other.startswith(name + "."))
         for name in order
     }
-    modules = dict(body.named_modules())
+    at_cuts, uncut, _ = _find_cuts(network, _form(network, images))
+    kinds = {name: type(body.get_submodule(name)).__name__ for name in order}
+    what = roles(body, order)
+    mixing = {name for name in order if axes.outputs.get(name, image_axis.Axis()).mixes}
     return [
-        Layer(name, type(modules[name]).__name__, index, shapes[name], total[name], name in at_cuts, calls[name])
+        Layer(
+            name=name,
+            kind=kinds[name],
+            index=index,
+            shape=shapes[name],
+            macs=total[name],
+            cut=name in at_cuts,
+            calls=calls[name],
+            role=what[name],
+            untapped=untapped[name],
+            uncut=uncut.get(name, ""),
+            mixes=name in mixing,
+        )
         for index, name in enumerate(order)
     ]
 
@@ -126,6 +189,7 @@ def record(
     *,
     inputs: bool = False,
     stop: bool = False,
+    raw: bool = False,
 ) -> Generator[dict[str, Any]]:
     """A dictionary that every forward pass fills anew with `reduce(output)` of each named module.
 
@@ -134,26 +198,37 @@ def record(
         outputs["layer1.0.conv1"]                            # (b, c, h, w)
 
     `reduce` runs at once: the network may change the tensor in place afterwards, so it must not return a view of it. It
-    may be a dictionary with a function for each name. With `inputs` it gets the module's first input instead of its
-    output. A module that one pass runs again is found under `name@2`, `name@3`, ... With `stop` a pass that `run` makes
-    ends as soon as every module has run once. All hooks are gone when the block is left, also by an exception.
+    may be a dictionary with a function for each name. It is given a tensor with a row per image; of a tuple that is the
+    first tensor. With `inputs` it gets the module's first input instead of its output, with `raw` whatever that is. A
+    module that one pass runs again is found under `name@2`, `name@3`, ... With `stop` a pass that `run` makes ends as soon
+    as every module has run once. All hooks are gone when the block is left, also by an exception.
+
+    Raises `UserError` in the pass for a layer that puts out no tensor, or none with rows that belong to images.
     """
     check_names(network, names)
     body = _body(network)
     outputs: dict[str, Any] = {}
     calls: dict[str, int] = {}
+    axes: dict[str, image_axis.Survey] = {}
 
     def clear(module, arguments):
+        if image_axis.measuring():
+            return
         outputs.clear()
         calls.clear()
+        if not raw and isinstance(images := first_tensor(arguments), Tensor):
+            axes["now"] = _survey(network, images)
 
     def keep(name):
         reduced = reduce[name] if isinstance(reduce, dict) else reduce
 
         def hook(module, arguments, output):
+            if image_axis.measuring():
+                return
             calls[name] = calls.get(name, 0) + 1
             key = name if calls[name] == 1 else f"{name}@{calls[name]}"
-            outputs[key] = reduced(arguments[0] if inputs else output)
+            value = arguments[0] if inputs else output
+            outputs[key] = reduced(value if raw else axes["now"].of(key, value, inputs=inputs))
             if stop and len(calls) == wanted:
                 raise _Enough
 
@@ -224,18 +299,30 @@ def check_names(network: nn.Module, names: list[str]) -> None:
             raise UserError(f"layer {name}: the network has no such layer; {_hint(name, known)}")
 
 
-def select(known: list[str], patterns: tuple[str, ...], groups: dict[str, list[str]], flag: str = "--layers") -> list[str]:
+def select(
+    known: list[str],
+    patterns: tuple[str, ...],
+    groups: dict[str, list[str]],
+    flag: str = "--layers",
+    refused: dict[str, str] | None = None,
+) -> list[str]:
     """The layers that a flag names: names, globs, or the words in `groups` (`cuts`, `all`), in the order of `known`.
 
-    Raises `UserError`, which names the flag, for a pattern that matches nothing in `known`.
+    Raises `UserError`, which names the flag, for a pattern that matches nothing in `known`, or is the name of a layer in
+    `refused`, with the reason that is there.
     """
     import fnmatch
 
     chosen = set()
     for pattern in patterns:
+        if refused and pattern in refused and pattern not in known:
+            raise UserError(f"{flag} {pattern}: {refused[pattern]}")
         matching = groups.get(pattern)
         if matching is None:
             matching = [name for name in known if name == pattern] or fnmatch.filter(known, pattern)
+        if not matching and pattern.startswith("role:"):
+            there = ", ".join(word for word, names in groups.items() if word.startswith("role:") and names)
+            raise UserError(f"{flag} {pattern}: the network has no such layers; it has {there or 'none with a role'}")
         if not matching and pattern in groups:
             raise UserError(
                 f"{flag} {pattern}: the network has none, as it cannot be traced; name layers, such as "
@@ -253,6 +340,46 @@ def _hint(name: str, known: list[str]) -> str:
     return f"it is called {now} now, as in the paper's code" if now else near(name, known)
 
 
+def groups(listed: list[Layer], usable: list[str]) -> dict[str, list[str]]:
+    """The words that flags take for several layers at once: `all` that are usable, `cuts`, and `role:ROLE`."""
+    words = {"all": usable, "cuts": [layer.name for layer in listed if layer.cut and layer.name in usable]}
+    for role in ROLES:
+        words[f"role:{role}"] = [layer.name for layer in listed if layer.role == role and layer.name in usable]
+    return words
+
+
+def tapped(listed: list[Layer], patterns: tuple[str, ...], flag: str = "--layers") -> list[str]:
+    """The layers with features that a flag names (`select`), in execution order.
+
+    Layers that are named one by one must have features; those of globs and groups that have none are left out, with a
+    warning, and so is one given of layers that mix images. Raises `UserError`.
+    """
+    import fnmatch
+
+    usable = [layer.name for layer in listed if not layer.untapped]
+    refused = {layer.name: layer.untapped for layer in listed if layer.untapped}
+    chosen = select(usable, patterns, groups(listed, usable), flag, refused)
+    roles_asked = {word.removeprefix("role:") for word in patterns}
+    left_out = [
+        layer.name
+        for layer in listed
+        if layer.untapped
+        and (layer.role in roles_asked or any(word == "all" or fnmatch.fnmatch(layer.name, word) for word in patterns))
+    ]
+    if left_out:
+        others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        warnings.warn(f"{flag}: left out {left_out[0]}{others}: {refused[left_out[0]]}", stacklevel=2)
+    mixing = [layer.name for layer in listed if layer.mixes and layer.name in chosen]
+    if mixing:
+        others = f" and {len(mixing) - 1} more" if len(mixing) > 1 else ""
+        warnings.warn(
+            f"layer {mixing[0]}{others}: what they put out for an image depends on the other images of its batch, as where "
+            "attention is given the images for its tokens, or a normalisation has no running statistics",
+            stacklevel=2,
+        )
+    return chosen
+
+
 def macs_before(listed: list[Layer]) -> dict[str, float]:
     """For each layer the share, in [0, 1], of the network's multiply-accumulates done when it has finished."""
     leaves = [layer for layer in listed if not any(other.name.startswith(layer.name + ".") for other in listed)]
@@ -260,39 +387,33 @@ def macs_before(listed: list[Layer]) -> dict[str, float]:
     return {layer.name: sum(leaf.macs for leaf in leaves if leaf.index <= layer.index) / total for layer in listed}
 
 
-class _Tracer(fx.Tracer):
-    """Goes into the modules whose paths are in `opened`; every other module is one node."""
-
-    def __init__(self, opened: set[str]) -> None:
-        super().__init__()
-        self.opened = opened
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.opened
+_graphs: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, tracing.Graph]]" = weakref.WeakKeyDictionary()
 
 
-class _Root(nn.Module):
-    """Calls a network with images alone, so that further arguments of its forward keep their default values."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
-
-
-def _traced(network: nn.Module, opened: set[str]) -> fx.GraphModule:
+def _traced(network: nn.Module, form: tuple[int, ...] | None, opened: Iterable[str]) -> tracing.Graph:
+    """The graph of the network, into these of its modules, kept for the next time. Raises `tracing.Untraceable`."""
     entered = {"network"} | {inside(network, name) for name in opened}
     if isinstance(network, Normalized):
         entered.add("network.body")
-    root = _Root(network)
-    try:
-        graph = _Tracer(entered).trace(root)
-    except Exception as error:
-        raise UserError(f"the network {type(_body(network)).__name__} cannot be traced: {error}") from error
-    _thread_in_place(graph, root)
-    return fx.GraphModule(root, graph)
+    modules = tuple((name, id(module), module.training) for name, module in network.named_modules())
+    kept, key = _graphs.setdefault(network, {}), (form, frozenset(entered), modules)
+    if key not in kept:
+        kept[key] = tracing.trace(network, None if form is None else _examples(network, form), entered)
+        _thread_in_place(kept[key].graph, tracing.Root(network))
+    return kept[key]
+
+
+def _examples(network: nn.Module, form: tuple[int, ...]) -> tuple[tracing.Example, tracing.Example]:
+    """What the network does with images of this form, in the two numbers that are traced."""
+    weight = next(network.parameters(), torch.zeros(()))
+    forms = _survey(network, torch.zeros(1, *form, device=weight.device)).forms
+    few, more = (
+        tracing.Example(
+            torch.zeros(count, *form, device="meta"), {inside(network, key): output for key, output in outputs.items()}
+        )
+        for count, outputs in zip(tracing.COUNTS, forms, strict=True)
+    )
+    return few, more
 
 
 def _thread_in_place(graph: fx.Graph, root: nn.Module) -> None:
@@ -325,8 +446,16 @@ def _carries_everything(graph: fx.Graph, node: fx.Node) -> bool:
         if current.op == "placeholder":
             return False
         needed.add(current)
-        waiting.extend(current.all_input_nodes)
+        if not _is_form(current):
+            waiting.extend(current.all_input_nodes)
     return True
+
+
+def _is_form(node: fx.Node) -> bool:
+    """Whether a node says only of what form its input is, which any representation of the same images tells, too."""
+    if node.op == "call_function" and node.target is getattr:
+        return node.args[1] in ("dtype", "device")
+    return tracing.BATCH in node.meta
 
 
 def _piece(traced: fx.GraphModule, begin: str | None, end: str | None) -> fx.GraphModule:
@@ -337,8 +466,11 @@ def _piece(traced: fx.GraphModule, begin: str | None, end: str | None) -> fx.Gra
     if begin is None:
         return _pruned(traced, graph)
     node, images = _find(graph, begin), next(iter(graph.nodes))
-    with graph.inserting_before(node):
+    with graph.inserting_after(images):
         representation = graph.placeholder("representation")
+    for told in graph.nodes:
+        if _is_form(told) and told.target is not operator.mul and not _lies_behind(told, node):
+            told.args = (representation, *told.args[1:])
     if any(_in_place(user, traced) for user in node.users):
         # the caller's tensor must not change under it
         with graph.inserting_after(representation):
@@ -347,6 +479,19 @@ def _piece(traced: fx.GraphModule, begin: str | None, end: str | None) -> fx.Gra
     else:
         node.replace_all_uses_with(representation)
     return _pruned(traced, graph, unused=images)
+
+
+def _lies_behind(node: fx.Node, cut: fx.Node) -> bool:
+    """Whether a node is computed from what the cut puts out."""
+    waiting, seen = [node], set()
+    while waiting:
+        current = waiting.pop()
+        if current is cut:
+            return True
+        if current not in seen:
+            seen.add(current)
+            waiting.extend(current.all_input_nodes)
+    return False
 
 
 def _pruned(traced: fx.GraphModule, graph: fx.Graph, unused: fx.Node | None = None) -> fx.GraphModule:
@@ -368,27 +513,69 @@ def _find(graph: fx.Graph, name: str) -> fx.Node:
     return next(node for node in graph.nodes if node.name == name)
 
 
-def _cuts_inside(module: nn.Module, prefix: str) -> Iterator[str]:
-    """The cuts of a module that lies on the one path from the images to the output, innermost names first."""
-    try:
-        graph = _Tracer({"network"}).trace(root := _Root(module))
-    except Exception:
-        return  # control flow that depends on values: the module is a whole
-    _thread_in_place(graph, root)
-    calls = [node.target for node in graph.nodes if node.op == "call_module"]
-    for node in graph.nodes:
-        if node.op != "call_module" or calls.count(node.target) != 1 or not _carries_everything(graph, node):
+def _find_cuts(network: nn.Module, form: tuple[int, ...] | None) -> tuple[list[str], dict[str, str], set[str]]:
+    """The cuts in execution order, innermost names first; of every other module why it is none; what was opened for them.
+
+    Modules that nothing bypasses are opened to look for cuts inside, one depth after another; what cannot be traced stays
+    whole.
+    """
+    body, prefix = _body(network), inside(network, "")
+    names = [name for name, _ in body.named_modules() if name]
+    opened: set[str] = set()
+    closed: dict[str, str] = {}  # the module in which tracing stops, and why
+    at: set[str] = set()
+    uncut: dict[str, str] = {}
+    while True:
+        try:
+            graph = _traced(network, form, opened)
+        except tracing.Untraceable as error:
+            stops = error.module.removeprefix(prefix) if error.module.startswith(prefix) else ""
+            closed[stops] = f"tracing stops: {error.reason}"
+            if stops not in opened:
+                return [], dict.fromkeys(names, closed[stops]), set()
+            opened = {name for name in opened if name != stops and not name.startswith(stops + ".")}
             continue
-        name = prefix + node.target.removeprefix("network.")
-        child = root.get_submodule(node.target)
-        if any(True for _ in child.children()):
-            yield from _cuts_inside(child, name + ".")
-        yield name
+        calls: dict[str, list[fx.Node]] = {}
+        for node in graph.graph.nodes:
+            if node.op == "call_module" and str(node.target).startswith(prefix):
+                calls.setdefault(str(node.target).removeprefix(prefix), []).append(node)
+        reasons = {name: _uncut(graph.graph, nodes) for name, nodes in calls.items()}
+        uncut |= {name: reason for name, reason in reasons.items() if reason}
+        at |= {name for name, reason in reasons.items() if not reason}
+        on_the_way = {name for name, (node, *more) in calls.items() if not more and _carries_everything(graph.graph, node)}
+        whole = on_the_way - opened - closed.keys()
+        deeper = {name for name in whole if any(True for _ in body.get_submodule(name).children())}
+        if not deeper:
+            break
+        opened |= deeper
+    order = [path.removeprefix(prefix) for path in graph.finished]
+    for name in names:
+        if name not in at and name not in uncut:
+            around = [outer for outer in sorted(_ancestors(name), key=len) if outer in uncut or outer in closed]
+            why = "does not run by itself in a forward pass"
+            uncut[name] = f"inside {around[0]}: {uncut.get(around[0]) or closed[around[0]]}" if around else why
+    return [name for name in dict.fromkeys(order) if name in at], uncut, opened
 
 
-def _nearest(network: nn.Module, layer: str, count: int = 4) -> str:
+_forms: "weakref.WeakKeyDictionary[nn.Module, tuple[int, ...]]" = weakref.WeakKeyDictionary()
+
+
+def _survey(network: nn.Module, images: Tensor) -> image_axis.Survey:
+    """The axes of a network's layers; what form of image it takes is remembered for its cuts."""
+    _forms[network] = tuple(images.shape[1:])
+    return image_axis.survey(network, _body(network), images)
+
+
+def _form(network: nn.Module, images: Tensor | None) -> tuple[int, ...] | None:
+    """The shape of an image that a network takes: of these images, of those that it ran on, or that it was made for."""
+    if images is not None:
+        _forms[network] = tuple(images.shape[1:])
+    return _forms.get(network) or getattr(network, "input_shape", None)
+
+
+def _nearest(network: nn.Module, layer: str, form: tuple[int, ...] | None, count: int = 4) -> str:
     """The end of an error message: the cuts around a layer, by registration order."""
-    known, possible = [name for name, _ in _body(network).named_modules()], cuts(network)
+    known, possible = [name for name, _ in _body(network).named_modules()], _find_cuts(network, form)[0]
     place = known.index(layer)
     possible.sort(key=lambda name: abs(known.index(name) - place))
     chosen = sorted(possible[:count], key=known.index)
@@ -404,25 +591,12 @@ def _body(network: nn.Module) -> nn.Module:
     return network.body if isinstance(network, Normalized) else network
 
 
-@contextlib.contextmanager
-def evaluating(network: nn.Module) -> Generator[None]:
-    """Every module in eval mode; as it was when the block is left, however that is."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def _macs(module: nn.Module, inputs: tuple, output: object) -> int:
-    """Multiply-accumulates for one image of a module's own arithmetic (not its children's)."""
+    """Multiply-accumulates for a whole batch of a module's own arithmetic (not its children's)."""
     if isinstance(module, nn.modules.conv._ConvNd) and isinstance(output, Tensor):
-        return output[0].numel() * module.weight[0].numel()
+        return output.numel() * module.weight[0].numel()
     if isinstance(module, nn.Linear) and isinstance(output, Tensor):
-        return output[0].numel() * module.in_features
+        return output.numel() * module.in_features
     if isinstance(module, nn.MultiheadAttention):
-        tokens = inputs[0].shape[1 if module.batch_first else 0]
-        return 4 * tokens * module.embed_dim**2
+        return 4 * inputs[0].numel() * module.embed_dim
     return 0

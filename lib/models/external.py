@@ -7,12 +7,13 @@ the middle of training.
 import importlib.util
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
@@ -99,10 +100,14 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
 
 
 def _tried(name: str, make: Callable[[], nn.Module], classes: int, channels: int, image_size: int) -> nn.Module:
-    """The network that `make` makes, after a look at what it answers to two blank images."""
+    """The network that `make` makes, after a look at what it answers to two blank images.
+
+    What holds the logits among other things, always or in training only, is unwrapped from then on.
+    """
     shape = f"{channels} x {image_size} x {image_size}"
     try:
         network = make()
+        network.register_forward_hook(_Logits(name, classes))
         training = network.training
         device = next((weight.device for weight in network.parameters()), None)
         with torch.no_grad():
@@ -112,9 +117,60 @@ def _tried(name: str, make: Callable[[], nn.Module], classes: int, channels: int
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise UserError(f"type {name} cannot take {shape} images: {reason}; try another size") from error
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (2, classes):
-        answer = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-        raise UserError(f"type {name} answers 2 images with {answer}, not with logits of shape (2, {classes})")
+        raise UserError(
+            f"type {name} answers 2 images with {_described(logits)}, not with logits of shape (2, {classes}); a class of "
+            f"two lines in its file takes them out of that:\nclass Logits({type(network).__name__}):\n"
+            "    def forward(self, images): return super().forward(images)[...]  # here: where the logits are"
+        )
     return network
+
+
+class _Logits:
+    """A forward hook that takes the logits (b, classes) out of what a network puts out, and says so the first time.
+
+    They are what is called so in a dictionary or an object, or come first in a tuple or list.
+    """
+
+    def __init__(self, name: str, classes: int) -> None:
+        self.name, self.classes = name, classes
+
+    def __call__(self, network: nn.Module, arguments: tuple, output: Any) -> Any:
+        if isinstance(output, Tensor | fx.Proxy):
+            return output
+        if isinstance(output, dict) and "logits" in output:
+            found, where = output["logits"], '"logits"'
+        elif hasattr(output, "logits"):
+            found, where = output.logits, ".logits"
+        elif isinstance(output, tuple | list) and output:
+            found, where = output[0], "the first of them"
+        else:
+            return output
+        if isinstance(found, fx.Proxy):
+            return found
+        if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] != self.classes:
+            return output
+        warnings.warn(f"type {self.name} puts out {_kind(output)}: its logits are {where}", stacklevel=2)
+        return found
+
+
+def _kind(output: object) -> str:
+    kind = type(output).__name__
+    return f"a {kind} of {len(output)}" if isinstance(output, tuple | list | dict) else f"a {kind}"
+
+
+def _described(output: object) -> str:
+    """What a network put out, in words."""
+    if isinstance(output, Tensor):
+        return f"shape {tuple(output.shape)}"
+    parts = (
+        list(output.items())
+        if isinstance(output, dict)
+        else list(enumerate(output))
+        if isinstance(output, tuple | list)
+        else []
+    )
+    inner = ", ".join(f"{key!r}: {_described(part)}" for key, part in parts[:4])
+    return f"{_kind(output)} ({inner})" if inner else _kind(output)
 
 
 def _where(error: Exception, path: str) -> str:

@@ -114,13 +114,12 @@ def layer_energies(
 
 def choose(network: Normalized, listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:
     """The layers that `--layers` names, in registration order; those without an energy are refused only by name."""
-    usable = {layer.name for layer in listed if layer.shape}
     order = [name for name, _ in network.body.named_modules() if name]
-    default = [name for name in default_layers(network) if name in usable]
+    usable = {layer.name for layer in listed if not layer.untapped}
     if not patterns:
-        return default
+        return [name for name in default_layers(network) if name in usable]
+    run = {layer.name for layer in listed}
     for pattern in patterns:
-        if pattern in order and pattern not in usable:
-            raise UserError(f"--layers {pattern}: it puts out no tensor in a forward pass, so it has no energy")
-    groups = {"all": [name for name in order if name in usable], "cuts": [layer.name for layer in listed if layer.cut]}
-    return cutting.select([name for name in order if name in usable], patterns, groups)
+        if pattern in order and pattern not in run:
+            raise UserError(f"--layers {pattern}: it does not run by itself in a forward pass, so it has no energy")
+    return sorted(cutting.tapped(listed, patterns), key=order.index)

@@ -99,6 +99,7 @@ def facts(network: Normalized, listed: list[cutting.Layer], columns: list[str]) 
             "index": ranked.index(layer.name),
             "execution_index": layer.index,
             "kind": layer.kind,
+            "role": layer.role or None,
             "dim": int(np.prod(layer.shape)),
             "mac_fraction": spent[layer.name],
         }

@@ -17,6 +17,7 @@ COLUMNS = (
     "probe",
     "network",
     "layer",
+    "role",
     "aliases",
     "reduce",
     "dim",

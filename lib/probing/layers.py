@@ -24,6 +24,7 @@ class Layout:
     penultimate what that reads, where it was looked for
     named    layers that were named one by one: they stay, whatever they put out
     aliases  the layers that put out the same as a tap that is probed (`lib.representations.aliases`)
+    roles    what the layers of the network are (`lib.models.roles`)
     """
 
     sweeps: list[list[Tap]]
@@ -32,6 +33,7 @@ class Layout:
     penultimate: Tap | None
     named: tuple[str, ...] = ()
     aliases: dict[Tap, tuple[str, ...]] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
 
     @property
     def taps(self) -> list[Tap]:
@@ -52,9 +54,8 @@ def choose(options: ProbeOptions, network: Normalized, channels: int, size: int)
     """
     images = torch.zeros(2, channels, size, size, device=next(network.parameters()).device)
     listed = cutting.layers(network, images[:1])
-    shapes = {layer.name: layer.shape for layer in listed if layer.shape}
-    cuts = [layer.name for layer in listed if layer.cut]
-    chosen = cutting.select(list(shapes), options.layers, {"all": list(shapes), "cuts": cuts})
+    shapes = {layer.name: layer.shape for layer in listed if not layer.untapped}
+    chosen = cutting.tapped(listed, options.layers, "-l")
     last = listed[-1].name
     head = Tap(last, "flatten") if len(shapes.get(last, ())) == 1 else None
     logits = {last, _last_part(network, last)}
@@ -74,7 +75,7 @@ def choose(options: ProbeOptions, network: Normalized, channels: int, size: int)
     wanted = {"last-layer", "all"} & set(options.baselines)
     penultimate = _penultimate(network, head, list(shapes), images) if wanted else None
     named = tuple(word for word in options.layers if word in shapes and word not in ("all", "cuts"))
-    return Layout(sweeps, ranks, head, penultimate, named)
+    return Layout(sweeps, ranks, head, penultimate, named, roles={layer.name: layer.role for layer in listed})
 
 
 def head_of(network: Normalized, head: Tap | None) -> Linear | None:

@@ -57,9 +57,9 @@ def common(study: ProbeStudy, number: int | None, share: float | None, **values)
 
 
 def of_tap(study: ProbeStudy, tap: Tap) -> dict:
-    """What rows say of a tap: its layer with the layers that put out the same, and its reducer."""
-    aliases = " ".join(study.layout.aliases.get(tap, ()))
-    return {"layer": tap.layer, "aliases": aliases or None, "reduce": tap.reduce}
+    """What rows say of a tap: its layer with its role and the layers that put out the same, and its reducer."""
+    aliases, role = " ".join(study.layout.aliases.get(tap, ())), study.layout.roles.get(tap.layer)
+    return {"layer": tap.layer, "role": role or None, "aliases": aliases or None, "reduce": tap.reduce}
 
 
 # --- who learnt, who chose

@@ -79,8 +79,4 @@ def choose(network: Normalized, images: Tensor, patterns: tuple[str, ...]) -> li
     listed = cutting.layers(network, images)
     leaves = [name for name in owning if next(modules[name].parameters(recurse=False), None) is not None]
     run = {layer.name for layer in listed}
-    groups = {
-        "all": [name for name in leaves if name in run],
-        "cuts": [layer.name for layer in listed if layer.cut and layer.name in leaves],
-    }
-    return cutting.select(owning, patterns, groups)
+    return cutting.select(owning, patterns, cutting.groups(listed, [name for name in leaves if name in run]))

@@ -52,7 +52,7 @@ def reduced_outputs(
     order     the positions that are passed, in this order; by default all
     finite    refuse what is not finite
 
-    Raises `UserError` for a layer that does not exist, does not run, or puts out no tensor.
+    Raises `UserError` for a layer that does not exist, does not run, or puts out no tensor with a row per image.
     """
     label, change = label or split.name, None
     if view is not None:
@@ -60,10 +60,8 @@ def reduced_outputs(
     made: dict[str, dict[Name, Tensor]] = {}
     sums: dict[str, Tensor] = {}  # of each image's numbers, which are finite if those are
 
-    def keep(layer: str) -> Callable[[object], None]:
-        def kept(output: object) -> None:
-            if not isinstance(output, Tensor):
-                raise UserError(f"layer {layer} puts out no single tensor, so it has no features")
+    def keep(layer: str) -> Callable[[Tensor], None]:
+        def kept(output: Tensor) -> None:
             made.setdefault(layer, reduce[layer](output))
             if finite:
                 sums.setdefault(layer, output.flatten(1).sum(1, dtype=torch.float64))

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.metrics import similarity
 from lib.metrics.similarity import Grams, Side
-from lib.models import cutting
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
@@ -200,10 +199,3 @@ def _parts(values: Tensor, mean: Tensor) -> Iterator[Tensor]:
     step = max(1, CHUNK // values[0].numel())
     for part in values.split(step):
         yield part.double() - mean
-
-
-def choose(network: nn.Module, layers: list[str], words: str, where: str) -> list[str]:
-    """Those of the layers that comma-separated names and globs choose, in execution order; `where` names the argument."""
-    cuts = cutting.cuts(network)
-    groups = {"all": layers, "cuts": [name for name in layers if name in cuts]}
-    return cutting.select(layers, tuple(words.split(",")), groups, where)

@@ -167,19 +167,23 @@ def layer_tables(config: CheckpointsConfig, types: dict[str, str]) -> str:
     return "\n\n".join(parts)
 
 
-def layer_shapes(checkpoint: Checkpoint, size: int, device="cpu") -> dict[str, tuple[int, ...]]:
-    """The shape of one image's output of every layer that puts out a tensor, in execution order."""
+def layers(checkpoint: Checkpoint, size: int, device="cpu") -> list[cutting.Layer]:
+    """Every layer that a pass over images of this side runs, in execution order."""
     images = torch.zeros(1, checkpoint.description.channels, size, size, device=device)
-    return {layer.name: layer.shape for layer in cutting.layers(checkpoint.network, images) if layer.shape}
+    return cutting.layers(checkpoint.network, images)
 
 
 def layer_table(network, channels: int, size: int) -> str:
-    """Every layer of a network as lines of text: name, kind, shape, multiply-accumulates, whether it can be cut there."""
+    """Every layer of a network as lines of text: name, kind, role, shape, multiply-accumulates, whether it is a cut.
+
+    Below them why a layer has no features, and why it is no cut, each reason once.
+    """
     listed = cutting.layers(network, torch.zeros(1, channels, size, size))
     rows = [
         {
             "layer": layer.name,
             "kind": layer.kind,
+            "role": layer.role,
             "shape": "x".join(map(str, layer.shape)),
             "macs": layer.macs,
             "cut": layer.cut,
@@ -187,4 +191,15 @@ def layer_table(network, channels: int, size: int) -> str:
         }
         for layer in listed
     ]
-    return text_table.text(rows)
+    return "\n".join([text_table.text(rows), *_reasons(listed)])
+
+
+def _reasons(listed: list[cutting.Layer]) -> list[str]:
+    """A line per reason for which layers cannot be tapped or cut, with their names."""
+    names: dict[str, list[str]] = {}
+    for layer in listed:
+        if layer.untapped:
+            names.setdefault(f"no features, {layer.untapped}", []).append(layer.name)
+        if layer.uncut:
+            names.setdefault(f"no cut, {layer.uncut}", []).append(layer.name)
+    return [f"{reason}: {', '.join(members)}" for reason, members in names.items()]

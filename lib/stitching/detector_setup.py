@@ -66,8 +66,8 @@ def prepare(config: DetectorConfig) -> Job:
         for part in ("train", "test")
     )
     size = size or max(test_split.height, test_split.width)
-    shapes = loading.layer_shapes(source, size, device)
-    layers = grid.choose(source, shapes, config.layer, "LAYER")
+    listed = loading.layers(source, size, device)
+    layers, shapes = grid.choose(source, listed, config.layer, "LAYER"), {layer.name: layer.shape for layer in listed}
     described = {layer: _description(config, source, layer, shapes[layer], size, name) for layer in layers}
     networks = [checkpoints.fresh(described[layer], config.seed, "init", layer).body for layer in layers]
     batching = dataclasses.replace(

@@ -74,18 +74,17 @@ def activations_of(network: nn.Module, layers: list[str], images: Tensor) -> dic
     return {layer: outputs[layer] for layer in layers}
 
 
-def choose(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], words: tuple[str, ...], where: str) -> list[str]:
-    """The cuts with maps or tokens that names and globs choose, in execution order; `shapes` are those of all layers.
+def choose(checkpoint: Checkpoint, listed: list[cutting.Layer], words: tuple[str, ...], where: str) -> list[str]:
+    """The cuts with maps or tokens that names and globs choose, in execution order, of all layers.
 
     Raises `UserError`, which names `where` the words stand, for what is no layer, no cut, or puts out a vector.
     """
-    network, cuts = checkpoint.network, cutting.cuts(checkpoint.network)
-    usable = [name for name in shapes if name in cuts and len(shapes[name]) in (2, 3)]
-    for word in words:
-        if word in shapes and word not in usable:
-            cutting.cut(network, word)
-            raise UserError(f"{where} {word}: it puts out a vector, and stitches join maps and tokens")
-    return cutting.select(usable, words, {"cuts": usable}, where)
+    usable = [layer.name for layer in listed if layer.cut and len(layer.shape) in (2, 3)]
+    for layer in listed:
+        if layer.name in words and layer.name not in usable:
+            cutting.cut(checkpoint.network, layer.name)
+            raise UserError(f"{where} {layer.name}: it puts out a vector, and stitches join maps and tokens")
+    return cutting.select(usable, words, cutting.groups(listed, usable), where)
 
 
 def pairs(

@@ -3,7 +3,8 @@
 The stitching paper, section 3.3 of its code. Activations are maps (b, c, h, w) or tokens (b, t, d); the map is one matrix
 and one bias for all positions. Besides, `rc2c_pre` and `rc2c_post` resize before or after it (bilinear without
 antialiasing, or nearest; an interpolation's weights sum to 1, so both are the same function and are computed alike),
-`c2t` makes tokens of maps and `t2c` maps of tokens. Tokens include a class token where their number is no square.
+`c2t` makes tokens of maps and `t2c` maps of tokens. Where the number of tokens is no square, the first ones are no patches:
+a class token, or that and a distillation token.
 """
 
 import math
@@ -24,9 +25,10 @@ class Stitch(nn.Module):
     """An affine map `weight` (c_t, c_s), `bias` (c_t,) between activations of two shapes (of one image, without batch).
 
     upsample       "bilinear" or "nearest", where sizes differ
-    to_class_token what `c2t` puts before the patches of a target with a class token: "pool" their mean, "learn" a vector
+    to_class_token what `c2t` puts before the patches of a target with a class token: "pool" their mean, "learn" a vector;
+                   and for a distillation token the same again
     from_class     what `t2c` makes of the source's class token: "drop" nothing, "add" adds it to each patch times a scalar,
-                   "only" takes it for every position
+                   "only" takes it for every position; a distillation token it drops
     norm           "none", or "bn" or "ln": a normalisation of the source's channels before the affine map
 
     Raises `UserError` for shapes that the type cannot join.
@@ -81,7 +83,7 @@ class Stitch(nn.Module):
         if not has_class_token(self.target):
             return patches
         token = self.cls_token.expand(len(patches), 1, -1) if self.learns_token else patches.mean(1, keepdim=True)
-        return torch.cat([token, patches], 1)
+        return torch.cat([token.expand(-1, special_tokens(self.target), -1), patches], 1)
 
     @torch.no_grad()
     def rows_of_source(self, source: Tensor) -> Tensor:
@@ -90,14 +92,15 @@ class Stitch(nn.Module):
             return source
         rows = self._resized(self._maps_of(source) if self.kind == "t2c" else source).flatten(2).transpose(1, 2)
         if self.kind == "c2t" and has_class_token(self.target) and not self.learns_token:
-            rows = torch.cat([rows.mean(1, keepdim=True), rows], 1)
+            mean = rows.mean(1, keepdim=True)
+            rows = torch.cat([mean.expand(-1, special_tokens(self.target), -1), rows], 1)
         return rows
 
     def rows_of_target(self, target: Tensor) -> Tensor:
         """What the affine map should put out, (b, p, c_t): direct matching's Y."""
         if target.ndim == 4:
             return target.flatten(2).transpose(1, 2)
-        return target[:, 1:] if self.learns_token else target
+        return target[:, special_tokens(self.target) :] if self.learns_token else target
 
     def parameters_counted(self) -> int:
         """The number of weights and biases of the affine map: c_t (c_s + 1)."""
@@ -111,7 +114,7 @@ class Stitch(nn.Module):
 
     def _maps_of(self, tokens: Tensor) -> Tensor:
         if has_class_token(self.source):
-            token, tokens = tokens[:, :1], tokens[:, 1:]
+            token, tokens = tokens[:, :1], tokens[:, special_tokens(self.source) :]
             if self.from_class == "add":
                 tokens = tokens + self.cls_weight * token
             if self.from_class == "only":
@@ -205,6 +208,17 @@ def has_class_token(shape: Shape) -> bool:
     return len(shape) == 2 and math.isqrt(shape[0]) ** 2 != shape[0]
 
 
+def special_tokens(shape: Shape) -> int:
+    """How many of tokens (t, d) stand before the patches of a square grid: none, a class token, or a distillation token too.
+
+    Raises `UserError` where there is no such grid.
+    """
+    for count in (0, 1, 2):
+        if math.isqrt(shape[0] - count) ** 2 == shape[0] - count:
+            return count
+    raise UserError(f"{shape[0]} tokens are no square grid, with or without a class and a distillation token")
+
+
 def _check(stitch: Stitch) -> tuple[int, int]:
     """The size of the maps at which the stitch works; raises `UserError` for shapes that do not fit."""
     kind, source, target = stitch.kind, stitch.source, stitch.target
@@ -218,9 +232,8 @@ def _check(stitch: Stitch) -> tuple[int, int]:
             f"{_text(target[1:])}; rc2c_pre resizes them"
         )
     for shape in (source, target):
-        patches = shape[0] - has_class_token(shape)
-        if len(shape) == 2 and math.isqrt(patches) ** 2 != patches:
-            raise UserError(f"stitching type {kind}: {shape[0]} tokens are no square grid, with or without a class token")
+        if len(shape) == 2:
+            special_tokens(shape)
     if kind == "t2c" and stitch.from_class in ("add", "only") and not has_class_token(source):
         raise UserError(f"-t2c-cls {stitch.from_class}: the {source[0]} tokens of the source have no class token")
     if kind == "c2t":
@@ -229,7 +242,7 @@ def _check(stitch: Stitch) -> tuple[int, int]:
                 f"-c2t-cls none: the target's {target[0]} tokens begin with a class token, and its network "
                 "would take a patch for it; pool and learn supply one"
             )
-        side = math.isqrt(target[0] - has_class_token(target))
+        side = math.isqrt(target[0] - special_tokens(target))
         return (side, side)
     height, width = target[1:]
     return (height, width)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lib.stitching.layer import Stitch, resize_matrix
+from lib.stitching.layer import Stitch, resize_matrix, special_tokens
 
 Made = TypeVar("Made")
 
@@ -268,7 +268,7 @@ class _Batch:
         return self._once(("source", front), lambda: _centred(_laid_out(self.sources[front])))
 
     def _target(self, end: str, stitch: Stitch) -> tuple[Tensor, Tensor]:
-        target = self.targets[end][:, 1:] if stitch.learns_token else self.targets[end]
+        target = self.targets[end][:, special_tokens(stitch.target) :] if stitch.learns_token else self.targets[end]
         return self._once(("target", end, stitch.learns_token), lambda: _centred(_laid_out(target)))
 
     def _rows(self, front: str, stitch: Stitch) -> tuple[Tensor, Tensor]:
@@ -321,7 +321,8 @@ def _enlarges(stitch: Stitch) -> bool:
 
 def _geometry(stitch: Stitch) -> tuple:
     """What the rows of a source depend on besides the source."""
-    return stitch.kind.replace("_post", "_pre"), stitch.size, stitch.upsample, stitch.to_class_token, stitch.from_class
+    pooled = special_tokens(stitch.target) if stitch.kind == "c2t" and not stitch.learns_token else 0
+    return stitch.kind.replace("_post", "_pre"), stitch.size, stitch.upsample, pooled, stitch.from_class
 
 
 def _laid_out(activation: Tensor) -> Tensor:

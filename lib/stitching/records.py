@@ -114,7 +114,7 @@ def read(config: RunConfig, paths: tuple[str, ...], revision: int) -> list[Grid]
         networks = front, end
         grid = grids.setdefault(_method(record["config"], networks), Grid(path, record["config"], networks, {}))
         for row in record["rows"]:
-            if row.get("null"):  # a baseline, of another front network or of shuffled pairs
+            if row.get("null") or row.get("missing"):  # a baseline, or a pair that no stitch joins
                 continue
             cell = GridCell(row["front_layer"], row["end_layer"], row["stitch_rank"], row["pinv_rank"])
             earlier = grid.cells.get(cell)

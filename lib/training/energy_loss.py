@@ -127,11 +127,10 @@ def choose_layers(network: nn.Module, images: Tensor, patterns: tuple[str, ...],
     Raises `UserError` for raw energies of a layer that feeds a batch normalisation.
     """
     listed = cutting.layers(network, images[:2])
-    usable = [layer.name for layer in listed if layer.shape]
     if patterns:
-        chosen = _select(usable, listed, patterns)
+        chosen = cutting.tapped(listed, patterns, "--energy-layers")
     else:
-        chosen = [layer.name for layer in listed if layer.kind.startswith("BatchNorm")]
+        chosen = [layer.name for layer in listed if layer.kind.startswith("BatchNorm") and not layer.untapped]
         chosen += [layer.name for layer in listed if layer.kind == "Linear"][-1:]
     if raw and (scaleless := [name for name in chosen if name in before_batchnorm(network, images[:2])]):
         raise UserError(
@@ -153,8 +152,8 @@ def before_batchnorm(network: nn.Module, images: Tensor) -> set[str]:
     with (
         cutting.evaluating(network),  # dropout must draw nothing here, and no statistics may move
         torch.no_grad(),
-        cutting.record(network, others, reduce=itself) as outputs,
-        cutting.record(network, norms, reduce=itself, inputs=True) as entering,
+        cutting.record(network, others, reduce=itself, raw=True) as outputs,
+        cutting.record(network, norms, reduce=itself, inputs=True, raw=True) as entering,
     ):
         network(images)
     return {
@@ -174,11 +173,6 @@ def own_statistics(network: nn.Module) -> Generator[None]:
     finally:
         for module, tracked in zip(norms, tracking, strict=True):
             module.track_running_stats = tracked
-
-
-def _select(usable: list[str], listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:
-    groups = {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]}
-    return cutting.select(usable, patterns, groups, "--energy-layers")
 
 
 def _in_units_of_data(inside: Tensor, outside: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

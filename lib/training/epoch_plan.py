@@ -1,5 +1,6 @@
 """The images of an epoch in order and in batches, from any step on, for any of the processes that share them."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.core.distributed import ALONE, Processes
+from lib.core.errors import UserError
 from lib.core.randomness import generator
 
 
@@ -61,6 +63,21 @@ def epoch_order(n: int, epoch: int, seed: int, images: int | None = None) -> Ten
         for number in range(first // n, math.ceil(last / n))
     ]
     return torch.cat(passes)[first % n :][:count]
+
+
+def check_batch_size(network: nn.Module, batch_size: int, images: Tensor) -> None:
+    """Raises `UserError` where a normalisation would have one value to take statistics of, for images (1, c, h, w)."""
+    if batch_size > 1:
+        return
+    trial = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            trial(images)
+    except ValueError as error:
+        raise UserError(
+            f"-b {batch_size}: batch normalisation needs more than one value per channel, and this network has one for a "
+            "single image; -b 2 or more"
+        ) from error
 
 
 def smallest_last_batch(network: nn.Module, processes: Processes = ALONE) -> int:

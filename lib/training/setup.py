@@ -74,7 +74,7 @@ def start(config: TrainingConfig, split: Split) -> tuple[Normalized, Description
         features=split.features,
         config=cli.identity(config),
     )
-    network = checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained)
+    network, description = _built(config, description)
     normalisation = network.normalisation if config.pretrained else None
     if config.resume_from:
         path = input_files.locate(config, config.resume_from)
@@ -85,7 +85,7 @@ def start(config: TrainingConfig, split: Split) -> tuple[Normalized, Description
     if config.unnormalize or split.features:
         normalisation = (), ()
     elif config.mean:
-        if len(config.mean) != split.channels:
+        if len(config.mean) not in (split.channels, description.channels):
             raise UserError(f"--mean: {len(config.mean)} numbers for {split.channels} channels of {config.dataset}")
         normalisation = config.mean, config.std
     elif normalisation is None and split.channels == 3:
@@ -94,9 +94,29 @@ def start(config: TrainingConfig, split: Split) -> tuple[Normalized, Description
         normalisation = channel_statistics(
             split, size=size, padding=config.padding, per_image=config.per_image_std, workers=config.workers
         )
-    mean, std = normalisation
+    mean, std = (values * description.channels if len(values) == 1 else values for values in map(tuple, normalisation))
     network.normalise(mean, std)
     return network, dataclasses.replace(description, mean=mean, std=std)
+
+
+def _built(config: TrainingConfig, description: Description) -> tuple[Normalized, Description]:
+    """The network with fresh or published weights; for three channels where it takes no grey images as they are."""
+    try:
+        return checkpoints.fresh(description, config.seed, "init", pretrained=config.pretrained), description
+    except UserError:
+        if description.channels != 1:
+            raise
+        coloured = dataclasses.replace(description, channels=3)
+        try:
+            network = checkpoints.fresh(coloured, config.seed, "init", pretrained=config.pretrained)
+        except UserError:
+            network = None
+        if network is None:
+            raise
+    warnings.warn(
+        f"{config.model_type} takes images of three channels only: the channel of {config.dataset} is repeated", stacklevel=3
+    )
+    return network, coloured
 
 
 def recipe(

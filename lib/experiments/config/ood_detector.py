@@ -47,8 +47,7 @@ class OodDetectorConfig(DetectorConfig):
         from lib.stitching import grid
 
         def chosen(checkpoint, listed):
-            shapes = {layer.name: layer.shape for layer in listed if layer.shape}
-            return grid.choose(checkpoint, shapes, self.layer, "LAYER")
+            return grid.choose(checkpoint, listed, self.layer, "LAYER")
 
         data = self.dataset, *filter(None, (self.ft_id, self.ft_outliers))
         return plan.of_checkpoints(

@@ -34,7 +34,7 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         selects=True,
     )
     layers: tuple[str, ...] = flag(
-        (), "-l", commas=True, help="names or globs, cuts, all; default: every Conv2d, Linear and BatchNorm2d"
+        (), "-l", commas=True, help="names or globs, cuts, all, role:ROLE; default: every Conv2d, Linear and BatchNorm2d"
     )
     temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy", selects=True)
     aggregate: tuple[str, ...] = flag(
@@ -82,13 +82,14 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     # fpr95 count as in distribution; --choose transfer tests on other images than it chooses on; --early-exit is calibrated
     # on images that the network has not learnt from; halves are drawn; layers with the same energies are one
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
+    # 2 as well: a row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
             ci_high sign auroc_oracle_sign fpr95 aupr_in aupr_out vs_final p p_holm auroc_two_sided regret best alpha
             n_calibrated false_alarms false_alarms_se false_alarms_low false_alarms_high detected exited_id exited_ood mac_id
             mac_ood time_id time_ood""",
-        words="""id id_split fit_on ood ood_split variant origin group corruption members layer aliases kind score needs
+        words="""id id_split fit_on ood ood_split variant origin group corruption members layer role aliases kind score needs
             chosen_layer chosen_on calibrated_on""",
         truths="sign_certain sign_agrees seen_in_training",
         images="origin id id_split ood ood_split members fit_on",

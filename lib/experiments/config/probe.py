@@ -30,7 +30,7 @@ class ProbeConfig(NetworkConfig):
         "", "-d", label="{}", help="in-distribution data; default: the set the network was trained on", selects=True
     )
     ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets", selects=True)
-    layers: tuple[str, ...] = flag(("cuts",), "-l", commas=True, help="names or globs, cuts, all")
+    layers: tuple[str, ...] = flag(("cuts",), "-l", commas=True, help="names or globs, cuts, all, role:ROLE")
     reduce: tuple[str, ...] = flag(
         (),
         check=reducer_names.check,
@@ -148,7 +148,7 @@ class ProbeConfig(NetworkConfig):
     # from, where there are any; --roles paper tests and draws as the notebooks do; dfr penalises its intercept; tvd_debiased
     # depended on the order of images and on single outliers, tvd weighed images of odd numbers unequally
     # as well: images of 16 bits and floats as bright as their type says, own images upright; id-val knows what was learnt of
-    # own folders
+    # own folders; a row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = Columns.of(
@@ -156,7 +156,7 @@ class ProbeConfig(NetworkConfig):
             baseline gain gain_low gain_high gain_median candidates strength nc1 s s_null_low s_null_high
             s_moments s_moments_null_low s_moments_null_high energy_distance energy_distance_null_low
             energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
-        words="""probe network layer aliases reduce data variant origin group split protocol solver selected_by choice
+        words="""probe network layer role aliases reduce data variant origin group split protocol solver selected_by choice
             over""",
         truths="chosen",
         images="data split origin",
@@ -223,16 +223,10 @@ class ProbeConfig(NetworkConfig):
         from lib.models import cutting
         from lib.runs import plan
 
-        def chosen(checkpoint, listed):
-            usable = [layer.name for layer in listed if layer.shape]
-            return cutting.select(
-                usable, self.layers, {"all": usable, "cuts": [layer.name for layer in listed if layer.cut]}
-            )
-
         settings = len(self.learning_rate) * len(self.l1) * len(self.l2) * len(self.l2_norm) * len(self.seed)
         return plan.of_checkpoints(
             self,
-            [(self.model_path, self.model_type, chosen)],
+            [(self.model_path, self.model_type, lambda checkpoint, listed: cutting.tapped(listed, self.layers, "-l"))],
             (self.dataset, *self.ood),
             f"one over each data set; then {self.epochs} epochs of {settings} probes per layer over its kept features",
         )

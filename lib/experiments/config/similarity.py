@@ -68,7 +68,8 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
         selects=True,
     )
 
-    # 2: images of 16 bits and floats are as bright as their type says, own images are upright
+    # 2: images of 16 bits and floats are as bright as their type says, own images are upright; a
+    # row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""rank1 rank2 n cka cka_debiased pwcca procrustes svcca mean_cca rsa knn_jaccard disagreement cka_se
@@ -90,13 +91,11 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
         return {self.model1_path: self.model1_type, self.model2_path: self.model2_type}
 
     def work(self) -> list[str]:
-        from lib.representations import similarity
+        from lib.models import cutting
         from lib.runs import plan
 
         def chosen(words):
-            return lambda checkpoint, listed: similarity.choose(
-                checkpoint.network, [layer.name for layer in listed if layer.shape], words, "LAYERS"
-            )
+            return lambda checkpoint, listed: cutting.tapped(listed, tuple(words.split(",")), "LAYERS")
 
         return plan.of_checkpoints(
             self,

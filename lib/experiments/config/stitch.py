@@ -97,10 +97,11 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         help="augmentation of the training images; auto is the data set's customary one",
     )
     dataset: str = flag(
-        "cifar10",
+        "",
         "-d",
         label="{}",
-        help="data set: stitches are made on its training images and measured on its test images",
+        help="data set: stitches are made on its training images and measured on its test images; default: the one that "
+        "the front network was trained on",
         selects=True,
     )
     mod_only_stitch: bool = flag(
@@ -121,7 +122,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
             penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
             sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
         words="""null front_layer end_layer front_aliases end_aliases type init solver pinv_basis data split
-            taken_from""",
+            taken_from missing""",
         truths="trained",
         images="data split",
         sets="data",
@@ -129,10 +130,13 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
     summary: ClassVar[Summary | None] = Summary.of(
         "data split type init epochs null front_layer end_layer stitch_rank pinv_rank",
         "accuracy penalty agreement normalized_difference",
+        lambda row: row.get("missing") is None,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.dataset and self.front_path:  # filled in, so that it is the same run as with the name
+            object.__setattr__(self, "dataset", input_files.trained_on(self, self.front_path))
         if self.stitch_norm != "none" and (self.init != "rand" or self.epochs == 0):
             raise UsageError(
                 f"--stitch-norm {self.stitch_norm}: a normalised stitch has to be trained from -i rand; here "
@@ -161,9 +165,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         from lib.stitching import grid as stitching_grid
 
         def chosen(words, where):
-            return lambda checkpoint, listed: stitching_grid.choose(
-                checkpoint, {layer.name: layer.shape for layer in listed if layer.shape}, tuple(words.split(",")), where
-            )
+            return lambda checkpoint, listed: stitching_grid.choose(checkpoint, listed, tuple(words.split(",")), where)
 
         trained = f"; {self.epochs} epochs of the stitches that share a front" if self.epochs else ""
         return plan.of_checkpoints(
@@ -178,6 +180,5 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         )
 
     def inputs(self) -> dict[str, list[Path]]:
-        return input_files.checkpoint_files(self, self.front_path, self.end_path) | input_files.data_files(
-            self, self.dataset
-        )
+        data = input_files.data_files(self, self.dataset) if self.dataset else {}
+        return input_files.checkpoint_files(self, self.front_path, self.end_path) | data
