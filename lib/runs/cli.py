@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from lib.core import distributed
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
 from lib.runs import published_flags, yaml_files
@@ -255,7 +256,7 @@ def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", des
         if isinstance(values.get(field.name), list):
             values[field.name] = _flatten(values[field.name], field.metadata["commas"])
     config = config_class.stated(values)
-    if not config.quiet:
+    if not config.quiet and distributed.rank() == 0:
         for remark in dict.fromkeys([*remarks, *config_class.remarks(values)]):
             print(remark, file=sys.stderr)
     return config
