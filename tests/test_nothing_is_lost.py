@@ -159,6 +159,11 @@ def test_letters_of_any_script_stay_in_names_and_what_leaves_no_name_is_refused(
     ):
         with pytest.raises(UsageError, match=reason):
             records.file_name(name)
+    documents = {f"reinit_{name}": {"n": 1} for name in names}
+    config = DataConfig(action="show", arguments=("digits",), results_dir=str(tmp_path), name="d")
+    place = records.place(config, "data")
+    records.write(place, config, Result([{"n": 1}], documents=documents), command=["x"], started=0.0, inputs={})
+    assert {path.stem for path in (tmp_path / "data" / "d").iterdir()} == documents.keys()
     for name in names[:2]:
         assert script("exec_data.py", "show", "digits", "--name", name, cwd=tmp_path).returncode == 0
     assert {path.stem for path in (tmp_path / "results/data").glob("*.json")} == set(names[:2])

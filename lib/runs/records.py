@@ -241,7 +241,7 @@ def write(
         record["arrays"] = where.beside(".npz").name
         files.write_atomically(where.beside(".npz"), lambda file: np.savez(file, **arrays))
     for name, document in result.documents.items():
-        files.write_json(where.path.with_suffix("") / f"{_slug(name)}.json", document)
+        files.write_json(where.path.with_suffix("") / f"{_hyphenated(name)}.json", document)
     problem = _problem(record, config.columns)
     if problem:
         raise ValueError(f"the {where.experiment} experiment made an invalid record: {problem}")
@@ -407,13 +407,11 @@ def _label(value) -> str:
 
 
 def file_name(text: str) -> str:
-    """A name as a file can have it: letters and digits of any script stay, what else stands between them becomes a hyphen.
+    """The name of a record as its file can have it.
 
     Raises `UsageError` where nothing is left, where the file would be hidden, and where the name is too long.
     """
-    composed = unicodedata.normalize("NFC", text)
-    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" or sign in "._+-" else " " for sign in composed)
-    name = "-".join(kept.split()).strip("-")
+    name = _hyphenated(text)
     if not any(unicodedata.category(sign)[0] in "LN" for sign in name):
         raise UsageError(f"--name {readable(text)}: has no letter or digit")
     if name.startswith("."):
@@ -424,6 +422,13 @@ def file_name(text: str) -> str:
 
 
 LONGEST = 200  # bytes of a name, to which suffixes are added
+
+
+def _hyphenated(text: str) -> str:
+    """Letters and digits of any script stay; what else stands between them becomes a hyphen."""
+    composed = unicodedata.normalize("NFC", text)
+    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" or sign in "._+-" else " " for sign in composed)
+    return "-".join(kept.split()).strip("-")
 
 
 def _slug(text: str) -> str:
