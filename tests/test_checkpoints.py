@@ -10,7 +10,7 @@ import torch
 
 from lib import models
 from lib.core.errors import UserError
-from lib.models import checkpoints
+from lib.models import checkpoints, trusted_files
 from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
 
@@ -292,6 +292,7 @@ def untracked(classes, channels, image_size):
 @pytest.fixture
 def own(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
+    trusted_files.trust(tmp_path / "own.py")
     return f"{tmp_path}/own.py"
 
 

@@ -9,7 +9,7 @@ from conftest import copied, script
 
 from lib import models
 from lib.core.errors import UserError
-from lib.models import cutting
+from lib.models import cutting, trusted_files
 
 BRIEF = ("-d", "digits", "--max-examples", 120, "-gpu", -1)
 
@@ -181,6 +181,7 @@ def test_a_layer_without_features_that_is_named_is_refused_alike_by_every_script
 
 
 def test_the_readings_of_sizes_leave_the_cuts_as_they_are(tokens):
+    trusted_files.trust(tokens / "own.py")
     network = models.build(f"{tokens}/own.py:tokens", 10, 1, 28).eval()
     images = torch.rand(3, 1, 28, 28)
     assert cutting.cuts(network, images) == ["embed", "norm", "head"]
@@ -193,6 +194,7 @@ def test_the_readings_of_sizes_leave_the_cuts_as_they_are(tokens):
 @pytest.mark.parametrize("form", ["InDict", "InObject", "InTuple", "Auxiliary"])
 def test_logits_among_other_outputs_are_unwrapped_and_that_is_said_once(tmp_path, form):
     write(tmp_path)
+    trusted_files.trust(tmp_path / "own.py")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         network = models.build(f"{tmp_path}/own.py:{form}", 10, 1, 8)
@@ -206,6 +208,7 @@ def test_logits_among_other_outputs_are_unwrapped_and_that_is_said_once(tmp_path
 
 def test_logits_that_cannot_be_found_are_refused_with_a_wrapper_that_finds_them(tmp_path):
     write(tmp_path)
+    trusted_files.trust(tmp_path / "own.py", tmp_path / "wrapped.py")
     with pytest.raises(UserError, match=r"a dict of 1 \('out': a dict of 1.*\nclass Logits\(Nested\):\n") as refused:
         models.build(f"{tmp_path}/own.py:Nested", 10, 1, 8)
     wrapper = "\n".join(str(refused.value).splitlines()[-2:]).replace("[...]", '["out"]["y"]')
