@@ -268,3 +268,33 @@ def test_a_backbone_of_other_classes_is_answered_with_the_commands_that_use_it(t
     refused = script("exec_ncg.py", "models/t/model_1.pt", *words, "--max-examples", 60, cwd=tokens)
     assert refused.returncode == 1
     assert "exec_train.py LargeMLP -d features=models/t/model_1.pt:LAYER:patches -dir head" in refused.stderr
+
+
+class Lists(torch.nn.Module):
+    """Blocks that take a tensor or a list, as they find it, and hand a list and sizes on."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            x = x if isinstance(x, list) else [x]
+            return [self.inner(x[0]), x[0].shape[2]]
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = self.Block(), self.Block(), torch.nn.Linear(3, 4)
+
+    def forward(self, x):
+        x, size = self.two(self.one(x))
+        return self.head(x.flatten(2).sum(2) / size)
+
+
+def test_lists_and_sizes_that_modules_hand_on_leave_the_cuts_inside_them():
+    network, images = Lists().eval(), torch.rand(3, 3, 8, 8)
+    assert cutting.cuts(network, images) == ["one.inner", "two.inner", "head"]
+    for layer in cutting.cuts(network, images):
+        front, back = cutting.cut(network, layer, images)
+        with torch.no_grad():
+            assert torch.equal(back(front(images)), network(images)), layer
