@@ -567,10 +567,10 @@ def _survey(network: nn.Module, images: Tensor) -> image_axis.Survey:
 
 
 def _form(network: nn.Module, images: Tensor | None) -> tuple[int, ...] | None:
-    """The shape of an image that a network takes: of these images, of those that it ran on, or that it was made for."""
+    """The shape of an image that a network takes: of these images, or of those that it ran on; None where it has not."""
     if images is not None:
         _forms[network] = tuple(images.shape[1:])
-    return _forms.get(network) or getattr(network, "input_shape", None)
+    return _forms.get(network)
 
 
 def _nearest(network: nn.Module, layer: str, form: tuple[int, ...] | None, count: int = 4) -> str:

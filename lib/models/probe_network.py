@@ -36,7 +36,7 @@ def network(name: str, classes: int, channels: int, image_size: int) -> nn.Modul
     if parse(reduce)[0] not in WITHOUT_PARAMETERS:
         raise UsageError(f"type probe:{name}: {reduce} has parameters of its own; {', '.join(WITHOUT_PARAMETERS)} have none")
     body = models.build(architecture, classes, channels, image_size).eval()
-    graph = cutting.cut(body, layer)[0].graph
+    graph = cutting.cut(body, layer, torch.zeros(1, channels, image_size, image_size))[0].graph
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix("network.")
