@@ -135,7 +135,7 @@ def rows(folder, experiment: str) -> list[dict]:
 
 
 def test_layers_are_listed_with_their_roles_and_why_they_are_no_cuts(tokens):
-    listed = script("exec_probe.py", "models/t/model_1.pt", "--list-layers", cwd=tokens)
+    listed = script("exec_probe.py", "models/t/model_1.pt", "--list-layers", "--trust", "own.py", cwd=tokens)
     assert listed.returncode == 0, listed.stderr
     lines = {line.split()[0]: line for line in listed.stdout.splitlines() if line.strip()}
     assert "attention" in lines["attention"].split()[2] and "9x8" not in lines["constant"]
@@ -257,19 +257,33 @@ def test_a_batch_of_one_image_names_its_flag_before_anything_is_written(tmp_path
 def test_stitching_takes_the_data_of_its_networks_and_says_at_once_that_images_are_too_few(tokens):
     pair = ("models/t/model_1.pt", "models/t/model_1.pt", "auto", "auto", "norm", "norm", "auto", "-i", "pinv", "-e", 0)
     few = ("-pinv-samples", 500, "--max-examples", 60)
-    refused = script("exec_stitch.py", *pair, *few, "-gpu", -1, cwd=tokens)
+    refused = script("exec_stitch.py", *pair, *few, "-gpu", -1, "--trust", "own.py", cwd=tokens)
     assert refused.returncode == 1 and "-pinv-samples 500: digits has only 60 training images" in refused.stderr
-    made = script("exec_stitch.py", *pair, "-pinv-samples", 60, "--max-examples", 60, "-gpu", -1, cwd=tokens)
+    made = script(
+        "exec_stitch.py", *pair, "-pinv-samples", 60, "--max-examples", 60, "-gpu", -1, "--trust", "own.py", cwd=tokens
+    )
     assert made.returncode == 0, made.stderr
     again = script(
-        "exec_stitch.py", *pair, "-pinv-samples", 60, "--max-examples", 60, "-gpu", -1, "-d", "digits", cwd=tokens
+        "exec_stitch.py",
+        *pair,
+        "-pinv-samples",
+        60,
+        "--max-examples",
+        60,
+        "-gpu",
+        -1,
+        "-d",
+        "digits",
+        "--trust",
+        "own.py",
+        cwd=tokens,
     )
     assert again.returncode == 0 and len(list((tokens / "results" / "stitch").glob("*.json"))) == 1
 
 
 def test_a_backbone_of_other_classes_is_answered_with_the_commands_that_use_it(tokens):
     words = ("-d", "patches", "-ood", "uniform", "--space", "feature", "--layer", "norm", "-gpu", -1)
-    refused = script("exec_ncg.py", "models/t/model_1.pt", *words, "--max-examples", 60, cwd=tokens)
+    refused = script("exec_ncg.py", "models/t/model_1.pt", *words, "--max-examples", 60, "--trust", "own.py", cwd=tokens)
     assert refused.returncode == 1
     assert "exec_train.py LargeMLP -d features=models/t/model_1.pt:LAYER:patches -dir head" in refused.stderr
 

@@ -79,7 +79,7 @@ def test_a_file_sets_the_defaults_of_every_flag_of_a_script_and_the_command_line
         for field in dataclasses.fields(configuration)
         if field.default is not dataclasses.MISSING
         and not field.metadata["positional"]
-        and field.name not in ("config", "plan")
+        and field.name not in ("config", "plan", "trust")
     ]
     lines = {cli.spellings(field)[-1].lstrip("-"): _yaml(field.default) for field in fields}
     lines |= {"name": "from-file", "quiet": "true"}

@@ -161,7 +161,7 @@ def test_the_commands_for_empty_columns_are_commands_and_name_the_sibling(tmp_pa
         assert path in row["command"]
     assert sum(row["column"] == "NCG" for row in empty) == 6
     stitch = next(row["command"] for row in empty if row["column"] == "stitching penalty")
-    assert "models/r1/model_70.pt models/r0/model_70.pt" in stitch and "-d cifar10" not in stitch  # the default
+    assert "models/r1/model_70.pt models/r0/model_70.pt" in stitch and "-d cifar10" in stitch
 
 
 def test_a_measure_that_takes_a_run_per_layer_is_asked_for_where_it_lacks(tmp_path):

@@ -82,11 +82,6 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFT_BY_FILE_MANAGERS
 
 
-def printable(path: Path | str) -> str:
-    """A path or name as text that can be written; bytes in it that are no UTF-8 become the replacement character."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def below(folder: Path, suffixes: tuple[str, ...] = ()) -> list[str]:
     """Every file at any depth, relative to the folder, with forward slashes, in the order of its parts.
 

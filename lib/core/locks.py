@@ -37,6 +37,20 @@ def locked(path: Path, busy: str) -> Generator[None]:
         yield
 
 
+def abandoned(path: Path) -> bool:
+    """Whether a process died while it held this lock, and nobody has taken it since."""
+    path = Path(path)
+    held = _read(path.with_name(f"{path.name}.held"))
+    if held and _dead(held):
+        return True
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is not there, or held, or there are no locks
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _flock(path: Path, busy: str) -> Generator[bool]:
     """Holds the lock; False where the file system has none."""

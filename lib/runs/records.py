@@ -96,6 +96,11 @@ class Place:
     run: str
     path: Path
 
+    @property
+    def lock(self) -> Path:
+        """What the process that makes the record holds."""
+        return self.path.with_name(f".{self.run}.lock")
+
     def beside(self, suffix: str) -> Path:
         """A file beside the record: `<run><suffix>`."""
         return self.path.with_name(self.run + suffix)
@@ -324,10 +329,7 @@ def figures(where: Place) -> list[Path]:
 @contextlib.contextmanager
 def locked(where: Place) -> Generator[None]:
     """Keeps a second process from making the same record at the same time."""
-    with locks.locked(
-        where.path.with_name(f".{where.run}.lock"),
-        f"another process is making {where.path}; wait for it, or give this run a --name",
-    ):
+    with locks.locked(where.lock, f"another process is making {where.path}; wait for it, or give this run a --name"):
         yield
 
 

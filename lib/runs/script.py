@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from lib.core import distributed, streams
+from lib.core import distributed, locks, streams
 from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
 from lib.core.text import readable
 from lib.models import trusted_files
@@ -109,7 +109,13 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
 
 
 def _is_there(place: records.Place, config: RunConfig) -> bool:
-    return not config.overwrite and records.finished(place, config)
+    """Whether the record holds, and its process has not died behind it, before the figures."""
+    if config.overwrite or not records.finished(place, config):
+        return False
+    if locks.abandoned(place.lock):
+        print(f"{place.path}: the process that wrote it died before its end; running again", file=sys.stderr)
+        return False
+    return True
 
 
 def _version(path: Path) -> tuple[int, int] | None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lib.core import files
 from lib.core.errors import UserError
+from lib.core.text import readable
 
 MARGIN = 256 / 224  # side before the crop, over the side that is kept
 
@@ -27,7 +27,7 @@ def open_image(file: Any, upright: bool = False) -> Image.Image:
 
     file    a path, or what has `read()` and a name as text (see `packed`)
     """
-    name = files.printable(str(file))
+    name = readable(str(file))
     try:
         image = Image.open(file if isinstance(file, Path) else io.BytesIO(file.read()))
         image.load()

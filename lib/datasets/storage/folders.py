@@ -11,7 +11,6 @@ import torch
 
 from lib.core import cache_folders, checked_arrays
 from lib.core.errors import UserError
-from lib.core.files import printable
 from lib.datasets import Options
 from lib.datasets.split import Split
 from lib.datasets.storage import hugging_face, image_folders, image_tables, packed, pending
@@ -83,7 +82,7 @@ def from_listing(name: str, split: str, listing: image_folders.Listing, options:
 
     With `options.pending` nothing is decoded before `pending.made`.
     """
-    classes, labels = tuple(map(printable, listing.classes)), torch.tensor(listing.labels, dtype=torch.int64)
+    classes, labels = listing.classes, torch.tensor(listing.labels, dtype=torch.int64)
     if options.pending:
         at_once = replace(options, pending=False)
         images = PendingImages(len(labels), lambda wanted: from_listing(name, split, listing.at(wanted), at_once))

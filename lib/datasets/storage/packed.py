@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lib.core import files
 from lib.core.errors import UserError
+from lib.core.text import readable
 from lib.datasets.names import SPLIT_ALIASES
 from lib.datasets.storage import image_folders
 
@@ -32,7 +33,7 @@ class TarMember:
     size: int
 
     def __str__(self) -> str:
-        return f"{files.printable(self.shard)}: {self.name}"
+        return f"{readable(str(self.shard))}: {self.name}"
 
     @property
     def identity(self) -> str:
