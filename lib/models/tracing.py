@@ -282,8 +282,13 @@ def _guard(graph: fx.Graph, form: tuple[int, ...]) -> None:
     guarded.meta[VALUE] = images.meta[VALUE]
 
 
-def of_form(images: Tensor, form: tuple[int, ...]) -> Tensor:
-    """The images (b, ...) themselves. Raises `UserError` unless each has the shape `form`."""
+def of_form(images: Any, form: tuple[int, ...]) -> Any:
+    """The images (b, ...) themselves. Raises `UserError` unless each has the shape `form`.
+
+    A network that was cut may be cut again: where it is traced without sizes, this check stays a node.
+    """
+    if isinstance(images, fx.Proxy):
+        return images.tracer.create_proxy("call_function", of_form, (images, tuple(form)), {})
     if tuple(images.shape[1:]) != tuple(form):
         wanted, given = ("x".join(map(str, shape)) for shape in (form, images.shape[1:]))
         raise UserError(f"the network was cut for images of {wanted}, not of {given}")
