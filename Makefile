@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo check test coverage test-slow test-hardening test-slurm test-jobs clean
+.PHONY: demo check test docs coverage test-slow test-hardening test-slurm test-jobs clean
 
 demo: .venv/ready
 	bash jobs/demo.sh
@@ -15,6 +15,10 @@ check: .venv/ready
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+
+# site/index.html from docs/; a broken link is an error
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 
 # the share of the lines of lib/ that the tests run
 coverage: .venv/ready
@@ -41,5 +45,9 @@ test-jobs: .venv/ready
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt --constraint constraints.txt
 	touch .venv/ready
 
+.venv/docs-ready: .venv/ready docs/requirements.txt
+	.venv/bin/python -m pip install --quiet --requirement docs/requirements.txt
+	touch .venv/docs-ready
+
 clean:
-	rm -rf .venv .cache .pytest_cache .ruff_cache build
+	rm -rf site .venv .cache .pytest_cache .ruff_cache build

@@ -1,4 +1,4 @@
-"""The README's table of all flags of all scripts: `python tests/readme.py` writes it, a test compares it."""
+"""What the documentation says, and its table of all flags: `python tests/readme.py` writes it, a test compares it."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,13 @@ sys.path.insert(0, str(ROOT))
 from lib.experiments import EXPERIMENTS
 from lib.runs import cli
 
+FLAGS = ROOT / "docs" / "flags.md"
 BEGIN, END = "<!-- flags: written by tests/readme.py -->", "<!-- end of flags -->"
+
+
+def documentation() -> str:
+    """README and all pages, one after another."""
+    return "\n\n".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
 
 
 def configurations() -> dict[str, type]:
@@ -32,12 +38,11 @@ def flag_table() -> str:
     return "\n".join(lines)
 
 
-def with_table(readme: str) -> str:
-    """The README with the present table between its marks."""
-    before, _, rest = readme.partition(BEGIN)
+def with_table(page: str) -> str:
+    """The page with the present table between its marks."""
+    before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{flag_table()}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":
-    file = ROOT / "README.md"
-    file.write_text(with_table(file.read_text()))
+    FLAGS.write_text(with_table(FLAGS.read_text()))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import background
+import readme
 from conftest import ROOT
 
 
@@ -14,7 +15,7 @@ def test_the_readmes_diffs_add_a_network_a_data_set_a_metric_and_an_experiment(t
     shutil.copytree(ROOT / "lib", suite / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.glob("exec_*.py"):
         shutil.copy(path, suite)
-    diffs = re.findall(r"```diff\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    diffs = re.findall(r"```diff\n(.*?)```", readme.documentation(), re.DOTALL)
     assert len(diffs) == 4
     for number, diff in enumerate(diffs):
         assert sum(line.startswith("+") for line in diff.splitlines()) < 40

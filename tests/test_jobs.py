@@ -175,7 +175,7 @@ def test_shell_scripts_are_free_of_errors_of_form():
 
 def commands_of_the_readme() -> list[list[str]]:
     """The words of every `python exec_*.py` in the README's blocks, comments and continued lines resolved."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    text = readme.documentation().replace("\\\n", " ")
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     found = [words[words.index(script) :] for words in lines for script in words if script.startswith("exec_")]

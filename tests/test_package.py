@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import readme
 from conftest import ROOT
 
 from lib import models
@@ -78,8 +79,8 @@ def test_help_and_errors_name_the_script_as_in_a_checkout(installed, tmp_path):
 
 
 def test_what_the_readme_imports_can_be_imported(installed, tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    imports = [line for line in block.splitlines() if line.startswith(("import ", "from "))]
+    blocks = re.findall(r"```python\n(.*?)```", readme.documentation(), re.DOTALL)
+    imports = [line for block in blocks for line in block.splitlines() if line.startswith(("import torch", "from lib"))]
     assert len(imports) > 5
     done = run(installed, "python", "-c", "\n".join([*imports, "import lib; print(lib.__file__)"]), cwd=tmp_path)
     assert done.returncode == 0 and str(installed.parent) in done.stdout, done.stderr

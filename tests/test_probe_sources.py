@@ -6,8 +6,9 @@ import threading
 from collections import OrderedDict
 
 import pytest
+import readme
 import torch
-from conftest import ROOT, script
+from conftest import script
 from test_probe_script import probe, rows
 from test_probes import TAP, blobs, collected, images, network
 
@@ -166,7 +167,7 @@ def test_the_readmes_example_probes_a_module_of_ones_own(tmp_path, monkeypatch):
     bright = torch.arange(400) % 10
     split = Split("made up", "all", (25 * bright)[:, None, None, None].expand(400, 3, 8, 8).to(torch.uint8), bright)
     names = {"my_module": module, "train_split": split, "val_split": split.subset(torch.arange(50))}
-    section = (ROOT / "README.md").read_text().partition("From Python, on any module")[2]
+    section = readme.documentation().partition("From Python, on any module")[2]
     exec(section.partition("```python\n")[2].partition("```")[0], names)
     table, short, images = names["table"], names["short"], split.images[:50] / 255
     best = max(value for row in table for value in row)

@@ -58,7 +58,7 @@ def test_the_three_lists_of_dependencies_agree():
 
 
 def test_every_dependency_has_its_reason_in_the_readme():
-    text = (ROOT / "README.md").read_text()
+    text = readme.documentation()
     for name in pip_requirements():
         assert f"| {name} |" in text, name
 
@@ -124,7 +124,7 @@ def test_a_script_is_its_docstring_and_a_call(name):
 
 
 def test_the_readmes_flags_are_those_of_the_scripts():
-    text = (ROOT / "README.md").read_text()
+    text = readme.FLAGS.read_text()
     assert readme.with_table(text) == text, "python tests/readme.py writes the table"
 
 
