@@ -166,3 +166,28 @@ def test_traps_are_recorded_as_a_run_operation_by_operation_has_them():
     assert outputs.keys() == wanted.keys()
     for name, output in outputs.items():
         assert torch.equal(output, wanted[name]), name
+
+
+class ChannelsLast(nn.Module):
+    """Maps whose channels stand behind them, as in Swin and inside ConvNeXt."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.last, self.head = nn.Conv2d(3, 6, 2, 2), nn.LayerNorm(6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.head(self.last(self.embed(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+def test_maps_with_their_channels_behind_them_are_recorded_with_channels_first_and_are_no_cuts():
+    torch.manual_seed(0)
+    network = ChannelsLast().eval()
+    with torch.no_grad():
+        maps = network.last(network.embed(IMAGES).permute(0, 2, 3, 1))
+    assert torch.equal(recorded(network, "last", IMAGES), maps.permute(0, 3, 1, 2))
+    listed = {layer.name: layer for layer in cutting.layers(network, IMAGES)}
+    assert listed["last"].shape == (6, 4, 4) and not listed["last"].cut and listed["embed"].cut
+    assert "channels behind them" in listed["last"].uncut
+    with pytest.raises(UserError, match="channels behind them"):
+        cutting.cut(network, "last", IMAGES)
+    assert torch.equal(recorded(network, "embed", IMAGES), network.embed(IMAGES))

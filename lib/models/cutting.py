@@ -117,6 +117,8 @@ def _uncut(graph: fx.Graph, nodes: list[fx.Node]) -> str:
         return "a connection bypasses it"
     if shapes is not None and tuple(shape[:1] for shape in shapes) != tuple((count,) for count in tracing.COUNTS):
         return "puts out " + "x".join(map(str, shapes[0])) + f" for {tracing.COUNTS[0]} images, no row for each"
+    if shapes is not None and image_axis.channels_last(shapes[0]):
+        return "puts out " + "x".join(map(str, shapes[0][1:])) + ", maps with their channels behind them"
     return ""
 
 

@@ -34,6 +34,7 @@ class Axis:
     fastest  of several: whether the image changes fastest along the axis, and not the window
     refused  why no axis belongs to the images; else empty
     mixes    whether an image's numbers depend on the other images of its batch
+    channels_last  whether channels stand behind their maps, (b, h, w, c)
     """
 
     at: int = 0
@@ -41,14 +42,12 @@ class Axis:
     fastest: bool = False
     refused: str = ""
     mixes: bool = False
-
-    @property
-    def plain(self) -> bool:
-        """Whether the tensor has a row per image as it is."""
-        return not self.refused and self.at == 0 and self.rows == 1
+    channels_last: bool = False
 
     def images_first(self, tensor: Tensor) -> Tensor:
         """(images, ...), the very same tensor where it has that form; windows are folded into their image.
+
+        Maps with their channels behind them become (b, c, h, w), as all others are.
 
         Windows of tokens (w b, t, c) become tokens (b, w t, c), of vectors (w b, c) tokens (b, w, c), and of maps
         (w b, c, h, w') maps (b, c, w h, w').
@@ -56,7 +55,7 @@ class Axis:
         if self.at:
             tensor = tensor.movedim(self.at, 0)
         if self.rows == 1:
-            return tensor
+            return tensor.permute(0, 3, 1, 2) if self.channels_last else tensor
         if self.fastest:
             tensor = tensor.unflatten(0, (self.rows, -1)).transpose(0, 1)
         else:
@@ -208,7 +207,12 @@ def _axis(few: Look, more: Look | None) -> Axis:
     mixes = ways[turned] > NOISE * max(1e-30, before.abs().max().item()) and ways[turned] > SHARE * _spread(after)
     if mixes and rows > 1:
         return Axis(refused=f"{described}, whose rows cannot be told to belong to one image each")
-    return Axis(axis, rows, turned, mixes=mixes)
+    return Axis(axis, rows, turned, mixes=mixes, channels_last=axis == 0 and rows == 1 and channels_last(small))
+
+
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape has maps with their channels behind them: images are square, and so are maps."""
+    return len(shape) == 4 and shape[1] == shape[2] != shape[3]
 
 
 def _error(before: Tensor, after: Tensor) -> float:
