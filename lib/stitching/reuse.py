@@ -66,10 +66,16 @@ def key_of(row: dict) -> StitchKey:
 
 
 def find(config: RunConfig) -> dict[StitchKey, TrainedStitch]:
-    """The stitches of all records that were trained like those of `config`, each the first of its key."""
+    """The stitches of all other records that were trained like those of `config`, each the first of its key.
+
+    The run's own record is none of them: where it lies there already, its process died behind it and it is made again.
+    """
+    mine = records.place(config, "stitch").path
     own = _method(cli.identity(config)), _contents(records.fingerprints(config), vars(config)), _device()
     trained: dict[StitchKey, TrainedStitch] = {}
     for path in sorted((Path(config.results_dir) / "stitch").glob("[!.]*.json")):
+        if path == mine:
+            continue
         try:
             record = records.read(path)
         except UserError:
