@@ -29,7 +29,11 @@ def test_a_published_checkpoint_gives_the_logits_of_its_own_network(tmp_path, na
         assert close(network(reference.images), reference.logits)
 
 
-@pytest.mark.parametrize("name", ["CNN002", "preact_resnet18"])
+OF_IMAGES = [name for name in reference_networks.FILES if not name.startswith(("repr_cls", "LargeMLP"))]
+FAST = ("CNN002", "preact_resnet18")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in OF_IMAGES])
 def test_a_script_saves_the_logits_of_a_published_checkpoint(tmp_path, name):
     reference = reference_networks.read(name)
     torch.save(reference.content, tmp_path / "theirs.pt")

@@ -136,6 +136,28 @@ def test_other_hyperparameters_in_the_same_folder_are_refused_by_name(trained):
     assert "learning_rate 0.003 there, 0.001 here" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_validation_loss_that_is_no_number_is_a_sentence(tmp_path):
+    words = (
+        "small_cnn",
+        "-d",
+        "digits",
+        "-dir",
+        "v",
+        "-e",
+        "2",
+        "-lr",
+        "10",
+        "-o",
+        "sgd",
+        "--max-examples",
+        "200",
+        "-gpu",
+        "-1",
+    )
+    done = script("exec_train.py", *words, cwd=tmp_path)
+    assert done.returncode == 1 and "the validation loss became nan in epoch 1; a lower -lr" in done.stderr, done.stderr
+
+
 def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     done = script(
         "exec_train.py",

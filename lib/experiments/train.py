@@ -7,6 +7,7 @@ sections 2.1 and 2.9, and of the hyperplane paper, section 3.1.
 
 import contextlib
 import dataclasses
+import math
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 from torch.utils import tensorboard
 
 from lib.core import distributed, locks
-from lib.core.errors import Interrupted
+from lib.core.errors import Interrupted, UserError
 from lib.datasets.split import Split
 from lib.experiments.config.train import TrainConfig
 from lib.metrics import classification
@@ -134,6 +135,10 @@ def _evaluate(network: nn.Module, split: Split, recipe: loop.Recipe) -> tuple[fl
 def _row(network: nn.Module, split: Split, recipe: loop.Recipe, position: loop.Position) -> dict:
     """The row of a finished epoch."""
     loss, accuracy = _evaluate(network, split, recipe)
+    if loss is not None and not math.isfinite(loss):
+        raise UserError(
+            f"the validation loss became {loss} in epoch {position.epoch}; a lower -lr, a --warmup or a --grad-clip may help"
+        )
     return {
         "epoch": position.epoch,
         "train_loss": position.loss / position.images,
