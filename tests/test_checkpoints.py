@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lib import models
+from lib.core import trusted_files
 from lib.core.errors import UserError
-from lib.models import checkpoints, trusted_files
+from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.models.normalized import Normalized
 

@@ -13,8 +13,8 @@ import torchvision
 from torch import fx, nn
 
 from lib import models
+from lib.core import trusted_files
 from lib.core.errors import UsageError, UserError
-from lib.models import trusted_files
 from lib.models.resnet import PadShortcut
 
 RESNET_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

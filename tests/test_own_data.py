@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from layouts import levels, load, toy, write_tree
 from PIL import Image
 
 from lib import datasets
+from lib.core import trusted_files
 from lib.core.errors import UserError
 from lib.datasets import corruptions, names
 from lib.datasets.storage import export, folders
@@ -318,6 +320,7 @@ def test_a_corruption_of_ones_own_is_called_for_every_image_with_draws_of_its_ow
     monkeypatch.chdir(tmp_path)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "blur.py").write_text(BLUR)
+    trusted_files.trust("code/blur.py")
     write_tree(tmp_path / "pets", size=(12, 10))
     name = "pets-c/code/blur.py:shifted-3"
     clean, found = load("pets", tmp_path), load(name, tmp_path)
@@ -335,6 +338,7 @@ def test_a_corruption_of_ones_own_is_called_for_every_image_with_draws_of_its_ow
 def test_a_corruption_of_ones_own_that_cannot_be_used_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blur.py").write_text(BLUR)
+    trusted_files.trust("blur.py")
     for variant, words in {
         "blur.py:wrong-1": r"blur.py:wrong: returned float64 of shape \(32, 32\) for an image uint8",
         "blur.py:failing-1": r"blur.py:failing: AttributeError: .* \(line 11\)",
@@ -354,3 +358,15 @@ def test_a_corruption_of_ones_own_serves_a_script(trained):
     record = json.loads((trained / done.stdout.splitlines()[-1]).read_text())
     assert {(row["variant"], row["severity"]) for row in record["rows"]} == {("blur.py:shifted-4", 4)}
     assert record["inputs"]["digits-c/blur.py:shifted-4"]["files"] == 1
+
+
+def test_a_corruption_of_ones_own_that_only_a_sidecar_names_is_not_run(trained, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    (tmp_path / "blur.py").write_text("open('it-ran', 'w')\n" + BLUR)
+    sidecar = tmp_path / "models/a/model_2.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"dataset": "digits-c/blur.py:shifted-4"}))
+    done = script("exec_eval.py", "models/a/model_2.pt", "--max-examples", 20, cwd=tmp_path)
+    assert done.returncode == 1 and not (tmp_path / "it-ran").exists()
+    assert "blur.py would be run to corrupt images" in done.stderr and done.stderr.strip().endswith("--trust blur.py")
+    named = ("-d", "digits-c/blur.py:shifted-4", "--max-examples", 20)
+    assert script("exec_eval.py", "models/a/model_2.pt", *named, cwd=tmp_path).returncode == 0

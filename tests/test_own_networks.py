@@ -9,8 +9,9 @@ import torch
 from conftest import copied, script
 
 from lib import models
+from lib.core import trusted_files
 from lib.core.errors import UserError
-from lib.models import cutting, trusted_files
+from lib.models import cutting
 
 BRIEF = ("-d", "digits", "--max-examples", 120, "-gpu", -1, "--trust", "own.py")
 

@@ -16,9 +16,9 @@ import readme
 from conftest import ROOT
 
 from lib import models
+from lib.core import trusted_files
 from lib.core.errors import UserError
 from lib.experiments import EXPERIMENTS
-from lib.models import trusted_files
 
 
 @pytest.fixture(scope="module")

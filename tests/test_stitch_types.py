@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core import trusted_files
 from lib.core.errors import UserError
 from lib.experiments.config.stitch import INITS, TYPES, StitchConfig
 from lib.experiments.stitch import stitch
-from lib.models import checkpoints, trusted_files
+from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.runs import cli, loading
 

@@ -7,8 +7,9 @@ import pytest
 from conftest import script
 from test_rerun import in_this_process  # noqa: F401 (a fixture)
 
+from lib.core import trusted_files
 from lib.core.errors import UntrustedFile
-from lib.models import checkpoints, trusted_files
+from lib.models import checkpoints
 
 SMALL = ("--max-examples", "20", "-gpu", "-1", "--quiet")
 NETWORK = """

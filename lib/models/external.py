@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lib.core import trusted_files
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
-from lib.models import trusted_files
 from lib.models.parts import with_channels
 
 
@@ -73,7 +73,7 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
     Raises `UntrustedFile` unless the command line names the file.
     """
     path, _, function = name.rpartition(":")
-    trusted_files.require(path, name)
+    trusted_files.require(path, f"type {name}")
     spec = importlib.util.spec_from_file_location(f"user_network_{Path(path).stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"type {name}: {path} cannot be imported")

@@ -19,10 +19,9 @@ import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from lib.core import distributed, locks, streams
+from lib.core import distributed, locks, streams, trusted_files
 from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
 from lib.core.text import readable
-from lib.models import trusted_files
 from lib.runs import cli, records
 from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiment, Experiments

@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lib.core import trusted_files
 from lib.core.errors import UntrustedFile, UserError
-from lib.models import trusted_files
 from lib.runs import cli, records
 from lib.runs.command_lines import Experiment, Experiments
 

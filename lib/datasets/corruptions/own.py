@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.core import files
+from lib.core import files, trusted_files
 from lib.core.errors import UsageError, UserError
 from lib.core.randomness import numpy_generator
 from lib.core.registry import near
@@ -22,10 +22,12 @@ from lib.core.registry import near
 def corrupt(images: np.ndarray, corruption: str, severity: int, ids: np.ndarray, seed: int) -> np.ndarray:
     """The corrupted copies, uint8 (n, c, h, w), of images of that form with ids (n,).
 
-    Raises `UserError` where the function fails, naming the line, or returns something else than an image of that form.
+    Raises `UserError` where the file is not trusted (`lib.core.trusted_files`), or the function fails, naming the line, or
+    returns something else than an image of that form.
     """
     path, _, function_name = corruption.rpartition(":")
     file = Path(path)
+    trusted_files.require(file, f"corruption {corruption}", "to corrupt images")
     function, name = _function(corruption, files.sha256(file)), f"{file.name}:{function_name}"
     corrupted = np.empty_like(images)
     for position, (image, number) in enumerate(zip(images, ids.tolist(), strict=True)):
