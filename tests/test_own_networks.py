@@ -89,6 +89,23 @@ class Colour(Base):
         return self.bn(super().forward(x))
 
 
+class Grey(Base):
+    '''One channel, whatever it is asked for.'''
+
+    def __init__(self, classes, channels, image_size):
+        super().__init__(classes, 1, image_size)
+
+
+class Widened(Base):
+    '''Any number of channels, averaged.'''
+
+    def __init__(self, classes, channels, image_size):
+        super().__init__(classes, 1, image_size)
+
+    def forward(self, x):
+        return super().forward(x.mean(1))
+
+
 class InDict(Base):
     def forward(self, x):
         return {'loss': None, 'logits': super().forward(x)}
@@ -248,6 +265,36 @@ def test_grey_images_are_repeated_for_a_network_of_three_channels(tmp_path):
     assert measured.returncode == 0, measured.stderr
 
 
+def test_a_bare_file_shows_the_channels_of_its_images_or_is_told_them(tmp_path):
+    write(tmp_path)
+    for kind in ("Base", "Grey", "Widened"):
+        made = script("exec_train.py", f"own.py:{kind}", "-dir", kind, "-e", 1, *BRIEF, cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        (tmp_path / "models" / kind / "model_1.json").unlink()
+
+    def evaluated(kind, *flags):
+        answer = script("exec_eval.py", f"models/{kind}/model_1.pt", f"own.py:{kind}", *flags, *BRIEF, cwd=tmp_path)
+        records = sorted((tmp_path / "results" / "eval").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return answer, json.loads(records[-1].read_text()) if answer.returncode == 0 else {}
+
+    side = ("--mean", 0.1, "--std", 0.3)
+    seen, found = evaluated("Base", *side)
+    assert seen.returncode == 0 and evaluated("Grey", *side)[0].returncode == 0, seen.stderr
+    stated = evaluated("Base", *side, "--channels", 1)[1]
+    assert [row["accuracy"] for row in stated["rows"]] == [row["accuracy"] for row in found["rows"]]
+    unknown = evaluated("Base", *side, "--image-size", 28)[0]
+    assert unknown.returncode == 1 and "takes 1024 numbers, not the 2352 of 3 x 28 x 28 images" in unknown.stderr
+    assert "state --image-size and --channels" in unknown.stderr
+    colour = evaluated("Widened", *side)[0]
+    assert colour.returncode == 1 and "--mean: 1 numbers for 3 channels" in colour.stderr
+    assert evaluated("Widened", *side, "--channels", 1)[0].returncode == 0
+
+
+def test_channels_that_a_sidecar_denies_are_refused(tokens):
+    refused = script("exec_eval.py", "models/t/model_1.pt", "--channels", 3, *BRIEF, cwd=tokens)
+    assert refused.returncode == 1 and "comes with its number of channels, 1" in refused.stderr
+
+
 def test_a_batch_of_one_image_names_its_flag_before_anything_is_written(tmp_path):
     write(tmp_path)
     refused = script("exec_train.py", "own.py:Colour", "-dir", "c", "-b", 1, *BRIEF, cwd=tmp_path)
@@ -314,6 +361,38 @@ def test_lists_and_sizes_that_modules_hand_on_leave_the_cuts_inside_them():
     network, images = Lists().eval(), torch.rand(3, 3, 8, 8)
     assert cutting.cuts(network, images) == ["one.inner", "two.inner", "head"]
     for layer in cutting.cuts(network, images):
+        front, back = cutting.cut(network, layer, images)
+        with torch.no_grad():
+            assert torch.equal(back(front(images)), network(images)), layer
+
+
+class Scales(torch.nn.Module):
+    """Blocks in a list of modules, and one that takes two scales of which the network uses the second only."""
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, coarse, fine):
+            return coarse, self.inner(fine)
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)) for _ in range(2))
+        self.both, self.head = self.Both(), torch.nn.Linear(3, 4)
+
+    def forward(self, x):
+        coarse = self.blocks[0](x)
+        _, fine = self.both(coarse, self.blocks[1](coarse))
+        return self.head(fine.flatten(2).sum(2))
+
+
+def test_every_cut_that_is_listed_can_be_made_inside_lists_of_modules():
+    network, images = Scales().eval(), torch.rand(3, 3, 8, 8)
+    listed = cutting.cuts(network, images)
+    assert {"blocks.0", "blocks.0.0", "blocks.1"} <= set(listed)
+    for layer in listed:
         front, back = cutting.cut(network, layer, images)
         with torch.no_grad():
             assert torch.equal(back(front(images)), network(images)), layer

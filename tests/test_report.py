@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import records
 from conftest import script
+from table_records import tables
 
 from lib.experiments import EXPERIMENTS
 from lib.runs import cli
 from lib.runs import records as runs_records
-from lib.tables import compare, html_report, layer_order, network_overview, record_library
+from lib.tables import compare, html_report, layer_order, network_overview, record_library, summaries
 from lib.tables.formats import PrintedTable
 from lib.tables.papers import PAPERS
 
@@ -340,3 +341,35 @@ def test_a_browser_finds_and_fits_it_on_a_phone(tmp_path):
         assert seen["all"] == page.count("<section>") and seen["none"] == [] and seen["spill"] <= 0, seen
         assert [title.partition(":")[0] for title in seen["found"]] == ["hyperplanes/f3"]
         assert len(seen["texts"]) == 1 and "svhn" in seen["texts"][0] and seen["pictures"] == 2
+
+
+def test_layers_of_one_role_are_averaged_in_tables_of_experiments_and_of_a_network(tmp_path):
+    measured = {"conv1": ("convolution", 0.5), "bn1": ("norm", 0.6), "conv2": ("convolution", 0.9)}
+    for seed, more in ((0, 0.0), (1, 0.02)):
+        rows = [
+            {
+                "id": "digits",
+                "ood": "patches",
+                "layer": layer,
+                "role": role,
+                "score": "energy",
+                "T": 1.0,
+                "auroc": value + more,
+            }
+            for layer, (role, value) in measured.items()
+        ]
+        trained = records.training(tmp_path, f"r{seed}", seed=seed)
+        records.write(tmp_path, "ood_layers", f"o{seed}", rows, model_path=trained)
+        path = trained
+    lines = {line["role"]: line for line in summaries.rows("ood_layers", library(tmp_path), (), "role")}
+    assert set(lines) == {"convolution", "norm"} and "layer" not in lines["norm"]
+    assert lines["convolution"]["layers"] == 2 and lines["convolution"]["runs"] == 2
+    assert lines["convolution"]["auroc"] == pytest.approx(0.71)  # the mean of .70 and .72
+    assert lines["convolution"]["auroc sd"] == pytest.approx(0.02 / 2**0.5)
+    done = tables(tmp_path, "--network", path, "--group-by", "role", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    assert any(line.startswith("convolution,2,") and ",0.72," in line for line in done.stdout.splitlines())
+    unknown = tables(tmp_path, "--network", path, "--group-by", "rule")
+    assert unknown.returncode == 2 and "--group-by rule: the table has no such column; did you mean role?" in unknown.stderr
+    nothing = tables(tmp_path, "ood_layers", "--group-by", "rule")
+    assert nothing.returncode == 1 and "no record that is shown has rows with this column" in nothing.stderr

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from lib.core import figures, files
+from lib.core.errors import UserError
 from lib.core.text import readable
 from lib.experiments import EXPERIMENTS
 from lib.experiments.config.tables import TablesConfig
@@ -33,7 +34,7 @@ def text(config: TablesConfig) -> str:
     if config.network:
         from lib.tables import network_overview
 
-        found = network_overview.tables(config.network, library)
+        found = network_overview.tables(config.network, library, config.group_by)
         figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
         figures.write_all(lambda: {"": found.figure()}, lambda _: figure)
         return _printed(config, found.tables) + (f"\n\nfigure: {figure}" if figure.exists() else "")
@@ -45,18 +46,22 @@ def text(config: TablesConfig) -> str:
         )
         files.write_atomically(Path(config.report), lambda file: file.write(readable(page).encode()))
         return config.report
-    made = _experiments(library, config.seeds, config.tables) + _tests(config, library)
-    made += _papers(config, library) if config.tables else []
+    made = _experiments(library, config.seeds, config.tables, config.group_by) + (
+        [] if config.group_by else _tests(config, library)
+    )
+    made += _papers(config, library) if config.tables and not config.group_by else []
+    if not made and config.group_by and library.runs:
+        raise UserError(f"--group-by {config.group_by}: no record that is shown has rows with this column")
     if not made:
         wanted = " that fill these tables" if config.measured and library.runs else ""
         return f"no records under {config.results_dir}/{wanted}"
     return _printed(config, made)
 
 
-def _experiments(library, seeds, words: tuple[str, ...] = ()) -> list[formats.PrintedTable]:
-    """A table per experiment that is named, or that has records."""
+def _experiments(library, seeds, words: tuple[str, ...] = (), group_by: str = "") -> list[formats.PrintedTable]:
+    """A table per experiment that is named, or that has records; with `group_by` those whose rows have this column."""
     wanted = [name for name in summaries.summarised(EXPERIMENTS) if not words or name in words]
-    made = {name: summaries.rows(name, library, seeds) for name in wanted}
+    made = {name: summaries.rows(name, library, seeds, group_by) for name in wanted}
     return [formats.PrintedTable(name, name, rows, rows) for name, rows in made.items() if rows]
 
 

@@ -134,6 +134,7 @@ def load(
     *,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    channels: int = 0,
     image_size: int | None = None,
     padding: int = 0,
     device: torch.device | str = "cpu",
@@ -143,6 +144,7 @@ def load(
     architecture   must agree with the sidecar; required without one
     mean, std      the normalisation of a file without a sidecar; without them, and unless the file itself holds it, images
                    go in as they are, with a warning
+    channels       those of its images, where the weights do not tell them; 0: they do
     image_size     the side its images had in training, and the frame that `padding` puts around them
 
     Raises `UserError` for what is missing, truncated, changed since it was written, of another architecture, or would
@@ -154,6 +156,8 @@ def load(
         description = _agreeing(path, architecture)
         if mean and tuple(mean) != description.mean or std and tuple(std) != description.std:
             raise UserError(f"--mean/--std: {path} comes with its normalisation ({description.mean}, {description.std})")
+        if channels not in (0, description.channels):
+            raise UserError(f"--channels {channels}: {path} comes with its number of channels, {description.channels}")
         if image_size and (image_size, padding) != (description.image_size, description.padding):
             raise UserError(
                 f"--image-size/--upscale: {path} comes with its images' size, {description.image_size} px and "
@@ -165,14 +169,14 @@ def load(
     else:
         told = paper_names.of_file(path)
         architecture = architecture or (told.architecture if told else "")
-        trial = _trial(architecture, image_size, padding)
+        trial = _trial(architecture, state, path, channels, image_size, padding)
         state, own = _without_normalisation(earlier_names.renamed(state, architecture, path), trial)
         own = own or NORMALISATIONS.get(architecture)
         if own and not mean:
             mean, std = own
         if not mean:
             warnings.warn(f"{path} has no sidecar and no --mean was given: images go in unnormalised", stacklevel=2)
-        description = _described(state, trial, architecture, path, mean, std, image_size, padding)
+        description = _described(state, trial, architecture, path, mean, std, channels, image_size, padding)
         if told:
             description = replace(description, dataset=told.dataset, epoch=told.epoch, config=told.settings)
         network = build(description)
@@ -193,7 +197,7 @@ def weights(path: str | Path, architecture: str = "") -> tuple[Description, dict
     else:
         told = paper_names.of_file(path)
         architecture = architecture or (told.architecture if told else "")
-        trial = _trial(architecture)
+        trial = _trial(architecture, state, path)
         state, _ = _without_normalisation(earlier_names.renamed(state, architecture, path), trial)
         description = _described(state, trial, architecture, path)
     state = earlier_names.renamed(state, description.architecture, path)
@@ -370,15 +374,50 @@ def _without_normalisation(
     return state, None
 
 
-def _trial(architecture: str, image_size: int | None = None, padding: int = 0) -> nn.Module:
-    """A network of the architecture, for ten classes and colour images, in whose image a file's tensors are looked at."""
+def _trial(
+    architecture: str,
+    state: dict[str, Tensor],
+    path: Path,
+    channels: int = 0,
+    image_size: int | None = None,
+    padding: int = 0,
+) -> nn.Module:
+    """A network of the architecture, for ten classes, in whose image a file's tensors are looked at.
+
+    It takes colour images, or grey ones where it takes no others or the weights of its first layer, a linear map, fit those
+    alone; or images of `channels`.
+    """
     fixed = models.SIZES.get(architecture)
     image_size = image_size or (fixed[0] if fixed else None)
-    size = image_size + 2 * padding if image_size else models.accepted_size(architecture, _usual_size(architecture))
-    body = models.build(architecture, 10, 3, size)
-    blank = torch.zeros(1, 65, 3) if models.takes(architecture) == "tokens" else torch.zeros(1, 3, size, size)
-    body.register_buffer("_blank", blank, persistent=False)
-    return body
+
+    def made(number: int) -> nn.Module:
+        size = image_size + 2 * padding if image_size else models.accepted_size(architecture, _usual_size(architecture))
+        body = models.build(architecture, 10, number, size)
+        blank = torch.zeros(1, 65, 3) if models.takes(architecture) == "tokens" else torch.zeros(1, number, size, size)
+        body.register_buffer("_blank", blank, persistent=False)
+        return body
+
+    if channels or ":" not in architecture:
+        return made(channels or 3)
+    try:
+        colour = made(3)
+        if _first_fits(colour, state, path):
+            return colour
+    except UserError:
+        colour = None
+    try:
+        grey = made(1)
+    except UserError:
+        return colour or made(3)
+    return grey if colour is None or _first_fits(grey, state, path) else colour
+
+
+def _first_fits(body: nn.Module, state: dict[str, Tensor], path: Path) -> bool:
+    """Whether a file's weights of the layer that runs first have the shape of the network's, where that is a linear map."""
+    first = next((name for name, module in _running(body) if isinstance(module, nn.Linear | nn.Conv2d)), "")
+    there = _weight(_unprefixed(state, body, path), first)
+    layer = body.get_submodule(first)
+    return there is None or not isinstance(layer, nn.Linear) or there.shape == layer.weight.shape
 
 
 def _described(
@@ -388,6 +427,7 @@ def _described(
     path: Path,
     mean: tuple = (),
     std: tuple = (),
+    channels: int = 0,
     image_size: int | None = None,
     padding: int = 0,
 ) -> Description:
@@ -402,13 +442,19 @@ def _described(
     first, last = _weight(state, run[0]), _weight(state, run[-1])
     if architecture == "CNN002" and image_size is None and "classifier.fc1.weight" in state:
         image_size = small.cnn002_image_size(state["classifier.fc1.weight"].shape[1])
-    channels = 3
-    if first is not None and isinstance(convolution := trial.get_submodule(run[0]), nn.Conv2d):
-        channels = first.shape[1] * convolution.groups
-    elif models.takes(architecture) == "tokens" and "norm.weight" in state:
+    blank, layer = trial.get_buffer("_blank"), trial.get_submodule(run[0])
+    if ":" in architecture and isinstance(layer, nn.Linear) and first is not None and first.shape != layer.weight.shape:
+        raise UserError(
+            f"{path}: its first layer takes {first.shape[1]} numbers, not the {layer.in_features} of {blank.shape[1]} x "
+            f"{blank.shape[2]} x {blank.shape[3]} images; state --image-size and --channels"
+        )
+    if not channels and first is not None and isinstance(layer, nn.Conv2d):
+        channels = first.shape[1] * layer.groups
+    elif not channels and models.takes(architecture) == "tokens" and "norm.weight" in state:
         channels = state.get("embed.weight", state["norm.weight"]).shape[-1]
-    elif first is not None and architecture in models.OF_VECTORS:
+    elif not channels and first is not None and architecture in models.OF_VECTORS:
         channels, image_size = _image_shape(first.shape[1], image_size, architecture)
+    channels = channels or (blank.shape[1] if blank.ndim == 4 else 3)
     if mean and len(mean) != channels:
         raise UserError(f"--mean: {len(mean)} numbers for {channels} channels")
     if len(mean) != len(std):

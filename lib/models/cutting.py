@@ -83,8 +83,7 @@ def _pieces(network: nn.Module, layers: list[str], images: Tensor | None = None)
     if any(_uncut(graph.graph, nodes) for nodes in calls.values()):
         # what bypasses a layer may be a size that a module hands on
         further = {name for name in _find_cuts(network, form)[2] if not {name, *_ancestors(name)} & set(layers)}
-        if opened <= further:
-            graph, calls = _calls(network, form, further, layers)
+        graph, calls = _calls(network, form, opened | further, layers)
     for layer, nodes in calls.items():
         if reason := _uncut(graph.graph, nodes):
             nearest = _nearest(network, layer, form)

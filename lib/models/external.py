@@ -4,12 +4,8 @@ Each is tried on blank images, so that a size or a channel count it cannot take 
 the middle of training.
 """
 
-import importlib.util
-import sys
-import traceback
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,27 +69,14 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
     Raises `UntrustedFile` unless the command line names the file.
     """
     path, _, function = name.rpartition(":")
-    trusted_files.require(path, f"type {name}")
-    spec = importlib.util.spec_from_file_location(f"user_network_{Path(path).stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"type {name}: {path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickling look a class's module up by its name.
-    sys.modules[spec.name] = module
+    make = trusted_files.function(path, function, f"type {name}")
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"type {name}: {_where(error, path)}{_clash(error, path)}") from error
-    if not callable(getattr(module, function, None)):
-        functions = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
-        raise UsageError(f"type {name}: {path} has no function {function}; {near(function, functions)}")
-    try:
-        network = getattr(module, function)(classes, channels, image_size)
+        network = make(classes, channels, image_size)
     except UserError:
         raise
     except Exception as error:
         call = f"{function}({classes}, {channels}, {image_size})"
-        raise UserError(f"type {name}: {call} failed: {_where(error, path)}") from error
+        raise UserError(f"type {name}: {call} failed: {trusted_files.failure(error, path)}") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"type {name}: {function} returned a {type(network).__name__}, not an nn.Module")
     return _tried(name, lambda: network, classes, channels, image_size)
@@ -171,25 +154,6 @@ def _described(output: object) -> str:
     )
     inner = ", ".join(f"{key!r}: {_described(part)}" for key, part in parts[:4])
     return f"{_kind(output)} ({inner})" if inner else _kind(output)
-
-
-def _where(error: Exception, path: str) -> str:
-    """The error in one line, with the last line of the user's file that it passed through."""
-    frames, file = traceback.extract_tb(error.__traceback__), Path(path).resolve()
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file]
-    if isinstance(error, SyntaxError) and error.lineno:
-        lines.append(error.lineno)
-    line = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {_first_line(error)}{line}"
-
-
-def _clash(error: Exception, path: str) -> str:
-    """What to do about a `lib` of the user's own beside their file, which the suite's package of that name hides."""
-    mine = Path(path).resolve().parent
-    own = next((place for place in (mine / "lib", mine / "lib.py") if place.exists()), None)
-    if own is None or not isinstance(error, ImportError) or not (error.name or "").startswith("lib"):
-        return ""
-    return f"; {own} is hidden by the suite's own package lib: give it another name"
 
 
 def _first_line(error: Exception) -> str:

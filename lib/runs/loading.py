@@ -136,6 +136,7 @@ def load_checkpoint(
         architecture,
         mean=config.mean,
         std=config.std,
+        channels=config.channels,
         image_size=config.stated_size,
         padding=config.padding,
         device=device,

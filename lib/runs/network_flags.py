@@ -6,7 +6,7 @@ from pathlib import Path
 from lib import models
 from lib.core.errors import UsageError
 from lib.runs import input_files
-from lib.runs.cli import RunConfig, flag
+from lib.runs.cli import RunConfig, at_least, flag
 from lib.runs.image_flags import ImagesConfig
 
 
@@ -24,6 +24,11 @@ class CheckpointsConfig(ImagesConfig):
 
     mean: tuple[float, ...] = flag((), help="normalisation of a file without a sidecar: mean per channel, in [0, 1]")
     std: tuple[float, ...] = flag((), help="and standard deviation per channel")
+    channels: int = flag(
+        0,
+        check=at_least(0),
+        help="channels of the images that a file without a sidecar was trained on, where its weights do not show them",
+    )
     list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from lib.metrics.multiple_testing import holm
 from lib.plots import network_page as plots
 from lib.runs import command_lines
 from lib.runs.command_lines import Experiments
-from lib.tables import layer_order, record_library
+from lib.tables import layer_order, record_library, summaries
 from lib.tables.formats import PrintedTable
 from lib.tables.papers.spec import satisfies
 from lib.tables.record_library import Library, Network, RecordedRun
@@ -202,8 +202,11 @@ class Found:
         return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title)
 
 
-def tables(checkpoint: str, library: Library) -> Found:
-    """The layers with their measures, the rank correlations between these, and the commands that fill empty columns."""
+def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
+    """The layers with their measures, the rank correlations between these, and the commands that fill empty columns.
+
+    With `group_by`, `role`, a further table has the means of the measures over the layers that share it.
+    """
     path = _path(checkpoint)
     network = library.network(path)
     runs = {
@@ -221,7 +224,16 @@ def tables(checkpoint: str, library: Library) -> Found:
     columns = {name: _values(MEASURES[name], found, layers) for name, found in runs.items()}
     columns["OOD probe gain"] = _gains(MEASURES["OOD probe gain"], runs["OOD probe gain"], layers)
     siblings = _siblings(network, library)
-    rows = [{"layer": layer, **{name: values.get(layer) for name, values in columns.items()}} for layer in layers]
+    roles = {
+        _named(run, row, MEASURES[name]): row["role"]
+        for name, found in runs.items()
+        for run, row in found
+        if row.get("role") is not None
+    }
+    rows = [
+        {"layer": layer, "role": roles.get(layer), **{name: values.get(layer) for name, values in columns.items()}}
+        for layer in layers
+    ]
     pairs, matrix = _correlations(columns, layers)
     empty = []
     for name, values in columns.items():
@@ -236,6 +248,9 @@ def tables(checkpoint: str, library: Library) -> Found:
             f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs, PAIRS
         ),
     ]
+    if group_by:
+        groups = summaries.grouped(rows, tuple(columns), group_by)
+        made.insert(1, PrintedTable(f"{name}-{group_by}", f"means over layers of the same {group_by}", groups, groups))
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
     return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
 

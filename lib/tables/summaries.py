@@ -1,7 +1,10 @@
 """One table per experiment: what its records measured, runs that differ only in their seeds in one line."""
 
 import statistics
+from collections.abc import Iterable
 
+from lib.core.errors import UsageError
+from lib.core.registry import near
 from lib.runs.columns import Summary
 from lib.runs.command_lines import Experiments
 from lib.tables import record_library
@@ -13,8 +16,11 @@ def summarised(experiments: Experiments) -> list[str]:
     return [name for name, experiment in experiments.items() if experiment.configuration.summary is not None]
 
 
-def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list[dict]:
+def rows(experiment: str, library: Library, seeds: tuple[int, ...] = (), group_by: str = "") -> list[dict]:
     """Per network, setting and key: of each measured column the mean, the sample deviation, and how many runs.
+
+    With `group_by`, a column of the rows such as `role`, the layers of a run that share its value are one row, their mean;
+    `layers` is how many they are. No row, where no row of the experiment has this column.
 
     The deviation of a single run does not exist and is left empty: one seed is shown as one seed. Where lines differ in
     nothing else, `setting` says in what, `code` of which versions of the code several are mixed, and
@@ -23,11 +29,15 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
     summary, groups = library.experiments[experiment].configuration.summary, {}
     if summary is None:
         raise ValueError(f"{experiment} has no table")
+    keys = summary.keys
+    if group_by:
+        keys = (*(key for key in keys if not key.endswith("layer") and key != group_by), group_by, "layers")
     for run in library.of(experiment):
-        for row in filter(summary.shown, run.rows):
+        shown = filter(summary.shown, run.rows)
+        for row in _grouped(shown, keys, summary.measured, group_by) if group_by else shown:
             if seeds and not set(run.seeds(row)) <= set(seeds):
                 continue
-            about = {"run": _title(run, row), **{column: row.get(column) for column in summary.keys}}
+            about = {"run": _title(run, row), **{column: row.get(column) for column in keys}}
             identity = run.identity(row)
             key = (tuple(about.values()), record_library.key(identity))
             groups.setdefault(key, (about, identity, {}))[2].setdefault(run.instance(row), {})[run] = row
@@ -39,6 +49,38 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = ()) -> list
         line["setting"] = setting
     kept = [column for column in (found[0] if found else ()) if any(line[column] not in (None, "") for line in found)]
     return [{column: line[column] for column in kept} for line in found]
+
+
+def _grouped(shown: Iterable[dict], keys: tuple[str, ...], measured: tuple[str, ...], group_by: str) -> list[dict]:
+    """One row for all that agree in the keys, with the means of what was measured; rows without the column are left out."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in shown:
+        if row.get(group_by) is not None:
+            groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return [{**members[0], **_means(members, measured), "layers": len(members)} for members in groups.values()]
+
+
+def grouped(lines: list[dict], measured: tuple[str, ...], group_by: str) -> list[dict]:
+    """The lines of a table of layers, those with the same value of a column made one, their mean, and how many they are.
+
+    Raises `UsageError` where the lines have no such column.
+    """
+    if not any(line.get(group_by) is not None for line in lines):
+        others = [column for column in (lines[0] if lines else ()) if column not in ("layer", *measured)]
+        raise UsageError(f"--group-by {group_by}: the table has no such column; {near(group_by, others)}")
+    groups: dict[object, list[dict]] = {}
+    for line in lines:
+        groups.setdefault(line.get(group_by), []).append(line)
+    return [
+        {group_by: value, "layers": len(members), **_means(members, measured)}
+        for value, members in groups.items()
+        if value is not None
+    ]
+
+
+def _means(members: list[dict], measured: tuple[str, ...]) -> dict[str, float | None]:
+    numbers = {column: [row[column] for row in members if row.get(column) is not None] for column in measured}
+    return {column: statistics.fmean(values) if values else None for column, values in numbers.items()}
 
 
 def _line(summary: Summary, about: dict, members: list[tuple[RecordedRun, dict]]) -> dict:

@@ -32,6 +32,11 @@ class TablesConfig(RunConfig):
     format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
     out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
     seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
+    group_by: str = flag(
+        "",
+        metavar="COLUMN",
+        help="average over the layers of a run that share the value of this column, such as role (norm, attention, block)",
+    )
     measured: bool = flag(False, help="of the papers' tables only the cells that a record fills")
     missing: bool = flag(
         False, help="print the commands that fill the empty cells of the papers' tables, in stages: trainings first"
@@ -54,6 +59,8 @@ class TablesConfig(RunConfig):
             raise UsageError(f"{' '.join(asked)}: one of them at a time")
         if self.report and not (folder := Path(self.report).parent).is_dir():
             raise UsageError(f"--report {self.report}: there is no folder {folder}{misspelt(folder)}")
+        if self.group_by and (self.rerun or self.missing or self.report):
+            raise UsageError("--group-by is for the tables of experiments and for --network")
         if self.measured and self.missing:
             raise UsageError("--measured --missing: the cells that are filled, or the commands for those that are not")
         if self.missing and (self.out or self.format != "text"):
