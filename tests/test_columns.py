@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pages
 import pytest
 from conftest import script
 from layouts import write_cifar10, write_cifar100
@@ -130,3 +131,15 @@ def test_a_range_holds_what_it_states():
     assert Column("x", most=1).range() == "at most 1" and Column("x").range() == ""
     assert share("of images").holds(1 + 1e-9) and not share("of images").holds(1.01)
     assert not Column("x", least=0).holds(-0.1) and Column("x", least=0).holds(1e9)
+
+
+@pytest.mark.parametrize("experiment", COMMANDS)
+def test_the_page_of_a_script_shows_its_columns(experiment):
+    text = (pages.DOCS / pages.PAGES[experiment]).read_text()
+    assert f"<!-- columns of {experiment} -->" in text
+    assert pages.present(text) == text, "python tests/readme.py writes the tables"
+
+
+def test_the_glossary_has_the_columns_of_all_scripts():
+    text = pages.GLOSSARY.read_text()
+    assert "| `auroc` | " in text and pages.present(text) == text, "python tests/readme.py writes the table"

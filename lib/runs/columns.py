@@ -1,4 +1,4 @@
-"""What is known of the columns of an experiment's rows: what each one means, and what tables have to know of it.
+"""Definitions of the columns of an experiment's rows, and what tables need to know about them.
 
 Every experiment defines its `COLUMNS` in `lib/experiments/columns/`, a file per script; its configuration refers to them and
 states the `summary` that tables print of its records. `docs/` shows the definitions on the page of each script.

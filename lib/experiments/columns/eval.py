@@ -11,9 +11,11 @@ COLUMNS = Columns(
     },
     numbers={
         "n": count("labelled images of the subset"),
-        "accuracy": share("of the images, classified correctly", "higher"),
+        "accuracy": share("share of the images, classified correctly", "higher"),
         "se": Column("binomial standard error of `accuracy`", "fraction", 0, 0.5),
-        "top5": share("of the images whose class is among the five highest logits; empty for 5 classes or fewer", "higher"),
+        "top5": share(
+            "share of the images whose class is among the five highest logits; empty for 5 classes or fewer", "higher"
+        ),
         "loss": Column("mean cross-entropy", "nats", 0, better="lower"),
         "ece": share("expected calibration error, 15 equal bins of confidence; of `all` only", "lower"),
         "eps": Column("radius of the attack, for images in [0, 1]", "", 0),

@@ -15,13 +15,13 @@ COLUMNS = Columns(
         "epoch": count("finished epochs of the phase", "epochs"),
         "train_loss": Column("mean loss over the training images, with the energy terms", "nats", better="lower"),
         "ce_loss": Column("mean cross-entropy over the training images", "nats", 0, better="lower"),
-        "train_accuracy": share("of the training images, classified correctly by the detector", "higher"),
+        "train_accuracy": share("share of the training images, classified correctly by the detector", "higher"),
         "energy_in": Column(
             "mean energy of the training images in the epoch, −log Σ exp of the logits", "nats", better="lower"
         ),
         "energy_out": Column("mean energy of the outliers in the epoch; of `fine-tune` only", "nats", better="higher"),
         "val_loss": Column("mean cross-entropy on the test images", "nats", 0, better="lower"),
-        "val_accuracy": share("of the test images, classified correctly by the detector", "higher"),
+        "val_accuracy": share("share of the test images, classified correctly by the detector", "higher"),
         "val_energy": Column("mean energy of the test images", "nats", better="lower"),
         "n_val": count("test images"),
         "learning_rate": Column("learning rate of the last step", "", 0),

@@ -28,17 +28,17 @@ COLUMNS = Columns(
     },
     numbers={
         "n_id": count("in-distribution test images"),
-        "id_accuracy": share("of the in-distribution test images, classified correctly", "higher"),
+        "id_accuracy": share("share of the in-distribution test images, classified correctly", "higher"),
         "n_fit": count("images of `fit_on`"),
         "n_ood": count("out-of-distribution images"),
         "severity": Column("severity of the corruption", "", 1, 5),
         "index": Column("place of the layer in the order of registration, from 0", "", 0),
         "execution_index": Column("place of the layer in the order of execution, from 0", "", 0),
         "dim": count("numbers of the layer's output for an image", "features"),
-        "mac_fraction": share("of the network's multiply-accumulates that are done when the layer has finished"),
+        "mac_fraction": share("share of the network's multiply-accumulates that are done when the layer has finished"),
         "T": Column("temperature T of the energy −T log Σ exp(output / T)", "", 0),
         "auroc": share(
-            "of pairs in which the outlier has the higher score; 0.5: chance, below: lower for outliers", "higher"
+            "share of pairs in which the outlier has the higher score; 0.5: chance, below: lower for outliers", "higher"
         ),
         "se": Column("standard error of `auroc` (Hanley & McNeil 1982)", "", 0, 0.5),
         "se_delong": Column("standard error of `auroc` (DeLong et al. 1988)", "", 0),
@@ -46,7 +46,9 @@ COLUMNS = Columns(
         "ci_high": share("upper end of the 95 % interval of `auroc`"),
         "sign": Column("1: outliers have the higher score, −1: the lower one", "", -1, 1),
         "auroc_oracle_sign": Column("max(`auroc`, 1 − `auroc`): needs labelled outliers", "fraction", 0.5, 1, "higher"),
-        "fpr95": share("of outliers at or below the score that 95 % of the in-distribution images do not exceed", "lower"),
+        "fpr95": share(
+            "share of outliers at or below the score that 95 % of the in-distribution images do not exceed", "lower"
+        ),
         "aupr_in": share("area under the precision-recall curve, in-distribution images as positive", "higher"),
         "aupr_out": share("area under the precision-recall curve, outliers as positive", "higher"),
         "vs_final": Column("`auroc` minus that of the final layer on the same images", "", -1, 1, "higher"),
@@ -56,15 +58,17 @@ COLUMNS = Columns(
         "regret": Column("`auroc` of the best layer minus that of the chosen one", "", None, 1, "lower"),
         "alpha": share("nominal rate of false alarms of the early exit"),
         "n_calibrated": count("images that the early exit is calibrated on"),
-        "false_alarms": share("of in-distribution images flagged up to this exit", "lower"),
+        "false_alarms": share("share of in-distribution images flagged up to this exit", "lower"),
         "false_alarms_se": Column("standard error of `false_alarms`", "fraction", 0, 0.5),
         "false_alarms_low": share("lower end of Wilson's 95 % interval of `false_alarms`"),
         "false_alarms_high": share("upper end of Wilson's 95 % interval of `false_alarms`"),
-        "detected": share("of outliers flagged up to this exit", "higher"),
-        "exited_id": share("of in-distribution images that leave at this exit", "lower"),
-        "exited_ood": share("of outliers that leave at this exit", "higher"),
-        "mac_id": share("of the network's multiply-accumulates spent on an in-distribution image, on average", "lower"),
-        "mac_ood": share("of the network's multiply-accumulates spent on an outlier, on average", "lower"),
+        "detected": share("share of outliers flagged up to this exit", "higher"),
+        "exited_id": share("share of in-distribution images that leave at this exit", "lower"),
+        "exited_ood": share("share of outliers that leave at this exit", "higher"),
+        "mac_id": share(
+            "share of the network's multiply-accumulates spent on an in-distribution image, on average", "lower"
+        ),
+        "mac_ood": share("share of the network's multiply-accumulates spent on an outlier, on average", "lower"),
         "time_id": Column(
             "seconds with early exit over those of the whole network, in-distribution images", "", 0, None, "lower"
         ),

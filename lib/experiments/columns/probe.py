@@ -37,7 +37,7 @@ COLUMNS = Columns(
         "l2_norm": Column("weight of the penalty ‖W‖", "", 0),
         "seed": Column("seed of the probe"),
         "epoch": count("epochs that the probe was trained for", "epochs"),
-        "fraction": share("of the OOD images that is learnt from (`--fraction`)"),
+        "fraction": share("share of the OOD images that is learnt from (`--fraction`)"),
         "n": count("images that the row tests on, per seed"),
         "n_learnt": count("images that the probe learns from, per seed"),
         "n_validated": count("images that settings and layer are chosen on, per seed"),
@@ -67,7 +67,7 @@ COLUMNS = Columns(
         "tvd_debiased": Column(
             "total variation without the floor of sampling: about 0 for equal distributions", "", None, 1
         ),
-        "row_space": share("of the squared mean displacement that lies in the row space of the probe's weights"),
+        "row_space": share("share of the squared mean displacement that lies in the row space of the probe's weights"),
     },
     truths={"chosen": Column("the rule chose this layer")},
     images=("data", "split", "origin"),

@@ -17,7 +17,7 @@ COLUMNS = Columns(
         "dim": count("weights of a filter", "weights"),
         "counted": count("filters that have an orientation", "filters"),
         "mean": Column("mean projection: sum of the weights, or with `--normalize` cosine with the all-ones vector"),
-        "mass": share("of the filters whose projection is 0 or below; 0.5 without bias"),
+        "mass": share("share of the filters whose projection is 0 or below; 0.5 without bias"),
         "mass_low": share("lower end of the exact 95 % interval of `mass`"),
         "mass_high": share("upper end of the exact 95 % interval of `mass`"),
         "p_value": probability("exact two-sided binomial test of `mass` against 1/2"),

@@ -31,7 +31,7 @@ COLUMNS = Columns(
         "rank2": count("principal components that the second side is limited to; empty for all", "directions"),
         "n": count("images that are compared on"),
         **INDICES,
-        "disagreement": share("of the images that the two whole networks put into different classes", "lower"),
+        "disagreement": share("share of the images that the two whole networks put into different classes", "lower"),
         **{
             f"{name}_se": Column(f"bootstrap standard error of `{name}` over images (`--bootstrap`)", "", 0)
             for name in INDICES

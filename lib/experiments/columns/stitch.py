@@ -29,10 +29,10 @@ COLUMNS = Columns(
         "condition": Column(
             "largest over smallest eigenvalue of the source's covariance that least squares used", "", 0, None, "lower"
         ),
-        "accuracy": share("of the test images, classified correctly by the stitched network", "higher"),
+        "accuracy": share("share of the test images, classified correctly by the stitched network", "higher"),
         "relative_accuracy": Column("`accuracy` / `end_accuracy`", "", 0, None, "higher"),
         "penalty": Column("`end_accuracy` − `accuracy`", "fraction", -1, 1, "lower"),
-        "agreement": share("of the test images that stitched and end network put into the same class", "higher"),
+        "agreement": share("share of the test images that stitched and end network put into the same class", "higher"),
         "normalized_difference": Column(
             "‖S − E‖² / ‖E‖² over the test images, S stitched, E the end layer's own", "", 0, None, "lower"
         ),
@@ -41,10 +41,10 @@ COLUMNS = Columns(
         ),
         "r2": Column("share of the variance of the end layer's output that the stitch explains", "", None, 1, "higher"),
         **{
-            f"sparsity_{name}": share(f"of the stitch's weights and biases whose magnitude is at most {name}")
+            f"sparsity_{name}": share(f"share of the stitch's weights and biases whose magnitude is at most {name}")
             for name in THRESHOLDS
         },
-        "end_accuracy": share("of the test images, classified correctly by the end network itself", "higher"),
+        "end_accuracy": share("share of the test images, classified correctly by the end network itself", "higher"),
         "n": count("test images"),
         "epochs": count("epochs of task-loss matching; 0 for direct matching", "epochs"),
         "seed": Column("seed of the run"),

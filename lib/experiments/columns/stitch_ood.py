@@ -32,11 +32,15 @@ COLUMNS = Columns(
         "pinv_rank": count("principal directions that least squares used; empty for all", "directions"),
         "epochs": count("epochs of task-loss matching; 0 for direct matching", "epochs"),
         "samples": count("training images that activations were matched on"),
-        "accuracy": share("of the images, classified correctly by the stitched network", "higher"),
-        "auroc": share("of pairs in which the scored representation has the higher energy; 0.5: like the network's own"),
+        "accuracy": share("share of the images, classified correctly by the stitched network", "higher"),
+        "auroc": share(
+            "share of pairs in which the scored representation has the higher energy; 0.5: like the network's own"
+        ),
         "auroc_two_sided": share("AUROC of |energy − median| / MAD, fitted on training images; 0.5: like the network's own"),
         "aupr_in": share("area under the precision-recall curve, in-distribution as positive"),
-        "fpr95": share("of scored representations at or below the threshold that 95 % of the in-distribution ones pass"),
+        "fpr95": share(
+            "share of scored representations at or below the threshold that 95 % of the in-distribution ones pass"
+        ),
         "fpr95_nearest_recall": share("the same at the threshold whose recall is nearest to 0.95, as published"),
         "energy_id": Column(
             "mean energy of the in-distribution representations, −log Σ exp of the detector's logits", "nats"
