@@ -78,7 +78,7 @@ class Checkpoint:
 
 
 def build(description: Description, pretrained: bool = False) -> Normalized:
-    """The network a description describes, with fresh weights, or with published ones and their normalisation."""
+    """The network of a description, with fresh weights, or with published ones and their normalisation."""
     size = (description.image_size or 32) + 2 * description.padding
     shape = description.architecture, len(description.classes), description.channels, size
     if pretrained:
