@@ -1,6 +1,7 @@
 """Every column of every experiment's rows has a definition, every definition a row, and numbers lie in the stated range."""
 
 import json
+import re
 import shutil
 
 import pages
@@ -80,6 +81,11 @@ COMMANDS = {
     ],
 }
 
+# of a record, as docs/records.md lists them
+FIELDS = set(
+    re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", (pages.DOCS / "records.md").read_text(), re.MULTILINE)))
+)
+
 
 @pytest.fixture(scope="module")
 def folder(pair, tmp_path_factory):
@@ -101,7 +107,9 @@ def test_columns_and_definitions_are_the_same_and_numbers_lie_in_their_ranges(ex
         cpu = () if experiment == "projections" else ("-gpu", -1)  # reads weights only
         done = script(f"exec_{experiment}.py", *words, *cpu, "--quiet", cwd=folder)
         assert done.returncode == 0, done.stderr
-        rows += json.loads((folder / done.stdout.splitlines()[-1]).read_text())["rows"]
+        record = json.loads((folder / done.stdout.splitlines()[-1]).read_text())
+        assert set(record) <= FIELDS
+        rows += record["rows"]
     columns = EXPERIMENTS[experiment].columns
     written = {name for row in rows for name, value in row.items() if value not in (None, "")}
     assert {name for row in rows for name in row} - set(columns.defined) == set()
