@@ -1,4 +1,4 @@
-"""One self-contained page of all tables, figures and records: no file beside it and no network is needed to read it."""
+"""The report: one self-contained HTML page of all tables, figures and records."""
 
 import base64
 import html
