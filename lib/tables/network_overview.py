@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import numpy as np
@@ -252,7 +252,20 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         groups = summaries.grouped(rows, tuple(columns), group_by)
         made.insert(1, PrintedTable(f"{name}-{group_by}", f"means over layers of the same {group_by}", groups, groups))
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
-    return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
+    of = record_library.joined(run.whole_origin for found in runs.values() for run, _ in found)
+    origins = [replace(of, networks=(str(network),))]
+    return Found(name, [replace(table, origins=origins) for table in made if table.rows], f"layers of {path}", matrix)
+
+
+def checkpoints(library: Library) -> list[str]:
+    """The networks that at least two experiments measured the layers of, by path."""
+    measured = {column.experiment: column.roles for column in MEASURES.values()}
+    found: dict[str, set[str]] = {}
+    for experiment, roles in measured.items():
+        for run in library.present(experiment):
+            for path in {net.path for row in run.rows for role, net in run.networks(row).items() if role in roles}:
+                found.setdefault(path, set()).add(experiment)
+    return [path for path, experiments in found.items() if len(experiments) > 1]
 
 
 NOTE = (

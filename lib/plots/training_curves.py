@@ -1,0 +1,51 @@
+"""Loss and accuracy over the epochs of trainings."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.plots import grid
+from lib.plots.network_page import COLOURS
+
+MOST = len(COLOURS)  # trainings that a figure tells apart
+WIDE = 20.0  # losses of which the largest is this many times the least are drawn on a logarithmic axis
+
+
+def curves(trainings: dict[str, list[dict]], title: str) -> Figure:
+    """Two panels, loss and accuracy by epoch: of every training the images held back (solid) and those it learnt (dashed).
+
+    trainings   label -> rows, one per epoch; at most MOST
+    """
+    figure = Figure(figsize=(9.0, 3.4 + 0.2 * len(trainings)), layout="constrained")
+    grid.head(figure, title)
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
+        for colour, (label, rows) in zip(COLOURS, trainings.items(), strict=False):
+            for share, style in (("train", "--"), ("val", "-")):
+                known = [(row["epoch"], row[f"{share}_{what}"]) for row in rows if row.get(f"{share}_{what}") is not None]
+                if known:
+                    axes.plot(
+                        *zip(*known, strict=True),
+                        linestyle=style,
+                        color=colour,
+                        marker="." if len(known) < 20 else None,
+                        label=label if share == "val" else None,
+                    )
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    if _is_wide(loss):
+        loss.set_yscale("log")
+        loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        loss.yaxis.set_minor_formatter("")
+    accuracy.set_ylim(top=1.02)
+    handles, labels = accuracy.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", fontsize=8, title="solid: validation, dashed: training", title_fontsize=8
+    )
+    return figure
+
+
+def _is_wide(axes: Axes) -> bool:
+    """Whether the numbers of a panel are positive and far apart."""
+    values = [value for line in axes.get_lines() for value in line.get_ydata()]
+    return bool(values) and 0 < min(values) < max(values) / WIDE
