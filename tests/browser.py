@@ -6,11 +6,20 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+# a browser with pipes for --remote-debugging-pipe: it reads from 3 and writes to 4
+PIPED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Page:
@@ -52,7 +61,7 @@ class Page:
 
     def run(self, script: str):
         """The value of an expression; of a promise what it promises."""
-        found = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, replMode=True)
+        found = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -72,9 +81,11 @@ def page(profile: Path) -> Generator[Page]:
     theirs, to = os.pipe()
     answers, back = os.pipe()
     words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--remote-debugging-pipe"]
-    redirected = f'exec "$0" "$@" 3<&{theirs} 4>&{back}'  # the browser reads from 3 and writes to 4
     process = subprocess.Popen(
-        ["sh", "-c", redirected, BROWSER, *words], pass_fds=(theirs, back), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PIPED, str(theirs), str(back), BROWSER, *words],
+        pass_fds=(theirs, back),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.close(theirs)
     os.close(back)

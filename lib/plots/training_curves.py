@@ -1,6 +1,5 @@
 """Loss and accuracy over the epochs of trainings."""
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.plots import grid
@@ -33,19 +32,21 @@ def curves(trainings: dict[str, list[dict]], title: str) -> Figure:
         axes.set(xlabel="epoch", ylabel=what)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    if _is_wide(loss):
+    losses = [
+        row[name] for rows in trainings.values() for row in rows for name in ("train_loss", "val_loss") if row.get(name)
+    ]
+    if losses and 0 < min(losses) < max(losses) / WIDE:
         loss.set_yscale("log")
         loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         loss.yaxis.set_minor_formatter("")
     accuracy.set_ylim(top=1.02)
     handles, labels = accuracy.get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower center", fontsize=8, title="solid: validation, dashed: training", title_fontsize=8
+        handles,
+        labels,
+        loc="outside lower center",
+        fontsize=8,
+        title="solid: validation, dashed: training",
+        title_fontsize=8,
     )
     return figure
-
-
-def _is_wide(axes: Axes) -> bool:
-    """Whether the numbers of a panel are positive and far apart."""
-    values = [value for line in axes.get_lines() for value in line.get_ydata()]
-    return bool(values) and 0 < min(values) < max(values) / WIDE

@@ -9,6 +9,7 @@ import base64
 import datetime
 import functools
 import html
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from pathlib import Path
 from lib.tables.formats import PrintedTable
 from lib.tables.html_report.markup import FilterKeys, Picture, figures, keyed, table
 from lib.tables.papers import PAPERS
-from lib.tables.record_library import Library, Origin, RecordedRun, joined
+from lib.tables.record_library import Library, RecordedRun, joined
 
 # nothing is fetched from anywhere
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -67,10 +68,10 @@ class Content:
     def _picture(self, run: RecordedRun, path: Path) -> Picture:
         """A figure that lies beside a record."""
         suffix, of = path.stem.removeprefix(run.path.stem).strip("-"), run.whole_origin
-        what = ", ".join(filter(None, (" and ".join(of.networks), of.sets and f"on {', '.join(of.sets)}")))
+        what = " on ".join(filter(None, (" and ".join(of.networks), ", ".join(of.sets))))
         caption = f"{suffix}: {what}" if suffix else what
         return Picture(
-            _anchor(path),
+            self._figure_place(path),
             path.stem,
             _source(path),
             f"figure of {run.experiment}: {caption}",
@@ -84,7 +85,16 @@ class Content:
         """The figure of a table."""
         assert one.figure is not None
         keys = self.keys.of(joined(one.origins))
-        return Picture(_anchor(one.figure), one.figure.stem, _source(one.figure), f"figure: {one.title}", one.title, keys)
+        place, name = self._figure_place(one.figure), one.figure.stem
+        return Picture(place, name, _source(one.figure), f"figure: {one.title}", one.title, keys)
+
+    def _figure_place(self, path: Path) -> str:
+        return f"figure-{self._figures.setdefault(path, len(self._figures))}"
+
+    @functools.cached_property
+    def _figures(self) -> dict[Path, int]:
+        """The figures that have been shown, each with its number."""
+        return {}
 
     def place(self, record: Path) -> str:
         """Where on the page a record is."""
@@ -116,8 +126,10 @@ def page(content: Content) -> str:
 <title>Representations under distribution shift: results</title><style>{_file("report.css")}</style></head>
 <body><header id="bar"><form role="search" class="tools">
 <input id="search" type="search" placeholder="search headings and values" aria-label="search headings and values">
-{content.keys.choices()}<button type="reset" id="clear" hidden>show all</button></form>
-<output id="count" for="search"></output><nav aria-label="parts of this page">{links}</nav></header>
+{content.keys.choices()}</form>
+<div class="state"><output id="count" for="search"></output>
+<button type="button" id="clear" hidden>show all</button></div>
+<nav aria-label="parts of this page">{links}</nav></header>
 <main>
 {_overview(content)}
 {groups}
@@ -149,12 +161,13 @@ def _overview(content: Content) -> str:
     counts = Counter(run.experiment for run in runs)
     versions = sorted({run.code for run in runs})
     told = {
-        "runs": f"{len(runs)}: " + ", ".join(f"{name} {n}" for name, n in counts.items()),
         "when": " to ".join(dict.fromkeys(map(_moment, (times[0], times[-1])))),
         "computed for": _duration(seconds),
         "code": ", ".join(versions[:5]) + (f" and {len(versions) - 5} more versions" if len(versions) > 5 else ""),
     }
-    pages = {name: _anchor(first.name) for first, *_ in content.networks for one in first.origins for name in one.networks}
+    counted = ", ".join(f'<a href="#experiment-{name}">{html.escape(name)}</a> {n}' for name, n in counts.items())
+    told = {"runs": f"{len(runs)}: {counted}", **_texts(told)}
+    pages = {name: _place(first) for first, *_ in content.networks for one in first.origins for name in one.networks}
     of = [run.whole_origin for run in runs]
     networks = _choices("n", Counter(name for one in of for name in one.networks), keys.networks, pages)
     sets = _choices("d", Counter(name for one in of for name in one.sets), keys.sets, {})
@@ -202,7 +215,7 @@ def _experiments(content: Content) -> list[str]:
 def _network(content: Content, tables: Sequence[PrintedTable]) -> str:
     """A network's figure and tables."""
     shown = [[content.own(one)] if one.figure else [] for one in tables]
-    parts = (_part(content, one, _anchor(one.name), "", own) for one, own in zip(tables, shown, strict=True))
+    parts = (_part(content, one, _place(one), "", own) for one, own in zip(tables, shown, strict=True))
     return f'<div class="group">{"".join(parts)}</div>'
 
 
@@ -218,7 +231,7 @@ def _of_paper(content: Content, tables: list[PrintedTable]) -> list[str]:
         ]
         records = {path for line in one.lines for path in line.records}
         shown = [picture for several in content.pictures.values() for picture in several if picture.record in records]
-        made.append(_part(content, replace(one, origins=origins), _anchor(one.name), "", (), _links(shown)))
+        made.append(_part(content, replace(one, origins=origins), _place(one), "", (), _links(shown)))
     return made
 
 
@@ -253,7 +266,7 @@ def _record(content: Content, run: RecordedRun, most: int) -> str:
         "started": record["started"],
         "seconds": f"{record['seconds'].get('total', 0):.0f}",
         **{f"input {name}": f"{known['sha256'][:16]}, {known['bytes']} bytes" for name, known in record["inputs"].items()},
-        **{name: str(value) for name, value in record["environment"].items()},
+        "environment": ", ".join(f"{name} {value}" for name, value in record["environment"].items()),
     }
     shown = [one for one in content.pictures.get(run.experiment, ()) if one.record == run.path]
     rows, left_out = run.rows[:most], len(run.rows) - most
@@ -261,13 +274,18 @@ def _record(content: Content, run: RecordedRun, most: int) -> str:
     made = table(f"rows of {title}", rows, [content.keys.of(run.origin(row)) for row in rows], at_once=0)
     return (
         f'<details class="part record" id="{content.place(run.path)}"{keyed(content.keys.of(of))}>'
-        f"<summary>{html.escape(title)}</summary>{_facts(told)}{_links(shown)}{made}{note}</details>"
+        f"<summary>{html.escape(title)}</summary>{_facts(_texts(told))}{_links(shown)}{made}{note}</details>"
     )
 
 
 def _facts(told: dict[str, str]) -> str:
-    facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in told.items() if text)
+    """Names, and what is told of each as HTML; without what is empty."""
+    facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{text}</dd>" for name, text in told.items() if text)
     return f"<dl>{facts}</dl>"
+
+
+def _texts(told: dict[str, str]) -> dict[str, str]:
+    return {name: html.escape(text) for name, text in told.items()}
 
 
 def _source(path: Path) -> str:
@@ -281,13 +299,12 @@ def figure_files(record: Path) -> list[Path]:
     found: dict[str, Path] = {}
     for kind in KINDS:
         own, more = record.with_name(f"{record.stem}{kind}"), record.parent.glob(f"{_literal(record.stem)}-*{kind}")
-        for figure in (own, *sorted(more)):
+        for figure in filter(Path.is_file, (own, *sorted(more))):
             found.setdefault(figure.stem, figure)
     return [
         figure
         for figure in found.values()
-        if figure.is_file()
-        and not any(
+        if not any(
             figure.stem == other or figure.stem.startswith(other + "-") for other in others if other.startswith(record.stem)
         )
     ]
@@ -298,8 +315,9 @@ def _literal(stem: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
 
 
-def _anchor(path) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in str(path))
+def _place(one: PrintedTable) -> str:
+    """Where on the page a table is."""
+    return f"table-{re.sub(r'[^A-Za-z0-9._-]', '-', one.name)}"
 
 
 def _moment(iso: str) -> str:

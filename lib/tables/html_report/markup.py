@@ -32,13 +32,11 @@ class FilterKeys:
 
     def of(self, origin: Origin) -> str:
         """The keys of what has this origin."""
-        named = (
-            ("n", self.networks, origin.networks),
-            ("d", self.sets, origin.sets),
-            ("e", self.experiments, origin.experiments),
-            ("r", self.records, origin.records),
-        )
-        return " ".join(f"{kind}{known[name]}" for kind, known, names in named for name in names if name in known)
+        found = [f"n{self.networks[name]}" for name in origin.networks if name in self.networks]
+        found += [f"d{self.sets[name]}" for name in origin.sets if name in self.sets]
+        found += [f"e{self.experiments[name]}" for name in origin.experiments if name in self.experiments]
+        found += [f"r{self.records[path]}" for path in origin.records if path in self.records]
+        return " ".join(found)
 
     def choices(self) -> str:
         """The lists from which a reader chooses one network, data set, experiment."""
@@ -99,21 +97,27 @@ def table(caption: str, rows: Sequence[Mapping], keys: Sequence[str], at_once: i
 
     keys   of each row; one for all of them; or none
     """
-    columns = [name for name in dict.fromkeys(key for row in rows for key in row) if any(_told(row.get(name)) for row in rows)]
+    columns = [
+        name for name in dict.fromkeys(key for row in rows for key in row) if any(_told(row.get(name)) for row in rows)
+    ]
     if not columns:
         return ""
     cells = [[readable(text_table.cell(row.get(column))) for column in columns] for row in rows]
-    kinds = [_kind([row.get(column) for row in rows], words) for column, words in zip(columns, zip(*cells, strict=True), strict=True)]
+    kinds = [
+        _kind([row.get(column) for row in rows], words)
+        for column, words in zip(columns, zip(*cells, strict=True), strict=True)
+    ]
     keys = list(keys) * len(rows) if len(keys) == 1 else list(keys) or [""] * len(rows)
     head = "".join(
         f'<th scope="col"{_classed(kind)}>{html.escape(column)}</th>' for column, kind in zip(columns, kinds, strict=True)
     )
     body = "\n".join(_row(key, words, kinds) for key, words in zip(keys[:at_once], cells[:at_once], strict=True))
     rest = [[key, *words] for key, words in zip(keys[at_once:], cells[at_once:], strict=True)]
-    return (
-        f'<div class="scroll" tabindex="0"><table><caption>{html.escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>" + (_json(rest) if rest else "")
+    made = (
+        f"<table><caption>{html.escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table>"
     )
+    return f'<div class="scroll" tabindex="0">{made}</div>' + (_json(rest) if rest else "")
 
 
 def _row(keys: str, words: Sequence[str], kinds: Sequence[str]) -> str:

@@ -2,14 +2,14 @@
 // Search, filters, sorting and further rows of the report. A part is a table with its figures, or a record; a group holds parts.
 // What is searched are the texts of rows, read once: the page itself has a hundred rows of a table at most.
 
-const AT_ONCE = 100;      // rows of a part
-const WHILE_SEARCHING = 300;  // rows of all parts together; each further part has a few
-const FEW = 5;
+const AT_ONCE = 100;  // rows of a part that are shown before more are asked for
+const FOUND_AT_ONCE = 50, FOUND_IN_ALL = 200, FEW = 5;  // while searching: of a part, of all; each further part has a few
 const FIGURES = 8;
 const search = document.getElementById("search"), count = document.getElementById("count"), clear = document.getElementById("clear");
 const filters = [...document.querySelectorAll("[data-filter]")], groups = [...document.querySelectorAll(".group")];
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 const keysOf = element => (element.dataset.keys || "").split(" ");
+const targetOf = link => document.getElementById(decodeURIComponent(link.hash.slice(1)));
 const lower = element => element ? element.textContent.toLowerCase() : "";
 
 class Row {
@@ -29,8 +29,8 @@ class Part {
     this.head = this.table ? [...this.table.tHead.rows[0].cells] : [];
     this.figures = [...element.querySelectorAll("figure")].map(
       figure => ({ element: figure, keys: keysOf(figure), text: lower(figure.querySelector("figcaption")) }));
-    const about = [...element.querySelectorAll(":scope > :is(h3, p, summary, dl), .note")].map(lower);
-    this.text = [...about, ...this.head.map(lower)].join("\n");
+    this.heading = [lower(element.querySelector("h3")), ...this.head.map(lower)].join("\n");
+    this.about = [...element.querySelectorAll(":scope > :is(p, summary, dl), .note")].map(lower).join("\n");
     this.most = AT_ONCE;
     this.mostFigures = FIGURES;
     this.order = null;  // the column by which rows are sorted, and 1 or -1
@@ -71,17 +71,18 @@ class Part {
     return this.element.tagName === "DETAILS" && !this.element.open;
   }
 
-  // which rows and figures have all words, in them or in the headings, and all chosen keys
+  // which rows and figures have all words, in them or in the headings, and all chosen keys; all rows, where none has a word
+  // that is said of them as a whole
   match({ words, keys }) {
-    const rest = words.filter(word => !this.text.includes(word)), chosen = of => keys.every(key => of.includes(key));
-    const has = (of, text) => chosen(of) && rest.every(word => text.includes(word));
-    const all = !rest.length && !keys.length;
-    this.found = all ? null : this.rows.filter(row => has(row.keys, row.text));
+    const chosen = of => keys.every(key => of.includes(key)), has = (text, some) => some.every(word => text.includes(word));
+    const rest = words.filter(word => !this.heading.includes(word)), whole = rest.filter(word => !this.about.includes(word));
+    this.found = !rest.length && !keys.length ? null : this.rows.filter(row => chosen(row.keys) && has(row.text, rest));
+    if (this.found?.length === 0 && !whole.length) this.found = this.rows.filter(row => chosen(row.keys));
     const records = new Set(rest.length ? this.found.flatMap(row => row.keys.filter(key => key[0] === "r")) : []);
-    this.shown = this.figures.filter(figure => has(figure.keys, figure.text)
-      || chosen(figure.keys) && figure.keys.some(key => records.has(key)));
-    const itself = all || !this.table && !this.figures.length && !rest.length && chosen(this.keys);
-    this.element.hidden = !(itself || this.found?.length || this.shown.length);
+    this.shown = this.figures.filter(figure => chosen(figure.keys)
+      && (has(figure.text, whole) || figure.keys.some(key => records.has(key))));
+    const itself = chosen(this.keys) && !whole.length && !this.table && !this.figures.length;
+    this.element.hidden = !(itself || !this.found || this.found.length || this.shown.length);
   }
 
   get matching() {
@@ -172,13 +173,14 @@ function look() {
     group.hidden = !group.querySelector(".part:not([hidden])");
     if (active && !group.hidden && group.tagName === "DETAILS") group.open = true;
   }
-  let room = active ? WHILE_SEARCHING : Infinity;
+  let room = FOUND_IN_ALL;
   for (const part of parts) {
-    part.render(Math.max(FEW, Math.min(AT_ONCE, room)));
-    if (!part.closed && !part.element.hidden) room -= Math.min(part.matching.length, AT_ONCE);
+    const most = active ? Math.max(FEW, Math.min(FOUND_AT_ONCE, room)) : AT_ONCE;
+    part.render(most);
+    if (active && !part.closed) room -= Math.min(part.matching.length, most);
   }
   document.getElementById("overview").hidden = active;
-  for (const link of document.querySelectorAll("nav a")) link.hidden = document.querySelector(link.hash).hidden;
+  for (const link of document.querySelectorAll("nav a")) link.hidden = targetOf(link).hidden;
   clear.hidden = !active;
   count.textContent = active ? told(parts.filter(part => !part.element.hidden)) : "";
   if (active) scrollTo({ top: 0, behavior: "instant" });
@@ -206,8 +208,7 @@ function everything() {
 }
 
 // opens what a link leads to, and whatever a search has hidden of it
-function reveal(id) {
-  const target = id && document.getElementById(id);
+function reveal(target) {
   if (!target) return;
   if (target.closest("[hidden]")) everything();
   const part = parts.find(one => one.element.contains(target));
@@ -222,7 +223,7 @@ function reveal(id) {
 search.addEventListener("input", look);
 filters.forEach(filter => filter.addEventListener("change", look));
 document.querySelector(".tools").addEventListener("submit", event => event.preventDefault());
-document.querySelector(".tools").addEventListener("reset", event => { event.preventDefault(); everything(); search.focus(); });
+clear.addEventListener("click", () => { everything(); search.focus({ preventScroll: true }); });
 for (const button of document.querySelectorAll("[data-choose]"))
   button.addEventListener("click", () => {
     const filter = filters.find(one => [...one.options].some(option => option.value === button.dataset.choose));
@@ -233,26 +234,28 @@ for (const part of parts)
   if (part.element.tagName === "DETAILS") part.element.addEventListener("toggle", () => part.render());
 document.addEventListener("click", event => {
   const link = event.target.closest('a[href^="#"]');
-  if (!link) return;
-  reveal(link.hash.slice(1));  // and then the browser goes there
+  if (link) reveal(targetOf(link));  // and then the browser goes there
 });
-addEventListener("hashchange", () => reveal(location.hash.slice(1)));
+addEventListener("hashchange", () => reveal(targetOf(location)));
 
 const zoom = document.getElementById("zoom");
 for (const button of document.querySelectorAll(".zoom"))
   button.addEventListener("click", () => {
     const [from, to] = [button.querySelector("img"), zoom.querySelector("img")];
-    [to.src, to.alt] = [from.src, from.alt];
+    [to.src, to.alt, to.className] = [from.src, from.alt, ""];
     zoom.showModal();
   });
-zoom.addEventListener("click", event => { if (event.target.tagName !== "IMG") zoom.close(); });
+zoom.addEventListener("click", event => {
+  if (event.target.tagName === "IMG") event.target.classList.toggle("whole");  // as large as it is, or as the window
+  else zoom.close();
+});
 
 for (const image of document.querySelectorAll("[data-figure]"))
   image.src = document.getElementById(image.dataset.figure).querySelector("img").src;
 const bar = document.getElementById("bar");
 new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
 look();
-reveal(location.hash.slice(1));
+reveal(targetOf(location));
 // so that the first search has nothing left to read
 const read = [...parts], more = () => { read.pop()?.rows; if (read.length) (window.requestIdleCallback ?? setTimeout)(more); };
 more();
