@@ -316,7 +316,7 @@ def test_links_end_below_the_header_and_nothing_spills(window, page, width):
       const links = [...document.querySelectorAll('a[href^="#"]')];
       for (const link of links) {
         link.click();
-        for (let n = 0; n < 4; n++) await frame();
+        for (let n = 0; n < 12; n++) await frame();
         const { top } = document.getElementById(link.hash.slice(1)).getBoundingClientRect();
         if (top < bar.getBoundingClientRect().bottom || top > innerHeight) wrong.push(link.hash);
       }

@@ -217,7 +217,16 @@ function reveal(target) {
     part.render();
   }
   for (let one = target; one; one = one.parentElement) if (one.tagName === "DETAILS") one.open = true;
+  goTo(target);
+}
+
+// scrolls to it, and again while parts on the way that have not been laid out before turn out to be of another size
+function goTo(target, frames = 10) {
   target.scrollIntoView();
+  const { top } = target.getBoundingClientRect();
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    if (frames && Math.abs(target.getBoundingClientRect().top - top) > 1) goTo(target, frames - 1);
+  }));
 }
 
 search.addEventListener("input", look);
