@@ -1,6 +1,7 @@
 """Loss and accuracy over the epochs of trainings."""
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lib.plots import grid
 from lib.plots.network_page import COLOURS
@@ -18,7 +19,7 @@ def curves(trainings: dict[str, list[dict]], title: str) -> Figure:
     grid.head(figure, title)
     loss, accuracy = figure.subplots(1, 2)
     for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
-        for colour, (label, rows) in zip(COLOURS, trainings.items(), strict=False):
+        for colour, rows in zip(COLOURS, trainings.values(), strict=False):
             for share, style in (("train", "--"), ("val", "-")):
                 known = [(row["epoch"], row[f"{share}_{what}"]) for row in rows if row.get(f"{share}_{what}") is not None]
                 if known:
@@ -27,7 +28,6 @@ def curves(trainings: dict[str, list[dict]], title: str) -> Figure:
                         linestyle=style,
                         color=colour,
                         marker="." if len(known) < 20 else None,
-                        label=label if share == "val" else None,
                     )
         axes.set(xlabel="epoch", ylabel=what)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -40,10 +40,9 @@ def curves(trainings: dict[str, list[dict]], title: str) -> Figure:
         loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         loss.yaxis.set_minor_formatter("")
     accuracy.set_ylim(top=1.02)
-    handles, labels = accuracy.get_legend_handles_labels()
     figure.legend(
-        handles,
-        labels,
+        [Line2D([], [], color=colour) for colour, _ in zip(COLOURS, trainings, strict=False)],
+        list(trainings),
         loc="outside lower center",
         fontsize=8,
         title="solid: validation, dashed: training",

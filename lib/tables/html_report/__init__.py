@@ -131,6 +131,7 @@ def page(content: Content) -> str:
 <button type="button" id="clear" hidden>show all</button></div>
 <nav aria-label="parts of this page">{links}</nav></header>
 <main>
+<noscript><p>Search, filters, sorting and rows after the first hundred need scripts, which are off.</p></noscript>
 {_overview(content)}
 {groups}
 </main>
