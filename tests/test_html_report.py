@@ -12,6 +12,7 @@ import records
 from conftest import script
 from table_records import library, network
 
+from lib.experiments import tables as experiment
 from lib.tables import compare, html_report
 from lib.tables.formats import PrintedTable
 from lib.tables.html_report import Content
@@ -165,6 +166,14 @@ def test_figures_of_a_longer_run_name_are_not_those_of_the_shorter(tmp_path):
         (tmp_path / name).write_bytes(b"")
     assert [path.name for path in html_report.figure_files(tmp_path / "a.json")] == ["a.png", "a-d.png"]
     assert [path.name for path in html_report.figure_files(tmp_path / "a-b.json")] == ["a-b.png", "a-b-c.png"]
+
+
+def test_of_many_networks_some_are_drawn_and_the_others_say_how(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "DRAWN", 0)
+    path = network(tmp_path)
+    assert script("exec_tables.py", "--report", "all.html", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "all.html").read_text()
+    assert f"Its figure: python exec_tables.py --network {path}" in text and "data:image" not in text
 
 
 def test_a_page_without_records_says_so(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from lib.tables import (
 )
 from lib.tables.compare import compare
 from lib.tables.papers import published
+
+DRAWN = 24  # networks of a report that have a figure, half a second each
 
 
 def text(config: TablesConfig) -> str:
@@ -80,7 +83,7 @@ def _report(config: TablesConfig, library) -> str:
 
 
 def _networks(config: TablesConfig, library) -> list[list[formats.PrintedTable]]:
-    """The tables of each network's layers, the first with the figure."""
+    """The tables of each network's layers, the first with the figure; of many networks not all are drawn."""
     from lib.tables import network_overview
 
     made = []
@@ -88,7 +91,11 @@ def _networks(config: TablesConfig, library) -> list[list[formats.PrintedTable]]
         with contextlib.suppress(UserError):  # what is known of it is of no layer
             found = network_overview.tables(path, library)
             first, *others = found.tables
-            made.append([replace(first, figure=_drawn(config, found.name, found.figure)), *others])
+            if len(made) < DRAWN:
+                first = replace(first, figure=_drawn(config, found.name, found.figure))
+            else:
+                first = replace(first, note=f"{first.note} Its figure: python exec_tables.py --network {shlex.quote(path)}")
+            made.append([first, *others])
     return made
 
 

@@ -7,7 +7,7 @@ means over the filters' layers within. Every number is the mean over the data se
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -258,14 +258,14 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
 
 
 def checkpoints(library: Library) -> list[str]:
-    """The networks that at least two experiments measured the layers of, by path."""
+    """The networks that at least two experiments measured the layers of, by path; those of most experiments first."""
     measured = {column.experiment: column.roles for column in MEASURES.values()}
     found: dict[str, set[str]] = {}
     for experiment, roles in measured.items():
         for run in library.present(experiment):
             for path in {net.path for row in run.rows for role, net in run.networks(row).items() if role in roles}:
                 found.setdefault(path, set()).add(experiment)
-    return [path for path, experiments in found.items() if len(experiments) > 1]
+    return sorted((path for path, names in found.items() if len(names) > 1), key=lambda path: -len(found[path]))
 
 
 NOTE = (
@@ -287,10 +287,14 @@ def _path(text: str) -> str:
 
 def _rows(run: RecordedRun, column: Measure, network: Network) -> Iterable[dict]:
     """The rows of a run that are of the network and the column; of pairs only those of equal layers of it and a sibling."""
+    if run.checkpoints.isdisjoint((network.path, network.path.removeprefix("models/"))):
+        return
+    counts: dict[int, bool] = {}  # the networks of a row, which are the same object for all rows of the same -> whether
     for row in run.rows:
-        known = [other for role, other in run.networks(row).items() if role in column.roles]
-        own = [_path(other.path) == network.path and other.training == network.training for other in known]
-        if not any(own) or not all(mine or _alike(other, network) for other, mine in zip(known, own, strict=True)):
+        networks = run.networks(row)
+        if id(networks) not in counts:
+            counts[id(networks)] = _is_of(networks, column, network)
+        if not counts[id(networks)]:
             continue
         facts = run.facts(row)
         if (
@@ -300,6 +304,13 @@ def _rows(run: RecordedRun, column: Measure, network: Network) -> Iterable[dict]
             and (column.layer == "layer" or facts["front_layer"] == facts["end_layer"])
         ):
             yield row
+
+
+def _is_of(networks: Mapping[str, Network], column: Measure, network: Network) -> bool:
+    """Whether of the networks that a row is of, by role, one is this one, and the others are its siblings."""
+    known = [other for role, other in networks.items() if role in column.roles]
+    own = [_path(other.path) == network.path and other.training == network.training for other in known]
+    return any(own) and all(mine or _alike(other, network) for other, mine in zip(known, own, strict=True))
 
 
 def _named(run: RecordedRun, row: dict, column: Measure) -> str:

@@ -379,6 +379,11 @@ class RecordedRun:
         """What readers find the run by: all that its rows are of."""
         return joined(map(self.origin, self.rows or [{}]))
 
+    @functools.cached_property
+    def checkpoints(self) -> frozenset[str]:
+        """The paths of all networks that its rows are of."""
+        return frozenset(network.path for row in self.rows for network in self.networks(row).values())
+
     def sets(self, row: dict) -> tuple[str, ...]:
         """The data sets that a row is of, without split and variant: those its columns name, else the one that the run
         was given, else the one that its networks learnt.
