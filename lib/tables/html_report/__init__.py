@@ -5,7 +5,6 @@ the records with their rows. `report.js` searches, sorts and filters what is her
 table: further ones stand in the page as JSON. Without scripts the tables and figures are there as they are.
 """
 
-import base64
 import datetime
 import functools
 import html
@@ -17,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from lib.tables.formats import PrintedTable
-from lib.tables.html_report.markup import FilterKeys, Picture, figures, keyed, table
+from lib.tables.html_report.markup import KINDS, FilterKeys, Picture, figures, keyed, table
 from lib.tables.papers import PAPERS
 from lib.tables.record_library import Library, RecordedRun, joined
 
@@ -25,7 +24,6 @@ from lib.tables.record_library import Library, RecordedRun, joined
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 MOST_ROWS = 5000  # of one record; of all together 40 times as many, but a hundred of each in any case
 MOST_CHOICES = 12  # networks or data sets that the first screen has without being asked
-KINDS = {".png": "image/png", ".svg": "image/svg+xml"}  # figures that a page can show
 
 
 @dataclass(frozen=True)
@@ -68,25 +66,17 @@ class Content:
     def _picture(self, run: RecordedRun, path: Path) -> Picture:
         """A figure that lies beside a record."""
         suffix, of = path.stem.removeprefix(run.path.stem).strip("-"), run.whole_origin
-        what = " on ".join(filter(None, (" and ".join(of.networks), ", ".join(of.sets))))
+        what = " on ".join(filter(None, (_few(of.networks), _few(of.sets))))
         caption = f"{suffix}: {what}" if suffix else what
-        return Picture(
-            self._figure_place(path),
-            path.stem,
-            _source(path),
-            f"figure of {run.experiment}: {caption}",
-            caption,
-            self.keys.of(of),
-            run.path,
-            self.place(run.path),
-        )
+        about = f"figure of {run.experiment}: {caption}"
+        record = self.place(run.path)
+        return Picture(self._figure_place(path), path, about, caption, self.keys.of(of), run.path, record)
 
     def own(self, one: PrintedTable) -> Picture:
         """The figure of a table."""
         assert one.figure is not None
         keys = self.keys.of(joined(one.origins))
-        place, name = self._figure_place(one.figure), one.figure.stem
-        return Picture(place, name, _source(one.figure), f"figure: {one.title}", one.title, keys)
+        return Picture(self._figure_place(one.figure), one.figure, f"figure: {one.title}", one.title, keys)
 
     def _figure_place(self, path: Path) -> str:
         return f"figure-{self._figures.setdefault(path, len(self._figures))}"
@@ -237,7 +227,7 @@ def _of_paper(content: Content, tables: list[PrintedTable]) -> list[str]:
 
 
 def _links(shown: Iterable[Picture]) -> str:
-    links = " ".join(f'<a href="#{one.anchor}">{html.escape(one.name)}</a>' for one in shown)
+    links = " ".join(f'<a href="#{one.anchor}">{html.escape(one.path.stem)}</a>' for one in shown)
     return f"<p>figures: {links}</p>" if links else ""
 
 
@@ -289,9 +279,10 @@ def _texts(told: dict[str, str]) -> dict[str, str]:
     return {name: html.escape(text) for name, text in told.items()}
 
 
-def _source(path: Path) -> str:
-    """What an image's `src` has for the file."""
-    return f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _few(names: Sequence[str]) -> str:
+    """Names in a sentence: two, and how many more."""
+    more = len(names) - 2
+    return " and ".join([*names[:2], f"{more} more"]) if more > 0 else " and ".join(names)
 
 
 def figure_files(record: Path) -> list[Path]:

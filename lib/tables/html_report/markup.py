@@ -4,9 +4,11 @@ What a table, a row or a figure is of stands beside it as keys: `n0` is the firs
 experiment, `r` a record. `report.js` hides what does not have the keys that are chosen.
 """
 
+import base64
 import html
 import json
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from lib.core.text import readable
 from lib.tables.record_library import Origin, RecordedRun
 
 AT_ONCE = 100  # rows of a table that are shown without being asked for
+KINDS = {".png": "image/png", ".svg": "image/svg+xml"}  # figures that a page can show
 LONG = 48  # letters; columns with longer words have lines
 NUMBER = re.compile(r"[+-]?\d[\d.e+-]*( ± [\d.e+-]+)?")
 
@@ -57,15 +60,13 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: where links to it lead, its name, the image's `src`, what it shows in words, and the record it is from.
+    """A figure: where links to it lead, its file, what it shows in words, and what it is of.
 
-    keys       of what it is of
-    record     the file of the record, and the place on the page; none where it is of several
+    record     the file of the record that it is from, and the place on the page; none where it is of several
     """
 
     anchor: str
-    name: str
-    source: str
+    path: Path
     alt: str
     caption: str
     keys: str
@@ -80,11 +81,21 @@ def figures(pictures: Sequence[Picture]) -> str:
 
 def _figure(one: Picture) -> str:
     link = f' <a href="#{one.place}">record</a>' if one.place else ""
+    content = one.path.read_bytes()
+    source = f"data:{KINDS[one.path.suffix]};base64,{base64.b64encode(content).decode()}"
     return (
         f'<figure id="{one.anchor}"{keyed(one.keys)}><button type="button" class="zoom">'
-        f'<img loading="lazy" alt="{html.escape(one.alt)}" src="{one.source}"></button>'
+        f'<img loading="lazy"{_size(content)} alt="{html.escape(one.alt)}" src="{source}"></button>'
         f"<figcaption>{html.escape(one.caption)}{link}</figcaption></figure>"
     )
+
+
+def _size(content: bytes) -> str:
+    """Width and height of a PNG, so that nothing moves when it is decoded."""
+    if not content.startswith(b"\x89PNG") or len(content) < 24:
+        return ""
+    width, height = struct.unpack(">II", content[16:24])
+    return f' width="{width}" height="{height}"'
 
 
 def keyed(keys: str) -> str:
