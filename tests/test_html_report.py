@@ -80,8 +80,8 @@ class Elements(html.parser.HTMLParser):
 
 def test_the_page_holds_everything_and_asks_for_nothing(page):
     text = page.read_text()
-    # two figures beside one record, one beside another, two of trainings, one of a network
-    assert len(re.findall('src="data:image/png', text)) == 4 and len(re.findall(r'src="data:image/svg\+xml', text)) == 1
+    # two figures beside one record, one beside another, one of trainings, two of networks
+    assert len(re.findall('src="data:image/png', text)) == 5 and len(re.findall(r'src="data:image/svg\+xml', text)) == 1
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", text) and "http://" not in text and "https://" not in text
     assert html_report.POLICY.startswith("default-src 'none'") and f'content="{html_report.POLICY}"' in text
     for name, paper in PAPERS.items():
@@ -114,7 +114,7 @@ def test_tables_and_figures_can_be_read_aloud(page):
     assert len(elements.of("caption")) == len(elements.of("table")) > 20
     assert {attributes.get("scope") for attributes in elements.of("th")} == {"col", "row"}
     drawn = [attributes for attributes in elements.of("img") if "src" in attributes]
-    assert len(drawn) == 5 and all("figure" in attributes["alt"] for attributes in drawn)
+    assert len(drawn) == 6 and all("figure" in attributes["alt"] for attributes in drawn)
     assert all(attributes.get("aria-label") for attributes in [*elements.of("select"), *elements.of("nav")])
 
 

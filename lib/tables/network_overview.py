@@ -27,6 +27,7 @@ from lib.tables.papers.spec import satisfies
 from lib.tables.record_library import Library, Network, RecordedRun
 
 IMAGES = ("data", "variant", "split", "protocol", "fraction", "selected_by", "seed")  # what paired probes share in a run
+PAIR = 2  # networks that a run is of at most, unless it compares checkpoints
 FEWEST = 5  # layers that a correlation has at least
 
 
@@ -259,14 +260,20 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
 
 
 def checkpoints(library: Library) -> list[str]:
-    """The networks that at least two experiments measured the layers of, by path; those of most experiments first."""
+    """The networks whose layers were measured, by path; those that most experiments measured first.
+
+    Of checkpoints that one run compares, such as the epochs of a training, those that another run is of.
+    """
     measured = {column.experiment: column.roles for column in MEASURES.values()}
     found: dict[str, set[str]] = {}
+    alone: set[str] = set()
     for experiment, roles in measured.items():
         for run in library.present(experiment):
             for path in {net.path for row in run.rows for role, net in run.networks(row).items() if role in roles}:
                 found.setdefault(path, set()).add(experiment)
-    return sorted((path for path, names in found.items() if len(names) > 1), key=lambda path: -len(found[path]))
+                if len(run.checkpoints) <= PAIR:
+                    alone.add(path)
+    return sorted(filter(alone.__contains__, found), key=lambda path: -len(found[path]))
 
 
 NOTE = (

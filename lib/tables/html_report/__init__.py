@@ -23,6 +23,7 @@ from lib.tables.record_library import Library, RecordedRun, joined
 # nothing is fetched from anywhere
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 MOST_ROWS = 5000  # of one record; of all together 40 times as many, but a hundred of each in any case
+MOST_OPEN = 6  # networks whose tables are not folded
 MOST_CHOICES = 12  # networks or data sets that the first screen has without being asked
 
 
@@ -95,7 +96,7 @@ def page(content: Content) -> str:
     """The page as HTML."""
     parts = {
         "experiments": _experiments(content),
-        "networks": [_network(content, tables) for tables in content.networks],
+        "networks": [_network(content, tables, len(content.networks) <= MOST_OPEN) for tables in content.networks],
         **{name: _of_paper(content, _named(content, name)) for name in PAPERS},
         "records": _records(content),
     }
@@ -203,11 +204,12 @@ def _experiments(content: Content) -> list[str]:
     return made
 
 
-def _network(content: Content, tables: Sequence[PrintedTable]) -> str:
+def _network(content: Content, tables: Sequence[PrintedTable], opened: bool) -> str:
     """A network's figure and tables."""
     shown = [[content.own(one)] if one.figure else [] for one in tables]
     parts = (_part(content, one, _place(one), "", own) for one, own in zip(tables, shown, strict=True))
-    return f'<div class="group">{"".join(parts)}</div>'
+    title = f"<summary><h3>{html.escape(tables[0].title.removeprefix('layers of '))}</h3></summary>"
+    return f'<details class="group"{" open" if opened else ""}>{title}{"".join(parts)}</details>'
 
 
 def _of_paper(content: Content, tables: list[PrintedTable]) -> list[str]:

@@ -20,7 +20,7 @@ from lib.tables.record_library import Origin, RecordedRun
 AT_ONCE = 100  # rows of a table that are shown without being asked for
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}  # figures that a page can show
 LONG = 48  # letters; columns with longer words have lines
-NUMBER = re.compile(r"[+-]?\d[\d.e+-]*( ± [\d.e+-]+)?")
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?( ± \S+)?")
 
 
 class FilterKeys:
@@ -128,7 +128,8 @@ def table(caption: str, rows: Sequence[Mapping], keys: Sequence[str], at_once: i
         f"<table><caption>{html.escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table>"
     )
-    return f'<div class="scroll" tabindex="0">{made}</div>' + (_json(rest) if rest else "")
+    region = f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(caption)}">{made}</div>'
+    return region + (_json(rest) if rest else "")
 
 
 def _row(keys: str, words: Sequence[str], kinds: Sequence[str]) -> str:

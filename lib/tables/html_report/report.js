@@ -1,16 +1,21 @@
 "use strict";
-// Search, filters, sorting and further rows of the report. A part is a table with its figures, or a record; a group holds parts.
-// What is searched are the texts of rows, read once: the page itself has a hundred rows of a table at most.
+// Search, filters, sorting and further rows of the report. A part is a table with its figures, or a record; a group holds
+// parts. What is searched are the texts of rows, read once: the page itself has a hundred rows of a table at most.
 
-const AT_ONCE = 100;  // rows of a part that are shown before more are asked for
-const FOUND_AT_ONCE = 50, FOUND_IN_ALL = 200, FEW = 5;  // while searching: of a part, of all; each further part has a few
+const AT_ONCE = 100; // rows of a part that are shown before more are asked for
+const FOUND_AT_ONCE = 50; // while searching
+const FOUND_IN_ALL = 200; // while searching, of all parts together; each further part has a few
+const FEW = 5;
 const FIGURES = 8;
-const search = document.getElementById("search"), count = document.getElementById("count"), clear = document.getElementById("clear");
-const filters = [...document.querySelectorAll("[data-filter]")], groups = [...document.querySelectorAll(".group")];
+const search = document.getElementById("search");
+const count = document.getElementById("count");
+const clear = document.getElementById("clear");
+const filters = [...document.querySelectorAll("[data-filter]")];
+const groups = [...document.querySelectorAll(".group")];
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 const keysOf = element => (element.dataset.keys || "").split(" ");
 const targetOf = link => document.getElementById(decodeURIComponent(link.hash.slice(1)));
-const lower = element => element ? element.textContent.toLowerCase() : "";
+const lower = element => (element ? element.textContent.toLowerCase() : "");
 
 class Row {
   constructor(keys, cells, element) {
@@ -27,13 +32,16 @@ class Part {
     this.keys = keysOf(element);
     this.table = element.querySelector("table");
     this.head = this.table ? [...this.table.tHead.rows[0].cells] : [];
-    this.figures = [...element.querySelectorAll("figure")].map(
-      figure => ({ element: figure, keys: keysOf(figure), text: lower(figure.querySelector("figcaption")) }));
+    this.figures = [...element.querySelectorAll("figure")].map(figure => ({
+      element: figure,
+      keys: keysOf(figure),
+      text: lower(figure.querySelector("figcaption")),
+    }));
     this.heading = [lower(element.querySelector("h3")), ...this.head.map(lower)].join("\n");
     this.about = [...element.querySelectorAll(":scope > :is(p, summary, dl), .note")].map(lower).join("\n");
     this.most = AT_ONCE;
     this.mostFigures = FIGURES;
-    this.order = null;  // the column by which rows are sorted, and 1 or -1
+    this.order = null; // the column by which rows are sorted, and 1 or -1
     this.head.forEach((cell, column) => this.#sortable(cell, column));
     this.scroll = this.table?.closest(".scroll");
     if (this.table) this.moreRows = this.#line(this.scroll);
@@ -61,8 +69,16 @@ class Part {
     if (this.known) return this.known;
     const further = this.element.querySelector('script[type="application/json"]');
     const there = this.table ? [...this.table.tBodies[0].rows] : [];
-    this.known = there.map(row => new Row(keysOf(row), [...row.cells].map(cell => cell.textContent), row));
-    for (const [keys, ...cells] of further ? JSON.parse(further.textContent) : []) this.known.push(new Row(keys.split(" "), cells));
+    this.known = there.map(
+      row =>
+        new Row(
+          keysOf(row),
+          Array.from(row.cells, cell => cell.textContent),
+          row,
+        ),
+    );
+    for (const [keys, ...cells] of further ? JSON.parse(further.textContent) : [])
+      this.known.push(new Row(keys.split(" "), cells));
     further?.remove();
     return this.known;
   }
@@ -74,13 +90,16 @@ class Part {
   // which rows and figures have all words, in them or in the headings, and all chosen keys; all rows, where none has a word
   // that is said of them as a whole
   match({ words, keys }) {
-    const chosen = of => keys.every(key => of.includes(key)), has = (text, some) => some.every(word => text.includes(word));
-    const rest = words.filter(word => !this.heading.includes(word)), whole = rest.filter(word => !this.about.includes(word));
+    const chosen = of => keys.every(key => of.includes(key));
+    const has = (text, some) => some.every(word => text.includes(word));
+    const rest = words.filter(word => !this.heading.includes(word));
+    const whole = rest.filter(word => !this.about.includes(word));
     this.found = !rest.length && !keys.length ? null : this.rows.filter(row => chosen(row.keys) && has(row.text, rest));
     if (this.found?.length === 0 && !whole.length) this.found = this.rows.filter(row => chosen(row.keys));
     const records = new Set(rest.length ? this.found.flatMap(row => row.keys.filter(key => key[0] === "r")) : []);
-    this.shown = this.figures.filter(figure => chosen(figure.keys)
-      && (has(figure.text, whole) || figure.keys.some(key => records.has(key))));
+    this.shown = this.figures.filter(
+      figure => chosen(figure.keys) && (has(figure.text, whole) || figure.keys.some(key => records.has(key))),
+    );
     const itself = chosen(this.keys) && !whole.length && !this.table && !this.figures.length;
     this.element.hidden = !(itself || !this.found || this.found.length || this.shown.length);
   }
@@ -93,13 +112,19 @@ class Part {
   render(limit = AT_ONCE) {
     const figures = new Set(this.shown.slice(0, this.mostFigures));
     for (const figure of this.figures) figure.element.hidden = !figures.has(figure);
-    if (this.moreFigures) this.#offer(this.moreFigures, this.shown.length - figures.size, "figures", () => { this.mostFigures = Infinity; });
+    if (this.moreFigures)
+      this.#offer(this.moreFigures, this.shown.length - figures.size, "figures", () => {
+        this.mostFigures = Infinity;
+      });
     if (!this.table || this.closed || this.element.hidden) return;
-    const rows = this.sorted().slice(0, this.most > AT_ONCE ? this.most : limit), body = this.table.tBodies[0];
+    const rows = this.sorted().slice(0, this.most > AT_ONCE ? this.most : limit);
+    const body = this.table.tBodies[0];
     this.scroll.hidden = !rows.length;
     if (rows.length !== body.rows.length || rows.some((row, number) => row.element !== body.rows[number]))
-      body.replaceChildren(...rows.map(row => row.element ??= this.#row(row)));
-    this.#offer(this.moreRows, this.matching.length - rows.length, "rows", all => { this.most = all ? Infinity : rows.length + AT_ONCE; });
+      body.replaceChildren(...rows.map(row => (row.element ??= this.#row(row))));
+    this.#offer(this.moreRows, this.matching.length - rows.length, "rows", all => {
+      this.most = all ? Infinity : rows.length + AT_ONCE;
+    });
   }
 
   #offer(line, left, what, more) {
@@ -109,7 +134,10 @@ class Part {
       const made = document.createElement("button");
       made.type = "button";
       made.textContent = text;
-      made.addEventListener("click", () => { more(all); this.render(); });
+      made.addEventListener("click", () => {
+        more(all);
+        this.render();
+      });
       return made;
     };
     line.replaceChildren(`${left} more ${what} `);
@@ -131,7 +159,7 @@ class Part {
 
   sort(column) {
     const before = this.order?.column === column ? this.order.turn : 0;
-    const turn = before === 0 ? 1 : before === 1 ? -1 : 0;  // up, down, as it was
+    const turn = before === 0 ? 1 : before === 1 ? -1 : 0; // up, down, as it was
     this.order = turn ? { column, turn } : null;
     this.head.forEach((cell, number) => {
       if (turn && number === column) cell.ariaSort = turn > 0 ? "ascending" : "descending";
@@ -145,24 +173,30 @@ class Part {
     if (!this.order) return this.matching;
     const { column, turn } = this.order;
     const numeric = this.head[column].classList.contains("num");
-    const value = row => numeric ? parseFloat(row.cells[column]) : row.cells[column];
+    const value = row => (numeric ? parseFloat(row.cells[column]) : row.cells[column]);
     const empty = row => row.cells[column] === "";
-    return [...this.matching].sort((one, other) => empty(one) - empty(other)
-      || turn * (numeric ? value(one) - value(other) : collator.compare(value(one), value(other))));
+    return [...this.matching].sort(
+      (one, other) =>
+        empty(one) - empty(other) ||
+        turn * (numeric ? value(one) - value(other) : collator.compare(value(one), value(other))),
+    );
   }
 }
 
 const parts = [...document.querySelectorAll(".part")].map(element => new Part(element));
-let before = null;  // how the page was before the search: what was open, how much was shown, and where
+let before = null; // how the page was before the search: what was open, how much was shown, and where
 
 function look() {
-  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean), keys = filters.map(filter => filter.value).filter(Boolean);
-  const active = words.length + keys.length > 0, leaving = !active && before;
-  if (active && !before) before = {
-    open: [...document.querySelectorAll("details")].map(one => [one, one.open]),
-    most: parts.map(part => [part, part.most, part.mostFigures]),
-    at: scrollY,
-  };
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const keys = filters.map(filter => filter.value).filter(Boolean);
+  const active = words.length + keys.length > 0;
+  const leaving = !active && before;
+  if (active && !before)
+    before = {
+      open: [...document.querySelectorAll("details")].map(one => [one, one.open]),
+      most: parts.map(part => [part, part.most, part.mostFigures]),
+      at: scrollY,
+    };
   if (active) for (const part of parts) [part.most, part.mostFigures] = [AT_ONCE, FIGURES];
   if (leaving) {
     for (const [one, open] of before.open) one.open = open;
@@ -171,7 +205,7 @@ function look() {
   for (const part of parts) part.match({ words, keys });
   for (const group of groups) {
     group.hidden = !group.querySelector(".part:not([hidden])");
-    if (active && !group.hidden && group.tagName === "DETAILS") group.open = true;
+    if (active && !group.hidden) group.open = true;
   }
   let room = FOUND_IN_ALL;
   for (const part of parts) {
@@ -181,6 +215,7 @@ function look() {
   }
   document.getElementById("overview").hidden = active;
   for (const link of document.querySelectorAll("nav a")) link.hidden = targetOf(link).hidden;
+  document.querySelector("main").classList.toggle("searching", active);
   clear.hidden = !active;
   count.textContent = active ? told(parts.filter(part => !part.element.hidden)) : "";
   if (active) scrollTo({ top: 0, behavior: "instant" });
@@ -188,18 +223,25 @@ function look() {
   before = active ? before : null;
 }
 
+// what is left, in words
 function told(left) {
-  const several = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
-  const records = left.filter(part => part.element.tagName === "DETAILS"), others = left.filter(part => !records.includes(part));
   if (!left.length) return "nothing is left";
-  return "left: " + [
-    several(others.filter(part => part.matching.length).length, "table") + ` with ${several(sum(others, part => part.matching.length), "row")}`,
-    several(sum(others, part => part.shown.length), "figure"),
-    several(records.length, "record") + ` with ${several(sum(records, part => part.matching.length), "row")}`,
-  ].join(", ");
+  const sum = (several, value) => several.reduce((total, one) => total + value(one), 0);
+  const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+  const rows = several =>
+    counted(
+      sum(several, part => part.matching.length),
+      "row",
+    );
+  const records = left.filter(part => part.element.tagName === "DETAILS");
+  const others = left.filter(part => !records.includes(part));
+  const tables = others.filter(part => part.matching.length);
+  const figures = sum(others, part => part.shown.length);
+  return (
+    `left: ${counted(tables.length, "table")} with ${rows(tables)}, ` +
+    `${counted(figures, "figure")}, ${counted(records.length, "record")} with ${rows(records)}`
+  );
 }
-
-const sum = (several, value) => several.reduce((total, one) => total + value(one), 0);
 
 function everything() {
   search.value = "";
@@ -224,15 +266,20 @@ function reveal(target) {
 function goTo(target, frames = 10) {
   target.scrollIntoView();
   const { top } = target.getBoundingClientRect();
-  requestAnimationFrame(() => requestAnimationFrame(() => {
-    if (frames && Math.abs(target.getBoundingClientRect().top - top) > 1) goTo(target, frames - 1);
-  }));
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      if (frames && Math.abs(target.getBoundingClientRect().top - top) > 1) goTo(target, frames - 1);
+    }),
+  );
 }
 
 search.addEventListener("input", look);
 filters.forEach(filter => filter.addEventListener("change", look));
 document.querySelector(".tools").addEventListener("submit", event => event.preventDefault());
-clear.addEventListener("click", () => { everything(); search.focus({ preventScroll: true }); });
+clear.addEventListener("click", () => {
+  everything();
+  search.focus({ preventScroll: true });
+});
 for (const button of document.querySelectorAll("[data-choose]"))
   button.addEventListener("click", () => {
     const filter = filters.find(one => [...one.options].some(option => option.value === button.dataset.choose));
@@ -243,7 +290,7 @@ for (const part of parts)
   if (part.element.tagName === "DETAILS") part.element.addEventListener("toggle", () => part.render());
 document.addEventListener("click", event => {
   const link = event.target.closest('a[href^="#"]');
-  if (link) reveal(targetOf(link));  // and then the browser goes there
+  if (link) reveal(targetOf(link)); // and then the browser goes there
 });
 addEventListener("hashchange", () => reveal(targetOf(location)));
 
@@ -255,7 +302,8 @@ for (const button of document.querySelectorAll(".zoom"))
     zoom.showModal();
   });
 zoom.addEventListener("click", event => {
-  if (event.target.tagName === "IMG") event.target.classList.toggle("whole");  // as large as it is, or as the window
+  if (event.target.tagName === "IMG")
+    event.target.classList.toggle("whole"); // as large as it is, or as the window
   else zoom.close();
 });
 
@@ -266,5 +314,9 @@ new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${
 look();
 reveal(targetOf(location));
 // so that the first search has nothing left to read
-const read = [...parts], more = () => { read.pop()?.rows; if (read.length) (window.requestIdleCallback ?? setTimeout)(more); };
-more();
+const unread = [...parts];
+function readOn() {
+  unread.pop()?.rows;
+  if (unread.length) (window.requestIdleCallback ?? setTimeout)(readOn);
+}
+readOn();
