@@ -128,8 +128,8 @@ def table(caption: str, rows: Sequence[Mapping], keys: Sequence[str], at_once: i
         f"<table><caption>{html.escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table>"
     )
-    region = f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(caption)}">{made}</div>'
-    return region + (_json(rest) if rest else "")
+    scrolled = f'<div class="scroll" role="group" tabindex="0" aria-label="{html.escape(caption)}">{made}</div>'
+    return scrolled + (_json(rest) if rest else "")
 
 
 def _row(keys: str, words: Sequence[str], kinds: Sequence[str]) -> str:
