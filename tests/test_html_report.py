@@ -163,10 +163,13 @@ def test_every_link_to_a_figure_leads_to_it(tmp_path):
 
 
 def test_figures_of_a_longer_run_name_are_not_those_of_the_shorter(tmp_path):
-    for name in ("a.json", "a.png", "a-b.json", "a-b.png", "a-b-c.png", "a-d.svg", "a-d.png"):
+    for name in ("a.json", "a.png", "a-b.json", "a-b.png", "a-b-c.png", "a-d.svg", "a-d.png", "other.png"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in html_report.figure_files(tmp_path / "a.json")] == ["a.png", "a-d.png"]
-    assert [path.name for path in html_report.figure_files(tmp_path / "a-b.json")] == ["a-b.png", "a-b-c.png"]
+    found = html_report.figure_files(tmp_path)
+    assert {run: [path.name for path in paths] for run, paths in found.items()} == {
+        "a": ["a.png", "a-d.png"],
+        "a-b": ["a-b.png", "a-b-c.png"],
+    }
 
 
 def test_of_many_networks_some_are_drawn_and_the_others_say_how(tmp_path, monkeypatch):
@@ -175,6 +178,20 @@ def test_of_many_networks_some_are_drawn_and_the_others_say_how(tmp_path, monkey
     assert script("exec_tables.py", "--report", "all.html", cwd=tmp_path).returncode == 0
     text = (tmp_path / "all.html").read_text()
     assert f"Its figure: python exec_tables.py --network {path}" in text and "data:image" not in text
+
+
+def test_a_network_of_which_no_layer_was_measured_and_a_training_on_features_are_no_error(tmp_path):
+    path = records.training(tmp_path, "a")
+    records.write(
+        tmp_path, "projections", "p", [{"layer": "net", "checkpoint": path, "folded": False, "mass": 0.5}], model_path=[path]
+    )
+    epochs = [{"epoch": number, "train_loss": 1.0} for number in (1, 2)]
+    of = {"model_type": "mlp", "directory": "b", "init_from": path, "dataset": f"features={path}:fc1:digits"}
+    records.write(tmp_path, "train", "b", epochs, **of)
+    done = script("exec_tables.py", "--report", "all.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "all.html").read_text()
+    assert 'id="networks"' not in text and "training on digits@fc1" in text
 
 
 def test_a_page_without_records_says_so(tmp_path):

@@ -1,6 +1,7 @@
 """Tables from records: `exec_tables.py`. Reads records only, and writes none."""
 
 import contextlib
+import functools
 import re
 import shlex
 import sys
@@ -26,7 +27,7 @@ from lib.tables import (
 from lib.tables.compare import compare
 from lib.tables.papers import published
 
-DRAWN = 24  # networks of a report that have a figure, half a second each
+DRAWN = 24  # figures of networks, and of trainings, that a report draws at most, half a second each
 
 
 def text(config: TablesConfig) -> str:
@@ -90,6 +91,8 @@ def _networks(config: TablesConfig, library) -> list[list[formats.PrintedTable]]
     for path in network_overview.checkpoints(library):
         with contextlib.suppress(UserError):  # what is known of it is of no layer
             found = network_overview.tables(path, library)
+            if found.tables[0].name != f"{found.name}-layers":
+                continue  # only the commands for what is missing
             first, *others = found.tables
             if len(made) < DRAWN:
                 first = replace(first, figure=_drawn(config, found.name, found.figure))
@@ -107,22 +110,24 @@ def _curves(config: TablesConfig, library) -> list[formats.PrintedTable]:
     for run in library.of("train"):
         if len(run.rows) > 1:
             of_set.setdefault(run.whole_origin.sets, []).append(run)
+    most = training_curves.MOST
+    parts = [
+        (sets, start, runs[start : start + most]) for sets, runs in of_set.items() for start in range(0, len(runs), most)
+    ]
     made = []
-    for sets, runs in of_set.items():
-        for start in range(0, len(runs), training_curves.MOST):
-            several = runs[start : start + training_curves.MOST]
-            title = f"training on {', '.join(sets)}" + (f", from run {start + 1}" if start else "")
-            rows = {f"{run.config['directory']}: {_trained(run)}": run.rows for run in several}
-            name = re.sub(r"[^A-Za-z0-9._-]+", "-", title)
-            path = _drawn(config, name, lambda rows=rows, title=title: training_curves.curves(rows, title))
-            origins = [record_library.joined(run.whole_origin for run in several)]
-            made.append(formats.PrintedTable(title, title, [], [], figure=path, origins=origins))
+    for sets, start, runs in parts[:DRAWN]:
+        title = f"training on {', '.join(sets)}" + (f", from run {start + 1}" if start else "")
+        rows = {f"{run.config['directory']}: {_trained(run)}": run.rows for run in runs}
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", title)
+        path = _drawn(config, name, functools.partial(training_curves.curves, rows, title))
+        origin = record_library.joined(run.whole_origin for run in runs)
+        made.append(formats.PrintedTable(title, title, [], [], figure=path, origins=[origin]))
     return [one for one in made if one.figure]
 
 
 def _trained(run) -> str:
     """What a training made."""
-    (network,) = run.networks(run.rows[0]).values()
+    network = run.networks(run.rows[0])["net"]
     return f"{network}, seed {network.seed}"
 
 

@@ -59,8 +59,9 @@ class Content:
         found = {one.name: [self.own(one)] for one in self.experiments if one.figure}
         for curve in self.curves:
             found.setdefault("train", []).append(self.own(curve))
+        beside = {folder: figure_files(folder) for folder in dict.fromkeys(run.path.parent for run in self.runs)}
         for run in self.runs:
-            for path in figure_files(run.path):
+            for path in beside[run.path.parent].get(run.path.stem, ()):
                 found.setdefault(run.experiment, []).append(self._picture(run, path))
         return found
 
@@ -287,26 +288,20 @@ def _few(names: Sequence[str]) -> str:
     return " and ".join([*names[:2], f"{more} more"]) if more > 0 else " and ".join(names)
 
 
-def figure_files(record: Path) -> list[Path]:
-    """The figures beside a record: `<run>.png`, `<run>-<suffix>.png`; not those of a longer run name."""
-    others = {other.stem for other in record.parent.glob("*.json")} - {record.stem}
-    found: dict[str, Path] = {}
+def figure_files(folder: Path) -> dict[str, list[Path]]:
+    """The figures of a folder of records, by the name of their run: `<run>.png` first, then `<run>-<suffix>.png`.
+
+    A figure is of the longest run name that fits; of one that is there in several formats it is the first of KINDS.
+    """
+    runs = {path.stem for path in folder.glob("*.json")}
+    found: dict[str, dict[str, Path]] = {}
     for kind in KINDS:
-        own, more = record.with_name(f"{record.stem}{kind}"), record.parent.glob(f"{_literal(record.stem)}-*{kind}")
-        for figure in filter(Path.is_file, (own, *sorted(more))):
-            found.setdefault(figure.stem, figure)
-    return [
-        figure
-        for figure in found.values()
-        if not any(
-            figure.stem == other or figure.stem.startswith(other + "-") for other in others if other.startswith(record.stem)
-        )
-    ]
-
-
-def _literal(stem: str) -> str:
-    """The stem for a glob."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
+        for path in folder.glob(f"*{kind}"):
+            words = path.stem.split("-")
+            names = ("-".join(words[:count]) for count in range(len(words), 0, -1))
+            if (run := next((name for name in names if name in runs), None)) is not None:
+                found.setdefault(run, {}).setdefault(path.stem, path)
+    return {run: [of_run[stem] for stem in sorted(of_run)] for run, of_run in found.items()}
 
 
 def _place(one: PrintedTable) -> str:
