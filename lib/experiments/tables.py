@@ -1,7 +1,10 @@
 """Tables from records: `exec_tables.py`. Reads records only, and writes none."""
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.core import figures, files
 from lib.core.errors import UserError
@@ -22,9 +25,17 @@ from lib.tables import (
 from lib.tables.compare import compare
 from lib.tables.papers import published
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def text(config: TablesConfig) -> str:
     """What the command prints: tables, commands, or where they were written."""
+    if config.figures:
+        from lib.runs import drawing
+
+        drawn = drawing.redraw(config.figures, EXPERIMENTS, config.figure_format, config.figure_width)
+        return "\n".join(map(str, drawn)) or "no figures: these records have none"
     broken: list[str] = []
     library = record_library.Library(records.records(config.results_dir, EXPERIMENTS, broken), EXPERIMENTS)
     for sentence in broken:
@@ -35,9 +46,8 @@ def text(config: TablesConfig) -> str:
         from lib.tables import network_overview
 
         found = network_overview.tables(config.network, library, config.group_by)
-        figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
-        figures.write_all(lambda: {"": found.figure()}, lambda _: figure)
-        return _printed(config, found.tables) + (f"\n\nfigure: {figure}" if figure.exists() else "")
+        figure = _drawn(config, found.name, found.figure, config.out)
+        return _printed(config, found.tables) + (f"\n\nfigure: {figure}" if figure else "")
     if config.report:
         from lib.tables import html_report
 
@@ -84,12 +94,17 @@ def _tests(config: TablesConfig, library) -> list[formats.PrintedTable]:
                 panels.setdefault(what, []).append((pair.reference.layer, pair.gap, pair.dissimilarity))
         if panels:
             rows = [{key: value for key, value in row.items() if key != "test"} for row in found if row["test"] == test]
-            path = Path(config.results_dir) / "tables" / f"{test}.png"
-            title = f"{test} of indices of similarity"
-            figures.write_all(lambda: {"": plots.scatter(panels, title)}, lambda _: path)  # noqa: B023 (called at once)
-            there = path if path.exists() else None
-            made.append(formats.PrintedTable(test, test, rows, rows, f"figure: {path}" if there else "", figure=there))
+            figure = functools.partial(plots.scatter, panels, f"{test} of indices of similarity")
+            path = _drawn(config, test, figure)
+            made.append(formats.PrintedTable(test, test, rows, rows, f"figure: {path}" if path else "", figure=path))
     return made
+
+
+def _drawn(config: TablesConfig, name: str, draw: Callable[[], "Figure"], folder: str = "") -> Path | None:
+    """The file of a figure that was drawn of several records, in a folder of tables; None where that failed."""
+    path = Path(folder or Path(config.results_dir) / "tables") / f"{name}.{config.figure_format}"
+    path.unlink(missing_ok=True)
+    return next(iter(figures.write_all(lambda: {"": draw()}, lambda _: path, config.figure_width)), None)
 
 
 def _papers(config: TablesConfig, library) -> list[formats.PrintedTable]:

@@ -185,12 +185,13 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Found:
-    """The tables of a network, their name, and the matrix of correlations for the figure."""
+    """The tables of a network, their name, and for the figure the matrix of correlations and the commands that fill gaps."""
 
     name: str
     tables: list[PrintedTable]
     title: str
     matrix: list[list[float | None]]
+    commands: list[tuple[str, str]]
 
     def figure(self):
         """Every measure over depth, and the correlations."""
@@ -199,7 +200,7 @@ class Found:
             name: {str(row["layer"]): float(row[name]) for row in rows if row.get(name) is not None} for name in MEASURES
         }
         layers = [str(row["layer"]) for row in rows]
-        return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title)
+        return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title, self.commands)
 
 
 def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
@@ -252,7 +253,8 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         groups = summaries.grouped(rows, tuple(columns), group_by)
         made.insert(1, PrintedTable(f"{name}-{group_by}", f"means over layers of the same {group_by}", groups, groups))
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
-    return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix)
+    commands = [(one["column"], one["command"]) for one in empty]
+    return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix, commands)
 
 
 NOTE = (

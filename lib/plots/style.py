@@ -1,0 +1,157 @@
+"""What all figures share: sizes, colours, lines, panels, names along an axis, words of a title.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; lines differ in their markers and dashes,
+too, and bars in their brightness, so that figures can be read in grey.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
+
+from lib.core import figures
+
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+MARKERS = "osD^vP*X"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (4, 1, 1, 1)), (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)))
+GREY, FAINT, INK = "0.55", "0.8", "0.2"  # one line of many; what says little; error bars
+MISSING = "0.82"  # a cell that was not measured
+SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
+TALLEST = 9.0  # inches that a page has for a figure
+
+
+def line(number: int, **changes: Any) -> dict[str, Any]:
+    """How the line of this number is drawn; the first seven differ in colour, and in marker and dashes besides."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        **changes,
+    }
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, or of the column's width and a height of the same shape."""
+    column = figures.column()
+    if column:
+        height = min(max(height * column / width, 0.62 * column), TALLEST)
+    return Figure(figsize=(column or width, height), layout="constrained")
+
+
+def across(count: int, least: float, most: int) -> int:
+    """How many of so many panels stand side by side: at most so many, each at least so wide where the width is given."""
+    column = figures.column()
+    fitting = min(most, max(1, int(column / least))) if column else most
+    lines = math.ceil(count / max(1, min(fitting, count)))
+    return math.ceil(count / lines)
+
+
+def panels(
+    count: int, size: tuple[float, float], *, most: int = 3, least: float = 1.6, extra: float = 0.8, share: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, line by line; those of a last line that is not full stand in its middle: no place is empty.
+
+    size   of a panel on the screen, in inches; `extra` inches of height are for title and key
+    most   side by side; each is at least `least` inches wide in a column of a paper
+    share  whether all panels have the axes of the first
+    """
+    wide = across(count, least, most)
+    lines = math.ceil(count / wide)
+    made = figure(size[0] * wide + 0.3, size[1] * lines + extra)
+    if figures.column():  # panels keep their shape
+        made.set_figheight(min(figures.column() / wide * size[1] / size[0] * lines + 0.6 * extra, TALLEST))
+    grid = made.add_gridspec(lines, 2 * wide)
+    drawn: list[Axes] = []
+    for number in range(count):
+        row, column = divmod(number, wide)
+        shift = wide - (count - row * wide) if row == lines - 1 else 0
+        place = grid[row, 2 * column + shift : 2 * column + shift + 2]
+        first = drawn[0] if share and drawn else None
+        drawn.append(made.add_subplot(place, sharex=first, sharey=first))
+    return made, drawn
+
+
+def title(made: Figure, text: str, note: str = "") -> None:
+    """The title over the whole figure, in as many lines as its width asks for, and below it a note in smaller letters."""
+    size = _points("figure.titlesize")
+    lines = [part for words in text.split("\n") for part in textwrap.wrap(words, max(20, int(112 / size * _width(made))))]
+    lines += [part for words in note.split("\n") for part in textwrap.wrap(words, max(20, int(112 / size * _width(made))))]
+    made.suptitle("\n".join(lines))
+
+
+def _width(made: Figure) -> float:
+    return float(made.get_figwidth())
+
+
+def _points(setting: str) -> float:
+    settings: dict[Any, Any] = dict(rcParams)
+    size = settings[setting]
+    return float(size if isinstance(size, int | float) else settings["font.size"])  # some are words, as "medium"
+
+
+def name_x(axes: Axes, names: Sequence[str], inches: float, places: Sequence[float] | None = None) -> None:
+    """Names along the horizontal axis, upright where they are long; where not all fit, every second, third, ... one."""
+    places = range(len(names)) if places is None else places
+    size = _points("xtick.labelsize")
+    longest = max(map(len, names), default=0)
+    room = 72 * inches / max(len(names), 1)  # points for each
+    flat = longest * 0.62 * size < room
+    step = 1 if flat else max(1, math.ceil(1.05 * size / room))
+    axes.set_xticks(list(places)[::step], list(names)[::step], rotation=0 if flat else 90)
+
+
+def name_y(axes: Axes, names: Sequence[str], inches: float) -> None:
+    """Names along the vertical axis; where not all fit, every second, third, ... one."""
+    step = max(1, math.ceil(1.05 * _points("ytick.labelsize") * len(names) / (72 * inches)))
+    axes.set_yticks(range(0, len(names), step), list(names)[::step])
+
+
+def small() -> float:
+    """The size of letters inside of cells and bars, in points."""
+    return _points("xtick.labelsize") - 1
+
+
+def on(image: AxesImage, value: float) -> str:
+    """The colour of letters on the colour that an image has for the value: black on bright ones, white on dark ones."""
+    red, green, blue, _ = np.ravel(image.to_rgba(np.array([value])))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def write_cells(axes: Axes, image: AxesImage, values: np.ndarray, form: str = ".2f") -> None:
+    """Writes every value that is a number into its cell."""
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            text = format(round(float(value), 6) + 0.0, form)
+            text = text.removeprefix("-") if float(text) == 0 else text
+            axes.text(column, row, text, ha="center", va="center", fontsize=small(), color=on(image, value))
+
+
+def missing_key(axes: Axes, values: np.ndarray) -> list[Patch]:
+    """Makes cells that were not measured (NaN) grey; their entry of a key, where there are any."""
+    axes.set_facecolor(MISSING)
+    return [Patch(facecolor=MISSING, label="not measured")] if np.isnan(values).any() else []
+
+
+def key_below(made: Figure, handles: Sequence[Any], most: int = 4, **about: Any) -> None:
+    """A key below the panels."""
+    if handles:
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        fitting = int(_width(made) * 72 / ((longest + 7) * 0.55 * _points("legend.fontsize")))
+        columns = max(1, min(most, fitting, len(handles)))
+        made.legend(handles=list(handles), loc="outside lower center", ncols=columns, **about)
