@@ -31,6 +31,7 @@ SIZES: dict[str, dict[Any, Any]] = {
     "screen": {
         "font.size": 9,
         "figure.titlesize": 10,
+        "figure.labelsize": 9,
         "axes.titlesize": 9,
         "axes.labelsize": 9,
         "xtick.labelsize": 8,
@@ -41,6 +42,7 @@ SIZES: dict[str, dict[Any, Any]] = {
     "paper": {
         "font.size": 7,
         "figure.titlesize": 8,
+        "figure.labelsize": 7,
         "axes.titlesize": 7,
         "axes.labelsize": 7,
         "xtick.labelsize": 6,

@@ -121,12 +121,12 @@ def mass_by_epoch(rows: list[dict], about: str) -> Figure:
         panel.set_ylim(-0.02, 1.02)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     key: list[Artist] = [Patch(color=NULL, label="95 % of layers without orientation")]
-    key += [Line2D([], [], label=f"{run}, exact 95 % intervals over filters", **drawn) for run, drawn in runs.items()]
-    figure.supxlabel("epoch")
-    figure.supylabel("share of filters that point away, P(X ≤ 0)")
+    named = {run: run.rpartition("/")[2] if len(runs) > 1 else "share" for run in runs}
+    key += [Line2D([], [], label=f"{named[run]}, exact 95 % intervals over filters", **drawn) for run, drawn in runs.items()]
+    style.label(panels, "epoch", "P(X ≤ 0)")
     style.key_below(figure, key, most=3)
     left_out = "" if len(chosen) == len(names) else f" ({len(chosen)} of {len(names)} layers)"
-    style.title(figure, f"{about}: share of filters that point away from the all-ones direction{left_out}")
+    style.title(figure, f"{about}: share of filters that point away from the all-ones direction, P(X ≤ 0){left_out}")
     return figure
 
 

@@ -42,8 +42,7 @@ def heat_maps(
         axes.set_title(name)
         if max(values.shape) <= NUMBERED:
             style.write_cells(axes, image, values)
-    figure.supxlabel(column_label)
-    figure.supylabel(row_label)
+    style.label(places, column_label, row_label)
     style.key_below(figure, key)
     style.title(figure, title)
     return figure

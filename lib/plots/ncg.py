@@ -16,11 +16,11 @@ from scipy.special import stdtrit
 from lib.plots import style
 from lib.plots.recorded import Recorded
 
-NETWORKS = (style.BLUE, style.ORANGE)
+NETWORKS = ((style.SKY, ""), (style.ORANGE, "//"))  # colours and hatches
 NULLS: dict[str, tuple[str, Any, str]] = {
-    "chance": ("0.45", ":", "one of the classes by chance"),
+    "chance": (style.BLACK, ":", "one of the classes by chance"),
     "majority": (style.VERMILION, "-", "always the most frequent nearest class"),
-    "independence": (style.GREEN, "--", "answers independent of the neighbours"),
+    "independence": (style.BLACK, "--", "answers independent of the neighbours"),
 }
 FEW = 6  # corruptions that have a colour each; of more only the outermost are named
 WILSON = "95 % intervals over images (Wilson's)"
@@ -59,7 +59,9 @@ def scores(rows: list[dict], title: str) -> Figure:
         which = models.index(row["model"])
         place = places.index((row["data"], row["split"], row["space"])) + (which - (len(models) - 1) / 2) * width
         error = [[row["ncg"] - row["ncg_low"]], [row["ncg_high"] - row["ncg"]]]
-        axes.bar(place, row["ncg"], width * 0.92, color=NETWORKS[which], yerr=error, ecolor=style.INK, capsize=3)
+        colour, hatch = NETWORKS[which]
+        axes.bar(place, row["ncg"], width * 0.92, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+        axes.errorbar(place, row["ncg"], error, ecolor=style.INK, capsize=3)
         axes.text(place, row["ncg_high"] + 0.015, f"{row['ncg']:.3f}", ha="center", va="bottom", fontsize=style.small() + 1)
         for null, (colour, dashes, _) in NULLS.items():
             axes.hlines(row[null], place - width * 0.46, place + width * 0.46, colour, dashes, linewidth=1.8)
@@ -71,7 +73,8 @@ def scores(rows: list[dict], title: str) -> Figure:
     axes.set(ylim=(0, 1.12), ylabel="share answered like the nearest training image")
     axes.set_yticks(np.linspace(0, 1, 11))
     handles: list[Artist | BarContainer] = [
-        Patch(color=NETWORKS[which], label=f"{model}, {WILSON}") for which, model in enumerate(models)
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=f"{model}, {WILSON}")
+        for model, (colour, hatch) in zip(models, NETWORKS, strict=False)
     ]
     style.key_below(figure, handles + _null_key(NULLS), most=2)
     style.title(figure, title)

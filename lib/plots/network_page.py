@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 
 from lib.plots import style
 
+MOST = 2  # commands per measure that are written out
+
 
 def network_page(
     layers: list[str],
@@ -56,10 +58,11 @@ def network_page(
         places = [number[name] for name in paired]
         axes = figure.add_subplot(grid[1])
         picked = correlations[np.ix_(places, places)]
-        image = axes.imshow(np.ma.masked_invalid(picked), cmap=style.DIVERGING, vmin=-1, vmax=1)
+        image = axes.imshow(np.ma.masked_invalid(picked), cmap=style.DIVERGING, vmin=-1, vmax=1, aspect="auto")
         figure.colorbar(image, ax=axes, shrink=0.9, label="rank correlation")
-        axes.set_xticks(range(len(paired)), paired, rotation=40, ha="right")
-        axes.set_yticks(range(len(paired)), paired)
+        words = [textwrap.fill(name, 14) for name in paired]
+        axes.set_xticks(range(len(paired)), words)
+        axes.set_yticks(range(len(paired)), words)
         axes.set_title("Spearman's rank correlation over layers")
         style.write_cells(axes, image, picked)
         for row, column in zip(*np.nonzero(~np.isfinite(picked)), strict=True):
@@ -72,11 +75,24 @@ def network_page(
 
 
 def _commands(lacking: list[tuple[str, str]], width: int) -> list[str]:
-    """What is not measured yet, with the commands that measure it, in lines of so many letters."""
-    lines = []
+    """What is not measured yet, with the first commands that measure it, in lines of so many letters; each command once."""
+    by_name: dict[str, list[str]] = {}
     for name, command in lacking:
-        before = f"not measured: {name}" if not lines or name not in dict(lacking[: lacking.index((name, command))]) else ""
-        lines += [before] * bool(before) + textwrap.wrap(
-            command, width, initial_indent="  ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
-        )
+        by_name.setdefault(name, []).append(command)
+    lines, told = [], set()
+    for name, commands in by_name.items():
+        lines.append(f"not measured: {name}")
+        for command in commands[:MOST]:
+            if command not in told:
+                told.add(command)
+                lines += textwrap.wrap(
+                    command,
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="      ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+        if len(commands) > MOST:
+            lines.append(f"  and {len(commands) - MOST} more, for the other layers: the printed table has them")
     return lines

@@ -82,7 +82,7 @@ def layer_bars(layers: dict[float, list[dict]], scores: dict[float, list[dict]],
     everywhere = np.arange(len(names)) + np.repeat([0, 0.8], [len(layers[first]), len(others)])
     many = len(names) > BARS
     width = min(max(6.4, (0.26 if not many else 0.11) * len(names) + 2), 17)
-    figure = style.figure(width, (3.4 if len(layers) == 1 else 2.4) * len(layers) + 2.0)
+    figure = style.figure(width, (3.4 if len(layers) == 1 else 2.4) * len(layers) + 2.0, 1.4 * len(layers) + 2.1)
     panels = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
     seen: set[str] = set()
     inches = 0.9 * figure.get_figwidth()
@@ -160,10 +160,12 @@ def _draw_points(axes: Axes, places: np.ndarray, values: np.ndarray, kinds: list
 def _write_values(axes: Axes, places: np.ndarray, values: np.ndarray, kinds: list[str]) -> None:
     """Every value at the foot of its bar, where no line passes; above a bar that is too low for it."""
     for place, value, kind in zip(places, values, kinds, strict=True):
-        inside = value > 0.25
+        inside = value > 0.2
         colour = "white" if inside and kind in ("above", "final") else "black"
-        height = 0.02 if inside else value + 0.04
-        axes.text(place, height, f"{value:.2f}", rotation=90, fontsize=style.small(), ha="center", va="bottom", color=colour)
+        letters: dict[str, Any] = {"rotation": 90, "fontsize": style.small(), "ha": "center", "va": "bottom"}
+        if not inside:
+            letters["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
+        axes.text(place, 0.02 if inside else value + 0.06, f"{value:.2f}", color=colour, **letters)
 
 
 def _key(seen: set[str], final: str, many: bool) -> list[Artist]:
@@ -184,7 +186,7 @@ def _key(seen: set[str], final: str, many: bool) -> list[Artist]:
     if "bound" in seen:
         key.append(Patch(facecolor="white", edgecolor=style.INK, linestyle="--", label="by the test labels: an upper bound"))
     key.append(Line2D([], [], color="black", linestyle=(0, (4, 3)), linewidth=0.9, label="AUROC of the final layer"))
-    key.append(Line2D([], [], color=style.GREY, linestyle=":", label="chance; below it outliers have the lower energy"))
+    key.append(Line2D([], [], color=style.GREY, linestyle=":", label="chance; below: outliers have lower energy"))
     key.append(Line2D([], [], color="0.35", marker="|", markersize=9, linestyle="", label="95 % intervals over images"))
     return key
 
@@ -246,10 +248,8 @@ def corruption_map(
         left.axvline(place * len(severities) - 0.5, color="white", linewidth=1)
     left.set_xticks((np.arange(len(kinds)) + 0.5) * len(severities) - 0.5, kinds, rotation=90)
     style.name_y(left, layers, 0.65 * figure.get_figheight())
-    left.set_ylabel("layer, in order of execution")
-    several = len(severities) > 1
-    columns = f"severity {severities[0]} to {severities[-1]}" if several else f"severity {severities[0]}"
-    left.set_xlabel(f"corruption; from left to right {columns}" if several else f"corruption; {columns}")
+    columns = "from left to right severity" if len(severities) > 1 else "severity"
+    left.set_xlabel(f"corruption; {columns} {', '.join(map(str, severities))}")
     places = np.arange(len(layers))
     if right is not None:
         for number, severity in enumerate(severities):
@@ -344,6 +344,4 @@ def _is_score(row: dict) -> bool:
 
 def _label(row: dict) -> str:
     """A score's name beneath its bar."""
-    if row["score"] == "oracle":
-        return f"oracle: {row['chosen_layer']}"
-    return row["score"] if row["layer"] == "all layers" else f"{row['score']}: {row['layer']}"
+    return "oracle layer" if row["score"] == "oracle" else row["score"].replace(", ", ",\n")

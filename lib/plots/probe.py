@@ -192,7 +192,9 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str, chance:
     def draw_head(some: list[dict], colour: str, label: str | None) -> None:
         accuracies = _known(some, "accuracy")
         if accuracies:
-            axes.axhline(float(np.mean(accuracies)), linestyle="--", linewidth=0.9, color=colour, label=label)
+            axes.axhline(float(np.mean(accuracies)), linestyle="--", linewidth=0.9, color=colour)
+        if accuracies and label:
+            axes.plot([], [], linestyle="--", linewidth=0.9, color=style.INK, label=label)
 
     for number, shift in enumerate(shifts):
         values, reaches = _means(

@@ -20,8 +20,7 @@ def scatter(panels: dict[str, list[tuple[str, float, float]]], title: str) -> Fi
             if chosen:
                 axes.plot(*zip(*chosen, strict=True), markersize=3.5, alpha=0.8, **drawn[layer])
         axes.set_title(name)
-    figure.supxlabel("gap between the probes' accuracies")
-    figure.supylabel("dissimilarity of the representations")
+    style.label(places, "gap between the probes' accuracies", "dissimilarity")
     key = [Line2D([], [], markersize=5, label=layer, **drawn[layer]) for layer in layers]
     style.key_below(figure, key, most=6, title="reference layer")
     style.title(figure, title)

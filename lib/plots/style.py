@@ -46,11 +46,14 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, or of the column's width and a height of the same shape."""
+def figure(width: float, height: float, in_column: float = 0.0) -> Figure:
+    """An empty figure of this size in inches, or as wide as the column.
+
+    in_column  its height there; by default of the same shape, and half an inch more for key and title, which do not shrink
+    """
     column = figures.column()
     if column:
-        height = min(max(height * column / width, 0.62 * column), TALLEST)
+        height = min(in_column or max(height * column / width + 0.5, 0.75 * column), TALLEST)
     return Figure(figsize=(column or width, height), layout="constrained")
 
 
@@ -75,7 +78,7 @@ def panels(
     lines = math.ceil(count / wide)
     made = figure(size[0] * wide + 0.3, size[1] * lines + extra)
     if figures.column():  # panels keep their shape
-        made.set_figheight(min(figures.column() / wide * size[1] / size[0] * lines + 0.6 * extra, TALLEST))
+        made.set_figheight(min(figures.column() / wide * size[1] / size[0] * lines + extra, TALLEST))
     grid = made.add_gridspec(lines, 2 * wide)
     drawn: list[Axes] = []
     for number in range(count):
@@ -87,12 +90,22 @@ def panels(
     return made, drawn
 
 
+def label(drawn: Sequence[Axes], x: str, y: str) -> None:
+    """The labels of panels that show the same: the vertical one at the first of each line."""
+    for axes in drawn:
+        axes.set_xlabel(x)
+        place = axes.get_subplotspec()
+        if place is None or not any(
+            other.get_subplotspec().rowspan == place.rowspan and other.get_subplotspec().colspan.start < place.colspan.start
+            for other in drawn
+        ):
+            axes.set_ylabel(y)
+
+
 def title(made: Figure, text: str, note: str = "") -> None:
-    """The title over the whole figure, in as many lines as its width asks for, and below it a note in smaller letters."""
-    size = _points("figure.titlesize")
-    lines = [part for words in text.split("\n") for part in textwrap.wrap(words, max(20, int(112 / size * _width(made))))]
-    lines += [part for words in note.split("\n") for part in textwrap.wrap(words, max(20, int(112 / size * _width(made))))]
-    made.suptitle("\n".join(lines))
+    """The title over the whole figure, in as many lines as its width asks for, and a note below it."""
+    letters = max(20, int(72 * _width(made) / (0.54 * _points("figure.titlesize"))))
+    made.suptitle("\n".join(part for words in (text, note) for part in textwrap.wrap(words, letters)))
 
 
 def _width(made: Figure) -> float:
@@ -152,6 +165,6 @@ def key_below(made: Figure, handles: Sequence[Any], most: int = 4, **about: Any)
     """A key below the panels."""
     if handles:
         longest = max(len(str(handle.get_label())) for handle in handles)
-        fitting = int(_width(made) * 72 / ((longest + 7) * 0.55 * _points("legend.fontsize")))
+        fitting = int(_width(made) * 72 / ((longest + 6) * 0.53 * _points("legend.fontsize")))
         columns = max(1, min(most, fitting, len(handles)))
         made.legend(handles=list(handles), loc="outside lower center", ncols=columns, **about)

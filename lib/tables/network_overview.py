@@ -254,7 +254,9 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         made.insert(1, PrintedTable(f"{name}-{group_by}", f"means over layers of the same {group_by}", groups, groups))
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
     commands = [(one["column"], one["command"]) for one in empty]
-    return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix, commands)
+    return Found(
+        name, [table for table in made if table.rows], f"{network}: what is measured of its layers", matrix, commands
+    )
 
 
 NOTE = (
