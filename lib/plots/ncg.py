@@ -140,7 +140,8 @@ def levels(rows: list[dict], title: str) -> Figure:
         key |= (_each if len(lines) <= FEW else _together)(axes, lines, measure)
         if measure == "ncg":
             key |= _nulls(axes, lines)
-        axes.set(ylim=(0, 1.05), xlabel="level of the corruption", ylabel=label, xticks=range(1, 6), xlim=(0.8, 5.4))
+        axes.set(ylim=(0, 1.05), xlabel="level of the corruption", ylabel=label, xticks=range(1, 6))
+        axes.set_xlim(0.8, 5.3 if len(lines) <= FEW else 7.2)  # room for names at the ends of lines
         if len(models) > 1:
             axes.set_title(model)
     style.key_below(figure, list(key.values()), most=3)
@@ -180,13 +181,13 @@ def _together(axes: Axes, lines: dict[str, list[tuple[int, dict]]], measure: str
     bottom = -np.inf
     for name in named:  # names that would lie on one another move up
         height = max(last[name], bottom + 0.055)
-        axes.annotate(name, (lines[name][-1][0] + 0.08, height), fontsize=style.small(), va="center", annotation_clip=False)
+        axes.text(lines[name][-1][0] + 0.15, height, name, fontsize=style.small(), va="center")
         bottom = height
     shared = sorted(set.intersection(*({level for level, _ in members} for members in lines.values())))
     cells = [[row[measure] for members in lines.values() for at, row in members if at == level] for level in shared]
     reach = stdtrit(len(lines) - 1, 0.975) * np.std(cells, 1, ddof=1) / len(lines) ** 0.5
     axes.errorbar(shared, np.mean(cells, 1), reach, color="black", marker="o", linewidth=2, capsize=3, zorder=3)
-    what = f"mean over {len(lines)} corruptions, 95 % interval over them (Student's)"
+    what = f"mean of {len(lines)} corruptions, 95 % interval over them (Student's)"
     return {
         "each": Line2D([], [], color="0.7", label="each corruption; named: the highest and lowest"),
         "mean": Line2D([], [], color="black", marker="o", linewidth=2, label=what),

@@ -45,7 +45,7 @@ def network_page(
             [scaled[layer] for layer in layers if layer in scaled],
             linewidth=1.2,
             markersize=4,
-            label=f"{name}: {low:.3g} to {top:.3g}",
+            label=f"{name}: {low + 0.0:.3g} to {top + 0.0:.3g}",
             **style.line(place),
         )
     style.name_x(over, layers, 0.9 * figure.get_figwidth())

@@ -82,7 +82,7 @@ def layer_bars(layers: dict[float, list[dict]], scores: dict[float, list[dict]],
     everywhere = np.arange(len(names)) + np.repeat([0, 0.8], [len(layers[first]), len(others)])
     many = len(names) > BARS
     width = min(max(6.4, (0.26 if not many else 0.11) * len(names) + 2), 17)
-    figure = style.figure(width, (3.4 if len(layers) == 1 else 2.4) * len(layers) + 2.0, 1.4 * len(layers) + 2.1)
+    figure = style.figure(width, (3.4 if len(layers) == 1 else 2.4) * len(layers) + 2.0, 1.4 * len(layers) + 1.1)
     panels = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
     seen: set[str] = set()
     inches = 0.9 * figure.get_figwidth()
@@ -136,7 +136,9 @@ def _draw_bars(axes: Axes, places: np.ndarray, values: np.ndarray, kinds: list[s
     bars = axes.bar(places, values, 0.74, color=colours, edgecolor=edges, linewidth=0.6)
     for bar, kind in zip(bars, kinds, strict=True):
         bar.set_gid(kind)
-    axes.errorbar(places, values, around, fmt="none", ecolor="0.35", elinewidth=0.9, capsize=1.5)
+    room = 72 * 0.9 * style.inches(axes) / len(places)  # points for each
+    drawn: dict[str, Any] = {"elinewidth": 0.9, "capsize": 1.5} if room > 8 else {"elinewidth": 0.5, "capsize": 0}
+    axes.errorbar(places, values, around, fmt="none", ecolor="0.35", **drawn)
 
 
 def _draw_points(axes: Axes, places: np.ndarray, values: np.ndarray, kinds: list[str], around: np.ndarray) -> None:
@@ -248,8 +250,7 @@ def corruption_map(
         left.axvline(place * len(severities) - 0.5, color="white", linewidth=1)
     left.set_xticks((np.arange(len(kinds)) + 0.5) * len(severities) - 0.5, kinds, rotation=90)
     style.name_y(left, layers, 0.65 * figure.get_figheight())
-    columns = "from left to right severity" if len(severities) > 1 else "severity"
-    left.set_xlabel(f"corruption; {columns} {', '.join(map(str, severities))}")
+    left.set_xlabel("corruption")
     places = np.arange(len(layers))
     if right is not None:
         for number, severity in enumerate(severities):
@@ -257,11 +258,13 @@ def corruption_map(
             right.plot(mean, places, markersize=3, label=f"severity {severity}", **style.line(number))
         right.axvline(0.5, color=style.GREY, linewidth=1.2, linestyle=":", label="chance")
         some = f"mean over {every.sum()} corruption{'s' if every.sum() > 1 else ''}"
-        right.set(xlabel=f"two-sided AUROC,\n{some}{'' if every.all() else ' with every severity'}", xlim=(0, 1))
+        some += "" if every.all() else "\nthat have every severity"
+        right.set(xlabel=f"two-sided AUROC,\n{some}", xlim=(0, 1))
         right.legend(loc="best")
     figure.colorbar(drawn, ax=left, label="AUROC (red: outliers have the higher energy)", location="left", pad=0.02)
     style.key_below(figure, style.missing_key(left, cells))
-    style.title(figure, title)
+    columns = "columns of a corruption: severity" if len(severities) > 1 else "severity"
+    style.title(figure, f"{title}; {columns} {', '.join(map(str, severities))}")
     return figure
 
 
@@ -344,4 +347,4 @@ def _is_score(row: dict) -> bool:
 
 def _label(row: dict) -> str:
     """A score's name beneath its bar."""
-    return "oracle layer" if row["score"] == "oracle" else row["score"].replace(", ", ",\n")
+    return "oracle layer" if row["score"] == "oracle" else row["score"].replace(", chosen by", " by")

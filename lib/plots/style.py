@@ -34,6 +34,8 @@ GREY, FAINT, INK = "0.55", "0.8", "0.2"  # one line of many; what says little; e
 MISSING = "0.82"  # a cell that was not measured
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 TALLEST = 9.0  # inches that a page has for a figure
+LEADING = 1.25  # from a line of letters to the next, as a multiple of their size
+TITLE = 0.35  # inches of a title of two lines in a column
 
 
 def line(number: int, **changes: Any) -> dict[str, Any]:
@@ -49,11 +51,11 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
 def figure(width: float, height: float, in_column: float = 0.0) -> Figure:
     """An empty figure of this size in inches, or as wide as the column.
 
-    in_column  its height there; by default of the same shape, and half an inch more for key and title, which do not shrink
+    in_column  its height there without the key; by default of the same shape, and what a title needs more
     """
     column = figures.column()
     if column:
-        height = min(in_column or max(height * column / width + 0.5, 0.75 * column), TALLEST)
+        height = min(in_column or max(height * column / width, 0.65 * column) + TITLE, TALLEST)
     return Figure(figsize=(column or width, height), layout="constrained")
 
 
@@ -78,7 +80,7 @@ def panels(
     lines = math.ceil(count / wide)
     made = figure(size[0] * wide + 0.3, size[1] * lines + extra)
     if figures.column():  # panels keep their shape
-        made.set_figheight(min(figures.column() / wide * size[1] / size[0] * lines + extra, TALLEST))
+        made.set_figheight(min(figures.column() / wide * size[1] / size[0] * lines + TITLE, TALLEST))
     grid = made.add_gridspec(lines, 2 * wide)
     drawn: list[Axes] = []
     for number in range(count):
@@ -92,13 +94,12 @@ def panels(
 
 def label(drawn: Sequence[Axes], x: str, y: str) -> None:
     """The labels of panels that show the same: the vertical one at the first of each line."""
+    lines = set()
     for axes in drawn:
         axes.set_xlabel(x)
         place = axes.get_subplotspec()
-        if place is None or not any(
-            other.get_subplotspec().rowspan == place.rowspan and other.get_subplotspec().colspan.start < place.colspan.start
-            for other in drawn
-        ):
+        if place and place.rowspan.start not in lines:
+            lines.add(place.rowspan.start)
             axes.set_ylabel(y)
 
 
@@ -106,6 +107,10 @@ def title(made: Figure, text: str, note: str = "") -> None:
     """The title over the whole figure, in as many lines as its width asks for, and a note below it."""
     letters = max(20, int(72 * _width(made) / (0.54 * _points("figure.titlesize"))))
     made.suptitle("\n".join(part for words in (text, note) for part in textwrap.wrap(words, letters)))
+    if figures.column():
+        for axes in made.axes:
+            axes.xaxis.label.set_wrap(True)
+            axes.yaxis.label.set_wrap(True)
 
 
 def _width(made: Figure) -> float:
@@ -125,14 +130,20 @@ def name_x(axes: Axes, names: Sequence[str], inches: float, places: Sequence[flo
     longest = max(map(len, names), default=0)
     room = 72 * inches / max(len(names), 1)  # points for each
     flat = longest * 0.62 * size < room
-    step = 1 if flat else max(1, math.ceil(1.05 * size / room))
+    step = 1 if flat else max(1, math.ceil(LEADING * size / room))
     axes.set_xticks(list(places)[::step], list(names)[::step], rotation=0 if flat else 90)
 
 
 def name_y(axes: Axes, names: Sequence[str], inches: float) -> None:
     """Names along the vertical axis; where not all fit, every second, third, ... one."""
-    step = max(1, math.ceil(1.05 * _points("ytick.labelsize") * len(names) / (72 * inches)))
+    step = max(1, math.ceil(LEADING * _points("ytick.labelsize") * len(names) / (72 * inches)))
     axes.set_yticks(range(0, len(names), step), list(names)[::step])
+
+
+def inches(axes: Axes) -> float:
+    """The width of the figure that a panel is in."""
+    root = axes.get_figure(root=True)
+    return _width(root) if root else 0.0
 
 
 def small() -> float:
@@ -167,4 +178,7 @@ def key_below(made: Figure, handles: Sequence[Any], most: int = 4, **about: Any)
         longest = max(len(str(handle.get_label())) for handle in handles)
         fitting = int(_width(made) * 72 / ((longest + 6) * 0.53 * _points("legend.fontsize")))
         columns = max(1, min(most, fitting, len(handles)))
+        if figures.column():  # what it covers there is not taken from the panels
+            lines = math.ceil(len(handles) / columns) + bool(about.get("title")) + 1
+            made.set_figheight(min(made.get_figheight() + lines * 1.4 * _points("legend.fontsize") / 72, TALLEST))
         made.legend(handles=list(handles), loc="outside lower center", ncols=columns, **about)
