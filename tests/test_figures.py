@@ -472,6 +472,18 @@ def test_what_cannot_be_drawn_is_one_sentence(tmp_path, words, sentence):
     assert done.returncode in (1, 2) and sentence in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
+def test_the_figures_of_folders_are_drawn_and_what_is_no_record_in_them_is_left_out(measured, tmp_path):
+    for name in ("results/eval", "results/data"):
+        (tmp_path / name).mkdir(parents=True)
+    for suffix in (".json", ".npz"):
+        (tmp_path / f"results/eval/e{suffix}").write_bytes((measured / f"results/eval/e{suffix}").read_bytes())
+    (tmp_path / "results/data/broken.json").write_text("{}")
+    for folder in ("results", "results/eval"):
+        done = script("exec_tables.py", "--figures", folder, "--figure-format", "svg", cwd=tmp_path)
+        assert done.returncode == 0 and done.stdout.split() == ["results/eval/e.svg"]
+        assert ("broken.json: not a valid record: it has no schema; left out" in done.stderr) == (folder == "results")
+
+
 def test_arrays_that_are_gone_are_one_sentence(measured, tmp_path):
     (tmp_path / "o.json").write_bytes((measured / "results/ood_layers/o.json").read_bytes())
     done = script("exec_tables.py", "--figures", "o.json", cwd=tmp_path)

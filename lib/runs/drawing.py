@@ -1,6 +1,7 @@
 """Figures of finished runs, from their records alone: after a run, and again in another format. Free of torch."""
 
 import contextlib
+import warnings
 import zipfile
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
@@ -37,16 +38,30 @@ def draw_anew(place: Place, record: Mapping[str, Any], experiment: Experiment, k
 
 
 def redraw(paths: Iterable[str | Path], experiments: Experiments, kind: str, width: str) -> list[Path]:
-    """Draws the figures of records again, each beside its record. Raises `UserError` for what is no record of ours."""
+    """Draws the figures of records, and of folders of them, again, each beside its record.
+
+    Raises `UserError` for a file that is no record of ours; in a folder it is left out with a warning.
+    """
     drawn = []
-    for path in map(Path, paths):
-        record = records.read(path)
-        if record["experiment"] not in experiments:
-            raise UserError(f"{path}: the record of an experiment {record['experiment']}, which the suite has not")
-        experiment = experiments[record["experiment"]]
-        records.read(path, experiment)
-        drawn += draw(Place(record["experiment"], path.stem, path), record, experiment, kind, width)
+    for given in map(Path, paths):
+        for path in [given] if not given.is_dir() else _records_in(given):
+            try:
+                record = records.read(path)
+                if record["experiment"] not in experiments:
+                    raise UserError(f"{path}: the record of an experiment {record['experiment']}, which the suite has not")
+                experiment = experiments[record["experiment"]]
+                records.read(path, experiment)
+                drawn += draw(Place(record["experiment"], path.stem, path), record, experiment, kind, width)
+            except UserError as error:
+                if path == given:
+                    raise
+                warnings.warn(f"{error}; left out", stacklevel=2)
     return drawn
+
+
+def _records_in(folder: Path) -> list[Path]:
+    """The records in a folder of one experiment, or in the folders in it."""
+    return sorted(folder.glob("[!.]*.json")) or sorted(folder.glob("*/[!.]*.json"))
 
 
 def of_result(config: RunConfig, result: Result, experiment: Experiment) -> Mapping[str, "Figure"]:

@@ -48,7 +48,9 @@ class TablesConfig(RunConfig):
         help="what every experiment says of the layers of one network, and how these measures go together",
     )
     figures: tuple[str, ...] = flag(
-        (), metavar="RECORD", help="draw the figures of these records again, beside them, in --figure-format and -width"
+        (),
+        metavar="RECORD",
+        help="draw the figures of these records, and of folders of them, again: in --figure-format and --figure-width",
     )
     rerun: str = flag("", help="a record whose run is repeated")
     check: bool = flag(False, help="with --rerun: compare with the record instead of replacing it")
