@@ -370,6 +370,16 @@ def test_records_are_drawn_again_in_every_format_without_torch(measured):
     assert b"lenet (digits" not in (measured / "results/eval/e.png").read_bytes()
 
 
+def test_no_figures_function_needs_torch():
+    program = (
+        "import sys; from lib.experiments import EXPERIMENTS\n"
+        "made = [experiment.figures.__name__ for experiment in EXPERIMENTS.values() if experiment.figures_]\n"
+        "print(len(made), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["10", "False"]
+
+
 def test_a_figure_drawn_twice_is_the_same_file(measured):
     words = ("exec_tables.py", "--figures", "results/ood_layers/o.json")
     for kind in figures.FORMATS:

@@ -102,7 +102,8 @@ def _tests(config: TablesConfig, library) -> list[formats.PrintedTable]:
 
 def _drawn(config: TablesConfig, name: str, draw: Callable[[], "Figure"], folder: str = "") -> Path | None:
     """The file of a figure that was drawn of several records, in a folder of tables; None where that failed."""
-    path = Path(folder or Path(config.results_dir) / "tables") / f"{name}.{config.figure_format}"
+    kind = "png" if config.report else config.figure_format  # which is what a page shows
+    path = Path(folder or Path(config.results_dir) / "tables") / f"{name}.{kind}"
     path.unlink(missing_ok=True)
     return next(iter(figures.write_all(lambda: {"": draw()}, lambda _: path, config.figure_width)), None)
 

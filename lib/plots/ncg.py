@@ -19,7 +19,7 @@ from lib.plots.recorded import Recorded
 NETWORKS = ((style.SKY, ""), (style.ORANGE, "//"))  # colours and hatches
 NULLS: dict[str, tuple[str, Any, str]] = {
     "chance": (style.BLACK, ":", "one of the classes by chance"),
-    "majority": (style.VERMILION, "-", "always the most frequent nearest class"),
+    "majority": (style.BLACK, "-.", "always the most frequent nearest class"),
     "independence": (style.BLACK, "--", "answers independent of the neighbours"),
 }
 FEW = 6  # corruptions that have a colour each; of more only the outermost are named
