@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from lib.core import distributed
+from lib.core import distributed, figures
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
 from lib.runs import published_flags, yaml_files
@@ -132,6 +132,15 @@ class RunConfig:
     name: str = flag("", help="name of the record; without it the name follows from the configuration", identity=False)
     overwrite: bool = flag(False, help="run although the record is there, and replace it", identity=False)
     results_dir: str = flag("results", help="folder of the records and figures", identity=False)
+    figure_format: str = flag(
+        "png", help="format of the figures; a finished run draws them again", choices=figures.FORMATS, identity=False
+    )
+    figure_width: str = flag(
+        "screen",
+        help="width of the figures: single (3.3 in) and double (6.8 in) are columns of a paper, screen is as wide as needed",
+        choices=tuple(figures.WIDTHS),
+        identity=False,
+    )
     models_dir: str = flag("models", help="folder of the checkpoints", identity=False)
     cache_dir: str = flag(
         ".cache", help="folder of what can be computed again: decoded images, features, hashes", identity=False

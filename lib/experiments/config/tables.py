@@ -47,6 +47,11 @@ class TablesConfig(RunConfig):
         metavar="CHECKPOINT",
         help="what every experiment says of the layers of one network, and how these measures go together",
     )
+    figures: tuple[str, ...] = flag(
+        (),
+        metavar="RECORD",
+        help="draw the figures of these records, and of folders of them, again: in --figure-format and --figure-width",
+    )
     rerun: str = flag("", help="a record whose run is repeated")
     check: bool = flag(False, help="with --rerun: compare with the record instead of replacing it")
 
@@ -54,7 +59,7 @@ class TablesConfig(RunConfig):
         super().__post_init__()
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
-        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report") if getattr(self, name)]
+        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report", "figures") if getattr(self, name)]
         if len(asked) > 1:
             raise UsageError(f"{' '.join(asked)}: one of them at a time")
         if self.report and not (folder := Path(self.report).parent).is_dir():
