@@ -47,11 +47,11 @@ def main(
     """
     script = script or f"exec_{name}.py"
     argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
+    debug, about = "--debug" in argv, inspect.cleandoc(description)
     streams.prepare()
     try:
         _announce_signals()
-        config = cli.parse(experiments[name].configuration, argv, prog=script, description=inspect.cleandoc(description))
+        config = cli.parse(experiments[name].configuration, argv, prog=script, description=about)
         trusted_files.trust_only([*trusted_files.named(argv), *config.trust])
         if distributed.world() > 1 and not config.parallel:
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
@@ -64,6 +64,8 @@ def main(
         _ignore_signals()
         if debug:
             traceback.print_exc()
+        if not argv and isinstance(error, UsageError):
+            print(cli.brief(experiments[name].configuration, script, about), end="\n\n", file=sys.stderr)
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
             sentence = _sentence(error)
             if isinstance(error, UntrustedFile):

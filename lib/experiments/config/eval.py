@@ -18,19 +18,26 @@ from lib.runs.network_flags import NetworkConfig
 class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
     """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
+    common: ClassVar[str] = "dataset attack eps save_logits show_list list_layers batch_size gpu seed plan"
+
     dataset: tuple[str, ...] = flag(
         (),
         "-d",
         label="{}",
-        help="data sets to evaluate on; default: the test split of the one it was trained on",
+        help="data sets to evaluate on; default: the test split of the set that the network was trained on",
+        group="data",
         selects=True,
     )
-    save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
+    save_logits: bool = flag(False, help="store every image's logits and label in the .npz", group="output")
     attack: str = flag(
-        "", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by pyautoattack"
+        "",
+        choices=ATTACKS,
+        help="attack within --eps under which accuracy is measured, too: pgd; apgd and aa, by pyautoattack",
     )
     restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
-    show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
+    show_list: bool = flag(
+        False, "--list", help="list the runs and checkpoints there are, and stop", group="output", identity=False
+    )
 
     takes_features: ClassVar[bool] = True
 

@@ -16,6 +16,8 @@ from lib.training import run_folder
 class OodDetectorConfig(DetectorConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
+    common: ClassVar[str] = "dataset ft_outliers epochs ft_epochs learning_rate list_layers batch_size gpu seed plan"
+
     revision: ClassVar[int] = 2  # 2: transformers that classify tokens are drawn in another order
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}", "-fdir", "detectors")
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright

@@ -14,6 +14,8 @@ from lib.training.flags import TrainingConfig
 class TrainConfig(TrainingConfig):
     """Trains a network on a data set."""
 
+    common: ClassVar[str] = "dataset epochs learning_rate optimizer schedule loss batch_size gpu seed plan"
+
     parallel: ClassVar[bool] = True
     takes_features: ClassVar[bool] = True
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}")
