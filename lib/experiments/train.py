@@ -71,7 +71,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     rows, position = run_state.resume(
         directory, network, optimiser, average, recipe.loss, config.quiet or processes.rank > 0
     )
-    writes = processes.rank == 0
+    writes, known = processes.rank == 0, len(rows)
     if not rows and position == loop.Position():
         position.epoch += run_state.begin_behind(config, optimiser)
         if writes:
@@ -121,6 +121,8 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
             "images_per_second",
             "best",
         ),
+        always=lambda row: row["best"] or row is rows[-1],
+        announced=lambda row: not config.quiet and row in rows[known:],
     )
 
 

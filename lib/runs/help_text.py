@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lib.core import terminal
+
 # group -> its heading, in the order of the help: first what a run is of and where its results go, then how it is done
 GROUPS = {
     "network": "network and layers",
@@ -114,10 +116,8 @@ def _commands(paragraph: str, width: int) -> list[list[str]]:
             lines = [line]
         else:
             command, *remarks = re.split(r"\s{3,}", line.strip(), maxsplit=1)
-            together = re.sub(r" (-[\w-]+) (?!-)", r" \1\0", command)  # a flag and its value
-            words = textwrap.wrap(together, width - 10, break_long_words=False, break_on_hyphens=False)
-            command = (" \\\n" + " " * 8).join(words).replace("\0", " ")
-            lines = ["    " + command, *(" " * 8 + "# " + remark for remark in remarks)]
+            command = terminal.command("    " + command, width, " " * 8)
+            lines = [command, *(" " * 8 + "# " + remark for remark in remarks)]
         if examples and line.startswith(" " * 8):
             examples[-1] += lines
         else:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib import datasets
-from lib.core import devices, text_table
+from lib.core import devices, terminal, text_table
 from lib.core.errors import UserError
 from lib.datasets import names
 from lib.datasets.batching import Batching
@@ -192,7 +192,9 @@ def layer_table(network, channels: int, size: int) -> str:
         }
         for layer in listed
     ]
-    return "\n".join([text_table.text(rows), *_reasons(listed)])
+    width = terminal.width()
+    table = text_table.text(rows, width=width, rest=terminal.PIPED)
+    return "\n".join([table, *(terminal.wrapped(reason, width) for reason in _reasons(listed))])
 
 
 def _reasons(listed: list[cutting.Layer]) -> list[str]:

@@ -62,6 +62,7 @@ class Result:
     columns    the columns that are printed when the run is done; empty for all
     documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
     always     of which rows a long table leaves none out when it is printed
+    announced  which rows were printed as a message when they were made
     """
 
     rows: list[Row]
@@ -71,20 +72,28 @@ class Result:
     columns: tuple[str, ...] = ()
     documents: dict = field(default_factory=dict)
     always: Callable[[Row], object] = lambda row: False
+    announced: Callable[[Row], object] = lambda row: False
 
     @functools.cached_property
     def figures(self) -> Mapping[str, Any]:
         """The figures, drawn when they are first asked for."""
         return self.draw()
 
-    def text(self) -> str:
-        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
+    def text(self, width: int | None = None, announced: bool = False) -> str:
+        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it.
+
+        width      that the table keeps to, None for any
+        announced  messages go to the same place: rows that were printed when they came are left out, unless `always` holds
+        """
         shown = [
             row
             for row in self.rows
             if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)
         ] or self.rows
-        found, left_out = text_table.text(shown, self.columns, 60, self.always), len(self.rows) - len(shown)
+        left_out = len(self.rows) - len(shown)
+        if announced:
+            shown = [row for row in shown if self.always(row) or not self.announced(row)]
+        found = text_table.text(shown, self.columns, text_table.LONGEST, self.always, width=width)
         return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
 
 

@@ -19,9 +19,9 @@ import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from lib.core import distributed, locks, streams, trusted_files
+from lib.core import distributed, locks, streams, terminal, trusted_files
 from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
-from lib.core.text import readable
+from lib.core.text import duration, readable
 from lib.runs import cli, records
 from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiment, Experiments
@@ -138,7 +138,8 @@ def _run(experiment: Experiment, config: RunConfig, place: records.Place, comman
     result.seconds.setdefault("total", time.perf_counter() - begin)
     records.write(place, config, result, command=command, started=started, inputs=before)
     if not config.quiet:
-        print(readable(result.text()))
+        print(readable(result.text(terminal.width(), terminal.shared())))
+        _say(config, f"done in {duration(result.seconds['total'])}")
 
 
 def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> None:

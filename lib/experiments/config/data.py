@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib import datasets
-from lib.core import cache_folders, text_table
+from lib.core import cache_folders, terminal, text_table
 from lib.core.errors import UsageError, UserError
+from lib.core.terminal import PIPED
 from lib.experiments import EXPERIMENTS
 from lib.representations import feature_cache
 from lib.runs import input_files, revisions
@@ -102,7 +103,8 @@ class DataConfig(DeviceConfig, SeedConfig):
             return _verified(self)
         if self.action == "check":
             rows = revisions.earlier(EXPERIMENTS, self.results_dir, self.models_dir, self.cache_dir)
-            return text_table.text(rows) if rows else "all records, checkpoints and caches are of the present versions"
+            table = text_table.text(rows, width=terminal.width(), rest=PIPED)
+            return table if rows else "all records, checkpoints and caches are of the present versions"
         if self.action == "cache":
             return _cache(self)
         if self.action == "verify-cache":
@@ -116,7 +118,7 @@ def _listing(config: DataConfig) -> str:
     rows = [
         {"data": name, "state": state, "what": about} for name, (about, state) in datasets.known(config.data_root).items()
     ]
-    return text_table.text(rows)
+    return text_table.text(rows, width=terminal.width(), rest=PIPED)
 
 
 def _verified(config: DataConfig) -> str:
@@ -131,7 +133,8 @@ def _verified(config: DataConfig) -> str:
             f"{name}: {len(bad)} of {len(findings)} checks failed; first: {bad[0].what} is {bad[0].found}, "
             f"not {bad[0].expected}"
         )
-    return text_table.text([{"checked": finding.what, "found": finding.found} for finding in findings])
+    rows = [{"checked": finding.what, "found": finding.found} for finding in findings]
+    return text_table.text(rows, width=terminal.width(), rest=PIPED)
 
 
 def _cache(config: DataConfig) -> str:
@@ -140,7 +143,8 @@ def _cache(config: DataConfig) -> str:
     if config.arguments:
         gone = feature_cache.prune(config.cache_dir, float(config.arguments[0]) * feature_cache.GIB)
         lines = [f"removed {len(gone)} entries, {sum(entry.size for entry in gone) / feature_cache.GIB:.3f} GiB"]
-    return "\n".join([*lines, text_table.text(feature_cache.table(feature_cache.entries(config.cache_dir)))])
+    rows = feature_cache.table(feature_cache.entries(config.cache_dir))
+    return "\n".join([*lines, text_table.text(rows, width=terminal.width(), rest=PIPED)])
 
 
 def _verified_cache(config: DataConfig) -> str:

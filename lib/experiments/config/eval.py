@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.attacks.flags import ATTACKS, PerturbationConfig
-from lib.core import text_table
+from lib.core import terminal, text_table
 from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
 from lib.runs import input_files, records
@@ -87,7 +87,7 @@ def _listing(config: EvalConfig) -> str:
         for path, record in records.records(config.results_dir, EXPERIMENTS)
     ]
     return "\n\n".join(
-        text_table.text(rows) if rows else f"no {what}"
+        text_table.text(rows, width=terminal.width(), rest=terminal.PIPED) if rows else f"no {what}"
         for rows, what in (
             (checkpoints, f"checkpoints under {config.models_dir}"),
             (runs, f"records under {config.results_dir}"),

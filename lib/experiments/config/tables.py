@@ -21,7 +21,7 @@ def _known(word: str) -> None:
 class TablesConfig(RunConfig):
     """Tables of the records under results/: per experiment, and those of the papers beside their published numbers."""
 
-    common: ClassVar[str] = "format out seeds measured missing report network rerun"
+    common: ClassVar[str] = "format out all seeds measured missing report network rerun"
 
     tables: tuple[str, ...] = flag(
         (),
@@ -48,6 +48,11 @@ class TablesConfig(RunConfig):
     measured: bool = flag(False, help="print only those cells of the papers' tables that a record fills")
     missing: bool = flag(
         False, help="print the commands that fill the empty cells of the papers' tables, in stages: trainings first"
+    )
+    all: bool = flag(
+        False,
+        help="print all rows and columns on a terminal, too, where long and wide tables are cut to fit",
+        group="output",
     )
     report: str = flag(
         "", metavar="FILE.html", help="write one HTML page with all tables, figures and records", group="output"
