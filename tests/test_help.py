@@ -2,11 +2,10 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 
 import pytest
 import readme
+import terminal_windows
 from conftest import ROOT, script
 
 from lib.runs import cli, help_text
@@ -129,20 +128,5 @@ def test_every_flag_names_its_choices():
 
 
 def test_help_follows_the_width_of_the_terminal():
-    """In a terminal of its own, 60 columns wide, without the variable that states a width."""
-    program = (
-        "import fcntl, os, pty, struct, sys, termios\n"
-        "pid, end = pty.fork()\n"
-        "if not pid:\n"
-        "    os.environ.pop('COLUMNS', None)\n"
-        "    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 60, 0, 0))\n"
-        "    os.execv(sys.executable, [sys.executable, 'exec_probe.py', '--help'])\n"
-        "text = b''\n"
-        "try:\n"
-        "    while part := os.read(end, 4096): text += part\n"
-        "except OSError: pass\n"
-        "os.write(1, text)\n"
-    )
-    text = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout
-    lines = text.replace("\r", "").splitlines()
-    assert len(lines) > 30 and 50 < max(map(len, lines)) <= 60, text
+    lines = terminal_windows.left(terminal_windows.run("exec_probe.py", "--help", cwd=ROOT, width=60))
+    assert len(lines) > 30 and 50 < max(map(len, lines)) <= 60

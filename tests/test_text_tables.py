@@ -2,11 +2,10 @@
 
 import itertools
 import random
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, script
+import terminal_windows
+from conftest import script
 
 from lib.core import terminal, text_table
 from lib.core.text import duration
@@ -144,21 +143,9 @@ def test_durations_are_said_as_people_say_them(seconds, words):
     assert duration(seconds) == words
 
 
-def in_terminal(width: int, *command: str, cwd) -> str:
-    """What a command prints in a terminal of this width."""
-    program = (
-        "import fcntl, os, pty, struct, sys, termios\n"
-        "pid, end = pty.fork()\n"
-        "if not pid:\n"
-        "    os.environ.pop('COLUMNS', None)\n"
-        "    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('HHHH', 24, int(sys.argv[1]), 0, 0))\n"
-        "    os.execv(sys.argv[2], sys.argv[2:])\n"
-        "try:\n"
-        "    while part := os.read(end, 4096): os.write(1, part)\n"
-        "except OSError: pass\n"
-    )
-    words = [sys.executable, "-c", program, str(width), sys.executable, *command]
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True).stdout.replace("\r\n", "\n")
+def printed(width: int, *words: str, cwd) -> str:
+    """What exec_tables.py leaves on a terminal."""
+    return "\n".join(terminal_windows.left(terminal_windows.run("exec_tables.py", *words, cwd=cwd, width=width)))
 
 
 @pytest.mark.parametrize("width", (80, 120))
@@ -167,22 +154,17 @@ def test_tables_fit_a_terminal_and_a_pipe_gets_them_whole(trained, width):
     for data in ("digits", "digits-c/fog-3"):
         assert script("exec_eval.py", "models/a/model_2.pt", "-d", data, cwd=trained).returncode == 0
     piped = script("exec_tables.py", "stitching", "eval", cwd=trained).stdout
-    shown = in_terminal(width, str(ROOT / "exec_tables.py"), "stitching", "eval", cwd=trained)
-    everything = in_terminal(width, str(ROOT / "exec_tables.py"), "stitching", "eval", "--all", cwd=trained)
+    shown = printed(width, "stitching", "eval", cwd=trained)
+    everything = printed(width, "stitching", "eval", "--all", cwd=trained)
     assert max(map(len, shown.splitlines())) <= width < max(map(len, piped.splitlines()))
     assert everything == piped and len(shown.split("##")) == len(piped.split("##"))
-    assert in_terminal(width, str(ROOT / "exec_tables.py"), "eval", "--format", "csv", cwd=trained).startswith("run,")
+    assert printed(width, "eval", "--format", "csv", cwd=trained).startswith("run,")
 
 
 def test_epochs_are_printed_once_on_a_terminal(tmp_path):
     words = ("exec_train.py", "lenet", "-d", "digits", "-dir", "a", "-e", "3", "--max-examples", "200", "-gpu", "-1")
-    shown = in_terminal(100, str(ROOT / words[0]), *words[1:], cwd=tmp_path)
-    lines = [line.rpartition("\r")[2] for line in shown.splitlines()]
-    assert [line.split()[1] for line in lines if line.startswith("epoch ") and "/3" in line.split()[1]] == [
-        "1/3",
-        "2/3",
-        "3/3",
-    ]
+    lines = terminal_windows.left(terminal_windows.run(*words, cwd=tmp_path, width=120))
+    assert [line.split()[1] for line in lines if line.startswith("epoch ") and "/" in line] == ["1/3", "2/3", "3/3"]
     table = lines[next(number for number, line in enumerate(lines) if "train_loss" in line) + 2 :]
     epochs = list(itertools.takewhile(str.isdigit, (line.split()[0] for line in table if line.strip())))
     assert epochs[-1] == "3" and 1 <= len(epochs) <= 2

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from lib.core import distributed, locks, streams, terminal, trusted_files
+from lib.core import distributed, locks, progress, streams, terminal, trusted_files
 from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
 from lib.core.text import duration, readable
 from lib.runs import cli, records
@@ -90,7 +90,8 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
         return None
     if config.plan:
         config.check_inputs()
-    answer = records.plan(place, config) if config.plan else config.answer()
+    with progress.status("preparing", config.quiet):
+        answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
         print(readable(answer))
         return None
@@ -131,10 +132,13 @@ def _version(path: Path) -> tuple[int, int] | None:
 def _run(experiment: Experiment, config: RunConfig, place: records.Place, command: list[str]) -> None:
     """Runs the experiment, writes its record and prints its rows."""
     _show_warnings(config)
-    config.check_inputs()
-    before = records.fingerprints(config)
+    with progress.status("checking inputs", config.quiet):
+        config.check_inputs()
+        before = records.fingerprints(config)
     started, begin = time.time(), time.perf_counter()
-    result = _loaded(experiment)(config)
+    with progress.status("loading libraries", config.quiet):
+        function = _loaded(experiment)
+    result = function(config)
     result.seconds.setdefault("total", time.perf_counter() - begin)
     records.write(place, config, result, command=command, started=started, inputs=before)
     if not config.quiet:

@@ -139,6 +139,7 @@ def recipe(
             lr_decay=config.lr_decay,
         ),
         seed=config.seed,
+        epochs=config.epochs,
         batching=dataclasses.replace(
             loading.batching(config, device, description.channels, description.image_size),
             precision=precision,
