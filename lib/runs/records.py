@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lib.core import figures as drawn
-from lib.core import files, locks, text_table
+from lib.core import files, locks, terminal, text_table
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import misspelt
 from lib.core.text import as_bytes, readable
@@ -355,12 +355,29 @@ def tolerance(record: dict) -> float:
 def plan(where: Place, config: RunConfig) -> str:
     """What the command would do, as lines of text."""
     there = "is there already" if where.path.exists() else "would be written"
+    values = {item.name: (getattr(config, item.name), item.default) for item in _identity_fields(config)}
+    other = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
     lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
+    said = [f"{name} = {_said(value)}{_instead(default)}" for name, (value, default) in other.items()]
+    lines += [f"{'' if number else 'settings:':12}{words}" for number, words in enumerate(said)]
     lines += [f"reads:      {name}" for name in config.inputs()]
     lines += [f"writes:     {path}" for path in config.outputs()]
     lines += config.work()
-    lines += [f"  {item.name} = {getattr(config, item.name)}" for item in _identity_fields(config)]
-    return "\n".join(lines)
+    defaults = [f"{name}={_said(value)}" for name, (value, _) in values.items() if name not in other]
+    lines.append(f"as default: {', '.join(defaults)}")
+    return "\n".join(terminal.wrapped(line, terminal.width(), " " * 12) for line in lines)
+
+
+def _said(value) -> str:
+    """A setting as --plan shows it."""
+    if isinstance(value, tuple) and value:
+        return " ".join(map(str, value))
+    return "none" if value in ("", None, ()) else str(value)
+
+
+def _instead(default) -> str:
+    """The default that a setting replaces, where there is one."""
+    return "" if default is dataclasses.MISSING or default in ("", None, ()) else f" (default: {_said(default)})"
 
 
 def environment() -> dict:

@@ -66,7 +66,11 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
         attacked = f", and {self.attack} on the images that are right" if self.attack else ""
         return plan.of_checkpoints(
-            self, [(self.model_path, self.model_type, None)], self.dataset or ("",), f"one over each data set{attacked}"
+            self,
+            [(self.model_path, self.model_type, None)],
+            self.dataset or ("",),
+            f"one over each data set{attacked}",
+            besides=f"the attack, {self.attack}" if self.attack else "",
         )
 
     def answer(self) -> str | None:

@@ -126,6 +126,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
             networks,
             (self.dataset, *self.ood),
             "one over each data set; the distance of every image to every training image",
+            besides="the search for neighbours" + (" and the distances to the boundary" if self.radius else ""),
         )
 
     @property

@@ -57,6 +57,7 @@ class OodDetectorConfig(DetectorConfig):
             [(self.source_path, self.source_type, chosen)],
             data,
             f"{self.epochs} epochs of a classifier per layer, {self.ft_epochs} of its fine-tuning",
+            besides="training and fine-tuning the classifiers",
         )
 
     def inputs(self) -> dict[str, list[Path]]:

@@ -133,7 +133,8 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         from lib.ood import layer_energies
         from lib.runs import plan
 
-        data = (self.dataset, *self.ood, self.fit_on or f"{self.dataset.partition(':')[0]}:train" * bool(self.dataset))
+        inside = self.dataset or input_files.trained_on(self, self.model_path)
+        data = (self.dataset, *openood.expand(self.ood, inside, self.data_root), *self.val_ood)
         return plan.of_checkpoints(
             self,
             [
@@ -145,6 +146,7 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
             ],
             data,
             f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together",
+            besides="the pass over the images to fit on, scores and intervals",
         )
 
     def inputs(self) -> dict[str, list[Path]]:

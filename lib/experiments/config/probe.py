@@ -283,9 +283,37 @@ class ProbeConfig(NetworkConfig):
         return plan.of_checkpoints(
             self,
             [(self.model_path, self.model_type, lambda checkpoint, listed: cutting.tapped(listed, self.layers, "-l"))],
-            (self.dataset, *self.ood),
+            (*self._training_images(), self.dataset, *self.ood),
             f"one over each data set; then {self.epochs} epochs of {settings} probes per layer over its kept features",
+            besides="fitting and evaluating the probes",
+            values=self._values,
+            kept={"fp32": 4}.get(self.cache_type, 2),
         )
+
+    def _training_images(self) -> list[str]:
+        """The split that probes learn from, by name, where they learn from in-distribution images."""
+        name = self.dataset or input_files.trained_on(self, self.model_path)
+        return [f"{name}:train"] if name and ":" not in name and "=" not in name and self.how in ("id", "zero-shot") else []
+
+    def _values(self, layer) -> int:
+        """How many numbers the reducers make of a layer's output for an image."""
+        import math
+
+        import torch
+
+        from lib.models import reducers
+        from lib.models.reducer_names import parse
+        from lib.probing.layers import usual
+
+        total = 0
+        for word in self.reduce or (usual(layer.shape, bool(self.ranks)),):
+            kind, number = parse(word)
+            whole = math.prod(layer.shape)
+            if kind in ("pca", "random"):
+                total += min(number, whole) if kind == "pca" else number
+            else:
+                total += reducers.reducer(word)(torch.zeros(1, *layer.shape)).shape[1]
+        return total
 
     def inputs(self) -> dict[str, list[Path]]:
         shifts = [name for word in self.ood for name in names.expand(word)]

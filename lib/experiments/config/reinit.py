@@ -126,6 +126,7 @@ class ReinitConfig(NetworkConfig, SeedConfig):
             (self.dataset,),
             f"one over the data set, with what follows each layer once more for {len(weight_sources.files(self)[0])} files "
             f"and {self.rand} draws",
+            besides="what follows each layer, once for every source of weights",
         )
 
     def check_inputs(self) -> None:

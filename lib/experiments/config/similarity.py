@@ -1,5 +1,6 @@
 """The flags of `exec_similarity.py`."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -131,13 +132,14 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
             return lambda checkpoint, listed: cutting.tapped(listed, tuple(words.split(",")), "LAYERS")
 
         return plan.of_checkpoints(
-            self,
+            dataclasses.replace(self, max_examples=min(self.examples, self.max_examples or self.examples)),
             [
                 (self.model1_path, self.model1_type, chosen(self.layers1)),
                 (self.model2_path, self.model2_type, chosen(self.layers2 or self.layers1)),
             ],
             (self.dataset,),
             f"one over {self.examples} images through each network",
+            besides="the indices of all pairs of layers",
         )
 
     def inputs(self) -> dict[str, list[Path]]:

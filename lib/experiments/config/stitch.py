@@ -224,6 +224,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
             (self.dataset,),
             f"one of each network over the images that are matched on{trained}; over the test images one of each network, "
             "and of what follows END_LAYER for every stitch",
+            besides="matching, training and evaluating stitches",
         )
 
     def inputs(self) -> dict[str, list[Path]]:
