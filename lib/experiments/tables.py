@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.core import figures, files
+from lib.core import figures, files, terminal
 from lib.core.errors import UserError
 from lib.core.text import readable
 from lib.experiments import EXPERIMENTS
@@ -47,7 +47,8 @@ def text(config: TablesConfig) -> str:
     for sentence in broken:
         print(f"warning: {sentence}; left out", file=sys.stderr)
     if config.missing:
-        return "\n".join(_commands(config, library))
+        width = terminal.width()
+        return "\n".join(terminal.command(line, width) if width else line for line in _commands(config, library))
     if config.network:
         from lib.tables import network_overview
 
@@ -217,7 +218,10 @@ def _commands(config: TablesConfig, library) -> list[str]:
 def _printed(config: TablesConfig, made: list[formats.PrintedTable]) -> str:
     """The tables as text, or the names of the files that they were written to."""
     if not config.out:
-        return "\n\n".join(formats.write(config.format, table) for table in made)
+        width = terminal.width() if config.format == "text" and not config.all else None
+        return "\n\n".join(
+            formats.write(config.format, table) if width is None else formats.fitted(table, width) for table in made
+        )
     paths = []
     for table in made:
         path = Path(config.out) / f"{table.name}.{formats.SUFFIXES[config.format]}"
