@@ -61,6 +61,7 @@ class Result:
     seconds    stage -> seconds
     columns    the columns that are printed when the run is done; empty for all
     documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
+    printed    which rows are printed at all; the record has every one
     always     of which rows a long table leaves none out when it is printed
     """
 
@@ -70,6 +71,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     documents: dict = field(default_factory=dict)
+    printed: Callable[[Row], object] = lambda row: True
     always: Callable[[Row], object] = lambda row: False
 
     @functools.cached_property
@@ -79,13 +81,16 @@ class Result:
 
     def text(self) -> str:
         """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
+        chosen = [row for row in self.rows if self.printed(row)]
         shown = [
             row
-            for row in self.rows
+            for row in chosen
             if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)
-        ] or self.rows
-        found, left_out = text_table.text(shown, self.columns, 60, self.always), len(self.rows) - len(shown)
-        return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
+        ] or chosen
+        found = text_table.text(shown, self.columns, 60, self.always)
+        other, further = len(chosen) - len(shown), len(self.rows) - len(chosen)
+        found += f"\n{other} rows of other columns are in the record" if other else ""
+        return found + (f"\n{further} more rows are in the record" if further else "")
 
 
 @dataclass(frozen=True)
