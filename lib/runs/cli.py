@@ -22,6 +22,7 @@ from pathlib import Path
 from lib.core import distributed
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
+from lib.datasets.catalogue import DECODERS
 from lib.runs import published_flags, yaml_files
 from lib.runs.columns import Columns, Summary
 
@@ -218,6 +219,11 @@ class DeviceConfig(RunConfig):
         1, "-workers", help="processes that decode images which do not fit into memory", check=at_least(0), identity=False
     )
     prefetch: int = flag(2, "-prefetch", help="batches each of them decodes ahead", check=at_least(1), identity=False)
+    decoder: str = flag(
+        "pil",
+        choices=DECODERS,
+        help="of JPEGs that do not fit into memory: pil, or torchvision, which is faster and a level off in few pixels",
+    )
     precision: str = flag(
         "auto",
         help="arithmetic of the networks; auto is bf16 for training on a GPU, else fp32",
