@@ -124,7 +124,7 @@ def test_columns_and_definitions_are_the_same_and_numbers_lie_in_their_ranges(ex
 
 
 def test_every_experiment_with_rows_is_run():
-    assert set(COMMANDS) == set(EXPERIMENTS) - {"tables"}
+    assert set(COMMANDS) == {name for name, experiment in EXPERIMENTS.items() if experiment.columns.defined}
 
 
 @pytest.mark.parametrize("experiment", COMMANDS)
