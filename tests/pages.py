@@ -23,7 +23,9 @@ PAGES = {
     "projections": "projections.md",
     "reinit": "reinit.md",
 }
+TABLES_PAGE = "tables.md"  # of a script whose rows are no record's
 GLOSSARY = DOCS / "columns.md"
+FLAGS = DOCS / "flags.md"
 
 
 def column_table(experiment: str) -> str:
@@ -33,6 +35,25 @@ def column_table(experiment: str) -> str:
     for name, column in columns.defined.items():
         unit = "word" if name in columns.words else "true or false" if name in columns.truths else column.unit
         lines.append(f"| `{name}` | {_escaped(column.meaning)} | {unit} | {column.range()} | {column.better} |")
+    return "\n".join(lines)
+
+
+def flag_table(experiment: str) -> str:
+    """A Markdown table of an experiment's flags by the groups of docs/flags.md, which has their meanings."""
+    groups: dict[str, list[str]] = {}
+    group = "all"
+    for line in FLAGS.read_text().splitlines():
+        if line.startswith("## "):
+            group = line.removeprefix("## ")
+        row = re.match(r"\| `([^`]+)` \| .* \| ([\w, ]+) \|$", line)
+        if row and {experiment, "all"} & set(row[2].split(", ")):
+            words = row[1].split()
+            spellings = [word for word in words if word.startswith("-")] or words[:1]
+            groups.setdefault(group, []).append(f"`{' '.join(spellings)}`")
+    lines = ["| group | flags |", "|---|---|"]
+    for group, flags in groups.items():
+        anchor = "" if group == "all" else f"#{group.lower().replace(' ', '-')}"
+        lines.append(f"| [{group.lower()}](flags.md{anchor}) | {', '.join(dict.fromkeys(flags))} |")
     return "\n".join(lines)
 
 
@@ -60,16 +81,19 @@ def _escaped(text: str) -> str:
 
 
 def present(page: str) -> str:
-    """The page with the present text between each pair of marks, `<!-- columns of NAME -->` and `<!-- end -->`."""
+    """The page with the present tables between its marks, `<!-- columns of NAME -->` or flags, and `<!-- end -->`."""
 
     def text(mark: re.Match) -> str:
-        table = glossary_table() if mark[2] == "all scripts" else column_table(mark[2])
+        table = glossary_table() if mark[3] == "all scripts" else TABLES[mark[2]](mark[3])
         return f"{mark[1]}\n\n{table}\n\n<!-- end -->"
 
-    return re.sub(r"(<!-- columns of ([\w ]+) -->)\n.*?<!-- end -->", text, page, flags=re.DOTALL)
+    return re.sub(r"(<!-- (columns|flags) of ([\w ]+) -->)\n.*?<!-- end -->", text, page, flags=re.DOTALL)
+
+
+TABLES = {"columns": column_table, "flags": flag_table}
 
 
 def write() -> None:
     """Brings all pages up to date."""
-    for path in (GLOSSARY, *(DOCS / page for page in PAGES.values())):
+    for path in (GLOSSARY, *(DOCS / page for page in (*PAGES.values(), TABLES_PAGE))):
         path.write_text(present(path.read_text()))
