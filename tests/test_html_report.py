@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -394,19 +395,23 @@ def test_four_thousand_rows_are_searched_in_under_50_ms(window, tmp_path):
         for n in range(4000)
     ]
     window.open(table_page(tmp_path, rows, len(rows)))
-    found = window.run("""(() => {
-      const took = {};
-      // the best of some times: other work on the machine is not the page's
-      for (let again = 0; again < 20; again++) for (const words of ["layer3 auroc", "value", "3999", "resnet4 0.5", ""]) {
-        const begin = performance.now();
-        search.value = words;
-        search.dispatchEvent(new Event("input"));
-        document.body.getBoundingClientRect();  // what is shown is laid out, too
-        const time = performance.now() - begin;
-        took[words] = { time: Math.min(time, took[words]?.time ?? Infinity), count: count.textContent };
-      }
-      return took;
-    })()""")
-    assert found["layer3 auroc"]["count"].startswith("left: 1 table with 1000 rows")
-    assert found["3999"]["count"].startswith("left: 1 table with 2 rows")  # layer3.3999 and value 3999
-    assert max(one["time"] for one in found.values()) < 50, found
+    window.ask("Performance.enable", timeDomain="threadTicks")
+
+    def worked() -> float:
+        """Milliseconds that the page's thread has worked: what else the machine does is not in them."""
+        return 1000 * {one["name"]: one["value"] for one in window.ask("Performance.getMetrics")["metrics"]}["ThreadTime"]
+
+    took: dict[str, float] = {}
+    counts = {}
+    for words in ("layer3 auroc", "value", "3999", "resnet4 0.5", "") * 3:
+        begin = worked()
+        counts[words] = window.run(f"""(() => {{
+          search.value = {json.dumps(words)};
+          search.dispatchEvent(new Event("input"));
+          document.body.getBoundingClientRect();  // what is shown is laid out, too
+          return count.textContent;
+        }})()""")
+        took[words] = min(worked() - begin, took.get(words, math.inf))
+    assert counts["layer3 auroc"].startswith("left: 1 table with 1000 rows")
+    assert counts["3999"].startswith("left: 1 table with 2 rows")  # layer3.3999 and value 3999
+    assert 0 < max(took.values()) < 50, took
