@@ -1,4 +1,4 @@
-"""Progress on a terminal, silence in a log."""
+"""Progress bars on a terminal; nothing in a log."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Names as the file system has them: bytes that are no UTF-8 are kept where files are opened, and shown with replacements.
+"""File names that are not UTF-8: kept byte for byte to open files, shown with replacement characters.
 
 Python reads such a byte as a lone surrogate, which no encoder takes.
 """

@@ -1,4 +1,4 @@
-"""The command line: a frozen dataclass becomes flags, a function from it becomes a script.
+"""The command line: flags are derived from a frozen dataclass.
 
 A field is a flag: its type, default and help are stated once. `bool` gives `--x/--no-x`, `tuple[T, ...]` takes several
 values and may be repeated, a field without default is required. A YAML file given as `--config` sets defaults, the

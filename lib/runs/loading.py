@@ -1,4 +1,4 @@
-"""What a configuration names, checked and loaded: data sets, checkpoints, the device.
+"""Loads what a configuration names, after checks: data sets, checkpoints, the device.
 
 Every experiment reads its data and networks through these, so that the common flags mean the same everywhere.
 """

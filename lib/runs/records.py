@@ -1,4 +1,4 @@
-"""One record per run: what was asked, from which files, on which machine, and the rows that came out.
+"""One record per run: configuration, inputs, environment, and the rows of results.
 
 A record is `results/<experiment>/<run>.json`, written whole or not at all; arrays (`.npz`) and figures (`.png`) lie
 beside it under its name. The run's name follows from its configuration, so that a command finds its own record again.

@@ -1,4 +1,4 @@
-"""What every experiment says of the layers of one network, side by side, and how these measures go together.
+"""The measures of all experiments for the layers of one network, and their rank correlations.
 
 Ours: no paper has this table. A row is a layer at which the network is cut; filters are inside layers, and theirs are the
 means over the filters' layers within. Every number is the mean over the data sets and runs that the records hold.

@@ -1,4 +1,4 @@
-"""What a record's numbers are of, seeds aside: which networks, trained how, on which data, with which settings and code.
+"""Records as a library: which networks, data, settings and code the numbers of a record belong to, apart from seeds.
 
 Runs that differ in nothing but their seeds are runs of one thing, in whatever folders their checkpoints lie: a network is
 known by the record of its training, found by its folder, and trainings of the same settings and seed are one training

@@ -1,4 +1,4 @@
-"""One table per experiment: what its records measured, runs that differ only in their seeds in one line."""
+"""A table per experiment: the measures of its records, with runs that differ only in their seeds in one line."""
 
 import statistics
 from collections.abc import Iterable
