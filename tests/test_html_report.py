@@ -396,7 +396,7 @@ def test_the_page_is_dark_where_the_reader_wants_it_dark(window, page):
     assert brightness(False, "color") < 150 < 600 < brightness(False, "backgroundColor")
 
 
-def test_four_thousand_rows_are_searched_in_under_50_ms(window, tmp_path):
+def test_four_thousand_rows_are_searched_while_one_types(window, tmp_path):
     rows = [
         {"run": f"resnet{n % 9} digits, 6 epochs", "layer": f"layer{n % 4}.{n}", "auroc": n / 4000, "fpr95": 1 - n / 4000}
         | {f"column {number}": f"value {n * number}" for number in range(8)}

@@ -35,7 +35,7 @@ def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
     told = {line.get_label().partition(":")[0] for line in over.lines}  # what was measured, and nothing else
     assert told == {"energy AUROC", "two-sided AUROC", "similarity (CKA)", "filter bias"}
     (colours,) = below.images
-    names = [label.get_text() for label in below.get_xticklabels()]
+    names = [label.get_text().replace("\n", " ") for label in below.get_xticklabels()]
     assert colours.get_clim() == (-1, 1) and set(names) <= told
     assert colours.get_array()[names.index("energy AUROC"), names.index("filter bias")] == -1
 

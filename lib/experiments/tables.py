@@ -5,10 +5,12 @@ import functools
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lib.core import figures, files
+from lib.core import figures, files, terminal
 from lib.core.errors import UserError
 from lib.core.text import readable
 from lib.experiments import EXPERIMENTS
@@ -27,24 +29,32 @@ from lib.tables import (
 from lib.tables.compare import compare
 from lib.tables.papers import published
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 DRAWN = 24  # figures of networks, and of trainings, that a report draws at most, half a second each
 
 
 def text(config: TablesConfig) -> str:
     """What the command prints: tables, commands, or where they were written."""
+    if config.figures:
+        from lib.runs import drawing
+
+        drawn = drawing.redraw(config.figures, EXPERIMENTS, config.figure_format, config.figure_width)
+        return "\n".join(map(str, drawn)) or "no figures: these records have none"
     broken: list[str] = []
     library = record_library.Library(records.records(config.results_dir, EXPERIMENTS, broken), EXPERIMENTS)
     for sentence in broken:
         print(f"warning: {sentence}; left out", file=sys.stderr)
     if config.missing:
-        return "\n".join(_commands(config, library))
+        width = terminal.width()
+        return "\n".join(terminal.command(line, width) if width else line for line in _commands(config, library))
     if config.network:
         from lib.tables import network_overview
 
         found = network_overview.tables(config.network, library, config.group_by)
-        figure = Path(config.out or Path(config.results_dir) / "tables") / f"{found.name}.png"
-        figures.write_all(lambda: {"": found.figure()}, lambda _: figure)
-        return _printed(config, found.tables) + (f"\n\nfigure: {figure}" if figure.exists() else "")
+        figure = _drawn(config, found.name, found.figure, config.out)
+        return _printed(config, found.tables) + (f"\n\nfigure: {figure}" if figure else "")
     if config.report:
         page = _report(config, library)
         files.write_atomically(Path(config.report), lambda file: file.write(readable(page).encode()))
@@ -131,13 +141,6 @@ def _trained(run) -> str:
     return f"{network}, seed {network.seed}"
 
 
-def _drawn(config: TablesConfig, name: str, draw) -> Path | None:
-    """The file of a figure that is of several records; None where it could not be drawn."""
-    path = Path(config.results_dir) / "tables" / f"{name}.png"
-    figures.write_all(lambda: {"": draw()}, lambda _: path)
-    return path if path.exists() else None
-
-
 def _tests(config: TablesConfig, library) -> list[formats.PrintedTable]:
     """The statistical tests of indices against probes that are named, or that have records, each with its figure."""
     wanted = () if config.seeds else [test for test in TESTS if not config.tables or test in config.tables]
@@ -158,10 +161,18 @@ def _tests(config: TablesConfig, library) -> list[formats.PrintedTable]:
                 panels.setdefault(what, []).append((pair.reference.layer, pair.gap, pair.dissimilarity))
         if panels:
             rows = [{key: value for key, value in row.items() if key != "test"} for row in found if row["test"] == test]
-            title = f"{test} of indices of similarity"
-            path = _drawn(config, test, lambda: plots.scatter(panels, title))  # noqa: B023 (called at once)
+            figure = functools.partial(plots.scatter, panels, f"{test} of indices of similarity")
+            path = _drawn(config, test, figure)
             made.append(formats.PrintedTable(test, test, rows, rows, f"figure: {path}" if path else "", [], path, origins))
     return made
+
+
+def _drawn(config: TablesConfig, name: str, draw: Callable[[], "Figure"], folder: str = "") -> Path | None:
+    """The file of a figure that was drawn of several records, in a folder of tables; None where that failed."""
+    kind = "png" if config.report else config.figure_format  # which is what a page shows
+    path = Path(folder or Path(config.results_dir) / "tables") / f"{name}.{kind}"
+    path.unlink(missing_ok=True)
+    return next(iter(figures.write_all(lambda: {"": draw()}, lambda _: path, config.figure_width)), None)
 
 
 def _papers(config: TablesConfig, library) -> list[formats.PrintedTable]:
@@ -207,7 +218,10 @@ def _commands(config: TablesConfig, library) -> list[str]:
 def _printed(config: TablesConfig, made: list[formats.PrintedTable]) -> str:
     """The tables as text, or the names of the files that they were written to."""
     if not config.out:
-        return "\n\n".join(formats.write(config.format, table) for table in made)
+        width = terminal.width() if config.format == "text" and not config.all else None
+        return "\n\n".join(
+            formats.write(config.format, table) if width is None else formats.fitted(table, width) for table in made
+        )
     paths = []
     for table in made:
         path = Path(config.out) / f"{table.name}.{formats.SUFFIXES[config.format]}"

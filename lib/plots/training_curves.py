@@ -2,12 +2,14 @@
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from lib.plots import grid
-from lib.plots.network_page import COLOURS
+from lib.plots import style
 
-MOST = len(COLOURS)  # trainings that a figure tells apart
+MOST = 8  # trainings that a figure tells apart
 WIDE = 20.0  # losses of which the largest is this many times the least are drawn on a logarithmic axis
+MARKED = 20  # epochs of which each has no marker any more
+SHARES = {"train": "--", "val": "-"}
 
 
 def curves(trainings: dict[str, list[dict]], title: str) -> Figure:
@@ -15,37 +17,28 @@ def curves(trainings: dict[str, list[dict]], title: str) -> Figure:
 
     trainings   label -> rows, one per epoch; at most MOST
     """
-    figure = Figure(figsize=(9.0, 3.4 + 0.2 * len(trainings)), layout="constrained")
-    grid.head(figure, title)
-    loss, accuracy = figure.subplots(1, 2)
+    figure, (loss, accuracy) = style.panels(2, (4.5, 3.4 + 0.2 * len(trainings)), least=1.6)
     for axes, what in ((loss, "loss"), (accuracy, "accuracy")):
-        for colour, rows in zip(COLOURS, trainings.values(), strict=False):
-            for share, style in (("train", "--"), ("val", "-")):
+        for number, rows in enumerate(trainings.values()):
+            for share, dashes in SHARES.items():
                 known = [(row["epoch"], row[f"{share}_{what}"]) for row in rows if row.get(f"{share}_{what}") is not None]
                 if known:
-                    axes.plot(
-                        *zip(*known, strict=True),
-                        linestyle=style,
-                        color=colour,
-                        marker="." if len(known) < 20 else None,
-                    )
+                    look = style.line(number, linestyle=dashes)
+                    if len(known) >= MARKED:
+                        look["marker"] = None
+                    axes.plot(*zip(*known, strict=True), **look)
         axes.set(xlabel="epoch", ylabel=what)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     losses = [
-        row[name] for rows in trainings.values() for row in rows for name in ("train_loss", "val_loss") if row.get(name)
+        row[f"{share}_loss"] for rows in trainings.values() for row in rows for share in SHARES if row.get(f"{share}_loss")
     ]
     if losses and 0 < min(losses) < max(losses) / WIDE:
         loss.set_yscale("log")
-        loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        loss.yaxis.set_minor_formatter("")
+        loss.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        loss.yaxis.set_minor_formatter(NullFormatter())
     accuracy.set_ylim(top=1.02)
-    figure.legend(
-        [Line2D([], [], color=colour) for colour, _ in zip(COLOURS, trainings, strict=False)],
-        list(trainings),
-        loc="outside lower center",
-        fontsize=8,
-        title="solid: validation, dashed: training",
-        title_fontsize=8,
-    )
+    handles = [Line2D([], [], label=label, **style.line(number, linestyle="-")) for number, label in enumerate(trainings)]
+    style.key_below(figure, handles, title="solid: validation, dashed: training")
+    style.title(figure, title)
     return figure

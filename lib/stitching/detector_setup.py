@@ -137,6 +137,7 @@ def _phases(
         precision = devices.resolve_precision(config.precision, device, training=True)
         return Recipe(
             seed=config.seed,
+            epochs=config.epochs + config.ft_epochs,
             batching=dataclasses.replace(batching, batch_size=batch_size, precision=precision),
             **options,
         )

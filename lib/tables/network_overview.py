@@ -187,12 +187,13 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Found:
-    """The tables of a network, their name, and the matrix of correlations for the figure."""
+    """The tables of a network, their name, and for the figure the matrix of correlations and the commands that fill gaps."""
 
     name: str
     tables: list[PrintedTable]
     title: str
     matrix: list[list[float | None]]
+    commands: list[tuple[str, str]]
 
     def figure(self):
         """Every measure over depth, and the correlations."""
@@ -201,7 +202,7 @@ class Found:
             name: {str(row["layer"]): float(row[name]) for row in rows if row.get(name) is not None} for name in MEASURES
         }
         layers = [str(row["layer"]) for row in rows]
-        return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title)
+        return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title, self.commands)
 
 
 def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
@@ -256,7 +257,9 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
     of = record_library.joined(run.whole_origin for found in runs.values() for run, _ in found)
     origins = [replace(of, networks=(str(network),))]
-    return Found(name, [replace(table, origins=origins) for table in made if table.rows], f"layers of {path}", matrix)
+    shown = [replace(table, origins=origins) for table in made if table.rows]
+    commands = [(one["column"], one["command"]) for one in empty]
+    return Found(name, shown, f"{network}: what is measured of its layers", matrix, commands)
 
 
 def checkpoints(library: Library) -> list[str]:

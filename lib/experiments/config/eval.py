@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.attacks.flags import ATTACKS, PerturbationConfig
-from lib.core import text_table
+from lib.core import terminal, text_table
 from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
 from lib.experiments.columns.eval import COLUMNS
@@ -19,19 +19,26 @@ from lib.runs.network_flags import NetworkConfig
 class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
     """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
+    common: ClassVar[str] = "dataset attack eps save_logits show_list list_layers batch_size gpu seed plan"
+
     dataset: tuple[str, ...] = flag(
         (),
         "-d",
         label="{}",
-        help="data sets to evaluate on; default: the test split of the one it was trained on",
+        help="data sets to evaluate on; default: the test split of the set that the network was trained on",
+        group="data",
         selects=True,
     )
-    save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
+    save_logits: bool = flag(False, help="store every image's logits and label in the .npz", group="output")
     attack: str = flag(
-        "", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by pyautoattack"
+        "",
+        choices=ATTACKS,
+        help="attack within --eps under which accuracy is measured, too: pgd; apgd and aa, by pyautoattack",
     )
     restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
-    show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
+    show_list: bool = flag(
+        False, "--list", help="list the runs and checkpoints there are, and stop", group="output", identity=False
+    )
 
     takes_features: ClassVar[bool] = True
 
@@ -55,7 +62,11 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
         attacked = f", and {self.attack} on the images that are right" if self.attack else ""
         return plan.of_checkpoints(
-            self, [(self.model_path, self.model_type, None)], self.dataset or ("",), f"one over each data set{attacked}"
+            self,
+            [(self.model_path, self.model_type, None)],
+            self.dataset or ("",),
+            f"one over each data set{attacked}",
+            besides=f"the attack, {self.attack}" if self.attack else "",
         )
 
     def answer(self) -> str | None:
@@ -76,7 +87,7 @@ def _listing(config: EvalConfig) -> str:
         for path, record in records.records(config.results_dir, EXPERIMENTS)
     ]
     return "\n\n".join(
-        text_table.text(rows) if rows else f"no {what}"
+        text_table.text(rows, width=terminal.width(), rest=terminal.PIPED) if rows else f"no {what}"
         for rows, what in (
             (checkpoints, f"checkpoints under {config.models_dir}"),
             (runs, f"records under {config.results_dir}"),

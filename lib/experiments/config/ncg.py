@@ -19,47 +19,71 @@ SPACES = ("pixel", "feature")
 class NcgConfig(NetworkConfig, SeedConfig):
     """How often a network answers with the label of the nearest training example."""
 
+    common: ClassVar[str] = "dataset ood space against corruptions radius batch_size gpu seed plan"
+
     dataset: str = flag(
         "",
         "-d",
         label="{}",
-        help="training data, in which neighbours are searched; default: those of the network",
+        help="training data, in which neighbours are searched; default: the set that the network was trained on",
+        group="data",
         selects=True,
     )
     ood: tuple[str, ...] = flag(
         (),
         "-ood",
         label="{}",
-        help="data sets of other images; default: the class that -d holds out",
+        help="data sets whose images are looked up; default: the class that -d holds out",
+        group="data",
         selects=True,
+        metavar="DATASET",
     )
     space: tuple[str, ...] = flag(
         (),
         choices=SPACES,
         commas=True,
-        help="where distances are taken: pixel, feature; default: pixel; for a network of stored features these",
+        help="spaces in which distances are taken: pixel, feature; default: pixel; for a network of stored "
+        "features, feature",
         selects=True,
     )
-    layer: str = flag("", help="layer of --space feature; default: the last cut before the last linear layer")
-    backbone: str = flag("", help="checkpoint that makes the features; default: the network itself", network="backbone")
+    layer: str = flag(
+        "", help="layer of --space feature; default: the last cut before the last linear layer", group="network"
+    )
+    backbone: str = flag(
+        "",
+        help="checkpoint of the network that computes features; default: MODEL_PATH",
+        group="network",
+        network="backbone",
+        metavar="CHECKPOINT",
+    )
     against: str = flag(
-        "", help="checkpoint to compare with image by image: a natural network", selects=True, network="against"
+        "",
+        help="checkpoint of a second network, such as a naturally trained one, that is compared image by image",
+        group="network",
+        selects=True,
+        network="against",
+        metavar="CHECKPOINT",
     )
     corruptions: tuple[str, ...] = flag(
         (),
         commas=True,
         choices={"all": 0, **corruptions.CORRUPTIONS},
-        help="corruptions of the test images, or all, at severities 1 to 5",
+        help="corruptions of the test images that are evaluated, or all, at severities 1 to 5",
+        group="data",
         selects=True,
     )
     radius: int = flag(
         0,
         check=at_least(0),
-        help="images of each kind at which the distance to the decision boundary is measured; 0: none",
+        help="images of each kind whose distance to the decision boundary is measured; 0: none",
         selects=("subset", "radius"),
     )
     engine: str = flag(
-        "auto", choices=("auto", "faiss", "torch"), help="what searches neighbours; the answers are the same", identity=False
+        "auto",
+        choices=("auto", "faiss", "torch"),
+        help="library that searches neighbours; the answers are the same",
+        group="machine",
+        identity=False,
     )
 
     takes_features: ClassVar[bool] = True
@@ -91,6 +115,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
             networks,
             (self.dataset, *self.ood),
             "one over each data set; the distance of every image to every training image",
+            besides="the search for neighbours" + (" and the distances to the boundary" if self.radius else ""),
         )
 
     @property

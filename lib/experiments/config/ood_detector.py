@@ -17,6 +17,8 @@ from lib.training import run_folder
 class OodDetectorConfig(DetectorConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
+    common: ClassVar[str] = "dataset ft_outliers epochs ft_epochs learning_rate list_layers batch_size gpu seed plan"
+
     revision: ClassVar[int] = 2  # 2: transformers that classify tokens are drawn in another order
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}", "-fdir", "detectors")
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright
@@ -50,6 +52,7 @@ class OodDetectorConfig(DetectorConfig):
             [(self.source_path, self.source_type, chosen)],
             data,
             f"{self.epochs} epochs of a classifier per layer, {self.ft_epochs} of its fine-tuning",
+            besides="training and fine-tuning the classifiers",
         )
 
     def inputs(self) -> dict[str, list[Path]]:
