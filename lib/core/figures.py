@@ -1,4 +1,4 @@
-"""Figures as files. A figure is drawn from results that are kept already: one that fails is a warning, and no loss.
+"""Figures as files. Results are saved before their figures are drawn, so that a failing figure is only a warning.
 
 Names of classes, layers and files stand in figures as they are: nothing in a figure is read as mathematics or as TeX,
 whatever the reader's Matplotlib is set to. What is drawn for the column of a paper has its width and text of 6 to 8 points.

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lib.attacks import pgd, robust_accuracy
+from lib.core import progress
 from lib.core.errors import UsageError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -38,6 +39,9 @@ def eval(config: EvalConfig) -> Result:
         begin = time.perf_counter()
         split = loading.load_split(config, name, image_size=description.image_size)
         network, split = loading.answering(checkpoint, split, name)
+        if not rows:  # the sets that are still to be loaded are taken to be as large as the first
+            batching.whole.plan(progress.FORWARD, *[len(split)] * len(names))
+            batching.whole.plan(progress.ATTACK, *[len(split)] * len(names) * bool(config.attack))
         logits = finite.check(loop.predict(network, split, batching), f"{checkpoint.path}: its logits", split)
         labels = split.labels
         robust = _robust(config, network, split, batching) if config.attack else None

@@ -11,6 +11,7 @@ import warnings
 
 import torch
 
+from lib.core import progress
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
 from lib.experiments.config.ncg import NcgConfig
@@ -45,9 +46,10 @@ def ncg(config: NcgConfig) -> Result:
     familiar = {checkpoint.path: _familiar(config, checkpoint, queries, name) for checkpoint in networks}
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
     rows, arrays, seconds = [], {}, {}
-    begin = time.perf_counter()
+    begin, whole = time.perf_counter(), progress.Whole()
+    whole.plan(progress.FORWARD, *(len(split) for split in queries.values() for _ in networks))
     logits = {
-        (checkpoint.path, key): _predict(config, checkpoint, split)
+        (checkpoint.path, key): _predict(config, checkpoint, split, whole)
         for checkpoint in networks
         for key, split in queries.items()
     }
@@ -257,9 +259,9 @@ def _familiar(config: NcgConfig, checkpoint, queries: dict, name: str) -> dict[s
     return familiar
 
 
-def _predict(config: NcgConfig, checkpoint, split):
+def _predict(config: NcgConfig, checkpoint, split, whole: progress.Whole):
     device, described = loading.device(config), checkpoint.description
-    batching = loading.batching(config, device, described.channels, described.image_size, config.precision)
+    batching = loading.batching(config, device, described.channels, described.image_size, config.precision, whole)
     return finite.check(loop.predict(checkpoint.network, split, batching), f"{checkpoint.path}: its logits", split)
 
 

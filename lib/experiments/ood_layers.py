@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.core import progress
 from lib.core.errors import UserError
 from lib.datasets import openood, overlap
 from lib.datasets.subsets import in_classes
@@ -64,6 +65,9 @@ def ood_layers(config: OodLayersConfig) -> Result:
         validation=config.val_ood,
         seed=config.seed,
     )
+    planned = [len(fitted), len(inside), *(keys[other]["n_ood"] for other in outliers)]
+    planned += [len(load(f"validation {other}")) for other in config.val_ood] + [len(fitted)] * ("jigsaw" in config.choose)
+    study.batching.whole.plan(progress.FORWARD, *planned)
     seconds = {}
     fit, detectors = passes.fit(study, fitted, seconds)
     passed = {other: passes.measure(study, load(other), other, seconds, detectors) for other in ("id", *outliers)}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.core import randomness
+from lib.core import progress, randomness
 from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.experiments.config.similarity import SimilarityConfig
@@ -66,7 +66,9 @@ def similarity(config: SimilarityConfig) -> Result:
     first, second = _sides(config, checkpoints, split, device)
     _warn_of_few_images(len(split), (first, second), config.measures)
     begin = time.perf_counter()
-    (first, one), (second, two) = (_represent(config, side, split, device) for side in (first, second))
+    whole = progress.Whole()
+    whole.plan(progress.FORWARD, *[len(split)] * 2)
+    (first, one), (second, two) = (_represent(config, side, split, device, whole) for side in (first, second))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
     measured = method.grid(one, two, config.measures, first.ranks, second.ranks)
@@ -155,12 +157,12 @@ def _warn_of_few_images(n: int, sides: tuple[_Side, _Side], measures: tuple[str,
 
 
 def _represent(
-    config: SimilarityConfig, side: _Side, split: Split, device: torch.device
+    config: SimilarityConfig, side: _Side, split: Split, device: torch.device, whole: progress.Whole
 ) -> tuple[_Side, dict[str, method.Representation]]:
     """layer -> representation, from one pass that ends behind the deepest of the layers; the side with each only once."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in side.layers}
     network, channels = side.checkpoint.network, side.checkpoint.description.channels
-    batching = loading.batching(config, device, channels, side.size)
+    batching = loading.batching(config, device, channels, side.size, whole=whole)
     for batch in passes.represent(network, split, side.layers, batching, as_it_is, label=str(side.checkpoint.path)):
         for layer, values in batch.items():
             parts[layer].append(values)

@@ -358,6 +358,7 @@ def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: 
                 config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones
             ),
             seed=config.seed,
+            epochs=config.epochs,
             batching=replace(
                 batching, precision=devices.resolve_precision(config.precision, batching.device, training=True)
             ),

@@ -1,4 +1,4 @@
-"""One record per run: what was asked, from which files, on which machine, and the rows that came out.
+"""One record per run: configuration, inputs, environment, and the rows of results.
 
 A record is `results/<experiment>/<run>.json`, written whole or not at all; arrays (`.npz`) and figures (`drawing`) lie
 beside it under its name. The run's name follows from its configuration, so that a command finds its own record again.
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib.core import files, locks, text_table
+from lib.core import files, locks, terminal, text_table
 from lib.core.errors import UsageError, UserError
 from lib.core.figures import FORMATS
 from lib.core.registry import misspelt
@@ -62,6 +62,7 @@ class Result:
     documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
     facts      what figures need to know of the run as a whole, besides rows and arrays
     always     of which rows a long table leaves none out when it is printed
+    announced  which rows were printed as a message when they were made
     """
 
     rows: list[Row]
@@ -71,15 +72,23 @@ class Result:
     documents: dict = field(default_factory=dict)
     facts: Row = field(default_factory=dict)
     always: Callable[[Row], object] = lambda row: False
+    announced: Callable[[Row], object] = lambda row: False
 
-    def text(self) -> str:
-        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
+    def text(self, width: int | None = None, announced: bool = False) -> str:
+        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it.
+
+        width      that the table keeps to, None for any
+        announced  messages go to the same place: rows that were printed when they came are left out, unless `always` holds
+        """
         shown = [
             row
             for row in self.rows
             if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)
         ] or self.rows
-        found, left_out = text_table.text(shown, self.columns, 60, self.always), len(self.rows) - len(shown)
+        left_out = len(self.rows) - len(shown)
+        if announced:
+            shown = [row for row in shown if self.always(row) or not self.announced(row)]
+        found = text_table.text(shown, self.columns, text_table.LONGEST, self.always, width=width)
         return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
 
 
@@ -358,12 +367,29 @@ def tolerance(record: dict) -> float:
 def plan(where: Place, config: RunConfig) -> str:
     """What the command would do, as lines of text."""
     there = "is there already" if where.path.exists() else "would be written"
+    values = {item.name: (getattr(config, item.name), item.default) for item in _identity_fields(config)}
+    other = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
     lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
+    said = [f"{name} = {_said(value)}{_instead(default)}" for name, (value, default) in other.items()]
+    lines += [f"{'' if number else 'settings:':12}{words}" for number, words in enumerate(said)]
     lines += [f"reads:      {name}" for name in config.inputs()]
     lines += [f"writes:     {path}" for path in config.outputs()]
     lines += config.work()
-    lines += [f"  {item.name} = {getattr(config, item.name)}" for item in _identity_fields(config)]
-    return "\n".join(lines)
+    defaults = [f"{name}={_said(value)}" for name, (value, _) in values.items() if name not in other]
+    lines.append(f"as default: {', '.join(defaults)}")
+    return "\n".join(terminal.wrapped(line, terminal.width(), " " * 12) for line in lines)
+
+
+def _said(value) -> str:
+    """A setting as --plan shows it."""
+    if isinstance(value, tuple) and value:
+        return " ".join(map(str, value))
+    return "none" if value in ("", None, ()) else str(value)
+
+
+def _instead(default) -> str:
+    """The default that a setting replaces, where there is one."""
+    return "" if default is dataclasses.MISSING or default in ("", None, ()) else f" (default: {_said(default)})"
 
 
 def environment() -> dict:
