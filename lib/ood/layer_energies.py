@@ -96,7 +96,7 @@ def layer_energies(
         cutting.record(network, heads, inputs=True) as features,
     ):
         for images, _ in batching.over(split, split.name):
-            logits.append(network(images).float())
+            logits.append(cutting.outputs(network, images).float())
             if watch:
                 watch(features[head].float(), logits[-1])
             if not names:

@@ -58,7 +58,7 @@ class Donors:
     def targets_and_logits(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Those, and the end network's logits (b, k)."""
         with cutting.record(self.end, list(self.tails)) as outputs:
-            logits = self.end(images)
+            logits = cutting.outputs(self.end, images)
         return {layer: outputs[layer] for layer in self.tails}, logits
 
     def logits(self, entry: GridStitch, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
