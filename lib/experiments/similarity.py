@@ -70,7 +70,7 @@ def similarity(config: SimilarityConfig) -> Result:
     first, second = _sides(config, checkpoints, split, device)
     _warn_of_few_images(len(split), (first, second), config.measures)
     begin = time.perf_counter()
-    (first, one), (second, two) = (_represent(config, side, split, device) for side in (first, second))
+    (second, two), (first, one) = (_represent(config, side, split, device) for side in (second, first))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
     measured = method.grid(one, two, config.measures, first.ranks, second.ranks)

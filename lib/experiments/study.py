@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from lib.core import figures
-from lib.core.errors import UserError
+from lib.core.errors import Interrupted, UserError
 from lib.core.text import readable
 from lib.datasets import names, openood
 from lib.datasets.subsets import in_classes
@@ -34,17 +34,19 @@ from lib.runs.records import Result
 from lib.tables import formats, network_overview, record_library
 
 GIB = 2**30
-HANDED_DOWN = {
+# fields that are not handed down as they are
+OWN = {
     "model_path",
     "model_type",
     "dataset",
     "ood",
+    "against",
     "config",
     "plan",
     "list_layers",
     "name",
     "seed",
-}  # not as they are
+}  # not handed down
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ def study(config: StudyConfig) -> str:
     for name, run in _named([run for run in planned.of(ALONE) if not run.there]).items():
         try:
             _function(run)()
+        except Interrupted:
+            raise
         except UserError as error:
             failed[name] = error
     if saved.forwards:
@@ -209,7 +213,7 @@ def _run(config: StudyConfig, experiment: str, values: dict, held: int = 0) -> R
     fields, own = EXPERIMENTS[experiment].fields, {item.name: item for item in dataclasses.fields(config)}
     shared = {
         name: getattr(config, name)
-        for name in fields.keys() & own.keys() - HANDED_DOWN
+        for name in fields.keys() & own.keys() - OWN
         if getattr(config, name) != own[name].default
     }
     if config.seed and "seed" in fields:

@@ -237,7 +237,7 @@ class _Scheduler:
     def _group(self, waiting: list[_Member]) -> list[_Member]:
         """Who makes the next pass: all that ask for images of the one whose turn it is.
 
-        Small passes have theirs first; then it goes by when images were first asked for.
+        Small passes have theirs first, then training images, then it goes by when images were first asked for.
         """
         requests = {member.name: _asked(member) for member in waiting}
         for request in requests.values():
@@ -246,8 +246,8 @@ class _Scheduler:
         small = [member for member in waiting if len(requests[member.name].positions) < SMALL * largest]
         if small:
             return small[:1]
-        first = min((request.key for request in requests.values()), key=lambda key: self._seen[key])
-        return [member for member in waiting if requests[member.name].key == first]
+        turn = min(requests.values(), key=lambda request: (request.split.split != "train", self._seen[request.key])).key
+        return [member for member in waiting if requests[member.name].key == turn]
 
     def _pass(self, group: list[_Member]) -> None:
         """One pass over the images of the largest split of a group, for all whose images are among them."""
