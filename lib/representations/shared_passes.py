@@ -161,6 +161,11 @@ class _Member:
             self.outcome.seconds += time.perf_counter() - self.resumed
             self._generators.exchange()
 
+    def stop(self, error: BaseException) -> None:
+        """Raises the error in the function, where it was started and has not ended, until it ends."""
+        while self._thread.ident is not None and not self.done:
+            self.resume(error=error)
+
     def _work(self, function: Callable[[], Any]) -> None:
         self._go.acquire()
         batching_module.feed.set(self.feed)
@@ -229,8 +234,7 @@ class _Scheduler:
                 self._pass(self._group(waiting))
         except BaseException as error:
             for member in self.members:
-                while not member.done:
-                    member.resume(error=error)
+                member.stop(error)
             raise
         return {member.name: member.outcome for member in self.members}
 
