@@ -19,6 +19,6 @@ EXPERIMENTS = {
         "lib.experiments.config.projections:ProjectionsConfig", "lib.experiments.projections:projections"
     ),
     "reinit": Experiment("lib.experiments.config.reinit:ReinitConfig", "lib.experiments.reinit:reinit"),
-    "study": Experiment("lib.experiments.config.study:StudyConfig", "lib.experiments.study:study"),
     "tables": Experiment("lib.experiments.config.tables:TablesConfig", "lib.experiments.tables:text"),
+    "study": Experiment("lib.experiments.config.study:StudyConfig", "lib.experiments.study:study"),
 }
