@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/study.py [TYPE] [EXAMPLES] [REPEATS]
 
 Two networks of the type are trained for an epoch on the built-in digits, in a temporary folder. Each turn starts without
-records and without kept features. "start-up" is what a process spends on imports and files before it computes: the CPU
-seconds of an evaluation that finds its record there, once for every process.
+records and without kept features. Start-up is what a process spends on imports and on reading a network: the CPU seconds of
+a command that lists its layers.
 """
 
 import json
@@ -28,16 +28,14 @@ def main(kind: str = "resnet20", examples: int = 2000, repeats: int = 3) -> None
     """Prints both ways' medians with and without start-up, and the largest difference between their rows."""
     with tempfile.TemporaryDirectory() as folder:
         for seed, name in enumerate("ab"):
-            seconds(
-                script("train"), kind, "-d", "digits", "-dir", name, "-e", "1", "-s", str(seed), "--quiet", folder=folder
-            )
+            training = (kind, "-d", "digits", "-dir", name, "-e", "1", "-s", str(seed), "--quiet")
+            seconds(script("train"), *training, folder=folder)
         words = ("models/a/model_1.pt", *OOD, "--against", "models/b/model_1.pt", "--max-examples", str(examples))
         study = (script("study"), *words, "--only", *SHARING, "--quiet")
         seconds(*study, folder=folder)
         commands = [record["command"] for record in written(folder).values()]
-        starting = statistics.median(
-            seconds(script("eval"), *commands[0][1:], "--list-layers", "--quiet", folder=folder) for _ in range(3)
-        )
+        listing = (script("eval"), "models/a/model_1.pt", "--list-layers", "--quiet")
+        starting = statistics.median(seconds(*listing, folder=folder) for _ in range(3))
         rows: dict[str, dict] = {}
 
         def together() -> float:
@@ -61,9 +59,8 @@ def main(kind: str = "resnet20", examples: int = 2000, repeats: int = 3) -> None
         compared(f"{len(commands)} experiments on {kind}", plain, ours, agreement=agreement)
         computed = plain - len(commands) * starting, ours - starting
         compared(f"the same without start-up ({starting:.1f} s a process)", *computed, agreement=agreement)
-        print(
-            f"without start-up {computed[0]:.1f} and {computed[1]:.1f} s, {computed[0] / computed[1]:.2f} times; {agreement}"
-        )
+        print(f"without start-up {computed[0]:.1f} and {computed[1]:.1f} s, {computed[0] / computed[1]:.2f} times")
+        print(agreement)
 
 
 def forget(folder: str) -> None:
@@ -81,7 +78,7 @@ def written(folder: str) -> dict[str, dict]:
 
 
 def largest(ones: dict[str, dict], others: dict[str, dict]) -> float:
-    """The largest difference between numbers of the rows, relative to what is above 1; infinite where other things differ."""
+    """The largest difference between numbers of the rows, relative above 1; infinite where anything else differs."""
     apart = 0.0
     for experiment, record in ones.items():
         for row, other in zip(record["rows"], others[experiment]["rows"], strict=True):
