@@ -15,6 +15,7 @@ from collections.abc import Generator
 import torch
 from torch import Tensor
 
+from lib.core import progress
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
 from lib.datasets.split import Split
@@ -24,7 +25,6 @@ from lib.models.checkpoints import Checkpoint
 from lib.nearest_category import boundary_distance, distance_spaces, neighbors
 from lib.nearest_category import rows as nearest_category_rows
 from lib.nearest_category.neighbors import Points
-from lib.plots import ncg as plots
 from lib.representations import feature_dataset, finite, passes
 from lib.runs import input_files, loading, training_data
 from lib.runs.records import Result
@@ -52,17 +52,16 @@ def ncg(config: NcgConfig) -> Result:
     queries = _queries(config, name, networks[0].description)
     familiar = {checkpoint.path: _familiar(config, checkpoint, queries, name) for checkpoint in networks}
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
+    whole = progress.Whole()
+    whole.plan(progress.FORWARD, *(len(split) for split in queries.values() for _ in networks))
     seconds: dict[str, float] = collections.defaultdict(float)
     with _clock(seconds, "passes over training images"):
         training = {space.name: space.points(seen) for space in searched}
     arrays, found = {}, {}
-    for key in (
-        "test",
-        *(key for key in queries if key != "test"),
-    ):  # as other experiments pass over them
+    for key in ("test", *(key for key in queries if key != "test")):  # as other experiments pass over them
         split = queries[key]
         with _clock(seconds, "passes"):
-            logits, points = _passed(config, networks, split, searched)
+            logits, points = _passed(config, networks, split, searched, whole)
         predicted = [values.argmax(1).numpy() for values in logits]
         arrays |= {f"labels_{key}": split.labels.numpy(), f"indices_{key}": split.indices.numpy()}
         arrays |= {f"predictions_{key}" + ("_against" if number else ""): one for number, one in enumerate(predicted)}
@@ -122,22 +121,10 @@ def ncg(config: NcgConfig) -> Result:
                         }
             seconds[f"neighbours in {space.name} space"] += time.perf_counter() - begin
     rows = [row for space in searched for key in queries for row in found[space.name, key]]
-    cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
     rows += nearest_category_rows.over_levels([row for row in rows if row["variant"]])
-
-    def figures() -> dict:
-        found = _figures(rows, cells, networks, seen.name)
-        if any(row["subset"] == "radius" for row in rows):
-            measured_in = next(space for space in searched if space.of_inputs)
-            found["radius"] = plots.radii(
-                arrays, [str(checkpoint.path) for checkpoint in networks], seen.name, measured_in.name, measured_in.unit
-            )
-        return found
-
     return Result(
         rows,
         arrays,
-        figures,
         seconds,
         columns=(
             "model",
@@ -277,13 +264,17 @@ def _familiar(config: NcgConfig, checkpoint, queries: dict, name: str) -> dict[s
 
 
 def _passed(
-    config: NcgConfig, networks: list[Checkpoint], split: Split, spaces: list[distance_spaces.Space]
+    config: NcgConfig,
+    networks: list[Checkpoint],
+    split: Split,
+    spaces: list[distance_spaces.Space],
+    whole: progress.Whole,
 ) -> tuple[list[Tensor], dict[str, Points]]:
     """The logits (n, k) of each network on a split, and its points in every space, from one pass of each network."""
     device, logits, points = loading.device(config), [], {}
     for checkpoint in networks:
         described = checkpoint.description
-        batching = loading.batching(config, device, described.channels, described.image_size, config.precision)
+        batching = loading.batching(config, device, described.channels, described.image_size, config.precision, whole)
         own = [space for space in spaces if space.network is checkpoint.network and batching.precision == "fp32"]
         if own:
             layers = list(dict.fromkeys(space.about["layer"] for space in own))
@@ -303,20 +294,6 @@ def _clock(seconds: dict[str, float], stage: str) -> Generator[None]:
     begin = time.perf_counter()
     yield
     seconds[stage] += time.perf_counter() - begin
-
-
-def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
-    title = f"{networks[0].description.architecture}, neighbours in {train}"
-    shown = [row for row in rows if not row["variant"]]
-    whole, figures = [row for row in shown if row["subset"] == "all"], {}
-    if whole:
-        figures = {
-            "": plots.scores(whole, title),
-            "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title),
-        }
-    if cells:
-        figures["corruptions"] = plots.levels(cells, title)
-    return figures
 
 
 def _key(name: str) -> str:
