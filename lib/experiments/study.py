@@ -29,7 +29,6 @@ from lib.models.checkpoints import Checkpoint
 from lib.representations import shared_passes
 from lib.runs import cli, command_lines, loading, records, script
 from lib.runs.cli import RunConfig
-from lib.runs.command_lines import Experiment
 from lib.runs.records import Result
 from lib.tables import formats, network_overview, record_library
 
@@ -122,8 +121,8 @@ def page(config: StudyConfig, planned: Planned) -> str:
         warnings.simplefilter("ignore")
         library = record_library.Library(records.records(config.results_dir, EXPERIMENTS, []), EXPERIMENTS)
     found = network_overview.tables(config.model_path, library)
-    figure = Path(config.results_dir) / "tables" / f"{found.name}.png"
-    figures.write_all(lambda: {"": found.figure()}, lambda _: figure)
+    figure = Path(config.results_dir) / "tables" / f"{found.name}.{config.figure_format}"
+    figures.write_all(lambda: {"": found.figure()}, lambda _: figure, config.figure_width)
     parts = [formats.write("text", table) for table in found.tables]
     return "\n\n".join([*parts, *(str(run.place.path) for run in planned.runs), f"figure: {figure}"])
 
@@ -236,7 +235,7 @@ def _function(run: Run) -> Callable[[], Path | None]:
             result.seconds = {"total": total}
         return result
 
-    experiment = Experiment(EXPERIMENTS[run.experiment].configuration_, measured)
+    experiment = dataclasses.replace(EXPERIMENTS[run.experiment], function_=measured)
     return lambda: script.run({run.experiment: experiment}, run.experiment, run.config, list(run.words))
 
 

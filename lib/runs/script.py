@@ -92,7 +92,7 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     _show_warnings(config)
     if config.plan:
         config.check_inputs()
-    with progress.status("preparing", config.quiet):
+    with progress.status("preparing", config.quiet or not config.answers_at_once):
         answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
         print(readable(answer))

@@ -1,6 +1,7 @@
 """The flags of `exec_study.py`."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.runs.cli import SeedConfig, above, flag
@@ -20,13 +21,22 @@ def _more(text: str) -> None:
 class StudyConfig(NetworkConfig, SeedConfig):
     """Every experiment on the layers of one network, from one pass over each data set."""
 
-    dataset: str = flag("", "-d", help="in-distribution data; default: the set the network was trained on")
+    answers_at_once: ClassVar[bool] = False
+    common: ClassVar[str] = "dataset ood against only skip more batch_size gpu seed plan"
+
+    dataset: str = flag(
+        "", "-d", help="in-distribution data; default: the set that the network was trained on", group="data"
+    )
     ood: tuple[str, ...] = flag(
-        (), "-ood", help="out-of-distribution data sets: shifts of the classes of -d, which are probed, and others"
+        (),
+        "-ood",
+        help="out-of-distribution data sets: shifts of the classes of -d, which are probed, and sets of other images",
+        group="data",
     )
     against: str = flag(
         "",
         help="checkpoint that is compared with and stitched to the network; default: init.pt beside it, its initial weights",
+        group="network",
     )
     only: tuple[str, ...] = flag((), commas=True, choices=(*SHARING, *ALONE), help="experiments that run; default: all")
     skip: tuple[str, ...] = flag((), commas=True, choices=(*SHARING, *ALONE), help="experiments that do not run")
@@ -35,6 +45,7 @@ class StudyConfig(NetworkConfig, SeedConfig):
         commas=True,
         help="layers in whose features nearest categories are searched, a run each: names or globs, cuts; default: the last "
         "cut before the last linear layer",
+        group="network",
     )
     more: tuple[str, ...] = flag(
         (), check=_more, metavar="EXPERIMENT:FLAGS", help='further flags of an experiment, such as "probe:--solver lbfgs"'
@@ -43,6 +54,7 @@ class StudyConfig(NetworkConfig, SeedConfig):
         2.0,
         check=above(0),
         help="GiB of activations that runs hold in memory at a time; what needs more runs in a further round of passes",
+        group="machine",
         identity=False,
     )
 
