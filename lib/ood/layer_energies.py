@@ -113,7 +113,7 @@ def layer_energies(
     ):
         try:
             for images, _, _ in batching.with_positions(split, split.name, order=order if rows.count else None):
-                logits = network(images).float()
+                logits = cutting.outputs(network, images).float()
                 if not rows.about:
                     rows.about = {"columns": _columns(layers, outputs)}
                 energies = torch.stack([outputs[name] for name in rows.about["columns"]], 1)

@@ -121,6 +121,21 @@ def represent(
         yield rows
 
 
+def features_and_logits(
+    network: nn.Module, split: Split, layers: list[str], batching: Batching, label: str = ""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Layer -> its activations (n, d), and the logits (n, k), of one pass; float32 on the CPU, in the split's order."""
+    network.eval()
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    logits = []
+    with torch.no_grad(), cutting.record(network, layers, reduce=lambda output: flatten(output).float().clone()) as outputs:
+        for images, _ in batching.over(split, label or split.name):
+            logits.append(cutting.outputs(network, images).float().cpu())
+            for layer in layers:
+                parts[layer].append(outputs[layer].cpu())
+    return {layer: torch.cat(parts.pop(layer)) for layer in layers}, torch.cat(logits)
+
+
 def features(
     network: nn.Module, split: Split, layer: str, batching: Batching, reduce: Reduce = flatten, label: str = ""
 ) -> Tensor:

@@ -137,6 +137,7 @@ class RunConfig:
     parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
     # flags of a repetition that leaves the checkpoints and detectors there are as they are; "{models}" is another folder
     aside: typing.ClassVar[tuple[str, ...]] = ()
+    answers_at_once: typing.ClassVar[bool] = True  # whether what `answer` does is done in seconds
     common: typing.ClassVar[str] = "plan"  # fields that the short help shows, beside positional arguments
 
     name: str = flag(
