@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import pages
+
 from lib.experiments import EXPERIMENTS
 from lib.runs import cli, help_text
 
@@ -52,3 +54,4 @@ def with_table(page: str) -> str:
 
 if __name__ == "__main__":
     FLAGS.write_text(with_table(FLAGS.read_text()))
+    pages.write()

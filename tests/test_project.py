@@ -63,6 +63,20 @@ def test_every_dependency_has_its_reason_in_the_readme():
         assert f"| {name} |" in text, name
 
 
+def test_the_site_leads_to_every_page_and_every_script_has_one():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"(\w[\w-]*\.md)$", nav, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    titles = [(ROOT / "docs" / page).read_text().splitlines()[0] for page in listed]
+    assert all(any(f"`{script}`" in title for title in titles) for script in SCRIPTS)
+
+
+def test_links_between_readme_and_pages_lead_somewhere():
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", path.read_text()):
+            assert (path.parent / "".join(target)).exists(), f"{path.name}: {target}"
+
+
 def referred(path: Path) -> set[str]:
     """The modules of lib that a file imports, at its top or inside a function, or names in a string such as "lib.x:y"."""
     found = set()

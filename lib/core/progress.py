@@ -1,4 +1,4 @@
-"""Progress on a terminal, silence in a log: how far a pass has come, and what time the whole run still takes."""
+"""Progress bars on a terminal, nothing in a log: how far a pass has come, and what time the whole run still takes."""
 
 import contextlib
 import sys

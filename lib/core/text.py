@@ -1,4 +1,4 @@
-"""Words for readers: times, and names as the file system has them.
+"""Text for readers: times, and file names as the file system has them.
 
 Bytes of names that are no UTF-8 are kept where files are opened, and shown with replacements: Python reads such a byte as a
 lone surrogate, which no encoder takes.

@@ -1,4 +1,4 @@
-"""Rows as tables of text. Knows rows only: where they come from is not its business."""
+"""Rows as tables of text. Knows rows only."""
 
 import collections
 import itertools

@@ -1,4 +1,4 @@
-"""How a pass over a split gives a network its images."""
+"""Batches of a split, in the form that a network takes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field

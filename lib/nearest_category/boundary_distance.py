@@ -1,4 +1,4 @@
-"""How far the decision boundary lies, beside how far the images from elsewhere lie from the training set.
+"""Distance to the decision boundary, beside the distance of OOD images to the training set.
 
 The paper does not measure at the images themselves but at the training examples nearest to them, as far as the network
 classifies these correctly (nearest-category paper, section 2); the extension measures at the images (section 6.4).

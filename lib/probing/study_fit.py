@@ -1,4 +1,4 @@
-"""The probes of a study, fitted: plain ones, baselines, class means, and what held-out images say of them."""
+"""Fits the probes, baselines and class means of a study, and scores them on held-out images."""
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The command line: a frozen dataclass becomes flags, a function from it becomes a script.
+"""The command line: flags are derived from a frozen dataclass.
 
 A field is a flag: its type, default and help are stated once. `bool` gives `--x/--no-x`, `tuple[T, ...]` takes several
 values and may be repeated, a field without default is required. A YAML file given as `--config` sets defaults, the
@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from lib.core import distributed
+from lib.core import distributed, figures
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
+from lib.datasets.catalogue import DECODERS
 from lib.runs import help_text, published_flags, yaml_files
 from lib.runs.columns import Columns, Summary
 from lib.runs.help_text import Flag
@@ -143,6 +144,20 @@ class RunConfig:
     )
     overwrite: bool = flag(False, help="run even if the record is there, and replace it", group="output", identity=False)
     results_dir: str = flag("results", help="folder of the records and figures", group="output", identity=False)
+    figure_format: str = flag(
+        "png",
+        help="format of the figures; a finished run draws them again",
+        choices=figures.FORMATS,
+        group="output",
+        identity=False,
+    )
+    figure_width: str = flag(
+        "screen",
+        help="width of the figures: single (3.3 in) and double (6.8 in) are columns of a paper, screen is as wide as needed",
+        choices=tuple(figures.WIDTHS),
+        group="output",
+        identity=False,
+    )
     models_dir: str = flag("models", help="folder of the checkpoints", group="output", identity=False)
     cache_dir: str = flag(
         ".cache",
@@ -256,6 +271,12 @@ class DeviceConfig(RunConfig):
         group="machine",
         check=at_least(1),
         identity=False,
+    )
+    decoder: str = flag(
+        "pil",
+        choices=DECODERS,
+        group="machine",
+        help="decoder of JPEGs that do not fit into memory: pil, or torchvision, faster and a level off in few pixels",
     )
     precision: str = flag(
         "auto",

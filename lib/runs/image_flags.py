@@ -1,4 +1,4 @@
-"""The options that say in which form, and of which classes, a network is given images.
+"""The flags for the size, normalisation and classes of the images that a network is given.
 
 In training they decide it; a checkpoint without a sidecar needs them again. Free of torch.
 """

@@ -1,4 +1,4 @@
-"""The files behind what a configuration names: data sets, checkpoints, folders of snapshots. Nothing is loaded here."""
+"""The files of the data sets and checkpoints that a configuration names. Loads nothing."""
 
 from pathlib import Path
 from typing import ClassVar, Protocol

@@ -1,4 +1,4 @@
-"""What a configuration names, checked and loaded: data sets, checkpoints, the device.
+"""Loads what a configuration names, after checks: data sets, checkpoints, the device.
 
 Every experiment reads its data and networks through these, so that the common flags mean the same everywhere.
 """
@@ -74,7 +74,13 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
         feature_dataset.check_taken(config.takes_features, name)
         return _stored_features(config, data, split)
     return datasets.load(
-        name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir, most=config.max_examples
+        name,
+        config.data_root,
+        split,
+        image_size=image_size,
+        cache_dir=config.cache_dir,
+        most=config.max_examples,
+        decoder=config.decoder,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run would do and hold, in lines of text: what `--plan` adds for runs of networks on data.
+"""What `--plan` prints for runs of networks on data: passes, layers, memory.
 
 Networks are built and tried on one blank image, data sets are looked up and not read.
 """

@@ -22,7 +22,7 @@ from pathlib import Path
 from lib.core import distributed, locks, progress, streams, terminal, trusted_files
 from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
 from lib.core.text import duration, readable
-from lib.runs import cli, records
+from lib.runs import cli, drawing, records
 from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiment, Experiments
 from lib.runs.records import Result
@@ -97,6 +97,7 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     if distributed.rank():
         _follow(experiments[name], config, place)
         return None
+    _show_warnings(config)
     if config.plan:
         config.check_inputs()
     with progress.status("preparing", config.quiet):
@@ -106,14 +107,14 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
         return None
     found = _version(place.path)
     if _is_there(place, config):  # also in a folder that cannot be written
-        _say(config, f"already there; --overwrite runs it again ({place.path})")
+        _leave(experiments[name], config, place)
     else:
         with records.locked(place):
             if _version(place.path) != found and _is_there(place, config):  # another process was faster
-                _say(config, f"already there; --overwrite runs it again ({place.path})")
+                _leave(experiments[name], config, place)
             else:
                 _run(experiments[name], config, place, command)
-    for figure in records.figures(place):
+    for figure in records.figures(place, config.figure_format):
         _say(config, f"figure: {figure}")
     print(place.path)
     return place.path
@@ -129,6 +130,15 @@ def _is_there(place: records.Place, config: RunConfig) -> bool:
     return True
 
 
+def _leave(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
+    """Leaves the record as it is, and draws its figures where another format or width is asked for."""
+    _say(config, f"already there; --overwrite runs it again ({place.path})")
+    drawn = records.figures(place)
+    asked = (config.figure_format, config.figure_width) != (RunConfig.figure_format, RunConfig.figure_width)
+    if asked or (drawn and not records.figures(place, config.figure_format)):
+        drawing.draw(place, records.read(place.path), experiment, config.figure_format, config.figure_width)
+
+
 def _version(path: Path) -> tuple[int, int] | None:
     """Which of the files that were ever at the path lies there; None if there is none."""
     try:
@@ -140,7 +150,6 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 def _run(experiment: Experiment, config: RunConfig, place: records.Place, command: list[str]) -> None:
     """Runs the experiment, writes its record and prints its rows."""
-    _show_warnings(config)
     with progress.status("checking inputs", config.quiet):
         config.check_inputs()
         before = records.fingerprints(config)
@@ -149,7 +158,8 @@ def _run(experiment: Experiment, config: RunConfig, place: records.Place, comman
         function = _loaded(experiment)
     result = function(config)
     result.seconds.setdefault("total", time.perf_counter() - begin)
-    records.write(place, config, result, command=command, started=started, inputs=before)
+    record = records.write(place, config, result, command=command, started=started, inputs=before)
+    drawing.draw_anew(place, record, experiment, config.figure_format, config.figure_width)
     if not config.quiet:
         print(readable(result.text(terminal.width(), terminal.shared())))
         _say(config, f"done in {duration(result.seconds['total'])}")

@@ -1,4 +1,4 @@
-"""Task-loss matching of a grid that goes on after any interruption as if there had been none.
+"""Task-loss matching of a grid, which continues after an interruption with the same result.
 
 The stitches of a part share its passes and nothing else, so that each becomes what it would become alone: one that another
 record holds is taken from there instead of being trained again. The state of a run lies beside its record until that is

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.core import terminal, text_table
+from lib.tables.record_library import Origin
 
 SUFFIXES = {  # format -> ending of its files
     "text": "txt",
@@ -41,7 +42,7 @@ LATEX = {
 @dataclass(frozen=True)
 class PrintedTable:
     """A table: the name of its file, its title, its rows for readers and in full, a note, the lines it was made of, and the
-    file of its figure, where it has one of its own.
+    file of its figure, where it has one of its own; what each row is of, or one origin for all of them.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PrintedTable:
     note: str = ""
     lines: list = field(default_factory=list)
     figure: Path | None = None
+    origins: list[Origin] = field(default_factory=list)
 
 
 def fitted(table: PrintedTable, width: int) -> str:

@@ -1,4 +1,4 @@
-"""Optimising a network, one epoch at a time, such that any step can be the first after an interruption.
+"""The training loop, one epoch at a time; it can resume at any step.
 
 Every random draw of a step (order, augmentation, dropout) comes from a stream named by epoch and step, and the learning
 rate is a function of the step; so weights, optimiser and `Position` are all that continuing bit for bit needs.

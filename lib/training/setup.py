@@ -1,4 +1,4 @@
-"""What a training starts from: the images as the options want them, the network and its normalisation, the recipe.
+"""Prepares a training: its images, the network with its normalisation, the recipe.
 
 The options are those of `TrainConfig`; the hyperplane paper, section 4, has their meaning, and its defects D3 to D7 what
 they must not mean.

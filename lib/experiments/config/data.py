@@ -10,6 +10,7 @@ from lib.core import cache_folders, terminal, text_table
 from lib.core.errors import UsageError, UserError
 from lib.core.terminal import PIPED
 from lib.experiments import EXPERIMENTS
+from lib.experiments.columns.data import COLUMNS
 from lib.representations import feature_cache
 from lib.runs import input_files, revisions
 from lib.runs.cli import DeviceConfig, SeedConfig, flag
@@ -59,12 +60,7 @@ class DataConfig(DeviceConfig, SeedConfig):
 
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="n classes",
-        words="data split variant origin subset shape mean std",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
 
     def __post_init__(self) -> None:
         super().__post_init__()

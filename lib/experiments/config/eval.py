@@ -8,6 +8,7 @@ from lib.attacks.flags import ATTACKS, PerturbationConfig
 from lib.core import terminal, text_table
 from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
+from lib.experiments.columns.eval import COLUMNS
 from lib.runs import input_files, records
 from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -44,12 +45,7 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
     # 2: L2 attacks start from the point of the nearest-category paper's code, and draw directions only where they need them;
     # images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="n accuracy se top5 loss ece eps steps restarts robust_accuracy",
-        words="data split variant origin subset attack norm",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data split variant n", "accuracy loss ece", lambda row: row.get("subset") == "all"
     )

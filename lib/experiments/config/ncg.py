@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import corruptions, names
+from lib.experiments.columns.ncg import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -91,19 +92,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
     # beside misses that are all wrong was left out
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""epoch network_seed n_train n hits ncg ncg_low ncg_high sum_squared_distance mean_distance near_ties chance
-            majority independence kappa chi2 p_chi2 p_permutation accuracy accuracy_1nn accuracy_hits accuracy_misses p_welch
-            ncg_against gained lost p_paired eps n_cells r_distance_accuracy welch cells_above difference difference_se ratio
-            ratio_se slope_ncg slope_ncg_se slope_accuracy slope_accuracy_se attack_success radius_mean radius_median
-            radius_km covered segment_unchanged n_candidates n_attached won_ddn won_fab welch_quintile_1
-            welch_quintile_2 welch_quintile_3 welch_quintile_4 welch_quintile_5""",
-        words="model architecture loss against train data split variant origin space layer backbone subset at",
-        truths="in_distribution seen_in_training",
-        network="model",
-        images="data split origin train",
-        sets="data train",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "train data split variant space n",
         "ncg chance majority independence kappa accuracy mean_distance",

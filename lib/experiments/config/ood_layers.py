@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import openood
+from lib.experiments.columns.ood_layers import COLUMNS
 from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, above, at_least, flag
@@ -103,17 +104,7 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     # 2 as well: a row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
-            ci_high sign auroc_oracle_sign fpr95 aupr_in aupr_out vs_final p p_holm auroc_two_sided regret best alpha
-            n_calibrated false_alarms false_alarms_se false_alarms_low false_alarms_high detected exited_id exited_ood mac_id
-            mac_ood time_id time_ood""",
-        words="""id id_split fit_on ood ood_split variant origin group corruption members layer role aliases kind score needs
-            chosen_layer chosen_on calibrated_on""",
-        truths="sign_certain sign_agrees seen_in_training",
-        images="origin id id_split ood ood_split members fit_on",
-        sets="id ood members",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of("id ood variant T layer score needs", "auroc auroc_two_sided fpr95")
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import names
+from lib.experiments.columns.probe import COLUMNS
 from lib.models import reducer_names
 from lib.probing import selection
 from lib.runs import cli, input_files
@@ -207,17 +208,7 @@ class ProbeConfig(NetworkConfig):
     # own folders; a row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""dim rank lr l1 l2 l2_norm seed epoch fraction n n_learnt n_validated n_seeds correct accuracy se
-            baseline gain gain_low gain_high gain_median candidates strength nc1 s s_null_low s_null_high
-            s_moments s_moments_null_low s_moments_null_high energy_distance energy_distance_null_low
-            energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
-        words="""probe network layer role aliases reduce data variant origin group split protocol solver selected_by choice
-            over""",
-        truths="chosen",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data variant protocol fraction selected_by group",
         "accuracy baseline gain gain_low gain_high",

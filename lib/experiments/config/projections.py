@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib import datasets
 from lib.core.errors import UsageError
+from lib.experiments.columns.projections import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -58,13 +59,7 @@ class ProjectionsConfig(SnapshotsConfig):
     )
 
     revision: ClassVar[int] = 2  # 2: distances from the initial weights that the paper's code puts beside a snapshot
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""draw epoch filters dim counted mean mass mass_low mass_high p_value z q05 q25 q50 q75 q95 l2_distance
-            linf_distance p_holm""",
-        words="checkpoint layer stage block kind",
-        truths="folded",
-        network="checkpoint",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of("epoch layer filters", "mass z mean l2_distance")
 
     @classmethod

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.core.errors import UsageError
+from lib.experiments.columns.reinit import COLUMNS
 from lib.reinit import weight_sources
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, above, at_least, flag
@@ -88,15 +89,7 @@ class ReinitConfig(NetworkConfig, SeedConfig):
 
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # 2: partial_p of few layers was too small; no p that cannot reach 0.05
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""n classes index mass bias bias_z abs_mean criticality draws accuracy accuracy_sd relative_drop
-            top5_accuracy se intact_accuracy intact_top5_accuracy l2_distance layers spearman p_value p_least partial
-            partial_p partial_p_least""",
-        words="data split variant origin what layer kind source status predictor",
-        truths="recalibrated",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data source layer predictor",
         "accuracy relative_drop spearman p_value partial partial_p",

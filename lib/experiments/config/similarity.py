@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.core.errors import UsageError
+from lib.experiments.columns.similarity import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -105,14 +106,7 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright; a
     # row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""rank1 rank2 n cka cka_debiased pwcca procrustes svcca mean_cca rsa knn_jaccard disagreement cka_se
-            cka_debiased_se pwcca_se procrustes_se svcca_se mean_cca_se rsa_se knn_jaccard_se""",
-        words="layer1 layer2 aliases1 aliases2 rows data split pwcca_weighs",
-        images="data split",
-        sets="data",
-        shared={"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"},
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of("data n layer1 layer2 rank1 rank2", "cka cka_debiased pwcca procrustes")
 
     def answer(self) -> str | None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets.catalogue import AUGMENTATIONS
+from lib.experiments.columns.stitch import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, above, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -164,16 +165,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""samples stitch_rank pinv_rank matching_residual effective_rank condition accuracy relative_accuracy
-            penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
-            sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
-        words="""null front_layer end_layer front_aliases end_aliases type init solver pinv_basis data split
-            taken_from missing""",
-        truths="trained",
-        images="data split",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data split type init epochs null front_layer end_layer stitch_rank pinv_rank",
         "accuracy penalty agreement normalized_difference",

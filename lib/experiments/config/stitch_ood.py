@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
+from lib.experiments.columns.stitch_ood import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import DeviceConfig, SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -72,16 +73,7 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # since 2 an energy that ties with the threshold of fpr95 counts as in distribution
     reads_records: ClassVar[bool] = True
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""n n_id seed stitch_rank pinv_rank epochs samples accuracy auroc auroc_two_sided aupr_in fpr95
-            fpr95_nearest_recall energy_id energy""",
-        words="""kind method front end data split id_data id_split front_layer end_layer record type init solver energies
-            id_energies missing fill detector""",
-        truths="trained",
-        roles="front end",
-        images="data split",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "kind method data front_layer end_layer stitch_rank pinv_rank n",
         "accuracy auroc auroc_two_sided aupr_in fpr95",

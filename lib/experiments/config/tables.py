@@ -63,6 +63,12 @@ class TablesConfig(RunConfig):
         help="checkpoint of a network: print what every experiment says of its layers, and how these measures go together",
         group="data",
     )
+    figures: tuple[str, ...] = flag(
+        (),
+        group="output",
+        metavar="RECORD",
+        help="records, and folders of them, whose figures are drawn again: in --figure-format and --figure-width",
+    )
     rerun: str = flag("", help="record whose run is repeated", group="data", metavar="RECORD")
     check: bool = flag(False, help="compare the run of --rerun with the record instead of replacing the record")
 
@@ -70,7 +76,7 @@ class TablesConfig(RunConfig):
         super().__post_init__()
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
-        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report") if getattr(self, name)]
+        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report", "figures") if getattr(self, name)]
         if len(asked) > 1:
             raise UsageError(f"{' '.join(asked)}: one of them at a time")
         if self.report and not (folder := Path(self.report).parent).is_dir():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from lib.experiments.columns.train import COLUMNS
 from lib.runs import input_files
 from lib.runs.columns import Columns, Summary
 from lib.training import run_folder
@@ -24,12 +25,7 @@ class TrainConfig(TrainingConfig):
     # networks normalise inside are trained so; a .tar snapshot goes on in its epoch; attacks draw directions only where a
     # gradient is zero; images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
-            seconds penalty train_eval_loss train_eval_accuracy""",
-        words="selected_on precision batchnorm",
-        truths="best",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "selected_on", "epoch train_accuracy val_accuracy", lambda row: row.get("best")
     )
