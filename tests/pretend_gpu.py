@@ -326,6 +326,16 @@ def _saving(save):
     return saving
 
 
+def _grouped(group):
+    """Groups of tensors by device and type, which C++ makes."""
+
+    def grouped(lists, with_indices=False):
+        found = group(lists, with_indices)
+        return {(GPU if isinstance(each[0][0][0], OnGpu) else key[0], key[1]): each for key, each in found.items()}
+
+    return grouped
+
+
 class _autocast(torch.autocast):
     def __init__(self, device_type: str, *args, **kwargs) -> None:
         super().__init__("cpu", *args, **kwargs)
@@ -371,6 +381,9 @@ def present() -> Iterator[Counter[str]]:
         patch.setattr(files, "location_tag", _location(files.location_tag))
         patch.setattr(files, "default_restore_location", _restored(files.default_restore_location))
         patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None)
+        clipping = torch.nn.utils.clip_grad
+        name = "_group_tensors_by_device_and_dtype"
+        patch.setattr(clipping, name, _grouped(getattr(clipping, name)))
         patch.setattr(torch, "save", _saving(torch.save))
         patch.setattr(torch, "load", _loaded(torch.load))
         swapped = torch.__future__.get_swap_module_params_on_conversion()

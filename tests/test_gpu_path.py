@@ -250,3 +250,39 @@ def test_a_command_gives_the_same_rows_on_a_gpu(command, folder):
     before = on_cpu(command, folder)
     after, _ = on_gpu(command, folder)
     assert before["rows"] and rerun.differences(before["rows"], after["rows"], records.tolerance(before)) == []
+
+
+# loops of steps: training, attacks, matching, stitches and detectors in training, probing
+LOOPS = [
+    *(command for command in commands() if command.name.startswith("train --loss ")),
+    Command("train", (*BASE["train"], *FURTHER["train"][0]), "train with an average of its weights"),
+    Command("stitch", BASE["stitch"], "stitch, task loss"),
+    Command("stitch", (*BASE["stitch"], "-i", "pinv", "-e", "0"), "stitch, direct matching"),
+    Command("ood_detector", BASE["ood_detector"], "detectors"),
+    Command("stitch_ood", BASE["stitch_ood"], "energies of stitches"),
+    Command("ood_layers", BASE["ood_layers"], "energies of layers"),
+    Command("similarity", BASE["similarity"], "similarity"),
+    Command("reinit", BASE["reinit"], "reinit"),
+]
+
+
+@pytest.mark.parametrize("command", [pytest.param(command, id=command.name) for command in LOOPS])
+def test_no_step_waits_for_the_gpu(command, folder):
+    """Twice the images are twice the steps, and all waits are before and behind the steps, or once an epoch."""
+    assert further_waits(command, folder, "--max-examples", 64) == {}
+
+
+def test_no_step_of_an_attack_waits_for_the_gpu(folder):
+    """That images which are wrong are not attacked costs some waits for each batch."""
+    command = Command("eval", (*BASE["eval"], "--attack", "pgd", *ATTACK), "attack")
+    assert further_waits(command, folder, "--attack-steps", 4) == {}
+
+
+def further_waits(command: Command, folder: Path, flag: str, number: int) -> dict[str, int]:
+    """By how much the waits grow, by place, when the number behind a flag is doubled."""
+    counts = []
+    for value in (number, 2 * number):
+        words = (*command.words, flag, str(value))
+        counts.append(on_gpu(dataclasses.replace(command, words=words, name=f"{command.name} {value}"), folder)[1])
+    few, many = counts
+    return {place: many[place] - few[place] for place in many if many[place] > few[place]}
