@@ -4,6 +4,8 @@ The commands come from the configurations: a short command of every script, and 
 a choice, so that a new loss, solver or score is tried by itself. `FURTHER` has the branches that are no choice.
 """
 
+import contextlib
+import copy
 import dataclasses
 import json
 import shutil
@@ -12,11 +14,17 @@ from pathlib import Path
 
 import pretend_gpu
 import pytest
+import torch
 from conftest import made_once, script
+from torch import nn
 
+from lib.attacks import minimum_norm
+from lib.core import randomness
 from lib.experiments import EXPERIMENTS
+from lib.probing import stacked_probes
 from lib.runs import records
 from lib.tables import rerun
+from lib.training import loop
 
 FEW = ("--max-examples", "64")
 SMALL = (*FEW, "-b", "16")
@@ -286,3 +294,100 @@ def further_waits(command: Command, folder: Path, flag: str, number: int) -> dic
         counts.append(on_gpu(dataclasses.replace(command, words=words, name=f"{command.name} {value}"), folder)[1])
     few, many = counts
     return {place: many[place] - few[place] for place in many if many[place] > few[place]}
+
+
+@pytest.mark.parametrize("further", [(), ("--cache-limit", "0"), ("--solver", "sgd"), ("--baselines", "mlp")], ids=" ".join)
+def test_probes_are_fitted_on_the_gpu_and_no_step_waits_for_it(further, folder, monkeypatch):
+    """An epoch of streamed features has one look at whether they are finite."""
+    devices = set()
+
+    def noted(stack, features, labels, rate=1.0):
+        devices.add(features.device.type)
+        step(stack, features, labels, rate)
+
+    step = stacked_probes.Stack.step
+    monkeypatch.setattr(stacked_probes.Stack, "step", noted)
+    command = Command("probe", (*BASE["probe"], *further), f"probing {' '.join(further)}")
+    more = further_waits(command, folder, "-e", 2)
+    assert devices == {"cuda"} and sum(more.values()) <= 2 * ("--cache-limit" in further), more
+
+
+def test_the_smallest_change_is_that_of_the_cpu_and_a_step_looks_four_times_which_images_are_left():
+    """Each look saves passes of the images that are not."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
+    images, counts = torch.rand(16, 1, 8, 8), []
+    labels = network(images).argmax(1)
+    for steps in (10, 20):
+        settings = {"steps": steps, "polish": 0}
+        alone = minimum_norm.minimal_radii(network, images, labels, **settings, generator=randomness.generator(0, "radius"))
+        with pretend_gpu.present() as waits:
+            moved, draws = copy.deepcopy(network).to("cuda"), randomness.generator(0, "radius", device="cuda")
+            found = minimum_norm.minimal_radii(moved, images.cuda(), labels.cuda(), **settings, generator=draws)
+            counts.append(sum(waits.values()))
+            assert torch.allclose(found.distances.cpu(), alone.distances)
+    assert counts[1] - counts[0] <= 4 * 10
+
+
+@pytest.mark.parametrize("first, then", [("gpu", "cpu"), ("cpu", "gpu")])
+def test_a_training_goes_on_on_the_other_device(first, then, folder, monkeypatch):
+    """With the optimiser, the average of the weights and what the loss carries in resume.pt."""
+    words = (*BASE["train"], *ENERGIES, "--ema", "0.9", "-e", "2", "--name", f"{first}-{then}")
+    whole = run("train", (*words[:-1], f"whole-{first}"), folder, "-gpu", "-1", "-dir", f"whole-{first}")
+    begun = (*words, "-dir", f"{first}-{then}", "--debug")
+    with monkeypatch.context() as patch, there(first):
+        patch.setattr(loop, "train_epoch", stopped_in_epoch(2))
+        stopped = script("exec_train.py", *begun, "-gpu", "0" if first == "gpu" else "-1", cwd=folder)
+    assert stopped.returncode == 75 and "resume.pt" in stopped.stderr, stopped.stderr
+    with there(then):
+        rows = run("train", begun, folder, "-gpu", "0" if then == "gpu" else "-1")["rows"]
+    assert rerun.differences(whole["rows"], rows, 1e-6) == []
+
+
+def there(device: str):
+    """The pretended GPU, or what there is."""
+    return pretend_gpu.present() if device == "gpu" else contextlib.nullcontext()
+
+
+def stopped_in_epoch(number: int):
+    """`train_epoch`, which a signal stops behind the first step of this epoch."""
+    whole = loop.train_epoch
+
+    def epoch(network, split, optimizer, recipe, position, stopping, average=None):
+        if position.epoch == number:
+            stopping.by = "SIGTERM"
+        return whole(network, split, optimizer, recipe, position, stopping, average)
+
+    return epoch
+
+
+def test_what_a_gpu_refuses_the_pretended_one_refuses():
+    cpu = torch.arange(3.0)
+    with pretend_gpu.present() as waits:
+        gpu = cpu.to("cuda", non_blocking=True)
+        assert gpu.device == torch.device("cuda", 0)
+        for refused in (
+            lambda: gpu + cpu,
+            lambda: cpu.add_(gpu),
+            lambda: cpu[gpu.long()],
+            lambda: torch.cat([gpu, cpu]),
+            lambda: gpu.numpy(),
+            lambda: torch.rand(3, device="cuda", generator=torch.Generator()),
+            lambda: torch.rand(3, generator=torch.Generator("cuda")),
+        ):
+            with pytest.raises((RuntimeError, TypeError)):
+                refused()
+        assert not waits and (gpu * 2 + torch.tensor(1.0)).device.type == "cuda"
+        assert gpu.sum().item() == 3 and gpu.tolist() == [0, 1, 2] and bool((gpu < 3).all())
+        assert gpu[gpu > 0].shape == (2,) and gpu[torch.tensor([0])].item() == 0 and gpu.cpu().device.type == "cpu"
+        assert sum(waits.values()) == 7
+
+
+def test_a_file_saved_on_a_gpu_is_loaded_elsewhere_with_map_location_only(tmp_path):
+    with pretend_gpu.present():
+        torch.save({"a": torch.ones(2).cuda(), "b": torch.ones(2)}, tmp_path / "a.pt")
+        again = torch.load(tmp_path / "a.pt")
+        assert again["a"].device.type == "cuda" and again["b"].device.type == "cpu"
+    with pytest.raises(RuntimeError, match="map_location"):
+        torch.load(tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt", map_location="cpu")["a"].device.type == "cpu"
