@@ -15,6 +15,7 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.ood.layer_detectors import Features
 from lib.representations import finite
 
 KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # the layers that the paper looks at
@@ -80,31 +81,38 @@ def layer_energies(
     *,
     head: str = "",
     watch: Callable[[Tensor, Tensor], None] | None = None,
+    features: Callable[[Tensor], Features] | None = None,
+    collect: Callable[[dict[str, Features], Tensor], None] | None = None,
 ) -> tuple[list[str], np.ndarray, Tensor]:
     """One pass of the network, in eval mode and in float32, over a split.
 
     Returns the names of the columns, energies (n, columns, T) in float32, and the logits (n, k). A layer that one
     forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per batch, the input of
-    the layer `head` and the logits, both float32 and on the device. Raises `UserError` where the logits or an energy of an
+    the layer `head` and the logits, both float32 and on the device; `collect` gets, by column, what `features` made of each
+    layer's output, and the logits. Raises `UserError` where the logits or an energy of an
     image are not finite.
     """
     network.eval()
     names, energies, logits = [], [], []
     heads = [head] if watch else []
     with (
-        cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs,
-        cutting.record(network, heads, inputs=True) as features,
+        cutting.record(
+            network, layers, reduce=lambda output: (energy(output, temperatures), features(output) if features else None)
+        ) as outputs,
+        cutting.record(network, heads, inputs=True) as seen,
     ):
         for images, _ in batching.over(split, split.name):
             logits.append(network(images).float())
             if watch:
-                watch(features[head].float(), logits[-1])
+                watch(seen[head].float(), logits[-1])
             if not names:
                 missing = [name for name in layers if name not in outputs]
                 if missing:
                     raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
                 names = [key for name in layers for key in outputs if key.partition("@")[0] == name]
-            energies.append(torch.stack([outputs[name] for name in names], 1))
+            energies.append(torch.stack([outputs[name][0] for name in names], 1))
+            if collect:
+                collect({name: outputs[name][1] for name in names}, logits[-1])
     found, answers = torch.cat(energies).cpu(), torch.cat(logits).cpu()
     for column, name in enumerate(names):
         finite.check(found[:, column], f"the energies of layer {name}", split)

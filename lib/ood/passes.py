@@ -15,9 +15,10 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.ood import early_exit, halves, last_layer, layer_energies
+from lib.ood import early_exit, halves, last_layer, layer_detectors, layer_energies
 from lib.ood.flags import BASELINES
 from lib.ood.last_layer import LastLayer, LastLayerScore
+from lib.ood.layer_detectors import Features, LayerScore
 from lib.representations import aliases, finite
 
 
@@ -29,7 +30,7 @@ class LayerStudy:
     layers        those of the rows
     exits         cuts at which a pass may stop, in execution order, if any; `alpha` is the rate of false alarms over all
     head          the name of the last linear layer, and `linear` the layer, where something needs it
-    baselines, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
+    baselines, detectors, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
     seed          of the halves that are drawn
     """
@@ -44,6 +45,7 @@ class LayerStudy:
     head: str = ""
     linear: nn.Linear | None = None
     baselines: tuple[str, ...] = ()
+    detectors: tuple[str, ...] = ()
     aggregators: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
@@ -51,12 +53,15 @@ class LayerStudy:
 
 
 class Passed(NamedTuple):
-    """What a pass over a split left: energies (n, columns, T), logits (n, k), scores of the last layer (n,) by name."""
+    """What a pass over a split left: energies (n, columns, T), logits (n, k), scores of the last layer (n,) by name, and
+    for every detector of layers the scores (n,) by column.
+    """
 
     columns: list[str]
     energies: np.ndarray
     logits: Tensor
     scores: dict[str, np.ndarray]
+    detected: dict[str, dict[str, np.ndarray]]
 
     def of(self, layers: list[str]) -> np.ndarray:
         """The energies of these layers, in the order of the columns."""
@@ -66,6 +71,13 @@ class Passed(NamedTuple):
         """The same with these columns alone."""
         places = [self.columns.index(column) for column in columns]
         return self._replace(columns=columns, energies=self.energies[:, places])
+
+
+class Detectors(NamedTuple):
+    """Fitted scores: of the last layer by name, and of all layers by name and column."""
+
+    last: dict[str, LastLayerScore]
+    everywhere: dict[str, dict[str, LayerScore]]
 
 
 def distinct(study: LayerStudy, passed: Iterable[Passed], named: Sequence[str]) -> aliases.Distinct[str]:
@@ -87,16 +99,28 @@ def measure(
     split: Split,
     stage: str,
     seconds: dict[str, float],
-    detectors: dict[str, LastLayerScore] | None = None,
+    detectors: Detectors | None = None,
     watch: Callable[[Tensor, Tensor], None] | None = None,
+    collect: Callable[[dict[str, Features], Tensor], None] | None = None,
 ) -> Passed:
-    """One pass over a split; `watch`, or else `detectors`, get the last layer's input and output as they come by."""
-    detectors = detectors or {}
-    scores: dict[str, list[Tensor]] = {name: [] for name in detectors}
+    """One pass over a split.
+
+    `watch`, or else the detectors of the last layer, get its input and output as they come by; `collect`, or else the
+    detectors of all layers, what is kept of theirs.
+    """
+    last, everywhere = detectors or Detectors({}, {})
+    scores: dict[str, list[Tensor]] = {name: [] for name in last}
+    detected: dict[str, dict[str, list[Tensor]]] = {name: {one: [] for one in found} for name, found in everywhere.items()}
 
     def score(features: Tensor, logits: Tensor) -> None:
-        for name, detector in detectors.items():
+        for name, detector in last.items():
             scores[name].append(detector(features, logits).double().cpu())
+
+    def detect(batch: dict[str, Features], logits: Tensor) -> None:
+        predicted = logits.argmax(1).cpu()
+        for name, of_columns in everywhere.items():
+            for column, detector in of_columns.items():
+                detected[name][column].append(detector(batch[column], predicted).double())
 
     begin = time.perf_counter()
     columns, energies, logits = layer_energies.layer_energies(
@@ -106,21 +130,51 @@ def measure(
         study.batching,
         study.temperatures,
         head=study.head,
-        watch=watch or (score if detectors else None),
+        watch=watch or (score if last else None),
+        features=layer_detectors.reduction(study.detectors) if collect or everywhere else None,
+        collect=collect or (detect if everywhere else None),
     )
     seconds[f"pass over {stage}"] = time.perf_counter() - begin
     joined = {name: torch.cat(parts) for name, parts in scores.items()}
     for name, values in joined.items():
         finite.check(values[:, None], f"--baselines {name}: its scores", split)
-    return Passed(columns, energies, logits, {name: values.numpy() for name, values in joined.items()})
+    found = {name: {column: torch.cat(parts).numpy() for column, parts in one.items()} for name, one in detected.items()}
+    for name, of_columns in found.items():
+        for column, values in of_columns.items():
+            finite.check(torch.from_numpy(values)[:, None], f"--layer-detectors {name}: its scores of layer {column}", split)
+    return Passed(columns, energies, logits, {name: values.numpy() for name, values in joined.items()}, found)
 
 
-def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Passed, dict[str, LastLayerScore]]:
-    """The pass over the fitting images, and the scores of the last layer fitted to it."""
-    if study.linear is None:
-        return measure(study, fitted, "fitting images", seconds), {}
+def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Passed, Detectors]:
+    """The pass over the fitting images, and the detectors fitted to it."""
     features: list[Tensor] = []
-    passed = measure(study, fitted, "fitting images", seconds, watch=lambda seen, logits: features.append(seen.clone()))
+    fitting = layer_detectors.Fitting(study.detectors)
+
+    def add(batch: dict[str, Features], logits: Tensor) -> None:
+        fitting.add({column: part for column, part in batch.items() if column.partition("@")[0] in study.layers})
+
+    passed = measure(
+        study,
+        fitted,
+        "fitting images",
+        seconds,
+        watch=(lambda seen, logits: features.append(seen.clone())) if study.linear else None,
+        collect=add if study.detectors else None,
+    )
+    everywhere = {}
+    if study.detectors:
+        begin = time.perf_counter()
+        everywhere = fitting.fit(fitted.labels.cpu(), passed.logits.argmax(1))
+        seconds["fitting the layers' detectors"] = time.perf_counter() - begin
+    return passed, Detectors(_last(study, fitted, passed, features, seconds), everywhere)
+
+
+def _last(
+    study: LayerStudy, fitted: Split, passed: Passed, features: list[Tensor], seconds: dict[str, float]
+) -> dict[str, LastLayerScore]:
+    """The scores of the last layer, fitted to its input `features` over the fitting images."""
+    if study.linear is None:
+        return {}
     begin = time.perf_counter()
     linear = study.linear
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
@@ -137,7 +191,7 @@ def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Pa
             except UserError as error:
                 warnings.warn(f"{error}; left out", stacklevel=3)
     seconds["fitting the last layer's scores"] = time.perf_counter() - begin
-    return passed, detectors
+    return detectors
 
 
 class Exits(NamedTuple):
