@@ -15,6 +15,7 @@ from lib.training.flags import OptimizationConfig
 TYPES = ("c2c", "rc2c_pre", "rc2c_post", "t2t", "c2t", "t2c", "auto")
 
 
+NOISE = "noise"  # among the senders: no network
 INITS = ("rand", "eye", "pinv", "perm")
 
 
@@ -108,6 +109,19 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         False, help="a published spelling without effect: only stitches are trained and saved in any case", identity=False
     )
     save: bool = flag(True, help="keep the weights of every stitch in the .npz", selects=True)
+    match_at: str = flag(
+        "",
+        metavar="LAYER",
+        help="train stitches to give the end network what it has at this later layer, such as its penultimate one, instead "
+        "of the labels",
+    )
+    sender: tuple[str, ...] = flag(
+        (),
+        metavar="noise|CHECKPOINT",
+        help="with --null: front ends that stitch well without meaning the same; noise clustered by class, and "
+        "networks of the front's architecture trained for another task",
+        selects=True,
+    )
     null: bool = flag(
         False,
         help="beside each stitch what it is worth without similarity: one behind an untrained front "
@@ -122,7 +136,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
             penalty agreement normalized_difference normalized_difference_batch_mean r2 sparsity_0 sparsity_1e-5
             sparsity_1e-4 sparsity_1e-3 sparsity_1e-2 sparsity_1e-1 end_accuracy n epochs seed stitch""",
         words="""null front_layer end_layer front_aliases end_aliases type init solver pinv_basis data split
-            taken_from missing""",
+            taken_from missing match_at""",
         truths="trained",
         images="data split",
         sets="data",
@@ -148,6 +162,12 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
             raise UsageError(f"--front-pinv-rank: it limits what -i pinv matches, not -i {self.init}")
         if self.null and self.soft_targets and self.epochs:
             raise UsageError("--null: it shuffles labels, from which --soft-targets does not learn")
+        if self.sender and not self.null:
+            raise UsageError(f"--sender {self.sender[0]}: it is for --null")
+        if self.match_at and not self.epochs:
+            raise UsageError(f"--match-at {self.match_at}: stitches are trained to match there; -e 0 trains none")
+        if self.match_at and self.soft_targets:
+            raise UsageError(f"--match-at {self.match_at} --soft-targets: one target at a time")
         if ":" in self.dataset and "=" not in self.dataset:
             raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
 
@@ -158,7 +178,12 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     @property
     def networks(self) -> dict[str, str]:
-        return {self.front_path: self.front_type, self.end_path: self.end_type}
+        return {self.front_path: self.front_type, self.end_path: self.end_type} | dict.fromkeys(self.senders, "auto")
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """The checkpoints among the senders."""
+        return tuple(word for word in self.sender if word != NOISE)
 
     def work(self) -> list[str]:
         from lib.runs import plan
@@ -181,4 +206,4 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     def inputs(self) -> dict[str, list[Path]]:
         data = input_files.data_files(self, self.dataset) if self.dataset else {}
-        return input_files.checkpoint_files(self, self.front_path, self.end_path) | data
+        return input_files.checkpoint_files(self, self.front_path, self.end_path, *self.senders) | data
