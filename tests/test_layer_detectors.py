@@ -240,17 +240,15 @@ def test_a_mistake_is_one_sentence(folder, words, status, told):
 
 def test_images_without_labels_are_refused_by_what_needs_them():
     labels = torch.full((60,), -1)
-    fitting = layer_detectors.Fitting(("prototype",))
-    fitting.add({"a": layer_detectors.features(drawn(60, 4, 0))})
+    features = {"a": layer_detectors.features(drawn(60, 4, 0))}
     with pytest.raises(UserError, match="--layer-detectors prototype: the fitting images have 0 classes"):
-        fitting.fit(labels, classes(60))
+        layer_detectors.fit(("prototype",), features, labels, classes(60))
 
 
 def test_a_layer_where_a_detector_cannot_be_fitted_is_left_out_with_a_warning():
-    fitting = layer_detectors.Fitting(("mahalanobis", "knn"))
-    fitting.add({"dead": layer_detectors.features(torch.zeros(60, 4)), "alive": layer_detectors.features(drawn(60, 4, 0))})
+    features = {"dead": layer_detectors.features(torch.zeros(60, 4)), "alive": layer_detectors.features(drawn(60, 4, 0))}
     with pytest.warns(UserWarning, match=r"without an inverse.*\(dead\); left out"):
-        found = fitting.fit(classes(60), classes(60))
+        found = layer_detectors.fit(("mahalanobis", "knn"), features, classes(60), classes(60))
     assert list(found["mahalanobis"]) == ["alive"] and list(found["knn"]) == ["dead", "alive"]
 
 

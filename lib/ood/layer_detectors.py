@@ -74,35 +74,26 @@ def gram(sums: Tensor, predicted: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     return score
 
 
-class Fitting:
-    """Gathers the features of the fitting images, batch by batch, and fits the detectors `names` to every column."""
+def fit(
+    names: tuple[str, ...], features: Mapping[str, Features], labels: Tensor, predicted: Tensor
+) -> dict[str, dict[str, LayerScore]]:
+    """name -> column -> score, fitted to the features of every column; labels (f,), -1 = unlabelled, predicted classes (f,).
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self._parts: dict[str, list[Features]] = {}
-
-    def add(self, batch: Mapping[str, Features]) -> None:
-        """The features of a batch, by column."""
-        for column, part in batch.items():
-            self._parts.setdefault(column, []).append(part)
-
-    def fit(self, labels: Tensor, predicted: Tensor) -> dict[str, dict[str, LayerScore]]:
-        """name -> column -> score; labels (f,), -1 = unlabelled, and predicted classes (f,).
-
-        What cannot be fitted at a layer is left out there with a warning, and `UserError` if it can be nowhere.
-        """
-        found: dict[str, dict[str, LayerScore]] = {name: {} for name in self.names}
-        for column, parts in self._parts.items():
-            pooled = torch.cat([part.pooled for part in parts])
-            sums = torch.cat([part.sums for part in parts])
-            for name in self.names:
-                try:
-                    found[name][column] = _fit(name, pooled, sums, labels, predicted)
-                except UserError as error:
-                    if column == list(self._parts)[-1] and not found[name]:
-                        raise
-                    warnings.warn(f"{error} ({column}); left out", stacklevel=3)
-        return found
+    What cannot be fitted at a layer is left out there with a warning, and `UserError` if it can be nowhere.
+    """
+    found: dict[str, dict[str, LayerScore]] = {name: {} for name in names}
+    for name in names:
+        problems = {}
+        for column, (pooled, sums) in features.items():
+            try:
+                found[name][column] = _fit(name, pooled, sums, labels, predicted)
+            except UserError as error:
+                problems[column] = error
+        if problems and not found[name]:
+            raise next(iter(problems.values()))
+        for column, error in problems.items():
+            warnings.warn(f"{error} ({column}); left out", stacklevel=3)
+    return found
 
 
 def _fit(name: str, pooled: Tensor, sums: Tensor, labels: Tensor, predicted: Tensor) -> LayerScore:

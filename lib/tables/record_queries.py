@@ -23,12 +23,6 @@ OF_RECORDS = {  # name -> what its values are
     "record": "the file's name without .json",
     "started": "when the run began, as 2026-01-31T12:00:00+00:00",
 }
-# measures of which less is better; of all others more is
-LEAST = frozenset(
-    "loss train_loss val_loss ce_loss train_eval_loss ece fpr95 fpr95_nearest_recall penalty matching_residual regret "
-    "relative_drop disagreement normalized_difference normalized_difference_batch_mean energy_distance tvd tvd_debiased "
-    "false_alarms mac_fraction seconds time_id time_ood accuracy_sd se".split()
-)
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,7 @@ def best(index: Index, measure: str, query: Query, most: int = 1, lowest: bool |
     """The rows with the best numbers of a measure, with the command and the changed settings of their records.
 
     most      how many rows
-    lowest    whether the least number is the best; None: as `LEAST` says
+    lowest    whether the least number is the best; None: as the experiments' columns say
 
     Records of earlier versions of a method are left out. Raises `UserError` where no row has the measure.
     """
@@ -113,7 +107,8 @@ def best(index: Index, measure: str, query: Query, most: int = 1, lowest: bool |
     known = [name for one in index.experiments for name in index.columns(one, "row")]
     if measure not in known:
         raise UsageError(f"{measure}: no row of a record has this column; {near(measure, known)}")
-    lowest = measure in LEAST if lowest is None else lowest
+    better = [one.columns.numbers[measure].better for one in index.experiments.values() if measure in one.columns.numbers]
+    lowest = "lower" in better if lowest is None else lowest
     order, places, count = "ASC" if lowest else "DESC", [], 0
     for experiment, where, values, _ in _parts(index, query, rows=True):
         column = index.column(experiment, "row", measure)
