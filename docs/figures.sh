@@ -23,6 +23,7 @@ cp "$(oldest results/stitch_ood/*-energies.png)" "$root/docs/stitch_ood.png"
 cp "$(oldest results/projections/*-mass.png)" "$root/docs/projections.png"
 cp "$(oldest results/reinit/*.png)" "$root/docs/reinit.png"
 cp "$(oldest results/ncg/*.png)" "$root/docs/ncg.png"
+cp "$(oldest results/tables/*.png)" "$root/docs/network.png"
 
 # 128 colours are enough for charts, and a third of the bytes
 command python - "$root"/docs/*.png <<'END'

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.columns import Column
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -23,7 +22,9 @@ PAGES = {
     "projections": "projections.md",
     "reinit": "reinit.md",
 }
+TABLES_PAGE = "tables.md"  # of a script whose rows are no record's
 GLOSSARY = DOCS / "columns.md"
+FLAGS = DOCS / "flags.md"
 
 
 def column_table(experiment: str) -> str:
@@ -36,12 +37,31 @@ def column_table(experiment: str) -> str:
     return "\n".join(lines)
 
 
+def flag_table(experiment: str) -> str:
+    """A Markdown table of an experiment's flags by the groups of docs/flags.md, which has their meanings."""
+    groups: dict[str, list[str]] = {}
+    group = "all"
+    for line in FLAGS.read_text().splitlines():
+        if line.startswith("## "):
+            group = line.removeprefix("## ")
+        row = re.match(r"\| `([^`]+)` \| .* \| ([\w, ]+) \|$", line)
+        if row and {experiment, "all"} & set(row[2].split(", ")):
+            words = row[1].split()
+            spellings = [word for word in words if word.startswith("-")] or words[:1]
+            groups.setdefault(group, []).append(f"`{' '.join(spellings)}`")
+    lines = ["| group | flags |", "|---|---|"]
+    for group, flags in groups.items():
+        anchor = "" if group == "all" else f"#{group.lower().replace(' ', '-')}"
+        lines.append(f"| [{group.lower()}](flags.md{anchor}) | {', '.join(dict.fromkeys(flags))} |")
+    return "\n".join(lines)
+
+
 def glossary_table() -> str:
     """A Markdown table of all columns in the order of the alphabet: name, and what it means in the rows of which scripts."""
     meanings: dict[str, dict[str, list[str]]] = {}
     for experiment in PAGES:
         for name, column in EXPERIMENTS[experiment].columns.defined.items():
-            meanings.setdefault(name, {}).setdefault(_described(column), []).append(experiment)
+            meanings.setdefault(name, {}).setdefault(_escaped(column.described()), []).append(experiment)
     lines = ["| column | meaning | scripts |", "|---|---|---|"]
     for name in sorted(meanings, key=str.lower):
         for number, (meaning, experiments) in enumerate(meanings[name].items()):
@@ -50,26 +70,24 @@ def glossary_table() -> str:
     return "\n".join(lines)
 
 
-def _described(column: Column) -> str:
-    notes = ", ".join(filter(None, [column.unit, column.range(), column.better and f"{column.better} is better"]))
-    return _escaped(column.meaning) + (f" ({notes})" if notes else "")
-
-
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
 def present(page: str) -> str:
-    """The page with the present text between each pair of marks, `<!-- columns of NAME -->` and `<!-- end -->`."""
+    """The page with the present tables between its marks, `<!-- columns of NAME -->` or flags, and `<!-- end -->`."""
 
     def text(mark: re.Match) -> str:
-        table = glossary_table() if mark[2] == "all scripts" else column_table(mark[2])
+        table = glossary_table() if mark[3] == "all scripts" else TABLES[mark[2]](mark[3])
         return f"{mark[1]}\n\n{table}\n\n<!-- end -->"
 
-    return re.sub(r"(<!-- columns of ([\w ]+) -->)\n.*?<!-- end -->", text, page, flags=re.DOTALL)
+    return re.sub(r"(<!-- (columns|flags) of ([\w ]+) -->)\n.*?<!-- end -->", text, page, flags=re.DOTALL)
+
+
+TABLES = {"columns": column_table, "flags": flag_table}
 
 
 def write() -> None:
     """Brings all pages up to date."""
-    for path in (GLOSSARY, *(DOCS / page for page in PAGES.values())):
+    for path in (GLOSSARY, *(DOCS / page for page in (*PAGES.values(), TABLES_PAGE))):
         path.write_text(present(path.read_text()))

@@ -49,6 +49,7 @@ COMMANDS = {
         (*INTO, "-i", "pinv", "-e", 0, "--null", *RANKS, "--name", "least-squares"),
         (*INTO, "-i", "rand", "-e", 1),
         (*INTO, "-i", "rand", "-e", 1, "--no-save"),
+        (*INTO, "-i", "rand", "-e", 1, "--match-at", "flatten", "--null", "--sender", "noise"),
         (DEEP, DEEP, "auto", "auto", "layer?,layer?.?", "layer?,layer?.?", "-d", "digits", "-i", "eye", "-e", 0, *FEW),
     ],
     "ood_detector": [(B, "auto", "pool2", *DETECTOR, "-dir", "detector", *FEW)],
@@ -124,7 +125,7 @@ def test_columns_and_definitions_are_the_same_and_numbers_lie_in_their_ranges(ex
 
 
 def test_every_experiment_with_rows_is_run():
-    assert set(COMMANDS) == set(EXPERIMENTS) - {"tables"}
+    assert set(COMMANDS) == {name for name, experiment in EXPERIMENTS.items() if experiment.columns.defined}
 
 
 @pytest.mark.parametrize("experiment", COMMANDS)
@@ -142,9 +143,10 @@ def test_a_range_holds_what_it_states():
 
 
 @pytest.mark.parametrize("experiment", COMMANDS)
-def test_the_page_of_a_script_shows_its_columns(experiment):
+def test_the_page_of_a_script_shows_its_flags_and_columns(experiment):
     text = (pages.DOCS / pages.PAGES[experiment]).read_text()
-    assert f"<!-- columns of {experiment} -->" in text
+    assert f"<!-- columns of {experiment} -->" in text and f"<!-- flags of {experiment} -->" in text
+    assert "`--overwrite`" in text
     assert pages.present(text) == text, "python tests/readme.py writes the tables"
 
 

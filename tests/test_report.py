@@ -179,6 +179,20 @@ def test_layers_keep_the_order_of_every_experiment():
     assert layer_order.within("x.10.conv1", ["x.1", "x.10", "x"]) == "x.10"
 
 
+def test_runs_of_one_experiment_on_other_layers_keep_the_order_of_the_network(tmp_path):
+    path = network(tmp_path)
+    last = {"layer": "fc", "score": "energy", "T": 1.0, "auroc": 0.9, "auroc_two_sided": 0.9, "ood": "svhn"}
+    records.write(tmp_path, "ood_layers", "a", [last], model_path=path)  # read before "o", which begins with conv1
+    layers = [row["layer"] for row in network_overview.tables(path, library(tmp_path)).tables[0].rows]
+    assert layers == ["conv1", *CUTS, "fc"]
+
+
+def test_a_stage_stands_behind_its_blocks():
+    stages, blocks = ["x", "y", "fc"], ["conv1", "x.0.conv1", "x.1", "y.0", "fc"]
+    cuts = [*stages, "x.0", "x.1", "y.0"]
+    assert layer_order.units([stages, blocks], cuts) == ["conv1", "x.0", "x.1", "x", "y.0", "y", "fc"]
+
+
 def test_the_networks_table_from_the_command_line(tmp_path):
     path = network(tmp_path)
     path = path.removeprefix("models/")

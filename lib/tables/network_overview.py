@@ -222,8 +222,9 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         )
         raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, known)}")
     orders = _orders(runs)
-    cuts = list(dict.fromkeys(layer for name, found in orders.items() if not MEASURES[name].inside for layer in found))
-    layers = layer_order.units(list(orders.values()), cuts)
+    of_cuts = [layers for name, of_runs in orders.items() if not MEASURES[name].inside for layers in of_runs]
+    cuts = list(dict.fromkeys(layer for layers in of_cuts for layer in layers))
+    layers = layer_order.units([layers for of_runs in orders.values() for layers in of_runs], cuts)
     columns = {name: _values(MEASURES[name], found, layers) for name, found in runs.items()}
     columns["OOD probe gain"] = _gains(MEASURES["OOD probe gain"], runs["OOD probe gain"], layers)
     siblings = _siblings(network, library)
@@ -328,12 +329,14 @@ def _named(run: RecordedRun, row: dict, column: Measure) -> str:
     return str(run.facts(row)[column.layer]).partition("@")[0]
 
 
-def _orders(runs: dict[str, list]) -> dict[str, list[str]]:
-    """The layers of each column in the order of its rows; not that of a whole network."""
-    return {
-        name: [layer for layer in dict.fromkeys(_named(run, row, MEASURES[name]) for run, row in found) if layer != "net"]
-        for name, found in runs.items()
-    }
+def _orders(runs: dict[str, list]) -> dict[str, list[list[str]]]:
+    """The layers of each column, by run and in the order of its rows; not that of a whole network."""
+    orders: dict[str, dict[int, dict[str, None]]] = {name: {} for name in runs}
+    for name, found in runs.items():
+        for run, row in found:
+            if (layer := _named(run, row, MEASURES[name])) != "net":
+                orders[name].setdefault(id(run), {})[layer] = None
+    return {name: [list(layers) for layers in of_runs.values()] for name, of_runs in orders.items()}
 
 
 def _values(column: Measure, found: list[tuple[RecordedRun, dict]], layers: list[str]) -> dict[str, float]:
