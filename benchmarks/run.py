@@ -35,6 +35,7 @@ BENCHMARKS = {
     "ood_layers": ("64", "32"),
     "probe": ("all", "256", "64", "100"),
     "projections": ("", "lenet"),
+    "record_library": ("200",),
     "reinit": ("16", "lenet", "2", "16"),
     "similarity": ("64", "1"),
     "startup": ("1",),

@@ -49,6 +49,7 @@ COMMANDS = {
         (*INTO, "-i", "pinv", "-e", 0, "--null", *RANKS, "--name", "least-squares"),
         (*INTO, "-i", "rand", "-e", 1),
         (*INTO, "-i", "rand", "-e", 1, "--no-save"),
+        (*INTO, "-i", "rand", "-e", 1, "--match-at", "flatten", "--null", "--sender", "noise"),
         (DEEP, DEEP, "auto", "auto", "layer?,layer?.?", "layer?,layer?.?", "-d", "digits", "-i", "eye", "-e", 0, *FEW),
     ],
     "ood_detector": [(B, "auto", "pool2", *DETECTOR, "-dir", "detector", *FEW)],

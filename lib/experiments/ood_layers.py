@@ -23,6 +23,7 @@ from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import comparison, early_exit, layer_choice, layer_energies, passes
 from lib.ood import rows as ood_rows
+from lib.ood.flags import DETECTORS
 from lib.runs import loading, records, training_data
 from lib.runs.records import Result
 
@@ -60,6 +61,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
         head=head,
         linear=linear,
         baselines=config.baselines,
+        detectors=tuple(DETECTORS) if "all" in config.detectors else config.detectors,
         aggregators=config.aggregate,
         choices=config.choose,
         validation=config.val_ood,
@@ -121,6 +123,9 @@ def ood_layers(config: OodLayersConfig) -> Result:
     for other, measured in passed.items():
         arrays |= {f"energies_{other}": measured.of(layers)}
         arrays |= {f"{score}_{other}": values for score, values in measured.scores.items()}
+        for score, of_columns in measured.detected.items():
+            arrays |= {f"layer {score}_{other}": np.stack([of_columns[column] for column in of_columns], 1)}
+            arrays |= {f"layer {score}": np.array(list(of_columns))}
     if left:
         of_outliers = {other: leaving.outside for other, leaving in left.items()}
         first = left[outliers[0]]

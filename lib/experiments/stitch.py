@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.core import devices, randomness, saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.datasets.subsets import in_classes
-from lib.experiments.config.stitch import StitchConfig
+from lib.experiments.config.stitch import NOISE, StitchConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
 from lib.representations import aliases, passes
@@ -78,13 +78,16 @@ def stitch(config: StitchConfig) -> Result:
     ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
-    parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks)
+    cuts = [layer.name for layer in listed[1] if layer.cut]
+    between = stitching_grid.between(donors, config.match_at, cuts) if config.match_at else {}
+    senders = _senders(config, donors, {name: front_shapes[name] for name in layers[0]}, size, device)
+    parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks, senders)
     for row in rows:
         row |= {f"{side}_aliases": one.words(row[f"{side}_layer"]) for side, one in zip(("front", "end"), once, strict=True)}
     seconds["matching"] = time.perf_counter() - begin
     if config.epochs:
         begin = time.perf_counter()
-        _train(config, parts, rows, batching)
+        _train(config, parts, rows, batching, between)
         seconds["training"] = time.perf_counter() - begin
     begin = time.perf_counter()
     measured, end_accuracy = _evaluated(parts, test_split.to(device), batching)
@@ -97,6 +100,7 @@ def stitch(config: StitchConfig) -> Result:
         "n": len(test_split),
         "epochs": config.epochs,
         "seed": config.seed,
+        **({"match_at": config.match_at} if config.match_at else {}),
     }
     entries = [entry for part in parts for entry in part.entries]
     origins = [part.origins.get(number) for part in parts for number in range(len(part.entries))]
@@ -163,6 +167,23 @@ def _pairs(
     return pairs, impossible
 
 
+def _senders(config: StitchConfig, donors: Donors, shapes: dict[str, Shape], size: int, device) -> dict[str, Donors]:
+    """The donors of every --sender, by the word for it in the rows. Raises `UserError` for a network of other layers."""
+    found: dict[str, Donors] = {}
+    for sender in config.sender:
+        if sender == NOISE:
+            found["clustered noise"] = stitching_grid.ClusteredNoise(donors, shapes, config.seed)
+            continue
+        loaded = loading.load_checkpoint(config, sender, "auto", device)
+        own = {layer.name: layer.shape for layer in loading.layers(loaded, size, device)}
+        for layer, shape in shapes.items():
+            if own.get(layer) != shape:
+                what = f"puts out {own[layer]} there" if layer in own else "has no such layer"
+                raise UserError(f"--sender {sender}: the front network puts out {shape} at {layer}, the sender {what}")
+        found[f"sender {sender}"] = stitching_grid.Sender(loaded.network, loaded.description.channels, donors)
+    return found
+
+
 def _check(config: StitchConfig, front: Description, end: Description, split: Split, name: str) -> None:
     """Raises `UserError` where the two networks, or network and data, do not go together."""
     for what, other in ((f"FRONT_PATH {config.front_path}", front), (f"-d {name}", split)):
@@ -224,19 +245,21 @@ def _parts(
     batching: Batching,
     pairs: Pairs,
     ranks: Ranks,
+    senders: dict[str, Donors],
 ) -> tuple[list[Part], list[dict]]:
-    """The stitches with their first weights, and the beginnings of their rows; with --null those of both baselines too.
+    """The stitches with their first weights, and the beginnings of their rows; with --null those of all baselines too.
 
-    A stitch that is neither matched nor trained has nothing to shuffle.
+    A stitch that is neither matched nor trained has nothing to shuffle, and nor has one that learns from no label.
     """
     kinds: dict[str | None, tuple[Donors, Split, Split | None]] = {None: (donors, split, None)}
     if config.null:
         untrained = checkpoints.fresh(front.description, config.seed, "null").to(batching.device)
         kinds["untrained"] = Donors(untrained, donors.end, donors.front_layers, list(donors.tails)), split, None
-        if config.epochs or config.init in MATCHED:
+        if (config.epochs or config.init in MATCHED) and not config.match_at:
             labels = split.labels[stitching_grid.derangement(len(split), config.seed)]
             partners = matched.subset(stitching_grid.derangement(len(matched), config.seed))
             kinds["shuffled"] = donors, replace(split, labels=labels), partners
+        kinds |= {name: (networks, split, None) for name, networks in senders.items()}
     parts, rows = [], []
     for null, (networks, images, partners) in kinds.items():
         entries, begun = _initial(config, networks, pairs, ranks, matched, batching, partners)
@@ -355,13 +378,20 @@ def _evaluated(parts: list[Part], split: Split, batching: Batching) -> tuple[lis
     return [row for number in range(len(parts)) for row in of_part[number]], accuracies[-1]
 
 
-def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: Batching) -> None:
-    """Task-loss matching of all stitches; those that another record holds are taken from there."""
+def _train(
+    config: StitchConfig, parts: list[Part], rows: list[dict], batching: Batching, between: dict[str, nn.Module]
+) -> None:
+    """Matching by the task loss, or at a later layer, of all stitches; those that another record holds are taken from there.
+
+    between   what the end network does from each end layer to that of --match-at
+    """
 
     def recipe(part: Part) -> loop.Recipe:
         augmentation = part.split.augmentation if config.augmentation == "auto" else config.augmentation
         return loop.Recipe(
-            loss=stitching_grid.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
+            loss=stitching_grid.latent_loss(part.donors, part.trained(), config.match_at, between, l1=config.l1)
+            if config.match_at
+            else stitching_grid.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
             learning_rate=schedule(
                 config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones
             ),

@@ -44,8 +44,7 @@ def text(config: TablesConfig) -> str:
         return "\n".join(map(str, drawn)) or "no figures: these records have none"
     broken: list[str] = []
     library = record_library.Library(records.records(config.results_dir, EXPERIMENTS, broken), EXPERIMENTS)
-    for sentence in broken:
-        print(f"warning: {sentence}; left out", file=sys.stderr)
+    _warn(broken)
     if config.missing:
         width = terminal.width()
         return "\n".join(terminal.command(line, width) if width else line for line in _commands(config, library))
@@ -69,6 +68,35 @@ def text(config: TablesConfig) -> str:
         wanted = " that fill these tables" if config.measured and library.runs else ""
         return f"no records under {config.results_dir}/{wanted}"
     return _printed(config, made)
+
+
+def collection(config: TablesConfig) -> str:
+    """What `ls`, `best`, `export` and `merge` print."""
+    from lib.tables import record_export, record_index, record_merge, record_queries
+
+    words = config.tables[1:]
+    if config.action == "merge":
+        told, left_out = record_merge.merge([Path(word) for word in words], Path(config.results_dir), EXPERIMENTS)
+        _warn(left_out)
+        return told
+    subject, filters = ("", words) if config.action == "ls" else (words[0], words[1:])
+    query = record_queries.parse(filters, EXPERIMENTS)
+    if config.action == "export":
+        record_export.check(Path(subject))
+    index = record_index.Index(config.results_dir, EXPERIMENTS, config.cache_dir)
+    _warn(index.problems())
+    if not index.size:
+        return f"no records under {config.results_dir}/"
+    if config.action == "export":
+        return record_export.export(index, query, Path(subject))
+    if config.action == "ls":
+        return _printed(config, [record_queries.listing(index, query)])
+    return _printed(config, [record_queries.best(index, subject, query, config.top, config.lowest)])
+
+
+def _warn(sentences: list[str]) -> None:
+    for sentence in sentences:
+        print(f"warning: {sentence}; left out", file=sys.stderr)
 
 
 def _experiments(library, seeds, words: tuple[str, ...] = (), group_by: str = "") -> list[formats.PrintedTable]:

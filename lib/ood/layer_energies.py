@@ -17,6 +17,7 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.ood.layer_detectors import Features
 from lib.representations import finite
 
 KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # the layers that the paper looks at
@@ -83,6 +84,7 @@ class Energies(NamedTuple):
 
 
 Watch = Callable[[Tensor, Tensor], dict[str, Tensor]]  # features (b, d), logits (b, k) -> tensors (b, ...) by name
+Collect = Callable[[dict[str, Features], Tensor], dict[str, Tensor]]  # features by column, logits -> the same
 
 
 @torch.no_grad()
@@ -95,12 +97,15 @@ def layer_energies(
     *,
     head: str = "",
     watch: Watch | None = None,
+    features: Callable[[Tensor], Features] | None = None,
+    collect: Collect | None = None,
     rows: saved_state.Rows | None = None,
 ) -> Energies:
     """One pass of the network, in eval mode and in float32, over a split; energies are float32.
 
     A layer that one forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per
     batch, the input of the layer `head` and the logits, both float32 and on the device; what it makes of them is kept.
+    `collect` gets, by column, what `features` made of each layer's output, and the logits, and is kept likewise.
     `rows` holds what a stopped pass over the same split, in batches of the same size, has kept: those images are not passed
     again. Raises `UserError` where the logits or an energy of an image are not finite.
     """
@@ -109,16 +114,21 @@ def layer_energies(
     heads = [head] if watch else []
     order = torch.arange(rows.count, len(split))
     with (
-        cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs,
-        cutting.record(network, heads, inputs=True) as features,
+        cutting.record(
+            network, layers, reduce=lambda output: (energy(output, temperatures), features(output) if features else None)
+        ) as outputs,
+        cutting.record(network, heads, inputs=True) as seen,
     ):
         try:
             for images, _, _ in batching.with_positions(split, split.name, order=order if rows.count else None):
                 logits = cutting.outputs(network, images).float()
                 if not rows.about:
                     rows.about = {"columns": _columns(layers, outputs)}
-                energies = torch.stack([outputs[name] for name in rows.about["columns"]], 1)
-                rows.add(energies=energies, logits=logits, **(watch(features[head].float(), logits) if watch else {}))
+                energies = torch.stack([outputs[name][0] for name in rows.about["columns"]], 1)
+                watched = watch(seen[head].float(), logits) if watch else {}
+                if collect:
+                    watched |= collect({name: outputs[name][1] for name in rows.about["columns"]}, logits)
+                rows.add(energies=energies, logits=logits, **watched)
         finally:
             rows.keep()
     watched = rows.whole()
@@ -129,7 +139,7 @@ def layer_energies(
     return Energies(names, found.numpy(), answers, watched)
 
 
-def _columns(layers: list[str], outputs: Mapping[str, Tensor]) -> list[str]:
+def _columns(layers: list[str], outputs: Mapping[str, object]) -> list[str]:
     """The names of the columns; raises `UserError` for a layer that did not run."""
     if missing := [name for name in layers if name not in outputs]:
         raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")

@@ -16,9 +16,10 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.ood import early_exit, halves, last_layer, layer_energies
+from lib.ood import early_exit, halves, last_layer, layer_detectors, layer_energies
 from lib.ood.flags import BASELINES
 from lib.ood.last_layer import LastLayer, LastLayerScore
+from lib.ood.layer_detectors import Features, LayerScore
 from lib.representations import aliases, finite
 
 
@@ -30,7 +31,7 @@ class LayerStudy:
     layers        those of the rows
     exits         cuts at which a pass may stop, in execution order, if any; `alpha` is the rate of false alarms over all
     head          the name of the last linear layer, and `linear` the layer, where something needs it
-    baselines, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
+    baselines, detectors, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
     seed          of the halves that are drawn
     """
@@ -45,6 +46,7 @@ class LayerStudy:
     head: str = ""
     linear: nn.Linear | None = None
     baselines: tuple[str, ...] = ()
+    detectors: tuple[str, ...] = ()
     aggregators: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
@@ -52,12 +54,15 @@ class LayerStudy:
 
 
 class Passed(NamedTuple):
-    """What a pass over a split left: energies (n, columns, T), logits (n, k), scores of the last layer (n,) by name."""
+    """What a pass over a split left: energies (n, columns, T), logits (n, k), scores of the last layer (n,) by name, and
+    for every detector of layers the scores (n,) by column.
+    """
 
     columns: list[str]
     energies: np.ndarray
     logits: Tensor
     scores: dict[str, np.ndarray]
+    detected: dict[str, dict[str, np.ndarray]]
 
     def of(self, layers: list[str]) -> np.ndarray:
         """The energies of these layers, in the order of the columns."""
@@ -94,40 +99,87 @@ class PassesUnderWay:
         return saved_state.Rows(self.journal, self.found, stage)
 
 
+class Detectors(NamedTuple):
+    """Fitted scores: of the last layer by name, and of all layers by name and column."""
+
+    last: dict[str, LastLayerScore]
+    everywhere: dict[str, dict[str, LayerScore]]
+
+
 def measure(
     study: LayerStudy,
     split: Split,
     stage: str,
     seconds: dict[str, float],
-    detectors: dict[str, LastLayerScore] | None = None,
+    detectors: Detectors | None = None,
     under_way: PassesUnderWay | None = None,
 ) -> Passed:
-    """One pass over a split; `detectors` get the last layer's input and output as they come by."""
-    detectors = detectors or {}
+    """One pass over a split; the detectors get the last layer's input and output, or what is kept of every layer's."""
+    last, everywhere = detectors or Detectors({}, {})
+    keys = {(name, column): f"{column}: {name}" for name, of_columns in everywhere.items() for column in of_columns}
 
     def score(features: Tensor, logits: Tensor) -> dict[str, Tensor]:
-        return {name: detector(features, logits).double().cpu() for name, detector in detectors.items()}
+        return {name: detector(features, logits).double().cpu() for name, detector in last.items()}
 
-    found = _pass(study, split, stage, seconds, score if detectors else None, under_way)
+    def detect(batch: dict[str, Features], logits: Tensor) -> dict[str, Tensor]:
+        predicted = logits.argmax(1).cpu()
+        return {key: everywhere[name][column](batch[column], predicted).double() for (name, column), key in keys.items()}
+
+    found = _pass(study, split, stage, seconds, score if last else None, detect if keys else None, under_way)
+    detected: dict[str, dict[str, np.ndarray]] = {name: {} for name in everywhere}
+    for (name, column), key in keys.items():
+        values = found.watched.pop(key)
+        finite.check(values[:, None], f"--layer-detectors {name}: its scores of layer {column}", split)
+        detected[name][column] = values.numpy()
     for name, values in found.watched.items():
         finite.check(values[:, None], f"--baselines {name}: its scores", split)
     scores = {name: values.numpy() for name, values in found.watched.items()}
-    return Passed(found.columns, found.energies, found.logits, scores)
+    return Passed(found.columns, found.energies, found.logits, scores, detected)
 
 
 def fit(
     study: LayerStudy, fitted: Split, seconds: dict[str, float], under_way: PassesUnderWay | None = None
-) -> tuple[Passed, dict[str, LastLayerScore]]:
-    """The pass over the fitting images, and the scores of the last layer fitted to it."""
+) -> tuple[Passed, Detectors]:
+    """The pass over the fitting images, and the detectors fitted to it."""
+
+    def collect(batch: dict[str, Features], logits: Tensor) -> dict[str, Tensor]:
+        columns = [column for column in batch if column.partition("@")[0] in study.layers]
+        return {f"{kind} of {column}": part for column in columns for kind, part in batch[column]._asdict().items()}
+
+    found = _pass(
+        study,
+        fitted,
+        FITTING,
+        seconds,
+        (lambda seen, logits: {"features": seen.clone()}) if study.linear else None,
+        collect if study.detectors else None,
+        under_way,
+    )
+    passed = Passed(found.columns, found.energies, found.logits, {}, {})
+    everywhere = {}
+    if study.detectors:
+        begin = time.perf_counter()
+        columns = [column for column in found.columns if column.partition("@")[0] in study.layers]
+        features = {
+            column: Features(**{kind: found.watched[f"{kind} of {column}"] for kind in Features._fields})
+            for column in columns
+        }
+        everywhere = layer_detectors.fit(study.detectors, features, fitted.labels.cpu(), passed.logits.argmax(1))
+        seconds["fitting the layers' detectors"] = time.perf_counter() - begin
+    return passed, Detectors(_last(study, fitted, found, seconds), everywhere)
+
+
+def _last(
+    study: LayerStudy, fitted: Split, found: layer_energies.Energies, seconds: dict[str, float]
+) -> dict[str, LastLayerScore]:
+    """The scores of the last layer, fitted to its input over the fitting images."""
     if study.linear is None:
-        return measure(study, fitted, FITTING, seconds, under_way=under_way), {}
-    found = _pass(study, fitted, FITTING, seconds, lambda seen, logits: {"features": seen.clone()}, under_way)
-    passed = Passed(found.columns, found.energies, found.logits, {})
+        return {}
     begin = time.perf_counter()
     linear = study.linear
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
     layer = LastLayer(
-        linear.weight.detach().float(), bias.detach().float(), found.watched["features"], passed.logits, fitted.labels
+        linear.weight.detach().float(), bias.detach().float(), found.watched["features"], found.logits, fitted.labels
     )
     detectors = {}
     for name in BASELINES:
@@ -139,7 +191,7 @@ def fit(
             except UserError as error:
                 warnings.warn(f"{error}; left out", stacklevel=3)
     seconds["fitting the last layer's scores"] = time.perf_counter() - begin
-    return passed, detectors
+    return detectors
 
 
 FITTING = "fitting images"
@@ -151,6 +203,7 @@ def _pass(
     stage: str,
     seconds: dict[str, float],
     watch: layer_energies.Watch | None,
+    collect: layer_energies.Collect | None,
     under_way: PassesUnderWay | None,
 ) -> layer_energies.Energies:
     begin = time.perf_counter()
@@ -162,6 +215,8 @@ def _pass(
         study.temperatures,
         head=study.head,
         watch=watch,
+        features=layer_detectors.reduction(study.detectors) if collect else None,
+        collect=collect,
         rows=under_way.rows(stage) if under_way else None,
     )
     seconds[f"pass over {stage}"] = time.perf_counter() - begin

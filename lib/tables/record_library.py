@@ -160,7 +160,7 @@ class Library:
                 for folder, (*_, record) in self._trainings.items()
                 if record["config"].get("seed") == seed
                 and not self.is_earlier(record)
-                and _settings(fields, record["config"], ("seed", "directory"))[1] == changed
+                and settings_of(fields, record["config"], ("seed", "directory"))[1] == changed
             ),
             "",
         )
@@ -168,7 +168,7 @@ class Library:
     def _training(self, record: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
         fields = self.fields("train")
-        training, changed = _settings(fields, record["config"], ("seed", "directory", *selections(fields)))
+        training, changed = settings_of(fields, record["config"], ("seed", "directory", *selections(fields)))
         changed |= _version(record, self.is_earlier(record))
         parsed = _parsed(str(training["dataset"]))
         if parsed and parsed.features:
@@ -238,7 +238,7 @@ class RecordedRun:
         roles = {name: field.metadata["network"] for name, field in fields.items() if field.metadata["network"]}
         types = [name for name, field in fields.items() if field.metadata["network_type"]]
         left_out = (*roles, *types, *selections(fields), "seed", "directory")
-        self.config, self.setting = _settings(fields, record["config"], left_out)
+        self.config, self.setting = settings_of(fields, record["config"], left_out)
         self._known: dict[tuple, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         paths = {role: record["config"].get(name) for name, role in roles.items()}
         self._paths = {role: path for role, path in paths.items() if path and isinstance(path, str)}
@@ -439,7 +439,7 @@ def _changes(field: dataclasses.Field, row: dict) -> bool:
     return isinstance(selects, tuple) and row.get(selects[0]) == selects[1]
 
 
-def _settings(fields: Fields, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:
+def settings_of(fields: Fields, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:
     """A whole configuration, younger flags at default, and its changed values that make the run what it is."""
     whole = {name: _plain(field.default) for name, field in fields.items()} | config
     changed = {

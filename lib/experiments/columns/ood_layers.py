@@ -14,7 +14,7 @@ COLUMNS = Columns(
         "group": Column("OpenOOD's group of the OOD set: near or far"),
         "corruption": Column("corruption of the OOD set, without its severity"),
         "members": Column("OOD sets of a group, joined by +"),
-        "layer": Column("layer whose energy is the score, `all layers`, or the layer that was chosen"),
+        "layer": Column("layer whose energy or pooled output is the score, `all layers`, or the layer that was chosen"),
         "role": Column(
             "role of the layer: convolution, linear, norm, attention, MLP, block, stage, head, activation, pooling"
         ),

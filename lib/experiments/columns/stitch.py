@@ -6,7 +6,9 @@ THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
 COLUMNS = Columns(
     words={
-        "null": Column("empty for a stitch; `untrained` or `shuffled` for a baseline of `--null`"),
+        "null": Column(
+            "empty for a stitch; `untrained`, `shuffled`, `clustered noise` or `sender PATH` for a baseline of `--null`"
+        ),
         "front_layer": Column("layer of the front network whose output goes into the stitch"),
         "end_layer": Column("layer of the end network whose output the stitch replaces"),
         "front_aliases": Column("layers of the front network with the same output, separated by spaces"),
@@ -18,6 +20,7 @@ COLUMNS = Columns(
         "data": Column("name of the data set that is tested on"),
         "split": Column("split that is tested on"),
         "taken_from": Column("record whose stitch, trained alike, was used instead of training again"),
+        "match_at": Column("layer of the end network that the stitch is trained to match at, with `--match-at`"),
         "missing": Column("reason why no stitch joins the two layers"),
     },
     numbers={

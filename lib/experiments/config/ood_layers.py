@@ -7,7 +7,7 @@ from typing import ClassVar
 from lib.core.errors import UsageError
 from lib.datasets import openood
 from lib.experiments.columns.ood_layers import COLUMNS
-from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
+from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES, DETECTORS
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, above, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -61,6 +61,14 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         commas=True,
         choices=(*BASELINES, "all"),
         help="scores of the last layer: " + ", ".join(BASELINES) + "; all",
+        selects=True,
+    )
+    detectors: tuple[str, ...] = flag(
+        (),
+        "--layer-detectors",
+        commas=True,
+        choices=(*DETECTORS, "all"),
+        help="scores of every layer's pooled output: " + ", ".join(DETECTORS) + "; all",
         selects=True,
     )
     choose: tuple[str, ...] = flag(

@@ -16,6 +16,7 @@ from lib.training.flags import OptimizationConfig
 TYPES = ("c2c", "rc2c_pre", "rc2c_post", "t2t", "c2t", "t2c", "auto")
 
 
+NOISE = "noise"  # among the senders: no network
 INITS = ("rand", "eye", "pinv", "perm")
 
 
@@ -156,6 +157,20 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         identity=False,
     )
     save: bool = flag(True, help="store the weights of every stitch in the .npz", group="output", selects=True)
+    match_at: str = flag(
+        "",
+        metavar="LAYER",
+        help="later layer of the end network, such as its penultimate one: stitches are trained to give it what it has "
+        "there, instead of the labels",
+        group="training",
+    )
+    sender: tuple[str, ...] = flag(
+        (),
+        metavar="noise|CHECKPOINT",
+        help="further baselines of --null, which stitch well without meaning the same: noise clustered by class, and "
+        "networks with the front's layers that were trained for another task",
+        selects=True,
+    )
     null: bool = flag(
         False,
         help="measure null models, too: a stitch behind an untrained front network, and one fitted to the "
@@ -187,6 +202,12 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
             raise UsageError(f"--front-pinv-rank: it limits what -i pinv matches, not -i {self.init}")
         if self.null and self.soft_targets and self.epochs:
             raise UsageError("--null: it shuffles labels, from which --soft-targets does not learn")
+        if self.sender and not self.null:
+            raise UsageError(f"--sender {self.sender[0]}: it is for --null")
+        if self.match_at and not self.epochs:
+            raise UsageError(f"--match-at {self.match_at}: stitches are trained to match there; -e 0 trains none")
+        if self.match_at and self.soft_targets:
+            raise UsageError(f"--match-at {self.match_at} --soft-targets: one target at a time")
         if ":" in self.dataset and "=" not in self.dataset:
             raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
 
@@ -197,7 +218,12 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     @property
     def networks(self) -> dict[str, str]:
-        return {self.front_path: self.front_type, self.end_path: self.end_type}
+        return {self.front_path: self.front_type, self.end_path: self.end_type} | dict.fromkeys(self.senders, "auto")
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """The checkpoints among the senders."""
+        return tuple(word for word in self.sender if word != NOISE)
 
     def work(self) -> list[str]:
         from lib.runs import plan
@@ -221,4 +247,4 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     def inputs(self) -> dict[str, list[Path]]:
         data = input_files.data_files(self, self.dataset) if self.dataset else {}
-        return input_files.checkpoint_files(self, self.front_path, self.end_path) | data
+        return input_files.checkpoint_files(self, self.front_path, self.end_path, *self.senders) | data
