@@ -29,6 +29,8 @@ TRANSFORMS = {
     "square": "lib.datasets.storage.crops:square",
 }
 
+DECODERS = ("pil", "torchvision")  # of image files that are decoded as they are needed
+
 # Images per epoch where all of them would be too many (the stitching paper, section 5).
 EPOCH_IMAGES = {"cifar5m": 50_000}
 

@@ -1,5 +1,6 @@
 """Evaluating a checkpoint: `exec_eval.py`."""
 
+import math
 import time
 import warnings
 
@@ -58,10 +59,12 @@ def eval(config: EvalConfig) -> Result:
         counts = classification.confusion(logits, labels, len(split.classes))
         arrays[f"confusion_{key}"] = counts.numpy().astype(np.int32)
         seconds[name] = time.perf_counter() - begin
+    hidden = {id(row) for row in _better_classes(rows)}
     return Result(
         rows,
         arrays,
         seconds,
+        printed=lambda row: id(row) not in hidden,
         columns=(
             "data",
             "split",
@@ -128,6 +131,19 @@ def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
                 "robust_accuracy": robust[chosen].double().mean().item() if len(truth) else None,
             }
     return rows
+
+
+SHOWN = 20  # classes of a data set that are printed
+
+
+def _better_classes(rows: list[dict]) -> list[dict]:
+    """Of every data set the rows of all classes but those with the lowest accuracies, if there are many."""
+    sets: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["subset"].startswith("class:"):
+            sets.setdefault((row["data"], row["split"], row["variant"]), []).append(row)
+    ranked = (sorted(one, key=lambda row: math.inf if row["accuracy"] is None else row["accuracy"]) for one in sets.values())
+    return [row for one in ranked if len(one) > 2 * SHOWN for row in one[SHOWN:]]
 
 
 def _worst(split, correct) -> dict:

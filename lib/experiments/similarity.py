@@ -68,7 +68,7 @@ def similarity(config: SimilarityConfig) -> Result:
     begin = time.perf_counter()
     whole = progress.Whole()
     whole.plan(progress.FORWARD, *[len(split)] * 2)
-    (first, one), (second, two) = (_represent(config, side, split, device, whole) for side in (first, second))
+    (second, two), (first, one) = (_represent(config, side, split, device, whole) for side in (second, first))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
     measured = method.grid(one, two, config.measures, first.ranks, second.ranks)
@@ -160,15 +160,19 @@ def _represent(
     config: SimilarityConfig, side: _Side, split: Split, device: torch.device, whole: progress.Whole
 ) -> tuple[_Side, dict[str, method.Representation]]:
     """layer -> representation, from one pass that ends behind the deepest of the layers; the side with each only once."""
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in side.layers}
+    values: dict[str, Tensor] = {}
     network, channels = side.checkpoint.network, side.checkpoint.description.channels
     batching = loading.batching(config, device, channels, side.size, whole=whole)
+    done = 0
     for batch in passes.represent(network, split, side.layers, batching, as_it_is, label=str(side.checkpoint.path)):
-        for layer, values in batch.items():
-            parts[layer].append(values)
-    path, values = side.checkpoint.path, {}
+        for layer, rows in batch.items():
+            if layer not in values:  # written into at once: parts that are joined in the end would be there twice
+                values[layer] = rows.new_empty(len(split), *rows.shape[1:])
+            values[layer][done : done + len(rows)] = rows
+        done += len(rows)
+    path = side.checkpoint.path
     for layer in side.layers:
-        values[layer] = finite.check(torch.cat(parts.pop(layer)), f"layer {layer} of {path}: its outputs", split)
+        finite.check(values[layer], f"layer {layer} of {path}: its outputs", split)
         if bool((values[layer] == values[layer][:1]).all()):
             warnings.warn(
                 f"layer {layer} of {path} puts out the same for all {len(split)} images: its CKA is empty, and what other "

@@ -23,6 +23,7 @@ from pathlib import Path
 from lib.core import distributed, figures
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
+from lib.datasets.catalogue import DECODERS
 from lib.runs import help_text, published_flags, yaml_files
 from lib.runs.columns import Columns, Summary
 from lib.runs.help_text import Flag
@@ -136,6 +137,7 @@ class RunConfig:
     parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
     # flags of a repetition that leaves the checkpoints and detectors there are as they are; "{models}" is another folder
     aside: typing.ClassVar[tuple[str, ...]] = ()
+    answers_at_once: typing.ClassVar[bool] = True  # whether what `answer` does is done in seconds
     common: typing.ClassVar[str] = "plan"  # fields that the short help shows, beside positional arguments
 
     name: str = flag(
@@ -270,6 +272,12 @@ class DeviceConfig(RunConfig):
         group="machine",
         check=at_least(1),
         identity=False,
+    )
+    decoder: str = flag(
+        "pil",
+        choices=DECODERS,
+        group="machine",
+        help="decoder of JPEGs that do not fit into memory: pil, or torchvision, faster and a level off in few pixels",
     )
     precision: str = flag(
         "auto",

@@ -74,7 +74,13 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
         feature_dataset.check_taken(config.takes_features, name)
         return _stored_features(config, data, split)
     return datasets.load(
-        name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir, most=config.max_examples
+        name,
+        config.data_root,
+        split,
+        image_size=image_size,
+        cache_dir=config.cache_dir,
+        most=config.max_examples,
+        decoder=config.decoder,
     )
 
 

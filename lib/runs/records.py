@@ -61,6 +61,7 @@ class Result:
     columns    the columns that are printed when the run is done; empty for all
     documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
     facts      what figures need to know of the run as a whole, besides rows and arrays
+    printed    which rows are printed at all; the record has every one
     always     of which rows a long table leaves none out when it is printed
     announced  which rows were printed as a message when they were made
     """
@@ -71,6 +72,7 @@ class Result:
     columns: tuple[str, ...] = ()
     documents: dict = field(default_factory=dict)
     facts: Row = field(default_factory=dict)
+    printed: Callable[[Row], object] = lambda row: True
     always: Callable[[Row], object] = lambda row: False
     announced: Callable[[Row], object] = lambda row: False
 
@@ -80,16 +82,18 @@ class Result:
         width      that the table keeps to, None for any
         announced  messages go to the same place: rows that were printed when they came are left out, unless `always` holds
         """
+        chosen = [row for row in self.rows if self.printed(row)]
         shown = [
             row
-            for row in self.rows
+            for row in chosen
             if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)
-        ] or self.rows
-        left_out = len(self.rows) - len(shown)
+        ] or chosen
+        other, further = len(chosen) - len(shown), len(self.rows) - len(chosen)
         if announced:
             shown = [row for row in shown if self.always(row) or not self.announced(row)]
         found = text_table.text(shown, self.columns, text_table.LONGEST, self.always, width=width)
-        return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
+        found += f"\n{other} rows of other columns are in the record" if other else ""
+        return found + (f"\n{further} more rows are in the record" if further else "")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 import typing
@@ -91,7 +92,7 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     _show_warnings(config)
     if config.plan:
         config.check_inputs()
-    with progress.status("preparing", config.quiet):
+    with progress.status("preparing", config.quiet or not config.answers_at_once):
         answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
         print(readable(answer))
@@ -183,7 +184,13 @@ def _loaded(experiment: Experiment) -> Callable[..., Result]:
 
 @contextlib.contextmanager
 def _signals_afterwards() -> Generator[None]:
-    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted."""
+    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted.
+
+    Other threads get none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     came: list[int] = []
     numbers = (*WARNINGS, signal.SIGINT)
     before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}

@@ -21,6 +21,7 @@ from lib.core.randomness import generator, stream
 from lib.datasets.augment import for_epoch
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.models import cutting
 from lib.training import epoch_plan
 from lib.training.ema import ExponentialMovingAverage
 from lib.training.losses import Draws, Loss
@@ -206,7 +207,7 @@ def predict(
     logits = []
     for images, _ in batching.over(split, label or split.name):
         with arithmetic(batching.precision, batching.device):
-            logits.append(network(images).float())
+            logits.append(cutting.outputs(network, images).float())
     return processes.gather(torch.cat(logits).cpu(), n)
 
 
