@@ -49,6 +49,10 @@ def main(
     script = script or f"exec_{name}.py"
     argv = sys.argv[1:] if argv is None else argv
     debug, about = "--debug" in argv, inspect.cleandoc(description)
+    if completion_asked():
+        from lib.runs import completion
+
+        completion.answer(experiments[name].configuration, script)
     streams.prepare()
     try:
         _announce_signals()
@@ -79,6 +83,11 @@ def main(
         sys.exit(Interrupted.status)
     finally:
         _ignore_signals()
+
+
+def completion_asked() -> bool:
+    """Whether a shell asks how the command line may go on, instead of running it."""
+    return "_ARGCOMPLETE" in os.environ
 
 
 def run(experiments: Experiments, name: str, config: RunConfig, command: list[str]) -> Path | None:

@@ -167,6 +167,7 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
     for entry in entries:
         entry.stitch.eval()
     batches, stacks = 0, _stacks(entries, min(batching.batch_size, len(split)))
+    places = [torch.tensor(numbers, device=device) for numbers in stacks]
     for images, labels in batching.over(split, "evaluating"):
         with arithmetic(batching.precision, device):
             sources, (targets, logits) = donors.sources(images), donors.targets_and_logits(images)
@@ -174,17 +175,17 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
             own_correct += (predicted == labels).sum()
             own_broken += (~logits.isfinite().all(1)).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
-            for numbers in stacks:
+            for numbers, there in zip(stacks, places, strict=True):
                 end = entries[numbers[0]].end
                 stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
                 answered = donors.tails[end](torch.cat(stitched))
-                counts["broken"][numbers] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
+                counts["broken"][there] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
                 answers = answered.argmax(1).view(len(numbers), -1)
-                counts["correct"][numbers] += (answers == labels).sum(1)
-                counts["agree"][numbers] += (answers == predicted).sum(1)
+                counts["correct"][there] += (answers == labels).sum(1)
+                counts["agree"][there] += (answers == predicted).sum(1)
                 difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
-                counts["difference"][numbers] += difference
-                counts["ratio"][numbers] += difference / squares[end]
+                counts["difference"][there] += difference
+                counts["ratio"][there] += difference / squares[end]
         batches += 1
     n = len(split)
     _refuse_broken(entries, int(own_broken), counts["broken"].tolist(), split)

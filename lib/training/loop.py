@@ -214,7 +214,8 @@ def predict(
 def _draws(seed: int, position: Position, device: torch.device, processes: Processes) -> Draws:
     """The generators of the step at `position`, by name."""
     epoch, step, rank = position.epoch, position.step, _stream_of_rank(processes)
-    return lambda name: generator(seed, name, epoch, step, *rank, device=device)
+    own = device
+    return lambda name, device=None: generator(seed, name, epoch, step, *rank, device=device or own)
 
 
 def _stream_of_rank(processes: Processes) -> tuple[str, ...]:
