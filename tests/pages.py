@@ -22,7 +22,7 @@ PAGES = {
     "projections": "projections.md",
     "reinit": "reinit.md",
 }
-TABLES_PAGE = "tables.md"  # of a script whose rows are no record's
+OTHERS = ("tables.md", "study.md")  # of scripts that write no rows of their own
 GLOSSARY = DOCS / "columns.md"
 FLAGS = DOCS / "flags.md"
 
@@ -89,5 +89,5 @@ TABLES = {"columns": column_table, "flags": flag_table}
 
 def write() -> None:
     """Brings all pages up to date."""
-    for path in (GLOSSARY, *(DOCS / page for page in (*PAGES.values(), TABLES_PAGE))):
+    for path in (GLOSSARY, *(DOCS / page for page in (*PAGES.values(), *OTHERS))):
         path.write_text(present(path.read_text()))
