@@ -1,4 +1,4 @@
-"""Arrays in cache files, memory-mapped, that are not believed where a bit of them has changed.
+"""Memory-mapped arrays in cache files with checksums: a damaged array is detected.
 
 A file is an .npy file with checksums behind it: the CRC-32 of every MiB, what is to be known of the array as JSON, and at
 the end the CRC-32 of both, their lengths and a mark. NumPy reads the array as if nothing followed.

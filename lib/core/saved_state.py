@@ -1,4 +1,4 @@
-"""What outlives its process: results known by the content they were computed from, and what a stopped run continues from.
+"""Files that outlive a process: results keyed by the content they were computed from, and the state of interrupted runs.
 
 Files are written beside their place and renamed, so that a reader meets a whole file or none; nothing in them is run when
 they are read. A file that is absent or damaged, or that another run has left, reads as None: what it held is computed anew.

@@ -65,7 +65,7 @@ PACKED = {"hf": "lib.datasets.storage.hugging_face:images", "wds": "lib.datasets
 
 @dataclass(frozen=True)
 class Options:
-    """What a loading function may need besides the root and the split."""
+    """Options of a loading function, besides root and split."""
 
     cache: Path  # where decoded and generated images are kept
     image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
@@ -100,7 +100,7 @@ def check(text: str, root: str | Path, split: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network for a data set has to take and to answer."""
+    """The number of classes, and the channels and side of the images, of a registered data set."""
 
     classes: int
     channels: int
@@ -108,7 +108,7 @@ class Shape:
 
 
 def shape(text: str) -> Shape | None:
-    """What the name of a registered set says of its images, without reading any; None where only its files tell."""
+    """The shape of a registered data set by its name, without reading files; None where only its files tell."""
     data = parse(text)
     entry = catalogue.KNOWN.get(data.base)
     if entry is None or entry.classes is None or data.base not in DATASETS or data.features is not None:

@@ -1,4 +1,4 @@
-"""Whether the files of a registered data set are there, and how they get there; names of augmentations and transforms.
+"""Whether the files of a registered data set exist, and how to get them; names of augmentations and transforms.
 
 Free of torch. The data sets themselves are described in `entries`.
 """

@@ -11,13 +11,13 @@ import warnings
 
 import torch
 
+from lib.core import progress
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
 from lib.experiments.config.ncg import NcgConfig
 from lib.models import checkpoint_paths, checkpoints
 from lib.nearest_category import boundary_distance, distance_spaces, neighbors
 from lib.nearest_category import rows as nearest_category_rows
-from lib.plots import ncg as plots
 from lib.representations import feature_dataset, finite
 from lib.runs import input_files, loading, training_data
 from lib.runs.records import Result
@@ -46,9 +46,10 @@ def ncg(config: NcgConfig) -> Result:
     familiar = {checkpoint.path: _familiar(config, checkpoint, queries, name) for checkpoint in networks}
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
     rows, arrays, seconds = [], {}, {}
-    begin = time.perf_counter()
+    begin, whole = time.perf_counter(), progress.Whole()
+    whole.plan(progress.FORWARD, *(len(split) for split in queries.values() for _ in networks))
     logits = {
-        (checkpoint.path, key): _predict(config, checkpoint, split)
+        (checkpoint.path, key): _predict(config, checkpoint, split, whole)
         for checkpoint in networks
         for key, split in queries.items()
     }
@@ -116,22 +117,10 @@ def ncg(config: NcgConfig) -> Result:
                             f"{what}_at_{at}_{key}" + ("_against" if number else ""): array for what, array in values.items()
                         }
         seconds[f"neighbours in {space.name} space"] = time.perf_counter() - begin
-    cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
     rows += nearest_category_rows.over_levels([row for row in rows if row["variant"]])
-
-    def figures() -> dict:
-        found = _figures(rows, cells, networks, seen.name)
-        if any(row["subset"] == "radius" for row in rows):
-            measured_in = next(space for space in searched if space.of_inputs)
-            found["radius"] = plots.radii(
-                arrays, [str(checkpoint.path) for checkpoint in networks], seen.name, measured_in.name, measured_in.unit
-            )
-        return found
-
     return Result(
         rows,
         arrays,
-        figures,
         seconds,
         columns=(
             "model",
@@ -270,24 +259,10 @@ def _familiar(config: NcgConfig, checkpoint, queries: dict, name: str) -> dict[s
     return familiar
 
 
-def _predict(config: NcgConfig, checkpoint, split):
+def _predict(config: NcgConfig, checkpoint, split, whole: progress.Whole):
     device, described = loading.device(config), checkpoint.description
-    batching = loading.batching(config, device, described.channels, described.image_size, config.precision)
+    batching = loading.batching(config, device, described.channels, described.image_size, config.precision, whole)
     return finite.check(loop.predict(checkpoint.network, split, batching), f"{checkpoint.path}: its logits", split)
-
-
-def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
-    title = f"{networks[0].description.architecture}, neighbours in {train}"
-    shown = [row for row in rows if not row["variant"]]
-    whole, figures = [row for row in shown if row["subset"] == "all"], {}
-    if whole:
-        figures = {
-            "": plots.scores(whole, title),
-            "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title),
-        }
-    if cells:
-        figures["corruptions"] = plots.levels(cells, title)
-    return figures
 
 
 def _key(name: str) -> str:

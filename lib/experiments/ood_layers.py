@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.core import saved_state
+from lib.core import progress, saved_state
 from lib.core.errors import UserError
 from lib.datasets import openood, overlap
 from lib.datasets.subsets import in_classes
@@ -23,13 +23,12 @@ from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import comparison, early_exit, layer_choice, layer_energies, passes
 from lib.ood import rows as ood_rows
-from lib.plots import ood_layers as plots
 from lib.runs import loading, records, training_data
 from lib.runs.records import Result
 
 
 def ood_layers(config: OodLayersConfig) -> Result:
-    """Rows per (layer, OOD set, temperature, score); every image's energies in the arrays; figures."""
+    """Rows per (layer, OOD set, temperature, score); every image's energies in the arrays."""
     device = loading.device(config)
     checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
@@ -66,6 +65,9 @@ def ood_layers(config: OodLayersConfig) -> Result:
         validation=config.val_ood,
         seed=config.seed,
     )
+    planned = [len(fitted), len(inside), *(keys[other]["n_ood"] for other in outliers)]
+    planned += [len(load(f"validation {other}")) for other in config.val_ood] + [len(fitted)] * ("jigsaw" in config.choose)
+    study.batching.whole.plan(progress.FORWARD, *planned)
     seconds = {}
     journal = _journal(config)
     kept = passes.PassesUnderWay(journal)
@@ -131,25 +133,9 @@ def ood_layers(config: OodLayersConfig) -> Result:
     alarms = ("alpha", "n_id", "false_alarms", "false_alarms_low", "false_alarms_high")
     exiting = (*alarms, "detected", "mac_id", "mac_ood", "time_id", "time_ood") if left else ()
 
-    def figures() -> dict:
-        shown = [row for row in rows if row["T"] in (None, config.temperature[0])]
-        drawn = plots.figures(shown, keys, description.architecture)
-        if left:
-            drawn["exits"] = plots.exits(
-                exits,
-                arrays["exits_id"],
-                {other: leaving.outside for other, leaving in left.items()},
-                keys,
-                f"{description.architecture}: where "
-                f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}, "
-                f"measured {left[outliers[0]].rows[-1]['false_alarms']:.3f}",
-            )
-        return drawn
-
     return Result(
         rows,
         arrays,
-        figures,
         seconds,
         columns=(
             "layer",

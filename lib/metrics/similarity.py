@@ -72,7 +72,7 @@ def disagreement(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Side:
-    """What one representation brings to the measures on moments: covariance and whitening.
+    """One representation in the measures on moments: its covariance and whitening.
 
     covariance (p, p), not divided by n; basis (c, p): the coordinates in terms of the c original features, None if they
     are the features themselves.

@@ -1,4 +1,4 @@
-"""The only two ways to look inside a network: to cut it at a layer, and to record what its modules put out.
+"""The only two ways to look inside a network: to cut it at a layer, and to record the outputs of its modules.
 
 A layer's name is its module path, as `named_modules()` and the state dict have it. `cut` splits a network at a layer
 into two that do no work twice; `record` reads modules anywhere, also inside a block that a skip connection bypasses;

@@ -1,4 +1,4 @@
-"""Where distances between images are taken: among their pixels, or among features of a layer, not rescaled.
+"""Spaces for distances between images: pixels, or features of a layer, not rescaled.
 
 The nearest-category paper, section 2. Pixel distances are in [0, 1] units of the images as the data set has them.
 """

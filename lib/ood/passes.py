@@ -1,4 +1,4 @@
-"""The passes over the data of a study of layers: energies of all layers, scores of the last one, and early exits."""
+"""The passes over the data: energies of all layers, scores of the last layer, early exits."""
 
 import time
 import warnings

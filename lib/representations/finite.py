@@ -1,4 +1,4 @@
-"""What a network puts out must be numbers: argmax, distances and correlations of NaN mean nothing, and look like answers."""
+"""Checks that a network's outputs are finite: argmax, distances and correlations of NaN would look like results."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""One forward pass over a split: what is made of the outputs of named layers, batch by batch.
+"""One forward pass over a split: the outputs of named layers, reduced batch by batch.
 
 A representation is what a layer puts out, made a vector per image by a reducer. The network is put in eval mode, and the
 pass ends behind the deepest layer that was asked for: nothing after it is computed.

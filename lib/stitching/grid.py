@@ -1,4 +1,4 @@
-"""Grids of stitched networks: collecting statistics, training stitches, measuring what comes out.
+"""Grids of stitched networks: collects statistics, trains stitches, evaluates the stitched networks.
 
 Both donors are frozen and in eval mode, and are the same to the last bit afterwards. Every batch goes once through the front
 network, as far as its deepest cut, and where it is needed once through the end network; what follows a stitch is the end
