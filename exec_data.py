@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Which data sets are there, what is in them, and what puts the others in place?
 
     python exec_data.py list                                every known data set and whether it is there

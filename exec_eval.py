@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """How well does a checkpoint classify, and on which classes and groups does it fail?
 
     python exec_eval.py models/digits-a/model_5.pt -d digits            a second; accuracy about 0.97

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 r"""Train detectors that tell a layer's own representations from others, for exec_stitch_ood.py.
 
     python exec_ood_detector.py models/digits-a/model_5.pt auto layer2 -m repr_cls_resnet20 -d digits -ftoodd patches \

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 r"""Does one network go on from another's representation, and what does the stitch between them do?
 
     python exec_stitch.py models/digits-a/model_5.pt models/digits-b/model_5.pt auto auto 'layer?.?' 'layer?.?' -d digits \

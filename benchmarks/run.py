@@ -39,6 +39,7 @@ BENCHMARKS = {
     "similarity": ("64", "1"),
     "startup": ("1",),
     "stitching": ("256", "1"),
+    "study": ("lenet", "60", "1"),
     "training": ("-d", "patches", "--images", "256", "--repeats", "1", "--networks", "resnet20"),
 }
 

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from lib.experiments import EXPERIMENTS
-from lib.runs.columns import Column
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -62,18 +61,13 @@ def glossary_table() -> str:
     meanings: dict[str, dict[str, list[str]]] = {}
     for experiment in PAGES:
         for name, column in EXPERIMENTS[experiment].columns.defined.items():
-            meanings.setdefault(name, {}).setdefault(_described(column), []).append(experiment)
+            meanings.setdefault(name, {}).setdefault(_escaped(column.described()), []).append(experiment)
     lines = ["| column | meaning | scripts |", "|---|---|---|"]
     for name in sorted(meanings, key=str.lower):
         for number, (meaning, experiments) in enumerate(meanings[name].items()):
             links = ", ".join(f"[{experiment}]({PAGES[experiment]}#columns)" for experiment in experiments)
             lines.append(f"| {f'`{name}`' if number == 0 else ''} | {meaning} | {links} |")
     return "\n".join(lines)
-
-
-def _described(column: Column) -> str:
-    notes = ", ".join(filter(None, [column.unit, column.range(), column.better and f"{column.better} is better"]))
-    return _escaped(column.meaning) + (f" ({notes})" if notes else "")
 
 
 def _escaped(text: str) -> str:

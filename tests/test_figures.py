@@ -80,7 +80,7 @@ def test_bars_are_above_the_final_layer_only_where_the_difference_is_significant
     for panel in range(2):
         bars = heights(figure, panel)
         assert bars["above"] == [0.9] * 4 and bars["same"] == [0.71] * 4  # higher than 0.7, and not told from it
-        assert len(bars["below"]) == 3 and bars["final"] == [0.7] and bars["score"] == [0.8, 0.8]
+        assert len(bars["below"]) == 3 and bars["final"] == [0.7] and bars["score"] == bars["bound"] == [0.8]
     told = key(figure)
     assert "final layer, layer11.conv" in told and "not told from the final layer" in told
     assert {"by the test labels: an upper bound", "95 % intervals over images", "AUROC of the final layer"} <= set(told)
@@ -117,7 +117,7 @@ def test_bars_of_many_layers_can_be_read(layers, width):
     assert figure.get_figwidth() <= 17
     if layers == 160:  # points, whose markers say which way they differ
         kinds = {bars.lines[0].get_gid(): bars.lines[0].get_marker() for bars in figure.axes[0].containers}
-        assert len(set(kinds.values())) == len(kinds) == 5 and kinds["above"] == "^" and kinds["below"] == "v"
+        assert len(set(kinds.values())) == len(kinds) == 6 and kinds["above"] == "^" and kinds["below"] == "v"
         assert len(figure.axes[0].containers[0].lines[0].get_xdata()) == 54
     else:
         assert len(heights(figure)["above"]) == 14

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,9 @@ def results(folder: Path) -> None:
     ]
     records.write(folder, "train", "small", epochs, directory="small", model_type="small_cnn", dataset="digits", epochs=3)
     subsets = ["all", *(f"class:{number}" for number in range(249))]
-    rows = [{"data": "digits", "split": "test", "subset": subset, "n": 250, "accuracy": 0.5} for subset in subsets]
+    rows = [
+        {"data": "digits", "split": "test", "subset": subset, "n": 250, "accuracy": 0.5, "loss": 1.0} for subset in subsets
+    ]
     records.write(folder, "eval", "e", rows, model_path=other, dataset=["digits"])
     (folder / "results/eval/e.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
 
@@ -118,16 +121,22 @@ def test_tables_and_figures_can_be_read_aloud(page):
     assert all(attributes.get("aria-label") for attributes in [*elements.of("select"), *elements.of("nav")])
 
 
+def test_headings_say_what_their_columns_are(page):
+    titles = {attributes["title"] for attributes in Elements(page.read_text()).of("th") if "title" in attributes}
+    assert any(title.startswith("mean cross-entropy (nats, at least 0, lower is better)") for title in titles), titles
+    assert "how many runs, which differ in their seeds only, the line is the mean of" in titles
+
+
 def test_numbers_are_set_to_the_right_and_truths_are_not(tmp_path):
     rows = [{"layer": "a", "auroc": 0.5, "n": 3, "ours": "0.5000 ± 0.1000", "sure": True, "p": None}]
     text = html_report.page(Content(library(tmp_path), [PrintedTable("eval", "eval", rows, rows)]))
-    head = re.findall(r'<th scope="col"( class="num")?>(\w+)', text)
+    head = re.findall(r'<th scope="col"( class="num")?[^>]*>(\w+)', text)
     assert head == [("", "layer"), (' class="num"', "auroc"), (' class="num"', "n"), (' class="num"', "ours"), ("", "sure")]
 
 
 def test_rows_of_a_record_are_all_there_and_the_note_names_those_that_are_not(page, tmp_path, monkeypatch):
     (rows,) = [data for data in Elements(page.read_text()).data if [row[3] for row in data][-1:] == ["class:248"]]
-    assert len(rows) == 250 and rows[0][1:] == ["digits", "test", "all", "250", "0.5000"]
+    assert len(rows) == 250 and rows[0][1:] == ["digits", "test", "all", "250", "0.5000", "1.0000"]
     results(tmp_path)
     monkeypatch.setattr(html_report, "MOST_ROWS", 120)
     text = html_report.page(Content(library(tmp_path)))
@@ -262,7 +271,7 @@ def test_a_search_shows_rows_that_were_not_shown_and_opens_what_holds_them(windo
     assert found["rows"][record] == [] and "1 record with 1 row" in found["count"]  # folded, as records are
     window.run(f"document.getElementById('{record}').open = true")
     window.run(FRAMES)
-    assert window.run(SEEN)["rows"][record] == [["digits", "test", "class:248", "250", "0.5000"]]
+    assert window.run(SEEN)["rows"][record] == [["digits", "test", "class:248", "250", "0.5000", "1.0000"]]
 
 
 def test_filters_choose_a_network_a_data_set_and_an_experiment(window, page):
@@ -394,20 +403,23 @@ def test_four_thousand_rows_are_searched_while_one_types(window, tmp_path):
         for n in range(4000)
     ]
     window.open(table_page(tmp_path, rows, len(rows)))
-    found = window.run("""(() => {
-      const took = {};
-      // the best of some times: other work on the machine is not the page's
-      for (let again = 0; again < 20; again++) for (const words of ["layer3 auroc", "value", "3999", "resnet4 0.5", ""]) {
-        const begin = performance.now();
-        search.value = words;
-        search.dispatchEvent(new Event("input"));
-        document.body.getBoundingClientRect();  // what is shown is laid out, too
-        const time = performance.now() - begin;
-        took[words] = { time: Math.min(time, took[words]?.time ?? Infinity), count: count.textContent };
-      }
-      return took;
-    })()""")
-    assert found["layer3 auroc"]["count"].startswith("left: 1 table with 1000 rows")
-    assert found["3999"]["count"].startswith("left: 1 table with 2 rows")  # layer3.3999 and value 3999
-    # 50 ms on a machine without other work; four times that where tests run beside one another
-    assert max(one["time"] for one in found.values()) < 200, found
+    window.ask("Performance.enable", timeDomain="threadTicks")
+
+    def worked() -> float:
+        """Milliseconds that the page's thread has worked: what else the machine does is not in them."""
+        return 1000 * {one["name"]: one["value"] for one in window.ask("Performance.getMetrics")["metrics"]}["ThreadTime"]
+
+    took: dict[str, float] = {}
+    counts = {}
+    for words in ("layer3 auroc", "value", "3999", "resnet4 0.5", "") * 3:
+        begin = worked()
+        counts[words] = window.run(f"""(() => {{
+          search.value = {json.dumps(words)};
+          search.dispatchEvent(new Event("input"));
+          document.body.getBoundingClientRect();  // what is shown is laid out, too
+          return count.textContent;
+        }})()""")
+        took[words] = min(worked() - begin, took.get(words, math.inf))
+    assert counts["layer3 auroc"].startswith("left: 1 table with 1000 rows")
+    assert counts["3999"].startswith("left: 1 table with 2 rows")  # layer3.3999 and value 3999
+    assert 0 < max(took.values()) < 50, took

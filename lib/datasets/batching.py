@@ -1,6 +1,7 @@
 """Batches of a split, in the form that a network takes."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +9,10 @@ from torch import Tensor
 
 from lib.core.progress import FORWARD, Whole, image_bar
 from lib.datasets.split import Split
+
+Batches = Iterable[tuple[Tensor, Tensor, Tensor]]  # images, labels and positions
+Feed = Callable[["Batching", Split, str, Tensor | None], Batches]
+feed: ContextVar[Feed | None] = ContextVar("feed", default=None)  # what gives batches here, such as a pass that is shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +45,26 @@ class Batching:
         order: Tensor | None = None,
         augment: Callable[[Tensor, int], Tensor] | None = None,
         kind: str = FORWARD,
-    ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        """Images, labels and positions, batch by batch; `order` and `augment` as in `Split.batches`."""
+    ) -> Batches:
+        """Images, labels and positions, batch by batch; `order` and `augment` as in `Split.batches`.
+
+        In a process that shares passes, others may get the same images at the same time, and batches are theirs (`feed`).
+        """
+        shared = feed.get() if augment is None else None
+        if shared is not None:
+            return shared(self, split, label, order)
+        return self.alone(split, label, order=order, augment=augment, kind=kind)
+
+    def alone(
+        self,
+        split: Split,
+        label: str,
+        *,
+        order: Tensor | None = None,
+        augment: Callable[[Tensor, int], Tensor] | None = None,
+        kind: str = FORWARD,
+    ) -> Batches:
+        """The same, shared with nobody."""
         batches = split.batches(
             self.batch_size,
             device=self.device,

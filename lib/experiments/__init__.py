@@ -40,4 +40,5 @@ EXPERIMENTS = {
         "lib.experiments.config.reinit:ReinitConfig", "lib.experiments.reinit:reinit", "lib.plots.filters:reinit"
     ),
     "tables": Experiment("lib.experiments.config.tables:TablesConfig", "lib.experiments.tables:text"),
+    "study": Experiment("lib.experiments.config.study:StudyConfig", "lib.experiments.study:study"),
 }

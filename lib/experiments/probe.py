@@ -137,6 +137,7 @@ def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
             keep=config.keep_epochs,
             standardise=config.standardise,
             gib=config.cache_gib,
+            device=batching.device,
         ),
         batching=batching,
         storage=Storage(cache_dir=config.cache_dir, dtype=config.cache_type, gib=config.cache_gib / 2),

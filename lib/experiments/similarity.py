@@ -68,7 +68,7 @@ def similarity(config: SimilarityConfig) -> Result:
     begin = time.perf_counter()
     whole = progress.Whole()
     whole.plan(progress.FORWARD, *[len(split)] * 2)
-    (first, one), (second, two) = (_represent(config, side, split, device, whole) for side in (first, second))
+    (second, two), (first, one) = (_represent(config, side, split, device, whole) for side in (second, first))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
     measured = method.grid(one, two, config.measures, first.ranks, second.ranks)

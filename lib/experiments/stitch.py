@@ -260,6 +260,17 @@ def _initial(
     if config.init in MATCHED or limited:
         stitching_grid.collect(donors, matched, statistics, batching, partners)
     kept = stitching_grid.activations(donors, matched, batching, partners) if config.solver == "reference" else None
+    solutions: dict[tuple[str, str, int | None], Solution] = {}
+    if config.init in MATCHED:
+        for (front, end), blank in pairs.items():
+            for rank in dict.fromkeys(rank for _, rank in ranks[front]):
+                solutions[front, end, rank] = _solve(config, statistics, kept, blank, front, end, rank)
+        doubtful = [key for key, solution in solutions.items() if solution.doubtful]
+        coarse = {(front, end): pairs[front, end] for front, end, _ in doubtful}
+        exactly = stitching_grid.streamed_qr(donors, matched, coarse, batching, partners)
+        for front, end, rank in doubtful:
+            width = stitching_layer.channels(pairs[front, end].source)
+            solutions[front, end, rank] = exactly[front, end].solve(width)
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
@@ -280,10 +291,7 @@ def _initial(
                 "condition": None,
             }
             if config.init in MATCHED:
-                solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
-                if solution.doubtful:
-                    again = stitching_grid.streamed_qr(donors, matched, made, front, end, batching, partners)
-                    solution = again.solve(stitching_layer.channels(made.source))
+                solution = solutions[front, end, pinv_rank]
                 row |= {
                     "matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
                     "effective_rank": solution.effective_rank,

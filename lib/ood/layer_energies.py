@@ -29,7 +29,8 @@ def energy(activation: Tensor, temperatures: tuple[float, ...] = (1.0,)) -> Tens
     """
     flat = activation.flatten(1)
     flat = flat if flat.dtype == torch.float64 else flat.float()
-    if flat.requires_grad and torch.is_grad_enabled():
+    # on a GPU, too, where a look at the sums below would wait for it
+    if flat.is_cuda or flat.requires_grad and torch.is_grad_enabled():
         return torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
     total = _exponential_sums(flat, temperatures)
     factors = -total.new_tensor(temperatures)
@@ -48,10 +49,10 @@ CHUNK = 1 << 17  # activations whose exponentials are taken at once: half a mega
 def _exponential_sums(flat: Tensor, temperatures: tuple[float, ...]) -> Tensor:
     """sum_i exp(a_i / T), (b, T), for activations (b, D).
 
-    On the CPU in chunks that share one buffer: whole layers of exponentials would go through main memory.
+    In chunks that share one buffer: whole layers of exponentials would go through main memory.
     """
     b, d = flat.shape
-    rows = b if flat.is_cuda else max(1, CHUNK // max(d, 1))
+    rows = max(1, CHUNK // max(d, 1))
     buffer = torch.empty(min(rows, b), d, dtype=flat.dtype, device=flat.device)
     total = flat.new_empty(b, len(temperatures))
     for first in range(0, b, rows):
@@ -113,7 +114,7 @@ def layer_energies(
     ):
         try:
             for images, _, _ in batching.with_positions(split, split.name, order=order if rows.count else None):
-                logits = network(images).float()
+                logits = cutting.outputs(network, images).float()
                 if not rows.about:
                     rows.about = {"columns": _columns(layers, outputs)}
                 energies = torch.stack([outputs[name] for name in rows.about["columns"]], 1)

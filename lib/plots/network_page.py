@@ -60,7 +60,7 @@ def network_page(
         picked = correlations[np.ix_(places, places)]
         image = axes.imshow(np.ma.masked_invalid(picked), cmap=style.DIVERGING, vmin=-1, vmax=1, aspect="auto")
         figure.colorbar(image, ax=axes, shrink=0.9, label="rank correlation")
-        words = [textwrap.fill(name, 14) for name in paired]
+        words = [textwrap.fill(name, 17, break_on_hyphens=False) for name in paired]
         axes.set_xticks(range(len(paired)), words)
         axes.set_yticks(range(len(paired)), words)
         axes.set_title("Spearman's rank correlation over layers")

@@ -92,13 +92,10 @@ def layer_bars(layers: dict[float, list[dict]], scores: dict[float, list[dict]],
         places = everywhere[stands]
         values = np.array([row["auroc"] for row in both])
         reference = next(row["auroc"] for row in rows if row["layer"] == final)
-        kinds = [_compared(row, final) for row in rows] + ["score"] * len(scores[temperature])
+        kinds = [_compared(row, final) for row in rows]
+        kinds += ["bound" if row["score"] == "oracle" else "score" for row in scores[temperature]]
         seen |= set(kinds)
         (_draw_points if many else _draw_bars)(axes, places, values, kinds, _around(both))
-        for bar, row in zip(axes.patches, both, strict=False):  # points have no patches
-            if row["score"] == "oracle":
-                bar.set_linestyle("--")
-                seen.add("bound")
         if not many and 72 * inches / (everywhere[-1] + 1.4) > style.small() + 1:
             _write_values(axes, places, values, kinds)
         axes.axhline(reference, color="black", linestyle=(0, (4, 3)), linewidth=0.9, zorder=0.5)
@@ -119,8 +116,8 @@ def _compared(row: dict, final: str) -> str:
     return "above" if row["vs_final"] > 0 else "below"
 
 
-COLOURS = {"above": ABOVE, "same": SAME, "below": BELOW, "final": FINAL, "score": "white"}
-POINTS = {"above": "^", "same": "o", "below": "v", "final": "s", "score": "D"}
+COLOURS = {"above": ABOVE, "same": SAME, "below": BELOW, "final": FINAL, "score": "white", "bound": "white"}
+POINTS = {"above": "^", "same": "o", "below": "v", "final": "s", "score": "D", "bound": "P"}
 
 
 def _around(rows: list[dict]) -> np.ndarray:
@@ -131,11 +128,11 @@ def _around(rows: list[dict]) -> np.ndarray:
 
 
 def _draw_bars(axes: Axes, places: np.ndarray, values: np.ndarray, kinds: list[str], around: np.ndarray) -> None:
-    edges = [style.INK if kind in ("score", "same") else COLOURS[kind] for kind in kinds]
+    edges = [style.INK if kind in ("score", "bound", "same") else COLOURS[kind] for kind in kinds]
     colours = [COLOURS[kind] for kind in kinds]
     bars = axes.bar(places, values, 0.74, color=colours, edgecolor=edges, linewidth=0.6)
     for bar, kind in zip(bars, kinds, strict=True):
-        bar.set_gid(kind)
+        bar.set(gid=kind, linestyle="--" if kind == "bound" else "-")
     room = 72 * 0.9 * style.inches(axes) / len(places)  # points for each
     drawn: dict[str, Any] = {"elinewidth": 0.9, "capsize": 1.5} if room > 8 else {"elinewidth": 0.5, "capsize": 0}
     axes.errorbar(places, values, around, fmt="none", ecolor="0.35", **drawn)
@@ -177,6 +174,7 @@ def _key(seen: set[str], final: str, many: bool) -> list[Artist]:
         "same": "not told from the final layer",
         "final": f"final layer, {final}",
         "score": "other scores",
+        "bound": "by the test labels: an upper bound",
     }
     key: list[Artist] = []
     for kind, label in words.items():
@@ -184,9 +182,8 @@ def _key(seen: set[str], final: str, many: bool) -> list[Artist]:
             drawn: dict[str, Any] = {"marker": POINTS[kind], "color": COLOURS[kind], "markeredgecolor": style.INK}
             key.append(Line2D([], [], linestyle="", label=label, **drawn))
         elif kind in seen:
-            key.append(Patch(facecolor=COLOURS[kind], edgecolor=style.INK, linewidth=0.6, label=label))
-    if "bound" in seen:
-        key.append(Patch(facecolor="white", edgecolor=style.INK, linestyle="--", label="by the test labels: an upper bound"))
+            dashes = "--" if kind == "bound" else "-"
+            key.append(Patch(facecolor=COLOURS[kind], edgecolor=style.INK, linewidth=0.6, linestyle=dashes, label=label))
     key.append(Line2D([], [], color="black", linestyle=(0, (4, 3)), linewidth=0.9, label="AUROC of the final layer"))
     key.append(Line2D([], [], color=style.GREY, linestyle=":", label="chance; below: outliers have lower energy"))
     key.append(Line2D([], [], color="0.35", marker="|", markersize=9, linestyle="", label="95 % intervals over images"))

@@ -76,7 +76,7 @@ def right_answers(
             step = max(1, NUMBERS // classifiers.biases.numel())
             parts[number] += [
                 predicted(classifiers, part) == labels[positions[begin * step : begin * step + len(part)]]
-                for begin, part in enumerate(rows[name].split(step))
+                for begin, part in enumerate(rows[name].cpu().split(step))
             ]
     return [torch.cat(right, -1) for right in parts]
 

@@ -141,7 +141,7 @@ class FeatureProvider:
             moments = {tap.layer: principal_components.Moments() for tap in self.layout.taps}
             reduce = {layer: layer_reducer({}, moment) for layer, moment in moments.items()}
             with self.clock.stage("passes"):
-                for _ in reduced_outputs(self.network, self.train, reduce, self.batching, finite=True):
+                for _ in reduced_outputs(self.network, self.train, reduce, self.batching, finite=1):
                     pass
         else:
             moments = self.collect(self.train, moments=True).moments

@@ -36,10 +36,10 @@ class Directions:
     mean: Tensor
     basis: Tensor
 
-    def restriction(self, rank: int) -> Restriction:
-        """To the first directions."""
+    def restriction(self, rank: int, device: torch.device) -> Restriction:
+        """To the first directions, of features on a device."""
         leading = self.basis[:, :rank]
-        return Restriction(self.mean, leading @ leading.T)
+        return Restriction(self.mean.to(device), (leading @ leading.T).to(device))
 
 
 @dataclass(frozen=True)

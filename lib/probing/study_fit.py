@@ -63,7 +63,7 @@ def class_means(source: FeatureSource, taps: list[Tap], learnt: TrainingSet, cla
     labels[learnt.positions] = learnt.labels
     for positions, rows in source.batches(taps, learnt.positions):
         for tap in taps:
-            totals[tap].index_add_(0, labels[positions], rows[tap])
+            totals[tap].index_add_(0, labels[positions], rows[tap].cpu())
     count = torch.bincount(learnt.labels, minlength=classes)
     means = {tap: total / count.clamp_min(1)[:, None] for tap, total in totals.items()}
     return {

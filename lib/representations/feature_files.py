@@ -185,17 +185,23 @@ def file_name(tap: "Tap", kind: str, reduce: Reduce) -> str:
 
 def key(network: nn.Module, split: Split, channels: int | None, size: int | None, *view: str | int) -> str:
     """Names what the features depend on: weights, the network's form, images, their size, and the view of them."""
-    digest = hashlib.sha256(f"{VERSION} {channels} {size} {' '.join(map(str, view))}\n{network}".encode())
-    for name, value in [*network.state_dict().items(), *network.named_buffers()]:
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    digest = hashlib.sha256(f"{VERSION} {channels} {size} {' '.join(map(str, view))}\n".encode())
+    add_network(digest, network)
     digest.update(split.indices.cpu().numpy().tobytes())
     if isinstance(split.images, LazyImages):
-        _add_lazy(digest, split.images)
+        add_lazy(digest, split.images)
     else:
         digest.update(repr(tuple(split.images.shape)).encode())
         for images in split.images.split(IMAGES):
             digest.update(images.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:KEY_DIGITS]
+
+
+def add_network(digest: "hashlib._Hash", network: nn.Module) -> None:
+    """The network's form and weights."""
+    digest.update(f"{network}".encode())
+    for name, value in [*network.state_dict().items(), *network.named_buffers()]:
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _scale(largest: float) -> float:
@@ -207,14 +213,14 @@ def _moments_name(layer: str) -> str:
     return f"{layer}-moments.npz"
 
 
-def _add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
+def add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
     """The files behind images that are decoded as needed, by path and time; of anything else every attribute."""
     digest.update(type(images).__name__.encode())
     for name, value in sorted(vars(images).items()):
         digest.update(name.encode())
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, LazyImages):
-                _add_lazy(digest, item)
+                add_lazy(digest, item)
             elif isinstance(item, Path):
                 digest.update(as_bytes(f"{item} {files.identity(item.stat())}"))
             elif isinstance(item, np.ndarray):

@@ -185,7 +185,7 @@ def collect(
                 for layer in dict.fromkeys([*(tap.layer for tap in absent), *unmeasured])
             }
             left = reduced_outputs(
-                network, split, reduce, batching, view=view, label=label, finite=True, first=under_way.images
+                network, split, reduce, batching, view=view, label=label, finite=1, first=under_way.images
             )
             for positions, rows in left:
                 under_way.add({files[tap]: rows[tap] for tap in absent}, len(positions))
@@ -206,7 +206,7 @@ def dimensions(network: nn.Module, reducers: Mapping[Tap, Reduce], split: Split,
     layers = dict.fromkeys(tap.layer for tap in reducers)
     reduce = {layer: layer_reducer({tap: reducers[tap] for tap in reducers if tap.layer == layer}) for layer in layers}
     alone = replace(batching, workers=0, quiet=True)
-    ((_, rows),) = reduced_outputs(network, split, reduce, alone, order=torch.zeros(1, dtype=torch.int64), finite=True)
+    ((_, rows),) = reduced_outputs(network, split, reduce, alone, order=torch.zeros(1, dtype=torch.int64), finite=1)
     return {tap: row.shape[1] for tap, row in rows.items()}
 
 

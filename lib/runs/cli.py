@@ -137,6 +137,7 @@ class RunConfig:
     parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
     # flags of a repetition that leaves the checkpoints and detectors there are as they are; "{models}" is another folder
     aside: typing.ClassVar[tuple[str, ...]] = ()
+    answers_at_once: typing.ClassVar[bool] = True  # whether what `answer` does is done in seconds
     common: typing.ClassVar[str] = "plan"  # fields that the short help shows, beside positional arguments
 
     name: str = flag(
@@ -301,11 +302,11 @@ class SeedConfig(RunConfig):
 
 def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", description: str = "") -> RunConfig:
     """The configuration that a command line describes. Raises `UsageError`; `--help` prints and exits."""
-    parser = _parser(config_class, prog, description)
-    words = [_hyphened(word, parser._option_string_actions) for word in argv]
-    given, unknown = parser.parse_known_args(words)
+    reader = _parser(config_class, prog, description)
+    words = [_hyphened(word, reader._option_string_actions) for word in argv]
+    given, unknown = reader.parse_known_args(words)
     if unknown:
-        _refuse(config_class, parser, unknown[0])
+        _refuse(config_class, reader, unknown[0])
     stated, remarks = vars(given).pop(_PUBLISHED, {}), vars(given).pop(_REMARKS, [])
     values = _from_yaml(config_class, given.config) if getattr(given, "config", "") else {}
     values.update(vars(given))
@@ -329,6 +330,11 @@ def brief(config_class: type[RunConfig], prog: str, description: str) -> str:
     """What a script says first that needs arguments and was started without: its usage, an example, the values there are."""
     values = [field.metadata["missing"]() for field in dataclasses.fields(config_class) if field.metadata["missing"]]
     return help_text.brief(prog, description or inspect.getdoc(config_class) or "", flags(config_class), values)
+
+
+def parser(config_class: type[RunConfig], prog: str) -> argparse.ArgumentParser:
+    """What reads the command line of a script, as far as flags and their values go."""
+    return _parser(config_class, prog, "")
 
 
 def _hyphened(word: str, options: typing.Container[str]) -> str:

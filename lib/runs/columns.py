@@ -33,6 +33,11 @@ class Column:
             return f"at least {self.least:g}"
         return f"at most {self.most:g}" if self.most is not None else ""
 
+    def described(self) -> str:
+        """The meaning, with unit, range and direction where it has them."""
+        notes = ", ".join(filter(None, [self.unit, self.range(), self.better and f"{self.better} is better"]))
+        return self.meaning + (f" ({notes})" if notes else "")
+
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range, up to rounding in the last digits of float32."""
         slack = 1e-6 * max(1.0, abs(value))

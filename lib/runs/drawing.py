@@ -33,7 +33,8 @@ def draw(place: Place, record: Mapping[str, Any], experiment: Experiment, kind: 
 def draw_anew(place: Place, record: Mapping[str, Any], experiment: Experiment, kind: str, width: str) -> list[Path]:
     """Draws the figures of a record that was just written; those of the one before, of any format, are gone."""
     for old in records.figures(place):
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old.unlink()
     return draw(place, record, experiment, kind, width)
 
 

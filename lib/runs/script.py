@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 import typing
@@ -48,6 +49,10 @@ def main(
     script = script or f"exec_{name}.py"
     argv = sys.argv[1:] if argv is None else argv
     debug, about = "--debug" in argv, inspect.cleandoc(description)
+    if completion_asked():
+        from lib.runs import completion
+
+        completion.answer(experiments[name].configuration, script)
     streams.prepare()
     try:
         _announce_signals()
@@ -80,6 +85,11 @@ def main(
         _ignore_signals()
 
 
+def completion_asked() -> bool:
+    """Whether a shell asks how the command line may go on, instead of running it."""
+    return "_ARGCOMPLETE" in os.environ
+
+
 def run(experiments: Experiments, name: str, config: RunConfig, command: list[str]) -> Path | None:
     """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
     if not config.debug:
@@ -91,7 +101,7 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     _show_warnings(config)
     if config.plan:
         config.check_inputs()
-    with progress.status("preparing", config.quiet):
+    with progress.status("preparing", config.quiet or not config.answers_at_once):
         answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
         print(readable(answer))
@@ -183,7 +193,13 @@ def _loaded(experiment: Experiment) -> Callable[..., Result]:
 
 @contextlib.contextmanager
 def _signals_afterwards() -> Generator[None]:
-    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted."""
+    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted.
+
+    Other threads get none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     came: list[int] = []
     numbers = (*WARNINGS, signal.SIGINT)
     before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}

@@ -6,7 +6,7 @@ network from its cut.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,7 +58,7 @@ class Donors:
     def targets_and_logits(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Those, and the end network's logits (b, k)."""
         with cutting.record(self.end, list(self.tails)) as outputs:
-            logits = self.end(images)
+            logits = cutting.outputs(self.end, images)
         return {layer: outputs[layer] for layer in self.tails}, logits
 
     def logits(self, entry: GridStitch, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -113,14 +113,22 @@ def collect(
 
 
 def streamed_qr(
-    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, batching: Batching, partners: Split | None = None
-) -> StreamedQR:
-    """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
-    decomposition = StreamedQR()
-    for sources, targets in pairs(donors, split, batching, f"matching {front} with {end} again", partners):
-        rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
-        decomposition.add(*(part.flatten(0, 1) for part in rows))
-    return decomposition
+    donors: Donors,
+    split: Split,
+    stitches: Mapping[tuple[str, str], Stitch],
+    batching: Batching,
+    partners: Split | None = None,
+) -> dict[tuple[str, str], StreamedQR]:
+    """(front layer, end layer) -> the QR decomposition of its rows over all images of a split: another pass.
+
+    stitches   one of each pair, which says what its rows are
+    """
+    made = {pair: StreamedQR() for pair in stitches}
+    for sources, targets in pairs(donors, split, batching, "matching again", partners) if made else ():
+        for (front, end), stitch in stitches.items():
+            rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
+            made[front, end].add(*(part.flatten(0, 1) for part in rows))
+    return made
 
 
 def activations(
@@ -159,6 +167,7 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
     for entry in entries:
         entry.stitch.eval()
     batches, stacks = 0, _stacks(entries, min(batching.batch_size, len(split)))
+    places = [torch.tensor(numbers, device=device) for numbers in stacks]
     for images, labels in batching.over(split, "evaluating"):
         with arithmetic(batching.precision, device):
             sources, (targets, logits) = donors.sources(images), donors.targets_and_logits(images)
@@ -166,17 +175,17 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
             own_correct += (predicted == labels).sum()
             own_broken += (~logits.isfinite().all(1)).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
-            for numbers in stacks:
+            for numbers, there in zip(stacks, places, strict=True):
                 end = entries[numbers[0]].end
                 stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
                 answered = donors.tails[end](torch.cat(stitched))
-                counts["broken"][numbers] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
+                counts["broken"][there] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
                 answers = answered.argmax(1).view(len(numbers), -1)
-                counts["correct"][numbers] += (answers == labels).sum(1)
-                counts["agree"][numbers] += (answers == predicted).sum(1)
+                counts["correct"][there] += (answers == labels).sum(1)
+                counts["agree"][there] += (answers == predicted).sum(1)
                 difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
-                counts["difference"][numbers] += difference
-                counts["ratio"][numbers] += difference / squares[end]
+                counts["difference"][there] += difference
+                counts["ratio"][there] += difference / squares[end]
         batches += 1
     n = len(split)
     _refuse_broken(entries, int(own_broken), counts["broken"].tolist(), split)

@@ -21,6 +21,7 @@ from lib.core.randomness import generator, stream
 from lib.datasets.augment import for_epoch
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.models import cutting
 from lib.training import epoch_plan
 from lib.training.ema import ExponentialMovingAverage
 from lib.training.losses import Draws, Loss
@@ -206,14 +207,15 @@ def predict(
     logits = []
     for images, _ in batching.over(split, label or split.name):
         with arithmetic(batching.precision, batching.device):
-            logits.append(network(images).float())
+            logits.append(cutting.outputs(network, images).float())
     return processes.gather(torch.cat(logits).cpu(), n)
 
 
 def _draws(seed: int, position: Position, device: torch.device, processes: Processes) -> Draws:
     """The generators of the step at `position`, by name."""
     epoch, step, rank = position.epoch, position.step, _stream_of_rank(processes)
-    return lambda name: generator(seed, name, epoch, step, *rank, device=device)
+    own = device
+    return lambda name, device=None: generator(seed, name, epoch, step, *rank, device=device or own)
 
 
 def _stream_of_rank(processes: Processes) -> tuple[str, ...]:

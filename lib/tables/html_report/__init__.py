@@ -10,7 +10,7 @@ import functools
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,14 @@ from lib.tables.record_library import Library, RecordedRun, joined
 # nothing is fetched from anywhere
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 MOST_ROWS = 5000  # of one record; of all together 40 times as many, but a hundred of each in any case
+# columns of an experiment's table beside those of its rows
+JOINED = {
+    "run": "the networks: type, data set and settings of their training",
+    "setting": "what differs from other lines of the same run",
+    "runs": "how many runs, which differ in their seeds only, the line is the mean of",
+    "code": "the versions of the code, where a line joins several",
+    "version": "whether the line is of an earlier version of the method",
+}
 MOST_OPEN = 6  # networks whose tables are not folded
 MOST_CHOICES = 12  # networks or data sets that the first screen has without being asked
 
@@ -87,6 +95,13 @@ class Content:
     def _figures(self) -> dict[Path, int]:
         """The figures that have been shown, each with its number."""
         return {}
+
+    def meanings(self, experiment: str) -> dict[str, str]:
+        """What the columns of an experiment's rows are, and the deviations in its table."""
+        known = {
+            name: column.described().replace("`", "") for name, column in self.library.columns(experiment).defined.items()
+        }
+        return known | {f"{name} sd": f"sample standard deviation of {name} over the runs" for name in known}
 
     def place(self, record: Path) -> str:
         """Where on the page a record is."""
@@ -201,7 +216,8 @@ def _experiments(content: Content) -> list[str]:
         one = tables.get(name) or PrintedTable(name, name, [], [])
         known = content.library.experiments.get(name)
         about = (known.configuration.__doc__ or "").partition("\n")[0] if known else ""
-        made.append(_part(content, one, f"experiment-{name}", about, content.pictures.get(name, ())))
+        meanings = JOINED | content.meanings(name)
+        made.append(_part(content, one, f"experiment-{name}", about, content.pictures.get(name, ()), meanings=meanings))
     return made
 
 
@@ -234,11 +250,19 @@ def _links(shown: Iterable[Picture]) -> str:
     return f"<p>figures: {links}</p>" if links else ""
 
 
-def _part(content: Content, one: PrintedTable, anchor: str, about: str, shown: Sequence[Picture], more: str = "") -> str:
+def _part(
+    content: Content,
+    one: PrintedTable,
+    anchor: str,
+    about: str,
+    shown: Sequence[Picture],
+    more: str = "",
+    meanings: Mapping[str, str] | None = None,
+) -> str:
     """A table and the figures beside it, which the reader finds as one."""
     title = f"<h3>{html.escape(one.title)}</h3>" + (f"<p>{html.escape(about)}</p>" if about else "")
     note = f'<p class="note">{html.escape(one.note)}</p>' if one.note else ""
-    rows = table(one.title, one.rows, [content.keys.of(origin) for origin in one.origins])
+    rows = table(one.title, one.rows, [content.keys.of(origin) for origin in one.origins], meanings=meanings)
     return (
         f'<section class="part{" beside" if shown and rows else ""}" id="{anchor}"'
         f"{keyed(content.keys.of(joined(one.origins)))}>{title}"
@@ -265,7 +289,8 @@ def _record(content: Content, run: RecordedRun, most: int) -> str:
     shown = [one for one in content.pictures.get(run.experiment, ()) if one.record == run.path]
     rows, left_out = run.rows[:most], len(run.rows) - most
     note = f'<p class="note">the other {left_out} rows are in {html.escape(str(run.path))}</p>' if left_out > 0 else ""
-    made = table(f"rows of {title}", rows, [content.keys.of(run.origin(row)) for row in rows], at_once=0)
+    keys = [content.keys.of(run.origin(row)) for row in rows]
+    made = table(f"rows of {title}", rows, keys, at_once=0, meanings=content.meanings(run.experiment))
     return (
         f'<details class="part record" id="{content.place(run.path)}"{keyed(content.keys.of(of))}>'
         f"<summary>{html.escape(title)}</summary>{_facts(_texts(told))}{_links(shown)}{made}{note}</details>"

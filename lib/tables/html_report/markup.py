@@ -103,11 +103,19 @@ def keyed(keys: str) -> str:
     return f' data-keys="{keys}"' if keys else ""
 
 
-def table(caption: str, rows: Sequence[Mapping], keys: Sequence[str], at_once: int = AT_ONCE) -> str:
+def table(
+    caption: str,
+    rows: Sequence[Mapping],
+    keys: Sequence[str],
+    at_once: int = AT_ONCE,
+    meanings: Mapping[str, str] | None = None,
+) -> str:
     """A table with its first rows, and the others as JSON: a list of keys and cells for each.
 
-    keys   of each row; one for all of them; or none
+    keys       of each row; one for all of them; or none
+    meanings   column -> what it is, which a heading says when it is pointed at
     """
+    told = {name: f' title="{html.escape(text)}"' for name, text in (meanings or {}).items()}
     columns = [
         name for name in dict.fromkeys(key for row in rows for key in row) if any(_told(row.get(name)) for row in rows)
     ]
@@ -120,7 +128,8 @@ def table(caption: str, rows: Sequence[Mapping], keys: Sequence[str], at_once: i
     ]
     keys = list(keys) * len(rows) if len(keys) == 1 else list(keys) or [""] * len(rows)
     head = "".join(
-        f'<th scope="col"{_classed(kind)}>{html.escape(column)}</th>' for column, kind in zip(columns, kinds, strict=True)
+        f'<th scope="col"{_classed(kind)}{told.get(column, "")}>{html.escape(column)}</th>'
+        for column, kind in zip(columns, kinds, strict=True)
     )
     body = "\n".join(_row(key, words, kinds) for key, words in zip(keys[:at_once], cells[:at_once], strict=True))
     rest = [[key, *words] for key, words in zip(keys[at_once:], cells[at_once:], strict=True)]

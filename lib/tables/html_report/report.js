@@ -52,7 +52,8 @@ class Part {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = cell.textContent;
-    button.title = "sort";
+    button.title = [cell.title, "click to sort"].filter(Boolean).join("; ");
+    cell.removeAttribute("title");
     cell.replaceChildren(button);
     button.addEventListener("click", () => this.sort(column));
   }
