@@ -103,29 +103,28 @@ def main(images: int = 1000, *chosen: str) -> None:
                     found.append(_measure(Path(folder), name, **sizes | {what: sizes[what] * factor}))
                 seconds, peaks = zip(*found, strict=True)
                 fitted = exponent(times, seconds)
-                words = " ".join(f"{value:.1f}" for value in seconds)
+                words = " ".join(f"{value:.2f}" for value in seconds)
                 shown = "" if fitted is None else f"{fitted:.2f}"
                 print(f"{name:18}{what:>9}  {words:30}{shown:>9}{peaks[-1] - peaks[0]:>10.0f}", flush=True)
                 compared(f"{name}: seconds over {what}", seconds[0] * times[-1], seconds[-1], agreement=_verdict(fitted))
 
 
 def exponent(sizes: tuple[float, ...], seconds: tuple[float, ...]) -> float | None:
-    """p of seconds = a + b size^p, by least squares on the logarithms of what is above the first run.
+    """p of seconds = a + b size^p, by least squares on what is above the first run.
 
     Of two runs alone the power that leads from one to the other. None where the last is less than a second above the first,
     or a run is not above it.
     """
-    above = [value - seconds[0] for value in seconds[1:]]
-    if above[-1] < NOTICED or min(above) <= 0:
+    above = np.array(seconds[1:]) - seconds[0]
+    if above[-1] < NOTICED or above.min() <= 0:
         return None
     if len(above) == 1:
         return math.log(seconds[-1] / seconds[0]) / math.log(sizes[-1] / sizes[0])
     powers = np.linspace(0.05, 3, 296)
     errors = []
     for power in powers:
-        expected = np.log([(size / sizes[0]) ** power - 1 for size in sizes[1:]])
-        offset = np.log(above) - expected
-        errors.append(((offset - offset.mean()) ** 2).sum())
+        shape = (np.array(sizes[1:]) / sizes[0]) ** power - 1
+        errors.append(np.square(above - (above @ shape) / (shape @ shape) * shape).sum())
     return float(powers[int(np.argmin(errors))])
 
 

@@ -44,15 +44,31 @@ class Partition(Generic[Name]):
 
 
 def _divided(group: list[Name], rows: Mapping[Name, Tensor], precision: float) -> list[list[Name]]:
+    if len(group) == 1:
+        return [group]
     parts: list[list[Name]] = []
+    heads = {name: _head(rows[name]) for name in group}
     for name in group:
         for part in parts:
-            if same(rows[part[0]], rows[name], precision):
+            if _may_be_same(heads[part[0]], heads[name], precision) and same(rows[part[0]], rows[name], precision):
                 part.append(name)
                 break
         else:
             parts.append([name])
     return parts
+
+
+def _head(values: Tensor) -> tuple[float, float]:
+    """The first number and the largest."""
+    if not values.numel():
+        return 0.0, 0.0
+    return values[(0,) * values.ndim].item(), torch.stack(values.aminmax()).abs().max().item()
+
+
+def _may_be_same(one: tuple[float, float], other: tuple[float, float], precision: float) -> bool:
+    """Whether the first numbers leave it open that all are the same: of many layers most pairs are told apart at once."""
+    allowed = precision * abs(other[0]) + SAME * max(one[1], other[1])
+    return abs(one[0] - other[0]) <= 1.01 * allowed
 
 
 def same(one: Tensor, other: Tensor, precision: float = 0.0) -> bool:
