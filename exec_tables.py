@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """What came out: the records under results/ as tables, over seeds, beside the papers' published numbers.
 
     python exec_tables.py                                    every record, a table per experiment

@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 
+import drawn
 import numpy as np
 import pytest
 import torch
@@ -164,7 +165,9 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
     (sanity,) = (row for row in result.rows if row["kind"] == "sanity")
     assert sanity["data"] == "patches" and sanity["front_layer"] is None and sanity["accuracy"] is None
     assert len(result.arrays["patches.pool2"]) == sanity["n"] and sanity["energies"] == "patches.pool2"
-    assert set(result.figures) == {f"ranks-{rank}-full{end}" for rank in (16, 2) for end in ("", "-energies")}
+    assert set(drawn.of("stitch_ood", StitchOodConfig(), result)) == {
+        f"ranks-{rank}-full{end}" for rank in (16, 2) for end in ("", "-energies")
+    }
 
 
 def test_energies_far_below_the_networks_own_are_found_by_the_two_sided_auroc():

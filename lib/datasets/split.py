@@ -1,4 +1,4 @@
-"""One split of a data set: images, labels and groups, and the one way through them.
+"""One split of a data set: images, labels and groups, and its batches.
 
 Images are uint8 (n, c, h, w), in memory, memory-mapped, or `LazyImages`; `batches` turns them into floats in [0, 1] on
 the device, with the channels and the size that the network takes. Normalising is the network's first layer. Stored

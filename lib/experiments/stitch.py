@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.core import devices, randomness, saved_state
@@ -25,7 +24,6 @@ from lib.datasets.subsets import in_classes
 from lib.experiments.config.stitch import StitchConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
-from lib.plots import grid as plots
 from lib.representations import aliases, passes
 from lib.runs import loading, records
 from lib.runs.records import Result, Row
@@ -114,7 +112,6 @@ def stitch(config: StitchConfig) -> Result:
     return Result(
         rows,
         _weights(entries) if config.save else {},
-        lambda: _figures(config, rows, layers),
         seconds,
         columns=(
             *(["null"] if config.null else []),
@@ -263,6 +260,17 @@ def _initial(
     if config.init in MATCHED or limited:
         stitching_grid.collect(donors, matched, statistics, batching, partners)
     kept = stitching_grid.activations(donors, matched, batching, partners) if config.solver == "reference" else None
+    solutions: dict[tuple[str, str, int | None], Solution] = {}
+    if config.init in MATCHED:
+        for (front, end), blank in pairs.items():
+            for rank in dict.fromkeys(rank for _, rank in ranks[front]):
+                solutions[front, end, rank] = _solve(config, statistics, kept, blank, front, end, rank)
+        doubtful = [key for key, solution in solutions.items() if solution.doubtful]
+        coarse = {(front, end): pairs[front, end] for front, end, _ in doubtful}
+        exactly = stitching_grid.streamed_qr(donors, matched, coarse, batching, partners)
+        for front, end, rank in doubtful:
+            width = stitching_layer.channels(pairs[front, end].source)
+            solutions[front, end, rank] = exactly[front, end].solve(width)
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
@@ -283,10 +291,7 @@ def _initial(
                 "condition": None,
             }
             if config.init in MATCHED:
-                solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
-                if solution.doubtful:
-                    again = stitching_grid.streamed_qr(donors, matched, made, front, end, batching, partners)
-                    solution = again.solve(stitching_layer.channels(made.source))
+                solution = solutions[front, end, pinv_rank]
                 row |= {
                     "matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
                     "effective_rank": solution.effective_rank,
@@ -361,6 +366,7 @@ def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: 
                 config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones
             ),
             seed=config.seed,
+            epochs=config.epochs,
             batching=replace(
                 batching, precision=devices.resolve_precision(config.precision, batching.device, training=True)
             ),
@@ -402,26 +408,3 @@ def _weights(entries: list[GridStitch]) -> dict[str, np.ndarray]:
         for number, entry in enumerate(entries)
         for name, value in entry.stitch.state_dict().items()
     }
-
-
-def _figures(config: StitchConfig, rows: list[dict], layers: tuple[list[str], list[str]]) -> dict[str, Figure]:
-    """Heat maps over layers, of the first ranks that were asked for."""
-    first = {}
-    for row in rows:
-        if row.get("missing"):
-            continue
-        first.setdefault((row["null"], row["front_layer"], row["end_layer"]), row)
-    chosen = [row for (null, _, _), row in first.items() if null is None]
-    if len(chosen) < 2:
-        return {}
-    named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
-    panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
-    worst = np.nanmax(panels["normalized difference"], initial=1)  # task-loss matching may leave any distance
-    limits = dict.fromkeys(panels, (0.0, 1.0)) | {"normalized difference": (0.0, float(worst))}
-    for null in dict.fromkeys(null for null, _, _ in first if null):
-        title = f"accuracy, {null}"
-        of_null = [row for (kind, _, _), row in first.items() if kind == null]
-        panels[title], limits[title] = plots.matrix(of_null, "front_layer", "end_layer", layers, "accuracy"), (0.0, 1.0)
-    how = f"{config.init}, {config.epochs} epochs"
-    title = f"{config.front_path} into {config.end_path} on {rows[0]['data']} ({how})"
-    return {"": plots.heat_maps(panels, *layers, "front layer", "end layer", title, limits, ("normalized difference",))}

@@ -35,8 +35,9 @@ def debiased_cka(x: Tensor, y: Tensor) -> float:
 
     Raises `ValueError` for fewer than 4 inputs: the estimate has n - 3 in its denominator.
     """
-    grams = [Grams([z @ z.T]) for z in (_centred(x), _centred(y))]
-    return debiased_cka_grid(*grams).item()
+    grams = GramProducts(len(x), 1, 1, x.device)
+    grams.add(0, *((z @ z.T)[None] for z in (_centred(x), _centred(y))))
+    return debiased_cka_grid(grams).item()
 
 
 def procrustes(x: Tensor, y: Tensor) -> float:
@@ -71,7 +72,7 @@ def disagreement(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Side:
-    """What one representation brings to the measures on moments: covariance and whitening.
+    """One representation in the measures on moments: its covariance and whitening.
 
     covariance (p, p), not divided by n; basis (c, p): the coordinates in terms of the c original features, None if they
     are the features themselves.
@@ -161,7 +162,6 @@ class Grams:
         upper = torch.triu(torch.ones(n, n, dtype=torch.bool, device=matrices[0].device), 1)
         self.upper = torch.stack([matrix[upper] for matrix in matrices])
         self.diagonal = torch.stack([matrix.diagonal() for matrix in matrices])
-        self.sums = torch.stack([matrix.sum(1) for matrix in matrices]) - self.diagonal  # of rows without the diagonal
         self.mask = upper
 
     def distances(self, number: int) -> Tensor:
@@ -174,31 +174,60 @@ class Grams:
         return distances.fill_diagonal_(0)
 
 
-def cka_grid(x: Grams, y: Grams) -> Tensor:
+class GramProducts:
+    """Of the centred Gram matrices (n, n) of m1 and of m2 representations what both forms of CKA need: no matrix is kept.
+
+    cross (m1, m2), norms (m1,) and (m2,): products of matrices without their diagonals, summed; diagonals and sums of rows
+    without them (m, n).
+    """
+
+    def __init__(self, n: int, first: int, second: int, device: torch.device | str = "cpu") -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.n, self.cross = n, zeros(first, second)
+        self.squares, self.diagonals, self.sums = (
+            [zeros(first, *shape), zeros(second, *shape)] for shape in ((), (n,), (n,))
+        )
+
+    def add(self, begin: int, *blocks: Tensor) -> None:
+        """Takes in the next rows of all matrices, (m1, b, n - begin) and (m2, b, n - begin): from column `begin` on.
+
+        What lies on and below the diagonal of the blocks is overwritten.
+        """
+        end = begin + blocks[0].shape[1]
+        for side, block in enumerate(blocks):
+            self.diagonals[side][:, begin:end] = block.diagonal(dim1=1, dim2=2)
+            block.triu_(1)
+            self.sums[side][:, begin:end] += block.sum(2)
+            self.sums[side][:, begin:] += block.sum(1)
+            self.squares[side] += 2 * torch.linalg.vector_norm(block, dim=(1, 2)).square()
+        self.cross += 2 * blocks[0].flatten(1) @ blocks[1].flatten(1).T
+
+
+def cka_grid(grams: GramProducts) -> Tensor:
     """`linear_cka` of all pairs (m1, m2)."""
-
-    def products(a, b):
-        return 2 * a.upper @ b.upper.T + a.diagonal @ b.diagonal.T
-
-    def norms(a):
-        return (2 * a.upper.square().sum(1) + a.diagonal.square().sum(1)).sqrt()
-
-    return products(x, y) / (norms(x)[:, None] * norms(y))
+    one, two = grams.diagonals
+    norms = [(squares + own.square().sum(1)).sqrt() for squares, own in zip(grams.squares, grams.diagonals, strict=True)]
+    return (grams.cross + one @ two.T) / (norms[0][:, None] * norms[1])
 
 
-def debiased_cka_grid(x: Grams, y: Grams) -> Tensor:
+def debiased_cka_grid(grams: GramProducts) -> Tensor:
     """`debiased_cka` of all pairs (m1, m2): the unbiased HSIC_1 of Song et al. 2012 in place of the biased one."""
-    if x.n < FEWEST_DEBIASED:
-        raise ValueError(f"debiased CKA of {x.n} inputs does not exist; {FEWEST_DEBIASED} are the fewest")
+    n = grams.n
+    if n < FEWEST_DEBIASED:
+        raise ValueError(f"debiased CKA of {n} inputs does not exist; {FEWEST_DEBIASED} are the fewest")
 
-    def hsic(triangles, sums, totals):
-        return triangles + totals / ((x.n - 1) * (x.n - 2)) - 2 / (x.n - 2) * sums
+    def hsic(products, sums, totals):
+        return products + totals / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums
 
-    def own(a):
-        return hsic(2 * a.upper.square().sum(1), a.sums.square().sum(1), a.sums.sum(1).square())
-
-    both = hsic(2 * x.upper @ y.upper.T, x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
-    return both / (own(x).sqrt()[:, None] * own(y).sqrt())
+    one, two = grams.sums
+    own = [
+        hsic(squares, sums.square().sum(1), sums.sum(1).square())
+        for squares, sums in zip(grams.squares, grams.sums, strict=True)
+    ]
+    both = hsic(grams.cross, one @ two.T, one.sum(1)[:, None] * two.sum(1))
+    return both / (own[0].sqrt()[:, None] * own[1].sqrt())
 
 
 def rsa_grid(x: Grams, y: Grams) -> Tensor:

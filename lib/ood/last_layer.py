@@ -1,4 +1,4 @@
-"""Scores of outliers from the last layer: the baselines beside which the energies of inner layers are read.
+"""OOD scores of the last layer: baselines for the energies of inner layers.
 
 A score is fitted to what the last linear layer W f + b sees and says on in-distribution images, and is then a function of
 features f (b, d) and logits (b, k) to scores (b,), higher for outliers, so that one pass over the data feeds them all.

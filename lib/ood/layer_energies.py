@@ -4,12 +4,14 @@ E_T(a) = -T log sum_i exp(a_i / T), a the flattened output of a layer. Higher en
 computed inside the hook, in float32, so that memory holds n x layers x temperatures numbers and no activation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.core import saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -71,6 +73,18 @@ def default_layers(network: nn.Module) -> list[str]:
     return [name for name, module in body.named_modules() if isinstance(module, KINDS)]
 
 
+class Energies(NamedTuple):
+    """What a pass left: names of the columns, energies (n, columns, T), logits (n, k), watched tensors (n, ...) by name."""
+
+    columns: list[str]
+    energies: np.ndarray
+    logits: Tensor
+    watched: dict[str, Tensor]
+
+
+Watch = Callable[[Tensor, Tensor], dict[str, Tensor]]  # features (b, d), logits (b, k) -> tensors (b, ...) by name
+
+
 @torch.no_grad()
 def layer_energies(
     network: nn.Module,
@@ -80,37 +94,46 @@ def layer_energies(
     temperatures: tuple[float, ...] = (1.0,),
     *,
     head: str = "",
-    watch: Callable[[Tensor, Tensor], None] | None = None,
-) -> tuple[list[str], np.ndarray, Tensor]:
-    """One pass of the network, in eval mode and in float32, over a split.
+    watch: Watch | None = None,
+    rows: saved_state.Rows | None = None,
+) -> Energies:
+    """One pass of the network, in eval mode and in float32, over a split; energies are float32.
 
-    Returns the names of the columns, energies (n, columns, T) in float32, and the logits (n, k). A layer that one
-    forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per batch, the input of
-    the layer `head` and the logits, both float32 and on the device. Raises `UserError` where the logits or an energy of an
-    image are not finite.
+    A layer that one forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per
+    batch, the input of the layer `head` and the logits, both float32 and on the device; what it makes of them is kept.
+    `rows` holds what a stopped pass over the same split, in batches of the same size, has kept: those images are not passed
+    again. Raises `UserError` where the logits or an energy of an image are not finite.
     """
     network.eval()
-    names, energies, logits = [], [], []
+    rows = rows or saved_state.Rows()
     heads = [head] if watch else []
+    order = torch.arange(rows.count, len(split))
     with (
         cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs,
         cutting.record(network, heads, inputs=True) as features,
     ):
-        for images, _ in batching.over(split, split.name):
-            logits.append(network(images).float())
-            if watch:
-                watch(features[head].float(), logits[-1])
-            if not names:
-                missing = [name for name in layers if name not in outputs]
-                if missing:
-                    raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
-                names = [key for name in layers for key in outputs if key.partition("@")[0] == name]
-            energies.append(torch.stack([outputs[name] for name in names], 1))
-    found, answers = torch.cat(energies).cpu(), torch.cat(logits).cpu()
+        try:
+            for images, _, _ in batching.with_positions(split, split.name, order=order if rows.count else None):
+                logits = cutting.outputs(network, images).float()
+                if not rows.about:
+                    rows.about = {"columns": _columns(layers, outputs)}
+                energies = torch.stack([outputs[name] for name in rows.about["columns"]], 1)
+                rows.add(energies=energies, logits=logits, **(watch(features[head].float(), logits) if watch else {}))
+        finally:
+            rows.keep()
+    watched = rows.whole()
+    found, answers, names = watched.pop("energies"), watched.pop("logits"), rows.about["columns"]
     for column, name in enumerate(names):
         finite.check(found[:, column], f"the energies of layer {name}", split)
     finite.check(answers, "the network's logits", split)
-    return names, found.numpy(), answers
+    return Energies(names, found.numpy(), answers, watched)
+
+
+def _columns(layers: list[str], outputs: Mapping[str, Tensor]) -> list[str]:
+    """The names of the columns; raises `UserError` for a layer that did not run."""
+    if missing := [name for name in layers if name not in outputs]:
+        raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
+    return [key for name in layers for key in outputs if key.partition("@")[0] == name]
 
 
 def choose(network: Normalized, listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:

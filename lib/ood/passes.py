@@ -1,4 +1,4 @@
-"""The passes over the data of a study of layers: energies of all layers, scores of the last one, and early exits."""
+"""The passes over the data: energies of all layers, scores of the last layer, early exits."""
 
 import time
 import warnings
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.core import saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -82,50 +83,51 @@ def distinct(study: LayerStudy, passed: Iterable[Passed], named: Sequence[str]) 
     return aliases.settle(partition, columns, lambda column: column.partition("@")[0], named)
 
 
+class PassesUnderWay:
+    """What the passes of a run have kept for the one that continues it, in a file that the run removes when it is done."""
+
+    def __init__(self, journal: saved_state.Journal) -> None:
+        self.journal, self.found = journal, journal.read()
+
+    def rows(self, stage: str) -> saved_state.Rows:
+        """Of the pass with this name."""
+        return saved_state.Rows(self.journal, self.found, stage)
+
+
 def measure(
     study: LayerStudy,
     split: Split,
     stage: str,
     seconds: dict[str, float],
     detectors: dict[str, LastLayerScore] | None = None,
-    watch: Callable[[Tensor, Tensor], None] | None = None,
+    under_way: PassesUnderWay | None = None,
 ) -> Passed:
-    """One pass over a split; `watch`, or else `detectors`, get the last layer's input and output as they come by."""
+    """One pass over a split; `detectors` get the last layer's input and output as they come by."""
     detectors = detectors or {}
-    scores: dict[str, list[Tensor]] = {name: [] for name in detectors}
 
-    def score(features: Tensor, logits: Tensor) -> None:
-        for name, detector in detectors.items():
-            scores[name].append(detector(features, logits).double().cpu())
+    def score(features: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        return {name: detector(features, logits).double().cpu() for name, detector in detectors.items()}
 
-    begin = time.perf_counter()
-    columns, energies, logits = layer_energies.layer_energies(
-        study.network,
-        split,
-        list(dict.fromkeys([*study.layers, *study.exits])),
-        study.batching,
-        study.temperatures,
-        head=study.head,
-        watch=watch or (score if detectors else None),
-    )
-    seconds[f"pass over {stage}"] = time.perf_counter() - begin
-    joined = {name: torch.cat(parts) for name, parts in scores.items()}
-    for name, values in joined.items():
+    found = _pass(study, split, stage, seconds, score if detectors else None, under_way)
+    for name, values in found.watched.items():
         finite.check(values[:, None], f"--baselines {name}: its scores", split)
-    return Passed(columns, energies, logits, {name: values.numpy() for name, values in joined.items()})
+    scores = {name: values.numpy() for name, values in found.watched.items()}
+    return Passed(found.columns, found.energies, found.logits, scores)
 
 
-def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Passed, dict[str, LastLayerScore]]:
+def fit(
+    study: LayerStudy, fitted: Split, seconds: dict[str, float], under_way: PassesUnderWay | None = None
+) -> tuple[Passed, dict[str, LastLayerScore]]:
     """The pass over the fitting images, and the scores of the last layer fitted to it."""
     if study.linear is None:
-        return measure(study, fitted, "fitting images", seconds), {}
-    features: list[Tensor] = []
-    passed = measure(study, fitted, "fitting images", seconds, watch=lambda seen, logits: features.append(seen.clone()))
+        return measure(study, fitted, FITTING, seconds, under_way=under_way), {}
+    found = _pass(study, fitted, FITTING, seconds, lambda seen, logits: {"features": seen.clone()}, under_way)
+    passed = Passed(found.columns, found.energies, found.logits, {})
     begin = time.perf_counter()
     linear = study.linear
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
     layer = LastLayer(
-        linear.weight.detach().float(), bias.detach().float(), torch.cat(features), passed.logits, fitted.labels
+        linear.weight.detach().float(), bias.detach().float(), found.watched["features"], passed.logits, fitted.labels
     )
     detectors = {}
     for name in BASELINES:
@@ -138,6 +140,32 @@ def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Pa
                 warnings.warn(f"{error}; left out", stacklevel=3)
     seconds["fitting the last layer's scores"] = time.perf_counter() - begin
     return passed, detectors
+
+
+FITTING = "fitting images"
+
+
+def _pass(
+    study: LayerStudy,
+    split: Split,
+    stage: str,
+    seconds: dict[str, float],
+    watch: layer_energies.Watch | None,
+    under_way: PassesUnderWay | None,
+) -> layer_energies.Energies:
+    begin = time.perf_counter()
+    found = layer_energies.layer_energies(
+        study.network,
+        split,
+        list(dict.fromkeys([*study.layers, *study.exits])),
+        study.batching,
+        study.temperatures,
+        head=study.head,
+        watch=watch,
+        rows=under_way.rows(stage) if under_way else None,
+    )
+    seconds[f"pass over {stage}"] = time.perf_counter() - begin
+    return found
 
 
 class Exits(NamedTuple):

@@ -1,4 +1,4 @@
-"""The rows of a study of layers: what they are about, and every measure of every score."""
+"""The rows of `exec_ood_layers.py`: every measure of every score."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Which images probes classify correctly, the measures of that, and the rows that a record keeps."""
+"""Which images probes classify correctly, accuracies by group, and their rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The features of a study: of which size they are, whether they can be kept, and from where each split's come."""
+"""Provides the features of a study: their sizes, whether they fit into the cache, and the source of each split's."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Where probes take features from: cached ones, or the network, run again whenever they are asked for.
+"""Sources of features for probes: the cache, or the network, run again on demand.
 
 Both give batches of rows by name, all in one pass. A name is a tap; where directions are fitted on each batch of images, it
 is a site (a tap and a rank), since every rank then sees other features.

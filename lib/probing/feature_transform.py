@@ -1,4 +1,4 @@
-"""What probes see of features: restricted to leading directions, then standardised.
+"""Transforms of features before a probe: projection on leading directions, then standardisation.
 
 Both are linear, so that they are folded into the weights at the end and fitted probes always take features as they are.
 """

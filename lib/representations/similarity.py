@@ -6,6 +6,7 @@ and means over positions (or tokens) where they have not. A rank limit keeps the
 channels (or token features), estimated on the same images.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,14 +14,17 @@ import torch
 from torch import Tensor
 
 from lib.metrics import similarity
-from lib.metrics.similarity import Grams, Side
+from lib.metrics.similarity import GramProducts, Grams, Side
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
+GRAMS = 1 << 26  # numbers of the rows of all Gram matrices that are held at a time: half a GiB
 
 GRAM_MEASURES = {
     "cka": similarity.cka_grid,
     "cka_debiased": similarity.debiased_cka_grid,
+}
+WHOLE_GRAM_MEASURES = {  # that need whole Gram matrices: memory grows with the square of the images
     "rsa": similarity.rsa_grid,
     "knn_jaccard": similarity.knn_grid,
 }
@@ -93,8 +97,11 @@ def grid(
     left, right = _Network(first, first_ranks), _Network(second, second_ranks)
     tables = {}
     if set(measures) & set(GRAM_MEASURES):
+        products = gram_products(left, right)
+        tables |= {name: function(products).cpu() for name, function in GRAM_MEASURES.items() if name in measures}
+    if set(measures) & set(WHOLE_GRAM_MEASURES):
         grams = left.grams(), right.grams()
-        tables = {name: function(*grams).cpu() for name, function in GRAM_MEASURES.items() if name in measures}
+        tables |= {name: function(*grams).cpu() for name, function in WHOLE_GRAM_MEASURES.items() if name in measures}
     of_moments, weighs = [name for name in measures if name in MOMENT_MEASURES], "pwcca" in measures
     rows = []
     for one, x in first.items():
@@ -119,23 +126,43 @@ def grid(
     return rows
 
 
-def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
-    """The centred Gram matrices (n, n) of the flattened activation limited to each rank; bands of one cumulative sum."""
-    n = len(layer.values)
+def gram_rows(layer: Representation, ranks: list[int], begin: int, end: int) -> Tensor:
+    """Rows `begin` to `end`, from column `begin` on, of the centred Gram matrices of the flattened activation at each rank.
+
+    (ranks, end - begin, n - begin); a rank's matrix is a cumulative sum of bands of components. Below the diagonal there may
+    be zeros.
+    """
     edges = [0, *sorted(set(ranks))]
     rotated = edges[1:] != [layer.width]  # the whole of it has the same products in all coordinates
-    bands = torch.zeros(len(edges) - 1, n, n, dtype=torch.float64, device=layer.values.device)
-    step = max(1, CHUNK // (n * layer.width))
-    for part in layer.values.split(step, 1):
-        part = part.double()
-        part = (part - part.mean(0)) @ layer.basis if rotated else part - part.mean(0)
-        for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
-            flat = part[:, :, begin:end].flatten(1)
-            for row in range(0, n, BLOCK):  # on and above the diagonal
-                bands[number, row : row + BLOCK, row:].addmm_(flat[row : row + BLOCK], flat[row:].T)
-    bands = bands.triu() + bands.triu(1).transpose(1, 2)
-    by_rank = dict(zip(edges[1:], bands.cumsum(0), strict=True))
-    return [by_rank[rank] for rank in ranks]
+    n = len(layer.values) - begin
+    bands = torch.zeros(len(edges) - 1, end - begin, n, dtype=torch.float64, device=layer.values.device)
+    for whole in layer.values.split(max(1, CHUNK // (len(layer.values) * layer.width)), 1):
+        part = whole[begin:].double() - whole.mean(0, dtype=torch.float64)
+        part = part @ layer.basis if rotated else part
+        for number, (low, high) in enumerate(itertools.pairwise(edges)):
+            flat = part[:, :, low:high].flatten(1)
+            for row in range(0, end - begin, BLOCK):  # on and above the diagonal
+                rows = flat[row : min(row + BLOCK, end - begin)]
+                bands[number, row : row + len(rows), row:].addmm_(rows, flat[row:].T)
+    for number in range(1, len(bands)):
+        bands[number] += bands[number - 1]
+    return bands if ranks == edges[1:] else bands[[edges.index(rank) - 1 for rank in ranks]]
+
+
+def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
+    """The centred Gram matrices (n, n) of the flattened activation limited to each rank."""
+    upper = gram_rows(layer, ranks, 0, len(layer.values)).triu()
+    return list(upper + upper.triu(1).transpose(1, 2))
+
+
+def gram_products(first: "_Network", second: "_Network") -> GramProducts:
+    """Products of the Gram matrices of all layers of two networks, some rows of all of them at a time."""
+    sides, n = (first, second), len(next(iter(first.layers.values())).values)
+    products = GramProducts(n, *(len(side.numbers) for side in sides), first.device)
+    step = max(BLOCK, GRAMS // (n * sum(len(side.numbers) for side in sides)))
+    for begin in range(0, n, step):
+        products.add(begin, *(side.gram_rows(begin, min(begin + step, n)) for side in sides))
+    return products
 
 
 class _Network:
@@ -147,6 +174,19 @@ class _Network:
         self.numbers = {key: number for number, key in enumerate(keys)}  # its row or column in tables of Gram measures
         self.means = {name: layer.pooled() for name, layer in layers.items()}
         self.sides: dict[tuple[str, int, bool], Side] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.layers.values())).values.device
+
+    def gram_rows(self, begin: int, end: int) -> Tensor:
+        """Those of all layers, behind one another."""
+        n = len(next(iter(self.layers.values())).values)
+        rows = torch.empty(len(self.numbers), end - begin, n - begin, dtype=torch.float64, device=self.device)
+        for name, layer in self.layers.items():
+            first = self.numbers[name, self.ranks[name][0]]
+            rows[first : first + len(self.ranks[name])] = gram_rows(layer, self.ranks[name], begin, end)
+        return rows
 
     def grams(self) -> Grams:
         return Grams([matrix for name, layer in self.layers.items() for matrix in gram_matrices(layer, self.ranks[name])])

@@ -1,4 +1,4 @@
-"""Detectors of representations out of distribution: classifiers of what a layer puts out, whose energy is the score.
+"""Detectors of out-of-distribution representations: classifiers of a layer's output, whose energy is the score.
 
 Stitching paper, sections 4.2 and 4.3 of its code, after Liu et al., NeurIPS 2020: a classifier is trained on the layer's
 output for labelled images, then fine-tuned such that its energy is below m_in for them and above m_out for outliers. The

@@ -1,4 +1,4 @@
-"""Grids of stitched networks: collecting statistics, training stitches, measuring what comes out.
+"""Grids of stitched networks: collects statistics, trains stitches, evaluates the stitched networks.
 
 Both donors are frozen and in eval mode, and are the same to the last bit afterwards. Every batch goes once through the front
 network, as far as its deepest cut, and where it is needed once through the end network; what follows a stitch is the end
@@ -6,7 +6,7 @@ network from its cut.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,7 +58,7 @@ class Donors:
     def targets_and_logits(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Those, and the end network's logits (b, k)."""
         with cutting.record(self.end, list(self.tails)) as outputs:
-            logits = self.end(images)
+            logits = cutting.outputs(self.end, images)
         return {layer: outputs[layer] for layer in self.tails}, logits
 
     def logits(self, entry: GridStitch, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -113,14 +113,22 @@ def collect(
 
 
 def streamed_qr(
-    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, batching: Batching, partners: Split | None = None
-) -> StreamedQR:
-    """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
-    decomposition = StreamedQR()
-    for sources, targets in pairs(donors, split, batching, f"matching {front} with {end} again", partners):
-        rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
-        decomposition.add(*(part.flatten(0, 1) for part in rows))
-    return decomposition
+    donors: Donors,
+    split: Split,
+    stitches: Mapping[tuple[str, str], Stitch],
+    batching: Batching,
+    partners: Split | None = None,
+) -> dict[tuple[str, str], StreamedQR]:
+    """(front layer, end layer) -> the QR decomposition of its rows over all images of a split: another pass.
+
+    stitches   one of each pair, which says what its rows are
+    """
+    made = {pair: StreamedQR() for pair in stitches}
+    for sources, targets in pairs(donors, split, batching, "matching again", partners) if made else ():
+        for (front, end), stitch in stitches.items():
+            rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
+            made[front, end].add(*(part.flatten(0, 1) for part in rows))
+    return made
 
 
 def activations(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.core.registry import misspelt, near
@@ -20,6 +21,8 @@ def _known(word: str) -> None:
 class TablesConfig(RunConfig):
     """Tables of the records under results/: per experiment, and those of the papers beside their published numbers."""
 
+    common: ClassVar[str] = "format out all seeds measured missing report network rerun"
+
     tables: tuple[str, ...] = flag(
         (),
         positional=True,
@@ -28,33 +31,52 @@ class TablesConfig(RunConfig):
         + ", ".join(papers.PAPERS)
         + ", ilc/fig5; specificity and sensitivity of indices "
         "of similarity; default: the experiments that have records",
+        group="data",
     )
-    format: str = flag("text", choices=tuple(formats.SUFFIXES), help="of the tables; csv has all numbers in full")
-    out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder")
-    seeds: tuple[int, ...] = flag((), help="only runs with these seeds; with --missing: each of them is wanted")
+    format: str = flag(
+        "text", choices=tuple(formats.SUFFIXES), help="format of the tables; csv has all numbers in full", group="output"
+    )
+    out: str = flag("", metavar="DIR", help="write each table to a file of its own in this folder", group="output")
+    seeds: tuple[int, ...] = flag(
+        (), help="use only runs with these seeds; with --missing: seeds that are wanted", group="data"
+    )
     group_by: str = flag(
         "",
         metavar="COLUMN",
         help="average over the layers of a run that share the value of this column, such as role (norm, attention, block)",
     )
-    measured: bool = flag(False, help="of the papers' tables only the cells that a record fills")
+    measured: bool = flag(False, help="print only those cells of the papers' tables that a record fills")
     missing: bool = flag(
         False, help="print the commands that fill the empty cells of the papers' tables, in stages: trainings first"
     )
-    report: str = flag("", metavar="FILE.html", help="write one page with all tables, figures and records")
+    all: bool = flag(
+        False,
+        help="print all rows and columns on a terminal, too, where long and wide tables are cut to fit",
+        group="output",
+    )
+    report: str = flag(
+        "", metavar="FILE.html", help="write one HTML page with all tables, figures and records", group="output"
+    )
     network: str = flag(
         "",
         metavar="CHECKPOINT",
-        help="what every experiment says of the layers of one network, and how these measures go together",
+        help="checkpoint of a network: print what every experiment says of its layers, and how these measures go together",
+        group="data",
     )
-    rerun: str = flag("", help="a record whose run is repeated")
-    check: bool = flag(False, help="with --rerun: compare with the record instead of replacing it")
+    figures: tuple[str, ...] = flag(
+        (),
+        group="output",
+        metavar="RECORD",
+        help="records, and folders of them, whose figures are drawn again: in --figure-format and --figure-width",
+    )
+    rerun: str = flag("", help="record whose run is repeated", group="data", metavar="RECORD")
+    check: bool = flag(False, help="compare the run of --rerun with the record instead of replacing the record")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
-        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report") if getattr(self, name)]
+        asked = [f"--{name}" for name in ("rerun", "missing", "network", "report", "figures") if getattr(self, name)]
         if len(asked) > 1:
             raise UsageError(f"{' '.join(asked)}: one of them at a time")
         if self.report and not (folder := Path(self.report).parent).is_dir():
