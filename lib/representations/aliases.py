@@ -120,7 +120,8 @@ def distinct(
         with handed_on(network, layers) as tensors:
             for rows in represent(network, split.spread(FIRST), list(layers), batching, reduce, label):
                 partition.add(rows)
-    doubtful = [group for group in partition.groups if len({tensors[name] for name in group}) > 1]
+    alike = [group for group in partition.groups if len(group) > 1]
+    doubtful = [group for group in alike if len({tensors[name] for name in group}) > 1]
     if wanted := [name for group in doubtful for name in group]:
         decided = [group for group in partition.groups if group not in doubtful]
         partition.groups = doubtful
