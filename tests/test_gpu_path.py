@@ -91,7 +91,7 @@ NEEDS = {
     ("eval", "attack"): ATTACK,
     ("eval", "norm"): ("--attack", "pgd", *ATTACK),
     ("probe", "rank_basis"): ("-ranks", "2"),
-    ("probe", "few-shot"): ("--fraction", "0.5"),
+    ("probe", "few-shot"): ("--fraction", "0.2"),
     ("probe", "ridge"): ("--l2", "0.1", "1"),
     ("probe", "lbfgs"): ("--l2", "0.1", "1"),
     ("probe", "prox"): ("--l1", "0.01"),
@@ -111,6 +111,7 @@ INSTEAD = {
     ("probe", "dfr"): GROUPED,
     ("probe", "warm_start"): (CNN, "-d", "digits", *SHIFT, "-l", "avgpool", "-e", "2", *SMALL),
     ("stitch", "perm"): (CNN, OTHER, "auto", "auto", "pool2", "pool2", "auto", *STITCH),
+    ("stitch", "none"): BASE["stitch"],  # a transformer with a class token takes no stitch that makes none
     ("stitch", "c2t_cls"): (WIDE, VIT, "auto", "auto", "pool2", "blocks.5", "c2t", *STITCH),
     ("stitch", "t2c_cls"): (VIT, WIDE, "auto", "auto", "blocks.5", "pool2", "t2c", *STITCH),
     ("reinit", "recalibrate_bn"): (BN, "-d", "digits", "--inits-from", "models/bn", "-l", "layer2.0.conv?", *SMALL),

@@ -181,7 +181,8 @@ class Rows:
         self.about: dict[str, Any] = mine[0]["about"] if mine else {}
         self._parts: list[dict[str, Tensor]] = [part["rows"] for part in mine]
         self.count = sum(len(next(iter(rows.values()))) for rows in self._parts)
-        self._kept, self._saved = len(self._parts), time.monotonic()
+        self._found = self._kept = len(self._parts)
+        self._saved = time.monotonic()
 
     def add(self, **rows: Tensor) -> None:
         """Takes in the next rows (b, ...) of every tensor."""
@@ -198,7 +199,8 @@ class Rows:
 
     def whole(self) -> dict[str, Tensor]:
         """All rows, on the CPU."""
-        return _joined([{name: rows.cpu() for name, rows in part.items()} for part in self._parts])
+        found, new = self._parts[: self._found], self._parts[self._found :]  # joined before they leave a GPU: one wait
+        return _joined([*found, *([{name: rows.cpu() for name, rows in _joined(new).items()}] if new else [])])
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

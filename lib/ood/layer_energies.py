@@ -30,17 +30,17 @@ def energy(activation: Tensor, temperatures: tuple[float, ...] = (1.0,)) -> Tens
     """
     flat = activation.flatten(1)
     flat = flat if flat.dtype == torch.float64 else flat.float()
-    # on a GPU, too, where a look at the sums below would wait for it
-    if flat.is_cuda or flat.requires_grad and torch.is_grad_enabled():
+    if flat.requires_grad and torch.is_grad_enabled():
         return torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
     total = _exponential_sums(flat, temperatures)
-    factors = -total.new_tensor(temperatures)
+    factors = -torch.tensor(temperatures, dtype=total.dtype).to(total.device, non_blocking=True)
     energies = total.log().mul_(factors)
-    if bool(((total > SMALL) & (total < LARGE)).all()):
+    sound = (total > SMALL) & (total < LARGE)
+    if not flat.is_cuda and bool(sound.all()):  # on a GPU a look would wait for it
         return energies
     # sums that overflowed, or that are too small to be exact, are taken again around their maximum
     exact = torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
-    return torch.where((total > SMALL) & (total < LARGE), energies, exact)
+    return torch.where(sound, energies, exact)
 
 
 SMALL, LARGE = 1e-30, 1e38  # float32 holds 1.2e-38 to 3.4e38
@@ -50,10 +50,10 @@ CHUNK = 1 << 17  # activations whose exponentials are taken at once: half a mega
 def _exponential_sums(flat: Tensor, temperatures: tuple[float, ...]) -> Tensor:
     """sum_i exp(a_i / T), (b, T), for activations (b, D).
 
-    In chunks that share one buffer: whole layers of exponentials would go through main memory.
+    On the CPU in chunks that share one buffer: whole layers of exponentials would go through main memory.
     """
     b, d = flat.shape
-    rows = max(1, CHUNK // max(d, 1))
+    rows = b if flat.is_cuda else max(1, CHUNK // max(d, 1))
     buffer = torch.empty(min(rows, b), d, dtype=flat.dtype, device=flat.device)
     total = flat.new_empty(b, len(temperatures))
     for first in range(0, b, rows):
