@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Every experiment on the layers of one network, from one pass over each data set.
 
     python exec_study.py models/a/model_4.pt -ood digits-c/fog-3 patches                     what its network page shows

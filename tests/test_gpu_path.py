@@ -291,7 +291,7 @@ def further_waits(command: Command, folder: Path, flag: str, number: int) -> dic
     """By how much the waits grow, by place, when the number behind a flag is doubled."""
     counts = []
     for value in (number, 2 * number):
-        words = (*command.words, flag, str(value))
+        words = (*command.words, flag, str(value), "--overwrite")  # no stitch is taken from another record
         counts.append(on_gpu(dataclasses.replace(command, words=words, name=f"{command.name} {value}"), folder)[1])
     few, many = counts
     return {place: many[place] - few[place] for place in many if many[place] > few[place]}

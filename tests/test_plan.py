@@ -47,6 +47,14 @@ PLANS = {
         ("models/a/model_1.pt", "models/a/model_2.pt", "auto", "auto", "features.0", "features.3", "-d", "digits"),
         ["layers:     1: features.3", "30 epochs of the stitches"],
     ),
+    "exec_study.py": (
+        ("models/a/model_2.pt", "-ood", "patches", "--skip", "eval"),
+        [
+            "python exec_ood_layers.py models/a/model_2.pt -ood patches",
+            "round 1:    5 runs share",
+            "images through the network",
+        ],
+    ),
     "exec_train.py": (
         ("lenet", "-d", "digits", "-dir", "planned"),
         ["writes:     models/planned/model_100.pt", "100 epochs", "130,052 param", "digits:train: 1,442"],

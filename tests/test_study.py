@@ -77,12 +77,10 @@ def test_the_plan_says_what_would_run_and_what_is_there(studied, tmp_path):
 @pytest.mark.parametrize(
     "words, status, sentence",
     [
-        ((), 2, "MODEL_PATH is required"),
         (("models/none.pt",), 1, "models/none.pt: no such checkpoint"),
         (("models/a/model_2.pt", "--only", "probe", "--skip", "probe"), 2, "--skip leaves no experiment"),
         (("models/a/model_2.pt", "--more", "probes:-e 2"), 2, "--more probes:-e 2: it is EXPERIMENT:FLAGS"),
         (("models/a/model_2.pt", "--more", "probe:--epoch 2"), 2, "--epoch: no such flag"),
-        (("models/a/model_2.pt", "--name", "x"), 2, "--name is for one record"),
         (("models/a/model_2.pt", "-ood", "patchs"), 2, "patches"),
         (("models/a/model_2.pt", "--only", "ncg", "-ood", "patches", "--ncg-layers", "conv9"), 1, "no layer is called so"),
     ],
@@ -109,6 +107,14 @@ def test_a_run_that_fails_leaves_the_others_their_records(trained, tmp_path):
     done = script("exec_study.py", "models/a/model_2.pt", "-ood", "patches", *BRIEF, *more, cwd=tmp_path)
     assert done.returncode == 1 and "1 of 2 runs failed, the others are done. ood_layers: " in done.stderr
     assert [path.parent.name for path in (tmp_path / "results").glob("*/*.json")] == ["eval"]
+
+
+def test_a_name_is_that_of_every_record(trained):
+    words = ("--only", "eval", "ncg", "--ncg-layers", "features.3", "--name", "mine", "-ood", "patches", *BRIEF)
+    done = script("exec_study.py", "models/a/model_2.pt", *words, cwd=trained)
+    assert done.returncode == 0, done.stderr
+    named = {str(path.relative_to(trained / "results")) for path in (trained / "results").glob("*/mine*.json")}
+    assert named == {"eval/mine.json", "ncg/mine-features.3.json"}
 
 
 def test_what_holds_more_than_its_share_of_memory_runs_in_a_round_of_its_own(trained):

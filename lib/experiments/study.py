@@ -43,7 +43,6 @@ OWN = {
     "config",
     "plan",
     "list_layers",
-    "name",
     "seed",
 }  # not handed down
 
@@ -189,7 +188,7 @@ def _runs(
         layers = _ncg_layers(config, checkpoint)
         size = len(loading.load_split(config, names.undivided(name), "train"))
         return [
-            run({**alone, **data, "ood": tuple(outliers), "space": ("feature",), "layer": layer}, 4 * size * dim)
+            run({**alone, **data, **_of_layer(config, layer), "ood": tuple(outliers), "space": ("feature",)}, 4 * size * dim)
             for layer, dim in layers.items()
         ]
     if experiment == "similarity":
@@ -205,6 +204,11 @@ def _runs(
             run({"model_path": (config.model_path, *([config.model_type] if config.model_type else [])), "normalize": True})
         ]
     return [run({**alone, **data, "rand": 3})]
+
+
+def _of_layer(config: StudyConfig, layer: str) -> dict:
+    """The layer of a run of nearest categories, and its record's name where the study's has one."""
+    return {"layer": layer} | ({"name": f"{config.name}-{layer}"} if config.name and layer else {})
 
 
 def _run(config: StudyConfig, experiment: str, values: dict, held: int = 0) -> Run:

@@ -60,8 +60,6 @@ class StudyConfig(NetworkConfig, SeedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name:
-            raise UsageError("--name is for one record; a study writes one per experiment, named as by its own command")
         if not self.experiments:
             raise UsageError("--skip leaves no experiment")
 
