@@ -8,6 +8,7 @@ and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what cou
 import math
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,7 +31,6 @@ from lib.runs.records import Result
 from lib.training import loop
 
 LIMITS = dict.fromkeys(("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard"), (0, 1))
-DISTANCES = ("pwcca", "procrustes")
 FEWEST = 4  # images that can be compared
 
 
@@ -73,7 +73,8 @@ def similarity(config: SimilarityConfig) -> Result:
     (first, one), (second, two) = (_represent(config, side, split, device) for side in (first, second))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
-    measured = method.grid(one, two, config.measures, first.ranks, second.ranks)
+    orders = _permutations(config, len(split))
+    measured = method.grid(one, two, config.measures, first.ranks, second.ranks, orders)
     seconds["indices"] = time.perf_counter() - begin
     errors = _standard_errors(config, (first, second), (one, two), len(split))
     if errors:
@@ -94,8 +95,22 @@ def similarity(config: SimilarityConfig) -> Result:
         rows,
         draw=lambda: _figures(config, rows, (first.layers, second.layers)),
         seconds=seconds,
-        columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *config.measures),
+        columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *_shown(config)),
     )
+
+
+def _shown(config: SimilarityConfig) -> Iterator[str]:
+    """The columns of indices that are printed."""
+    for name in config.measures:
+        yield name
+        if config.null and name != "disagreement":
+            yield from (f"{name}_null_mean", f"{name}_p_best")
+
+
+def _permutations(config: SimilarityConfig, n: int) -> Iterator[Tensor]:
+    """The orders (n,) of the second network's images behind `--null`."""
+    generator = randomness.generator(config.seed, "null")
+    return (torch.randperm(n, generator=generator) for _ in range(config.null))
 
 
 def _sides(
@@ -245,11 +260,11 @@ def _figures(config: SimilarityConfig, rows: list[dict], layers: tuple[list[str]
         highest.setdefault((row["layer1"], row["layer2"]), row)  # ranks fall within a pair of layers
     panels = {name: plots.matrix(list(highest.values()), "layer1", "layer2", layers, name) for name in measures}
     labels = "layer of the first network", "layer of the second"
-    figures = {"": plots.heat_maps(panels, *layers, *labels, title, LIMITS, DISTANCES)}
+    figures = {"": plots.heat_maps(panels, *layers, *labels, title, LIMITS, method.DISTANCES)}
     if len(highest) == 1 and len(rows) > 1:
         named = [{**row, "rank1": str(row["rank1"]), "rank2": str(row["rank2"])} for row in rows]
         ranks = list(dict.fromkeys(row["rank1"] for row in named)), list(dict.fromkeys(row["rank2"] for row in named))
         panels = {name: plots.matrix(named, "rank1", "rank2", ranks, name) for name in measures}
         pair, labels = f"{layers[0][0]} and {layers[1][0]} of {title}", ("rank of the first", "rank of the second")
-        figures["ranks"] = plots.heat_maps(panels, *ranks, *labels, pair, LIMITS, DISTANCES)
+        figures["ranks"] = plots.heat_maps(panels, *ranks, *labels, pair, LIMITS, method.DISTANCES)
     return figures

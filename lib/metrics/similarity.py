@@ -9,6 +9,7 @@ representation is its first r columns.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -163,6 +164,7 @@ class Grams:
         self.diagonal = torch.stack([matrix.diagonal() for matrix in matrices])
         self.sums = torch.stack([matrix.sum(1) for matrix in matrices]) - self.diagonal  # of rows without the diagonal
         self.mask = upper
+        self.nearest: dict[int, list[Tensor]] = {}  # by their number
 
     def distances(self, number: int) -> Tensor:
         """Squared distances (n, n) between the inputs in one representation."""
@@ -173,32 +175,81 @@ class Grams:
         distances = (diagonal[:, None] + diagonal - 2 * products).clamp_min(0)
         return distances.fill_diagonal_(0)
 
+    @cached_property
+    def norms(self) -> Tensor:
+        """The Frobenius norms (m,) of the matrices."""
+        return (2 * self.upper.square().sum(1) + self.diagonal.square().sum(1)).sqrt()
+
+    @cached_property
+    def debiased_norms(self) -> Tensor:
+        """The roots (m,) of the unbiased HSIC of each representation with itself."""
+        return _hsic(self.n, 2 * self.upper.square().sum(1), self.sums.square().sum(1), self.sums.sum(1).square()).sqrt()
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The ranks (m, n (n-1) / 2) of the distances, centred and of length 1."""
+        from scipy.stats import rankdata
+
+        rows = [
+            torch.from_numpy(rankdata(self.distances(number)[self.mask].cpu().numpy())) for number in range(len(self.upper))
+        ]
+        centred = (torch.stack(rows) - (len(rows[0]) + 1) / 2).to(self.diagonal.device)
+        return centred / centred.norm(dim=1, keepdim=True)
+
+    def neighbours(self, k: int) -> list[Tensor]:
+        """For each representation which (n, n) inputs are among the k nearest others of each."""
+        if k not in self.nearest:
+            self.nearest[k] = []
+            for number in range(len(self.upper)):
+                nearest = self.distances(number).fill_diagonal_(torch.inf).topk(k, largest=False).indices
+                self.nearest[k].append(torch.zeros_like(self.mask).scatter_(1, nearest, True))
+        return self.nearest[k]
+
+
+class PermutedGrams(Grams):
+    """The Gram matrices of the same representations of inputs in another order (n,); what has no order is not made again."""
+
+    def __init__(self, grams: Grams, order: Tensor) -> None:
+        self.n, self.mask, self.source, self.order = grams.n, grams.mask, grams, order.to(grams.diagonal.device)
+        self.diagonal, self.sums = grams.diagonal[:, self.order], grams.sums[:, self.order]
+        self.norms, self.debiased_norms = grams.norms, grams.debiased_norms
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where the numbers of the upper triangle were, (n (n-1) / 2,)."""
+        rows, columns = torch.triu_indices(self.n, self.n, 1, device=self.order.device)
+        one, two = self.order[rows], self.order[columns]
+        first, second = torch.minimum(one, two), torch.maximum(one, two)
+        return first * (2 * self.n - first - 1) // 2 + second - first - 1
+
+    @cached_property
+    def upper(self) -> Tensor:
+        return self.source.upper[:, self.places]
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        return self.source.ranks[:, self.places]
+
+    def neighbours(self, k: int) -> list[Tensor]:
+        return [mask[self.order][:, self.order] for mask in self.source.neighbours(k)]
+
+
+def _hsic(n: int, triangles: Tensor, sums: Tensor, totals: Tensor) -> Tensor:
+    """The unbiased HSIC_1 of Song et al. 2012, but for a factor, from products of triangles, of row sums and of totals."""
+    return triangles + totals / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums
+
 
 def cka_grid(x: Grams, y: Grams) -> Tensor:
     """`linear_cka` of all pairs (m1, m2)."""
-
-    def products(a, b):
-        return 2 * a.upper @ b.upper.T + a.diagonal @ b.diagonal.T
-
-    def norms(a):
-        return (2 * a.upper.square().sum(1) + a.diagonal.square().sum(1)).sqrt()
-
-    return products(x, y) / (norms(x)[:, None] * norms(y))
+    return (2 * x.upper @ y.upper.T + x.diagonal @ y.diagonal.T) / (x.norms[:, None] * y.norms)
 
 
 def debiased_cka_grid(x: Grams, y: Grams) -> Tensor:
     """`debiased_cka` of all pairs (m1, m2): the unbiased HSIC_1 of Song et al. 2012 in place of the biased one."""
     if x.n < FEWEST_DEBIASED:
         raise ValueError(f"debiased CKA of {x.n} inputs does not exist; {FEWEST_DEBIASED} are the fewest")
-
-    def hsic(triangles, sums, totals):
-        return triangles + totals / ((x.n - 1) * (x.n - 2)) - 2 / (x.n - 2) * sums
-
-    def own(a):
-        return hsic(2 * a.upper.square().sum(1), a.sums.square().sum(1), a.sums.sum(1).square())
-
-    both = hsic(2 * x.upper @ y.upper.T, x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
-    return both / (own(x).sqrt()[:, None] * own(y).sqrt())
+    both = _hsic(x.n, 2 * x.upper @ y.upper.T, x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
+    return both / (x.debiased_norms[:, None] * y.debiased_norms)
 
 
 def rsa_grid(x: Grams, y: Grams) -> Tensor:
@@ -206,32 +257,14 @@ def rsa_grid(x: Grams, y: Grams) -> Tensor:
 
     Representational similarity analysis (Kriegeskorte et al. 2008) with Euclidean distances.
     """
-    from scipy.stats import rankdata
-
-    def ranks(grams):
-        rows = [
-            torch.from_numpy(rankdata(grams.distances(number)[grams.mask].cpu().numpy()))
-            for number in range(len(grams.upper))
-        ]
-        centred = torch.stack(rows) - (len(rows[0]) + 1) / 2
-        return centred / centred.norm(dim=1, keepdim=True)
-
-    return ranks(x) @ ranks(y).T
+    return x.ranks @ y.ranks.T
 
 
 def knn_grid(x: Grams, y: Grams, k: int = NEIGHBOURS) -> Tensor:
     """The mean Jaccard overlap, in [0, 1], of the k nearest other inputs, for all pairs (m1, m2)."""
     k = min(k, x.n - 1)
-
-    def neighbours(grams):
-        masks = []
-        for number in range(len(grams.upper)):
-            nearest = grams.distances(number).fill_diagonal_(torch.inf).topk(k, largest=False).indices
-            masks.append(torch.zeros_like(grams.mask).scatter_(1, nearest, True))
-        return masks
-
-    theirs = neighbours(y)
-    overlaps = [[(mine & other).sum(1).double() for other in theirs] for mine in neighbours(x)]
+    theirs = y.neighbours(k)
+    overlaps = [[(mine & other).sum(1).double() for other in theirs] for mine in x.neighbours(k)]
     return torch.stack([torch.stack([(both / (2 * k - both)).mean() for both in row]) for row in overlaps])
 
 

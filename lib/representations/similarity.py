@@ -6,14 +6,16 @@ and means over positions (or tokens) where they have not. A rank limit keeps the
 channels (or token features), estimated on the same images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lib.metrics import similarity
-from lib.metrics.similarity import Grams, Side
+from lib.metrics import permutation_null, similarity
+from lib.metrics.similarity import Grams, PermutedGrams, Side
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
@@ -30,6 +32,7 @@ MOMENT_MEASURES = {
     "svcca": similarity.svcca,
     "mean_cca": similarity.mean_correlation,
 }
+DISTANCES = ("pwcca", "procrustes")  # lower is more alike
 
 
 @dataclass(frozen=True)
@@ -84,39 +87,81 @@ def grid(
     measures: tuple[str, ...],
     first_ranks: dict[str, list[int]],
     second_ranks: dict[str, list[int]],
+    permutations: Iterable[Tensor] = (),
 ) -> list[dict]:
     """A row per pair of layers and of ranks: layer1, layer2, rank1, rank2, rows ("positions" or "images"), measures.
 
     With PWCCA also pwcca_weighs (`similarity.weighing`). `first_ranks` and `second_ranks` name for each layer the
-    ranks it is limited to; the width is no limit.
+    ranks it is limited to; the width is no limit. With permutations (n,) of the second network's images also what each
+    measure is by chance (`_nulls`).
     """
     left, right = _Network(first, first_ranks), _Network(second, second_ranks)
-    tables = {}
-    if set(measures) & set(GRAM_MEASURES):
-        grams = left.grams(), right.grams()
-        tables = {name: function(*grams).cpu() for name, function in GRAM_MEASURES.items() if name in measures}
-    of_moments, weighs = [name for name in measures if name in MOMENT_MEASURES], "pwcca" in measures
+    measured = _measured(left, right, measures)
+    nulls = _nulls(left, right, measured, permutations)
+    cells = [
+        (one, two, rank1, rank2)
+        for one in first
+        for two in second
+        for rank1 in first_ranks[one]
+        for rank2 in second_ranks[two]
+    ]
     rows = []
-    for one, x in first.items():
-        for two, y in second.items():
-            aligned = x.shape == y.shape and x.values.shape[1] > 1
-            by_moments = _by_moments(left, right, one, two, aligned, of_moments)
-            for rank1 in first_ranks[one]:
-                for rank2 in second_ranks[two]:
-                    cell = left.numbers[one, rank1], right.numbers[two, rank2]
-                    measured = {name: table[cell].item() for name, table in tables.items()} | by_moments[rank1, rank2]
-                    rows.append(
-                        {
-                            "layer1": one,
-                            "layer2": two,
-                            "rank1": rank1,
-                            "rank2": rank2,
-                            "rows": "positions" if aligned else "images",
-                            **{name: measured[name] for name in measures if name in measured},
-                            **(_weighing(left.side(one, rank1, aligned), right.side(two, rank2, aligned)) if weighs else {}),
-                        }
-                    )
+    for number, (one, two, rank1, rank2) in enumerate(cells):
+        positions = _aligned(first[one], second[two])
+        row = {
+            "layer1": one,
+            "layer2": two,
+            "rank1": rank1,
+            "rank2": rank2,
+            "rows": "positions" if positions else "images",
+        }
+        row |= {name: values[number] for name, values in measured.items()}
+        if "pwcca" in measured:
+            row["pwcca_weighs"] = similarity.weighing(left.side(one, rank1, positions), right.side(two, rank2, positions))
+        rows.append(row | {name: values[number] for name, values in nulls.items()})
     return rows
+
+
+def _measured(
+    left: "_Network", right: "_Network", measures: tuple[str, ...], order: Tensor | None = None
+) -> dict[str, list]:
+    """measure -> its values of all pairs of layers and ranks, as rows have them; the second network's images in an order."""
+    values: dict[str, list] = {name: [] for name in measures if name in GRAM_MEASURES or name in MOMENT_MEASURES}
+    if of_grams := [name for name in values if name in GRAM_MEASURES]:
+        grams = left.grams, right.grams if order is None else PermutedGrams(right.grams, order)
+        tables = {name: GRAM_MEASURES[name](*grams).tolist() for name in of_grams}
+    of_moments = [name for name in values if name in MOMENT_MEASURES]
+    for one in left.layers:
+        for two in right.layers:
+            by_moments = _by_moments(left, right, one, two, of_moments, order)
+            for rank1 in left.ranks[one]:
+                for rank2 in right.ranks[two]:
+                    for name in of_grams:
+                        values[name].append(tables[name][left.numbers[one, rank1]][right.numbers[two, rank2]])
+                    for name in of_moments:
+                        values[name].append(by_moments[rank1, rank2][name])
+    return values
+
+
+def _nulls(
+    left: "_Network", right: "_Network", measured: dict[str, list], permutations: Iterable[Tensor]
+) -> dict[str, list]:
+    """By the column of a row: what each measure is with the second network's images in other orders, all layers in the same.
+
+    `<measure>_null_mean`; `_null_q95`, which 95 % of the orders are not more alike than; `_p_null` of the row alone and
+    `_p_best`, which holds for the row that was picked from all (`lib.metrics.permutation_null`).
+    """
+    drawn = [_measured(left, right, tuple(measured), order) for order in permutations]
+    nulls = {}
+    for name, values in measured.items() if drawn else ():
+        turn = -1 if name in DISTANCES else 1  # the null speaks of how much more alike than by chance
+        null = permutation_null.calibrate(turn * np.array(values), turn * np.array([one[name] for one in drawn]))
+        columns = {"null_mean": turn * null.mean, "null_q95": turn * null.q95, "p_null": null.p, "p_best": null.p_best}
+        nulls |= {
+            f"{name}_{column}": [None if np.isnan(value) else value for value in numbers.tolist()]
+            for column, numbers in columns.items()
+        }
+    return nulls
 
 
 def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
@@ -148,6 +193,7 @@ class _Network:
         self.means = {name: layer.pooled() for name, layer in layers.items()}
         self.sides: dict[tuple[str, int, bool], Side] = {}
 
+    @cached_property
     def grams(self) -> Grams:
         return Grams([matrix for name, layer in self.layers.items() for matrix in gram_matrices(layer, self.ranks[name])])
 
@@ -162,14 +208,20 @@ class _Network:
         return self.sides[key]
 
 
+def _aligned(x: Representation, y: Representation) -> bool:
+    """Whether every position of two layers is a sample: they have the same shape, and positions."""
+    return x.shape == y.shape and x.values.shape[1] > 1
+
+
 def _by_moments(
-    first: _Network, second: _Network, one: str, two: str, positions: bool, names: list[str]
+    first: _Network, second: _Network, one: str, two: str, names: list[str], order: Tensor | None = None
 ) -> dict[tuple[int, int], dict[str, float]]:
     """The named measures on moments of a layer `one` of the first and `two` of the second network, by both ranks."""
     pairs = [(rank1, rank2) for rank1 in first.ranks[one] for rank2 in second.ranks[two]]
     if not names:
         return {pair: {} for pair in pairs}
-    cross = _cross(first, second, one, two, positions)
+    positions = _aligned(first.layers[one], second.layers[two])
+    cross = _cross(first, second, one, two, positions, order)
     return {
         (rank1, rank2): {
             name: MOMENT_MEASURES[name](
@@ -181,16 +233,14 @@ def _by_moments(
     }
 
 
-def _weighing(x: Side, y: Side) -> dict[str, str]:
-    return {"pwcca_weighs": similarity.weighing(x, y)}
-
-
-def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool) -> Tensor:
+def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool, order: Tensor | None) -> Tensor:
     """Cross-moments of two layers in the principal coordinates of each, over positions or over means of them."""
     if not positions:
-        return first.means[one].T @ second.means[two]
+        means = second.means[two]
+        return first.means[one].T @ (means if order is None else means[order])
     x, y = first.layers[one], second.layers[two]
-    pairs = zip(_parts(x.values, x.mean), _parts(y.values, y.mean), strict=True)
+    values = y.values if order is None else y.values[order]
+    pairs = zip(_parts(x.values, x.mean), _parts(values, y.mean), strict=True)
     return x.basis.T @ sum(a.flatten(0, 1).T @ b.flatten(0, 1) for a, b in pairs) @ y.basis
 
 

@@ -12,6 +12,9 @@ from lib.runs.network_flags import CheckpointsConfig
 
 MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "rsa", "knn_jaccard", "disagreement")
 
+NULL = ("null_mean", "null_q95", "p_null", "p_best")  # columns of --null, each behind the name of an index
+FEWEST_DRAWS = 19  # permutations that can bring p to 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityConfig(CheckpointsConfig, SeedConfig):
@@ -60,6 +63,12 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     )
     examples: int = flag(1000, "-n", check=at_least(4), help="images, evenly spread over the data set")
     bootstrap: int = flag(0, check=at_least(0), help="resamples of the images for standard errors; 0: none", selects=True)
+    null: int = flag(
+        0,
+        check=at_least(0),
+        help="permutations of the second network's images, shared by all layers, for what each index is by chance; 0: none",
+        selects=True,
+    )
     dataset: str = flag(
         "",
         "-d",
@@ -72,14 +81,22 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     # row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
-        numbers="""rank1 rank2 n cka cka_debiased pwcca procrustes svcca mean_cca rsa knn_jaccard disagreement cka_se
-            cka_debiased_se pwcca_se procrustes_se svcca_se mean_cca_se rsa_se knn_jaccard_se""",
+        numbers=" ".join(
+            ["rank1 rank2 n", *MEASURES] + [f"{name}_{column}" for name in MEASURES[:-1] for column in ("se", *NULL)]
+        ),
         words="layer1 layer2 aliases1 aliases2 rows data split pwcca_weighs",
         images="data split",
         sets="data",
         shared={"front_layer": "layer1", "end_layer": "layer2", "front_rank": "rank1", "end_rank": "rank2"},
     )
     summary: ClassVar[Summary | None] = Summary.of("data n layer1 layer2 rank1 rank2", "cka cka_debiased pwcca procrustes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.null < FEWEST_DRAWS:
+            raise UsageError(
+                f"--null {self.null}: p of so few permutations is never 0.05 or less; {FEWEST_DRAWS} are the least"
+            )
 
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:
