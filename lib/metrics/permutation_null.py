@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
-ROUNDING = 1e-9  # of a column's scale: less is no deviation
+ROUNDING = 1e-6  # of a column's scale: less is no deviation
+TIE = 1e-4  # deviations: what differs by less does so by rounding
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def calibrate(observed: np.ndarray, drawn: np.ndarray) -> Null:
     deviation = kept.std(0)
     moves = deviation > ROUNDING * np.abs(kept).max(0)
     standing = np.where(moves, (kept - kept.mean(0)) / np.where(moves, deviation, 1), 0)
-    reached = standing[0] - 1e-6  # what differs by rounding is a tie
+    reached = standing[0] - TIE
     count = len(lines)
     null.mean[known], null.q95[known] = kept[1:].mean(0), np.quantile(kept[1:], LEVEL, axis=0)
     null.p[known] = (1 + (standing[1:] >= reached).sum(0)) / count

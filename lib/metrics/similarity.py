@@ -155,7 +155,10 @@ def _correlations(x: Side, y: Side, cross: Tensor) -> Tensor:
 
 
 class Grams:
-    """Centred Gram matrices (n, n) of m representations, kept as their upper triangles (m, n (n-1) / 2) and diagonals."""
+    """Centred Gram matrices (n, n) of m representations, kept as their upper triangles (m, n (n-1) / 2) and diagonals.
+
+    order   (n,) of the inputs, that in which they came
+    """
 
     def __init__(self, matrices: list[Tensor]) -> None:
         self.n = n = len(matrices[0])
@@ -164,7 +167,7 @@ class Grams:
         self.diagonal = torch.stack([matrix.diagonal() for matrix in matrices])
         self.sums = torch.stack([matrix.sum(1) for matrix in matrices]) - self.diagonal  # of rows without the diagonal
         self.mask = upper
-        self.nearest: dict[int, list[Tensor]] = {}  # by their number
+        self.order = torch.arange(n, device=upper.device)
 
     def distances(self, number: int) -> Tensor:
         """Squared distances (n, n) between the inputs in one representation."""
@@ -174,6 +177,11 @@ class Grams:
         diagonal = self.diagonal[number]
         distances = (diagonal[:, None] + diagonal - 2 * products).clamp_min(0)
         return distances.fill_diagonal_(0)
+
+    @cached_property
+    def pairs(self) -> Tensor:
+        """Row and column of each number of the upper triangle, (2, n (n-1) / 2)."""
+        return torch.triu_indices(self.n, self.n, 1, device=self.order.device)
 
     @cached_property
     def norms(self) -> Tensor:
@@ -196,42 +204,62 @@ class Grams:
         centred = (torch.stack(rows) - (len(rows[0]) + 1) / 2).to(self.diagonal.device)
         return centred / centred.norm(dim=1, keepdim=True)
 
-    def neighbours(self, k: int) -> list[Tensor]:
-        """For each representation which (n, n) inputs are among the k nearest others of each."""
-        if k not in self.nearest:
-            self.nearest[k] = []
-            for number in range(len(self.upper)):
-                nearest = self.distances(number).fill_diagonal_(torch.inf).topk(k, largest=False).indices
-                self.nearest[k].append(torch.zeros_like(self.mask).scatter_(1, nearest, True))
-        return self.nearest[k]
+    def nearest(self, k: int) -> Tensor:
+        """The k nearest other inputs of each, (m, n, k)."""
+        distances = (self.distances(number).fill_diagonal_(torch.inf) for number in range(len(self.diagonal)))
+        return torch.stack([one.topk(k, largest=False).indices for one in distances])
+
+    @cached_property
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """Of `NEIGHBOURS` nearest others, or all if there are fewer: which they are (m, n, k), and whether (m, n, n)."""
+        nearest = self.nearest(min(NEIGHBOURS, self.n - 1))
+        whether = torch.zeros(len(nearest), self.n, self.n, dtype=torch.bool, device=nearest.device)
+        return nearest, whether.scatter_(2, nearest, True)
+
+    @cached_property
+    def unit_columns(self) -> Tensor:
+        """The upper triangles over the norms, as float32 columns (n (n-1) / 2, m): what permutations read fastest."""
+        return (self.upper / self.norms[:, None]).T.float().contiguous()
+
+    @cached_property
+    def rank_columns(self) -> Tensor:
+        """`ranks`, as float32 columns."""
+        return self.ranks.T.float().contiguous()
 
 
-class PermutedGrams(Grams):
-    """The Gram matrices of the same representations of inputs in another order (n,); what has no order is not made again."""
+class PermutedGrams:
+    """The same Gram matrices with the inputs in another order (n,), for the second side of the grids.
 
-    def __init__(self, grams: Grams, order: Tensor) -> None:
-        self.n, self.mask, self.source, self.order = grams.n, grams.mask, grams, order.to(grams.diagonal.device)
-        self.diagonal, self.sums = grams.diagonal[:, self.order], grams.sums[:, self.order]
-        self.norms, self.debiased_norms = grams.norms, grams.debiased_norms
+    What has no order is that of the source; products of triangles are of float32.
+    """
+
+    def __init__(self, source: Grams, order: Tensor) -> None:
+        self.source, self.order = source, order.to(source.order.device)
+        self.diagonal, self.sums = source.diagonal[:, self.order], source.sums[:, self.order]
+        self.norms, self.debiased_norms, self.neighbours = source.norms, source.debiased_norms, source.neighbours
 
     @cached_property
     def places(self) -> Tensor:
-        """Where the numbers of the upper triangle were, (n (n-1) / 2,)."""
-        rows, columns = torch.triu_indices(self.n, self.n, 1, device=self.order.device)
+        """Where the numbers of the upper triangle are in the source's, (n (n-1) / 2,)."""
+        n, (rows, columns) = self.source.n, self.source.pairs
         one, two = self.order[rows], self.order[columns]
         first, second = torch.minimum(one, two), torch.maximum(one, two)
-        return first * (2 * self.n - first - 1) // 2 + second - first - 1
+        return first * (2 * n - first - 1) // 2 + second - first - 1
 
     @cached_property
-    def upper(self) -> Tensor:
-        return self.source.upper[:, self.places]
+    def unit_columns(self) -> Tensor:
+        return self.source.unit_columns.index_select(0, self.places)
 
     @cached_property
-    def ranks(self) -> Tensor:
-        return self.source.ranks[:, self.places]
+    def rank_columns(self) -> Tensor:
+        return self.source.rank_columns.index_select(0, self.places)
 
-    def neighbours(self, k: int) -> list[Tensor]:
-        return [mask[self.order][:, self.order] for mask in self.source.neighbours(k)]
+
+def _products(x: Grams, y: Grams | PermutedGrams) -> Tensor:
+    """The products (m1, m2) of the upper triangles."""
+    if isinstance(y, PermutedGrams):
+        return (x.unit_columns.T @ y.unit_columns).double() * x.norms[:, None] * y.norms
+    return x.upper @ y.upper.T
 
 
 def _hsic(n: int, triangles: Tensor, sums: Tensor, totals: Tensor) -> Tensor:
@@ -239,33 +267,34 @@ def _hsic(n: int, triangles: Tensor, sums: Tensor, totals: Tensor) -> Tensor:
     return triangles + totals / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums
 
 
-def cka_grid(x: Grams, y: Grams) -> Tensor:
+def cka_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
     """`linear_cka` of all pairs (m1, m2)."""
-    return (2 * x.upper @ y.upper.T + x.diagonal @ y.diagonal.T) / (x.norms[:, None] * y.norms)
+    return (2 * _products(x, y) + x.diagonal @ y.diagonal.T) / (x.norms[:, None] * y.norms)
 
 
-def debiased_cka_grid(x: Grams, y: Grams) -> Tensor:
+def debiased_cka_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
     """`debiased_cka` of all pairs (m1, m2): the unbiased HSIC_1 of Song et al. 2012 in place of the biased one."""
     if x.n < FEWEST_DEBIASED:
         raise ValueError(f"debiased CKA of {x.n} inputs does not exist; {FEWEST_DEBIASED} are the fewest")
-    both = _hsic(x.n, 2 * x.upper @ y.upper.T, x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
+    both = _hsic(x.n, 2 * _products(x, y), x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
     return both / (x.debiased_norms[:, None] * y.debiased_norms)
 
 
-def rsa_grid(x: Grams, y: Grams) -> Tensor:
+def rsa_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
     """Spearman's correlation, in [-1, 1], between the distances of all pairs of inputs, for all pairs (m1, m2).
 
     Representational similarity analysis (Kriegeskorte et al. 2008) with Euclidean distances.
     """
+    if isinstance(y, PermutedGrams):
+        return (x.rank_columns.T @ y.rank_columns).double()
     return x.ranks @ y.ranks.T
 
 
-def knn_grid(x: Grams, y: Grams, k: int = NEIGHBOURS) -> Tensor:
-    """The mean Jaccard overlap, in [0, 1], of the k nearest other inputs, for all pairs (m1, m2)."""
-    k = min(k, x.n - 1)
-    theirs = y.neighbours(k)
-    overlaps = [[(mine & other).sum(1).double() for other in theirs] for mine in x.neighbours(k)]
-    return torch.stack([torch.stack([(both / (2 * k - both)).mean() for both in row]) for row in overlaps])
+def knn_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
+    """The mean Jaccard overlap, in [0, 1], of the `NEIGHBOURS` nearest other inputs, for all pairs (m1, m2)."""
+    (mine, _), (_, theirs) = x.neighbours, y.neighbours
+    both = theirs[:, y.order[:, None], y.order[mine]].sum(3).double()  # (m2, m1, n)
+    return (both / (2 * mine.shape[2] - both)).mean(2).T
 
 
 def _centred(x: Tensor) -> Tensor:
