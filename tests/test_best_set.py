@@ -1,0 +1,111 @@
+"""What is said of layers after a look at all of them holds: the set of the best, bounds of gains, and AUROCs by chance."""
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+
+from lib.metrics import ood_detection
+from lib.metrics.best_set import best_set, gain_bounds
+from lib.ood import selection
+
+
+def right_answers(draw, layers, n, accuracies, shared=0.7):
+    """Whether n images are right by every layer, (layers, n); layers go together."""
+    hard = np.sqrt(shared) * draw.normal(size=n) + np.sqrt(1 - shared) * draw.normal(size=(layers, n))
+    return (hard < ndtri(np.broadcast_to(accuracies, layers))[:, None]).astype(float)
+
+
+def covariance(correct):
+    return np.cov(correct) / correct.shape[1]
+
+
+def energies(draw, n, layers, shift=0.0):
+    """Energies (n, layers) that go together, moved by so much in every layer."""
+    return draw.normal(size=(n, 1)) + 0.7 * draw.normal(size=(n, layers)) + shift
+
+
+def test_the_set_holds_each_of_several_equal_layers_in_nineteen_of_twenty_and_drops_a_bad_one():
+    draw, held, dropped = np.random.default_rng(0), [], []
+    for _ in range(300):
+        correct = right_answers(draw, 6, 200, [0.9, 0.9, 0.9, 0.9, 0.9, 0.6])
+        within = best_set(correct.mean(1), covariance(correct))
+        held.append(within[0])
+        dropped.append(not within[5])
+    assert 0.95 - 3 * 0.0126 < np.mean(held) < 1 and np.mean(dropped) == 1
+
+
+def test_layers_that_never_differ_share_their_place_and_one_alone_is_the_set():
+    draw = np.random.default_rng(1)
+    correct = right_answers(draw, 3, 400, [0.9, 0.5, 0.5])
+    twice = np.concatenate([correct, correct[:1]])
+    assert best_set(twice.mean(1), covariance(twice)).tolist() == [True, False, False, True]
+    assert best_set(np.array([0.3]), np.array([[0.01]])).tolist() == [True]
+    assert best_set(np.array([1.0, 1.0, 0.5]), np.zeros((3, 3))).tolist() == [True, True, False]
+    assert gain_bounds(np.array([1.0, 0.5]), np.zeros((2, 2)), np.array([1])).tolist() == [0.5, 0.0]
+
+
+def test_the_set_depends_neither_on_the_order_of_the_layers_nor_on_scale():
+    draw = np.random.default_rng(2)
+    correct = right_answers(draw, 8, 150, np.linspace(0.7, 0.8, 8))
+    scores, spread, order = correct.mean(1), covariance(correct), np.random.default_rng(3).permutation(8)
+    within = best_set(scores, spread)
+    assert 1 < within.sum() < 8
+    assert (best_set(100 * scores, 1e4 * spread) == within).all()
+    assert (best_set(scores[order], spread[np.ix_(order, order)]) == within[order]).mean() >= 7 / 8  # a close call may turn
+
+
+def test_bounds_hold_for_whichever_layer_was_picked_and_a_single_interval_would_not():
+    draw, held, alone = np.random.default_rng(4), [], []
+    for _ in range(400):
+        correct = right_answers(draw, 10, 300, 0.8)
+        scores, spread = correct.mean(1), covariance(correct)
+        picked = int(scores[:-1].argmax())
+        held.append(gain_bounds(scores, spread, np.array([9]))[picked] <= 0)
+        error = np.sqrt(spread[picked, picked] + spread[9, 9] - 2 * spread[picked, 9])
+        alone.append(scores[picked] - scores[9] - 1.645 * error <= 0)
+    assert np.mean(held) > 0.95 - 3 * 0.011 and np.mean(alone) < 0.85
+
+
+def test_the_null_of_aurocs_deals_out_the_images_anew_for_all_layers_alike():
+    draw = np.random.default_rng(5)
+    inside, outside = energies(draw, 40, 3), np.round(energies(draw, 25, 3, 0.4), 1)
+    null, pooled = selection.auroc_null(inside, outside, draws=50), np.concatenate([inside, outside])
+    slow = np.stack(
+        [np.abs(ood_detection.auroc(pooled[~members], pooled[members]) - 0.5) for members in selection._deals(40, 25, 50, 0)]
+    )
+    observed = np.abs(ood_detection.auroc(inside, outside) - 0.5)
+    assert null.mean == pytest.approx(slow.mean(0)) and null.q95 == pytest.approx(np.quantile(slow, 0.95, axis=0))
+    assert null.p.tolist() == [
+        (1 + (column >= value - 1e-9).sum()) / 51 for column, value in zip(slow.T, observed, strict=True)
+    ]
+
+
+def rate_by_chance(problems, seed):
+    """In how many problems without outliers the best layer, with the better sign, has p_best of 0.05 or less."""
+    draw, found = np.random.default_rng(seed), 0
+    for number in range(problems):
+        null = selection.auroc_null(energies(draw, 50, 12), energies(draw, 40, 12), seed=number, draws=99)
+        found += null.p_best.min() <= 0.05
+    return found / problems
+
+
+def test_the_best_of_correlated_layers_separates_nothing_in_one_case_of_twenty():
+    assert abs(rate_by_chance(300, 6) - 0.05) < 3 * 0.0126
+
+
+@pytest.mark.slow
+def test_the_rate_over_a_thousand_problems_is_five_percent():
+    assert abs(rate_by_chance(1000, 7) - 0.05) <= 0.014
+
+
+def test_a_layer_that_tells_outliers_by_low_energies_is_the_best_and_its_bound_is_above_the_final_one():
+    draw = np.random.default_rng(8)
+    inside, outside = energies(draw, 300, 4), energies(draw, 300, 4)
+    outside[:, 1] -= 3
+    two_sided = ood_detection.placements(*(ood_detection.deviation(part, inside) for part in (inside, outside)))
+    rows = selection.after_selection(inside, outside, two_sided, final=3)
+    assert [row["in_best_set"] for row in rows] == [False, True, False, False]
+    assert rows[1]["gain_bound"] > 0.3 and rows[3]["gain_bound"] is None and rows[0]["gain_bound"] < 0
+    assert rows[1]["p_best"] == 1 / 200 and 0.5 < rows[1]["null_mean"] < rows[1]["null_q95"] < 0.56
+    few = selection.after_selection(inside[:2], outside, two_sided, final=3)
+    assert all(value is None for row in few for value in row.values())
