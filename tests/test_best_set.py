@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
+from lib.experiments.config.probe import ProbeConfig
+from lib.experiments.probe import probe as experiment
 from lib.metrics import ood_detection
 from lib.metrics.best_set import best_set, gain_bounds
 from lib.ood import selection
+from lib.runs import cli
 
 
 def right_answers(draw, layers, n, accuracies, shared=0.7):
@@ -32,6 +35,19 @@ def test_the_set_holds_each_of_several_equal_layers_in_nineteen_of_twenty_and_dr
         held.append(within[0])
         dropped.append(not within[5])
     assert 0.95 - 3 * 0.0126 < np.mean(held) < 1 and np.mean(dropped) == 1
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_the_set_over_seeds_holds_a_best_layer_and_bounds_hold_whatever_the_noise_of_training(seeds):
+    draw, held, bounded = np.random.default_rng(9), [], []
+    for _ in range(300):
+        hard, accuracies = draw.normal(size=150), 0.8 + 0.04 * draw.normal(size=(seeds, 6))  # of every training
+        correct = np.stack([(0.8 * hard + 0.6 * draw.normal(size=(6, 150)) < ndtri(one)[:, None]) for one in accuracies])
+        by_seed, between = correct.mean(2), np.cov(correct.mean(2), rowvar=False) / seeds
+        scores, spread = by_seed.mean(0), covariance(correct.mean(0))
+        held.append(best_set(scores, spread, between, seeds)[0])
+        bounded.append((gain_bounds(scores, spread, np.array([5]), between, seeds)[:5] <= 0).all())
+    assert np.mean(held) > 0.95 - 3 * 0.0126 and np.mean(bounded) > 0.95 - 3 * 0.0126
 
 
 def test_layers_that_never_differ_share_their_place_and_one_alone_is_the_set():
@@ -109,3 +125,56 @@ def test_a_layer_that_tells_outliers_by_low_energies_is_the_best_and_its_bound_i
     assert rows[1]["p_best"] == 1 / 200 and 0.5 < rows[1]["null_mean"] < rows[1]["null_q95"] < 0.56
     few = selection.after_selection(inside[:2], outside, two_sided, final=3)
     assert all(value is None for row in few for value in row.values())
+
+
+def captured(monkeypatch, words):
+    """The rows of a study of probes, and the scores and covariances that its sets of best layers were made of."""
+    seen = []
+
+    def spy(scores, covariance, between=None, seeds=1):
+        seen.append((scores, covariance, seeds))
+        return best_set(scores, covariance, between, seeds)
+
+    monkeypatch.setattr("lib.metrics.best_set.best_set", spy)
+    return experiment(cli.parse(ProbeConfig, [*words, "--quiet", "-gpu", "-1", "-e", "2", "--reduce", "gap"])).rows, seen
+
+
+def test_sets_of_probes_are_of_the_accuracies_and_errors_of_the_rows(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    words = ("models/a/model_2.pt", "-ood", "digits-c/fog-3", "-l", "features.*", "--select", "id-val", "oracle")
+    found, seen = captured(monkeypatch, words)
+    for rule in ("id-val", "oracle"):
+        probes = [row for row in found if row["probe"] == "probe" and row["selected_by"] == rule]
+        gain = next(row for row in found if row["probe"] == "gain" and row["selected_by"] == rule)
+        of_rule = [one for one in seen if one[0].tolist() == pytest.approx([row["accuracy"] for row in probes])]
+        assert of_rule and np.sqrt(np.diag(of_rule[0][1])) == pytest.approx([row["se"] for row in probes])
+        assert gain["best_set"].split() == [row["layer"] for row in probes if row["in_best_set"]]
+        assert gain["gain_bound"] <= gain["gain"]
+    best = max((row for row in probes), key=lambda row: row["accuracy"])
+    assert best["in_best_set"] and gain["selected_by"] == "oracle" and gain["layer"] == best["layer"]
+    assert gain["gain_bound"] < gain["gain_low"] or gain["gain"] == 0  # it pays for having looked
+
+
+def test_sets_of_adjusted_averages_are_of_their_errors_and_worst_groups_have_none(grouped, monkeypatch):
+    monkeypatch.chdir(grouped)
+    words = ("models/bg/model_6.pt", "-ood", "digits-bg", "-l", "pool2", "pool3", "avgpool", "--select", "id-val")
+    found, seen = captured(monkeypatch, (*words, "--metric", "adjusted"))
+    adjusted = [row for row in found if row["probe"] == "probe" and row["group"] == "adjusted"]
+    assert seen[0][0].tolist() == pytest.approx([row["accuracy"] for row in adjusted])
+    assert np.sqrt(np.diag(seen[0][1])) == pytest.approx([row["se"] for row in adjusted])
+    assert all((row["in_best_set"] is not None) == (row["group"] == "adjusted") for row in found if row["probe"] == "probe")
+    found, seen = captured(monkeypatch, words)
+    assert not seen and all(row["in_best_set"] is row["best_set"] is row["gain_bound"] is None for row in found)
+
+
+def test_a_bound_of_a_gain_is_of_one_layer_over_seeds_and_ood_sets(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    sets = ("-ood", "digits-c/fog-3", "digits-c/contrast-3", "-s", "0", "1")
+    found, seen = captured(monkeypatch, ("models/a/model_2.pt", *sets, "-l", "features.*", "--select", "last-but-one"))
+    assert {seeds for _, _, seeds in seen} == {2}
+    gains = [row for row in found if row["probe"] == "gain"]
+    assert len(gains) == 3 and all(row["gain_bound"] <= row["gain"] for row in gains)  # the layer is fixed beforehand
+    found, _ = captured(monkeypatch, ("models/a/model_2.pt", *sets, "-l", "features.*", "--select", "oracle"))
+    for row in found:
+        if row["probe"] == "gain" and row["variant"] != "mean":
+            assert (row["gain_bound"] is None) == (len(row["layer"].split()) > 1)

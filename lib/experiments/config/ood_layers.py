@@ -86,9 +86,9 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = Columns.of(
         numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
-            ci_high sign auroc_oracle_sign null_mean null_q95 p_null p_best gain_bound fpr95 aupr_in aupr_out vs_final p p_holm auroc_two_sided regret best alpha
-            n_calibrated false_alarms false_alarms_se false_alarms_low false_alarms_high detected exited_id exited_ood mac_id
-            mac_ood time_id time_ood""",
+            ci_high sign auroc_oracle_sign null_mean null_q95 p_null p_best gain_bound fpr95 aupr_in aupr_out vs_final p
+            p_holm auroc_two_sided regret best alpha n_calibrated false_alarms false_alarms_se false_alarms_low
+            false_alarms_high detected exited_id exited_ood mac_id mac_ood time_id time_ood""",
         words="""id id_split fit_on ood ood_split variant origin group corruption members layer role aliases kind score needs
             chosen_layer chosen_on calibrated_on""",
         truths="sign_certain sign_agrees in_best_set in_best_set_two_sided seen_in_training",

@@ -153,12 +153,12 @@ class ProbeConfig(NetworkConfig):
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = Columns.of(
         numbers="""dim rank lr l1 l2 l2_norm seed epoch fraction n n_learnt n_validated n_seeds correct accuracy se
-            baseline gain gain_low gain_high gain_median candidates strength nc1 s s_null_low s_null_high
+            baseline gain gain_low gain_high gain_bound gain_median candidates strength nc1 s s_null_low s_null_high
             s_moments s_moments_null_low s_moments_null_high energy_distance energy_distance_null_low
             energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
         words="""probe network layer role aliases reduce data variant origin group split protocol solver selected_by choice
-            over""",
-        truths="chosen",
+            over best_set""",
+        truths="chosen in_best_set",
         images="data split origin",
         sets="data",
     )
