@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
+from lib.experiments.config.ood_layers import OodLayersConfig
 from lib.experiments.config.probe import ProbeConfig
+from lib.experiments.ood_layers import ood_layers
 from lib.experiments.probe import probe as experiment
 from lib.metrics import ood_detection
 from lib.metrics.best_set import best_set, gain_bounds
 from lib.ood import selection
+from lib.probing.scores import score
 from lib.runs import cli
 
 
@@ -178,3 +181,64 @@ def test_a_bound_of_a_gain_is_of_one_layer_over_seeds_and_ood_sets(trained, monk
     for row in found:
         if row["probe"] == "gain" and row["variant"] != "mean":
             assert (row["gain_bound"] is None) == (len(row["layer"].split()) > 1)
+
+
+def coverage(draw_one, best, resamples, seed):
+    """In how many resamples the set holds the best layer of all the images, whether bounds hold, and the median size."""
+    draw, held, bounded, sizes = np.random.default_rng(seed), 0, 0, []
+    for _ in range(resamples):
+        within, holds = draw_one(draw)
+        held, bounded = held + bool(within[best]), bounded + bool(holds)
+        sizes.append(int(within.sum()))
+    return held / resamples, bounded / resamples, float(np.median(sizes))
+
+
+def of_energies(inside, outside, resamples, seed=0):
+    """`coverage` over resamples of the images of both groups: energies (n, L) and (m, L) stand for all images there are."""
+    strength = np.abs(ood_detection.auroc(inside, outside) - 0.5)
+    final = inside.shape[1] - 1
+
+    def draw_one(draw):
+        placed = ood_detection.placements(*(part[draw.integers(0, len(part), len(part))] for part in (inside, outside)))
+        within, bounds = selection.of_either_sign(placed, final)
+        return within, (np.delete(bounds, final) <= np.delete(strength - strength[final], final) + 1e-12).all()
+
+    return coverage(draw_one, int(strength.argmax()), resamples, seed)
+
+
+def of_answers(correct, resamples, seed=0):
+    """`coverage` over resamples of the images: whether each is right by every layer, (layers, n)."""
+    accuracy, last = correct.mean(1), len(correct) - 1
+
+    def draw_one(draw):
+        drawn = correct[:, draw.integers(0, correct.shape[1], correct.shape[1])]
+        spread = np.cov(drawn, bias=True) / drawn.shape[1]
+        bounds = gain_bounds(drawn.mean(1), spread, np.array([last]))
+        return best_set(drawn.mean(1), spread), (bounds <= accuracy - accuracy[last] + 1e-12).all()
+
+    return coverage(draw_one, int(accuracy.argmax()), resamples, seed)
+
+
+@pytest.mark.slow
+def test_sets_hold_the_best_layer_in_ninetyfive_percent_of_2000_resamples_of_a_run_on_outliers(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    words = ["models/a/model_2.pt", "-ood", "patches", "digits-c/fog-5", "digits-c/shot_noise-1", "-l", "cuts"]
+    arrays = ood_layers(cli.parse(OodLayersConfig, [*words, "--quiet", "-gpu", "-1"])).arrays
+    for other in (name for name in arrays if name.startswith("energies_") and name not in ("energies_id", "energies_fit")):
+        held, bounded, size = of_energies(arrays["energies_id"][..., 0], arrays[other][..., 0], 2000)
+        print(f"{other}: held {held:.4f}, bounds {bounded:.4f}, median size {size:g} of {len(arrays['layers'])}")
+        assert held >= 0.95 and bounded >= 0.95 - 3 * 0.0049, other
+
+
+@pytest.mark.slow
+def test_sets_hold_the_best_layer_in_ninetyfive_percent_of_2000_resamples_of_a_run_of_probes(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    kept = []
+    monkeypatch.setattr("lib.experiments.probe.score", lambda *given: kept.extend(score(*given)) or kept)
+    words = ["models/a/model_2.pt", "-ood", "digits-c/fog-5", "digits-c/shot_noise-1", "-l", "cuts", "--reduce", "gap"]
+    experiment(cli.parse(ProbeConfig, [*words, "--quiet", "-gpu", "-1", "-e", "5"]))
+    for number, scored in enumerate(kept):
+        correct = np.stack([by_split["test"][0].numpy() for by_split in scored.correct.values()]).astype(float)
+        held, bounded, size = of_answers(correct, 2000)
+        print(f"OOD set {number}: held {held:.4f}, bounds {bounded:.4f}, median size {size:g} of {len(correct)}")
+        assert held >= 0.95 and bounded >= 0.95 - 3 * 0.0049, number
