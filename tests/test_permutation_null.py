@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.metrics import image_permutations
 from lib.metrics.permutation_null import calibrate
 from lib.representations import similarity
 
@@ -28,16 +29,15 @@ def correlated_layers(count, n, seed):
     return layers
 
 
-def orders(n, count, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randperm(n, generator=generator) for _ in range(count)]
+def permutations(n, count, seed):
+    return image_permutations.draw(n, count, torch.Generator().manual_seed(seed))
 
 
 def found_by_chance(seed, measures, n=30, layers=3, draws=19):
     """Whether for each measure the best pair of layers has p_best of 0.05 or less, in a problem without any relation."""
     first, second = (correlated_layers(layers, n, 2 * seed + side) for side in range(2))
     ranks = {name: [layer.width] for name, layer in first.items()}
-    rows = similarity.grid(first, second, measures, ranks, ranks, orders(n, draws, seed))
+    rows = similarity.grid(first, second, measures, ranks, ranks, permutations(n, draws, seed))
     return {name: min(row[f"{name}_p_best"] for row in rows) <= 0.05 for name in measures}
 
 
@@ -64,31 +64,45 @@ def test_a_number_that_does_not_exist_has_no_null_and_changes_no_other():
     assert np.isnan(calibrate(observed[:0], drawn[:, :0]).p).all()
 
 
+@pytest.mark.parametrize("draws", [19, 24])
 @pytest.mark.parametrize("second", [(24, 6, 3, 3), (24, 5, 2, 2)], ids=["positions", "images"])
-def test_every_draw_equals_the_index_of_the_second_networks_images_in_another_order(second):
+def test_every_draw_equals_the_index_of_the_second_networks_images_in_another_order(second, draws):
     first, other = activations(24, 6, 3, 3), activations(*second, seed=1)
     other = other + first if second == first.shape else other
     layers, ranks = {"a": similarity.representation(first)}, {"a": [6, 2]}
     theirs, their_ranks = {"b": similarity.representation(other)}, {"b": [5, 3]}
-    drawn = orders(24, 19, seed=2)
+    drawn = permutations(24, draws, seed=2)
+    assert (drawn.circle is None) == (draws == 24)  # more than there are shifts
     rows = similarity.grid(layers, theirs, MEASURES, ranks, their_ranks, drawn)
     slow = [
         similarity.grid(layers, {"b": similarity.representation(other[order])}, MEASURES, ranks, their_ranks)
-        for order in drawn
+        for order in drawn.orders
     ]
     for number, row in enumerate(rows):
         for name in MEASURES:
             values, turn = np.array([one[number][name] for one in slow]), -1 if name in similarity.DISTANCES else 1
-            assert row[f"{name}_null_mean"] == pytest.approx(values.mean(), abs=1e-7), name
-            assert row[f"{name}_null_q95"] == pytest.approx(turn * np.quantile(turn * values, 0.95), abs=1e-7), name
-            assert row[f"{name}_p_null"] == (1 + sum(turn * (values - row[name]) >= -1e-9)) / 20, name
+            assert row[f"{name}_null_mean"] == pytest.approx(values.mean(), abs=1e-5), name
+            assert row[f"{name}_null_q95"] == pytest.approx(turn * np.quantile(turn * values, 0.95), abs=1e-5), name
+            assert row[f"{name}_p_null"] == (1 + sum(turn * (values - row[name]) >= -1e-9)) / (draws + 1), name
             assert row[f"{name}_p_null"] <= row[f"{name}_p_best"], name
+
+
+def test_shifts_around_a_circle_are_permutations_that_leave_no_image_its_partner_and_make_their_moments():
+    drawn, n = permutations(17, 16, seed=0), 17
+    for order in drawn.orders:
+        assert sorted(order.tolist()) == list(range(n)) and not (order == torch.arange(n)).any()
+    first = drawn.orders[drawn.steps.tolist().index(1)]
+    assert (first[first] == drawn.orders[drawn.steps.tolist().index(2)]).all()  # a group
+    x, y = (activations(n, 4, 2, 3, seed=seed).flatten(2).transpose(1, 2).double() for seed in (0, 1))
+    for order, moments in zip(drawn.orders, image_permutations.cross_moments(x, y, drawn), strict=True):
+        slow = sum(x[i].T @ y[order[i]] for i in range(n))
+        assert torch.allclose(moments, slow, atol=1e-4 * slow.abs().max().item())
 
 
 def test_a_relation_is_found_and_without_permutations_there_is_no_null():
     first = correlated_layers(3, 30, 0)
     ranks = {name: [layer.width] for name, layer in first.items()}
-    rows = similarity.grid(first, first, ("cka", "procrustes"), ranks, ranks, orders(30, 19, 0))
+    rows = similarity.grid(first, first, ("cka", "procrustes"), ranks, ranks, permutations(30, 19, 0))
     same = [row for row in rows if row["layer1"] == row["layer2"]]
     assert all(row["cka_p_best"] == row["procrustes_p_best"] == 0.05 for row in same)
     assert not any("null" in column for row in similarity.grid(first, first, ("cka",), ranks, ranks) for column in row)

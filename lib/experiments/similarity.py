@@ -20,7 +20,9 @@ from lib.core import randomness
 from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.experiments.config.similarity import SimilarityConfig
+from lib.metrics import image_permutations
 from lib.metrics import similarity as metrics
+from lib.metrics.image_permutations import Permutations
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
 from lib.plots import grid as plots
@@ -32,6 +34,7 @@ from lib.training import loop
 
 LIMITS = dict.fromkeys(("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard"), (0, 1))
 FEWEST = 4  # images that can be compared
+CERTAIN = 0.05  # p_best up to which a figure takes layers to be more alike than by chance
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,9 @@ def _shown(config: SimilarityConfig) -> Iterator[str]:
             yield from (f"{name}_null_mean", f"{name}_p_best")
 
 
-def _permutations(config: SimilarityConfig, n: int) -> Iterator[Tensor]:
-    """The orders (n,) of the second network's images behind `--null`."""
-    generator = randomness.generator(config.seed, "null")
-    return (torch.randperm(n, generator=generator) for _ in range(config.null))
+def _permutations(config: SimilarityConfig, n: int) -> Permutations | None:
+    """The orders of the second network's images behind `--null`."""
+    return image_permutations.draw(n, config.null, randomness.generator(config.seed, "null")) if config.null else None
 
 
 def _sides(
@@ -255,16 +257,30 @@ def _figures(config: SimilarityConfig, rows: list[dict], layers: tuple[list[str]
     if not measures:
         return {}
     title = f"{config.model1_path} and {config.model2_path} on {rows[0]['n']} images of {rows[0]['data']}"
+    if config.null:
+        title += f"; hatched: no more alike than by chance, p_best above {CERTAIN}"
     highest: dict[tuple[str, str], dict] = {}
     for row in rows:
         highest.setdefault((row["layer1"], row["layer2"]), row)  # ranks fall within a pair of layers
-    panels = {name: plots.matrix(list(highest.values()), "layer1", "layer2", layers, name) for name in measures}
     labels = "layer of the first network", "layer of the second"
-    figures = {"": plots.heat_maps(panels, *layers, *labels, title, LIMITS, method.DISTANCES)}
+    panels, by_chance = _panels(config, list(highest.values()), ("layer1", "layer2"), layers)
+    maps = plots.heat_maps(panels, *layers, *labels, title, LIMITS, method.DISTANCES, by_chance=by_chance)
+    figures = {"": maps}
     if len(highest) == 1 and len(rows) > 1:
         named = [{**row, "rank1": str(row["rank1"]), "rank2": str(row["rank2"])} for row in rows]
         ranks = list(dict.fromkeys(row["rank1"] for row in named)), list(dict.fromkeys(row["rank2"] for row in named))
-        panels = {name: plots.matrix(named, "rank1", "rank2", ranks, name) for name in measures}
+        panels, by_chance = _panels(config, named, ("rank1", "rank2"), ranks)
         pair, labels = f"{layers[0][0]} and {layers[1][0]} of {title}", ("rank of the first", "rank of the second")
-        figures["ranks"] = plots.heat_maps(panels, *ranks, *labels, pair, LIMITS, method.DISTANCES)
+        maps = plots.heat_maps(panels, *ranks, *labels, pair, LIMITS, method.DISTANCES, by_chance=by_chance)
+        figures["ranks"] = maps
     return figures
+
+
+def _panels(
+    config: SimilarityConfig, rows: list[dict], keys: tuple[str, str], names: tuple[list[str], list[str]]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """By index the values of a heat map, and which of them are no more than by chance."""
+    measures = [name for name in config.measures if name != "disagreement"]
+    panels = {name: plots.matrix(rows, *keys, names, name) for name in measures}
+    by_chance = {name: plots.matrix(rows, *keys, names, f"{name}_p_best") > CERTAIN for name in measures}
+    return panels, by_chance

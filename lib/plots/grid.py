@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 
 def heat_maps(
@@ -18,11 +19,13 @@ def heat_maps(
     limits: Mapping[str, tuple[float, float]] | None = None,
     distances: tuple[str, ...] = (),
     centred: tuple[str, ...] = (),
+    by_chance: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """A heat map (rows, columns) per panel; cells that were not measured (NaN) stay grey.
 
     limits: panel -> the values at the ends of its colours; by default those of the panel. Bright is alike: the panels in
     `distances` have their colours turned round; in those of `centred` the middle is light and both ends are dark.
+    by_chance: panel -> truths (rows, columns); these cells are hatched.
     """
     limits = limits or {}
     across = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
@@ -40,6 +43,8 @@ def heat_maps(
         axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
         axes.set(xlabel=column_label, ylabel=row_label, title=name)
+        for row, column in np.argwhere((by_chance or {}).get(name, np.zeros((0, 0), bool))):
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="///", edgecolor="0.6", linewidth=0))
         if max(values.shape) <= 12:
             for row, column in np.ndindex(*values.shape):
                 value = values[row, column]

@@ -10,11 +10,18 @@ MARKERS = "osD^vP*X"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
-def network_page(layers: list[str], columns: dict[str, dict[str, float]], correlations: np.ndarray, title: str) -> Figure:
+def network_page(
+    layers: list[str],
+    columns: dict[str, dict[str, float]],
+    correlations: np.ndarray,
+    title: str,
+    marked: dict[str, list[str]] | None = None,
+) -> Figure:
     """Every measure over depth, each on its own range, and below it the correlations of those that share enough layers.
 
     columns       measure -> layer -> value; measures without a value are left out
     correlations  (measures, measures) in the order of `columns`, NaN where there are too few layers
+    marked        measure -> the layers that may be the best by it, with a ring
     """
     shown = {name: values for name, values in columns.items() if values}
     number = {name: place for place, name in enumerate(columns)}
@@ -36,9 +43,18 @@ def network_page(layers: list[str], columns: dict[str, dict[str, float]], correl
             markersize=4,
             label=f"{name}: {low:.3g} to {high:.3g}",
         )
+        ringed = [layer for layer in (marked or {}).get(name, ()) if layer in scaled]
+        over.scatter(
+            [layers.index(layer) for layer in ringed],
+            [scaled[layer] for layer in ringed],
+            s=70,
+            facecolors="none",
+            edgecolors=COLOURS[place % len(COLOURS)],
+        )
     over.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
     over.set_yticks((0, 1), ("its least", "its largest"))
-    over.set(xlabel="layer, in order of execution", title="each measure over depth, on its own range")
+    rings = "; ring: may be the best" if any((marked or {}).values()) else ""
+    over.set(xlabel="layer, in order of execution", title=f"each measure over depth, on its own range{rings}")
     over.grid(axis="x", alpha=0.3)
     over.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     if paired:

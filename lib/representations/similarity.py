@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.metrics import permutation_null, similarity
+from lib.metrics import image_permutations, permutation_null, similarity
+from lib.metrics.image_permutations import Permutations
 from lib.metrics.similarity import Grams, PermutedGrams, Side
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
@@ -87,17 +88,17 @@ def grid(
     measures: tuple[str, ...],
     first_ranks: dict[str, list[int]],
     second_ranks: dict[str, list[int]],
-    permutations: Iterable[Tensor] = (),
+    permutations: Permutations | None = None,
 ) -> list[dict]:
     """A row per pair of layers and of ranks: layer1, layer2, rank1, rank2, rows ("positions" or "images"), measures.
 
     With PWCCA also pwcca_weighs (`similarity.weighing`). `first_ranks` and `second_ranks` name for each layer the
-    ranks it is limited to; the width is no limit. With permutations (n,) of the second network's images also what each
-    measure is by chance (`_nulls`).
+    ranks it is limited to; the width is no limit. With permutations of the second network's images also what each measure
+    is by chance (`_nulls`).
     """
     left, right = _Network(first, first_ranks), _Network(second, second_ranks)
     measured = _measured(left, right, measures)
-    nulls = _nulls(left, right, measured, permutations)
+    nulls = _nulls(left, right, measured, permutations) if permutations else {}
     cells = [
         (one, two, rank1, rank2)
         for one in first
@@ -108,7 +109,7 @@ def grid(
     rows = []
     for number, (one, two, rank1, rank2) in enumerate(cells):
         positions = _aligned(first[one], second[two])
-        row = {
+        row: dict = {
             "layer1": one,
             "layer2": two,
             "rank1": rank1,
@@ -122,40 +123,50 @@ def grid(
     return rows
 
 
-def _measured(
-    left: "_Network", right: "_Network", measures: tuple[str, ...], order: Tensor | None = None
-) -> dict[str, list]:
-    """measure -> its values of all pairs of layers and ranks, as rows have them; the second network's images in an order."""
-    values: dict[str, list] = {name: [] for name in measures if name in GRAM_MEASURES or name in MOMENT_MEASURES}
-    if of_grams := [name for name in values if name in GRAM_MEASURES]:
-        grams = left.grams, right.grams if order is None else PermutedGrams(right.grams, order)
-        tables = {name: GRAM_MEASURES[name](*grams).tolist() for name in of_grams}
-    of_moments = [name for name in values if name in MOMENT_MEASURES]
-    for one in left.layers:
-        for two in right.layers:
-            by_moments = _by_moments(left, right, one, two, of_moments, order)
-            for rank1 in left.ranks[one]:
-                for rank2 in right.ranks[two]:
-                    for name in of_grams:
-                        values[name].append(tables[name][left.numbers[one, rank1]][right.numbers[two, rank2]])
-                    for name in of_moments:
-                        values[name].append(by_moments[rank1, rank2][name])
+def _measured(left: "_Network", right: "_Network", measures: tuple[str, ...]) -> dict[str, list[float]]:
+    """measure -> its values of all pairs of layers and ranks, as rows have them."""
+    values: dict[str, list[float]] = {}
+    for name in measures:
+        if name in GRAM_MEASURES:
+            values[name] = left.cells(right, GRAM_MEASURES[name](left.grams, right.grams).cpu()).tolist()
+        elif name in MOMENT_MEASURES:
+            values[name] = []
+    for one, two, positions in _pairs(left, right, values):
+        _add_moments(values, left, right, one, two, positions, _cross(left, right, one, two, positions))
     return values
 
 
+def _drawn(left: "_Network", right: "_Network", names: Iterable[str], permutations: Permutations) -> dict[str, np.ndarray]:
+    """measure -> its values (draws, rows) with the second network's images in other orders, all layers in the same."""
+    tables: dict[str, list] = {name: [] for name in names if name in GRAM_MEASURES}
+    if tables:
+        for order in permutations.orders:
+            grams = PermutedGrams(right.grams, order)
+            for name, drawn in tables.items():
+                drawn.append(left.cells(right, GRAM_MEASURES[name](left.grams, grams).cpu()))
+    values: list[dict[str, list[float]]] = [
+        {name: [] for name in names if name in MOMENT_MEASURES} for _ in permutations.orders
+    ]
+    for one, two, positions in _pairs(left, right, values[0]):
+        for drawn, cross in zip(values, _drawn_crosses(left, right, one, two, positions, permutations), strict=True):
+            _add_moments(drawn, left, right, one, two, positions, cross)
+    return {name: torch.stack(drawn).numpy() for name, drawn in tables.items()} | {
+        name: np.array([drawn[name] for drawn in values]) for name in values[0]
+    }
+
+
 def _nulls(
-    left: "_Network", right: "_Network", measured: dict[str, list], permutations: Iterable[Tensor]
+    left: "_Network", right: "_Network", measured: dict[str, list[float]], permutations: Permutations
 ) -> dict[str, list]:
-    """By the column of a row: what each measure is with the second network's images in other orders, all layers in the same.
+    """By the column of a row: what each measure is with the second network's images in other orders.
 
     `<measure>_null_mean`; `_null_q95`, which 95 % of the orders are not more alike than; `_p_null` of the row alone and
     `_p_best`, which holds for the row that was picked from all (`lib.metrics.permutation_null`).
     """
-    drawn = [_measured(left, right, tuple(measured), order) for order in permutations]
     nulls = {}
-    for name, values in measured.items() if drawn else ():
+    for name, drawn in _drawn(left, right, measured, permutations).items():
         turn = -1 if name in DISTANCES else 1  # the null speaks of how much more alike than by chance
-        null = permutation_null.calibrate(turn * np.array(values), turn * np.array([one[name] for one in drawn]))
+        null = permutation_null.calibrate(turn * np.array(measured[name]), turn * drawn)
         columns = {"null_mean": turn * null.mean, "null_q95": turn * null.q95, "p_null": null.p, "p_best": null.p_best}
         nulls |= {
             f"{name}_{column}": [None if np.isnan(value) else value for value in numbers.tolist()]
@@ -193,6 +204,18 @@ class _Network:
         self.means = {name: layer.pooled() for name, layer in layers.items()}
         self.sides: dict[tuple[str, int, bool], Side] = {}
 
+    def cells(self, other: "_Network", table: Tensor) -> Tensor:
+        """A table (m1, m2) of layers at ranks as the rows (., ) have its cells: by pair of layers, then of ranks."""
+        return torch.cat(
+            [
+                table[[self.numbers[one, rank] for rank in self.ranks[one]]][
+                    :, [other.numbers[two, rank] for rank in other.ranks[two]]
+                ].flatten()
+                for one in self.layers
+                for two in other.layers
+            ]
+        )
+
     @cached_property
     def grams(self) -> Grams:
         return Grams([matrix for name, layer in self.layers.items() for matrix in gram_matrices(layer, self.ranks[name])])
@@ -213,35 +236,46 @@ def _aligned(x: Representation, y: Representation) -> bool:
     return x.shape == y.shape and x.values.shape[1] > 1
 
 
-def _by_moments(
-    first: _Network, second: _Network, one: str, two: str, names: list[str], order: Tensor | None = None
-) -> dict[tuple[int, int], dict[str, float]]:
-    """The named measures on moments of a layer `one` of the first and `two` of the second network, by both ranks."""
-    pairs = [(rank1, rank2) for rank1 in first.ranks[one] for rank2 in second.ranks[two]]
-    if not names:
-        return {pair: {} for pair in pairs}
-    positions = _aligned(first.layers[one], second.layers[two])
-    cross = _cross(first, second, one, two, positions, order)
-    return {
-        (rank1, rank2): {
-            name: MOMENT_MEASURES[name](
-                first.side(one, rank1, positions), second.side(two, rank2, positions), cross[:rank1, :rank2]
-            )
-            for name in names
-        }
-        for rank1, rank2 in pairs
-    }
+def _pairs(left: _Network, right: _Network, names: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+    """The pairs of layers, and whether positions are their samples; none where no name is a measure on moments."""
+    if set(names) & set(MOMENT_MEASURES):
+        for one, x in left.layers.items():
+            for two, y in right.layers.items():
+                yield one, two, _aligned(x, y)
 
 
-def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool, order: Tensor | None) -> Tensor:
+def _add_moments(
+    values: dict[str, list[float]], left: _Network, right: _Network, one: str, two: str, positions: bool, cross: Tensor
+) -> None:
+    """Adds to the values of each measure on moments those of two layers at all ranks, from their cross-moments."""
+    for rank1 in left.ranks[one]:
+        for rank2 in right.ranks[two]:
+            sides = left.side(one, rank1, positions), right.side(two, rank2, positions)
+            for name in values:
+                if name in MOMENT_MEASURES:
+                    values[name].append(MOMENT_MEASURES[name](*sides, cross[:rank1, :rank2]))
+
+
+def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool) -> Tensor:
     """Cross-moments of two layers in the principal coordinates of each, over positions or over means of them."""
     if not positions:
-        means = second.means[two]
-        return first.means[one].T @ (means if order is None else means[order])
+        return first.means[one].T @ second.means[two]
     x, y = first.layers[one], second.layers[two]
-    values = y.values if order is None else y.values[order]
-    pairs = zip(_parts(x.values, x.mean), _parts(values, y.mean), strict=True)
+    pairs = zip(_parts(x.values, x.mean), _parts(y.values, y.mean), strict=True)
     return x.basis.T @ sum(a.flatten(0, 1).T @ b.flatten(0, 1) for a, b in pairs) @ y.basis
+
+
+def _drawn_crosses(
+    first: _Network, second: _Network, one: str, two: str, positions: bool, permutations: Permutations
+) -> Iterator[Tensor]:
+    """The same for each order of the second network's images."""
+    if not positions:
+        yield from (first.means[one].T @ second.means[two][order] for order in permutations.orders)
+        return
+    x, y = first.layers[one], second.layers[two]
+    centred = (layer.values.double() - layer.mean for layer in (x, y))
+    for cross in image_permutations.cross_moments(*centred, permutations):
+        yield x.basis.T @ cross @ y.basis
 
 
 def _parts(values: Tensor, mean: Tensor) -> Iterator[Tensor]:
