@@ -2,8 +2,8 @@
 
 Moments of n images with p positions each take n p c d multiplications for one permutation, as many as for the images as they
 are. Permutations that are shifts around one random circle of all images take little more for all of them together: a Fourier
-transform along the circle makes a product of each shift. Shifts are a group, and the images as they are its shift by none, so
-that a p-value from some of them is as valid as one from independent permutations. No image keeps its partner in any shift.
+transform along the circle makes a product of each shift. Shifts are a group, and the images as they are its shift by none,
+so a p-value from some of them is as valid as one from independent permutations. No image keeps its partner in any shift.
 """
 
 from collections.abc import Iterator
