@@ -1,6 +1,7 @@
 """exec_projections.py and exec_reinit.py on the built-in digits, and their mistakes, one sentence each."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from conftest import script
 
 from lib import datasets, models
+from lib.core import trusted_files
 from lib.core.errors import Interrupted, UserError
 from lib.datasets.batching import Batching
 from lib.experiments.config.projections import ProjectionsConfig, _beside
@@ -108,6 +110,24 @@ def test_projections_are_folded_with_the_batch_normalisations(here):
     # fresh statistics and gammas are 1: all filters shrink by sqrt(1 + epsilon), none turns round
     assert [row["mass"] for row in rows] == [row["mass"] for row in plain]
     assert rows[0]["mean"] == pytest.approx(plain[0]["mean"] / (1 + 1e-5) ** 0.5, rel=1e-6)
+
+
+UNTRACKED = """
+from torch import nn
+
+def make(classes, channels, size):
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+"""
+
+
+def test_a_batch_normalisation_without_running_statistics_is_not_folded_and_is_named(here):
+    Path("untracked.py").write_text(UNTRACKED)
+    trusted_files.trust("untracked.py")
+    plain = call("projections", "untracked.py:make", "--random", 1, "-d", "digits")
+    assert [row["layer"] for row in plain.rows] == ["0", "net"]
+    with pytest.raises(UserError, match="1 keeps no running statistics, so it cannot be folded into 0"):
+        call("projections", "untracked.py:make", "--random", 1, "-d", "digits", "--fold-bn")
 
 
 def test_the_linear_maps_of_a_vision_transformer_are_layers_too(here):

@@ -227,6 +227,16 @@ def test_a_network_without_a_sibling_is_given_the_training_of_one(tmp_path):
     )
 
 
+def test_the_commands_for_a_network_of_ones_own_trust_its_file(tmp_path):
+    path = records.training(tmp_path, "own", model_type="nets/own.py:tiny", dataset="digits", epochs=3)
+    row = {"layer": "conv1", "status": "measured", "source": "rand", "relative_drop": 0.2}
+    records.write(tmp_path, "reinit", "r", [row], model_path=path)
+    asked = [row["command"] for row in network_overview.tables(path, library(tmp_path)).tables[-1].rows]
+    assert len(asked) > 4
+    for command in asked:  # a training names the file itself
+        assert ("--trust nets/own.py" in command) != command.startswith("python exec_train.py nets/own.py:tiny")
+
+
 def test_measures_that_only_rise_with_depth_have_no_small_adjusted_or_partial_p():
     generator = np.random.default_rng(0)
     layers = [str(number) for number in range(7)]

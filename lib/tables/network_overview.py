@@ -13,6 +13,7 @@ from pathlib import PurePath
 
 import numpy as np
 
+from lib.core import trusted_files
 from lib.core.errors import UserError
 from lib.core.registry import near
 from lib.metrics import rank_correlation
@@ -57,6 +58,12 @@ class MissingMeasure:
         """What it was trained on; "" if no record tells."""
         return self.network.training.get("dataset", "")
 
+    def run(self, experiment: str, **flags) -> str:
+        """The command line of an experiment; it trusts the Python files that the network's type and data are from."""
+        training = self.network.training
+        files = trusted_files.named(training[name] for name in ("model_type", "dataset") if name in training)
+        return command_lines.command(self.experiments, experiment, {**flags, "trust": files})
+
 
 def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable[[MissingMeasure], list[str]]:
     """The command for two networks; before it, where there is none, the training of the sibling."""
@@ -83,15 +90,13 @@ def _with_sibling(experiment: str, first: str, second: str, **flags) -> Callable
         given = {first: sibling, second: subject.network.path, **flags}
         if experiment == "stitch" and subject.data:
             given["dataset"] = subject.data
-        return [*before, command_lines.command(subject.experiments, experiment, given)]
+        return [*before, subject.run(experiment, **given)]
 
     return commands
 
 
 def _alone(experiment: str, **flags) -> Callable[[MissingMeasure], list[str]]:
-    return lambda subject: [
-        command_lines.command(subject.experiments, experiment, {"model_path": subject.network.path, **flags})
-    ]
+    return lambda subject: [subject.run(experiment, model_path=subject.network.path, **flags)]
 
 
 def _probe(subject: MissingMeasure) -> list[str]:
@@ -165,11 +170,7 @@ MEASURES = {
         {"layer": "*", "folded": False},
         "layer",
         lambda row: None if row.get("mass") is None else abs(row["mass"] - 0.5),
-        lambda subject: [
-            command_lines.command(
-                subject.experiments, "projections", {"model_path": [subject.network.path], "normalize": True}
-            )
-        ],
+        lambda subject: [subject.run("projections", model_path=[subject.network.path], normalize=True)],
         inside=True,
     ),
     "re-initialisation drop": Measure(
