@@ -95,7 +95,9 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         images="origin id id_split ood ood_split members fit_on",
         sets="id ood members",
     )
-    summary: ClassVar[Summary | None] = Summary.of("id ood variant T layer score needs", "auroc auroc_two_sided fpr95")
+    summary: ClassVar[Summary | None] = Summary.of(
+        "id ood variant T layer score needs", "auroc auroc_two_sided fpr95 gain_bound"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
