@@ -379,6 +379,8 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
         100,
         "--bootstrap",
         5,
+        "--null",
+        19,
         cwd=trained,
     )
     rows = read(done, trained)["rows"]
@@ -386,6 +388,9 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
     assert [(row["rank1"], row["rank2"]) for row in rows] == [(6, 6), (6, 2), (2, 6), (2, 2)]
     assert all(0 < row[f"{name}_se"] < 0.2 for row in rows for name in ("cka", "pwcca", "procrustes"))
     assert rows[0]["cka"] > rows[1]["cka"]
+    for row in rows:  # two epochs of one training
+        assert row["cka_null_mean"] < row["cka_null_q95"] < row["cka"] and row["cka_p_null"] == row["cka_p_best"] == 0.05
+        assert row["procrustes"] < row["procrustes_null_q95"] < row["procrustes_null_mean"]
 
 
 @pytest.mark.parametrize(
@@ -406,6 +411,7 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
         ),
         (("models/a/model_2.pt", "models/a/model_1.pt", "--measures", "ckaa"), 2, ("--measures ckaa", "cka")),
         (("models/a/model_2.pt", "models/a/model_1.pt", "-n", "3"), 2, ("-n 3: 3 is below 4",)),
+        (("models/a/model_2.pt", "models/a/model_1.pt", "--null", "5"), 2, ("--null 5", "19 are the least")),
     ],
 )
 def test_bad_input_of_similarity_is_one_sentence(trained, monkeypatch, words, status, fragments):
