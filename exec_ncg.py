@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Does a network give images from elsewhere the label of their nearest training example, and more so if it is robust?
 
     python exec_ncg.py models/wo9/model_5.pt -d digits-wo9                    seconds; the images of the held-out class 9

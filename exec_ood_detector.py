@@ -1,4 +1,5 @@
-"""Train detectors that tell a layer's own representations from others, for exec_stitch_ood.py.
+# PYTHON_ARGCOMPLETE_OK
+r"""Train detectors that tell a layer's own representations from others, for exec_stitch_ood.py.
 
     python exec_ood_detector.py models/digits-a/model_5.pt auto layer2 -m repr_cls_resnet20 -d digits -ftoodd patches \
         -e 2 -fe 1 -dir digits-detector                        a minute; the classifier's validation accuracy about 0.97

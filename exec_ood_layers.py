@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Which layer of a network tells in-distribution from out-of-distribution images by its energy?
 
     python exec_ood_layers.py models/digits-a/model_5.pt -d digits -ood patches         seconds

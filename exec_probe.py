@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Do probes on earlier layers of a frozen network generalise better than its last layer, and of what rank?
 
     python exec_probe.py models/digits-a/model_5.pt -d digits -ood digits-c -l "cuts" --reduce gap       a minute

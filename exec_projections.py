@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """To which side of the all-ones direction do the filters of each layer point, and since when?
 
     python exec_projections.py models/a --normalize                       every epoch of a run; seconds

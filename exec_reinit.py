@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Which layers of a trained network can be given their initial weights back, and which are critical?
 
     python exec_reinit.py models/a/model_6.pt -d mnist --inits-from models/a --rand 3

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """How similar are the layers of two networks, by CKA, PWCCA, Procrustes and other indices?
 
     python exec_similarity.py models/digits-a/model_5.pt models/digits-b/model_5.pt auto auto 'layer*.?'        seconds

@@ -1,4 +1,5 @@
-"""Does one network go on from another's representation, and what does the stitch between them do?
+# PYTHON_ARGCOMPLETE_OK
+r"""Does one network go on from another's representation, and what does the stitch between them do?
 
     python exec_stitch.py models/digits-a/model_5.pt models/digits-b/model_5.pt auto auto 'layer?.?' 'layer?.?' -d digits \
         -i pinv -e 0 -pinv-samples all                                                   direct matching, a grid, seconds

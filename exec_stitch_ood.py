@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Are stitched representations in distribution? Each end layer's detector answers, for every stitch of some records.
 
     python exec_stitch_ood.py results/stitch -scd patches                        all grids of a folder, seconds on the digits

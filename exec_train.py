@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Train an image classifier and keep its checkpoints under models/<dir>/.
 
     python exec_train.py resnet20 -d digits -dir digits-a -e 5          seconds; validation accuracy about 0.97

@@ -29,14 +29,18 @@ BENCHMARKS = {
     "augmentation": ("512", "2"),
     "cifar5m": ("500", "1", "1000"),
     "corruptions": ("50",),
+    "growth": ("40", "eval"),
+    "imagenet": ("1000", "0", "1", "1"),
     "neighbors": ("100", "2000"),
     "ood_layers": ("64", "32"),
     "probe": ("all", "256", "64", "100"),
     "projections": ("", "lenet"),
+    "record_library": ("200",),
     "reinit": ("16", "lenet", "2", "16"),
     "similarity": ("64", "1"),
     "startup": ("1",),
     "stitching": ("256", "1"),
+    "study": ("lenet", "60", "1"),
     "training": ("-d", "patches", "--images", "256", "--repeats", "1", "--networks", "resnet20"),
 }
 

@@ -110,7 +110,7 @@ def columns_are_declared() -> Iterator[None]:
     write = records.write
 
     def checked(where, config, result, **about):
-        declared = config.columns.numbers | config.columns.words | config.columns.truths
+        declared = set(config.columns.defined)
         written = {column for row in result.rows for column in row}
         assert not declared or written <= declared, f"{where.experiment} does not declare {sorted(written - declared)}"
         return write(where, config, result, **about)

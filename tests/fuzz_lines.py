@@ -172,6 +172,10 @@ BEGINNINGS = {
         ),
     ),
     "exec_stitch_ood.py": (("results/stitch/known.json",), ("results/stitch", "-scd", "patches", "-d", "digits")),
+    "exec_study.py": (
+        ("models/a/model_2.pt", "-ood", "patches", "--only", "eval", "ood_layers"),
+        ("models/a/model_2.pt", "--only", "projections", "similarity"),
+    ),
     "exec_tables.py": (
         ("eval",),
         ("ilc/fig5", "ncg/pixel"),

@@ -1,4 +1,4 @@
-"""What the documentation says, and its table of all flags: `python tests/readme.py` writes it, a test compares it."""
+"""What the documentation says, and its tables of all flags: `python tests/readme.py` writes it, a test compares it."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import pages
+
 from lib.experiments import EXPERIMENTS
-from lib.runs import cli
+from lib.runs import cli, help_text
 
 FLAGS = ROOT / "docs" / "flags.md"
 BEGIN, END = "<!-- flags: written by tests/readme.py -->", "<!-- end of flags -->"
@@ -23,26 +25,33 @@ def configurations() -> dict[str, type]:
     return {f"exec_{name}.py": EXPERIMENTS[name].configuration for name in sorted(EXPERIMENTS)}
 
 
-def flag_table() -> str:
-    """A Markdown table: flag, default, meaning, and the scripts that have it."""
-    scripts: dict[tuple[str, str, str], list[str]] = {}
-    configurations_ = configurations()
-    for script, configuration in configurations_.items():
-        for row in cli.flags(configuration):
+def flag_tables() -> str:
+    """A Markdown table per group of flags, as --help has them: flag, default, meaning, and the scripts that have it."""
+    scripts: dict[tuple[str, str, str, str], list[str]] = {}
+    for script, configuration in configurations().items():
+        for flag in cli.flags(configuration):
+            value = f" {flag.value}" if flag.value else ""
+            row = flag.group, " ".join(flag.spellings) + value, flag.default, flag.meaning
             scripts.setdefault(row, []).append(script.removeprefix("exec_").removesuffix(".py"))
-    lines = ["| flag | default | meaning | scripts |", "|---|---|---|---|"]
-    for (spellings, default, text), names in sorted(scripts.items(), key=lambda item: (-len(item[1]), item[1])):
-        where = "all" if len(names) == len(configurations_) else ", ".join(names)
-        default = f"`{default}`" if default not in ("", "None") else ""
-        lines.append(f"| `{spellings}` | {default} | {text.replace('|', chr(92) + '|')} | {where} |")
-    return "\n".join(lines)
+    parts = []
+    for group, heading in help_text.GROUPS.items():
+        parts += [f"## {heading.capitalize()}", "", "| flag | default | meaning | scripts |", "|---|---|---|---|"]
+        rows = [(row[1:], names) for row, names in scripts.items() if row[0] == group]
+        for (spellings, default, meaning), names in sorted(rows, key=lambda item: (-len(item[1]), item[1])):
+            where = "all" if len(names) == len(configurations()) else ", ".join(names)
+            default = f"`{default}`" if default not in ("", "None") else ""
+            meaning = meaning.replace("|", chr(92) + "|").replace("\n", "<br>")
+            parts.append(f"| `{spellings}` | {default} | {meaning} | {where} |")
+        parts.append("")
+    return "\n".join(parts).rstrip()
 
 
 def with_table(page: str) -> str:
-    """The page with the present table between its marks."""
+    """The page with the present tables between its marks."""
     before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{flag_table()}\n{END}{rest.partition(END)[2]}"
+    return f"{before}{BEGIN}\n{flag_tables()}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":
     FLAGS.write_text(with_table(FLAGS.read_text()))
+    pages.write()

@@ -14,6 +14,7 @@ from lib.tables.papers import published
 from lib.tables.papers.spec import PaperTable, Value
 
 EVERY = papers.chosen(())
+CUTS = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
 
 
 def library(folder) -> record_library.Library:
@@ -102,3 +103,46 @@ def read(folder, name: str, path: str, day: int, content: str = "", value: float
 
 def tables(folder, *words):
     return script("exec_tables.py", *words, cwd=folder)
+
+
+def network(folder) -> str:
+    """A network whose energies rise, whose bias falls and whose similarity to its sibling wavers over six blocks."""
+    path, sibling = (
+        records.training(folder, f"r{seed}", seed=seed, model_type="resnet20", dataset="cifar10") for seed in range(2)
+    )
+    records.write(
+        folder,
+        "ood_layers",
+        "o",
+        [
+            {"layer": layer, "score": "energy", "T": 1.0, "auroc": 0.1 * number + shift, "auroc_two_sided": 0.9, "ood": ood}
+            for ood, shift in (("svhn", 0.0), ("mnist", 0.2))
+            for number, layer in enumerate(["conv1", *(f"{cut}.bn2" for cut in CUTS), "fc"])
+        ],
+        model_path=path,
+    )
+    records.write(
+        folder,
+        "projections",
+        "p",
+        [
+            {"layer": f"{cut}.conv{inner}", "checkpoint": path, "folded": False, "mass": 0.5 + sign * 0.01 * (6 - number)}
+            for number, cut in enumerate(CUTS)
+            for inner, sign in ((1, 1), (2, -1))
+        ]
+        + [{"layer": "net", "checkpoint": path, "folded": False, "mass": 0.9}],
+        model_path=[path],
+    )
+    records.write(
+        folder,
+        "similarity",
+        "s",
+        [
+            {"layer1": one, "layer2": two, "rank1": None, "rank2": None, "cka": value if one == two else 0.99}
+            for one, value in zip(CUTS, (0.9, 0.2, 0.8, 0.3, 0.7, 0.4), strict=True)
+            for two in CUTS
+        ],
+        model1_path=path,
+        model2_path=sibling,
+    )
+    return path

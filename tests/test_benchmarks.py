@@ -13,7 +13,7 @@ from conftest import ROOT, script
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import augmentation, cifar5m, projections, reinit, run, timing
+from benchmarks import augmentation, cifar5m, growth, imagenet, projections, reinit, run, timing
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,34 @@ def test_projections_are_timed_beside_reading_the_files(capsys, tmp_path, monkey
     projections.main(str(tmp_path), "lenet")
     reading, whole = capsys.readouterr().out.strip().splitlines()
     assert reading.startswith("hash and torch.load of 5 files") and " times   reading " in whole
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 1.7])
+def test_exponents_of_growth_are_found_whatever_a_start_costs(power):
+    sizes = (1, 2, 4, 8)
+    seconds = tuple(3 + 2 * size**power for size in sizes)
+    assert growth.exponent(sizes, seconds) == pytest.approx(power, abs=0.011)
+    assert growth.exponent((1, 100), (2.0, 20.0)) == pytest.approx(0.5)
+    assert growth.exponent(sizes, (3.0, 3.2, 3.5, 3.9)) is None and growth.exponent(sizes, (3.0, 2.9, 5.0, 9.0)) is None
+
+
+def test_growth_measures_every_size_in_a_process_of_its_own(capsys, monkeypatch):
+    monkeypatch.setattr(growth, "GROWN", {"images": (1, 2), "layers": (1, 4)})
+    growth.main(20, "eval")
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [["eval", "images"], ["eval", "layers"]]
+    assert all(0 < float(value) < 60 for line in lines[2:] for value in line.split()[2:4])
+
+
+def test_reading_jpegs_gives_torchvisions_pixels_and_both_speeds(capsys, monkeypatch):
+    monkeypatch.setattr(imagenet, "CLASSES", 3)
+    threads = torch.get_num_threads()
+    imagenet.main(images=12, examples=0, workers=1, repeats=1)
+    torch.set_num_threads(threads)
+    text = capsys.readouterr().out
+    assert (
+        "ours: the same pixels" in text and "pixels off, by 1 at most" in text and "first batch of 12 images after" in text
+    )
 
 
 def test_a_benchmark_without_its_data_is_left_out(tmp_path):

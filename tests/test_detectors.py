@@ -546,16 +546,16 @@ def test_logits_that_are_not_finite_are_refused_where_no_layers_energy_tells():
 
 
 def test_watching_the_last_layer_sees_its_input_and_the_logits():
-    network, seen = Normalized(Small()).eval(), []
+    network = Normalized(Small()).eval()
     images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     split = Split(name="noise", split="all", images=images, labels=torch.zeros(5, dtype=torch.int64))
-    layer_energies(
+    found = layer_energies(
         network,
         split,
         ["stem"],
         Batching(batch_size=2, quiet=True),
         head="head",
-        watch=lambda features, logits: seen.append((features, logits)),
+        watch=lambda features, logits: {"features": features.clone()},
     )
-    features, logits = (torch.cat(part) for part in zip(*seen, strict=True))
+    features, logits = found.watched["features"], found.logits
     assert features.shape == (5, 4) and torch.allclose(network.body.head(features), logits, atol=1e-6)

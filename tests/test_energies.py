@@ -108,7 +108,7 @@ def test_a_fresh_network_has_energy_minus_log_d_on_the_zero_image(seed):
         images=torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
         labels=torch.zeros(2, dtype=torch.int64),
     )
-    names, found, _ = layer_energies(network, zeros, default_layers(network), Batching(batch_size=2, quiet=True))
+    names, found, *_ = layer_energies(network, zeros, default_layers(network), Batching(batch_size=2, quiet=True))
     for name, value in zip(names, found[0, :, 0], strict=True):
         d = 16384 if name in ("conv1", "bn1") else STAGES.get(name.partition(".")[0])
         expected = -math.log(d) if d else -torch.logsumexp(network.body.fc.bias, 0).item()
@@ -149,7 +149,7 @@ def test_energies_do_not_depend_on_the_batch_size_and_leave_no_hooks():
     results = [
         layer_energies(network, data, layers, Batching(batch_size=b, quiet=True), (1.0, 10.0)) for b in (1, 7, 32, 256)
     ]
-    for names, found, logits in results:
+    for names, found, logits, _ in results:
         assert names == layers and found.shape == (33, 41, 2) and found.dtype == np.float32
         assert np.allclose(found, results[0][1], atol=1e-4) and torch.allclose(logits, results[0][2], atol=1e-4)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
@@ -168,7 +168,7 @@ class Twice(nn.Module):
 
 def test_a_module_called_twice_has_two_columns_and_an_idle_one_is_refused():
     network = Normalized(Twice())
-    names, found, _ = layer_energies(network, split(5), ["shared", "head"], Batching(batch_size=2, quiet=True))
+    names, found, *_ = layer_energies(network, split(5), ["shared", "head"], Batching(batch_size=2, quiet=True))
     assert names == ["shared", "shared@2", "head"] and np.isfinite(found).all()
     with pytest.raises(UserError, match="layer idle does not run"):
         layer_energies(network, split(5), ["idle"], Batching(batch_size=2, quiet=True))

@@ -130,7 +130,7 @@ def test_the_loss_is_cross_entropy_and_the_weighted_term(form, batches):
     )
     images, labels = torch.rand(16, 1, 32, 32), torch.arange(16) % 10
 
-    def draws(name):
+    def draws(name, device=None):
         return generator(3, name)
 
     torch.manual_seed(0)
@@ -174,7 +174,8 @@ def test_the_running_statistics_are_all_that_continuing_needs():
 
     def values(given, found, steps):
         return [
-            given(found, images[step], labels, lambda name, step=step: generator(step, name))[0].item() for step in steps
+            given(found, images[step], labels, lambda name, device=None, step=step: generator(step, name))[0].item()
+            for step in steps
         ]
 
     through = values(loss(), network().eval(), range(4))

@@ -102,7 +102,12 @@ def test_a_script_runs_where_there_are_no_locks(tmp_path, without_locks):
     words = ("exec_data.py", "show", "digits", "--name", "a")
     done = script(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "results/data").iterdir()) == ["a-test.png", "a-train.png", "a.json"]
+    assert sorted(path.name for path in (tmp_path / "results/data").iterdir()) == [
+        "a-test.png",
+        "a-train.png",
+        "a.json",
+        "a.npz",
+    ]
     write(tmp_path / "results/data/.a.lock.held", host="another")
     done = script(*words, "--overwrite", cwd=tmp_path)
     assert done.returncode == 1 and "another process is making results/data/a.json" in done.stderr

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import drawn
 import numpy as np
 import pytest
 from conftest import script
@@ -188,9 +189,11 @@ def test_corrupted_images_have_a_row_per_level_and_their_slopes(folder):
         for row in fifths:  # recombination inside the fifth, with the right rows
             parts = (row["accuracy_hits"] or 0) * row["ncg"] + (row["accuracy_misses"] or 0) * (1 - row["ncg"])
             assert parts == pytest.approx(row["accuracy"], abs=1e-12)
-    assert set(found.figures) == {"", "quintiles", "corruptions"}
-    panel = found.figures["corruptions"].axes[0]
-    assert [line.get_linestyle() for line in panel.lines] == ["-", "--"] and panel.get_ylabel() == "score, pixel space"
+    made = drawn.of("ncg", NcgConfig(), found)
+    assert set(made) == {"", "quintiles", "corruptions"}
+    panels = made["corruptions"].axes
+    assert len(panels) == 4 and [panel.get_ylabel() for panel in panels] == ["score, pixel space", "accuracy"] * 2
+    assert len({panel.get_title() for panel in panels}) == 2  # a row per network
     printed = found.text()
     assert "slope" not in printed and f"{len(slopes) + 2} rows of other columns are in the record" in printed
     arrays = found.arrays
@@ -203,8 +206,8 @@ def test_corrupted_images_of_other_classes_have_their_own_slopes_and_no_accuracy
     slope, other = choose(found.rows, subset="slope")
     over_cells, _ = choose(found.rows, subset="cells")
     assert (slope["data"], other["data"]) == ("digits-c", "digits-wo9-c") and "slope_accuracy" in other
-    lines = found.figures["corruptions"].axes[0].lines
-    assert [[*line.get_xdata()] for line in lines] == [[1, 3, 5], [1, 2, 3, 4, 5]]
+    panel = drawn.of("ncg", NcgConfig(), found)["corruptions"].axes[0]
+    assert [[*bars.lines[0].get_xdata()] for bars in panel.containers] == [[1, 3, 5], [1, 2, 3, 4, 5]]
     assert "slope_ncg" in slope and "slope_accuracy" not in slope and over_cells["n_cells"] == 3
     assert not {"r_distance_accuracy", "welch"} & over_cells.keys()
 
@@ -230,7 +233,7 @@ def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_
     assert at_neighbours["covered"] == np.mean([distance < limit for distance, limit in attached])
     # a boundary that is further than the neighbour cannot be crossed on the way to it
     assert at_images["covered"] <= at_images["segment_unchanged"] <= 1
-    assert set(found.figures) == {"", "quintiles", "radius"}
+    assert set(drawn.of("ncg", NcgConfig(), found)) == {"", "quintiles", "radius"}
     for row in choose(found.rows, subset="radius", model=str(folder / "models/wo9/init.pt")):
         assert row["n"] == 0 or (row["attack_success"] == 0 and row["radius_mean"] is None and row["radius_km"] > 1)
 

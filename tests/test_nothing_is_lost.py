@@ -20,7 +20,8 @@ from lib.core.errors import Interrupted, UsageError
 from lib.core.text import as_bytes, readable
 from lib.experiments.config.data import DataConfig
 from lib.plots import confusion, filters, ncg
-from lib.runs import records
+from lib.runs import drawing, records
+from lib.runs.command_lines import Experiment
 from lib.runs.records import Result
 
 SMALL = ("--max-examples", "20", "-gpu", "-1")
@@ -80,7 +81,8 @@ def written(folder: Path, draw) -> list[str]:
     place = records.place(config, "data")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        records.write(place, config, Result([{"n": 1}], draw=draw), command=["x"], started=0.0, inputs={})
+        record = records.write(place, config, Result([{"n": 1}]), command=["x"], started=0.0, inputs={})
+        drawing.draw_anew(place, record, Experiment(DataConfig, Result, lambda run: draw()), "png", "screen")
     assert records.read(place.path)["rows"] == [{"n": 1}]
     return [str(warning.message) for warning in said]
 
@@ -134,7 +136,7 @@ def test_no_figure_has_a_text_that_is_a_formula():
         | {"l2_distance": 0.1, "linf_distance": 0.2, "checkpoint": "m/1.pt", "draw": None, "mass_low": 0.1, "mass_high": 0.7}
     ]
     with figures.literal():
-        made = [filters.mass_by_layer(rows), filters.distance_by_layer(rows)]
+        made = [filters.mass_by_layer(rows, "n"), filters.distance_by_layer(rows, "n")]
         made.append(confusion.confusion(np.eye(2, dtype=int), ("a$^$b", "c"), "t"))
         arrays = {"squared_distances_pixel_k": np.array([0.1, 0.5]), "radius_at_images_k": np.array([1e-4, 2.0])}
         arrays |= {f"found_at_{at}_k": np.array([True, True]) for at in ("images", "neighbours")}

@@ -6,6 +6,7 @@ import re
 import shutil
 import warnings
 
+import drawn
 import numpy as np
 import pytest
 import torch
@@ -121,7 +122,8 @@ def test_corrupted_sets_carry_corruption_and_severity_and_have_one_figure(measur
         ("contrast", 1, "contrast-1"),
     }
     figures = {path.stem for path in (measured[2] / "results" / "ood_layers").glob("everything*.png")}
-    assert figures == {"everything-patches", "everything-digits-c", "everything-exits"}
+    maps = {"everything-digits-c", "everything-digits-c-T4"}  # a figure per temperature
+    assert figures == {"everything-patches", "everything-exits"} | maps
 
 
 def test_early_exits_are_counted_timed_and_kept(measured):
@@ -236,7 +238,8 @@ def test_near_and_far_have_rows_of_their_members_and_of_their_means(tmp_path, mo
                 if row["ood"] in members and (row["score"], row["layer"], row["group"]) == (score, layer, word)
             ]
             assert whole["members"] == "+".join(members) and whole["auroc"] == pytest.approx(sum(parts) / len(members))
-    assert set(found.figures) == {"cifar100", "mnist", "textures", "signs"}
+    made = drawn.of("ood_layers", OodLayersConfig(model_path="x", ood=("patches",)), found)
+    assert set(made) == {"cifar100", "mnist", "textures", "signs"}
 
 
 def test_near_and_far_are_those_of_the_data_that_the_network_was_trained_on(tmp_path, monkeypatch):
@@ -365,7 +368,8 @@ def test_a_single_outlier_has_its_bars_without_an_interval(folder, tmp_path, mon
     monkeypatch.chdir(folder)
     np.save(tmp_path / "one.npy", datasets.load("digits:test", "data").images[60, 0].numpy()[None])
     found = call("models/a/model_2.pt", "-ood", f"npy={tmp_path}/one.npy", "--max-examples", "50")
-    assert (None, None) in {(row["ci_low"], row["ci_high"]) for row in found.rows} and "" in found.figures
+    assert (None, None) in {(row["ci_low"], row["ci_high"]) for row in found.rows}
+    assert "" in drawn.of("ood_layers", OodLayersConfig(model_path="x", ood=("patches",)), found)
 
 
 @pytest.mark.parametrize(

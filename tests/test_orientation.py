@@ -10,7 +10,7 @@ from torch import nn
 
 from lib import models
 from lib.core.errors import UserError
-from lib.metrics import filter_projections, rank_correlation
+from lib.metrics import binomial, filter_projections, rank_correlation
 from lib.models import checkpoints, filters
 from lib.runs import input_files
 
@@ -27,7 +27,7 @@ def description(name: str, classes: int = 10, channels: int = 3) -> checkpoints.
 
 
 def test_masses_of_gaussian_filters_lie_in_the_null_band_as_often_as_it_says():  # check 1
-    low, high = filter_projections.null_band(512)
+    low, high = binomial.null_band(512)
     assert (round(low, 3), round(high, 3)) == (0.457, 0.543)
     masses = [filter_projections.mass(filter_projections.projections(draw(512, 27, seed=seed))) for seed in range(200)]
     assert abs(np.mean([low <= share <= high for share in masses]) - 0.95) <= 0.045
@@ -46,7 +46,7 @@ def test_masses_of_gaussian_filters_lie_in_the_null_band_as_often_as_it_says(): 
     ],
 )
 def test_null_bands_are_those_of_the_table(n, band):
-    assert filter_projections.null_band(n) == pytest.approx(band, abs=6e-4)
+    assert binomial.null_band(n) == pytest.approx(band, abs=6e-4)
 
 
 def test_cosines_are_in_their_range_for_any_weights():  # check 2
@@ -291,11 +291,9 @@ def test_binomial_statistics_agree_with_scipys():
     for count, n in ((0, 6), (5, 6), (40, 64), (64, 64)):
         reference = stats.binomtest(count, n)
         interval = reference.proportion_ci(method="exact")
-        assert filter_projections.binomial_interval(count, n) == pytest.approx((interval.low, interval.high))
+        assert binomial.interval(count, n) == pytest.approx((interval.low, interval.high))
         tails = [stats.binom.pmf(k, n, 0.5) for k in range(n + 1)]
-        assert filter_projections.binomial_p(count, n) == pytest.approx(
-            sum(p for p in tails if p <= tails[count] * (1 + 1e-7))
-        )
+        assert binomial.p_value(count, n) == pytest.approx(sum(p for p in tails if p <= tails[count] * (1 + 1e-7)))
     assert filter_projections.z_score(0.625, 64) == pytest.approx(2)
 
 

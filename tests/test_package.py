@@ -98,6 +98,14 @@ def test_the_papers_numbers_and_jobs_are_installed(installed, tmp_path):
     assert done.stdout.strip() == str(tmp_path), done.stderr
 
 
+def test_the_report_of_an_installation_has_its_style_and_its_script(installed, tmp_path):
+    done = run(installed, "exec_tables", "--report", "all.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "all.html").read_text()
+    for name in ("report.css", "report.js"):
+        assert (ROOT / "lib" / "tables" / "html_report" / name).read_text() in page
+
+
 def test_a_lib_of_the_users_own_does_not_hide_the_suites(installed, tmp_path):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "__init__.py").write_text("raise ImportError('not this one')")

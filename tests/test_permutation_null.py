@@ -8,7 +8,7 @@ from lib.metrics import image_permutations
 from lib.metrics.permutation_null import calibrate
 from lib.representations import similarity
 
-MEASURES = (*similarity.GRAM_MEASURES, *similarity.MOMENT_MEASURES)
+MEASURES = (*similarity.GRAM_MEASURES, *similarity.WHOLE_GRAM_MEASURES, *similarity.MOMENT_MEASURES)
 
 
 def activations(*shape, seed=0):
@@ -78,8 +78,10 @@ def test_every_draw_equals_the_index_of_the_second_networks_images_in_another_or
         similarity.grid(layers, {"b": similarity.representation(other[order])}, MEASURES, ranks, their_ranks)
         for order in drawn.orders
     ]
+    plain = similarity.grid(layers, theirs, MEASURES, ranks, their_ranks)  # keeps no Gram matrix for CKA
     for number, row in enumerate(rows):
         for name in MEASURES:
+            assert row[name] == pytest.approx(plain[number][name], abs=1e-12), name
             values, turn = np.array([one[number][name] for one in slow]), -1 if name in similarity.DISTANCES else 1
             assert row[f"{name}_null_mean"] == pytest.approx(values.mean(), abs=1e-5), name
             assert row[f"{name}_null_q95"] == pytest.approx(turn * np.quantile(turn * values, 0.95), abs=1e-5), name

@@ -338,8 +338,8 @@ def test_many_shifts_have_a_figure_that_tells_them_apart(trained):
         "oracle",
     )
     many = [row | {"variant": f"kind{number}-3"} for number in range(7) for row in record["rows"]]
-    assert "shifts-gap" not in plots.figures(record["rows"], "few", 0.1)
-    found = plots.figures(many, "many", 0.1)
+    assert "shifts-gap" not in plots.of_rows(record["rows"], "few", 0.1)
+    found = plots.of_rows(many, "many", 0.1)
     assert {"layers-gap", "layers-flatten", "shifts-gap", "shifts-flatten"} <= found.keys()
     axes = found["shifts-gap"].axes[0]
     assert len(axes.texts) == 7 * 3 and [label.get_text() for label in axes.get_xticklabels()][-1] == "head"

@@ -63,6 +63,20 @@ def test_every_dependency_has_its_reason_in_the_readme():
         assert f"| {name} |" in text, name
 
 
+def test_the_site_leads_to_every_page_and_every_script_has_one():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"(\w[\w-]*\.md)$", nav, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    titles = [(ROOT / "docs" / page).read_text().splitlines()[0] for page in listed]
+    assert all(any(f"`{script}`" in title for title in titles) for script in SCRIPTS)
+
+
+def test_links_between_readme_and_pages_lead_somewhere():
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", path.read_text()):
+            assert (path.parent / "".join(target)).exists(), f"{path.name}: {target}"
+
+
 def referred(path: Path) -> set[str]:
     """The modules of lib that a file imports, at its top or inside a function, or names in a string such as "lib.x:y"."""
     found = set()
@@ -107,7 +121,7 @@ def test_help_is_there_in_under_a_second(name):
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, ROOT / name, "--help"], capture_output=True, text=True)
     seconds = time.perf_counter() - begin
-    assert done.returncode == 0 and f"python {name}" in done.stdout and "--overwrite" in done.stdout
+    assert done.returncode == 0 and f"python {name}" in done.stdout and "--help-all" in done.stdout
     assert (
         seconds < 1
         or "torch"
@@ -131,8 +145,8 @@ def test_the_readmes_flags_are_those_of_the_scripts():
 def test_one_spelling_has_one_meaning():
     meanings: dict[str, set[str]] = {}
     for configuration in readme.configurations().values():
-        for spellings, _, _ in readme.cli.flags(configuration):
-            for spelling in spellings.split():
+        for flag in readme.cli.flags(configuration):
+            for spelling in flag.spellings:
                 if spelling.startswith("-"):
-                    meanings.setdefault(spelling, set()).add(spellings)
+                    meanings.setdefault(spelling, set()).add(flag.spellings)
     assert not {spelling: found for spelling, found in meanings.items() if len(found) > 1}

@@ -178,6 +178,6 @@ def test_any_flag_wins_over_a_recipe_and_strings_imply_theirs(words, expected):
 def test_a_recipe_is_visible_in_the_plan_and_its_settings_in_the_record(tmp_path):
     words = ("ce-vtor2-LargeMLP", "-d", "digits", "-dir", "a", "--max-examples", 32, "-e", 1, "--image-size", 8)
     done = script("exec_train.py", *words, "--plan", cwd=tmp_path)
-    assert "recipe:     ncg" in done.stdout and "milestones = (20, 30)" in done.stdout
+    assert "recipe:     ncg" in done.stdout and "milestones = 20 30" in done.stdout
     done = script("exec_train.py", *words, cwd=tmp_path)
     assert '"milestones"' in (tmp_path / done.stdout.strip().splitlines()[-1]).read_text()

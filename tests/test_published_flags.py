@@ -137,7 +137,7 @@ def test_a_papers_spelling_never_hides_one_of_the_scripts_own():
 
 def test_no_type_lists_the_types_with_an_example_and_an_unknown_data_set_the_known_ones(tmp_path):
     done = script("exec_train.py", cwd=tmp_path)
-    assert done.returncode == 2 and "such as exec_train.py resnet18 -d cifar10 -dir a" in done.stderr
+    assert done.returncode == 2 and "python exec_train.py resnet20 -d digits -dir digits-a -e 5" in done.stderr
     assert all(name in done.stderr for name in models.MODELS)
     done = script("exec_train.py", "lenet", "-dir", "a", "-d", "zzz", cwd=tmp_path)
     assert done.returncode == 2 and all(name in done.stderr for name in datasets.DATASETS)

@@ -1,75 +1,16 @@
-"""The table of one network's layers, and the page with everything, read by a real browser where one is installed."""
+"""The table of one network's layers."""
 
-import html
-import json
-import re
 import shlex
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import records
 from conftest import script
-from table_records import tables
+from table_records import CUTS, library, network, tables
 
 from lib.experiments import EXPERIMENTS
 from lib.runs import cli
-from lib.runs import records as runs_records
-from lib.tables import compare, html_report, layer_order, network_overview, record_library, summaries
-from lib.tables.formats import PrintedTable
-from lib.tables.papers import PAPERS
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CUTS = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
-
-
-def library(folder) -> record_library.Library:
-    return record_library.Library(runs_records.records(folder / "results", EXPERIMENTS), EXPERIMENTS)
-
-
-def network(folder) -> str:
-    """A network whose energies rise, whose bias falls and whose similarity to its sibling wavers over six blocks."""
-    path, sibling = (
-        records.training(folder, f"r{seed}", seed=seed, model_type="resnet20", dataset="cifar10") for seed in range(2)
-    )
-    records.write(
-        folder,
-        "ood_layers",
-        "o",
-        [
-            {"layer": layer, "score": "energy", "T": 1.0, "auroc": 0.1 * number + shift, "auroc_two_sided": 0.9, "ood": ood}
-            for ood, shift in (("svhn", 0.0), ("mnist", 0.2))
-            for number, layer in enumerate(["conv1", *(f"{cut}.bn2" for cut in CUTS), "fc"])
-        ],
-        model_path=path,
-    )
-    records.write(
-        folder,
-        "projections",
-        "p",
-        [
-            {"layer": f"{cut}.conv{inner}", "checkpoint": path, "folded": False, "mass": 0.5 + sign * 0.01 * (6 - number)}
-            for number, cut in enumerate(CUTS)
-            for inner, sign in ((1, 1), (2, -1))
-        ]
-        + [{"layer": "net", "checkpoint": path, "folded": False, "mass": 0.9}],
-        model_path=[path],
-    )
-    records.write(
-        folder,
-        "similarity",
-        "s",
-        [
-            {"layer1": one, "layer2": two, "rank1": None, "rank2": None, "cka": value if one == two else 0.99}
-            for one, value in zip(CUTS, (0.9, 0.2, 0.8, 0.3, 0.7, 0.4), strict=True)
-            for two in CUTS
-        ],
-        model1_path=path,
-        model2_path=sibling,
-    )
-    return path
-
+from lib.tables import layer_order, network_overview, summaries
 
 # ---------------------------------------------------------------------------------------------------------- one network
 
@@ -94,7 +35,7 @@ def test_measures_of_one_network_stand_side_by_side_per_layer(tmp_path):
     told = {line.get_label().partition(":")[0] for line in over.lines}  # what was measured, and nothing else
     assert told == {"energy AUROC", "two-sided AUROC", "similarity (CKA)", "filter bias"}
     (colours,) = below.images
-    names = [label.get_text() for label in below.get_xticklabels()]
+    names = [label.get_text().replace("\n", " ") for label in below.get_xticklabels()]
     assert colours.get_clim() == (-1, 1) and set(names) <= told
     assert colours.get_array()[names.index("energy AUROC"), names.index("filter bias")] == -1
 
@@ -270,6 +211,20 @@ def test_layers_keep_the_order_of_every_experiment():
     assert layer_order.within("x.10.conv1", ["x.1", "x.10", "x"]) == "x.10"
 
 
+def test_runs_of_one_experiment_on_other_layers_keep_the_order_of_the_network(tmp_path):
+    path = network(tmp_path)
+    last = {"layer": "fc", "score": "energy", "T": 1.0, "auroc": 0.9, "auroc_two_sided": 0.9, "ood": "svhn"}
+    records.write(tmp_path, "ood_layers", "a", [last], model_path=path)  # read before "o", which begins with conv1
+    layers = [row["layer"] for row in network_overview.tables(path, library(tmp_path)).tables[0].rows]
+    assert layers == ["conv1", *CUTS, "fc"]
+
+
+def test_a_stage_stands_behind_its_blocks():
+    stages, blocks = ["x", "y", "fc"], ["conv1", "x.0.conv1", "x.1", "y.0", "fc"]
+    cuts = [*stages, "x.0", "x.1", "y.0"]
+    assert layer_order.units([stages, blocks], cuts) == ["conv1", "x.0", "x.1", "x", "y.0", "y", "fc"]
+
+
 def test_the_networks_table_from_the_command_line(tmp_path):
     path = network(tmp_path)
     path = path.removeprefix("models/")
@@ -281,108 +236,6 @@ def test_the_networks_table_from_the_command_line(tmp_path):
         "r0-model_70-correlations.md",
         "r0-model_70-missing.md",
     }
-
-
-# ------------------------------------------------------------------------------------------------------------- the page
-
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
-    "1f15c4890000000d49444154789c6360606060"
-    "000000050001a5f645400000000049454e44ae426082"
-)
-
-
-def made(folder) -> str:
-    network(folder)
-    (folder / "results/ood_layers/o.png").write_bytes(PIXEL)
-    (folder / "results/ood_layers/o-signs.png").write_bytes(PIXEL)
-    (folder / "page").mkdir()
-    done = script("exec_tables.py", "--report", "page/all.html", cwd=folder)
-    assert done.returncode == 0 and done.stdout.strip() == "page/all.html", done.stderr
-    return (folder / "page/all.html").read_text()
-
-
-def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
-    page = made(tmp_path)
-    assert len(re.findall('src="data:image/png', page)) == 2
-    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page) and "http://" not in page and "https://" not in page
-    for name, paper in PAPERS.items():
-        for table, spec in paper.tables.items():
-            assert html.escape(f"{name}/{table}: {spec.title}") in page
-    assert page.count("<section>") == sum(len(paper.tables) for paper in PAPERS.values()) + 4 + 5
-    assert "ood_layers: o" in page and "exec_ood_layers.py" in page
-
-
-def test_every_link_to_a_figure_leads_to_it(tmp_path):
-    known, figure = library(tmp_path), tmp_path / "tables/specificity.png"
-    figure.parent.mkdir()
-    figure.write_bytes(PIXEL)
-    known.derive(
-        "specificity",
-        [figure.with_suffix(".json")],
-        [{"data": "digits", "index": "cka", "setting": "all", "layer": "mean", "spearman": 0.5, "kendall": None}],
-    )
-    lines = compare.compare(PAPERS["stitching"].tables["e5"], {}, known)
-    table = PrintedTable("stitching-e5", "stitching/e5: E5", [], [], lines=lines)
-    for own, pictures in ((figure, 1), (None, 0)):
-        page = html_report.page(known, [PrintedTable("specificity", "specificity", [], [], figure=own)], [table])
-        links = re.findall('href="#([^"]*specificity[^"]*)"', page)
-        assert len(links) == pictures == len(re.findall('src="data:image/png', page))
-        assert all(f'id="{link}"' in page for link in links)
-
-
-def test_what_records_say_is_text_on_the_page_and_nothing_else(tmp_path):
-    records.write(
-        tmp_path,
-        "train",
-        "t",
-        [{"epoch": 1, "best": True, "selected_on": "<script>alert(1)</script>"}],
-        model_type="lenet",
-        dataset="<b>x</b>",
-        directory="a",
-    )
-    page = html_report.page(library(tmp_path), [PrintedTable("t", "<i>", [{"a": "<u>"}], [])], [])
-    assert "<b>x" not in page and "<i>" not in page and "<u>" not in page
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_a_browser_finds_and_fits_it_on_a_phone(tmp_path):
-    page = made(tmp_path)
-    probe = """<script>
-      const visible = () => [...document.querySelectorAll("section")].filter(part => !part.hidden).map(
-        part => part.querySelector("h2, summary").textContent);
-      const search = words => { box.value = words; box.dispatchEvent(new Event("input")); };
-      search("f3 relative loss"); const found = visible();
-      search("svhn energy conv1"); const rows = document.querySelectorAll("section:not([hidden]) tbody tr:not([hidden])");
-      const texts = [...rows].map(row => row.textContent); search("no such words"); const none = visible(); search("");
-      document.querySelectorAll("details").forEach(part => part.open = true);
-      document.title = JSON.stringify({ found, texts, none, all: visible().length,
-        pictures: [...document.images].filter(image => image.naturalWidth > 0).length,
-        spill: document.documentElement.scrollWidth - document.documentElement.clientWidth });
-    </script></body>"""
-    for width in (390, 1400):  # a frame, since a window cannot be as narrow as a phone
-        inner = html.escape(page.replace('loading="lazy" ', "").replace("</body>", probe), quote=True)
-        (tmp_path / "frame.html").write_text(f"""<iframe width="{width}" height="800" srcdoc="{inner}"></iframe><script>
-          onload = () => {{ document.body.innerHTML = "<pre>" + frames[0].document.title + "</pre>"; }}</script>""")
-        done = subprocess.run(
-            [
-                BROWSER,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                f"--user-data-dir={tmp_path}/profile",
-                "--virtual-time-budget=5000",
-                "--dump-dom",
-                f"file://{tmp_path}/frame.html",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        seen = json.loads(html.unescape(re.search("<pre>(.*)</pre>", done.stdout, re.DOTALL)[1]))
-        assert seen["all"] == page.count("<section>") and seen["none"] == [] and seen["spill"] <= 0, seen
-        assert [title.partition(":")[0] for title in seen["found"]] == ["hyperplanes/f3"]
-        assert len(seen["texts"]) == 1 and "svhn" in seen["texts"][0] and seen["pictures"] == 2
 
 
 def test_layers_of_one_role_are_averaged_in_tables_of_experiments_and_of_a_network(tmp_path):

@@ -168,7 +168,7 @@ def argparse_namespace():
     [
         (("exec_eval.py", "models/a/model_9.pt"), 1, ("models/a/model_9.pt: no such checkpoint", "model_2.pt")),
         (("exec_eval.py", "models/a"), 1, ("is a folder with",)),
-        (("exec_eval.py",), 2, ("MODEL_PATH is required",)),
+        (("exec_eval.py", "-d", "digits"), 2, ("MODEL_PATH is required",)),
         (("exec_eval.py", "models/a/model_2.pt", "resnet20"), 1, ("is a lenet, not a resnet20",)),
         (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-bg"), 1, ("it has 2 classes, the network 10",)),
         (("exec_eval.py", "models/a/model_2.pt", "-d", "digits-wo12"), 1, ("no class 12",)),

@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 
+import drawn
 import numpy as np
 import pytest
 import torch
@@ -164,7 +165,9 @@ def test_measures_are_those_of_hooks_and_of_the_stitch_in_the_record(here):
     (sanity,) = (row for row in result.rows if row["kind"] == "sanity")
     assert sanity["data"] == "patches" and sanity["front_layer"] is None and sanity["accuracy"] is None
     assert len(result.arrays["patches.pool2"]) == sanity["n"] and sanity["energies"] == "patches.pool2"
-    assert set(result.figures) == {f"ranks-{rank}-full{end}" for rank in (16, 2) for end in ("", "-energies")}
+    assert set(drawn.of("stitch_ood", StitchOodConfig(), result)) == {
+        f"ranks-{rank}-full{end}" for rank in (16, 2) for end in ("", "-energies")
+    }
 
 
 def test_energies_far_below_the_networks_own_are_found_by_the_two_sided_auroc():
@@ -382,7 +385,7 @@ def test_the_counterparts_of_the_published_detector_calls_run(here):
 
 def test_without_a_record_the_command_line_is_refused(tmp_path):
     done = script("exec_stitch_ood.py", cwd=tmp_path)
-    assert done.returncode == 2 and "STITCH_RUN is required" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 2 and "STITCH_RUN is required" in done.stderr.strip().splitlines()[-1]  # behind the usage
     done = script("exec_stitch_ood.py", "results/stitch", cwd=tmp_path)
     assert done.returncode == 1 and "results/stitch" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 

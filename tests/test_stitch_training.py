@@ -81,8 +81,8 @@ def test_others_is_one_cycle_through_all_images():
 
 @pytest.mark.parametrize(
     "calls, options",
-    [(1, ()), (3, ("--stitch-norm", "bn", "-sched", "cosine")), (6, ("--null",))],
-    ids=["first epoch", "second epoch, with a norm", "second part"],
+    [(1, ()), (3, ("--stitch-norm", "bn", "-sched", "cosine")), (6, ("--null",)), (13, ("--null", "--sender", "noise"))],
+    ids=["first epoch", "second epoch, with a norm", "second part", "noise"],
 )
 def test_training_that_a_signal_stops_goes_on_bit_for_bit(inside, monkeypatch, calls, options):
     given = config(*GRID, *options, results_dir=inside)
@@ -94,7 +94,7 @@ def test_training_that_a_signal_stops_goes_on_bit_for_bit(inside, monkeypatch, c
     assert stopped.value.status == 75
     seen = stopping_at(monkeypatch, 0, None)
     assert same(stitch(given), whole)
-    assert len(seen) == 2 * 2 * (3 if options == ("--null",) else 1) - calls  # no step is made twice
+    assert len(seen) == 2 * 2 * (1 + 2 * ("--null" in options) + ("--sender" in options)) - calls  # no step is made twice
     assert not list((inside / "stitch").glob("*"))
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import drawn
 import numpy as np
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_matched_with_itself_a_network_is_itself(inside):
         assert row["matching_residual"] <= 1e-8 and row["normalized_difference"] <= 1e-6
         assert row["agreement"] >= 0.999 and abs(row["penalty"]) <= 0.001 and row["samples"] == 100
         assert row["agreement"] == max(found[layer, other]["agreement"] for other in LAYERS)
-    assert set(result.figures) == {""}
+    assert set(drawn.of("stitch", StitchConfig(front_path="a", end_path="a"), result)) == {""}
     single = run("auto", "auto", LAYERS[0], LAYERS[-1], "-i", "pinv", "-e", "0", end="a").rows[0]
     assert single == {**found[LAYERS[0], LAYERS[-1]], "stitch": 0}  # the drawn images do not depend on the pair
 

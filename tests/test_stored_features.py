@@ -3,6 +3,7 @@
 import json
 import re
 
+import drawn
 import numpy as np
 import pytest
 import torch
@@ -217,7 +218,7 @@ def test_a_head_is_scored_among_its_features_and_its_radius_measured_there(folde
         assert torch.equal(network(moved[:, :, None, None]).argmax(1), labels)
     cells = [row for row in found.rows if row.get("variant") and row["subset"] == "all"]
     assert len(cells) == 10 and all(cell["data"] == "digits-wo9-c@flatten" for cell in cells)
-    assert "radius" in found.figures
+    assert "radius" in drawn.of("ncg", config, found)
 
 
 @pytest.mark.parametrize(

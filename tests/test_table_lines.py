@@ -187,3 +187,31 @@ def test_an_experiments_table_joins_seeds_and_tells_settings_apart(tmp_path):
     assert [(row["accuracy"], row["runs"]) for row in found] == [(0.6, 2), (0.1, 2)]
     assert found[0]["accuracy sd"] == pytest.approx(0.02**0.5) and found[1]["setting"] == "eval max_examples 10"
     assert len({row["run"] for row in found}) == 1
+
+
+def test_a_line_says_what_readers_find_it_by(tmp_path):
+    paths = [records.training(tmp_path, f"r{seed}", seed=seed, dataset="cifar10", model_type="resnet20") for seed in (0, 1)]
+    rows = [
+        {"data": data, "split": "test", "variant": variant, "subset": "all", "n": 9, "accuracy": 0.5}
+        for data, variant in (("cifar10", ""), ("cifar10-c", "fog-3"))
+    ]
+    written = [
+        records.write(tmp_path, "eval", f"e{seed}", rows, model_path=path, dataset=["cifar10", "cifar10-c/fog-3"])
+        for seed, path in enumerate(paths)
+    ]
+    found, origins = summaries.lines("eval", library(tmp_path))
+    assert [(row["data"], row["runs"]) for row in found] == [("cifar10", 2), ("cifar10-c", 2)]
+    network = ("resnet20 cifar10, 70 epochs",)
+    assert [(one.experiments, one.networks, one.sets) for one in origins] == [
+        (("eval",), network, ("cifar10",)),
+        (("eval",), network, ("cifar10-c",)),
+    ]
+    assert [set(one.records) for one in origins] == [set(written)] * 2
+    # without a column that names a data set: the one that the run was given, else the one that the network learnt
+    _, (training, *_) = summaries.lines("train", library(tmp_path))
+    assert training.sets == ("cifar10",)
+    records.write(
+        tmp_path, "projections", "p", [{"layer": "conv1", "mass": 0.5, "checkpoint": paths[0]}], model_path=[paths[0]]
+    )
+    _, (projection,) = summaries.lines("projections", library(tmp_path))
+    assert projection.sets == ("cifar10",) and projection.networks == network

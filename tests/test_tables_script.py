@@ -104,13 +104,13 @@ def test_every_number_of_a_table_is_declared_as_one_beside_its_experiment():
     for name in summaries.summarised(EXPERIMENTS):
         shown = EXPERIMENTS[name].configuration.summary
         declared = EXPERIMENTS[name].columns
-        assert set(shown.measured) <= declared.numbers, name
-        assert set(shown.keys) <= declared.numbers | declared.words | declared.truths, name
+        assert set(shown.measured) <= declared.numbers.keys(), name
+        assert set(shown.keys) <= declared.defined.keys(), name
     for table in EVERY.values():
         for cell in papers.spec.cells(table):
             read = {*cell.interval, *([cell.metric] if isinstance(cell.metric, str) and cell.metric else [])}
             if cell.experiment in EXPERIMENTS:
-                assert read <= EXPERIMENTS[cell.experiment].columns.numbers, cell.labels
+                assert read <= EXPERIMENTS[cell.experiment].columns.numbers.keys(), cell.labels
 
 
 def test_missing_prints_commands_and_nothing_else(tmp_path):

@@ -16,7 +16,9 @@ class PerturbationConfig(RunConfig):
     norm: str = flag("2", choices=NORMS, help="norm of an attack")
     eps: float | None = flag(None, check=above(0), help="radius of an attack, in [0, 1] units of the images")
     attack_steps: int = flag(10, check=at_least(1), help="gradient steps of an attack")
-    attack_step_size: float | None = flag(None, check=above(0), help="length of each; default: 2 eps / steps")
+    attack_step_size: float | None = flag(
+        None, check=above(0), help="length of a gradient step of an attack; default: 2 eps / steps"
+    )
 
     @property
     def radius(self) -> float:

@@ -34,13 +34,18 @@ class Ball:
         return self._moved(images, delta)  # where a box is left by rounding only
 
     def direction(self, gradient: Tensor, generator: torch.Generator) -> Tensor:
-        """The steepest unit step; a random one where the gradient is zero, which alone draws from the generator."""
+        """The steepest unit step; a random one where the gradient is zero, which alone draws on the CPU.
+
+        On a GPU a draw in every step costs less than waiting to know whether it is needed.
+        """
         if self.norm == "inf":
             return gradient.sign()
         length = lengths(gradient)
         known = length > TINY
         steepest = gradient / length.clamp_min(TINY)
-        return steepest if bool(known.all()) else torch.where(known, steepest, unit(normal(gradient, generator)))
+        if not known.is_cuda and bool(known.all()):
+            return steepest
+        return torch.where(known, steepest, unit(normal(gradient, generator)))
 
     def uniform_start(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Images moved by uniform noise from the cube around the ball; in many dimensions they land on the sphere.

@@ -12,6 +12,7 @@ from lib.attacks.flags import ATTACKS
 from lib.attacks.pgd import Ball
 from lib.core import cache_folders, saved_state
 from lib.core.errors import UserError
+from lib.core.progress import ATTACK
 from lib.core.randomness import generator, stream
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -40,7 +41,7 @@ def robust_images(network: nn.Module, split: Split, attack: Attack, batching: Ba
     path = cache_folders.folder(cache_dir, "attacks") / f"{_key(network, attack, batching.batch_size)}.npz"
     done = saved_state.read_arrays(path) or {}  # by the content of a batch
     robust = []
-    for number, (images, labels) in enumerate(batching.over(split, f"{attack.name} on {split.name}")):
+    for number, (images, labels) in enumerate(batching.over(split, f"{attack.name} on {split.name}", ATTACK)):
         key = saved_state.content_key(images, labels)
         if key not in done:
             done[key] = _survive(network, images, labels, attack, number).cpu().numpy()

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, randomness, devices. Nothing here knows of networks, data sets or records."""
+"""What all other packages use: errors, files, randomness, devices. Knows no networks, data sets or records."""

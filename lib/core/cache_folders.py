@@ -1,4 +1,4 @@
-"""The folders under `--cache-dir`: what can be computed again, by kind, and by the revision of how it is computed.
+"""The folders under `--cache-dir`, for results that can be computed again: one per kind and revision of the method.
 
 Entries are found by the content they are computed from. Where a correction gives other results from the same content, the
 revision of the kind goes up, and entries of before are neither found nor lost.

@@ -1,9 +1,11 @@
-"""Arrays in cache files, memory-mapped, that are not believed where a bit of them has changed.
+"""Memory-mapped arrays in cache files with checksums: a damaged array is detected.
 
 A file is an .npy file with checksums behind it: the CRC-32 of every MiB, what is to be known of the array as JSON, and at
 the end the CRC-32 of both, their lengths and a mark. NumPy reads the array as if nothing followed.
 """
 
+import contextlib
+import fcntl
 import json
 import math
 import os
@@ -12,7 +14,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +30,34 @@ MARK = b"checked1"
 class NewArray:
     """An array (n, ...) in a mapped file that has a temporary name until it is finished; `numbers` is to be filled.
 
-    Raises `UserError` where the folder cannot be written or the disk is full.
+    A lock says that a process is at it (`clear`). With the name of a file that a process has left unfinished as `temporary`,
+    that one is taken up, with the numbers that are in it.
+
+    Raises `UserError` where the folder cannot be written or the disk is full, or there is no such file to take up.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype | type, temporary: str = "") -> None:
         self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+        self.temporary = self.path.with_name(temporary or f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+        self._held = contextlib.ExitStack()
         try:
+            if temporary:
+                self._hold()
+                self.numbers = np.lib.format.open_memmap(self.temporary, mode="r+")
+                if self.numbers.shape != shape or self.numbers.dtype != dtype:
+                    raise ValueError(f"{self.numbers.shape} {self.numbers.dtype}")
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._hold()
             self.numbers = np.lib.format.open_memmap(self.temporary, mode="w+", dtype=dtype, shape=shape)
             with open(self.temporary, "r+b") as file:  # a full disk is an error here, and would be a crash later
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         except OSError as error:
             self.discard()
             raise _unwritable(self.path, error) from None
+        except ValueError as error:
+            self.discard()
+            raise UserError(f"{self.temporary}: not the unfinished file that it was ({error})") from None
 
     def finish(self, **about: str | float) -> None:
         """Adds the checksums, and gives the file its name."""
@@ -52,10 +68,28 @@ class NewArray:
         except OSError as error:
             self.discard()
             raise _unwritable(self.path, error) from None
+        self._held.close()
 
     def discard(self) -> None:
         """Leaves nothing of an unfinished file."""
         self.temporary.unlink(missing_ok=True)
+        self._held.close()
+
+    def _hold(self) -> None:
+        """Makes the file where it is not there, and says that this process writes it."""
+        file = self._held.enter_context(open(self.temporary, "ab"))
+        with contextlib.suppress(OSError):  # where there are no locks, nothing is taken for abandoned either
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def clear(folder: Path, but: Container[str] = ()) -> None:
+    """Removes arrays that killed processes have left unfinished in a folder, but files of these names."""
+    for path in Path(folder).glob(".*.npy.*.tmp"):
+        with contextlib.suppress(OSError):
+            if path.name not in but:
+                with open(path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 def kept(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], object]) -> np.ndarray:
@@ -63,6 +97,7 @@ def kept(path: Path, shape: tuple[int, ...], dtype: np.dtype | type, fill: Calla
 
     Where the file cannot be written, since its folder cannot or the disk is full, the array is in memory, with a warning.
     """
+    clear(path.parent)
     try:
         array = NewArray(path, shape, dtype)
     except UserError as error:

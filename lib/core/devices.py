@@ -5,17 +5,19 @@ import os
 
 import torch
 
+from lib.core import allocator
 from lib.core.errors import UserError
 
 
 def device(gpu: int | None) -> torch.device:
     """The device that `-gpu` names: None is the first GPU where there is one, else the CPU; -1 is the CPU.
 
-    Under `torchrun`, None is the GPU of this process's number.
+    Under `torchrun`, None is the GPU of this process's number. On the CPU freed memory is kept from now on.
     """
     if gpu is None:
         gpu = int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else -1
     if gpu < 0:
+        allocator.keep_freed_memory()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(f"-gpu {gpu}: there is no GPU here; -gpu -1 runs on the CPU")

@@ -1,4 +1,4 @@
-"""Training in several processes at once, started by `torchrun`, that act as one.
+"""Training in several processes, started by `torchrun`, with the results of one.
 
 Every process holds the whole network and takes its rows of each batch; after the backward pass gradients and running
 batch statistics are averaged, so that all hold the same state after every step. Gradients are averaged here rather

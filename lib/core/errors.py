@@ -1,4 +1,4 @@
-"""The two ways a run ends early: a mistake somebody can mend, and an interruption that can be resumed.
+"""The two ways a run ends early: an error that the user can correct, and an interruption that can be resumed.
 
 Either is one sentence on stderr; the command line turns them into the exit statuses below.
 """

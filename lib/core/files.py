@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and contents that are recognised by their hash."""
+"""Atomic writing of files, and hashes of their contents."""
 
 import contextlib
 import hashlib

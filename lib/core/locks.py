@@ -1,4 +1,4 @@
-"""Folders and records that one process writes at a time, also where the file system has no locks.
+"""Locks on folders and records: one process writes at a time, also on file systems without locks.
 
 A lock is `flock` on a file: it belongs to the open file, and so ends with its process, however that ends. Where the file
 system has none (some of Lustre, NFS and FUSE), a file that only one process can create says who holds it: `<lock>.held` with

@@ -1,4 +1,4 @@
-"""The standard streams of a command, made so that no run is lost to where its output goes.
+"""The standard streams of a command: a closed or full stream loses no run.
 
 A stream that is closed (`2>&-`) leads nowhere, a message that cannot be written is left out, and a name that the terminal's
 encoding lacks is shown with replacements. What is asked for on standard output and cannot be written remains an error.

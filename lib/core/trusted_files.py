@@ -1,4 +1,4 @@
-"""Which Python files may be run, to build a network or to corrupt images: those that the command line names, and no others.
+"""Which Python files may be run to build a network or to corrupt images: only those that the command line names.
 
 A type such as `path/to/file.py:function` and a data set such as `pets-c/blur.py:my_blur-3` stand in sidecars and records,
 too, and these come from elsewhere. The script states what its command line names; what a file names beyond that is refused.

@@ -65,7 +65,7 @@ PACKED = {"hf": "lib.datasets.storage.hugging_face:images", "wds": "lib.datasets
 
 @dataclass(frozen=True)
 class Options:
-    """What a loading function may need besides the root and the split."""
+    """Options of a loading function, besides root and split."""
 
     cache: Path  # where decoded and generated images are kept
     image_size: int = 224  # of images that are too large, or too unequal, to be kept decoded
@@ -73,6 +73,7 @@ class Options:
     transform: str = ""  # a name in TRANSFORMS; "": the set's own
     pending: bool = False  # whether images are decoded and corrupted only once it is known which are wanted
     upright: bool = False  # whether images are turned as their EXIF data say; published sets are used as they are stored
+    decoder: str = "pil"  # of files that are decoded as they are needed, a name in DECODERS
 
     @property
     def stated_path(self) -> Path:
@@ -99,7 +100,7 @@ def check(text: str, root: str | Path, split: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a network for a data set has to take and to answer."""
+    """The number of classes, and the channels and side of the images, of a registered data set."""
 
     classes: int
     channels: int
@@ -107,7 +108,7 @@ class Shape:
 
 
 def shape(text: str) -> Shape | None:
-    """What the name of a registered set says of its images, without reading any; None where only its files tell."""
+    """The shape of a registered data set by its name, without reading files; None where only its files tell."""
     data = parse(text)
     entry = catalogue.KNOWN.get(data.base)
     if entry is None or entry.classes is None or data.base not in DATASETS or data.features is not None:
@@ -142,13 +143,15 @@ def load(
     image_size: int | None = None,
     cache_dir: str | Path | None = None,
     most: int | None = None,
+    decoder: str = "pil",
 ) -> "Split":
     """The split that `text` names, else `split`, else "test".
 
     A set that is not divided answers with all of itself, named "all", and a warning. A set with "train" and "val" only
     answers "test" with "val". `image_size` (default: 112 for aug10-, else 224) is the size to which large images are
     decoded. Decoded and generated images are kept under `cache_folder(cache_dir)`.
-    `most` images at most, evenly spread over the split; others are not decoded.
+    `most` images at most, evenly spread over the split; others are not decoded. `decoder` (a name in `catalogue.DECODERS`)
+    decodes those that are decoded as they are needed.
     """
     data, root = parse(text), Path(root)
     source = _locate(data, root, split)
@@ -159,7 +162,8 @@ def load(
             stacklevel=2,
         )
     size = image_size or names.loaded_size(text) or 224
-    options = Options(cache_folder(cache_dir), size, source.path, data.transform, upright=data.base not in DATASETS)
+    upright = data.base not in DATASETS
+    options = Options(cache_folder(cache_dir), size, source.path, data.transform, upright=upright, decoder=decoder)
     return resolve("lib.datasets.variants:load")(data, source.target, root, source.split, source.parts, options, most)
 
 

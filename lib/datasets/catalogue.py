@@ -1,4 +1,4 @@
-"""Whether the files of a registered data set are there, and how they get there; names of augmentations and transforms.
+"""Whether the files of a registered data set exist, and how to get them; names of augmentations and transforms.
 
 Free of torch. The data sets themselves are described in `entries`.
 """
@@ -28,6 +28,8 @@ TRANSFORMS = {
     "squash": "lib.datasets.storage.crops:squash",
     "square": "lib.datasets.storage.crops:square",
 }
+
+DECODERS = ("pil", "torchvision")  # of image files that are decoded as they are needed
 
 # Images per epoch where all of them would be too many (the stitching paper, section 5).
 EPOCH_IMAGES = {"cifar5m": 50_000}

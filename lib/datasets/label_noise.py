@@ -1,4 +1,4 @@
-"""Training sets that cannot be learnt but by heart: wrong labels, and pixels in random places.
+"""Training sets that can only be memorised: wrong labels, and permuted pixels.
 
 The hyperplane paper, section 4; Zhang et al. 2017. Every draw belongs to an image's original position, so that it does
 not depend on which images are left. Validation and test splits are simply not given to these functions.

@@ -1,4 +1,4 @@
-"""Words that stand for several sets of outliers: `near`, `far`, and a corrupted set without its variant. Free of torch.
+"""Names of several OOD sets at once: `near`, `far`, and a corrupted set without its variant. Free of torch.
 
 Near and far are those of OpenOOD v1.5 (arXiv:2306.09301). Its lists leave single images out of some sets, those that show
 classes of the in-distribution set; here the sets are used whole.

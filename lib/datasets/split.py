@@ -1,4 +1,4 @@
-"""One split of a data set: images, labels and groups, and the one way through them.
+"""One split of a data set: images, labels and groups, and its batches.
 
 Images are uint8 (n, c, h, w), in memory, memory-mapped, or `LazyImages`; `batches` turns them into floats in [0, 1] on
 the device, with the channels and the size that the network takes. Normalising is the network's first layer. Stored
@@ -126,7 +126,7 @@ class Split:
         """
         device, n = torch.device(device), len(self)
         order = None if order is None else torch.as_tensor(order, dtype=torch.int64).cpu()
-        labels = (self.labels if order is None else self.labels[order.to(self.labels.device)]).to(device)
+        labels = _on(device, self.labels if order is None else self.labels[_on(self.labels.device, order)])
         positions = torch.arange(n) if order is None else order
         stored = self.stored(order, batch_size, workers, prefetch, pin=device.type == "cuda")
         parts = zip(stored, labels.split(batch_size), positions.split(batch_size), strict=False)
@@ -165,8 +165,13 @@ class Split:
         elif order is None:
             yield from self.images.split(batch_size) if len(self) else ()
         else:
-            for rows in order.to(self.images.device).split(batch_size) if len(order) else ():
+            for rows in _on(self.images.device, order).split(batch_size) if len(order) else ():
                 yield self.images[rows]
+
+
+def _on(device: torch.device, values: torch.Tensor) -> torch.Tensor:
+    """The values on the device; nobody waits until they have arrived on a GPU."""
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def as_floats(images: torch.Tensor) -> torch.Tensor:
@@ -185,7 +190,8 @@ def fit(images: torch.Tensor, channels: int | None = None, size: int | None = No
         if have == 1:
             images = images.expand(-1, channels, -1, -1)
         elif (have, channels) == (3, 1):
-            images = (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+            weights = _on(images.device, torch.tensor(LUMA, dtype=images.dtype))
+            images = (images * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
         else:
             raise UserError(f"images of {have} channels cannot be given to a network that takes {channels}")
     height, width = images.shape[-2:]

@@ -1,17 +1,19 @@
 """Evaluating a checkpoint: `exec_eval.py`."""
 
+import math
 import time
 import warnings
 
+import numpy as np
 from torch import Tensor, nn
 
 from lib.attacks import pgd, robust_accuracy
+from lib.core import progress
 from lib.core.errors import UsageError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.experiments.config.eval import EvalConfig
 from lib.metrics import classification, group_accuracy
-from lib.plots import confusion as plots
 from lib.representations import feature_dataset, finite
 from lib.runs import loading
 from lib.runs.records import Result
@@ -28,7 +30,7 @@ def eval(config: EvalConfig) -> Result:
     description = checkpoint.description
     names = config.dataset or (loading.dataset_name("", checkpoint),)
     batching = loading.batching(config, device, description.channels, description.image_size, config.precision)
-    rows, arrays, confusions, seconds = [], {}, {}, {}
+    rows, arrays, seconds = [], {}, {}
     if config.attack not in ("", "pgd") and description.features:
         raise UsageError(f"--attack {config.attack} keeps what it changes in [0, 1]; stored features are attacked by pgd")
     if config.attack:
@@ -38,6 +40,9 @@ def eval(config: EvalConfig) -> Result:
         begin = time.perf_counter()
         split = loading.load_split(config, name, image_size=description.image_size)
         network, split = loading.answering(checkpoint, split, name)
+        if not rows:  # the sets that are still to be loaded are taken to be as large as the first
+            batching.whole.plan(progress.FORWARD, *[len(split)] * len(names))
+            batching.whole.plan(progress.ATTACK, *[len(split)] * len(names) * bool(config.attack))
         logits = finite.check(loop.predict(network, split, batching), f"{checkpoint.path}: its logits", split)
         labels = split.labels
         robust = _robust(config, network, split, batching) if config.attack else None
@@ -52,13 +57,14 @@ def eval(config: EvalConfig) -> Result:
         if robust is not None:
             arrays |= {f"robust_{key}": robust.numpy(), f"indices_{key}": split.indices.numpy()}
         counts = classification.confusion(logits, labels, len(split.classes))
-        confusions[key if len(names) > 1 else ""] = counts.numpy(), split.classes, f"{checkpoint.path} on {key}"
+        arrays[f"confusion_{key}"] = counts.numpy().astype(np.int32)
         seconds[name] = time.perf_counter() - begin
+    hidden = {id(row) for row in _better_classes(rows)}
     return Result(
         rows,
         arrays,
-        lambda: {suffix: plots.confusion(*drawn) for suffix, drawn in confusions.items()},
         seconds,
+        printed=lambda row: id(row) not in hidden,
         columns=(
             "data",
             "split",
@@ -125,6 +131,19 @@ def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
                 "robust_accuracy": robust[chosen].double().mean().item() if len(truth) else None,
             }
     return rows
+
+
+SHOWN = 20  # classes of a data set that are printed
+
+
+def _better_classes(rows: list[dict]) -> list[dict]:
+    """Of every data set the rows of all classes but those with the lowest accuracies, if there are many."""
+    sets: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["subset"].startswith("class:"):
+            sets.setdefault((row["data"], row["split"], row["variant"]), []).append(row)
+    ranked = (sorted(one, key=lambda row: math.inf if row["accuracy"] is None else row["accuracy"]) for one in sets.values())
+    return [row for one in ranked if len(one) > 2 * SHOWN for row in one[SHOWN:]]
 
 
 def _worst(split, correct) -> dict:

@@ -5,20 +5,27 @@ the images as the data set has them; features are the activations of one layer, 
 backbone, or those stored ones that the network was trained on, which are then its only space.
 """
 
+import collections
+import contextlib
 import itertools
 import time
 import warnings
+from collections.abc import Generator
 
 import torch
+from torch import Tensor
 
+from lib.core import progress
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
+from lib.datasets.split import Split
 from lib.experiments.config.ncg import NcgConfig
 from lib.models import checkpoint_paths, checkpoints
+from lib.models.checkpoints import Checkpoint
 from lib.nearest_category import boundary_distance, distance_spaces, neighbors
 from lib.nearest_category import rows as nearest_category_rows
-from lib.plots import ncg as plots
-from lib.representations import feature_dataset, finite
+from lib.nearest_category.neighbors import Points
+from lib.representations import feature_dataset, finite, passes
 from lib.runs import input_files, loading, training_data
 from lib.runs.records import Result
 from lib.training import loop
@@ -45,29 +52,26 @@ def ncg(config: NcgConfig) -> Result:
     queries = _queries(config, name, networks[0].description)
     familiar = {checkpoint.path: _familiar(config, checkpoint, queries, name) for checkpoint in networks}
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
-    rows, arrays, seconds = [], {}, {}
-    begin = time.perf_counter()
-    logits = {
-        (checkpoint.path, key): _predict(config, checkpoint, split)
-        for checkpoint in networks
-        for key, split in queries.items()
-    }
-    seconds["predictions"] = time.perf_counter() - begin
-    predicted = {key: values.argmax(1).numpy() for key, values in logits.items()}
-    for key, split in queries.items():
+    whole = progress.Whole()
+    whole.plan(progress.FORWARD, *(len(split) for split in queries.values() for _ in networks))
+    seconds: dict[str, float] = collections.defaultdict(float)
+    with _clock(seconds, "passes over training images"):
+        training = {space.name: space.points(seen) for space in searched}
+    arrays, found = {}, {}
+    for key in ("test", *(key for key in queries if key != "test")):  # as other experiments pass over them
+        split = queries[key]
+        with _clock(seconds, "passes"):
+            logits, points = _passed(config, networks, split, searched, whole)
+        predicted = [values.argmax(1).numpy() for values in logits]
         arrays |= {f"labels_{key}": split.labels.numpy(), f"indices_{key}": split.indices.numpy()}
-        arrays |= {
-            f"predictions_{key}" + ("_against" if number else ""): predicted[checkpoint.path, key]
-            for number, checkpoint in enumerate(networks)
-        }
-    for space in searched:
-        begin = time.perf_counter()
-        training = space.points(seen)
-        for key, split in queries.items():
+        arrays |= {f"predictions_{key}" + ("_against" if number else ""): one for number, one in enumerate(predicted)}
+        for space in searched:
+            begin = time.perf_counter()
+            rows = found[space.name, key] = []
             table = neighbors.cached_table(
                 config.cache_dir,
-                space.points(split),
-                training,
+                points[space.name],
+                training[space.name],
                 seen.labels,
                 len(seen.classes),
                 engine=config.engine,
@@ -80,7 +84,7 @@ def ncg(config: NcgConfig) -> Result:
                 f"squared_distances_{space.name}_{key}": neighbours.squared.numpy(),
             }
             nearest = [answer[neighbours.labels].numpy() for answer in answers]
-            hits_of_second = predicted[networks[1].path, key] == nearest[1] if config.against else None
+            hits_of_second = predicted[1] == nearest[1] if config.against else None
             for number, checkpoint in enumerate(networks):
                 base = {
                     "model": str(checkpoint.path),
@@ -99,7 +103,7 @@ def ncg(config: NcgConfig) -> Result:
                 }
                 rows += nearest_category_rows.rows(
                     base,
-                    predicted[checkpoint.path, key],
+                    predicted[number],
                     nearest[number],
                     table,
                     space.unit,
@@ -115,23 +119,12 @@ def ncg(config: NcgConfig) -> Result:
                         arrays |= {
                             f"{what}_at_{at}_{key}" + ("_against" if number else ""): array for what, array in values.items()
                         }
-        seconds[f"neighbours in {space.name} space"] = time.perf_counter() - begin
-    cells = [row for row in rows if row["variant"] and row["subset"] == "all"]
+            seconds[f"neighbours in {space.name} space"] += time.perf_counter() - begin
+    rows = [row for space in searched for key in queries for row in found[space.name, key]]
     rows += nearest_category_rows.over_levels([row for row in rows if row["variant"]])
-
-    def figures() -> dict:
-        found = _figures(rows, cells, networks, seen.name)
-        if any(row["subset"] == "radius" for row in rows):
-            measured_in = next(space for space in searched if space.of_inputs)
-            found["radius"] = plots.radii(
-                arrays, [str(checkpoint.path) for checkpoint in networks], seen.name, measured_in.name, measured_in.unit
-            )
-        return found
-
     return Result(
         rows,
         arrays,
-        figures,
         seconds,
         columns=(
             "model",
@@ -270,24 +263,37 @@ def _familiar(config: NcgConfig, checkpoint, queries: dict, name: str) -> dict[s
     return familiar
 
 
-def _predict(config: NcgConfig, checkpoint, split):
-    device, described = loading.device(config), checkpoint.description
-    batching = loading.batching(config, device, described.channels, described.image_size, config.precision)
-    return finite.check(loop.predict(checkpoint.network, split, batching), f"{checkpoint.path}: its logits", split)
+def _passed(
+    config: NcgConfig,
+    networks: list[Checkpoint],
+    split: Split,
+    spaces: list[distance_spaces.Space],
+    whole: progress.Whole,
+) -> tuple[list[Tensor], dict[str, Points]]:
+    """The logits (n, k) of each network on a split, and its points in every space, from one pass of each network."""
+    device, logits, points = loading.device(config), [], {}
+    for checkpoint in networks:
+        described = checkpoint.description
+        batching = loading.batching(config, device, described.channels, described.image_size, config.precision, whole)
+        own = [space for space in spaces if space.network is checkpoint.network and batching.precision == "fp32"]
+        if own:
+            layers = list(dict.fromkeys(space.about["layer"] for space in own))
+            activations, answered = passes.features_and_logits(checkpoint.network, split, layers, batching)
+            for space in own:
+                if space.of_activations is not None:
+                    points[space.name] = space.of_activations(split, activations[space.about["layer"]])
+        else:
+            answered = loop.predict(checkpoint.network, split, batching)
+        logits.append(finite.check(answered, f"{checkpoint.path}: its logits", split))
+    return logits, {space.name: points.get(space.name) or space.points(split) for space in spaces}
 
 
-def _figures(rows: list[dict], cells: list[dict], networks, train: str) -> dict:
-    title = f"{networks[0].description.architecture}, neighbours in {train}"
-    shown = [row for row in rows if not row["variant"]]
-    whole, figures = [row for row in shown if row["subset"] == "all"], {}
-    if whole:
-        figures = {
-            "": plots.scores(whole, title),
-            "quintiles": plots.quintiles([row for row in shown if row["subset"].startswith("quintile")], title),
-        }
-    if cells:
-        figures["corruptions"] = plots.levels(cells, title)
-    return figures
+@contextlib.contextmanager
+def _clock(seconds: dict[str, float], stage: str) -> Generator[None]:
+    """Adds the time of a block to that of a stage."""
+    begin = time.perf_counter()
+    yield
+    seconds[stage] += time.perf_counter() - begin
 
 
 def _key(name: str) -> str:

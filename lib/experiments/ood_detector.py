@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch.utils import tensorboard
 
-from lib.core import locks
+from lib.core import locks, progress
 from lib.core.errors import Interrupted
 from lib.experiments.config.ood_detector import OodDetectorConfig
 from lib.models import checkpoints
@@ -36,7 +36,7 @@ def ood_detector(config: OodDetectorConfig) -> Result:
         if config.overwrite or not config.resume:
             for layer in job.layers:
                 run_folder.clear(directory / layer)
-        rows = _train(config, directory, job)
+        rows, known = _train(config, directory, job)
     seconds = {"training": sum(row["seconds"] for row in rows[:: len(job.layers)])}
     seconds["setup"] = time.perf_counter() - begin - seconds["training"]
     return Result(
@@ -54,12 +54,17 @@ def ood_detector(config: OodDetectorConfig) -> Result:
             "energy_out",
             "detector",
         ),
+        always=lambda row: row["detector"],
+        announced=lambda row: not config.quiet and row in rows[known:],
     )
 
 
-def _train(config: OodDetectorConfig, directory: Path, job: Job) -> list[dict]:
+def _train(config: OodDetectorConfig, directory: Path, job: Job) -> tuple[list[dict], int]:
+    """The rows, and how many of them an interrupted run had made."""
     optimiser = detector_setup.optimiser(config, job.classifiers)
     rows, position = run_state.resume(directory, job.classifiers, optimiser, None, job.phases[0].recipe.loss, config.quiet)
+    known = len(rows)
+    _announce(config, job, position.epoch)
     with (
         tensorboard.SummaryWriter(str(directory / "tensorboard"), purge_step=position.epoch) as curves,
         loop.Stopping().listening() as stopping,
@@ -85,7 +90,15 @@ def _train(config: OodDetectorConfig, directory: Path, job: Job) -> list[dict]:
     for row, network in zip(rows[-len(job.layers) :], job.classifiers.body, strict=True):
         whole = dataclasses.replace(job.described[row["layer"]], epoch=row["epoch"], metrics=dict(row))
         row["detector"] = str(detector_files.publish(config, row["layer"], checkpoints.Normalized(network), whole))
-    return rows
+    return rows, known
+
+
+def _announce(config: OodDetectorConfig, job: Job, first: int) -> None:
+    """Plans the passes of the epochs that are left, each over its training images and the test images."""
+    for epoch in range(first, config.epochs + config.ft_epochs + 1):
+        phase = job.phases[1 if epoch > config.epochs else 0]
+        job.batching.whole.plan(progress.TRAINING, phase.recipe.epoch_images or len(phase.split))
+        job.batching.whole.plan(progress.FORWARD, len(job.val_split))
 
 
 def _rows(config: OodDetectorConfig, phase: TrainingPhase, position: loop.Position, job: Job) -> list[dict]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.core import progress, saved_state
 from lib.core.errors import UserError
 from lib.datasets import openood, overlap
 from lib.datasets.subsets import in_classes
@@ -22,13 +23,13 @@ from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import comparison, early_exit, layer_choice, layer_energies, passes
 from lib.ood import rows as ood_rows
-from lib.plots import ood_layers as plots
-from lib.runs import loading, training_data
+from lib.ood.flags import DETECTORS
+from lib.runs import loading, records, training_data
 from lib.runs.records import Result
 
 
 def ood_layers(config: OodLayersConfig) -> Result:
-    """Rows per (layer, OOD set, temperature, score); every image's energies in the arrays; figures."""
+    """Rows per (layer, OOD set, temperature, score); every image's energies in the arrays."""
     device = loading.device(config)
     checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
@@ -60,20 +61,27 @@ def ood_layers(config: OodLayersConfig) -> Result:
         head=head,
         linear=linear,
         baselines=config.baselines,
+        detectors=tuple(DETECTORS) if "all" in config.detectors else config.detectors,
         aggregators=config.aggregate,
         choices=config.choose,
         validation=config.val_ood,
         seed=config.seed,
     )
+    planned = [len(fitted), len(inside), *(keys[other]["n_ood"] for other in outliers)]
+    planned += [len(load(f"validation {other}")) for other in config.val_ood] + [len(fitted)] * ("jigsaw" in config.choose)
+    study.batching.whole.plan(progress.FORWARD, *planned)
     seconds = {}
-    fit, detectors = passes.fit(study, fitted, seconds)
-    passed = {other: passes.measure(study, load(other), other, seconds, detectors) for other in ("id", *outliers)}
+    journal = _journal(config)
+    kept = passes.PassesUnderWay(journal)
+    fit, detectors = passes.fit(study, fitted, seconds, kept)
+    passed = {other: passes.measure(study, load(other), other, seconds, detectors, kept) for other in ("id", *outliers)}
     passed |= {
-        other: passes.measure(study, load(other), other, seconds)
+        other: passes.measure(study, load(other), other, seconds, under_way=kept)
         for other in (f"validation {other}" for other in config.val_ood)
     }
     if "jigsaw" in config.choose:
-        passed["jigsaw"] = passes.measure(study, layer_choice.jigsaw(fitted, config.seed), "shuffled images", seconds)
+        shuffled = layer_choice.jigsaw(fitted, config.seed)
+        passed["jigsaw"] = passes.measure(study, shuffled, "shuffled images", seconds, under_way=kept)
     calibrate_on = f"{fitted.name}:{fitted.split}, a half" if config.fit_on else ""
     left = passes.run_early_exits(study, fit, calibrate_on, outliers, load, passed, seconds) if exits else {}
 
@@ -115,36 +123,24 @@ def ood_layers(config: OodLayersConfig) -> Result:
     for other, measured in passed.items():
         arrays |= {f"energies_{other}": measured.of(layers)}
         arrays |= {f"{score}_{other}": values for score, values in measured.scores.items()}
+        for score, of_columns in measured.detected.items():
+            arrays |= {f"layer {score}_{other}": np.stack([of_columns[column] for column in of_columns], 1)}
+            arrays |= {f"layer {score}": np.array(list(of_columns))}
     if left:
         of_outliers = {other: leaving.outside for other, leaving in left.items()}
         first = left[outliers[0]]
         arrays |= {"exit_layers": np.array(exits), "exits_id": first.inside, "exit_positions_id": first.positions}
         arrays |= {f"exits_{other}": values for other, values in of_outliers.items()}
     seconds["scoring"] = time.perf_counter() - begin
+    journal.remove()
     seen = ("seen_in_training",) if any(key["seen_in_training"] for key in keys.values()) else ()
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
     alarms = ("alpha", "n_id", "false_alarms", "false_alarms_low", "false_alarms_high")
     exiting = (*alarms, "detected", "mac_id", "mac_ood", "time_id", "time_ood") if left else ()
 
-    def figures() -> dict:
-        shown = [row for row in rows if row["T"] in (None, config.temperature[0])]
-        drawn = plots.figures(shown, keys, description.architecture)
-        if left:
-            drawn["exits"] = plots.exits(
-                exits,
-                arrays["exits_id"],
-                {other: leaving.outside for other, leaving in left.items()},
-                keys,
-                f"{description.architecture}: where "
-                f"{inside.name} and outliers leave\nfalse alarms calibrated to {config.early_exit:g}, "
-                f"measured {left[outliers[0]].rows[-1]['false_alarms']:.3f}",
-            )
-        return drawn
-
     return Result(
         rows,
         arrays,
-        figures,
         seconds,
         columns=(
             "layer",
@@ -168,6 +164,12 @@ def ood_layers(config: OodLayersConfig) -> Result:
             "needs",
         ),
     )
+
+
+def _journal(config: OodLayersConfig) -> saved_state.Journal:
+    """What the passes of an interrupted run of the same command on the same files have kept: beside the record."""
+    key = saved_state.content_key(records.under_way(config))
+    return saved_state.Journal(records.place(config, "ood_layers").beside(".partial"), key)
 
 
 def _exits(config: OodLayersConfig, listed: list[cutting.Layer]) -> list[str]:

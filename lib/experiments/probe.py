@@ -22,7 +22,6 @@ from lib.datasets.subsets import in_classes, validation_split
 from lib.experiments.config.probe import ProbeConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
-from lib.plots import probe as plots
 from lib.probing import export, network_rows, shift_rows
 from lib.probing import rows as probe_rows
 from lib.probing.clock import Clock
@@ -108,8 +107,8 @@ def probe(config: ProbeConfig) -> Result:
                 rows += shift_rows.rows(study, provider, fitted.bank, choices)
     return Result(
         rows,
-        draw=lambda: plots.figures(rows, checkpoint.description.architecture, 1 / len(data.classes)),
         seconds=clock.seconds,
+        facts={"classes": len(data.classes)},
         columns=() if config.verbose else COLUMNS,
         always=lambda row: str(row["probe"]).endswith("gain"),
     )
@@ -140,6 +139,7 @@ def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
             keep=config.keep_epochs,
             standardise=config.standardise,
             gib=config.cache_gib,
+            device=batching.device,
         ),
         batching=batching,
         storage=Storage(cache_dir=config.cache_dir, dtype=config.cache_type, gib=config.cache_gib / 2),

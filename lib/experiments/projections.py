@@ -15,12 +15,11 @@ from torch import Tensor
 from lib import datasets, models
 from lib.core.errors import UserError
 from lib.experiments.config.projections import ProjectionsConfig, _beside
-from lib.metrics import filter_projections, multiple_testing
+from lib.metrics import binomial, filter_projections, multiple_testing
 from lib.models import checkpoints, filters
 from lib.models.checkpoints import Description
 from lib.models.filters import Filters
 from lib.models.normalized import Normalized
-from lib.plots import filters as plots
 from lib.runs import input_files
 from lib.runs.records import Result
 
@@ -40,7 +39,7 @@ class Weights:
 
 
 def projections(config: ProjectionsConfig) -> Result:
-    """One row per (snapshot, layer) and per snapshot as a whole, `net`; the projections in the arrays; three figures."""
+    """One row per (snapshot, layer) and per snapshot as a whole, `net`; the projections in the arrays."""
     rows, arrays, documents, seconds = [], {}, {}, {"reading": 0.0, "measuring": 0.0}
     initial_states, layers = {}, None
     begin = time.perf_counter()
@@ -69,7 +68,6 @@ def projections(config: ProjectionsConfig) -> Result:
     return Result(
         rows,
         arrays,
-        lambda: plots.figures(rows, arrays, config.normalize),
         seconds,
         (
             "epoch",
@@ -236,7 +234,7 @@ def _measures(values: np.ndarray) -> dict:
     counted = values[~np.isnan(values)]
     n, count = len(counted), int((counted <= 0).sum())
     share = filter_projections.mass(values)
-    low, high = filter_projections.binomial_interval(count, n) if n else (None, None)
+    low, high = binomial.interval(count, n) if n else (None, None)
     quantiles = np.quantile(counted, QUANTILES) if n else [None] * len(QUANTILES)
     return {
         "counted": n,
@@ -244,7 +242,7 @@ def _measures(values: np.ndarray) -> dict:
         "mass": share,
         "mass_low": low,
         "mass_high": high,
-        "p_value": filter_projections.binomial_p(count, n) if n else 1.0,
+        "p_value": binomial.p_value(count, n) if n else 1.0,
         "z": filter_projections.z_score(share, n),
         **{f"q{round(100 * level):02d}": value for level, value in zip(QUANTILES, quantiles, strict=True)},
     }

@@ -15,7 +15,6 @@ from lib.core.errors import UserError
 from lib.core.saved_state import RunFile
 from lib.datasets.batching import Batching
 from lib.experiments.config.reinit import ReinitConfig
-from lib.plots import filters as plots
 from lib.reinit import batchnorm, criticality, sweep, targets, weight_sources
 from lib.reinit import fold_pool as reinit_fold_pool
 from lib.reinit import rows as reinit_rows
@@ -25,7 +24,7 @@ from lib.runs.records import Result
 
 
 def reinit(config: ReinitConfig) -> Result:
-    """One row per (layer, source), one per missing file, one per (source, predictor) of the drop; a heat map."""
+    """One row per (layer, source), one per missing file, one per (source, predictor) of the drop."""
     device = loading.device(config)
     checkpoint = loading.load_checkpoint(config, config.model_path, config.model_type, device)
     network, description = checkpoint.network, checkpoint.description
@@ -85,11 +84,6 @@ def reinit(config: ReinitConfig) -> Result:
         "top5": counts.cells[..., 1].numpy(),
         "relative_drop": drops,
     }
-    title = f"{checkpoint.path} on {name}: accuracy {rows[0]['intact_accuracy']:.4f}"
-
-    def figures() -> dict:
-        return {"": plots.reset_map(drops, labels, [unit.layer for unit in units], title)}
-
     documents = {f"reinit_{checkpoint.path.stem}": reinit_rows.paper_layout(description, checkpoint.path, rows, labels)}
     saved.remove()
     columns = (
@@ -108,7 +102,7 @@ def reinit(config: ReinitConfig) -> Result:
         "partial",
         "partial_p",
     )
-    return Result(rows + analysis + absent, arrays, figures, seconds, columns, documents if config.paper_json else {})
+    return Result(rows + analysis + absent, arrays, seconds, columns, documents if config.paper_json else {})
 
 
 def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:

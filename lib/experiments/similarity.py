@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.core import randomness
+from lib.core import progress, randomness
 from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.experiments.config.similarity import SimilarityConfig
@@ -25,16 +24,13 @@ from lib.metrics import similarity as metrics
 from lib.metrics.image_permutations import Permutations
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
-from lib.plots import grid as plots
 from lib.representations import aliases, finite, passes
 from lib.representations import similarity as method
 from lib.runs import loading
 from lib.runs.records import Result
 from lib.training import loop
 
-LIMITS = dict.fromkeys(("cka", "cka_debiased", "svcca", "mean_cca", "rsa", "knn_jaccard"), (0, 1))
 FEWEST = 4  # images that can be compared
-CERTAIN = 0.05  # p_best up to which a figure takes layers to be more alike than by chance
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,9 @@ def similarity(config: SimilarityConfig) -> Result:
     first, second = _sides(config, checkpoints, split, device)
     _warn_of_few_images(len(split), (first, second), config.measures)
     begin = time.perf_counter()
-    (first, one), (second, two) = (_represent(config, side, split, device) for side in (first, second))
+    whole = progress.Whole()
+    whole.plan(progress.FORWARD, *[len(split)] * 2)
+    (second, two), (first, one) = (_represent(config, side, split, device, whole) for side in (second, first))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
     orders = _permutations(config, len(split))
@@ -96,7 +94,6 @@ def similarity(config: SimilarityConfig) -> Result:
         rows.append({**row, **same, **ranks, **disagreement, **(errors[number] if errors else {}), **common})
     return Result(
         rows,
-        draw=lambda: _figures(config, rows, (first.layers, second.layers)),
         seconds=seconds,
         columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *_shown(config)),
     )
@@ -177,18 +174,22 @@ def _warn_of_few_images(n: int, sides: tuple[_Side, _Side], measures: tuple[str,
 
 
 def _represent(
-    config: SimilarityConfig, side: _Side, split: Split, device: torch.device
+    config: SimilarityConfig, side: _Side, split: Split, device: torch.device, whole: progress.Whole
 ) -> tuple[_Side, dict[str, method.Representation]]:
     """layer -> representation, from one pass that ends behind the deepest of the layers; the side with each only once."""
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in side.layers}
+    values: dict[str, Tensor] = {}
     network, channels = side.checkpoint.network, side.checkpoint.description.channels
-    batching = loading.batching(config, device, channels, side.size)
+    batching = loading.batching(config, device, channels, side.size, whole=whole)
+    done = 0
     for batch in passes.represent(network, split, side.layers, batching, as_it_is, label=str(side.checkpoint.path)):
-        for layer, values in batch.items():
-            parts[layer].append(values)
-    path, values = side.checkpoint.path, {}
+        for layer, rows in batch.items():
+            if layer not in values:  # written into at once: parts that are joined in the end would be there twice
+                values[layer] = rows.new_empty(len(split), *rows.shape[1:])
+            values[layer][done : done + len(rows)] = rows
+        done += len(rows)
+    path = side.checkpoint.path
     for layer in side.layers:
-        values[layer] = finite.check(torch.cat(parts.pop(layer)), f"layer {layer} of {path}: its outputs", split)
+        finite.check(values[layer], f"layer {layer} of {path}: its outputs", split)
         if bool((values[layer] == values[layer][:1]).all()):
             warnings.warn(
                 f"layer {layer} of {path} puts out the same for all {len(split)} images: its CKA is empty, and what other "
@@ -249,38 +250,3 @@ def _disagreement(config: SimilarityConfig, sides: tuple[_Side, _Side], split: S
         for side in sides
     )
     return metrics.disagreement(first, second)
-
-
-def _figures(config: SimilarityConfig, rows: list[dict], layers: tuple[list[str], list[str]]) -> dict[str, Figure]:
-    """Heat maps over layers at the highest rank, and over ranks for a single pair of layers at several."""
-    measures = [name for name in config.measures if name != "disagreement"]
-    if not measures:
-        return {}
-    title = f"{config.model1_path} and {config.model2_path} on {rows[0]['n']} images of {rows[0]['data']}"
-    if config.null:
-        title += f"; hatched: no more alike than by chance, p_best above {CERTAIN}"
-    highest: dict[tuple[str, str], dict] = {}
-    for row in rows:
-        highest.setdefault((row["layer1"], row["layer2"]), row)  # ranks fall within a pair of layers
-    labels = "layer of the first network", "layer of the second"
-    panels, by_chance = _panels(config, list(highest.values()), ("layer1", "layer2"), layers)
-    maps = plots.heat_maps(panels, *layers, *labels, title, LIMITS, method.DISTANCES, by_chance=by_chance)
-    figures = {"": maps}
-    if len(highest) == 1 and len(rows) > 1:
-        named = [{**row, "rank1": str(row["rank1"]), "rank2": str(row["rank2"])} for row in rows]
-        ranks = list(dict.fromkeys(row["rank1"] for row in named)), list(dict.fromkeys(row["rank2"] for row in named))
-        panels, by_chance = _panels(config, named, ("rank1", "rank2"), ranks)
-        pair, labels = f"{layers[0][0]} and {layers[1][0]} of {title}", ("rank of the first", "rank of the second")
-        maps = plots.heat_maps(panels, *ranks, *labels, pair, LIMITS, method.DISTANCES, by_chance=by_chance)
-        figures["ranks"] = maps
-    return figures
-
-
-def _panels(
-    config: SimilarityConfig, rows: list[dict], keys: tuple[str, str], names: tuple[list[str], list[str]]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """By index the values of a heat map, and which of them are no more than by chance."""
-    measures = [name for name in config.measures if name != "disagreement"]
-    panels = {name: plots.matrix(rows, *keys, names, name) for name in measures}
-    by_chance = {name: plots.matrix(rows, *keys, names, f"{name}_p_best") > CERTAIN for name in measures}
-    return panels, by_chance

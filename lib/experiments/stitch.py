@@ -14,18 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.core import devices, randomness, saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.datasets.subsets import in_classes
-from lib.experiments.config.stitch import StitchConfig
+from lib.experiments.config.stitch import NOISE, StitchConfig
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
-from lib.plots import grid as plots
 from lib.representations import aliases, passes
 from lib.runs import loading, records
 from lib.runs.records import Result, Row
@@ -80,13 +78,16 @@ def stitch(config: StitchConfig) -> Result:
     ranks = {one: _ranks(config, one, stitching_layer.channels(front_shapes[one])) for one in layers[0]}
     seconds = {"setup": time.perf_counter() - begin}
     begin = time.perf_counter()
-    parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks)
+    cuts = [layer.name for layer in listed[1] if layer.cut]
+    between = stitching_grid.between(donors, config.match_at, cuts) if config.match_at else {}
+    senders = _senders(config, donors, {name: front_shapes[name] for name in layers[0]}, size, device)
+    parts, rows = _parts(config, front, donors, train_split, matched, batching, pairs, ranks, senders)
     for row in rows:
         row |= {f"{side}_aliases": one.words(row[f"{side}_layer"]) for side, one in zip(("front", "end"), once, strict=True)}
     seconds["matching"] = time.perf_counter() - begin
     if config.epochs:
         begin = time.perf_counter()
-        _train(config, parts, rows, batching)
+        _train(config, parts, rows, batching, between)
         seconds["training"] = time.perf_counter() - begin
     begin = time.perf_counter()
     measured, end_accuracy = _evaluated(parts, test_split.to(device), batching)
@@ -99,6 +100,7 @@ def stitch(config: StitchConfig) -> Result:
         "n": len(test_split),
         "epochs": config.epochs,
         "seed": config.seed,
+        **({"match_at": config.match_at} if config.match_at else {}),
     }
     entries = [entry for part in parts for entry in part.entries]
     origins = [part.origins.get(number) for part in parts for number in range(len(part.entries))]
@@ -114,7 +116,6 @@ def stitch(config: StitchConfig) -> Result:
     return Result(
         rows,
         _weights(entries) if config.save else {},
-        lambda: _figures(config, rows, layers),
         seconds,
         columns=(
             *(["null"] if config.null else []),
@@ -164,6 +165,23 @@ def _pairs(
             stacklevel=2,
         )
     return pairs, impossible
+
+
+def _senders(config: StitchConfig, donors: Donors, shapes: dict[str, Shape], size: int, device) -> dict[str, Donors]:
+    """The donors of every --sender, by the word for it in the rows. Raises `UserError` for a network of other layers."""
+    found: dict[str, Donors] = {}
+    for sender in config.sender:
+        if sender == NOISE:
+            found["clustered noise"] = stitching_grid.ClusteredNoise(donors, shapes, config.seed)
+            continue
+        loaded = loading.load_checkpoint(config, sender, "auto", device)
+        own = {layer.name: layer.shape for layer in loading.layers(loaded, size, device)}
+        for layer, shape in shapes.items():
+            if own.get(layer) != shape:
+                what = f"puts out {own[layer]} there" if layer in own else "has no such layer"
+                raise UserError(f"--sender {sender}: the front network puts out {shape} at {layer}, the sender {what}")
+        found[f"sender {sender}"] = stitching_grid.Sender(loaded.network, loaded.description.channels, donors)
+    return found
 
 
 def _check(config: StitchConfig, front: Description, end: Description, split: Split, name: str) -> None:
@@ -227,19 +245,21 @@ def _parts(
     batching: Batching,
     pairs: Pairs,
     ranks: Ranks,
+    senders: dict[str, Donors],
 ) -> tuple[list[Part], list[dict]]:
-    """The stitches with their first weights, and the beginnings of their rows; with --null those of both baselines too.
+    """The stitches with their first weights, and the beginnings of their rows; with --null those of all baselines too.
 
-    A stitch that is neither matched nor trained has nothing to shuffle.
+    A stitch that is neither matched nor trained has nothing to shuffle, and nor has one that learns from no label.
     """
     kinds: dict[str | None, tuple[Donors, Split, Split | None]] = {None: (donors, split, None)}
     if config.null:
         untrained = checkpoints.fresh(front.description, config.seed, "null").to(batching.device)
         kinds["untrained"] = Donors(untrained, donors.end, donors.front_layers, list(donors.tails)), split, None
-        if config.epochs or config.init in MATCHED:
+        if (config.epochs or config.init in MATCHED) and not config.match_at:
             labels = split.labels[stitching_grid.derangement(len(split), config.seed)]
             partners = matched.subset(stitching_grid.derangement(len(matched), config.seed))
             kinds["shuffled"] = donors, replace(split, labels=labels), partners
+        kinds |= {name: (networks, split, None) for name, networks in senders.items()}
     parts, rows = [], []
     for null, (networks, images, partners) in kinds.items():
         entries, begun = _initial(config, networks, pairs, ranks, matched, batching, partners)
@@ -263,6 +283,17 @@ def _initial(
     if config.init in MATCHED or limited:
         stitching_grid.collect(donors, matched, statistics, batching, partners)
     kept = stitching_grid.activations(donors, matched, batching, partners) if config.solver == "reference" else None
+    solutions: dict[tuple[str, str, int | None], Solution] = {}
+    if config.init in MATCHED:
+        for (front, end), blank in pairs.items():
+            for rank in dict.fromkeys(rank for _, rank in ranks[front]):
+                solutions[front, end, rank] = _solve(config, statistics, kept, blank, front, end, rank)
+        doubtful = [key for key, solution in solutions.items() if solution.doubtful]
+        coarse = {(front, end): pairs[front, end] for front, end, _ in doubtful}
+        exactly = stitching_grid.streamed_qr(donors, matched, coarse, batching, partners)
+        for front, end, rank in doubtful:
+            width = stitching_layer.channels(pairs[front, end].source)
+            solutions[front, end, rank] = exactly[front, end].solve(width)
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
@@ -283,10 +314,7 @@ def _initial(
                 "condition": None,
             }
             if config.init in MATCHED:
-                solution = _solve(config, statistics, kept, made, front, end, pinv_rank)
-                if solution.doubtful:
-                    again = stitching_grid.streamed_qr(donors, matched, made, front, end, batching, partners)
-                    solution = again.solve(stitching_layer.channels(made.source))
+                solution = solutions[front, end, pinv_rank]
                 row |= {
                     "matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
                     "effective_rank": solution.effective_rank,
@@ -350,17 +378,25 @@ def _evaluated(parts: list[Part], split: Split, batching: Batching) -> tuple[lis
     return [row for number in range(len(parts)) for row in of_part[number]], accuracies[-1]
 
 
-def _train(config: StitchConfig, parts: list[Part], rows: list[dict], batching: Batching) -> None:
-    """Task-loss matching of all stitches; those that another record holds are taken from there."""
+def _train(
+    config: StitchConfig, parts: list[Part], rows: list[dict], batching: Batching, between: dict[str, nn.Module]
+) -> None:
+    """Matching by the task loss, or at a later layer, of all stitches; those that another record holds are taken from there.
+
+    between   what the end network does from each end layer to that of --match-at
+    """
 
     def recipe(part: Part) -> loop.Recipe:
         augmentation = part.split.augmentation if config.augmentation == "auto" else config.augmentation
         return loop.Recipe(
-            loss=stitching_grid.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
+            loss=stitching_grid.latent_loss(part.donors, part.trained(), config.match_at, between, l1=config.l1)
+            if config.match_at
+            else stitching_grid.task_loss(part.donors, part.trained(), l1=config.l1, soft_targets=config.soft_targets),
             learning_rate=schedule(
                 config.schedule, learning_rate=config.learning_rate, epochs=config.epochs, milestones=config.milestones
             ),
             seed=config.seed,
+            epochs=config.epochs,
             batching=replace(
                 batching, precision=devices.resolve_precision(config.precision, batching.device, training=True)
             ),
@@ -402,26 +438,3 @@ def _weights(entries: list[GridStitch]) -> dict[str, np.ndarray]:
         for number, entry in enumerate(entries)
         for name, value in entry.stitch.state_dict().items()
     }
-
-
-def _figures(config: StitchConfig, rows: list[dict], layers: tuple[list[str], list[str]]) -> dict[str, Figure]:
-    """Heat maps over layers, of the first ranks that were asked for."""
-    first = {}
-    for row in rows:
-        if row.get("missing"):
-            continue
-        first.setdefault((row["null"], row["front_layer"], row["end_layer"]), row)
-    chosen = [row for (null, _, _), row in first.items() if null is None]
-    if len(chosen) < 2:
-        return {}
-    named = {"accuracy": "accuracy", "agreement": "agreement", "normalized difference": "normalized_difference"}
-    panels = {title: plots.matrix(chosen, "front_layer", "end_layer", layers, name) for title, name in named.items()}
-    worst = np.nanmax(panels["normalized difference"], initial=1)  # task-loss matching may leave any distance
-    limits = dict.fromkeys(panels, (0.0, 1.0)) | {"normalized difference": (0.0, float(worst))}
-    for null in dict.fromkeys(null for null, _, _ in first if null):
-        title = f"accuracy, {null}"
-        of_null = [row for (kind, _, _), row in first.items() if kind == null]
-        panels[title], limits[title] = plots.matrix(of_null, "front_layer", "end_layer", layers, "accuracy"), (0.0, 1.0)
-    how = f"{config.init}, {config.epochs} epochs"
-    title = f"{config.front_path} into {config.end_path} on {rows[0]['data']} ({how})"
-    return {"": plots.heat_maps(panels, *layers, "front layer", "end layer", title, limits, ("normalized difference",))}

@@ -23,7 +23,6 @@ from lib.experiments.config.stitch_ood import StitchOodConfig
 from lib.metrics import ood_detection
 from lib.models import checkpoints, residual_blocks
 from lib.models.checkpoints import Checkpoint
-from lib.plots import energies as plots
 from lib.runs import input_files, loading
 from lib.runs.records import Result
 from lib.stitching import detector_energies as energies
@@ -48,33 +47,27 @@ class _Scored(NamedTuple):
 
 
 def stitch_ood(config: StitchOodConfig) -> Result:
-    """A row per stitch, per missing one, and per end layer and sanity data set; energies; heat maps and histograms."""
+    """A row per stitch, per missing one, and per end layer and sanity data set; energies in the arrays."""
     grids = records.read(config, config.stitch_run, EXPERIMENTS["stitch"].revision)
     _refuse_strangers(config, grids)
     detectors = [config.detectors_of(grid) for grid in grids]
     if not any(detectors):
         _refuse_nothing(config, grids[0])
     model = next(detector for of_grid in detectors for detector in of_grid.values())
-    rows, arrays, drawn, seconds = [], {}, [], {}
+    rows, arrays, seconds = [], {}, {}
     begin = time.perf_counter()
     for number, (grid, described) in enumerate(zip(grids, detectors, strict=True)):
         prefix = f"{number}." if len(grids) > 1 else ""
         commands = _detector_commands(grid, described, model)
-        new, energies_of, layers = _evaluate(config, grid, described, commands, prefix)
+        new, energies_of = _evaluate(config, grid, described, commands, prefix)
         rows += new
         arrays |= energies_of
-        drawn.append((str(number) if prefix else "", (new, energies_of, layers, _title(grid, new))))
     seconds["evaluation"] = time.perf_counter() - begin
     for command in dict.fromkeys(row["fill"] for row in rows if row["fill"]):
         print(f"missing: {command}", file=sys.stderr)
     return Result(
         rows,
         arrays,
-        lambda: {
-            "-".join(part for part in (number, name) if part): figure
-            for number, of_grid in drawn
-            for name, figure in plots.figures(*of_grid).items()
-        },
         seconds,
         columns=(
             "method",
@@ -96,8 +89,8 @@ def stitch_ood(config: StitchOodConfig) -> Result:
 
 def _evaluate(
     config: StitchOodConfig, grid: Grid, described: dict[str, Detector], commands: dict[str, str], prefix: str
-) -> tuple[list[dict], dict[str, np.ndarray], tuple[list[str], list[str]]]:
-    """Rows, arrays, and the front and end layers in execution order."""
+) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """Rows, by front and end layer in execution order, and arrays."""
     device = loading.device(config)
     front, end = (
         checkpoints.load(
@@ -161,7 +154,7 @@ def _evaluate(
             "id_energies": f"{prefix}id.{row['end_layer']}" if detector else None,
             "detector": str(detector.path) if detector else None,
         }
-    return rows, arrays, layers
+    return rows, arrays
 
 
 def _stitched_rows(
@@ -338,10 +331,6 @@ def _scores(scored: _Scored, layer: str, outside: np.ndarray) -> dict:
         "energy_id": inside.mean(dtype=np.float64),
         "energy": outside.mean(dtype=np.float64),
     }
-
-
-def _title(grid: Grid, rows: list[dict]) -> str:
-    return f"{grid.config['front_path']} into {grid.config['end_path']} on {rows[0]['data']} ({grid.method})"
 
 
 def _stated(kind: str) -> str:

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.utils import tensorboard
 
-from lib.core import distributed, locks
+from lib.core import distributed, locks, progress
 from lib.core.errors import Interrupted, UserError
+from lib.core.text import duration
 from lib.datasets.split import Split
 from lib.experiments.config.train import TrainConfig
 from lib.metrics import classification
@@ -71,7 +72,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     rows, position = run_state.resume(
         directory, network, optimiser, average, recipe.loss, config.quiet or processes.rank > 0
     )
-    writes = processes.rank == 0
+    writes, known = processes.rank == 0, len(rows)
     if not rows and position == loop.Position():
         position.epoch += run_state.begin_behind(config, optimiser)
         if writes:
@@ -80,6 +81,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     trained = cast(nn.Module, torch.compile(network)) if config.compile else network
     result = average.network if average else network
     seconds = {"setup": time.perf_counter() - begin}
+    _announce(config, recipe, position.epoch, len(train_split), len(val_split))
     train_split, val_split = train_split.to(device), val_split.to(device)
     with _curves(directory, rows, writes) as curves, loop.Stopping().listening() as stopping:
         while position.epoch <= config.epochs and not _plateau(config, rows):
@@ -93,7 +95,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
                 if config.train_acc:
                     rows[-1] |= _training_accuracy(result, train_split, recipe, due)
                 if writes:
-                    _log(curves, rows[-1], config)
+                    _log(curves, rows[-1], config, recipe.batching.whole)
                     run_state.keep(directory, result, description, rows, due)
                 position = loop.Position(epoch=position.epoch + 1)
             stopped = processes.any(bool(stopping.by))
@@ -113,14 +115,16 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
         seconds=seconds,
         columns=(
             "epoch",
+            "best",
             "train_loss",
             "train_accuracy",
             "val_loss",
             "val_accuracy",
             "learning_rate",
             "images_per_second",
-            "best",
         ),
+        always=lambda row: row["best"] or row is rows[-1],
+        announced=lambda row: not config.quiet and row in rows[known:],
     )
 
 
@@ -181,12 +185,23 @@ def _curves(directory: Path, rows: list[dict], writes: bool):
     )
 
 
-def _log(curves, row: dict, config: TrainConfig) -> None:
+def _announce(config: TrainConfig, recipe: loop.Recipe, first: int, images: int, val_images: int) -> None:
+    """Plans the passes of the epochs that are left: over training images, validation images, and what --train-acc adds."""
+    for epoch in range(first, config.epochs + 1):
+        recipe.batching.whole.plan(progress.TRAINING, recipe.epoch_images or images)
+        recipe.batching.whole.plan(progress.FORWARD, val_images)
+        if config.train_acc and _due(config, epoch):
+            recipe.batching.whole.plan(progress.FORWARD, images)
+
+
+def _log(curves, row: dict, config: TrainConfig, whole: progress.Whole) -> None:
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
         curves.add_scalar(name, row[name], row["epoch"])
     if not config.quiet:
+        left = whole.left() if row["epoch"] < config.epochs else None
         print(
             f"epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
-            f"  val {row['val_accuracy']:.4f}  {row['images_per_second']:.0f} images/s",
+            f"  val {row['val_accuracy']:.4f}  {duration(row['seconds'])}"
+            + (f", {duration(left)} left" if left is not None else ""),
             file=sys.stderr,
         )

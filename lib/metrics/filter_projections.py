@@ -2,12 +2,11 @@
 
 Gamba et al., "Hyperplane Arrangements of Trained ConvNets Are Biased", 2023. A weight (N, ...) is N filters of D numbers
 each. Under any symmetric initialisation a filter points to either side with probability 1/2, so that N times the mass is
-binomial: all intervals and p-values here are exact.
+binomial: its intervals and p-values (`binomial`) are exact.
 """
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 
@@ -36,25 +35,6 @@ def mass(projections: np.ndarray) -> float:
     """P(X <= 0): the share, in [0, 1], of filters that do not point towards the all-ones vector; NaN is not counted."""
     counted = projections[~np.isnan(projections)]
     return float((counted <= 0).mean()) if len(counted) else float("nan")
-
-
-def binomial_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval (Clopper & Pearson 1934) of a probability that came true `count` times in n."""
-    tail = (1 - level) / 2
-    low = stats.beta.ppf(tail, count, n - count + 1) if count > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, count + 1, n - count) if count < n else 1.0
-    return float(low), float(high)
-
-
-def binomial_p(count: int, n: int) -> float:
-    """Two-sided exact p-value of `count` in n under probability 1/2."""
-    return float(stats.binomtest(count, n).pvalue)
-
-
-def null_band(n: int, level: float = 0.95) -> tuple[float, float]:
-    """Where the mass of n filters lies with probability `level` or more if they have no preferred side."""
-    tail = (1 - level) / 2
-    return float(stats.binom.ppf(tail, n, 0.5) / n), float(stats.binom.ppf(1 - tail, n, 0.5) / n)
 
 
 def z_score(mass: float, n: int) -> float:

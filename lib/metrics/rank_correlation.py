@@ -22,7 +22,7 @@ NOTHING = 1e-9  # of n: what is left of ranks that another measure explains whol
 
 
 class Chance(NamedTuple):
-    """A p-value, and the least that these things could have given, whatever their order; both None without a correlation.
+    """A p-value, and the smallest that so many values could have given; both None without a correlation.
 
     p is None where `least` is above 0.05, as for 4 things without ties: it tells nothing, however large the correlation.
     """
@@ -49,7 +49,7 @@ def spearman_p(x: np.ndarray, y: np.ndarray, draws: int = 9999, seed: int = 0) -
 
 
 def spearman_one_sided(x: np.ndarray, y: np.ndarray) -> tuple[float | None, Chance]:
-    """Spearman's correlation, and the chance of at least as high a one for unrelated measures: by Student's t.
+    """Spearman's correlation, and the one-sided p-value of it, by Student's t.
 
     No p is below that of the one order, or of those equal by ties, that agrees wholly.
     """
@@ -62,7 +62,7 @@ def kendall_one_sided(x: np.ndarray, y: np.ndarray) -> tuple[float | None, Chanc
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float | None:
-    """The correlation of what is left of the ranks of x and y once those of `given` are regressed out of both."""
+    """The correlation of the residuals of the ranks of x and y after a regression on the ranks of `given`."""
     return _pearson(*_residuals(x, y, given))
 
 

@@ -36,8 +36,9 @@ def debiased_cka(x: Tensor, y: Tensor) -> float:
 
     Raises `ValueError` for fewer than 4 inputs: the estimate has n - 3 in its denominator.
     """
-    grams = [Grams([z @ z.T]) for z in (_centred(x), _centred(y))]
-    return debiased_cka_grid(*grams).item()
+    grams = GramProducts(len(x), 1, 1, x.device)
+    grams.add(0, *((z @ z.T)[None] for z in (_centred(x), _centred(y))))
+    return debiased_cka_grid(grams).item()
 
 
 def procrustes(x: Tensor, y: Tensor) -> float:
@@ -72,7 +73,7 @@ def disagreement(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Side:
-    """What one representation brings to the measures on moments: covariance and whitening.
+    """One representation in the measures on moments: its covariance and whitening.
 
     covariance (p, p), not divided by n; basis (c, p): the coordinates in terms of the c original features, None if they
     are the features themselves.
@@ -184,14 +185,14 @@ class Grams:
         return torch.triu_indices(self.n, self.n, 1, device=self.order.device)
 
     @cached_property
-    def norms(self) -> Tensor:
-        """The Frobenius norms (m,) of the matrices."""
-        return (2 * self.upper.square().sum(1) + self.diagonal.square().sum(1)).sqrt()
+    def squares(self) -> Tensor:
+        """The sums (m,) of the squares of each matrix without its diagonal."""
+        return 2 * self.upper.square().sum(1)
 
     @cached_property
-    def debiased_norms(self) -> Tensor:
-        """The roots (m,) of the unbiased HSIC of each representation with itself."""
-        return _hsic(self.n, 2 * self.upper.square().sum(1), self.sums.square().sum(1), self.sums.sum(1).square()).sqrt()
+    def norms(self) -> Tensor:
+        """The Frobenius norms (m,) of the matrices."""
+        return (self.squares + self.diagonal.square().sum(1)).sqrt()
 
     @cached_property
     def ranks(self) -> Tensor:
@@ -236,7 +237,7 @@ class PermutedGrams:
     def __init__(self, source: Grams, order: Tensor) -> None:
         self.source, self.order = source, order.to(source.order.device)
         self.diagonal, self.sums = source.diagonal[:, self.order], source.sums[:, self.order]
-        self.norms, self.debiased_norms, self.neighbours = source.norms, source.debiased_norms, source.neighbours
+        self.squares, self.norms, self.neighbours = source.squares, source.norms, source.neighbours
 
     @cached_property
     def places(self) -> Tensor:
@@ -255,29 +256,72 @@ class PermutedGrams:
         return self.source.rank_columns.index_select(0, self.places)
 
 
-def _products(x: Grams, y: Grams | PermutedGrams) -> Tensor:
-    """The products (m1, m2) of the upper triangles."""
-    if isinstance(y, PermutedGrams):
-        return (x.unit_columns.T @ y.unit_columns).double() * x.norms[:, None] * y.norms
-    return x.upper @ y.upper.T
+class GramProducts:
+    """Of the centred Gram matrices (n, n) of m1 and of m2 representations what both forms of CKA need: no matrix is kept.
+
+    cross (m1, m2), squares (m1,) and (m2,): products of matrices without their diagonals, summed; diagonals and sums of rows
+    without them (m, n).
+    """
+
+    def __init__(self, n: int, first: int, second: int, device: torch.device | str = "cpu") -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.n, self.cross = n, zeros(first, second)
+        self.squares, self.diagonals, self.sums = (
+            [zeros(first, *shape), zeros(second, *shape)] for shape in ((), (n,), (n,))
+        )
+
+    def add(self, begin: int, *blocks: Tensor) -> None:
+        """Takes in the next rows of all matrices, (m1, b, n - begin) and (m2, b, n - begin): from column `begin` on.
+
+        What lies on and below the diagonal of the blocks is overwritten.
+        """
+        end = begin + blocks[0].shape[1]
+        for side, block in enumerate(blocks):
+            self.diagonals[side][:, begin:end] = block.diagonal(dim1=1, dim2=2)
+            block.triu_(1)
+            self.sums[side][:, begin:end] += block.sum(2)
+            self.sums[side][:, begin:] += block.sum(1)
+            self.squares[side] += 2 * torch.linalg.vector_norm(block, dim=(1, 2)).square()
+        self.cross += 2 * blocks[0].flatten(1) @ blocks[1].flatten(1).T
+
+    @classmethod
+    def of(cls, x: Grams, y: Grams | PermutedGrams) -> "GramProducts":
+        """The same from stored triangles; those of permuted inputs are multiplied in float32."""
+        products = cls(x.n, len(x.diagonal), len(y.diagonal), x.diagonal.device)
+        if isinstance(y, PermutedGrams):
+            products.cross = 2 * (x.unit_columns.T @ y.unit_columns).double() * x.norms[:, None] * y.norms
+        else:
+            products.cross = 2 * x.upper @ y.upper.T
+        products.squares, products.diagonals = [x.squares, y.squares], [x.diagonal, y.diagonal]
+        products.sums = [x.sums, y.sums]
+        return products
 
 
-def _hsic(n: int, triangles: Tensor, sums: Tensor, totals: Tensor) -> Tensor:
-    """The unbiased HSIC_1 of Song et al. 2012, but for a factor, from products of triangles, of row sums and of totals."""
-    return triangles + totals / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums
-
-
-def cka_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
+def cka_grid(grams: GramProducts) -> Tensor:
     """`linear_cka` of all pairs (m1, m2)."""
-    return (2 * _products(x, y) + x.diagonal @ y.diagonal.T) / (x.norms[:, None] * y.norms)
+    one, two = grams.diagonals
+    norms = [(squares + own.square().sum(1)).sqrt() for squares, own in zip(grams.squares, grams.diagonals, strict=True)]
+    return (grams.cross + one @ two.T) / (norms[0][:, None] * norms[1])
 
 
-def debiased_cka_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
+def debiased_cka_grid(grams: GramProducts) -> Tensor:
     """`debiased_cka` of all pairs (m1, m2): the unbiased HSIC_1 of Song et al. 2012 in place of the biased one."""
-    if x.n < FEWEST_DEBIASED:
-        raise ValueError(f"debiased CKA of {x.n} inputs does not exist; {FEWEST_DEBIASED} are the fewest")
-    both = _hsic(x.n, 2 * _products(x, y), x.sums @ y.sums.T, x.sums.sum(1)[:, None] * y.sums.sum(1))
-    return both / (x.debiased_norms[:, None] * y.debiased_norms)
+    n = grams.n
+    if n < FEWEST_DEBIASED:
+        raise ValueError(f"debiased CKA of {n} inputs does not exist; {FEWEST_DEBIASED} are the fewest")
+
+    def hsic(products, sums, totals):
+        return products + totals / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums
+
+    one, two = grams.sums
+    own = [
+        hsic(squares, sums.square().sum(1), sums.sum(1).square())
+        for squares, sums in zip(grams.squares, grams.sums, strict=True)
+    ]
+    both = hsic(grams.cross, one @ two.T, one.sum(1)[:, None] * two.sum(1))
+    return both / (own[0].sqrt()[:, None] * own[1].sqrt())
 
 
 def rsa_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:

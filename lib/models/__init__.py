@@ -190,8 +190,8 @@ def check(name: str) -> None:
 
 
 def every_type() -> str:
-    """All types and an example, as the end of an error message."""
-    return f"such as exec_train.py resnet18 -d cifar10 -dir a; types are {', '.join([*MODELS, *PATTERNS])}"
+    """All types, as a clause."""
+    return f"types are {', '.join([*MODELS, *PATTERNS])}"
 
 
 def takes(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a checkpoint and its description lie, and whether they are there. Free of torch, and reads no weights."""
+"""Paths of a checkpoint and its description, and whether they exist. Free of torch; reads no weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Networks on disk: a plain state dict, and beside it what is needed to use it.
+"""Checkpoints: a plain state dict, and beside it a description of the network.
 
 `models/<dir>/model_<epoch>.pt` loads with `torch.load(..., weights_only=True)` anywhere; `model_<epoch>.json` holds the
 architecture, classes, normalisation, data, configuration, metrics and the hash of the weights. Files from elsewhere load
@@ -78,7 +78,7 @@ class Checkpoint:
 
 
 def build(description: Description, pretrained: bool = False) -> Normalized:
-    """The network a description describes, with fresh weights, or with published ones and their normalisation."""
+    """The network of a description, with fresh weights, or with published ones and their normalisation."""
     size = (description.image_size or 32) + 2 * description.padding
     shape = description.architecture, len(description.classes), description.channels, size
     if pretrained:

@@ -1,4 +1,4 @@
-"""A network that is asked for other classes than it was trained on, each of which several of its outputs answer for."""
+"""A network evaluated on other classes than it was trained on, each of which groups several of its outputs."""
 
 import math
 

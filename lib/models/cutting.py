@@ -1,4 +1,4 @@
-"""The only two ways to look inside a network: to cut it at a layer, and to record what its modules put out.
+"""The only two ways to look inside a network: to cut it at a layer, and to record the outputs of its modules.
 
 A layer's name is its module path, as `named_modules()` and the state dict have it. `cut` splits a network at a layer
 into two that do no work twice; `record` reads modules anywhere, also inside a block that a skip connection bypasses;
@@ -15,6 +15,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,45 +208,133 @@ def record(
     Raises `UserError` in the pass for a layer that puts out no tensor, or none with rows that belong to images.
     """
     check_names(network, names)
-    body = _body(network)
-    outputs: dict[str, Any] = {}
-    calls: dict[str, int] = {}
-    axes: dict[str, image_axis.Survey] = {}
+    recording = Recording(names, reduce, inputs=inputs, stop=stop, raw=raw)
+    running = _recordings.setdefault(network, [])
+    running.append(recording)
+    try:
+        with attached(network, [recording]):
+            yield recording.outputs
+    finally:
+        running.remove(recording)
 
-    def clear(module, arguments):
-        if image_axis.measuring():
+
+class Recording:
+    """What `record` keeps of the passes of one network.
+
+    rows   the rows of the batch that are kept, int64 (b,); None for all
+    group  the recordings of a pass, which ends early when all of them have seen enough
+    error  why nothing more is kept, where a pass is shared with others, which go on
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        reduce: Callable[[Tensor], Any] | dict[str, Callable[[Tensor], Any]],
+        *,
+        inputs: bool,
+        stop: bool,
+        raw: bool,
+    ) -> None:
+        self.names = list(dict.fromkeys(names))
+        self.outputs: dict[str, Any] = {}
+        self.stop = stop
+        self.rows: Tensor | None = None
+        self.group: list[Recording] = [self]
+        self.error: Exception | None = None
+        self._reduce, self._inputs, self._raw = reduce, inputs, raw
+        self._calls: dict[str, int] = {}
+        self._survey: image_axis.Survey | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it needs no more of the pass."""
+        return self.error is not None or (self.stop and len(self._calls) == len(self.names))
+
+    def begin(self, network: nn.Module, arguments: tuple) -> None:
+        """A pass of the network over a batch begins."""
+        self.outputs.clear()
+        self._calls.clear()
+        if not self._raw and isinstance(images := first_tensor(arguments), Tensor):
+            self._survey = _survey(network, images)
+
+    def see(self, name: str, arguments: tuple, output: object) -> None:
+        """A module has put out something. Raises what keeping it raises, unless the pass is shared."""
+        if self.error is not None:
             return
-        outputs.clear()
-        calls.clear()
-        if not raw and isinstance(images := first_tensor(arguments), Tensor):
-            axes["now"] = _survey(network, images)
+        try:
+            self._keep(name, arguments[0] if self._inputs else output)
+        except Exception as error:
+            if len(self.group) == 1:
+                raise
+            self.error = error
+        if self.complete and all(recording.complete for recording in self.group):
+            raise _Enough
 
-    def keep(name):
-        reduced = reduce[name] if isinstance(reduce, dict) else reduce
+    def _keep(self, name: str, value: Any) -> None:
+        self._calls[name] = self._calls.get(name, 0) + 1
+        key = name if self._calls[name] == 1 else f"{name}@{self._calls[name]}"
+        if self._survey is not None:
+            value = self._survey.of(key, value, inputs=self._inputs)
+        if self.rows is not None:
+            value = value[self.rows]
+        self.outputs[key] = (self._reduce[name] if isinstance(self._reduce, dict) else self._reduce)(value)
 
-        def hook(module, arguments, output):
-            if image_axis.measuring():
-                return
-            calls[name] = calls.get(name, 0) + 1
-            key = name if calls[name] == 1 else f"{name}@{calls[name]}"
-            value = arguments[0] if inputs else output
-            outputs[key] = reduced(value if raw else axes["now"].of(key, value, inputs=inputs))
-            if stop and len(calls) == wanted:
-                raise _Enough
+
+_recordings: weakref.WeakKeyDictionary[nn.Module, list[Recording]] = weakref.WeakKeyDictionary()
+
+
+def recordings(network: nn.Module) -> list[Recording]:
+    """Those that passes of the network fill now."""
+    return list(_recordings.get(network, ()))
+
+
+@contextlib.contextmanager
+def attached(network: nn.Module, kept: Iterable[Recording]) -> Generator[None]:
+    """Passes of the network fill these recordings."""
+    body = _body(network)
+
+    def begin(recording: Recording):
+        def hook(module, arguments):
+            if not image_axis.measuring():
+                recording.begin(network, arguments)
 
         return hook
 
-    wanted = len(set(names))
+    def see(recording: Recording, name: str):
+        def hook(module, arguments, output):
+            if not image_axis.measuring():
+                recording.see(name, arguments, output)
+
+        return hook
 
     with contextlib.ExitStack() as stack:
-        stack.callback(network.register_forward_pre_hook(clear).remove)
-        for name in dict.fromkeys(names):
-            stack.callback(body.get_submodule(name).register_forward_hook(keep(name)).remove)
-        yield outputs
+        for recording in kept:
+            stack.callback(network.register_forward_pre_hook(begin(recording)).remove)
+            for name in recording.names:
+                stack.callback(body.get_submodule(name).register_forward_hook(see(recording, name)).remove)
+        yield
+
+
+Runner = Callable[[nn.Module, Tensor], Tensor | None]
+runner: ContextVar[Runner | None] = ContextVar("runner", default=None)  # what makes passes here, such as shared ones
 
 
 def run(network: nn.Module, images: Tensor) -> Tensor | None:
     """A forward pass; None if a `record` with `stop` had seen enough before its end."""
+    run_here = runner.get() or run_alone
+    return run_here(network, images)
+
+
+def outputs(network: nn.Module, images: Tensor) -> Tensor:
+    """What the network puts out, after a whole forward pass. Raises `ValueError` where a `record` with `stop` ended it."""
+    found = run(network, images)
+    if found is None:
+        raise ValueError("a record with stop ends the pass before the network's output")
+    return found
+
+
+def run_alone(network: nn.Module, images: Tensor) -> Tensor | None:
+    """A forward pass that is shared with nobody."""
     try:
         return network(images)
     except _Enough:

@@ -1,4 +1,4 @@
-"""What modules were called in earlier versions of the suite, where they now have the names of the papers' codes.
+"""Names of modules in earlier versions of the suite, where they now have the names of the papers' code.
 
 Checkpoints that the suite wrote under those names still load, and a layer that is asked for by an earlier name is answered
 with its present one. Three types were other functions before: their weights are refused, as renamed they would be wrong.

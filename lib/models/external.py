@@ -1,4 +1,4 @@
-"""Networks that are not ours: torchvision's and timm's by their own names, and a user's own from a Python file.
+"""Networks of other libraries: torchvision's and timm's by their own names, and the user's own from a Python file.
 
 Each is tried on blank images, so that a size or a channel count it cannot take is a sentence now and not a traceback in
 the middle of training.

@@ -1,4 +1,4 @@
-"""Which axis of what a layer puts out belongs to the images: decided here, by running two batch sizes once.
+"""Finds the axis of a layer's output that belongs to the images, by running two batch sizes once.
 
 Most layers put out a row per image. Some put out (tokens, images, c), others (windows x images, tokens, c). `survey` runs a
 network on two and on three images and compares shapes and numbers; `Axis.images_first` then brings any such tensor into

@@ -1,4 +1,4 @@
-"""Classifiers of representations: their input is what a layer of another network puts out, maps or tokens.
+"""Classifiers of representations: their input is the output of a layer of another network, maps or tokens.
 
 Stitching paper, section 4.1 of its code. `channels` is the width of the representation and `image_size` the side of the
 images that the other network takes. The published ones are for images of 32 px only: here the head pools over whatever

@@ -1,4 +1,4 @@
-"""What a layer is, in a word: `-l role:attention` takes all layers of a role, and rows state it."""
+"""The role of a layer: `-l role:attention` selects all layers of a role, and rows state it."""
 
 from torch import nn
 

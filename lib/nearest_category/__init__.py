@@ -1,1 +1,1 @@
-"""Does a network answer an unfamiliar image with the label of its nearest training example? Yang et al., TMLR 2023."""
+"""Nearest-category generalisation: predictions against the label of the nearest training image. Yang et al., TMLR 2023."""

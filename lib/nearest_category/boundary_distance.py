@@ -1,4 +1,4 @@
-"""How far the decision boundary lies, beside how far the images from elsewhere lie from the training set.
+"""Distance to the decision boundary, beside the distance of OOD images to the training set.
 
 The paper does not measure at the images themselves but at the training examples nearest to them, as far as the network
 classifies these correctly (nearest-category paper, section 2); the extension measures at the images (section 6.4).
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lib.attacks import minimum_norm
 from lib.attacks.pgd import attacked
 from lib.core.errors import UserError
-from lib.core.progress import bar
+from lib.core.progress import image_bar
 from lib.core.randomness import generator
 from lib.datasets.split import as_floats
 from lib.metrics.kaplan_meier import restricted_mean
@@ -91,7 +91,7 @@ def _measure(network: nn.Module, images: Tensor, labels: Tensor, sampling: Sampl
     parts = []
     device, size = next(network.parameters()).device, sampling.batch_size
     batches = list(zip(images.split(size), labels.split(size), strict=True)) if len(images) else []
-    for number, (part, truth) in enumerate(bar(batches, total=len(batches), label="radius", quiet=sampling.quiet)):
+    for number, (part, truth) in enumerate(image_bar(batches, len(images), size, label="radius", quiet=sampling.quiet)):
         parts.append(
             minimum_norm.minimal_radii(
                 network,

@@ -1,4 +1,4 @@
-"""Where distances between images are taken: among their pixels, or among features of a layer, not rescaled.
+"""Spaces for distances between images: pixels, or features of a layer, not rescaled.
 
 The nearest-category paper, section 2. Pixel distances are in [0, 1] units of the images as the data set has them.
 """
@@ -27,7 +27,9 @@ from lib.representations import finite, passes
 class Space:
     """points(split); `unit`, which a distance is divided by in what rows show; `about`, what rows say of the space.
 
-    of_inputs: whether it is the space of what the network takes, in which its boundary can be sought.
+    of_inputs      whether it is the space of what the network takes, in which its boundary can be sought
+    network        whose activations it is of, at the layer `about["layer"]`; None for what is stored
+    of_activations those of a split -> its points, so that a pass that is made for something else serves, too
     """
 
     name: str
@@ -35,6 +37,8 @@ class Space:
     unit: float
     about: dict
     of_inputs: bool = False
+    network: Normalized | None = None
+    of_activations: Callable[[Split, Tensor], Points] | None = None
 
 
 def of_pixels() -> Space:
@@ -67,11 +71,14 @@ def of_layer(backbone: Checkpoint, layer: str, batching: Batching) -> Space:
     cutting.check_names(backbone.network, [layer])
     units = f"features of {layer} of {files.sha256(backbone.path)[:12]}"
 
-    def points(split: Split) -> Points:
-        features = passes.features(backbone.network, split, layer, batching)
+    def of_activations(split: Split, features: Tensor) -> Points:
         return Points(title(split), finite.check(features, f"layer {layer} of {backbone.path}: its features", split), units)
 
-    return Space("feature", points, 1, {"layer": layer, "backbone": str(backbone.path)})
+    def points(split: Split) -> Points:
+        return of_activations(split, passes.features(backbone.network, split, layer, batching))
+
+    about = {"layer": layer, "backbone": str(backbone.path)}
+    return Space("feature", points, 1, about, network=backbone.network, of_activations=of_activations)
 
 
 def pixels(split: Split) -> Tensor:

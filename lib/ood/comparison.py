@@ -1,4 +1,4 @@
-"""All measures of several scores of the same images, as rows, and whether they differ from the final layer's.
+"""Detection measures of several scores on the same images, as rows, with tests against the final layer.
 
 Every test is paired (DeLong et al. 1988): the scores are of the same images. Nothing is turned round; `auroc_oracle_sign`
 is what an oracle that knows the sign would have.

@@ -1,4 +1,4 @@
-"""Stopping the forward pass at the first layer whose energy gives an outlier away.
+"""Early exit: stops the forward pass at the first layer whose energy identifies an outlier.
 
 At exit k the statistic is the rank of |z_k| among in-distribution images, as in the aggregator `max`; an image is flagged
 and its pass ends where that exceeds one threshold, which is calibrated on the maximum over all exits, so that the false

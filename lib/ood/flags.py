@@ -23,9 +23,19 @@ BASELINES = {
     "ash": "lib.ood.last_layer:ash",
 }
 
+# of every layer: name -> what data it needs
+DETECTORS = {
+    "knn": "ID images",
+    "mahalanobis": "labelled ID images",
+    "relative_mahalanobis": "labelled ID images",
+    "gram": "ID images",
+    "prototype": "labelled ID images",
+}
+
 # name -> what data it needs
 CHOICES = {
     "mixture": "unlabelled test images",
     "jigsaw": "ID images and their shuffled copies",
+    "entropy": "ID images",
     "transfer": "labelled outliers of another set; one half of the images chooses, the other tests, both ways",
 }

@@ -1,4 +1,4 @@
-"""Scores of outliers from the last layer: the baselines beside which the energies of inner layers are read.
+"""OOD scores of the last layer: baselines for the energies of inner layers.
 
 A score is fitted to what the last linear layer W f + b sees and says on in-distribution images, and is then a function of
 features f (b, d) and logits (b, k) to scores (b,), higher for outliers, so that one pass over the data feeds them all.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib.core.errors import UserError
 from lib.core.registry import resolve
-from lib.ood import aggregate, standardize
+from lib.ood import feature_detectors
 from lib.ood.flags import BASELINES
 
 LastLayerScore = Callable[[Tensor, Tensor], Tensor]  # features (b, d) and logits (b, k) -> (b,)
@@ -69,29 +69,14 @@ def energy(layer: LastLayer) -> LastLayerScore:
 
 def knn(layer: LastLayer) -> LastLayerScore:
     """Distance to the 50th nearest in-distribution image, features on the unit sphere (Sun et al. 2022)."""
-
-    def unit(features):
-        return torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy()
-
-    distance = aggregate.neighbour_distance(unit(layer.features))
-    return lambda features, logits: torch.from_numpy(distance(unit(features)))
+    fitted = feature_detectors.knn(layer.features)
+    return lambda features, logits: fitted(features)
 
 
 def mahalanobis(layer: LastLayer) -> LastLayerScore:
-    """Squared distance to the nearest class mean under one covariance of all classes (Lee et al. 2018).
-
-    The covariance is shrunk after Ledoit & Wolf, which the paper does not do: it has an inverse for few images too.
-    """
-    labelled = layer.labels >= 0
-    features, labels = layer.features[labelled].double().cpu(), layer.labels[labelled].cpu()
-    present = labels.unique()
-    if len(present) < 2:
-        raise UserError(f"--baselines mahalanobis: the fitting images have {len(present)} classes; it takes two or more")
-    means = torch.stack([features[labels == label].mean(0) for label in present])
-    centred = features - means[torch.searchsorted(present, labels)]
-    precision = torch.from_numpy(standardize.shrunk_precision(centred.numpy(), "--baselines mahalanobis"))
-    whiten = torch.linalg.cholesky(precision)  # x' P x = |whiten' x|^2
-    return lambda features, logits: torch.cdist(features.double().cpu() @ whiten, means @ whiten).square().amin(1)
+    """Squared distance to the nearest class mean under one covariance of all classes (Lee et al. 2018), shrunk."""
+    fitted = feature_detectors.mahalanobis(layer.features, layer.labels, "--baselines mahalanobis")
+    return lambda features, logits: fitted(features)
 
 
 def vim(layer: LastLayer) -> LastLayerScore:

@@ -60,6 +60,8 @@ def scores(
     inner, outer = (ood_detection.deviation(part, fitted) for part in (inside, outside[other]))
     best = float(ood_detection.auroc(inner, outer).max())
     chosen = {}
+    if "entropy" in names:
+        chosen["entropy"] = by_entropy(fitted)
     if "mixture" in names:
         chosen["mixture"] = by_mixture(fitted, np.concatenate([inside, outside[other]]))
     if proxies is not None:
@@ -131,6 +133,24 @@ def by_mixture(fitted: np.ndarray, mixture: np.ndarray) -> int:
     By the Kolmogorov-Smirnov distance, which needs no direction. The mixture holds the test images of both kinds.
     """
     return int(np.argmax([_distance(a, b) for a, b in zip(fitted.T, mixture.T, strict=True)]))
+
+
+def by_entropy(fitted: np.ndarray) -> int:
+    """The layer whose energies (f, L) of in-distribution images are spread most evenly over their range.
+
+    By the Shannon entropy of a histogram with sqrt(f) equal bins from the least to the greatest energy, which no unit
+    changes. In-distribution energies with heavy tails leave few bins to most images, and an outlier little room beyond
+    them. That entropy may choose layers without outliers is De la Jara et al.'s idea (2025), who join layers by it; this
+    rule for a single one is ours.
+    """
+    bins = max(2, round(len(fitted) ** 0.5))
+    entropies = []
+    for energies in fitted.T.astype(np.float64):
+        least, most = energies.min(), energies.max()
+        counts = np.histogram(energies, bins, (least, most))[0] if most > least else np.array([len(energies)])
+        shares = counts[counts > 0] / len(energies)
+        entropies.append(-(shares * np.log(shares)).sum())
+    return int(np.argmax(entropies))
 
 
 def by_proxies(fitted: np.ndarray, proxies: np.ndarray, seed: int) -> int:

@@ -4,17 +4,20 @@ E_T(a) = -T log sum_i exp(a_i / T), a the flattened output of a layer. Higher en
 computed inside the hook, in float32, so that memory holds n x layers x temperatures numbers and no activation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.core import saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.ood.layer_detectors import Features
 from lib.representations import finite
 
 KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)  # the layers that the paper looks at
@@ -30,13 +33,14 @@ def energy(activation: Tensor, temperatures: tuple[float, ...] = (1.0,)) -> Tens
     if flat.requires_grad and torch.is_grad_enabled():
         return torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
     total = _exponential_sums(flat, temperatures)
-    factors = -total.new_tensor(temperatures)
+    factors = -torch.tensor(temperatures, dtype=total.dtype).to(total.device, non_blocking=True)
     energies = total.log().mul_(factors)
-    if bool(((total > SMALL) & (total < LARGE)).all()):
+    sound = (total > SMALL) & (total < LARGE)
+    if not flat.is_cuda and bool(sound.all()):  # on a GPU a look would wait for it
         return energies
     # sums that overflowed, or that are too small to be exact, are taken again around their maximum
     exact = torch.stack([-temperature * torch.logsumexp(flat / temperature, 1) for temperature in temperatures], 1)
-    return torch.where((total > SMALL) & (total < LARGE), energies, exact)
+    return torch.where(sound, energies, exact)
 
 
 SMALL, LARGE = 1e-30, 1e38  # float32 holds 1.2e-38 to 3.4e38
@@ -70,6 +74,19 @@ def default_layers(network: nn.Module) -> list[str]:
     return [name for name, module in body.named_modules() if isinstance(module, KINDS)]
 
 
+class Energies(NamedTuple):
+    """What a pass left: names of the columns, energies (n, columns, T), logits (n, k), watched tensors (n, ...) by name."""
+
+    columns: list[str]
+    energies: np.ndarray
+    logits: Tensor
+    watched: dict[str, Tensor]
+
+
+Watch = Callable[[Tensor, Tensor], dict[str, Tensor]]  # features (b, d), logits (b, k) -> tensors (b, ...) by name
+Collect = Callable[[dict[str, Features], Tensor], dict[str, Tensor]]  # features by column, logits -> the same
+
+
 @torch.no_grad()
 def layer_energies(
     network: nn.Module,
@@ -79,37 +96,54 @@ def layer_energies(
     temperatures: tuple[float, ...] = (1.0,),
     *,
     head: str = "",
-    watch: Callable[[Tensor, Tensor], None] | None = None,
-) -> tuple[list[str], np.ndarray, Tensor]:
-    """One pass of the network, in eval mode and in float32, over a split.
+    watch: Watch | None = None,
+    features: Callable[[Tensor], Features] | None = None,
+    collect: Collect | None = None,
+    rows: saved_state.Rows | None = None,
+) -> Energies:
+    """One pass of the network, in eval mode and in float32, over a split; energies are float32.
 
-    Returns the names of the columns, energies (n, columns, T) in float32, and the logits (n, k). A layer that one
-    forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per batch, the input of
-    the layer `head` and the logits, both float32 and on the device. Raises `UserError` where the logits or an energy of an
-    image are not finite.
+    A layer that one forward pass runs again has a column `name@2` for its second output, and so on. `watch` gets, per
+    batch, the input of the layer `head` and the logits, both float32 and on the device; what it makes of them is kept.
+    `collect` gets, by column, what `features` made of each layer's output, and the logits, and is kept likewise.
+    `rows` holds what a stopped pass over the same split, in batches of the same size, has kept: those images are not passed
+    again. Raises `UserError` where the logits or an energy of an image are not finite.
     """
     network.eval()
-    names, energies, logits = [], [], []
+    rows = rows or saved_state.Rows()
     heads = [head] if watch else []
+    order = torch.arange(rows.count, len(split))
     with (
-        cutting.record(network, layers, reduce=lambda output: energy(output, temperatures)) as outputs,
-        cutting.record(network, heads, inputs=True) as features,
+        cutting.record(
+            network, layers, reduce=lambda output: (energy(output, temperatures), features(output) if features else None)
+        ) as outputs,
+        cutting.record(network, heads, inputs=True) as seen,
     ):
-        for images, _ in batching.over(split, split.name):
-            logits.append(network(images).float())
-            if watch:
-                watch(features[head].float(), logits[-1])
-            if not names:
-                missing = [name for name in layers if name not in outputs]
-                if missing:
-                    raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
-                names = [key for name in layers for key in outputs if key.partition("@")[0] == name]
-            energies.append(torch.stack([outputs[name] for name in names], 1))
-    found, answers = torch.cat(energies).cpu(), torch.cat(logits).cpu()
+        try:
+            for images, _, _ in batching.with_positions(split, split.name, order=order if rows.count else None):
+                logits = cutting.outputs(network, images).float()
+                if not rows.about:
+                    rows.about = {"columns": _columns(layers, outputs)}
+                energies = torch.stack([outputs[name][0] for name in rows.about["columns"]], 1)
+                watched = watch(seen[head].float(), logits) if watch else {}
+                if collect:
+                    watched |= collect({name: outputs[name][1] for name in rows.about["columns"]}, logits)
+                rows.add(energies=energies, logits=logits, **watched)
+        finally:
+            rows.keep()
+    watched = rows.whole()
+    found, answers, names = watched.pop("energies"), watched.pop("logits"), rows.about["columns"]
     for column, name in enumerate(names):
         finite.check(found[:, column], f"the energies of layer {name}", split)
     finite.check(answers, "the network's logits", split)
-    return names, found.numpy(), answers
+    return Energies(names, found.numpy(), answers, watched)
+
+
+def _columns(layers: list[str], outputs: Mapping[str, object]) -> list[str]:
+    """The names of the columns; raises `UserError` for a layer that did not run."""
+    if missing := [name for name in layers if name not in outputs]:
+        raise UserError(f"layer {missing[0]} does not run in a forward pass, so it has no energy")
+    return [key for name in layers for key in outputs if key.partition("@")[0] == name]
 
 
 def choose(network: Normalized, listed: list[cutting.Layer], patterns: tuple[str, ...]) -> list[str]:

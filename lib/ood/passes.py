@@ -1,4 +1,4 @@
-"""The passes over the data of a study of layers: energies of all layers, scores of the last one, and early exits."""
+"""The passes over the data: energies of all layers, scores of the last layer, early exits."""
 
 import time
 import warnings
@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.core import saved_state
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
-from lib.ood import early_exit, halves, last_layer, layer_energies
+from lib.ood import early_exit, halves, last_layer, layer_detectors, layer_energies
 from lib.ood.flags import BASELINES
 from lib.ood.last_layer import LastLayer, LastLayerScore
+from lib.ood.layer_detectors import Features, LayerScore
 from lib.representations import aliases, finite
 
 
@@ -29,7 +31,7 @@ class LayerStudy:
     layers        those of the rows
     exits         cuts at which a pass may stop, in execution order, if any; `alpha` is the rate of false alarms over all
     head          the name of the last linear layer, and `linear` the layer, where something needs it
-    baselines, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
+    baselines, detectors, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
     seed          of the halves that are drawn
     """
@@ -44,6 +46,7 @@ class LayerStudy:
     head: str = ""
     linear: nn.Linear | None = None
     baselines: tuple[str, ...] = ()
+    detectors: tuple[str, ...] = ()
     aggregators: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
@@ -51,12 +54,15 @@ class LayerStudy:
 
 
 class Passed(NamedTuple):
-    """What a pass over a split left: energies (n, columns, T), logits (n, k), scores of the last layer (n,) by name."""
+    """What a pass over a split left: energies (n, columns, T), logits (n, k), scores of the last layer (n,) by name, and
+    for every detector of layers the scores (n,) by column.
+    """
 
     columns: list[str]
     energies: np.ndarray
     logits: Tensor
     scores: dict[str, np.ndarray]
+    detected: dict[str, dict[str, np.ndarray]]
 
     def of(self, layers: list[str]) -> np.ndarray:
         """The energies of these layers, in the order of the columns."""
@@ -82,50 +88,98 @@ def distinct(study: LayerStudy, passed: Iterable[Passed], named: Sequence[str]) 
     return aliases.settle(partition, columns, lambda column: column.partition("@")[0], named)
 
 
+class PassesUnderWay:
+    """What the passes of a run have kept for the one that continues it, in a file that the run removes when it is done."""
+
+    def __init__(self, journal: saved_state.Journal) -> None:
+        self.journal, self.found = journal, journal.read()
+
+    def rows(self, stage: str) -> saved_state.Rows:
+        """Of the pass with this name."""
+        return saved_state.Rows(self.journal, self.found, stage)
+
+
+class Detectors(NamedTuple):
+    """Fitted scores: of the last layer by name, and of all layers by name and column."""
+
+    last: dict[str, LastLayerScore]
+    everywhere: dict[str, dict[str, LayerScore]]
+
+
 def measure(
     study: LayerStudy,
     split: Split,
     stage: str,
     seconds: dict[str, float],
-    detectors: dict[str, LastLayerScore] | None = None,
-    watch: Callable[[Tensor, Tensor], None] | None = None,
+    detectors: Detectors | None = None,
+    under_way: PassesUnderWay | None = None,
 ) -> Passed:
-    """One pass over a split; `watch`, or else `detectors`, get the last layer's input and output as they come by."""
-    detectors = detectors or {}
-    scores: dict[str, list[Tensor]] = {name: [] for name in detectors}
+    """One pass over a split; the detectors get the last layer's input and output, or what is kept of every layer's."""
+    last, everywhere = detectors or Detectors({}, {})
+    keys = {(name, column): f"{column}: {name}" for name, of_columns in everywhere.items() for column in of_columns}
 
-    def score(features: Tensor, logits: Tensor) -> None:
-        for name, detector in detectors.items():
-            scores[name].append(detector(features, logits).double().cpu())
+    def score(features: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        return {name: detector(features, logits).double().cpu() for name, detector in last.items()}
 
-    begin = time.perf_counter()
-    columns, energies, logits = layer_energies.layer_energies(
-        study.network,
-        split,
-        list(dict.fromkeys([*study.layers, *study.exits])),
-        study.batching,
-        study.temperatures,
-        head=study.head,
-        watch=watch or (score if detectors else None),
-    )
-    seconds[f"pass over {stage}"] = time.perf_counter() - begin
-    joined = {name: torch.cat(parts) for name, parts in scores.items()}
-    for name, values in joined.items():
+    def detect(batch: dict[str, Features], logits: Tensor) -> dict[str, Tensor]:
+        predicted = logits.argmax(1).cpu()
+        return {key: everywhere[name][column](batch[column], predicted).double() for (name, column), key in keys.items()}
+
+    found = _pass(study, split, stage, seconds, score if last else None, detect if keys else None, under_way)
+    detected: dict[str, dict[str, np.ndarray]] = {name: {} for name in everywhere}
+    for (name, column), key in keys.items():
+        values = found.watched.pop(key)
+        finite.check(values[:, None], f"--layer-detectors {name}: its scores of layer {column}", split)
+        detected[name][column] = values.numpy()
+    for name, values in found.watched.items():
         finite.check(values[:, None], f"--baselines {name}: its scores", split)
-    return Passed(columns, energies, logits, {name: values.numpy() for name, values in joined.items()})
+    scores = {name: values.numpy() for name, values in found.watched.items()}
+    return Passed(found.columns, found.energies, found.logits, scores, detected)
 
 
-def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Passed, dict[str, LastLayerScore]]:
-    """The pass over the fitting images, and the scores of the last layer fitted to it."""
+def fit(
+    study: LayerStudy, fitted: Split, seconds: dict[str, float], under_way: PassesUnderWay | None = None
+) -> tuple[Passed, Detectors]:
+    """The pass over the fitting images, and the detectors fitted to it."""
+
+    def collect(batch: dict[str, Features], logits: Tensor) -> dict[str, Tensor]:
+        columns = [column for column in batch if column.partition("@")[0] in study.layers]
+        return {f"{kind} of {column}": part for column in columns for kind, part in batch[column]._asdict().items()}
+
+    found = _pass(
+        study,
+        fitted,
+        FITTING,
+        seconds,
+        (lambda seen, logits: {"features": seen.clone()}) if study.linear else None,
+        collect if study.detectors else None,
+        under_way,
+    )
+    passed = Passed(found.columns, found.energies, found.logits, {}, {})
+    everywhere = {}
+    if study.detectors:
+        begin = time.perf_counter()
+        columns = [column for column in found.columns if column.partition("@")[0] in study.layers]
+        features = {
+            column: Features(**{kind: found.watched[f"{kind} of {column}"] for kind in Features._fields})
+            for column in columns
+        }
+        everywhere = layer_detectors.fit(study.detectors, features, fitted.labels.cpu(), passed.logits.argmax(1))
+        seconds["fitting the layers' detectors"] = time.perf_counter() - begin
+    return passed, Detectors(_last(study, fitted, found, seconds), everywhere)
+
+
+def _last(
+    study: LayerStudy, fitted: Split, found: layer_energies.Energies, seconds: dict[str, float]
+) -> dict[str, LastLayerScore]:
+    """The scores of the last layer, fitted to its input over the fitting images."""
     if study.linear is None:
-        return measure(study, fitted, "fitting images", seconds), {}
-    features: list[Tensor] = []
-    passed = measure(study, fitted, "fitting images", seconds, watch=lambda seen, logits: features.append(seen.clone()))
+        return {}
     begin = time.perf_counter()
     linear = study.linear
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
     layer = LastLayer(
-        linear.weight.detach().float(), bias.detach().float(), torch.cat(features), passed.logits, fitted.labels
+        linear.weight.detach().float(), bias.detach().float(), found.watched["features"], found.logits, fitted.labels
     )
     detectors = {}
     for name in BASELINES:
@@ -137,7 +191,36 @@ def fit(study: LayerStudy, fitted: Split, seconds: dict[str, float]) -> tuple[Pa
             except UserError as error:
                 warnings.warn(f"{error}; left out", stacklevel=3)
     seconds["fitting the last layer's scores"] = time.perf_counter() - begin
-    return passed, detectors
+    return detectors
+
+
+FITTING = "fitting images"
+
+
+def _pass(
+    study: LayerStudy,
+    split: Split,
+    stage: str,
+    seconds: dict[str, float],
+    watch: layer_energies.Watch | None,
+    collect: layer_energies.Collect | None,
+    under_way: PassesUnderWay | None,
+) -> layer_energies.Energies:
+    begin = time.perf_counter()
+    found = layer_energies.layer_energies(
+        study.network,
+        split,
+        list(dict.fromkeys([*study.layers, *study.exits])),
+        study.batching,
+        study.temperatures,
+        head=study.head,
+        watch=watch,
+        features=layer_detectors.reduction(study.detectors) if collect else None,
+        collect=collect,
+        rows=under_way.rows(stage) if under_way else None,
+    )
+    seconds[f"pass over {stage}"] = time.perf_counter() - begin
+    return found
 
 
 class Exits(NamedTuple):

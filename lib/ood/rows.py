@@ -1,4 +1,4 @@
-"""The rows of a study of layers: what they are about, and every measure of every score."""
+"""The rows of `exec_ood_layers.py`: every measure of every score."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,7 @@ from lib.datasets.split import Split
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import aggregate, comparison, layer_choice
+from lib.ood.flags import DETECTORS
 from lib.ood.last_layer import NEEDS, TEMPERATURES
 from lib.ood.passes import LayerStudy, Passed
 
@@ -57,6 +58,23 @@ def rows(
                 if row["score"].startswith("two-sided"):
                     row["in_best_set_two_sided"] = in_set.get(row["layer"])
                 yield other, {"T": temperature, **row}
+            for found in _detectors(facts, passes["id"], passes[other]) if number == 0 else ():
+                for row in comparison.score_rows(found, inner[:, final], outer[other][:, final]):
+                    yield other, row
+
+
+def _detectors(facts: list[dict], inner: Passed, outer: Passed) -> Iterator[list[comparison.Score]]:
+    """For every detector its scores at all layers where it could be fitted; they have no temperature."""
+    for name, found in inner.detected.items():
+        yield [
+            comparison.Score(
+                {**fact, "T": None, "score": f"layer {name}", "needs": DETECTORS[name]},
+                found[fact["layer"]],
+                outer.detected[name][fact["layer"]],
+            )
+            for fact in facts
+            if fact["layer"] in found
+        ]
 
 
 def _last_layer(study: LayerStudy, inner: Passed, outer: Passed, final: str) -> list[comparison.Score]:

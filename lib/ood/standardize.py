@@ -1,4 +1,4 @@
-"""Energies of several layers on one scale, by in-distribution images that no measure is made on.
+"""Standardises energies of several layers, by in-distribution images that are not tested on.
 
 Raw energies of different layers are not comparable (they lie near -log D of their own D), so every rule that combines
 layers begins here. OOD-layers paper, section 2.6 of its specification.

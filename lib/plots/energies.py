@@ -1,13 +1,14 @@
 """Figures of stitched representations under detectors: heat maps of a grid, histograms of the energies."""
 
-import math
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from lib.plots import grid
+from lib.plots import grid, style
+from lib.plots.recorded import Recorded
 
 BINS = 50
 SHOWN = (0.2, 99.8)  # percentiles between which a panel's axis runs
@@ -18,19 +19,34 @@ MEASURES = {
     "AUROC": "auroc",
     "two-sided AUROC": "auroc_two_sided",
     "AUPR": "aupr_in",
-    "FPR95": "fpr95",
+    "FPR at 95 % TPR": "fpr95",
 }
+GRID = ("front", "end", "method", "seed")
 
 
-def figures(
-    rows: list[dict], arrays: dict[str, np.ndarray], layers: tuple[list[str], list[str]], title: str
-) -> dict[str, Figure]:
-    """By suffix, for each pair of ranks: the measures as heat maps, where there is more than a cell, and the histograms.
+def figures(run: Recorded) -> dict[str, Figure]:
+    """Those of every grid, behind its number where there are several."""
+    grids: list[list[dict]] = []
+    for row in run.rows:
+        last = grids[-1][-1] if grids else {}
+        if any(last.get(name) != row[name] for name in GRID) or (last["kind"], row["kind"]) == ("sanity", "stitched"):
+            grids.append([])
+        grids[-1].append(row)
+    drawn = {}
+    for number, rows in enumerate(grids):
+        first = rows[0]
+        networks = run.pair(first["front"], first["end"], "into")
+        title = f"{networks} ({first['method']}): {first['n']} images of {first['data']}:{first['split']}"
+        for name, figure in of_grid(rows, run.arrays, title).items():
+            drawn["-".join(part for part in (str(number) * (len(grids) > 1), name) if part)] = figure
+    return drawn
 
-    The rows are those of one grid; `layers` are its front and its end layers.
-    """
+
+def of_grid(rows: list[dict], arrays: Mapping[str, np.ndarray], title: str) -> dict[str, Figure]:
+    """By suffix, for each pair of ranks: the measures as heat maps, where there is more than a cell, and the histograms."""
     by_suffix = {}
     stitched = [row for row in rows if row["kind"] == "stitched"]
+    layers = [list(dict.fromkeys(row[f"{side}_layer"] for row in stitched)) for side in ("front", "end")]
     for ranks in dict.fromkeys((row["stitch_rank"], row["pinv_rank"]) for row in stitched):
         chosen = [row for row in stitched if (row["stitch_rank"], row["pinv_rank"]) == ranks]
         shown = [str(rank or "full") for rank in ranks]
@@ -78,34 +94,36 @@ def histograms(
     The vertical axis is made for the first two; what is narrower is cut off above.
 
     panels: end layer -> front layer -> energies; sanity: end layer -> data set -> energies; native: end layer -> energies of
-    the in-distribution images. The colours of front layers run from dark, the first, to bright.
+    the in-distribution images. The colours of front layers run from dark, the first, to bright; other sets are dotted.
     """
-    across = min(len(panels), 3)
-    down = math.ceil(len(panels) / across)
-    figure = Figure(figsize=(max(7, 4.4 * across), 1.4 + 3.0 * down), layout="constrained")
-    grid.head(figure, title)
+    figure, places = style.panels(len(panels), (4.4, 3.0), extra=1.4)
     fronts = list(dict.fromkeys(front for stitched in panels.values() for front in stitched))
-    colours = dict(zip(fronts, colormaps["viridis"](np.linspace(0, 0.9, len(fronts))), strict=True))
+    colours = dict(zip(fronts, colormaps[style.SEQUENTIAL](np.linspace(0, 0.9, len(fronts))), strict=True))
     lines: dict[str, Artist] = {}
-    for number, (end, stitched) in enumerate(panels.items()):
-        axes = figure.add_subplot(down, across, number + 1)
-        curves = {f"from {front}": (values, {"color": colours[front]}) for front, values in stitched.items()}
-        others = sanity.get(end, {})
+    for axes, (end, stitched) in zip(places, panels.items(), strict=True):
+        curves = {
+            f"stitched from {front}": (values, {"color": colours[front], "linestyle": style.DASHES[place % 3]})
+            for place, (front, values) in enumerate(stitched.items())
+        }
+        others = {f"{name}, not stitched": values for name, values in sanity.get(end, {}).items()}
         curves |= {
-            name: (values, {"color": f"C{3 + number}", "linestyle": ":"})
+            name: (values, {"color": style.COLOURS[1 + number % 6], "linestyle": ":"})
             for number, (name, values) in enumerate(others.items())
         }
         low, high = np.percentile(np.concatenate([native[end], *(values for values, _ in curves.values())]), SHOWN)
         edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
         heights, _ = np.histogram(native[end], edges, density=True)
-        lines.setdefault("its own", axes.stairs(heights, edges, fill=True, color="0.8"))
+        lines.setdefault("the layer's own, in distribution", axes.stairs(heights, edges, fill=True, color="0.8"))
         highest = tallest = heights.max()
-        for label, (values, style) in curves.items():
+        for label, (values, style_) in curves.items():
             heights, _ = np.histogram(values, edges, density=True)
-            lines.setdefault(label, axes.stairs(heights, edges, linewidth=1.2, **style))
+            lines.setdefault(label, axes.stairs(heights, edges, linewidth=1.2, **style_))
             highest = max(highest, heights.max())
             tallest = tallest if label in others else max(tallest, heights.max())
-        axes.set(title=end, xlabel="energy", ylabel="density", ylim=(0, 1.1 * min(highest, 4 * tallest)))
-        axes.title.set_fontsize(9)
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(len(lines), 5), fontsize=8)
+        axes.set(title=f"end layer {end}", xlabel="energy (higher: outlier)", ylim=(0, 1.1 * min(highest, 4 * tallest)))
+        axes.set_ylabel("density")
+    for label, artist in lines.items():
+        artist.set_label(label)
+    style.key_below(figure, list(lines.values()))
+    style.title(figure, title)
     return figure

@@ -1,27 +1,53 @@
 """Orientation of filters by layer and epoch, and what re-initialising layers costs."""
 
+from collections.abc import Mapping
+
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from lib.metrics.filter_projections import null_band
+from lib.core.text import readable
+from lib.metrics.binomial import null_band
+from lib.plots import style
+from lib.plots.recorded import Recorded
 
-INITIAL, TRAINED, NULL = "#9aa5b1", "#2060a0", "#f2d9a0"
+INITIAL, TRAINED, NULL = "0.7", style.BLUE, "#f2d9a0"
 PANELS = 24  # more layers than this are shown evenly thinned
+NAMED = 7  # more epochs than this are told by a colour bar
+NUMBERED = 400  # cells of a map that are numbered at most
 
 
-def figures(rows: list[dict], arrays: dict[str, np.ndarray], normalized: bool) -> dict[str, Figure]:
+def figures(run: Recorded) -> dict[str, Figure]:
     """Distributions of the projections, masses with their null bands, and, where known, distances from the start."""
-    by_layer = [row for row in rows if row["layer"] != "net"]
-    drawn = {"": distributions(by_layer, arrays, normalized)}
+    by_layer = [row for row in run.rows if row["layer"] != "net"]
+    about = _about(run, by_layer)
+    drawn = {"": distributions(by_layer, run.arrays, bool(run.config["normalize"]), about)}
     epochs = {row["epoch"] for row in by_layer}
-    drawn["mass"] = mass_by_epoch(by_layer) if len(epochs) > 1 and None not in epochs else mass_by_layer(by_layer)
+    over_epochs = len(epochs) > 1 and None not in epochs
+    drawn["mass"] = mass_by_epoch(by_layer, about) if over_epochs else mass_by_layer(by_layer, about)
     if any(row["l2_distance"] is not None and row["epoch"] != 0 for row in by_layer):
-        drawn["distance"] = distance_by_layer(by_layer)
+        drawn["distance"] = distance_by_layer(by_layer, about)
     return drawn
 
 
-def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: bool) -> Figure:
+def _about(run: Recorded, rows: list[dict]) -> str:
+    """The network, or the type of several: what of their names all snapshots share."""
+    paths = dict.fromkeys(row["checkpoint"] for row in rows)
+    known = [run.networks[path] for path in paths if path in run.networks]
+    kinds = dict.fromkeys(one["architecture"] for one in known) or dict.fromkeys(list(run.config["model_path"])[-1:])
+    sets = dict.fromkeys(one["dataset"] for one in known if one.get("dataset"))
+    runs = len(dict.fromkeys(map(_run, rows)))
+    several = f", {runs} runs" if runs > 1 else ""
+    return ", ".join(map(str, kinds)) + (f" ({', '.join(sets)})" if sets else "") + several
+
+
+def distributions(rows: list[dict], arrays: Mapping[str, np.ndarray], normalized: bool, about: str) -> Figure:
     """Per layer the projections of the first epoch (left half) and of the last (right half), all runs together.
 
     Cosines are drawn times sqrt(D), so that random filters are standard normal in every layer.
@@ -29,9 +55,10 @@ def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: b
     names, labels = _layers(rows)
     epochs = sorted({row["epoch"] for row in rows}, key=_order)
     shown = [epochs[0], epochs[-1]] if len(epochs) > 1 else epochs
-    figure = Figure(figsize=(max(6.5, 0.55 * len(names) + 2), 4.6), layout="constrained")
+    figure = style.figure(max(6.5, 0.55 * len(names) + 2), 4.6)
     axes = figure.add_subplot()
     axes.axhline(0, color="0.4", linewidth=0.8)
+    key = []
     for epoch, colour, side in zip(shown, (INITIAL, TRAINED), ("low", "high"), strict=False):
         side = side if len(shown) > 1 else "both"
         for place, name in enumerate(names):
@@ -49,37 +76,32 @@ def distributions(rows: list[dict], arrays: dict[str, np.ndarray], normalized: b
                 color="black",
                 linewidth=0.9,
             )
-        axes.fill_between([], [], color=colour, label=f"epoch {epoch}" if epoch is not None else "epoch unknown")
-    axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 12 else 0, fontsize=8)
+        half = {"low": "left half: ", "high": "right half: ", "both": ""}[side]
+        key.append(Patch(color=colour, label=f"{half}{_epoch(epoch)}"))
+    key.append(Line2D([], [], color="black", linewidth=0.9, label="median"))
+    style.name_x(axes, labels, 0.88 * figure.get_figwidth())
     axes.set_xlim(-0.7, len(names) - 0.3)
     axes.set(
-        xlabel="layer (stage.block)",
-        title="projections of filters on the all-ones direction",
+        xlabel=_axis(rows),
         ylabel="cosine × √D (random filters: N(0, 1))" if normalized else "sum of a filter's weights",
     )
-    axes.legend(fontsize=8)
+    style.key_below(figure, key)
+    style.title(figure, f"{about}: projections of filters on the all-ones direction")
     return figure
 
 
-def mass_by_epoch(rows: list[dict]) -> Figure:
+def mass_by_epoch(rows: list[dict], about: str) -> Figure:
     """A panel per layer: the mass of every run against the epoch, and where 95 % of unbiased layers lie."""
     names, labels = _layers(rows)
     chosen = sorted(set(np.linspace(0, len(names) - 1, min(len(names), PANELS)).round().astype(int)))
-    columns = min(4, len(chosen))
-    lines = -(-len(chosen) // columns)
-    figure = Figure(figsize=(2.9 * columns + 0.6, 2.1 * lines + 0.9), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    for panel in panels.flat[len(chosen) :]:
-        panel.set_axis_off()
-    for panel, place in zip(panels.flat, chosen, strict=False):
+    runs = {run: style.line(number) for number, run in enumerate(dict.fromkeys(map(_run, rows)))}
+    figure, panels = style.panels(len(chosen), (2.9, 2.1), most=4, extra=1.3, share=True)
+    for panel, place in zip(panels, chosen, strict=True):
         own = [row for row in rows if row["layer"] == names[place]]
         panel.axhspan(*null_band(own[0]["counted"]), color=NULL)
         panel.axhline(0.5, color="0.5", linewidth=0.8)
-        runs: dict[str, list[dict]] = {}
-        for row in own:
-            runs.setdefault(_run(row), []).append(row)
-        for number, members in enumerate(runs.values()):
-            members = sorted(members, key=lambda row: row["epoch"])
+        for number, (run, drawn) in enumerate(runs.items()):
+            members = sorted((row for row in own if _run(row) == run), key=lambda row: row["epoch"])
             masses = [row["mass"] for row in members]
             errors = [
                 [row["mass"] - row["mass_low"] for row in members],
@@ -89,109 +111,121 @@ def mass_by_epoch(rows: list[dict]) -> Figure:
                 [row["epoch"] + 0.06 * number for row in members],
                 masses,
                 errors,
-                marker="o",
                 markersize=3,
                 linewidth=1.2,
                 elinewidth=0.5,
-                color=f"C{number % 10}",
+                **drawn,
             )
-        panel.set_title(f"{labels[place]}   {names[place]}, N = {own[0]['filters']}", fontsize=8)
+        stated = labels[place] if labels[place] == names[place] else f"{labels[place]}  {names[place]}"
+        panel.set_title(f"{stated}, {own[0]['filters']} filters")
         panel.set_ylim(-0.02, 1.02)
-        panel.tick_params(labelsize=7)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    for panel in panels.flat[max(0, len(chosen) - columns) : len(chosen)]:  # also where the grid ends above the last line
-        panel.tick_params(labelbottom=True)
-    figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("mass P(X ≤ 0)", fontsize=9)
+    key: list[Artist] = [Patch(color=NULL, label="95 % of layers without orientation")]
+    named = {run: run.rpartition("/")[2] if len(runs) > 1 else "share" for run in runs}
+    key += [Line2D([], [], label=f"{named[run]}, exact 95 % intervals over filters", **drawn) for run, drawn in runs.items()]
+    style.label(panels, "epoch", "P(X ≤ 0)")
+    style.key_below(figure, key, most=3)
     left_out = "" if len(chosen) == len(names) else f" ({len(chosen)} of {len(names)} layers)"
-    figure.suptitle(
-        f"share of filters that point away from the all-ones direction{left_out}\n"
-        "bars: exact 95 % intervals; band: 95 % of layers without orientation; a colour per run",
-        fontsize=9,
-    )
+    style.title(figure, f"{about}: share of filters that point away from the all-ones direction, P(X ≤ 0){left_out}")
     return figure
 
 
-def mass_by_layer(rows: list[dict]) -> Figure:
+def mass_by_layer(rows: list[dict], about: str) -> Figure:
     """The masses of one epoch, a point per set of weights, on each layer's null band."""
     names, labels = _layers(rows)
-    figure = Figure(figsize=(max(6.5, 0.4 * len(names) + 2), 4.2), layout="constrained")
+    figure = style.figure(max(6.5, 0.4 * len(names) + 2), 4.2)
     axes = figure.add_subplot()
+    most = 1
     for place, name in enumerate(names):
         own = [row for row in rows if row["layer"] == name]
+        most = max(most, len(own))
         low, high = null_band(own[0]["counted"])
         axes.fill_between([place - 0.42, place + 0.42], low, high, color=NULL)
-        axes.plot(
+        masses = np.array([row["mass"] for row in own], dtype=float)
+        around = np.abs(np.array([[row["mass_low"], row["mass_high"]] for row in own], dtype=float).T - masses)
+        axes.errorbar(
             place + np.linspace(-0.2, 0.2, len(own) + 2)[1:-1],
-            [row["mass"] for row in own],
-            "o",
+            masses,
+            around,
+            fmt="o",
             markersize=4,
             color=TRAINED,
+            ecolor=style.INK,
+            elinewidth=0.6,
         )
     axes.axhline(0.5, color="0.5", linewidth=0.8)
-    axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 12 else 0, fontsize=8)
-    axes.set(
-        ylim=(-0.02, 1.02),
-        xlabel="layer (stage.block)",
-        ylabel="mass P(X ≤ 0)",
-        title="share of filters that point away from the all-ones direction\nband: 95 % of layers without orientation",
-    )
+    style.name_x(axes, labels, 0.88 * figure.get_figwidth())
+    axes.set(ylim=(-0.02, 1.02), xlabel=_axis(rows), ylabel="share of filters that point away, P(X ≤ 0)")
+    points = "a point per set of weights" if most > 1 else "the weights"
+    key = [
+        Line2D([], [], color=TRAINED, marker="o", linestyle="", label=f"{points}, exact 95 % intervals over filters"),
+        Patch(color=NULL, label="95 % of layers without orientation"),
+    ]
+    style.key_below(figure, key)
+    style.title(figure, f"{about}: share of filters that point away from the all-ones direction")
     return figure
 
 
-def distance_by_layer(rows: list[dict]) -> Figure:
+def distance_by_layer(rows: list[dict], about: str) -> Figure:
     """How far each layer is from its initial weights, a line per epoch; the mean over runs."""
     names, labels = _layers(rows)
     epochs = sorted({row["epoch"] for row in rows if row["l2_distance"] is not None and row["epoch"] not in (0, None)})
-    figure = Figure(figsize=(max(8, 0.7 * len(names) + 3), 3.9), layout="constrained")
-    panels = figure.subplots(1, 2)
+    few, norm = len(epochs) <= NAMED, Normalize(0, max(epochs, default=1))
+    shades = colormaps[f"{style.SEQUENTIAL}_r"]
+    figure, panels = style.panels(2, (max(4, 0.35 * len(names) + 1.5), 3.3), most=2, least=3.0, extra=1.2)
     titles = ("‖W − W₀‖ / ‖W₀‖, Frobenius norms", "max |W − W₀| / max |W₀|")
     for panel, measure, title in zip(panels, ("l2_distance", "linf_distance"), titles, strict=True):
         for number, epoch in enumerate(epochs):
             means = [
                 np.mean([row[measure] for row in rows if row["layer"] == name and row["epoch"] == epoch]) for name in names
             ]
-            shade = 0.25 + 0.75 * (number + 1) / len(epochs)
-            panel.plot(means, "o-", markersize=3, color=TRAINED, alpha=shade, label=f"epoch {epoch}")
-        panel.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 12 else 0, fontsize=8)
+            drawn = style.line(number) if few else {"color": shades(norm(epoch)), "marker": "."}
+            panel.plot(means, markersize=3, label=_epoch(epoch), **drawn)
+        style.name_x(panel, labels, 0.9 * figure.get_figwidth() / style.across(2, 3.0, 2))
         panel.set_ylim(bottom=0)
-        panel.set(xlabel="layer (stage.block)", title=title)
-    if len(epochs) <= 12:
-        panels[1].legend(fontsize=8)
+        panel.set(xlabel=_axis(rows), title=title)
+    if few:
+        style.key_below(figure, panels[0].get_legend_handles_labels()[0])
+    else:
+        figure.colorbar(ScalarMappable(norm, shades), ax=panels, label="epoch")
+    style.title(figure, f"{about}: distance from the initial weights" + (", means over runs" if "runs" in about else ""))
     return figure
+
+
+def reinit(run: Recorded) -> dict[str, Figure]:
+    """What every layer loses with the weights of every source."""
+    measured = [row for row in run.rows if row.get("status") in ("measured", "unchanged") and row.get("layer")]
+    sources = list(dict.fromkeys(row["source"] for row in measured))
+    layers = list(dict.fromkeys(row["layer"] for row in measured))
+    drops = np.full((len(sources), len(layers)), np.nan)
+    for row in measured:
+        if row["relative_drop"] is not None:
+            drops[sources.index(row["source"]), layers.index(row["layer"])] = row["relative_drop"]
+    first = measured[0]
+    title = (
+        f"{run.name(run.config['model_path'])}: accuracy that is lost when one layer gets other weights; intact "
+        f"{100 * first['intact_accuracy']:.1f} % of {first['n']} images of {first['data']}:{first['split']}"
+    )
+    return {"": reset_map(drops, sources, layers, title)}
 
 
 def reset_map(drops: np.ndarray, sources: list[str], layers: list[str], title: str) -> Figure:
     """Relative loss of accuracy (sources, layers) when a layer gets the weights of a source; colours always 0 to 1.
 
-    NaN cells were not measured; what is below 0, an improvement, has the colour of 0 and its number.
+    NaN cells were not measured and are grey; what is below 0, an improvement, has the colour of 0 and its number.
     """
-    figure = Figure(figsize=(max(5.5, 0.62 * len(layers) + 2.4), max(2.6, 0.42 * len(sources) + 1.9)), layout="constrained")
+    figure = style.figure(max(5.5, 0.62 * len(layers) + 2.4), max(2.9, 0.42 * len(sources) + 2.2))
     axes = figure.add_subplot()
     image = axes.imshow(drops, cmap="OrRd", vmin=0, vmax=1, aspect="auto")
-    axes.set_facecolor("0.85")
     figure.colorbar(image, ax=axes, label="relative loss of accuracy", extend="min")
-    if drops.size <= 400:
-        for (row, column), drop in np.ndenumerate(drops):
-            if not np.isnan(drop):
-                axes.text(
-                    column,
-                    row,
-                    f"{drop:.2f}".replace("-0.00", "0.00"),
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color="white" if drop > 0.6 else "black",
-                )
-    axes.set_xticks(
-        range(len(layers)),
-        [f"{place + 1}\n{name}" if len(layers) <= 10 else f"{place + 1}  {name}" for place, name in enumerate(layers)],
-        rotation=0 if len(layers) <= 10 else 90,
-        fontsize=7,
-    )
+    if drops.size <= NUMBERED and 72 * 0.7 * figure.get_figwidth() / len(layers) > 2.6 * style.small():
+        style.write_cells(axes, image, drops)
+    style.name_x(axes, layers, 0.7 * figure.get_figwidth())
     axes.set_yticks(range(len(sources)), sources)
-    axes.set(xlabel="layer that is re-initialised", ylabel="epoch of its weights")
-    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("layer that is re-initialised, in order of execution")
+    axes.set_ylabel("epoch of its weights\n(rand: drawn anew)")
+    style.key_below(figure, style.missing_key(axes, drops))
+    style.title(figure, title)
     return figure
 
 
@@ -201,9 +235,20 @@ def _layers(rows: list[dict]) -> tuple[list[str], list[str]]:
     return list(numbered), list(numbered.values())
 
 
-def _values(arrays: dict[str, np.ndarray], row: dict, normalized: bool) -> np.ndarray:
+def _axis(rows: list[dict]) -> str:
+    """What the axis of the layers shows."""
+    return "layer (stage.block), first to last" if any(row["stage"] is not None for row in rows) else "layer, first to last"
+
+
+def _epoch(epoch: int | None) -> str:
+    if epoch is None:
+        return "epoch unknown"
+    return "before training" if epoch == 0 else "published weights" if epoch < 0 else f"epoch {epoch}"
+
+
+def _values(arrays: Mapping[str, np.ndarray], row: dict, normalized: bool) -> np.ndarray:
     key = row["checkpoint"] if row["draw"] is None else f"{row['checkpoint']}-{row['draw']}"
-    values = arrays[f"{key}/{row['layer']}"]
+    values = arrays[f"{readable(key)}/{row['layer']}"]
     return values[~np.isnan(values)] * (row["dim"] ** 0.5 if normalized else 1)
 
 

@@ -5,21 +5,34 @@ which the noise of training is not. Every figure says which.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-BEST, BASE, NEUTRAL = "#2a7f3f", "#b22222", "0.55"
-COLOURS = ("#2a7f3f", "#e08a1e", "#3465a4", "#b22222", "#75507b", "#555753")
+from lib.plots import style
+from lib.plots.recorded import Recorded
+
+BEST, BASE, NEUTRAL = style.BLUE, style.VERMILION, style.FAINT
 MOST_LINES = 6
 ONE_SEED = "without the noise of training"
 
 
-def figures(rows: list[dict], title: str, chance: float) -> dict[str, Figure]:
-    """The figures that the rows are enough for, by suffix; of the measure that rules chose by.
+def figures(run: Recorded) -> dict[str, Figure]:
+    """The figures that the rows are enough for, by suffix; of the measure that rules chose by."""
+    network = run.config["model_path"]
+    classes = run.facts.get("classes") or run.networks.get(network, {}).get("classes")
+    return of_rows(run.rows, run.name(network), 1 / classes if classes else None)
 
-    chance    the accuracy of a guess, a line in figures of accuracies
+
+def of_rows(rows: list[dict], title: str, chance: float | None) -> dict[str, Figure]:
+    """The figures of rows.
+
+    title     what their titles begin with: the network
+    chance    the accuracy of a guess, a line in figures of accuracies, if it is known
     """
     measure = next((row["group"] for row in rows if row["probe"] == "gain"), None) or (
         "worst" if any((row["group"] or "").startswith("worst") for row in rows) else "all"
@@ -43,30 +56,30 @@ def figures(rows: list[dict], title: str, chance: float) -> dict[str, Figure]:
         about += f" by {reduce}" if len(reducers) > 1 else ""
         suffix = f"-{reduce.replace(':', '')}" if len(reducers) > 1 else ""
         plain = [row for row in plain if row["fraction"] == most]
-        drawn[f"layers{suffix}"] = by_layer(plain, heads, f"{title}\nprobes{about}, settings by {named}", what, chance)
+        drawn[f"layers{suffix}"] = by_layer(plain, heads, f"{title}: probes{about}, settings by {named}", what, chance)
         if len({_shift(row) for row in plain}) > MOST_LINES:
-            drawn[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}\nprobes{about}, settings by {named}", what)
+            drawn[f"shifts{suffix}"] = by_shift(plain, heads, f"{title}: probes{about}, settings by {named}", what)
     gains = [row for row in shown if row["probe"] == "gain" and row["selected_by"] == rule]
     if len({_shift(row) for row in gains}) > 1:
-        drawn["gains"] = gain_bars(gains, f"{title}\nlayer against the last one, chosen by {named}")
+        drawn["gains"] = gain_bars(gains, f"{title}: layer against the last one, chosen by {named}")
     if len({row["rank"] for row in probes}) > 1:
-        drawn["ranks"] = by_number(probes, "rank", f"{title}\nprobes of limited rank", what, chance)
+        drawn["ranks"] = by_number(probes, "rank", f"{title}: probes of limited rank", what, chance)
     chosen = [row for row in gains if row["fraction"] is not None]
     if len(shares) > 1 and chosen:
-        drawn["fractions"] = by_number(chosen, "fraction", f"{title}\nlayer chosen by {named}", what, chance)
+        drawn["fractions"] = by_number(chosen, "fraction", f"{title}: layer chosen by {named}", what, chance)
     moved = [row for row in rows if row["probe"] == "sensitivity" and row["network"] == "trained"]
     if moved:
-        drawn["sensitivity"] = sensitivity_by_layer(moved, f"{title}\ndisplacement of test from training images")
+        drawn["sensitivity"] = sensitivity_by_layer(moved, f"{title}: displacement of test from training images")
     collapsed = [row for row in rows if row["probe"] == "collapse" and row["network"] == "trained"]
     if len({row["layer"] for row in collapsed}) > 1:
-        drawn["collapse"] = collapse_by_layer(collapsed, f"{title}\nneural collapse by depth")
+        drawn["collapse"] = collapse_by_layer(collapsed, f"{title}: neural collapse by depth")
     return drawn
 
 
 def collapse_by_layer(rows: list[dict], title: str) -> Figure:
     """NC1 over the layers: the network's training images, and each OOD set (many are grey, with their mean)."""
     layers = list(dict.fromkeys(row["layer"] for row in rows))
-    figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
+    figure = style.figure(max(6, 0.42 * len(layers) + 2.5), 4.6)
     axes = figure.add_subplot()
 
     def values(some: list[dict]) -> list[float]:
@@ -74,9 +87,9 @@ def collapse_by_layer(rows: list[dict], title: str) -> Figure:
 
     axes.plot(
         values([row for row in rows if row["split"] == "train"]),
-        marker="o",
+        marker="x",
         markersize=4,
-        color="0.2",
+        color="black",
         label="training images",
     )
     tested = [row for row in rows if row["split"] != "train"]
@@ -85,57 +98,51 @@ def collapse_by_layer(rows: list[dict], title: str) -> Figure:
         few = len(shifts) <= MOST_LINES
         axes.plot(
             values([row for row in tested if _shift(row) == shift]),
-            marker="o" if few else None,
             markersize=4,
-            color=COLOURS[number] if few else NEUTRAL,
             linewidth=1.5 if few else 0.7,
             label=shift if few else f"each of {len(shifts)} OOD sets" if number == 0 else None,
+            **(style.line(number) if few else {"color": NEUTRAL}),
         )
     if len(shifts) > MOST_LINES:
         axes.plot(values(tested), color=BEST, marker="o", linewidth=2, label="their mean")
-    axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
-    axes.set(ylabel="NC1: within classes / between them", xlabel="layer, in order of execution", title=title, yscale="log")
+    style.name_x(axes, layers, 0.88 * figure.get_figwidth())
+    axes.set(ylabel="NC1: variance within classes / between them", xlabel="layer, in order of execution", yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    style.key_below(figure, axes.get_legend_handles_labels()[0])
+    style.title(figure, title)
     return figure
 
 
 def sensitivity_by_layer(rows: list[dict], title: str) -> Figure:
     """S and TVD over the layers: a line per group, or per shift where there is one group; dashed is TVD's null."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure, panels = style.panels(2, (5.5, 3.5), most=2, least=3.0, extra=1.1)
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     groups = list(dict.fromkeys(row["group"] for row in rows))
     key = "group" if len(groups) > 1 else "variant"
     lines = list(dict.fromkeys(row[key] or row["data"] for row in rows))
     columns = (("s", "S (pairwise distances)"), ("tvd", "TVD, mean over units"))
-    for axes, (column, label) in zip(figure.subplots(1, 2), columns, strict=True):
+    few = len(lines) <= MOST_LINES
+    for axes, (column, label) in zip(panels, columns, strict=True):
         for number, line in enumerate(lines):
             of_line = [row for row in rows if (row[key] or row["data"]) == line]
             cells = [[row for row in of_line if row["layer"] == layer] for layer in layers]
-            few = len(lines) <= MOST_LINES
-            colour = COLOURS[number] if few else NEUTRAL
-            axes.plot(
-                [np.mean([row[column] for row in cell]) for cell in cells],
-                marker="o",
-                markersize=4,
-                color=colour,
-                linewidth=1.5 if few else 0.7,
-                label=line if few else None,
-            )
+            drawn = style.line(number, linestyle="-") if few else dict[str, Any](color=NEUTRAL, linewidth=0.7)
+            name = line if few else f"each of {len(lines)} shifts" if number == 0 else None
+            axes.plot([np.mean([row[column] for row in cell]) for cell in cells], markersize=4, label=name, **drawn)
             if column == "tvd":
                 axes.plot(
                     [np.mean([row["tvd_null"] for row in cell]) for cell in cells],
                     linestyle="--",
-                    color=colour,
+                    color=drawn["color"],
                     linewidth=0.8,
-                    label="without a shift" if number == 0 else None,
                 )
         axes.axhline(0, color="0.2", linewidth=0.8)
-        axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
-        axes.set(ylabel=label)
+        style.name_x(axes, layers, 0.88 * figure.get_figwidth() / style.across(2, 3.0, 2))
+        axes.set(ylabel=label, xlabel="layer, in order of execution")
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    null = Line2D([], [], color=style.GREY, linestyle="--", linewidth=0.8, label="TVD without a shift")
+    style.key_below(figure, [*panels[0].get_legend_handles_labels()[0], null])
+    style.title(figure, title)
     return figure
 
 
@@ -144,7 +151,7 @@ def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     shifts = list(dict.fromkeys(_shift(row) for row in rows))
     columns = layers + (["head"] if heads else [])
-    figure = Figure(figsize=(max(6, 0.75 * len(columns) + 3), 0.32 * len(shifts) + 2), layout="constrained")
+    figure = style.figure(max(6, 0.75 * len(columns) + 3), 0.32 * len(shifts) + 2.4)
     axes = figure.add_subplot()
 
     def cell(shift: str, column: str) -> list[dict]:
@@ -153,53 +160,53 @@ def by_shift(rows: list[dict], heads: list[dict], title: str, what: str) -> Figu
 
     lines = [_means([cell(shift, column) for column in columns]) for shift in shifts]
     values = np.array([accuracies for accuracies, _ in lines])
-    image = axes.imshow(values, aspect="auto", cmap="viridis")
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    image = axes.imshow(100 * values, aspect="auto", cmap=style.SEQUENTIAL)
+    wide = 72 * 0.65 * figure.get_figwidth() / len(columns)  # points of a cell
     for y, (accuracies, reaches) in enumerate(lines):
         for x, (accuracy, reach) in enumerate(zip(accuracies, reaches, strict=True)):
-            axes.text(
-                x,
-                y,
-                f"{100 * accuracy:.1f} \u00b1 {100 * reach:.1f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="black" if accuracy > middle else "white",
-            )
-    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
-    axes.set_yticks(range(len(shifts)), shifts, fontsize=8)
-    axes.set(xlabel=f"layer, in order of execution; in %\n\u00b1 {over(rows)}")
-    figure.colorbar(image, label=what)
-    figure.suptitle(title, fontsize=11)
+            told = f"{100 * accuracy:.1f}" + (f" \u00b1 {100 * reach:.1f}" if wide > 6.5 * style.small() else "")
+            if np.isfinite(accuracy) and wide > 2.6 * style.small():
+                colour = style.on(image, 100 * accuracy)
+                axes.text(x, y, told, ha="center", va="center", fontsize=style.small(), color=colour)
+    style.name_x(axes, columns, 0.65 * figure.get_figwidth())
+    style.name_y(axes, shifts, 0.75 * figure.get_figheight())
+    bars = over(rows)
+    axes.set(xlabel="layer, in order of execution" + (f"\n\u00b1: {bars}" if bars and wide > 6.5 * style.small() else ""))
+    figure.colorbar(image, label=f"{what}, in %")
+    style.key_below(figure, style.missing_key(axes, values))
+    style.title(figure, title)
     return figure
 
 
-def by_layer(rows: list[dict], heads: list[dict], title: str, what: str, chance: float) -> Figure:
+def by_layer(rows: list[dict], heads: list[dict], title: str, what: str, chance: float | None) -> Figure:
     """A line per shift over the layers, with 95 % intervals; many shifts are grey, with that of their mean over them.
 
     Dashed is the network's own head, from its rows, dotted is chance.
     """
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     shifts = list(dict.fromkeys(_shift(row) for row in rows))
-    figure = Figure(figsize=(max(6, 0.42 * len(layers) + 2.5), 4.6), layout="constrained")
+    figure = style.figure(max(6, 0.42 * len(layers) + 2.5), 4.6)
     axes = figure.add_subplot()
     x = np.arange(len(layers))
 
     def draw_head(some: list[dict], colour: str, label: str | None) -> None:
         accuracies = _known(some, "accuracy")
         if accuracies:
-            axes.axhline(float(np.mean(accuracies)), linestyle="--", linewidth=0.9, color=colour, label=label)
+            axes.axhline(float(np.mean(accuracies)), linestyle="--", linewidth=0.9, color=colour)
+        if accuracies and label:
+            axes.plot([], [], linestyle="--", linewidth=0.9, color=style.INK, label=label)
 
     for number, shift in enumerate(shifts):
         values, reaches = _means(
             [[row for row in rows if row["layer"] == layer and _shift(row) == shift] for layer in layers]
         )
         if len(shifts) <= MOST_LINES:
-            axes.errorbar(x, values, reaches, marker="o", markersize=4, capsize=2, label=shift, color=COLOURS[number])
+            drawn = style.line(number, linestyle="-")
+            axes.errorbar(x, values, reaches, markersize=4, capsize=2, label=shift, **drawn)
             draw_head(
                 [row for row in heads if _shift(row) == shift],
-                COLOURS[number],
-                "the network's own head" if number == 0 else None,
+                drawn["color"],
+                "the network's own head, on the same images" if number == 0 else None,
             )
         else:
             axes.plot(
@@ -207,16 +214,16 @@ def by_layer(rows: list[dict], heads: list[dict], title: str, what: str, chance:
                 values,
                 color=NEUTRAL,
                 linewidth=0.7,
-                alpha=0.7,
                 label=f"each of {len(shifts)} OOD sets" if number == 0 else None,
             )
     if len(shifts) > MOST_LINES:
         values, reaches = _means([[row for row in rows if row["layer"] == layer] for layer in layers])
         axes.errorbar(x, values, reaches, color=BEST, marker="o", linewidth=2, capsize=2, label="their mean")
         draw_head(heads, BASE, "the network's own head, mean")
-    axes.set_xticks(x, layers, rotation=60, ha="right", fontsize=8)
-    axes.set(ylabel=what, xlabel="layer, in order of execution", title=title)
-    _accuracies(axes, rows, chance)
+    style.name_x(axes, layers, 0.88 * figure.get_figwidth())
+    axes.set(ylabel=what, xlabel="layer, in order of execution")
+    _accuracies(figure, axes, rows, chance)
+    style.title(figure, title)
     return figure
 
 
@@ -225,22 +232,25 @@ def gain_bars(rows: list[dict], title: str) -> Figure:
     parts = [row for row in rows if row["variant"] != "mean"]
     share = parts[-1]["fraction"]
     parts = sorted((row for row in parts if row["fraction"] == share), key=lambda row: row["gain"])
-    figure = Figure(figsize=(7.2, max(2.6, 0.3 * len(parts) + 1.4)), layout="constrained")
+    figure = style.figure(7.2, max(3.0, 0.3 * len(parts) + 1.8))
     axes = figure.add_subplot()
     y, values = np.arange(len(parts)), np.array([row["gain"] for row in parts])
     intervals = np.array([[row["gain"] - row["gain_low"], row["gain_high"] - row["gain"]] for row in parts]).T
     colours = [BEST if row["gain_low"] > 0 else BASE if row["gain_high"] < 0 else NEUTRAL for row in parts]
-    axes.barh(y, 100 * values, color=colours, xerr=100 * np.maximum(intervals, 0), ecolor="0.2", capsize=2)
-    axes.set_yticks(y, [f"{_shift(row)}  ({_shortened(row['layer'])})" for row in parts], fontsize=8)
-    axes.axvline(0, color="0.2", linewidth=0.8)
-    axes.axvline(100 * float(np.median(values)), color=BEST, linestyle=":", label=f"median {100 * np.median(values):+.2f}")
-    axes.set(xlabel=f"percentage points\n{_over_gains(parts)}; grey: they hold 0")
-    axes.legend(fontsize=8, loc="lower right")
-    figure.suptitle(title, fontsize=11)
+    axes.barh(y, 100 * values, color=colours, xerr=100 * np.maximum(intervals, 0), ecolor=style.INK, capsize=2)
+    style.name_y(axes, [f"{_shift(row)}  ({_shortened(row['layer'])})" for row in parts], 0.75 * figure.get_figheight())
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    middle = 100 * float(np.median(values))
+    median = axes.axvline(middle, color="black", linestyle=":", label=f"median {middle:+.2f}")
+    axes.set(xlabel=f"gain of accuracy in percentage points\n{_over_gains(parts)}")
+    told = {BEST: "above 0", BASE: "below 0", NEUTRAL: "interval holds 0"}
+    key = [Patch(color=colour, label=word) for colour, word in told.items() if colour in colours]
+    style.key_below(figure, [*key, median])
+    style.title(figure, title)
     return figure
 
 
-def by_number(rows: list[dict], column: str, title: str, what: str, chance: float) -> Figure:
+def by_number(rows: list[dict], column: str, title: str, what: str, chance: float | None) -> Figure:
     """A line per layer (or per shift, where layers are chosen) over a logarithmic number, with 95 % intervals."""
     key = "layer" if column == "rank" else "variant"
     rows = [row for row in rows if row[column] is not None]
@@ -248,24 +258,26 @@ def by_number(rows: list[dict], column: str, title: str, what: str, chance: floa
         rows = [row for row in rows if row["variant"] == "mean"] or rows
     numbers = sorted({row[column] for row in rows})
     lines = list(dict.fromkeys(row[key] or row["data"] for row in rows))
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = style.figure(6.4, 4.4)
     axes = figure.add_subplot()
     for number, line in enumerate(lines[:MOST_LINES]):
         values, reaches = _means(
             [[row for row in rows if (row[key] or row["data"]) == line and row[column] == at] for at in numbers]
         )
         name = line if column == "rank" else f"chosen layer, {line}"
-        axes.errorbar(numbers, values, reaches, marker="o", markersize=4, capsize=2, label=name, color=COLOURS[number])
+        drawn = style.line(number, linestyle="-")
+        axes.errorbar(numbers, values, reaches, markersize=4, capsize=2, label=name, **drawn)
         if column == "fraction":
             base = [
                 np.mean([row["baseline"] for row in rows if (row[key] or row["data"]) == line and row[column] == at])
                 for at in numbers
             ]
-            axes.plot(numbers, base, color=COLOURS[number], linestyle="--", marker="x", label=f"last layer, {line}")
+            axes.plot(numbers, base, color=drawn["color"], linestyle="--", marker="x", label=f"last layer, {line}")
     axes.set_xscale("symlog" if min(numbers) == 0 else "log", base=2)
     axes.set_xticks(numbers, [f"{at:g}" for at in numbers])
-    axes.set(xlabel=column if column == "rank" else "share of the OOD images learnt from", ylabel=what, title=title)
-    _accuracies(axes, rows, chance)
+    axes.set(xlabel=column if column == "rank" else "share of the OOD images learnt from", ylabel=what)
+    _accuracies(figure, axes, rows, chance)
+    style.title(figure, title)
     return figure
 
 
@@ -283,13 +295,15 @@ def _over_gains(rows: list[dict]) -> str:
     return f"95 % intervals over {rows[0]['over']}" + (f", {ONE_SEED}" if one else f" ({rows[0]['n_seeds']} seeds)")
 
 
-def _accuracies(axes: Axes, rows: list[dict], chance: float) -> None:
+def _accuracies(figure: Figure, axes: Axes, rows: list[dict], chance: float | None) -> None:
     """What every figure of accuracies has: the line of chance, a legend that says what bars are, no room beyond [0, 1]."""
-    axes.axhline(chance, linestyle=":", color="0.4", label="chance")
+    if chance is not None:
+        axes.axhline(chance, linestyle=":", color="0.4", label="chance")
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -0.02), min(high, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, title=over(rows), title_fontsize=8)
+    bars = over(rows)
+    style.key_below(figure, axes.get_legend_handles_labels()[0], most=3, title=f"bars: {bars}" if bars else None)
 
 
 def _shift(row: dict) -> str:

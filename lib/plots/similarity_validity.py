@@ -1,8 +1,9 @@
 """How dissimilar indices call representations, against what probes say of them."""
 
-import math
-
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lib.plots import style
 
 
 def scatter(panels: dict[str, list[tuple[str, float, float]]], title: str) -> Figure:
@@ -10,20 +11,17 @@ def scatter(panels: dict[str, list[tuple[str, float, float]]], title: str) -> Fi
 
     An index that sees what the probes see puts its points along a rising line.
     """
-    across = min(len(panels), 3)
-    down = math.ceil(len(panels) / across)
-    figure = Figure(figsize=(4 * across + 1.4, 3.3 * down + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure, places = style.panels(len(panels), (4.0, 3.2), extra=1.3)
     layers = list(dict.fromkeys(layer for points in panels.values() for layer, _, _ in points))
-    colours = {layer: f"C{number % 10}" for number, layer in enumerate(layers)}
-    drawn = {}
-    for number, (name, points) in enumerate(panels.items()):
-        axes = figure.add_subplot(down, across, number + 1)
+    drawn = {layer: style.line(number, linestyle="") for number, layer in enumerate(layers)}
+    for axes, (name, points) in zip(places, panels.items(), strict=True):
         for layer in layers:
             chosen = [(gap, distance) for other, gap, distance in points if other == layer]
             if chosen:
-                drawn[layer] = axes.scatter(*zip(*chosen, strict=True), s=12, color=colours[layer], alpha=0.8)
-        axes.set_title(name, fontsize=9)
-        axes.set(xlabel="gap between probing accuracies", ylabel="dissimilarity")
-    figure.legend(drawn.values(), drawn, loc="outside right upper", fontsize=7, title="reference", title_fontsize=7)
+                axes.plot(*zip(*chosen, strict=True), markersize=3.5, alpha=0.8, **drawn[layer])
+        axes.set_title(name)
+    style.label(places, "gap between the probes' accuracies", "dissimilarity")
+    key = [Line2D([], [], markersize=5, label=layer, **drawn[layer]) for layer in layers]
+    style.key_below(figure, key, most=6, title="reference layer")
+    style.title(figure, title)
     return figure

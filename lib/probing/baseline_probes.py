@@ -80,6 +80,14 @@ def _reweighted(study: ProbeStudy, sources: Sequence[CachedSource], train: Cache
             standardised = dfr.scale(train, site.tap, learnt.positions if inside else study.inner[learnt.seed].train)
             features, draws = sources[learnt.source].features[site.tap], dfr.DRAWS[inside]
             probes[site, number], strengths[site, number] = dfr.fit(
-                site.tap, features, learnt, study.classes, study.metric, standardised, draws, study.options.recipe.gib
+                site.tap,
+                features,
+                learnt,
+                study.classes,
+                study.metric,
+                standardised,
+                draws,
+                study.options.recipe.gib,
+                study.options.recipe.device,
             )
     return ProbeBank(probes, {"dfr": [Candidate(None, 0)]}, {"dfr": [sites]}, strengths=strengths)

@@ -1,4 +1,4 @@
-"""What probes on single layers have to be compared with, on the same images and with the same search.
+"""Baselines for probes on single layers, on the same images and with the same search.
 
 Intermediate-layers paper, section 6.3 and its appendices. Each is a kind of probe with sites of its own; settings, epochs,
 seeds and rules are those of the plain probes, but for DFR, whose recipe says how it chooses its penalty.

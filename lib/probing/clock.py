@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Times the stages of a run."""
 
 import contextlib
 import time

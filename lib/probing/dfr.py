@@ -18,9 +18,9 @@ from lib.probing import solvers
 from lib.probing.evaluation import Metric
 from lib.probing.feature_sources import CachedSource
 from lib.probing.feature_transform import FeatureSpread, FeatureTransform
-from lib.probing.fit import COPIES
+from lib.probing.fit import COPIES, CPU
 from lib.probing.roles import draw_balanced
-from lib.probing.stacked_probes import Linear, Probes, combined
+from lib.probing.stacked_probes import Linear, Probes, combined, moved
 from lib.probing.training_sets import TrainingSet
 from lib.representations.feature_cache import GIB
 from lib.representations.features import AnyFeatures, Tap
@@ -47,28 +47,30 @@ def fit(
     transform: FeatureTransform,
     draws: int,
     gib: float,
+    device: torch.device = CPU,
 ) -> tuple[Probes, float]:
     """The averaged probe (1, k, d) of a training set, and the C that was chosen by `metric` on half of it.
 
     transform    standardises the features (`scale`)
     gib          of memory, half of which they may take
+    device       where the probes are fitted
     """
     if COPIES * len(learnt.positions) * features.dim * 8 > gib / 2 * GIB:
         raise UserError(
             f"--baselines dfr: the {len(learnt.positions)} x {features.dim} features of layer {tap.layer} do not "
             f"fit into half of --cache-gib {gib:g} in float64; --reduce gap makes them fewer"
         )
-    x, labels, seed = transform.apply(features.rows(learnt.positions)), learnt.labels, learnt.seed
-    kinds = learnt.groups if int(learnt.groups.max()) > 0 else labels
+    x, labels, seed = transform.apply(features.rows(learnt.positions)).to(device), learnt.labels.to(device), learnt.seed
+    kinds = learnt.groups if int(learnt.groups.max()) > 0 else learnt.labels
     order = torch.randperm(len(x), generator=generator(seed, "dfr halves"))
     fitting, choosing = order[: len(x) // 2].sort().values, order[len(x) // 2 :].sort().values
     tried = _regressions(x, labels, draw_balanced(fitting, kinds, seed), classes, STRENGTHS)
-    right = tried.logits(x[choosing].double()).argmax(-1) == labels[choosing]
+    right = (tried.logits(x[choosing].double()).argmax(-1) == labels[choosing]).cpu()
     values = metric.values(right, learnt.groups[choosing])
     strength = STRENGTHS[max(range(len(values)), key=lambda number: (values[number], -number))]
     balanced = [draw_balanced(torch.arange(len(x)), kinds, stream(seed, "dfr", number)) for number in range(draws)]
     drawn = [_regressions(x, labels, chosen, classes, (strength,)) for chosen in balanced]
-    mean = combined(lambda values: torch.stack(values).mean(0).float(), drawn)
+    mean = moved(combined(lambda values: torch.stack(values).mean(0).float(), drawn), CPU)
     return transform.folded(mean), strength
 
 

@@ -1,4 +1,4 @@
-"""Every representation once: layers that put out the same for all images that are learnt from are one candidate."""
+"""Layers with equal outputs for all training images count as one candidate."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which images probes classify correctly, the measures of that, and the rows that a record keeps."""
+"""Which images probes classify correctly, accuracies by group, and their rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def right_answers(
             step = max(1, NUMBERS // classifiers.biases.numel())
             parts[number] += [
                 predicted(classifiers, part) == labels[positions[begin * step : begin * step + len(part)]]
-                for begin, part in enumerate(rows[name].split(step))
+                for begin, part in enumerate(rows[name].cpu().split(step))
             ]
     return [torch.cat(right, -1) for right in parts]
 

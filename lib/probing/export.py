@@ -1,4 +1,4 @@
-"""Probes that leave the study: a network up to a layer with its probe, as a checkpoint or as a module."""
+"""Exports a network up to a layer with its probe, as a checkpoint or as a module."""
 
 from dataclasses import replace
 from pathlib import Path

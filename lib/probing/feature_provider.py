@@ -1,4 +1,4 @@
-"""The features of a study: of which size they are, whether they can be kept, and from where each split's come."""
+"""Provides the features of a study: their sizes, whether they fit into the cache, and the source of each split's."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -141,7 +141,7 @@ class FeatureProvider:
             moments = {tap.layer: principal_components.Moments() for tap in self.layout.taps}
             reduce = {layer: layer_reducer({}, moment) for layer, moment in moments.items()}
             with self.clock.stage("passes"):
-                for _ in reduced_outputs(self.network, self.train, reduce, self.batching, finite=True):
+                for _ in reduced_outputs(self.network, self.train, reduce, self.batching, finite=1):
                     pass
         else:
             moments = self.collect(self.train, moments=True).moments

@@ -1,4 +1,4 @@
-"""Where probes take features from: cached ones, or the network, run again whenever they are asked for.
+"""Sources of features for probes: the cache, or the network, run again on demand.
 
 Both give batches of rows by name, all in one pass. A name is a tap; where directions are fitted on each batch of images, it
 is a site (a tap and a rank), since every rank then sees other features.
@@ -17,6 +17,7 @@ from lib.representations import principal_components
 from lib.representations.features import AnyFeatures, Tap
 from lib.representations.passes import Reduce, View, reduced_outputs
 
+LOOKED_AT = 50  # batches between two looks at whether streamed features are finite: on a GPU each look waits for it
 NUMBERS = 2**23  # features and logits that are held at once while cached features are gone through
 
 
@@ -81,7 +82,7 @@ class StreamedSource:
 
     def rows(self, name: FeatureName, index: Tensor) -> Tensor:
         """Features (b, d) of the images at some positions."""
-        return torch.cat([rows[name] for _, rows in self.batches([name], index)])
+        return torch.cat([rows[name] for _, rows in self.batches([name], index)]).cpu()
 
     def dim(self, name: FeatureName) -> int:
         """The number of features d."""
@@ -94,14 +95,14 @@ class StreamedSource:
         batch_size: int | None = None,
         view: int | None = None,
     ) -> Iterator[tuple[Tensor, dict[FeatureName, Tensor]]]:
-        """As those of `CachedSource`, in batches of a given size, of a view of the images."""
+        """As those of `CachedSource`, in batches of a given size, of a view of the images; rows are where the network is."""
         batching = self.batching if batch_size is None else replace(self.batching, batch_size=batch_size)
         seen = None if view is None else View(view, self.seed)
         layers = {_tap(name).layer for name in names}
         reduce = {layer: function for layer, function in self.reduce.items() if layer in layers}
-        passed = reduced_outputs(self.network, self.split, reduce, batching, order=order, view=seen, finite=True)
+        passed = reduced_outputs(self.network, self.split, reduce, batching, order=order, view=seen, finite=LOOKED_AT)
         for positions, rows in passed:
-            yield positions, {name: rows[name].cpu() for name in names}
+            yield positions, {name: rows[name] for name in names}
 
 
 FeatureSource = CachedSource | StreamedSource

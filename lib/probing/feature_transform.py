@@ -1,4 +1,4 @@
-"""What probes see of features: restricted to leading directions, then standardised.
+"""Transforms of features before a probe: projection on leading directions, then standardisation.
 
 Both are linear, so that they are folded into the weights at the end and fitted probes always take features as they are.
 """
@@ -36,10 +36,10 @@ class Directions:
     mean: Tensor
     basis: Tensor
 
-    def restriction(self, rank: int) -> Restriction:
-        """To the first directions."""
+    def restriction(self, rank: int, device: torch.device) -> Restriction:
+        """To the first directions, of features on a device."""
         leading = self.basis[:, :rank]
-        return Restriction(self.mean, leading @ leading.T)
+        return Restriction(self.mean.to(device), (leading @ leading.T).to(device))
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,24 @@ from lib.core.errors import UserError
 from lib.core.randomness import generator
 from lib.probing import solvers
 from lib.probing.feature_transform import Directions, FeatureSpread, FeatureTransform
-from lib.probing.stacked_probes import FeatureClassifiers, Linear, Probes, Setting, Stack, combined, initial, initial_mlp
+from lib.probing.stacked_probes import (
+    FeatureClassifiers,
+    Linear,
+    Probes,
+    Setting,
+    Stack,
+    combined,
+    initial,
+    initial_mlp,
+    moved,
+)
 from lib.representations.feature_cache import GIB
 from lib.representations.feature_files import PIECE
 from lib.representations.features import AnyFeatures, Tap
 
 STEPWISE = ("adam", "sgd")  # solvers that need a batch at a time only
 CHUNK = 4096  # rows that are read at once where all are passed through
+CPU = torch.device("cpu")
 COPIES = 3  # of the features in float64 that the other solvers hold
 
 
@@ -52,6 +63,7 @@ class ProbeRecipe:
     hidden: int = 0  # units of a hidden layer; 0: linear probes
     standardise: bool = False
     gib: float = 2.0  # of memory: half of it for kept features, half for what fitting holds
+    device: torch.device = CPU  # where probes are fitted; what is fitted is on the CPU
 
     def kept_epochs(self) -> list[int]:
         """The epochs whose probes are candidates, in order."""
@@ -100,13 +112,14 @@ class ProbeTraining:
         else:
             start = initial(dim, classes, seeds, len(settings), recipe.start)
             if warm is not None:
-                heads = combined(torch.stack, [transform.unfolded(warm) for transform in transforms])
+                warm = moved(warm, recipe.device)
+                heads = moved(combined(torch.stack, [transform.unfolded(warm) for transform in transforms]), CPU)
                 start = combined(lambda values: values[0][:, None].expand_as(values[1]).clone(), [heads, start])
-        self.stack = Stack(start, settings, recipe.solver, recipe.momentum, recipe.weight_decay)
+        self.stack = Stack(moved(start, recipe.device), settings, recipe.solver, recipe.momentum, recipe.weight_decay)
 
     def step(self, rows: Tensor, labels: Tensor, rate: float) -> None:
-        """One step from the groups' transformed features (g, b, d) and labels (g, b)."""
-        self.stack.step(rows, labels, rate)
+        """One step from the groups' transformed features (g, b, d) on the recipe's device, and labels (g, b)."""
+        self.stack.step(rows, labels.to(rows.device, non_blocking=True), rate)
 
     def finish(self, epoch: int) -> None:
         """Ends an epoch, counted from 1 (0: before the first)."""
@@ -121,12 +134,30 @@ class ProbeTraining:
             for group, transform in enumerate(self.transforms)
         ]
         candidates = [Candidate(setting, epoch) for epoch in self.recipe.kept_epochs() for setting in self.settings]
-        return FittedProbes(combined(torch.stack, folded), candidates)
+        return FittedProbes(moved(combined(torch.stack, folded), CPU), candidates)
+
+
+@dataclass(frozen=True)
+class _Uploaded:
+    """Kept features whose rows are put on a device when they are read."""
+
+    kept: AnyFeatures
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @property
+    def dim(self) -> int:
+        return self.kept.dim
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.kept.rows(index).to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def fit(
     tap: Tap,
-    sources: Sequence[AnyFeatures],
+    kept: Sequence[AnyFeatures],
     groups: list[Group],
     settings: list[Setting],
     classes: int,
@@ -139,6 +170,7 @@ def fit(
     directions    those that groups with a rank are restricted to
     warm          weights (k, d) that every probe starts from
     """
+    sources = [_Uploaded(features, recipe.device) for features in kept]
     transforms = [_transform(sources[group.source], group, directions, recipe) for group in groups]
     if recipe.solver not in STEPWISE:
         return _closed(sources, groups, transforms, settings, classes, recipe)
@@ -154,13 +186,13 @@ def fit(
     return training.fitted()
 
 
-def restricted(group: Group, directions: Directions | None) -> FeatureTransform:
-    """The transform of a group's features before anything is standardised."""
+def restricted(group: Group, directions: Directions | None, device: torch.device) -> FeatureTransform:
+    """The transform of a group's features, on a device, before anything is standardised."""
     if group.rank is None:
         return FeatureTransform()
     if directions is None:
         raise ValueError(f"rank {group.rank}: there are no directions to restrict features to")
-    return FeatureTransform(directions.restriction(group.rank))
+    return FeatureTransform(directions.restriction(group.rank, device))
 
 
 def steps(groups: list[Group], epoch: int, recipe: ProbeRecipe) -> Iterator[tuple[list[Tensor], float]]:
@@ -184,14 +216,14 @@ def predicted(probes: FeatureClassifiers, rows: Tensor) -> Tensor:
     return probes.logits(rows).argmax(-1).to(torch.int16)
 
 
-def _all_rows(source: AnyFeatures, group: Group) -> Tensor:
+def _all_rows(source: _Uploaded, group: Group) -> Tensor:
     """The rows of a group's examples in all views, (views n,)."""
     stride = len(source) // group.views
     return torch.cat([group.rows + view * stride for view in range(group.views)])
 
 
-def _transform(source: AnyFeatures, group: Group, directions: Directions | None, recipe: ProbeRecipe) -> FeatureTransform:
-    transform = restricted(group, directions)
+def _transform(source: _Uploaded, group: Group, directions: Directions | None, recipe: ProbeRecipe) -> FeatureTransform:
+    transform = restricted(group, directions, recipe.device)
     if not recipe.standardise:
         return transform
     spread = FeatureSpread()
@@ -200,14 +232,14 @@ def _transform(source: AnyFeatures, group: Group, directions: Directions | None,
     return spread.standardising(transform)
 
 
-def _parts(source: AnyFeatures, group: Group, transform: FeatureTransform) -> Iterator[Tensor]:
+def _parts(source: _Uploaded, group: Group, transform: FeatureTransform) -> Iterator[Tensor]:
     """All of a group's transformed features (b, d), in turn."""
     for rows in _all_rows(source, group).split(CHUNK):
         yield transform.apply(source.rows(rows))
 
 
 def _inputs(
-    sources: Sequence[AnyFeatures], groups: list[Group], transforms: list[FeatureTransform], recipe: ProbeRecipe
+    sources: Sequence[_Uploaded], groups: list[Group], transforms: list[FeatureTransform], recipe: ProbeRecipe
 ) -> Callable[[list[Tensor], int], Tensor]:
     """A function from the positions of each group's batch, and the epoch, to its transformed features (g, b, d).
 
@@ -217,7 +249,7 @@ def _inputs(
     distinct = {key: number for number, key in enumerate(keys)}
     strides = [len(sources[group.source]) // group.views for group in groups]
     views, dim = groups[0].views, sources[groups[0].source].dim
-    room = torch.empty(len(groups), min(recipe.batch_size, len(groups[0].rows)), dim)
+    room = torch.empty(len(groups), min(recipe.batch_size, len(groups[0].rows)), dim, device=recipe.device)
     size = sum(len(groups[number].rows) * views * dim * 4 for number in distinct.values())
     whole = {}
     if size <= recipe.gib / 4 * GIB:
@@ -228,7 +260,8 @@ def _inputs(
         for number, (group, chosen) in enumerate(zip(groups, positions, strict=True)):
             batch = room[number, : len(chosen)]
             if whole:
-                torch.index_select(whole[keys[number]], 0, chosen + view * len(group.rows), out=batch)
+                index = (chosen + view * len(group.rows)).to(batch.device, non_blocking=True)
+                torch.index_select(whole[keys[number]], 0, index, out=batch)
                 continue
             index = group.rows[chosen] + view * strides[number]
             for part, target in zip(index.split(PIECE), batch.split(PIECE), strict=True):
@@ -238,14 +271,14 @@ def _inputs(
     return inputs
 
 
-def _whole(sources: Sequence[AnyFeatures], group: Group, transform: FeatureTransform) -> Tensor:
+def _whole(sources: Sequence[_Uploaded], group: Group, transform: FeatureTransform) -> Tensor:
     """A group's transformed features in all views, (views n, d)."""
     source = sources[group.source]
     return transform.apply(source.rows(_all_rows(source, group)))
 
 
 def _closed(
-    sources: Sequence[AnyFeatures],
+    sources: Sequence[_Uploaded],
     groups: list[Group],
     transforms: list[FeatureTransform],
     settings: list[Setting],
@@ -258,7 +291,7 @@ def _closed(
     probes, left_out = [], []
     penalties = [setting.l2 for setting in settings]
     for group, transform in zip(groups, transforms, strict=True):
-        labels = group.labels.repeat(group.views)
+        labels = group.labels.repeat(group.views).to(recipe.device)
         if recipe.solver == "ridge":
             if fits:
                 solved = solvers.ridge(_whole(sources, group, transform), labels, classes, penalties)
@@ -275,9 +308,9 @@ def _closed(
             linear = solvers.proximal(_whole(sources, group, transform), labels, classes, both, recipe.epochs)
         probes.append(transform.folded(linear.single_precision()))
     return FittedProbes(
-        combined(torch.stack, probes),
+        moved(combined(torch.stack, probes), CPU),
         [Candidate(setting, recipe.epochs) for setting in settings],
-        torch.stack(left_out) if left_out else None,
+        torch.stack(left_out).cpu() if left_out else None,
     )
 
 

@@ -61,7 +61,7 @@ def choose(options: ProbeOptions, network: Normalized, channels: int, size: int)
     logits = {last, _last_part(network, last)}
     chosen = [name for name in chosen if name not in logits] or chosen
     sweeps = [
-        [Tap(name, reduce or _usual(shapes[name], bool(options.ranks))) for name in chosen]
+        [Tap(name, reduce or usual(shapes[name], bool(options.ranks))) for name in chosen]
         for reduce in options.reduce or (None,)
     ]
     for tap in [tap for sweep in sweeps for tap in sweep]:
@@ -125,7 +125,7 @@ def _channels(shape: tuple[int, ...]) -> int:
     return shape[-1] if len(shape) == 2 else shape[0]
 
 
-def _usual(shape: tuple[int, ...], ranks: bool) -> str:
+def usual(shape: tuple[int, ...], ranks: bool) -> str:
     """The reducer of a layer with outputs of this shape, where none is asked for."""
     return "gap" if len(shape) == 3 and ranks else "cls" if len(shape) == 2 else "flatten"
 

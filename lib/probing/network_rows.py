@@ -1,4 +1,4 @@
-"""Rows about the network itself beside those of probes: its head as it is and adapted, class means, neural collapse."""
+"""Rows about the network itself: its head, its adapted head, class means, neural collapse."""
 
 import math
 from dataclasses import replace

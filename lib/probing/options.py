@@ -1,4 +1,4 @@
-"""What a study of probes is asked for, whatever the network."""
+"""The options of a study of probes."""
 
 from dataclasses import dataclass
 

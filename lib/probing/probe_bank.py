@@ -1,4 +1,4 @@
-"""A bank of probes: those of many sites and training sets by name, with what a rule may choose among."""
+"""A bank of probes: those of all sites and training sets, and the candidates that a rule may choose."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

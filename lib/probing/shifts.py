@@ -1,4 +1,4 @@
-"""OOD sets, and who is what among their images."""
+"""OOD sets, and the roles of their images."""
 
 from dataclasses import dataclass
 

@@ -214,7 +214,7 @@ def _slope(x: Tensor, labels: Tensor, value: Tensor, l2: Tensor, mask: Tensor) -
     """
     p, k, d = value.shape
     error = (x @ value.view(p * k, d).T).view(len(x), p, k).softmax(2)
-    error[torch.arange(len(x)), :, labels] -= 1
+    error[torch.arange(len(x), device=x.device), :, labels] -= 1
     return (error.view(len(x), p * k).T @ x).view(p, k, d) / len(x) + l2 * value * mask
 
 

@@ -25,7 +25,7 @@ from torch.optim.sgd import sgd
 
 from lib.core.randomness import generator
 
-LARGE = 2**15  # numbers from which on a probe is updated by kernels that pass over it once
+LARGE = 2**15  # numbers from which on a probe is updated on the CPU by kernels that pass over it once
 UNDERFLOW = 1e-20  # errors below it are none: an update does not show them, and products with denormal numbers are slow
 
 
@@ -148,6 +148,11 @@ def combined(function: Callable[[list[Tensor]], Tensor], probes: list[OneKind]) 
     return type(probes[0])(*[function([getattr(probe, field.name) for probe in probes]) for field in fields(probes[0])])
 
 
+def moved(probes: OneKind, device: torch.device) -> OneKind:
+    """The probes on a device."""
+    return combined(lambda values: values[0].to(device), [probes])
+
+
 def _error(logits: Tensor, labels: Tensor) -> Tensor:
     """The gradient (g, b, s, k) of the mean cross-entropy over b images by the logits (g, b, s, k); labels (g, b).
 
@@ -207,6 +212,7 @@ class Stack:
         self.l1 = torch.tensor([setting.l1 for setting in settings], device=device)
         self.l2 = torch.tensor([setting.l2 for setting in settings], device=device)
         self.norm = torch.tensor([setting.norm for setting in settings], device=device)
+        self.norms = any(setting.norm for setting in settings)
         self.penalties = bool((self.l1 != 0).any() or (self.l2 != 0).any())
         self.state = [[torch.zeros_like(value) for _ in range(2 if solver == "adam" else 1)] for value in self.values]
         self.room = torch.empty_like(self.values[0])
@@ -215,10 +221,10 @@ class Stack:
         """One update from features (g, b, d) and labels (g, b); `rate` is a factor of every learning rate."""
         self.steps += 1
         slopes = self.probes.slopes(features, labels, self.room)
-        if bool(self.norm.any()):
+        if self.norms:
             self._add_slopes_of_norms(slopes)
         for value, slope, state, penalised in zip(self.values, slopes, self.state, self.penalised, strict=True):
-            update = self._together if value[0, 0].numel() < LARGE else self._one_by_one
+            update = self._together if value.is_cuda or value[0, 0].numel() < LARGE else self._one_by_one
             update(value, slope, state, penalised and self.penalties, rate)
 
     def now(self) -> Probes:

@@ -8,8 +8,8 @@ from torch import Tensor
 from lib.probing import solvers
 from lib.probing.feature_sources import FeatureName, ProbeSite, StreamedSource
 from lib.probing.feature_transform import Directions, FeatureSpread, FeatureTransform
-from lib.probing.fit import Candidate, FittedProbes, Group, ProbeRecipe, ProbeTraining, restricted, steps
-from lib.probing.stacked_probes import Linear, Setting, combined
+from lib.probing.fit import CPU, Candidate, FittedProbes, Group, ProbeRecipe, ProbeTraining, restricted, steps
+from lib.probing.stacked_probes import Linear, Setting, combined, moved
 from lib.probing.training_sets import TrainingSet
 from lib.representations.features import Tap
 
@@ -43,7 +43,7 @@ def fit_streamed(
     directions    of layers, for sites with a rank
     warm          weights (k, d) that the probes of a tap start from
     """
-    readings = {name: _reading(name, learnt, several, directions) for name, several in sites.items()}
+    readings = {name: _reading(name, learnt, several, directions, recipe) for name, several in sites.items()}
     if recipe.standardise:
         readings = _standardised(source, learnt, readings)
     if recipe.solver == "ridge":
@@ -60,11 +60,17 @@ def fit_streamed(
     return {name: training.fitted() for name, training in trainings.items()}
 
 
-def _reading(name: FeatureName, learnt: TrainingSet, sites: list[ProbeSite], directions: dict[str, Directions]) -> _Reading:
+def _reading(
+    name: FeatureName,
+    learnt: TrainingSet,
+    sites: list[ProbeSite],
+    directions: dict[str, Directions],
+    recipe: ProbeRecipe,
+) -> _Reading:
     """Where a name is a site, its features are restricted already."""
     tap, ranked = (name, True) if isinstance(name, Tap) else (name.tap, False)
     groups = [learnt.group(site.rank if ranked else None) for site in sites]
-    return _Reading(tap, groups, [restricted(group, directions.get(tap.layer)) for group in groups])
+    return _Reading(tap, groups, [restricted(group, directions.get(tap.layer), recipe.device) for group in groups])
 
 
 def _views(learnt: TrainingSet) -> list[int | None]:
@@ -130,7 +136,7 @@ def _ridge(
         for positions, rows in source.batches(names, learnt.positions, view=view):
             for name, one in readings.items():
                 for gram, seen in zip(grams[name], one.transformed(rows[name]), strict=True):
-                    gram.add(seen, labels[positions])
+                    gram.add(seen, labels[positions].to(seen.device, non_blocking=True))
     solved = {name: [gram.solve(penalties) for gram in grams.pop(name)] for name in names}
     left_out = {name: [[] for _ in one.groups] for name, one in readings.items()}
     leaves_out = learnt.views < 2  # another view of an image that is left out would not be
@@ -138,14 +144,15 @@ def _ridge(
         for positions, rows in source.batches(names, learnt.positions, view=_views(learnt)[0]):
             for name, one in readings.items():
                 for parts, ridge, seen in zip(left_out[name], solved[name], one.transformed(rows[name]), strict=True):
-                    parts.append(ridge.left_out(seen, labels[positions]) == labels[positions])
+                    truth = labels[positions].to(seen.device, non_blocking=True)
+                    parts.append(ridge.left_out(seen, truth) == truth)
     candidates = [Candidate(setting, recipe.epochs) for setting in settings]
     fitted = {}
     for name, one in readings.items():
         probes = [
-            transform.folded(ridge.linear.single_precision())
+            moved(transform.folded(ridge.linear.single_precision()), CPU)
             for transform, ridge in zip(one.transforms, solved[name], strict=True)
         ]
-        right = torch.stack([torch.cat(parts, 1) for parts in left_out[name]]) if leaves_out else None
+        right = torch.stack([torch.cat(parts, 1) for parts in left_out[name]]).cpu() if leaves_out else None
         fitted[name] = FittedProbes(combined(torch.stack, probes), candidates, right)
     return fitted

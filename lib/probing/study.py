@@ -1,4 +1,4 @@
-"""A study of probes on one network, before any pass: its layers, who is what among the images, who learns from what.
+"""A study of probes on one network, before any pass: its layers, the roles of the images, the training sets.
 
 Intermediate-layers paper, section 2. What follows reads it and changes nothing of it:
 

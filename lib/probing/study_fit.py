@@ -1,4 +1,4 @@
-"""The probes of a study, fitted: plain ones, baselines, class means, and what held-out images say of them."""
+"""Fits the probes, baselines and class means of a study, and scores them on held-out images."""
 
 import functools
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lib.core.errors import UserError
+from lib.core.progress import bar
 from lib.datasets.split import join
 from lib.probing import baseline_probes
 from lib.probing.clock import Clock
@@ -62,7 +63,7 @@ def class_means(source: FeatureSource, taps: list[Tap], learnt: TrainingSet, cla
     labels[learnt.positions] = learnt.labels
     for positions, rows in source.batches(taps, learnt.positions):
         for tap in taps:
-            totals[tap].index_add_(0, labels[positions], rows[tap])
+            totals[tap].index_add_(0, labels[positions], rows[tap].cpu())
     count = torch.bincount(learnt.labels, minlength=classes)
     means = {tap: total / count.clamp_min(1)[:, None] for tap, total in totals.items()}
     return {
@@ -126,6 +127,7 @@ def _ranks(study: ProbeStudy) -> tuple[int | None, ...]:
 def _fit_cached(
     study: ProbeStudy, sources: Sequence[CachedSource], directions: dict[str, Directions], warm: dict[Tap, Linear]
 ) -> ProbeBank:
+    taps = study.layout.taps
     banks = [
         fit_cached(
             tap,
@@ -138,7 +140,7 @@ def _fit_cached(
             directions=directions.get(tap.layer),
             warm=warm.get(tap),
         )
-        for tap in study.layout.taps
+        for tap in bar(taps, total=len(taps), label="fitting probes", unit="layer", quiet=study.options.batching.quiet)
     ]
     return joined([*banks, _sweeps(study)])
 

@@ -1,4 +1,4 @@
-"""Who learns from what: the draws of images of every seed, share and OOD set."""
+"""The training sets of probes: the images drawn for every seed, share and OOD set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Giving single layers other weights, and running again only what follows them.
+"""Re-initialisation: single layers get other weights, and only what follows them runs again.
 
 Gamba et al. 2023 (after Zhang, Bengio & Singer, "Are All Layers Created Equal?", JMLR 2022). A cell is a layer with the
 weights of a source. In one pass over the data, the trained network runs once per batch as the trunk; what enters a layer

@@ -1,4 +1,4 @@
-"""Running statistics of batch normalisation, estimated anew for every cell."""
+"""Estimates running statistics of batch normalisation again for every cell."""
 
 import contextlib
 from collections.abc import Generator, Iterable

@@ -1,4 +1,4 @@
-"""The rows of a sweep: accuracy per layer and source, what goes along with it, and the layout of the paper's code."""
+"""The rows of `exec_reinit.py`: accuracy per layer and source, rank correlations, and the layout of the paper's code."""
 
 from pathlib import Path
 

@@ -26,6 +26,10 @@ class Counts:
     intact: Tensor
     cells: Tensor
 
+    def to(self, device: torch.device) -> "Counts":
+        """The same on another device."""
+        return Counts(self.images, self.intact.to(device), self.cells.to(device))
+
 
 @dataclass(frozen=True)
 class Checkpointing:
@@ -58,13 +62,17 @@ def run(
     network.eval()
     stages, tail = cut_stages(network, units, stacked > 1)
     nothing = Counts(0, torch.zeros(2).long(), torch.zeros(len(units), len(cells[0]), 2).long())
-    counts = checkpointing.counts or nothing
+    counts = (checkpointing.counts or nothing).to(device)
+    same = [
+        torch.tensor([source for source, cell in enumerate(row) if cell is None], dtype=torch.int64, device=device)
+        for row in cells
+    ]
     order = torch.arange(counts.images, len(split))
     broken = torch.zeros(len(units) + 1, dtype=torch.int64, device=device)  # images whose logits are no numbers
     saved = time.monotonic()
     try:
         for images, labels, _ in batching.with_positions(split, split.name, order=order):
-            right = torch.zeros_like(counts.cells, device=device)
+            right = torch.zeros_like(counts.cells)
             activations = images
             with arithmetic(batching.precision, device):
                 for stage in stages:
@@ -74,23 +82,24 @@ def run(
                         for first in range(0, len(run), stacked):
                             group, states = zip(*run[first : first + stacked], strict=True)
                             answers = stage.answers(number, activations, list(states))
-                            right[number, list(group)] = torch.stack([_right(logits, labels) for logits in answers])
+                            for source, logits in zip(group, answers, strict=True):
+                                right[number, source] = _right(logits, labels)
                             broken[number] += torch.stack([_broken(logits) for logits in answers]).sum()
                 logits = tail(activations)
                 intact = _right(logits, labels)
                 broken[-1] += _broken(logits)
-            for number, row in enumerate(cells):
-                right[number, [source for source, cell in enumerate(row) if cell is None]] = intact
+            for number, sources in enumerate(same):
+                right[number, sources] = intact
             # replaced as a whole, so that an interruption meets the old counts or the new ones
-            counts = Counts(counts.images + len(labels), counts.intact + intact.cpu(), counts.cells + right.cpu())
+            counts = Counts(counts.images + len(labels), counts.intact + intact, counts.cells + right)
             if time.monotonic() - saved > SAVE_EVERY:
-                checkpointing.save(counts)
+                checkpointing.save(counts.to(torch.device("cpu")))
                 saved = time.monotonic()
     except BaseException:
-        checkpointing.save(counts)
+        checkpointing.save(counts.to(torch.device("cpu")))
         raise
     _refuse_broken(units, broken.tolist(), split)
-    return counts
+    return counts.to(torch.device("cpu"))
 
 
 def _refuse_broken(units: list[Target], broken: list[int], split: Split) -> None:

@@ -1,1 +1,1 @@
-"""What passes through a layer: read in one pass for all layers, kept on disk, compared."""
+"""Representations: read from all layers in one pass, cached on disk, compared."""

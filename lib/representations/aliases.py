@@ -5,7 +5,8 @@ an average over positions, pooling and flattening. Such layers are one candidate
 themselves in every choice, and their difference is noise.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.models import cutting
 from lib.representations.passes import Reduce, represent
 
 SAME = 1e-6  # of the largest number: kernels of other devices may differ in the last bit
@@ -42,15 +44,31 @@ class Partition(Generic[Name]):
 
 
 def _divided(group: list[Name], rows: Mapping[Name, Tensor], precision: float) -> list[list[Name]]:
+    if len(group) == 1:
+        return [group]
     parts: list[list[Name]] = []
+    heads = {name: _head(rows[name]) for name in group}
     for name in group:
         for part in parts:
-            if same(rows[part[0]], rows[name], precision):
+            if _may_be_same(heads[part[0]], heads[name], precision) and same(rows[part[0]], rows[name], precision):
                 part.append(name)
                 break
         else:
             parts.append([name])
     return parts
+
+
+def _head(values: Tensor) -> tuple[float, float]:
+    """The first number and the largest."""
+    if not values.numel():
+        return 0.0, 0.0
+    return values[(0,) * values.ndim].item(), torch.stack(values.aminmax()).abs().max().item()
+
+
+def _may_be_same(one: tuple[float, float], other: tuple[float, float], precision: float) -> bool:
+    """Whether the first numbers leave it open that all are the same: of many layers most pairs are told apart at once."""
+    allowed = precision * abs(other[0]) + SAME * max(one[1], other[1])
+    return abs(one[0] - other[0]) <= 1.01 * allowed
 
 
 def same(one: Tensor, other: Tensor, precision: float = 0.0) -> bool:
@@ -59,8 +77,9 @@ def same(one: Tensor, other: Tensor, precision: float = 0.0) -> bool:
         return False
     if one.numel() == 0 or torch.equal(one, other):
         return True
-    largest = max(one.abs().max().item(), other.abs().max().item())
-    return torch.allclose(one, other, rtol=precision, atol=SAME * largest)
+    largest = torch.stack([*one.aminmax(), *other.aminmax()]).abs().max().item()
+    parts = zip(one.split(FIRST), other.split(FIRST), strict=True)  # few at a time take little memory, and mostly tell
+    return all(torch.allclose(mine, theirs, rtol=precision, atol=SAME * largest) for mine, theirs in parts)
 
 
 @dataclass(frozen=True)
@@ -107,13 +126,37 @@ def distinct(
 ) -> Distinct[str]:
     """The layers, given in execution order, without those that put out what another one does for every image of the split.
 
-    A few images tell almost all apart; only those that are alike there are passed over the whole split.
+    A few images tell almost all apart, and a module that hands on the very tensor of one inside it is the same by that. Only
+    others that are alike for the few images are passed over the whole split.
     """
     partition: Partition[str] = Partition(layers)
-    for part in (split.spread(FIRST), split):
-        if wanted := partition.undecided:
-            for rows in represent(network, part, wanted, batching, reduce, "telling layers apart"):
+    tensors: dict[str, tuple[int, ...]] = {}
+    label = "telling layers apart"
+    if partition.undecided:
+        with handed_on(network, layers) as tensors:
+            for rows in represent(network, split.spread(FIRST), list(layers), batching, reduce, label):
                 partition.add(rows)
-                if not partition.undecided:
-                    break
+    several = [group for group in partition.groups if len(group) > 1]  # of a single layer nothing was passed
+    doubtful = [group for group in several if len({tensors[name] for name in group}) > 1]
+    if wanted := [name for group in doubtful for name in group]:
+        decided = [group for group in partition.groups if group not in doubtful]
+        partition.groups = doubtful
+        for rows in represent(network, split, wanted, batching, reduce, label):
+            partition.add(rows)
+            if not partition.undecided:
+                break
+        partition.groups += decided
     return settle(partition, layers, lambda name: name, named)
+
+
+@contextlib.contextmanager
+def handed_on(network: nn.Module, layers: Sequence[str]) -> Generator[dict[str, tuple[int, ...]]]:
+    """A dictionary that a pass fills: layer -> what stands for the tensor that it puts out, with what it holds then."""
+    kept: list[Tensor] = []  # while a tensor lives, no other one has its place in memory
+
+    def identity(output: Tensor) -> tuple[int, ...]:
+        kept.append(output)
+        return output.data_ptr(), output._version, output.numel()
+
+    with cutting.record(network, list(layers), reduce=identity) as tensors:
+        yield tensors

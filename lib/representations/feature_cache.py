@@ -1,4 +1,4 @@
-"""The folder of kept features as a whole: what lies there, how large it is, and what goes when it grows too large.
+"""The folder of cached features: its entries and their sizes, and which are removed when it grows too large.
 
 `<cache>/features/<key>/` holds the features of one network on one split (`lib.representations.features`). An entry is
 touched whenever it is read, and the one read longest ago goes first. Free of torch.

@@ -4,6 +4,7 @@ Numbers are float16 (or bfloat16) times one power of two per tap, which no later
 """
 
 import hashlib
+import itertools
 import math
 import warnings
 from dataclasses import dataclass
@@ -47,11 +48,11 @@ class _MemoryArray:
 
 
 class _FileArray:
-    """Numbers (n, d) in a mapped file that has a temporary name until it is finished."""
+    """Numbers (n, d) in a mapped file that has a temporary name until it is finished, such as one that was left before."""
 
-    def __init__(self, path: Path, n: int, dim: int, dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, n: int, dim: int, dtype: torch.dtype, temporary: str = "") -> None:
         kind = np.int16 if dtype == torch.bfloat16 else torch.empty(0, dtype=dtype).numpy().dtype  # numpy has no bfloat16
-        self.dtype, self.array = dtype, checked_arrays.NewArray(path, (n, dim), kind)
+        self.dtype, self.array = dtype, checked_arrays.NewArray(path, (n, dim), kind, temporary)
         stored = torch.from_numpy(self.array.numbers)
         self.stored = stored.view(torch.bfloat16) if dtype == torch.bfloat16 else stored
 
@@ -70,12 +71,13 @@ class _FileArray:
 class Writer:
     """Rows of one tap, into memory (where there is no path) or into a file that appears whole under its name.
 
-    Where such a file cannot be written, a warning says so, and the rows stay in memory.
+    Where such a file cannot be written, a warning says so, and the rows stay in memory. `scales` are the factors of the rows
+    from a position on: one that grows, grows for rows to come, and for those before at the end.
     """
 
     def __init__(self, path: Path | None, n: int, dtype: torch.dtype) -> None:
         self.path, self.n, self.dtype = path, n, dtype
-        self.scale, self.written = 1.0, 0
+        self.scales, self.written = [(0, 1.0)], 0
         self._array: _MemoryArray | _FileArray | None = None  # until the first rows say how wide it is
 
     def add(self, rows: Tensor) -> None:
@@ -87,22 +89,38 @@ class Writer:
         if self._array is None:
             self._array = self._opened(rows.shape[1])
             if self.dtype == torch.float16 and largest > 0:
-                self.scale = _scale(largest)
-        elif self.dtype == torch.float16 and largest / self.scale > torch.finfo(torch.float16).max:
-            larger = _scale(largest)
-            self._array.stored[: self.written] *= self.scale / larger
-            self.scale = larger
-        room = self._array.stored[self.written : self.written + len(rows)]
+                self.scales = [(0, _scale(largest))]
+        elif self.dtype == torch.float16 and largest / self.scales[-1][1] > torch.finfo(torch.float16).max:
+            self.scales.append((self.written, _scale(largest)))
+        scale, room = self.scales[-1][1], self._array.stored[self.written : self.written + len(rows)]
         for part, target in zip(rows.split(PIECE), room.split(PIECE), strict=True):
-            target.copy_(part if self.scale == 1 else part * (1 / self.scale))  # exact: a power of two
+            target.copy_(part if scale == 1 else part * (1 / scale))  # exact: a power of two
         self.written += len(rows)
+
+    def state(self) -> dict | None:
+        """What another process needs to go on with the unfinished file; None of rows in memory."""
+        if not isinstance(self._array, _FileArray):
+            return None
+        self._array.array.numbers.flush()
+        name, dim = self._array.array.temporary.name, self._array.stored.shape[1]
+        return {"temporary": name, "dim": dim, "scales": self.scales, "written": self.written}
+
+    def go_on(self, state: dict) -> None:
+        """Takes up the unfinished file. Raises `UserError` if it is not there as it was."""
+        if self.path is None:
+            raise UserError("what is kept in memory cannot be taken up")
+        self._array = _FileArray(self.path, self.n, state["dim"], self.dtype, state["temporary"])
+        self.scales, self.written = [tuple(one) for one in state["scales"]], state["written"]
 
     def finish(self) -> tuple[Tensor, float]:
         """The stored numbers (n, d), and what they are to be multiplied by."""
         if self._array is None:
             raise UserError("there are no images, so there are no features")
-        self._array.finish(self.scale)
-        return self._array.stored, self.scale
+        last = self.scales[-1][1]
+        for (begin, scale), (end, _) in itertools.pairwise(self.scales):
+            self._array.stored[begin:end] *= scale / last
+        self._array.finish(last)
+        return self._array.stored, last
 
     def discard(self) -> None:
         """Leaves nothing of an unfinished file."""
@@ -167,17 +185,23 @@ def file_name(tap: "Tap", kind: str, reduce: Reduce) -> str:
 
 def key(network: nn.Module, split: Split, channels: int | None, size: int | None, *view: str | int) -> str:
     """Names what the features depend on: weights, the network's form, images, their size, and the view of them."""
-    digest = hashlib.sha256(f"{VERSION} {channels} {size} {' '.join(map(str, view))}\n{network}".encode())
-    for name, value in [*network.state_dict().items(), *network.named_buffers()]:
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    digest = hashlib.sha256(f"{VERSION} {channels} {size} {' '.join(map(str, view))}\n".encode())
+    add_network(digest, network)
     digest.update(split.indices.cpu().numpy().tobytes())
     if isinstance(split.images, LazyImages):
-        _add_lazy(digest, split.images)
+        add_lazy(digest, split.images)
     else:
         digest.update(repr(tuple(split.images.shape)).encode())
         for images in split.images.split(IMAGES):
             digest.update(images.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:KEY_DIGITS]
+
+
+def add_network(digest: "hashlib._Hash", network: nn.Module) -> None:
+    """The network's form and weights."""
+    digest.update(f"{network}".encode())
+    for name, value in [*network.state_dict().items(), *network.named_buffers()]:
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _scale(largest: float) -> float:
@@ -189,14 +213,14 @@ def _moments_name(layer: str) -> str:
     return f"{layer}-moments.npz"
 
 
-def _add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
+def add_lazy(digest: "hashlib._Hash", images: LazyImages) -> None:
     """The files behind images that are decoded as needed, by path and time; of anything else every attribute."""
     digest.update(type(images).__name__.encode())
     for name, value in sorted(vars(images).items()):
         digest.update(name.encode())
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, LazyImages):
-                _add_lazy(digest, item)
+                add_lazy(digest, item)
             elif isinstance(item, Path):
                 digest.update(as_bytes(f"{item} {files.identity(item.stat())}"))
             elif isinstance(item, np.ndarray):

@@ -20,6 +20,7 @@ from lib.models import cutting
 from lib.models.reducers import reducer
 from lib.representations import feature_cache
 from lib.representations.feature_files import FeatureFolder, file_name, key
+from lib.representations.feature_pass import writing
 from lib.representations.passes import Name, Reduce, View, reduced_outputs
 from lib.representations.principal_components import Moments, channel_rows
 
@@ -172,32 +173,32 @@ def collect(
     features = {tap: Features(*stored) for tap in reducers if (stored := folder.read(files[tap])) is not None}
     measured = {layer: stored for layer in layers if (stored := folder.read_moments(layer)) is not None}
     absent = [tap for tap in reducers if tap not in features]
-    unmeasured = {layer: Moments() for layer in layers if layer not in measured}
+    unmeasured = [layer for layer in layers if layer not in measured]
     label = label or f"{split.name} {split.variant}".strip()
     if absent or unmeasured:
-        writers = {tap: folder.writer(files[tap], len(split), TYPES[storage.kind(tap)]) for tap in absent}
-        reduce = {
-            layer: layer_reducer({tap: reducers[tap] for tap in absent if tap.layer == layer}, unmeasured.get(layer))
-            for layer in dict.fromkeys([*(tap.layer for tap in absent), *unmeasured])
-        }
-        try:
-            for _, rows in reduced_outputs(network, split, reduce, batching, view=view, label=label, finite=True):
-                for tap, writer in writers.items():
-                    writer.add(rows[tap])
-        except BaseException:
-            for writer in writers.values():
-                writer.discard()
-            raise
-        features |= {tap: Features(*writer.finish()) for tap, writer in writers.items()}
-        for layer, moment in unmeasured.items():
-            folder.write_moments(layer, moment)
+        types = {files[tap]: TYPES[storage.kind(tap)] for tap in absent}
+        with writing(folder, types, unmeasured, len(split), batching.batch_size, batching.device) as under_way:
+            reduce = {
+                layer: layer_reducer(
+                    {tap: reducers[tap] for tap in absent if tap.layer == layer}, under_way.moments.get(layer)
+                )
+                for layer in dict.fromkeys([*(tap.layer for tap in absent), *unmeasured])
+            }
+            left = reduced_outputs(
+                network, split, reduce, batching, view=view, label=label, finite=1, first=under_way.images
+            )
+            for positions, rows in left:
+                under_way.add({files[tap]: rows[tap] for tap in absent}, len(positions))
+            for layer, moment in under_way.moments.items():
+                folder.write_moments(layer, moment)
+                measured[layer] = moment
+            stored = under_way.finish()
+        features |= {tap: Features(*stored[files[tap]]) for tap in absent}
     if folder.path is not None:
         feature_cache.touch(folder.path, f"{type(getattr(network, 'body', network)).__name__} on {label}, {split.split}")
         if sum(stored.bytes for stored in features.values()) <= storage.gib * feature_cache.GIB:
             features = {tap: stored.in_memory() for tap, stored in features.items()}
-    return Collected(
-        {tap: features[tap] for tap in reducers}, measured | unmeasured, len(split) if absent or unmeasured else 0
-    )
+    return Collected({tap: features[tap] for tap in reducers}, measured, len(split) if absent or unmeasured else 0)
 
 
 def dimensions(network: nn.Module, reducers: Mapping[Tap, Reduce], split: Split, batching: Batching) -> dict[Tap, int]:
@@ -205,7 +206,7 @@ def dimensions(network: nn.Module, reducers: Mapping[Tap, Reduce], split: Split,
     layers = dict.fromkeys(tap.layer for tap in reducers)
     reduce = {layer: layer_reducer({tap: reducers[tap] for tap in reducers if tap.layer == layer}) for layer in layers}
     alone = replace(batching, workers=0, quiet=True)
-    ((_, rows),) = reduced_outputs(network, split, reduce, alone, order=torch.zeros(1, dtype=torch.int64), finite=True)
+    ((_, rows),) = reduced_outputs(network, split, reduce, alone, order=torch.zeros(1, dtype=torch.int64), finite=1)
     return {tap: row.shape[1] for tap, row in rows.items()}
 
 

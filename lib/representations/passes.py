@@ -1,4 +1,4 @@
-"""One forward pass over a split: what is made of the outputs of named layers, batch by batch.
+"""One forward pass over a split: the outputs of named layers, reduced batch by batch.
 
 A representation is what a layer puts out, made a vector per image by a reducer. The network is put in eval mode, and the
 pass ends behind the deepest layer that was asked for: nothing after it is computed.
@@ -42,23 +42,30 @@ def reduced_outputs(
     batching: Batching,
     *,
     order: Tensor | None = None,
+    first: int = 0,
     view: View | None = None,
     label: str = "",
-    finite: bool = False,
+    finite: int = 0,
 ) -> Iterator[tuple[Tensor, dict[Name, Tensor]]]:
     """Per batch the positions (b,), and everything that `reduce` makes of the outputs of its layers.
 
     reduce    layer -> a function from its output (b, ...) to a dictionary of tensors
-    order     the positions that are passed, in this order; by default all
-    finite    refuse what is not finite
+    order     the positions that are passed, in this order; by default all from `first` on
+    first     the beginning of a batch: those before are left out
+    finite    refuse what is not finite; on a GPU so many batches are looked at together, as each look waits for it
 
     Raises `UserError` for a layer that does not exist, does not run, or puts out no tensor with a row per image.
     """
     label, change = label or split.name, None
     if view is not None:
-        split, change = augment.for_epoch(split, split.augmentation, view.seed, "view", view.number, device=batching.device)
+        split, drawn = augment.for_epoch(split, split.augmentation, view.seed, "view", view.number, device=batching.device)
+        change = None if drawn is None else lambda images, step: drawn(images, step + first // batching.batch_size)
+    if first:
+        order = torch.arange(first, len(split))
     made: dict[str, dict[Name, Tensor]] = {}
     sums: dict[str, Tensor] = {}  # of each image's numbers, which are finite if those are
+    together = finite if batching.device.type == "cuda" else 1
+    unseen: list[tuple[Mapping[str, Tensor], Tensor]] = []  # sums of batches, and their positions
 
     def keep(layer: str) -> Callable[[Tensor], None]:
         def kept(output: Tensor) -> None:
@@ -78,8 +85,19 @@ def reduced_outputs(
                 if layer not in made:
                     raise UserError(f"layer {layer} does not run in a forward pass, so it has no features")
             if sums:
-                refuse_not_finite(sums, split, positions)
+                unseen.append((dict(sums), positions))
+            if len(unseen) >= together:
+                _look(unseen, split)
             yield positions, {name: rows for layer in reduce for name, rows in made[layer].items()}
+    _look(unseen, split)
+
+
+def _look(unseen: list[tuple[Mapping[str, Tensor], Tensor]], split: Split) -> None:
+    """Refuses what is not finite in some batches, and forgets them."""
+    if unseen:
+        sums = {layer: torch.cat([batch[layer] for batch, _ in unseen]) for layer in unseen[0][0]}
+        refuse_not_finite(sums, split, torch.cat([positions for _, positions in unseen]))
+        unseen.clear()
 
 
 def refuse_not_finite(outputs: Mapping[str, Tensor], split: Split, positions: Tensor) -> None:
@@ -114,6 +132,21 @@ def represent(
 
     for _, rows in reduced_outputs(network, split, {layer: named(layer) for layer in layers}, batching, label=label):
         yield rows
+
+
+def features_and_logits(
+    network: nn.Module, split: Split, layers: list[str], batching: Batching, label: str = ""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Layer -> its activations (n, d), and the logits (n, k), of one pass; float32 on the CPU, in the split's order."""
+    network.eval()
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    logits = []
+    with torch.no_grad(), cutting.record(network, layers, reduce=lambda output: flatten(output).float().clone()) as outputs:
+        for images, _ in batching.over(split, label or split.name):
+            logits.append(cutting.outputs(network, images).float().cpu())
+            for layer in layers:
+                parts[layer].append(outputs[layer].cpu())
+    return {layer: torch.cat(parts.pop(layer)) for layer in layers}, torch.cat(logits)
 
 
 def features(

@@ -6,6 +6,7 @@ and means over positions (or tokens) where they have not. A rank limit keeps the
 channels (or token features), estimated on the same images.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,14 +17,17 @@ from torch import Tensor
 
 from lib.metrics import image_permutations, permutation_null, similarity
 from lib.metrics.image_permutations import Permutations
-from lib.metrics.similarity import Grams, PermutedGrams, Side
+from lib.metrics.similarity import GramProducts, Grams, PermutedGrams, Side
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
+GRAMS = 1 << 26  # numbers of the rows of all Gram matrices that are held at a time: half a GiB
 
 GRAM_MEASURES = {
     "cka": similarity.cka_grid,
     "cka_debiased": similarity.debiased_cka_grid,
+}
+WHOLE_GRAM_MEASURES = {  # that need whole Gram matrices: memory grows with the square of the images
     "rsa": similarity.rsa_grid,
     "knn_jaccard": similarity.knn_grid,
 }
@@ -97,7 +101,7 @@ def grid(
     is by chance (`_nulls`).
     """
     left, right = _Network(first, first_ranks), _Network(second, second_ranks)
-    measured = _measured(left, right, measures)
+    measured = _measured(left, right, measures, permutations is not None)
     nulls = _nulls(left, right, measured, permutations) if permutations else {}
     cells = [
         (one, two, rank1, rank2)
@@ -123,12 +127,16 @@ def grid(
     return rows
 
 
-def _measured(left: "_Network", right: "_Network", measures: tuple[str, ...]) -> dict[str, list[float]]:
-    """measure -> its values of all pairs of layers and ranks, as rows have them."""
+def _measured(left: "_Network", right: "_Network", measures: tuple[str, ...], stored: bool) -> dict[str, list[float]]:
+    """measure -> its values of all pairs of layers and ranks, as rows have them.
+
+    stored: whether whole Gram matrices are to be kept, for permutations; else CKA takes some rows of them at a time
+    """
+    tables = _of_grams(left, right, measures, right.grams if stored and _on_grams(measures) else None)
     values: dict[str, list[float]] = {}
     for name in measures:
-        if name in GRAM_MEASURES:
-            values[name] = left.cells(right, GRAM_MEASURES[name](left.grams, right.grams).cpu()).tolist()
+        if name in tables:
+            values[name] = tables[name].tolist()
         elif name in MOMENT_MEASURES:
             values[name] = []
     for one, two, positions in _pairs(left, right, values):
@@ -136,14 +144,32 @@ def _measured(left: "_Network", right: "_Network", measures: tuple[str, ...]) ->
     return values
 
 
+def _on_grams(names: Iterable[str]) -> list[str]:
+    """Those of the measures that are on Gram matrices."""
+    return [name for name in names if name in GRAM_MEASURES or name in WHOLE_GRAM_MEASURES]
+
+
+def _of_grams(
+    left: "_Network", right: "_Network", names: Iterable[str], stored: Grams | PermutedGrams | None
+) -> dict[str, Tensor]:
+    """measure on Gram matrices -> its values (rows,); `stored`: the second network's matrices, None to keep none for CKA."""
+    tables = {}
+    if set(names) & set(GRAM_MEASURES):
+        products = gram_products(left, right) if stored is None else GramProducts.of(left.grams, stored)
+        tables |= {name: function(products) for name, function in GRAM_MEASURES.items() if name in names}
+    if set(names) & set(WHOLE_GRAM_MEASURES):
+        grams = left.grams, right.grams if stored is None else stored
+        tables |= {name: function(*grams) for name, function in WHOLE_GRAM_MEASURES.items() if name in names}
+    return {name: left.cells(right, table.cpu()) for name, table in tables.items()}
+
+
 def _drawn(left: "_Network", right: "_Network", names: Iterable[str], permutations: Permutations) -> dict[str, np.ndarray]:
     """measure -> its values (draws, rows) with the second network's images in other orders, all layers in the same."""
-    tables: dict[str, list] = {name: [] for name in names if name in GRAM_MEASURES}
-    if tables:
-        for order in permutations.orders:
-            grams = PermutedGrams(right.grams, order)
-            for name, drawn in tables.items():
-                drawn.append(left.cells(right, GRAM_MEASURES[name](left.grams, grams).cpu()))
+    on_grams = _on_grams(names)
+    tables: dict[str, list] = {name: [] for name in on_grams}
+    for order in permutations.orders if on_grams else ():
+        for name, table in _of_grams(left, right, on_grams, PermutedGrams(right.grams, order)).items():
+            tables[name].append(table)
     values: list[dict[str, list[float]]] = [
         {name: [] for name in names if name in MOMENT_MEASURES} for _ in permutations.orders
     ]
@@ -175,23 +201,43 @@ def _nulls(
     return nulls
 
 
-def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
-    """The centred Gram matrices (n, n) of the flattened activation limited to each rank; bands of one cumulative sum."""
-    n = len(layer.values)
+def gram_rows(layer: Representation, ranks: list[int], begin: int, end: int) -> Tensor:
+    """Rows `begin` to `end`, from column `begin` on, of the centred Gram matrices of the flattened activation at each rank.
+
+    (ranks, end - begin, n - begin); a rank's matrix is a cumulative sum of bands of components. Below the diagonal there may
+    be zeros.
+    """
     edges = [0, *sorted(set(ranks))]
     rotated = edges[1:] != [layer.width]  # the whole of it has the same products in all coordinates
-    bands = torch.zeros(len(edges) - 1, n, n, dtype=torch.float64, device=layer.values.device)
-    step = max(1, CHUNK // (n * layer.width))
-    for part in layer.values.split(step, 1):
-        part = part.double()
-        part = (part - part.mean(0)) @ layer.basis if rotated else part - part.mean(0)
-        for number, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
-            flat = part[:, :, begin:end].flatten(1)
-            for row in range(0, n, BLOCK):  # on and above the diagonal
-                bands[number, row : row + BLOCK, row:].addmm_(flat[row : row + BLOCK], flat[row:].T)
-    bands = bands.triu() + bands.triu(1).transpose(1, 2)
-    by_rank = dict(zip(edges[1:], bands.cumsum(0), strict=True))
-    return [by_rank[rank] for rank in ranks]
+    n = len(layer.values) - begin
+    bands = torch.zeros(len(edges) - 1, end - begin, n, dtype=torch.float64, device=layer.values.device)
+    for whole in layer.values.split(max(1, CHUNK // (len(layer.values) * layer.width)), 1):
+        part = whole[begin:].double() - whole.mean(0, dtype=torch.float64)
+        part = part @ layer.basis if rotated else part
+        for number, (low, high) in enumerate(itertools.pairwise(edges)):
+            flat = part[:, :, low:high].flatten(1)
+            for row in range(0, end - begin, BLOCK):  # on and above the diagonal
+                rows = flat[row : min(row + BLOCK, end - begin)]
+                bands[number, row : row + len(rows), row:].addmm_(rows, flat[row:].T)
+    for number in range(1, len(bands)):
+        bands[number] += bands[number - 1]
+    return bands if ranks == edges[1:] else bands[[edges.index(rank) - 1 for rank in ranks]]
+
+
+def gram_matrices(layer: Representation, ranks: list[int]) -> list[Tensor]:
+    """The centred Gram matrices (n, n) of the flattened activation limited to each rank."""
+    upper = gram_rows(layer, ranks, 0, len(layer.values)).triu()
+    return list(upper + upper.triu(1).transpose(1, 2))
+
+
+def gram_products(first: "_Network", second: "_Network") -> GramProducts:
+    """Products of the Gram matrices of all layers of two networks, some rows of all of them at a time."""
+    sides, n = (first, second), len(next(iter(first.layers.values())).values)
+    products = GramProducts(n, *(len(side.numbers) for side in sides), first.device)
+    step = max(BLOCK, GRAMS // (n * sum(len(side.numbers) for side in sides)))
+    for begin in range(0, n, step):
+        products.add(begin, *(side.gram_rows(begin, min(begin + step, n)) for side in sides))
+    return products
 
 
 class _Network:
@@ -215,6 +261,19 @@ class _Network:
                 for two in other.layers
             ]
         )
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.layers.values())).values.device
+
+    def gram_rows(self, begin: int, end: int) -> Tensor:
+        """Those of all layers, behind one another."""
+        n = len(next(iter(self.layers.values())).values)
+        rows = torch.empty(len(self.numbers), end - begin, n - begin, dtype=torch.float64, device=self.device)
+        for name, layer in self.layers.items():
+            first = self.numbers[name, self.ranks[name][0]]
+            rows[first : first + len(self.ranks[name])] = gram_rows(layer, self.ranks[name], begin, end)
+        return rows
 
     @cached_property
     def grams(self) -> Grams:

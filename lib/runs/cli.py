@@ -1,4 +1,4 @@
-"""The command line: a frozen dataclass becomes flags, a function from it becomes a script.
+"""The command line: flags are derived from a frozen dataclass.
 
 A field is a flag: its type, default and help are stated once. `bool` gives `--x/--no-x`, `tuple[T, ...]` takes several
 values and may be repeated, a field without default is required. A YAML file given as `--config` sets defaults, the
@@ -12,6 +12,7 @@ import datetime
 import functools
 import inspect
 import math
+import re
 import sys
 import types
 import typing
@@ -19,17 +20,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from lib.core import distributed
+from lib.core import distributed, figures
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
-from lib.runs import published_flags, yaml_files
+from lib.datasets.catalogue import DECODERS
+from lib.runs import help_text, published_flags, yaml_files
 from lib.runs.columns import Columns, Summary
+from lib.runs.help_text import Flag
 
 
 def flag(
     default=MISSING,
     *names: str,
     help: str,
+    group: str = "method",
+    needed: bool = False,
     choices: Mapping | tuple | None = None,
     check: Callable | None = None,
     positional: bool = False,
@@ -46,13 +51,15 @@ def flag(
     """A field of a configuration.
 
     names       short spellings beside `--field-name`, or all spellings if a long one is among them
+    group       the group of `help_text.GROUPS` in which help and documentation show it
+    needed      whether no run does without it, although it has a default: a question that is answered does
     choices     the values there are (a registry or a tuple); the error for another names the near ones
     check       called with the value (with each one of a tuple), raises `UsageError`
     identity    whether the value is part of what the run is: records of runs that differ in it are different records
     label       how the value is written into the record's name: "{}", or with a word before it, "s{}"
     commas      a tuple's values may also be joined by commas
     bare        the value of the flag where none follows it
-    missing     what is said, behind the help, where a value is required and none is given
+    missing     a clause on the values there are, said where a value is required and none is given
 
     What tables need to know, to tell which records are runs of one thing:
 
@@ -64,6 +71,8 @@ def flag(
     metadata = dict(
         names=names,
         help=help,
+        group=group,
+        needed=needed,
         choices=choices,
         check=check,
         positional=positional,
@@ -128,25 +137,53 @@ class RunConfig:
     parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
     # flags of a repetition that leaves the checkpoints and detectors there are as they are; "{models}" is another folder
     aside: typing.ClassVar[tuple[str, ...]] = ()
+    answers_at_once: typing.ClassVar[bool] = True  # whether what `answer` does is done in seconds
+    common: typing.ClassVar[str] = "plan"  # fields that the short help shows, beside positional arguments
 
-    name: str = flag("", help="name of the record; without it the name follows from the configuration", identity=False)
-    overwrite: bool = flag(False, help="run although the record is there, and replace it", identity=False)
-    results_dir: str = flag("results", help="folder of the records and figures", identity=False)
-    models_dir: str = flag("models", help="folder of the checkpoints", identity=False)
+    name: str = flag(
+        "", help="name of the record; without it the name follows from the configuration", group="output", identity=False
+    )
+    overwrite: bool = flag(False, help="run even if the record is there, and replace it", group="output", identity=False)
+    results_dir: str = flag("results", help="folder of the records and figures", group="output", identity=False)
+    figure_format: str = flag(
+        "png",
+        help="format of the figures; a finished run draws them again",
+        choices=figures.FORMATS,
+        group="output",
+        identity=False,
+    )
+    figure_width: str = flag(
+        "screen",
+        help="width of the figures: single (3.3 in) and double (6.8 in) are columns of a paper, screen is as wide as needed",
+        choices=tuple(figures.WIDTHS),
+        group="output",
+        identity=False,
+    )
+    models_dir: str = flag("models", help="folder of the checkpoints", group="output", identity=False)
     cache_dir: str = flag(
-        ".cache", help="folder of what can be computed again: decoded images, features, hashes", identity=False
+        ".cache",
+        help="folder of decoded images, features and hashes, all of which can be computed again",
+        group="machine",
+        identity=False,
     )
     trust: tuple[str, ...] = flag(
         (),
-        help="Python files that a sidecar, a record or a YAML file may name as a network's type: they are run",
+        help="Python files that may be run as a network's type where a sidecar, a record or a YAML file names them",
+        group="network",
         check=python_file,
         identity=False,
         metavar="FILE.py",
     )
-    config: str = flag("", help="YAML file with defaults for these flags; the command line wins", identity=False)
-    plan: bool = flag(False, help="say what the command would do, and stop", identity=False)
-    quiet: bool = flag(False, help="no progress bars and no messages but errors", identity=False)
-    debug: bool = flag(False, help="show the traceback of an error", identity=False)
+    config: str = flag(
+        "",
+        help="YAML file with defaults for the flags of this script; the command line wins",
+        group="output",
+        identity=False,
+        metavar="FILE.yaml",
+    )
+    plan: bool = flag(False, help="say what the command would do, and stop", group="output", identity=False)
+    quiet: bool = flag(False, help="no progress bars and no messages but errors", group="output", identity=False)
+    debug: bool = flag(False, help="show the traceback of an error", group="output", identity=False)
 
     columns: typing.ClassVar[Columns] = Columns()  # of the rows that the experiment writes
     summary: typing.ClassVar[Summary | None] = None  # what its table shows of them
@@ -209,23 +246,50 @@ class RunConfig:
 class DeviceConfig(RunConfig):
     """The flags of every script that runs a network on data."""
 
-    data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
-    batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
+    common: typing.ClassVar[str] = "dataset batch_size gpu seed plan"
+
+    data_root: str = flag("data", "-data", help="folder of the data sets", group="data", identity=False)
+    batch_size: int = flag(64, "-b", help="images per batch", group="machine", check=at_least(1))
     gpu: int | None = flag(
-        None, "-gpu", help="index of the GPU, -1 for the CPU; default 0 where there is one, else -1", identity=False
+        None,
+        "-gpu",
+        help="index of the GPU, -1 for the CPU; default: 0 where there is a GPU, else -1",
+        group="machine",
+        identity=False,
     )
     workers: int = flag(
-        1, "-workers", help="processes that decode images which do not fit into memory", check=at_least(0), identity=False
+        1,
+        "-workers",
+        help="processes that decode images which do not fit into memory",
+        group="machine",
+        check=at_least(0),
+        identity=False,
     )
-    prefetch: int = flag(2, "-prefetch", help="batches each of them decodes ahead", check=at_least(1), identity=False)
+    prefetch: int = flag(
+        2,
+        "-prefetch",
+        help="batches that each process of -workers decodes ahead",
+        group="machine",
+        check=at_least(1),
+        identity=False,
+    )
+    decoder: str = flag(
+        "pil",
+        choices=DECODERS,
+        group="machine",
+        help="decoder of JPEGs that do not fit into memory: pil, or torchvision, faster and a level off in few pixels",
+    )
     precision: str = flag(
         "auto",
         help="arithmetic of the networks; auto is bf16 for training on a GPU, else fp32",
+        group="machine",
         choices=("auto", "fp32", "bf16"),
     )
-    deterministic: bool = flag(False, help="deterministic kernels on a GPU, at some cost; on the CPU all are")
+    deterministic: bool = flag(
+        False, help="deterministic kernels on a GPU, at some cost; on the CPU all are", group="machine"
+    )
     max_examples: int | None = flag(
-        None, help="use only so many images of each data set, evenly spread over it", check=at_least(1)
+        None, help="use only this many images of each data set, evenly spread over it", group="data", check=at_least(1)
     )
 
 
@@ -238,11 +302,11 @@ class SeedConfig(RunConfig):
 
 def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", description: str = "") -> RunConfig:
     """The configuration that a command line describes. Raises `UsageError`; `--help` prints and exits."""
-    parser = _parser(config_class, prog, description)
-    words = [_hyphened(word, parser._option_string_actions) for word in argv]
-    given, unknown = parser.parse_known_args(words)
+    reader = _parser(config_class, prog, description)
+    words = [_hyphened(word, reader._option_string_actions) for word in argv]
+    given, unknown = reader.parse_known_args(words)
     if unknown:
-        _refuse(config_class, parser, unknown[0])
+        _refuse(config_class, reader, unknown[0])
     stated, remarks = vars(given).pop(_PUBLISHED, {}), vars(given).pop(_REMARKS, [])
     values = _from_yaml(config_class, given.config) if getattr(given, "config", "") else {}
     values.update(vars(given))
@@ -251,7 +315,7 @@ def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", des
         values[name] = said[name] = _joined(config_class, said, name, spelling, value)
     for field in dataclasses.fields(config_class):
         if field.default is MISSING and values.get(field.name) in (None, ()):
-            more = field.metadata["missing"]
+            more = field.metadata["missing"] if argv else None  # `brief` says it of a command line without a word
             raise UsageError(f"{_spelling(field)} is required: {field.metadata['help']}" + (f"; {more()}" if more else ""))
         if isinstance(values.get(field.name), list):
             values[field.name] = _flatten(values[field.name], field.metadata["commas"])
@@ -260,6 +324,17 @@ def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", des
         for remark in dict.fromkeys([*remarks, *config_class.remarks(values)]):
             print(remark, file=sys.stderr)
     return config
+
+
+def brief(config_class: type[RunConfig], prog: str, description: str) -> str:
+    """What a script says first that needs arguments and was started without: its usage, an example, the values there are."""
+    values = [field.metadata["missing"]() for field in dataclasses.fields(config_class) if field.metadata["missing"]]
+    return help_text.brief(prog, description or inspect.getdoc(config_class) or "", flags(config_class), values)
+
+
+def parser(config_class: type[RunConfig], prog: str) -> argparse.ArgumentParser:
+    """What reads the command line of a script, as far as flags and their values go."""
+    return _parser(config_class, prog, "")
 
 
 def _hyphened(word: str, options: typing.Container[str]) -> str:
@@ -305,35 +380,70 @@ def identity(config: Settings) -> dict:
     }
 
 
-def flags(config_class: type[RunConfig]) -> list[tuple[str, str, str]]:
-    """(spellings, default, help) of every flag, in the order of the fields: the README's table and `--help` share it."""
-    rows = []
-    for field in dataclasses.fields(config_class):
-        default = "required" if field.default is MISSING else _default(field.default)
-        rows.append((" ".join(spellings(field)), default, field.metadata["help"]))
-    return rows
+def flags(config_class: type[RunConfig]) -> list[Flag]:
+    """Every flag as `--help` and the documentation show it, those of the script itself before those that others have too."""
+    depths = {name: depth for depth, kind in reversed([*enumerate(config_class.__mro__)]) for name in _annotated(kind)}
+    fields = sorted(
+        dataclasses.fields(config_class), key=lambda field: (not field.metadata["positional"], depths[field.name])
+    )
+    common = config_class.common.split()
+    return [_flag(field, field.name in common, *kinds(config_class)[field.name]) for field in fields]
+
+
+def _annotated(kind: type) -> list[str]:
+    """The fields that a class declares itself, in their order."""
+    return list(vars(kind).get("__annotations__", ()))
+
+
+def _flag(field: dataclasses.Field, common: bool, kind: type, several: bool) -> Flag:
+    """A field as help shows it; a value is N where it is a whole number, X where it is a number."""
+    about, required = field.metadata, field.default is MISSING
+    if about["positional"]:
+        names, value = (spellings(field)[0] + " ..." * several,), ""
+    elif kind is bool:
+        negated = field.default is not False
+        names, value = tuple(f"--[no-]{name[2:]}" if negated else name for name in spellings(field)), ""
+    else:
+        names = tuple(_distinct(spellings(field)))
+        value = about["metavar"] or {int: "N", float: "X"}.get(kind, field.name.upper().rpartition("_")[2])
+    if value and about["bare"] is not None:
+        value = f"[{value}]"
+    return Flag(
+        spellings=names,
+        value=value + " ..." * bool(value and several),
+        default="required" if required else _default(field.default),
+        meaning=_meaning(field),
+        group=about["group"],
+        common=common or required or about["needed"] or about["positional"],
+        needed=required or about["needed"],
+    )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The spellings, without a long one that only adds a hyphen to a short one."""
+    return [name for name in names if not (name.startswith("--") and name[1:] in names)]
+
+
+def _meaning(field: dataclasses.Field) -> str:
+    """The help, and behind it the choices that it does not name."""
+    text, choices = field.metadata["help"], field.metadata["choices"]
+    if choices is None or all(re.search(rf"(?<!\w){re.escape(str(word))}(?!\w)", text) for word in choices):
+        return text
+    return f"{text}; one of {', '.join(map(str, choices))}"
 
 
 def _parser(config_class: type[RunConfig], prog: str, description: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=prog or None,
-        description=description or inspect.getdoc(config_class),
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = _Parser(prog=prog or None, allow_abbrev=False, argument_default=argparse.SUPPRESS, add_help=False)
+    about = description or inspect.getdoc(config_class) or ""
+    for words in (("-h", "--help"), ("--help-all",)):
+        parser.add_argument(*words, action=_Help, const=(config_class, about), nargs=0, dest=argparse.SUPPRESS)
     hints = typing.get_type_hints(config_class)
-    for field in sorted(dataclasses.fields(config_class), key=lambda field: field.name in _COMMON):
+    for field in dataclasses.fields(config_class):
         kind, several = _kind(hints[field.name])
-        text = field.metadata["help"].replace("%", "%%")
-        if field.default is not MISSING and field.default not in ("", None, (), False):
-            text += f" (default: {_default(field.default)})".replace("%", "%%")
         options = spellings(field)
         if kind is bool:
-            parser.add_argument(*options, dest=field.name, action=argparse.BooleanOptionalAction, help=text)
+            parser.add_argument(*options, dest=field.name, action=argparse.BooleanOptionalAction)
             continue
-        known = field.metadata["choices"]
-        metavar = field.metadata["metavar"] or ("{" + ",".join(known) + "}" if known and len(known) <= 8 else None)
         if field.metadata["positional"]:
             required = field.default is MISSING
             nargs = ("+" if required else "*") if several else (None if required else "?")
@@ -342,16 +452,13 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
                 field.name,
                 nargs={"+": "*", None: "?"}.get(nargs, nargs),
                 type=_converter(kind),
-                metavar=metavar or field.name.upper(),
-                help=text,
+                metavar=field.name.upper(),
             )
         else:
             extra: dict[str, typing.Any] = {"nargs": "+", "action": "extend"} if several else {}
             if field.metadata["bare"] is not None:
                 extra = {"nargs": "?", "const": field.metadata["bare"]}
-            parser.add_argument(
-                *options, dest=field.name, type=_converter(kind), help=text, metavar=metavar or field.name.upper(), **extra
-            )
+            parser.add_argument(*options, dest=field.name, type=_converter(kind), metavar=field.name.upper(), **extra)
     _add_published(parser, config_class)
     return parser
 
@@ -387,6 +494,15 @@ def _add_published(parser: argparse.ArgumentParser, config_class: type[RunConfig
 
 
 _PUBLISHED, _REMARKS = "papers' flags", "remarks"  # of the parsed words, beside the fields
+
+
+class _Help(argparse.Action):
+    """Prints the help and exits."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        config_class, about = typing.cast(tuple, self.const)
+        print(help_text.text(parser.prog, about, flags(config_class), everything=option_string == "--help-all"))
+        parser.exit()
 
 
 class _Published(argparse.Action):
@@ -535,6 +651,3 @@ def _typed(value, kind: type, several: bool, where: str):
 def _shown(value) -> str:
     """The value, unless it is a collection, which may hold itself or be immense."""
     return repr(value) if isinstance(value, bool) else f"a {type(value).__name__}"
-
-
-_COMMON = {field.name for kind in (DeviceConfig, SeedConfig) for field in dataclasses.fields(kind)}

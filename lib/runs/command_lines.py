@@ -8,19 +8,28 @@ import functools
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING
 
 from lib.core.registry import resolve
 from lib.runs import cli
 from lib.runs.columns import Columns
 from lib.runs.records import Result
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a script runs: a configuration, and a function from it to a result; each itself, or as "module:name"."""
+    """What a script runs: a configuration, and a function from it to a result; each itself, or as "module:name".
+
+    figures_  a function from the finished run (`lib.plots.recorded`) to its figures, "" or a suffix -> figure; it needs no
+              torch. "" where there are none
+    """
 
     configuration_: str | type[cli.RunConfig]
     function_: str | Callable[..., Result]
+    figures_: str | Callable[..., Mapping[str, "Figure"]] = ""
 
     @property
     def configuration(self) -> type[cli.RunConfig]:
@@ -34,6 +43,13 @@ class Experiment:
     def function(self) -> Callable[..., Result]:
         """The function that runs it."""
         return resolve(self.function_) if isinstance(self.function_, str) else self.function_
+
+    @property
+    def figures(self) -> Callable[..., Mapping[str, "Figure"]]:
+        """The function that draws its figures."""
+        if not self.figures_:
+            return lambda run: {}
+        return resolve(self.figures_) if isinstance(self.figures_, str) else self.figures_
 
     @property
     def columns(self) -> Columns:

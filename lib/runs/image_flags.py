@@ -1,4 +1,4 @@
-"""The options that say in which form, and of which classes, a network is given images.
+"""The flags for the size, normalisation and classes of the images that a network is given.
 
 In training they decide it; a checkpoint without a sidecar needs them again. Free of torch.
 """
@@ -18,17 +18,25 @@ class ImagesConfig(DeviceConfig):
     image_size: int | None = flag(
         None,
         check=at_least(1),
-        help="side to which images are resized, where no sidecar states it; default: as they are, or what the network takes",
+        help="side in pixels to which images are resized, where no sidecar states it; default: as they are, "
+        "or what the network takes",
+        group="data",
     )
-    upscale: bool = flag(False, help="--image-size 224")
-    upscale_padding: bool = flag(False, help="--image-size 112, in a frame of 56 black pixels on each side")
+    upscale: bool = flag(False, help="resize images to 224 px: --image-size 224", group="data")
+    upscale_padding: bool = flag(
+        False, help="resize images to 112 px, --image-size 112, in a frame of 56 black pixels on each side", group="data"
+    )
     subsample_classes: int = flag(
         0,
         check=at_least(0),
-        help="take so many of the classes: -d NAME becomes NAME-k<n>, their name for every script; 0: all",
+        help="use only this many of the classes: -d NAME becomes NAME-k<n>, their name for every script; 0: all",
+        group="data",
     )
     class_sample_seed: int | None = flag(
-        None, check=at_least(0), help="seed of their draw (NAME-k<n>s<seed>); default: the first classes"
+        None,
+        check=at_least(0),
+        help="seed of the classes that --subsample-classes draws (NAME-k<n>s<seed>); default: the first classes",
+        group="data",
     )
 
     def __post_init__(self) -> None:

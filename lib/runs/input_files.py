@@ -1,4 +1,4 @@
-"""The files behind what a configuration names: data sets, checkpoints, folders of snapshots. Nothing is loaded here."""
+"""The files of the data sets and checkpoints that a configuration names. Loads nothing."""
 
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 from lib import datasets, models
 from lib.core import files
 from lib.core.errors import UsageError, UserError
-from lib.datasets import names
+from lib.datasets import catalogue, names
 from lib.models import checkpoint_paths
 from lib.representations import feature_dataset
 from lib.runs.cli import RunConfig
@@ -23,6 +23,9 @@ class DataRoot(Protocol):
     @property
     def models_dir(self) -> str: ...
 
+    @property
+    def plan(self) -> bool: ...
+
 
 class ModelsDir(Protocol):
     """What a configuration says of where checkpoints lie."""
@@ -32,9 +35,21 @@ class ModelsDir(Protocol):
 
 
 def data_files(config: DataRoot, *wanted: str) -> dict[str, list[Path]]:
-    """The files behind data sets, by name, for a record; built-in sets have none."""
-    found = {name: _sources(config, name) for name in wanted}
-    return {name: paths for name, paths in found.items() if paths}
+    """The files behind data sets, by name, for a record; built-in sets have none.
+
+    A plan needs no files of a registered set whose sizes are known: where they are missing, the name says how to get them.
+    """
+    found = {}
+    for name in wanted:
+        try:
+            if paths := _sources(config, name):
+                found[name] = paths
+        except UserError as error:
+            known = catalogue.KNOWN.get(names.parse(name).base)
+            if isinstance(error, UsageError) or not config.plan or known is None or not known.sizes:
+                raise
+            found[f"{name} (not there: {str(error).removeprefix(f'{name}: ')})"] = []
+    return found
 
 
 def _sources(config: DataRoot, name: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a configuration names, checked and loaded: data sets, checkpoints, the device.
+"""Loads what a configuration names, after checks: data sets, checkpoints, the device.
 
 Every experiment reads its data and networks through these, so that the common flags mean the same everywhere.
 """
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from lib import datasets
-from lib.core import devices, text_table
+from lib.core import devices, terminal, text_table
 from lib.core.errors import UserError
+from lib.core.progress import Whole
 from lib.datasets import names
 from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
@@ -73,7 +74,13 @@ def load_split(config: DeviceConfig, name: str, split: str | None = None, *, ima
         feature_dataset.check_taken(config.takes_features, name)
         return _stored_features(config, data, split)
     return datasets.load(
-        name, config.data_root, split, image_size=image_size, cache_dir=config.cache_dir, most=config.max_examples
+        name,
+        config.data_root,
+        split,
+        image_size=image_size,
+        cache_dir=config.cache_dir,
+        most=config.max_examples,
+        decoder=config.decoder,
     )
 
 
@@ -89,7 +96,12 @@ def _stored_features(config: DeviceConfig, data: names.DataName, split: str | No
 
 
 def batching(
-    config: DeviceConfig, device: torch.device, channels: int, size: int | None, precision: str = "fp32"
+    config: DeviceConfig,
+    device: torch.device,
+    channels: int,
+    size: int | None,
+    precision: str = "fp32",
+    whole: Whole | None = None,
 ) -> Batching:
     """How a pass gives images of these channels and this side to a network on the device, as the flags say.
 
@@ -104,6 +116,7 @@ def batching(
         workers=config.workers,
         prefetch=config.prefetch,
         quiet=config.quiet,
+        whole=whole or Whole(),
     )
 
 
@@ -192,7 +205,9 @@ def layer_table(network, channels: int, size: int) -> str:
         }
         for layer in listed
     ]
-    return "\n".join([text_table.text(rows), *_reasons(listed)])
+    width = terminal.width()
+    table = text_table.text(rows, width=width, rest=terminal.PIPED)
+    return "\n".join([table, *(terminal.wrapped(reason, width) for reason in _reasons(listed))])
 
 
 def _reasons(listed: list[cutting.Layer]) -> list[str]:

@@ -22,14 +22,23 @@ def check_normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> None
 class CheckpointsConfig(ImagesConfig):
     """The flags of every script that takes checkpoints."""
 
-    mean: tuple[float, ...] = flag((), help="normalisation of a file without a sidecar: mean per channel, in [0, 1]")
-    std: tuple[float, ...] = flag((), help="and standard deviation per channel")
+    mean: tuple[float, ...] = flag(
+        (), help="mean per channel, in [0, 1], that a checkpoint without a sidecar normalises by", group="network"
+    )
+    std: tuple[float, ...] = flag(
+        (),
+        help="standard deviation per channel, in [0, 1], that a checkpoint without a sidecar normalises by",
+        group="network",
+    )
     channels: int = flag(
         0,
         check=at_least(0),
-        help="channels of the images that a file without a sidecar was trained on, where its weights do not show them",
+        help="channels of the images that a checkpoint without a sidecar was trained on, where its weights do not show them",
+        group="network",
     )
-    list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
+    list_layers: bool = flag(
+        False, help="print the network's layers with their shapes and costs, and stop", group="network", identity=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,9 +67,22 @@ class CheckpointsConfig(ImagesConfig):
 class NetworkConfig(CheckpointsConfig):
     """The flags of every script that takes one checkpoint."""
 
-    model_path: str = flag("", positional=True, label="{}", help="checkpoint, such as models/a/model_5.pt", network="net")
+    model_path: str = flag(
+        "",
+        positional=True,
+        label="{}",
+        help="checkpoint, such as models/a/model_5.pt",
+        group="network",
+        network="net",
+        needed=True,
+    )
     model_type: str = flag(
-        "", positional=True, check=models.check, help="its type, needed for a file without a sidecar", network_type=True
+        "",
+        positional=True,
+        check=models.check,
+        help="type of the network, needed for a file without a sidecar",
+        group="network",
+        network_type=True,
     )
 
     @property
@@ -85,6 +107,7 @@ class SnapshotsConfig(RunConfig):
         positional=True,
         label="{}",
         help="checkpoints and folders of training runs; the last word may be the type, which files without a sidecar need",
+        group="network",
         network="net",
     )
 

@@ -1,4 +1,4 @@
-"""Flags as the five papers' code spells them: what each means here, and what is said where it means nothing.
+"""Flags in the spelling of the five papers' code: what each means here, or that it has no effect.
 
 A spelling that a script has itself is not looked up here, so that one spelling keeps one meaning in a script. The others
 are in none of its help: they are for command lines that are brought along (docs/published_calls.md). Free of torch.

@@ -1,6 +1,6 @@
-"""One record per run: what was asked, from which files, on which machine, and the rows that came out.
+"""One record per run: configuration, inputs, environment, and the rows of results.
 
-A record is `results/<experiment>/<run>.json`, written whole or not at all; arrays (`.npz`) and figures (`.png`) lie
+A record is `results/<experiment>/<run>.json`, written whole or not at all; arrays (`.npz`) and figures (`drawing`) lie
 beside it under its name. The run's name follows from its configuration, so that a command finds its own record again.
 Nothing here imports torch.
 """
@@ -8,7 +8,7 @@ Nothing here imports torch.
 import contextlib
 import dataclasses
 import datetime
-import functools
+import glob
 import hashlib
 import importlib
 import importlib.metadata
@@ -24,12 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib.core import figures as drawn
-from lib.core import files, locks, text_table
+from lib.core import files, locks, terminal, text_table
 from lib.core.errors import UsageError, UserError
+from lib.core.figures import FORMATS
 from lib.core.registry import misspelt
 from lib.core.text import as_bytes, readable
 from lib.datasets import names
+from lib.runs import network_facts
 from lib.runs.cli import RunConfig, Settings
 from lib.runs.columns import Columns
 
@@ -56,36 +57,43 @@ class Result:
 
     rows       flat; accuracies and rates are fractions; None where a value does not exist
     arrays     name -> NumPy array, kept in the `.npz` beside the record
-    draw       makes the figures, "" or a suffix -> matplotlib figure, kept as `<run>.png` or `<run>-<suffix>.png`;
-               called when the record is written, so that a figure that fails loses nothing
     seconds    stage -> seconds
     columns    the columns that are printed when the run is done; empty for all
     documents  name -> what JSON can hold, kept as `<run>/<name>.json`: the layouts of other codes
+    facts      what figures need to know of the run as a whole, besides rows and arrays
+    printed    which rows are printed at all; the record has every one
     always     of which rows a long table leaves none out when it is printed
+    announced  which rows were printed as a message when they were made
     """
 
     rows: list[Row]
     arrays: dict = field(default_factory=dict)
-    draw: Callable[[], Mapping[str, Any]] = dict
     seconds: dict[str, float] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     documents: dict = field(default_factory=dict)
+    facts: Row = field(default_factory=dict)
+    printed: Callable[[Row], object] = lambda row: True
     always: Callable[[Row], object] = lambda row: False
+    announced: Callable[[Row], object] = lambda row: False
 
-    @functools.cached_property
-    def figures(self) -> Mapping[str, Any]:
-        """The figures, drawn when they are first asked for."""
-        return self.draw()
+    def text(self, width: int | None = None, announced: bool = False) -> str:
+        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it.
 
-    def text(self) -> str:
-        """The rows as an aligned table, without the middle of a long one and without rows that have no number in it."""
+        width      that the table keeps to, None for any
+        announced  messages go to the same place: rows that were printed when they came are left out, unless `always` holds
+        """
+        chosen = [row for row in self.rows if self.printed(row)]
         shown = [
             row
-            for row in self.rows
+            for row in chosen
             if any(not isinstance(row.get(column), str | bool | None) for column in self.columns or row)
-        ] or self.rows
-        found, left_out = text_table.text(shown, self.columns, 60, self.always), len(self.rows) - len(shown)
-        return found + (f"\n{left_out} rows of other columns are in the record" if left_out else "")
+        ] or chosen
+        other, further = len(chosen) - len(shown), len(self.rows) - len(chosen)
+        if announced:
+            shown = [row for row in shown if self.always(row) or not self.announced(row)]
+        found = text_table.text(shown, self.columns, text_table.LONGEST, self.always, width=width)
+        found += f"\n{other} rows of other columns are in the record" if other else ""
+        return found + (f"\n{further} more rows are in the record" if further else "")
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,9 @@ class Place:
         """A file beside the record: `<run><suffix>`."""
         return self.path.with_name(self.run + suffix)
 
-    def figure(self, suffix: str) -> Path:
+    def figure(self, suffix: str, kind: str = "png") -> Path:
         """The figure with this suffix, beside the record."""
-        return self.beside(f"-{readable(suffix)}.png" if suffix else ".png")
+        return self.beside(f"-{readable(suffix)}.{kind}" if suffix else f".{kind}")
 
 
 def place(config: RunConfig, experiment: str) -> Place:
@@ -214,7 +222,7 @@ def under_way(config: RunConfig) -> str:
 def write(
     where: Place, config: RunConfig, result: Result, *, command: list[str], started: float, inputs: dict[str, dict]
 ) -> dict:
-    """Writes arrays, then the record, whose presence says that all is there, then figures. Returns the record.
+    """Writes arrays, then the record, whose presence says that all is there. Returns the record.
 
     inputs   the fingerprints of what the run reads, from before it began
 
@@ -231,14 +239,16 @@ def write(
         "schema": SCHEMA,
         "experiment": where.experiment,
         "revision": config.revision,
-        "config": {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)},
+        "config": plain_settings(config),
         "command": command,
         "inputs": inputs,
         "environment": environment(),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
-        "rows": [{key: _plain(value) for key, value in row.items()} for row in result.rows],
+        "rows": plain_rows(result),
     }
+    record["facts"] = {name: _plain(value) for name, value in result.facts.items()}
+    record["networks"] = network_facts.read(type(config), record["config"], record["rows"])
     record["tolerance"] = tolerance(record)
     record["outputs"] = _outputs(config)
     if result.arrays:
@@ -251,8 +261,17 @@ def write(
     if problem:
         raise ValueError(f"the {where.experiment} experiment made an invalid record: {problem}")
     files.write_json(where.path, record)
-    drawn.write_all(lambda: result.figures, where.figure)
     return record
+
+
+def plain_settings(config: RunConfig) -> dict[str, Any]:
+    """The values of all fields, as a record has them."""
+    return {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)}
+
+
+def plain_rows(result: Result) -> list[Row]:
+    """The rows as a record has them: numbers of any library as Python's, undefined numbers as None."""
+    return [{key: _plain(value) for key, value in row.items()} for row in result.rows]
 
 
 def read(path: Path, experiment: Described | None = None) -> dict:
@@ -317,12 +336,18 @@ def frame(*places: str | Path) -> Any:
     return pandas.DataFrame(lines, columns=[*columns, "record", *settings])
 
 
-def figures(where: Place) -> list[Path]:
-    """The figures that lie beside the record."""
+def figures(where: Place, kind: str = "*") -> list[Path]:
+    """The figures of this format that lie beside the record: `<run>.png`, `<run>-<suffix>.png`.
+
+    What lies beside a longer name, `<run>-b.json`, is that record's.
+    """
+    folder, run = where.path.parent, glob.escape(where.run)
+    others = [path.stem for path in folder.glob(f"{run}?*.json")]
     return sorted(
         path
-        for path in where.path.parent.glob(f"{where.run}*.png")
-        if path.stem == where.run or path.stem.startswith(where.run + "-")
+        for path in [*folder.glob(f"{run}.{kind}"), *folder.glob(f"{run}-*.{kind}")]
+        if path.suffix.removeprefix(".") in FORMATS
+        and not any(path.stem == other or path.stem.startswith(other + "-") for other in others)
     )
 
 
@@ -346,12 +371,29 @@ def tolerance(record: dict) -> float:
 def plan(where: Place, config: RunConfig) -> str:
     """What the command would do, as lines of text."""
     there = "is there already" if where.path.exists() else "would be written"
+    values = {item.name: (getattr(config, item.name), item.default) for item in _identity_fields(config)}
+    other = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
     lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
+    said = [f"{name} = {_said(value)}{_instead(default)}" for name, (value, default) in other.items()]
+    lines += [f"{'' if number else 'settings:':12}{words}" for number, words in enumerate(said)]
     lines += [f"reads:      {name}" for name in config.inputs()]
     lines += [f"writes:     {path}" for path in config.outputs()]
     lines += config.work()
-    lines += [f"  {item.name} = {getattr(config, item.name)}" for item in _identity_fields(config)]
-    return "\n".join(lines)
+    defaults = [f"{name}={_said(value)}" for name, (value, _) in values.items() if name not in other]
+    lines.append(f"as default: {', '.join(defaults)}")
+    return "\n".join(terminal.wrapped(line, terminal.width(), " " * 12) for line in lines)
+
+
+def _said(value) -> str:
+    """A setting as --plan shows it."""
+    if isinstance(value, tuple) and value:
+        return " ".join(map(str, value))
+    return "none" if value in ("", None, ()) else str(value)
+
+
+def _instead(default) -> str:
+    """The default that a setting replaces, where there is one."""
+    return "" if default is dataclasses.MISSING or default in ("", None, ()) else f" (default: {_said(default)})"
 
 
 def environment() -> dict:
@@ -478,8 +520,11 @@ def _problem(record, columns: Columns | None = None) -> str | None:
     for name, setting in record["config"].items():
         if not all(map(_is_value, setting if isinstance(setting, list) else [setting])):
             return f"setting {name} is not one value or a list of them"
-    if not isinstance(record.get("outputs", {}), dict):
-        return "outputs is of the wrong kind"
+    for key in ("outputs", "facts", "networks"):
+        if not isinstance(record.get(key, {}), dict):
+            return f"{key} is of the wrong kind"
+    if not all(isinstance(known, dict) for known in record.get("networks", {}).values()):
+        return "networks are not all described"
     for name, known in {**record["inputs"], **record.get("outputs", {})}.items():
         if not isinstance(known, dict) or [type(known.get(key)) for key in ("sha256", "bytes")] != [str, int]:
             return f"file {name} has no hash and size"

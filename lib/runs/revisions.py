@@ -1,4 +1,4 @@
-"""What earlier versions of a method have left: records, checkpoints of trainings, and caches."""
+"""Records, checkpoints and caches that earlier versions of a method have made."""
 
 import contextlib
 from pathlib import Path

@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 import typing
@@ -19,10 +20,10 @@ import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from lib.core import distributed, locks, streams, trusted_files
+from lib.core import distributed, locks, progress, streams, terminal, trusted_files
 from lib.core.errors import FAILED, Interrupted, UntrustedFile, UsageError, UserError
-from lib.core.text import readable
-from lib.runs import cli, records
+from lib.core.text import duration, readable
+from lib.runs import cli, drawing, records
 from lib.runs.cli import RunConfig
 from lib.runs.command_lines import Experiment, Experiments
 from lib.runs.records import Result
@@ -47,11 +48,15 @@ def main(
     """
     script = script or f"exec_{name}.py"
     argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
+    debug, about = "--debug" in argv, inspect.cleandoc(description)
+    if completion_asked():
+        from lib.runs import completion
+
+        completion.answer(experiments[name].configuration, script)
     streams.prepare()
     try:
         _announce_signals()
-        config = cli.parse(experiments[name].configuration, argv, prog=script, description=inspect.cleandoc(description))
+        config = cli.parse(experiments[name].configuration, argv, prog=script, description=about)
         trusted_files.trust_only([*trusted_files.named(argv), *config.trust])
         if distributed.world() > 1 and not config.parallel:
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
@@ -64,6 +69,8 @@ def main(
         _ignore_signals()
         if debug:
             traceback.print_exc()
+        if not argv and isinstance(error, UsageError):
+            print(cli.brief(experiments[name].configuration, script, about), end="\n\n", file=sys.stderr)
         if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
             sentence = _sentence(error)
             if isinstance(error, UntrustedFile):
@@ -78,6 +85,11 @@ def main(
         _ignore_signals()
 
 
+def completion_asked() -> bool:
+    """Whether a shell asks how the command line may go on, instead of running it."""
+    return "_ARGCOMPLETE" in os.environ
+
+
 def run(experiments: Experiments, name: str, config: RunConfig, command: list[str]) -> Path | None:
     """Runs the experiment unless its record is there already; the record's path, or None for a question answered."""
     if not config.debug:
@@ -86,22 +98,24 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     if distributed.rank():
         _follow(experiments[name], config, place)
         return None
+    _show_warnings(config)
     if config.plan:
         config.check_inputs()
-    answer = records.plan(place, config) if config.plan else config.answer()
+    with progress.status("preparing", config.quiet or not config.answers_at_once):
+        answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
         print(readable(answer))
         return None
     found = _version(place.path)
     if _is_there(place, config):  # also in a folder that cannot be written
-        _say(config, f"already there; --overwrite runs it again ({place.path})")
+        _leave(experiments[name], config, place)
     else:
         with records.locked(place):
             if _version(place.path) != found and _is_there(place, config):  # another process was faster
-                _say(config, f"already there; --overwrite runs it again ({place.path})")
+                _leave(experiments[name], config, place)
             else:
                 _run(experiments[name], config, place, command)
-    for figure in records.figures(place):
+    for figure in records.figures(place, config.figure_format):
         _say(config, f"figure: {figure}")
     print(place.path)
     return place.path
@@ -117,6 +131,15 @@ def _is_there(place: records.Place, config: RunConfig) -> bool:
     return True
 
 
+def _leave(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
+    """Leaves the record as it is, and draws its figures where another format or width is asked for."""
+    _say(config, f"already there; --overwrite runs it again ({place.path})")
+    drawn = records.figures(place)
+    asked = (config.figure_format, config.figure_width) != (RunConfig.figure_format, RunConfig.figure_width)
+    if asked or (drawn and not records.figures(place, config.figure_format)):
+        drawing.draw(place, records.read(place.path), experiment, config.figure_format, config.figure_width)
+
+
 def _version(path: Path) -> tuple[int, int] | None:
     """Which of the files that were ever at the path lies there; None if there is none."""
     try:
@@ -128,15 +151,19 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 def _run(experiment: Experiment, config: RunConfig, place: records.Place, command: list[str]) -> None:
     """Runs the experiment, writes its record and prints its rows."""
-    _show_warnings(config)
-    config.check_inputs()
-    before = records.fingerprints(config)
+    with progress.status("checking inputs", config.quiet):
+        config.check_inputs()
+        before = records.fingerprints(config)
     started, begin = time.time(), time.perf_counter()
-    result = _loaded(experiment)(config)
+    with progress.status("loading libraries", config.quiet):
+        function = _loaded(experiment)
+    result = function(config)
     result.seconds.setdefault("total", time.perf_counter() - begin)
-    records.write(place, config, result, command=command, started=started, inputs=before)
+    record = records.write(place, config, result, command=command, started=started, inputs=before)
+    drawing.draw_anew(place, record, experiment, config.figure_format, config.figure_width)
     if not config.quiet:
-        print(readable(result.text()))
+        print(readable(result.text(terminal.width(), terminal.shared())))
+        _say(config, f"done in {duration(result.seconds['total'])}")
 
 
 def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
@@ -166,7 +193,13 @@ def _loaded(experiment: Experiment) -> Callable[..., Result]:
 
 @contextlib.contextmanager
 def _signals_afterwards() -> Generator[None]:
-    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted."""
+    """Holds signals back while libraries are loaded: some go on half loaded when they are interrupted.
+
+    Other threads get none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     came: list[int] = []
     numbers = (*WARNINGS, signal.SIGINT)
     before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}

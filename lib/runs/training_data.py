@@ -1,4 +1,4 @@
-"""What a network has learnt from, as the sidecar of its checkpoint says: whether a set of images is new to it."""
+"""Whether a network was trained on given images, as the sidecar of its checkpoint says."""
 
 from lib.datasets import names
 from lib.datasets.names import DataName

@@ -1,4 +1,4 @@
-"""The YAML files of `--config`: small and flat. What is larger or deeper is refused before it is built."""
+"""The YAML files of `--config`: small and flat; larger or deeper ones are refused before they are built."""
 
 import stat
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Detectors of representations out of distribution: classifiers of what a layer puts out, whose energy is the score.
+"""Detectors of out-of-distribution representations: classifiers of a layer's output, whose energy is the score.
 
 Stitching paper, sections 4.2 and 4.3 of its code, after Liu et al., NeurIPS 2020: a classifier is trained on the layer's
 output for labelled images, then fine-tuned such that its energy is below m_in for them and above m_out for outliers. The
@@ -59,7 +59,7 @@ class Outliers:
         """The outliers of a step, counted from 0: as many, of the same shape and on the same device as `like`."""
         rows = epoch_order(len(self.split), step + 1, stream(self.seed, "outliers"), self.batch_size)[: len(like)]
         images, _, _ = next(
-            self.split.subset(rows).batches(len(rows), device=like.device, channels=like.shape[1], size=like.shape[-1])
+            self.split.batches(len(rows), device=like.device, order=rows, channels=like.shape[1], size=like.shape[-1])
         )
         return self.augment(images, generator)
 
@@ -101,7 +101,7 @@ class ClassifierLoss:
 
 @torch.no_grad()
 def _measure(value: Tensor, task: Tensor, inside: Tensor, outside: Tensor, labels: Tensor) -> Tensor:
-    none = value.new_tensor(float("nan"))
+    none = value.new_full((), float("nan"))
     energies = [energy(logits).mean() if len(logits) else none for logits in (inside, outside)]
     return torch.stack([value, task, (inside.argmax(1) == labels).float().mean(), *energies]).double()
 

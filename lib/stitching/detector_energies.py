@@ -47,7 +47,7 @@ def stitched_energies(
         entry.stitch.eval()
     for images, labels in batching.over(split, f"stitched, {split.name}"):
         with arithmetic(batching.precision, batching.device):
-            sources = donors.sources(images)
+            sources = donors.sources(images, labels)
             for number, entry in enumerate(entries):
                 logits, representation = donors.logits(entry, sources)
                 correct[number] += (logits.argmax(1) == labels).sum()

@@ -1,4 +1,4 @@
-"""What the training of detectors starts from: the source network, a classifier per layer, the two phases.
+"""Prepares the training of detectors: the source network, a classifier per layer, the two phases.
 
 The options are those of `exec_ood_detector.py`; stitching paper, sections 4.1 to 4.3 of its code.
 """
@@ -137,6 +137,7 @@ def _phases(
         precision = devices.resolve_precision(config.precision, device, training=True)
         return Recipe(
             seed=config.seed,
+            epochs=config.epochs + config.ft_epochs,
             batching=dataclasses.replace(batching, batch_size=batch_size, precision=precision),
             **options,
         )

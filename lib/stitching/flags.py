@@ -21,61 +21,123 @@ class DetectorConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
     """The flags of the training of detectors of a network's layers."""
 
     source_path: str = flag(
-        "", positional=True, label="{}", help="checkpoint of the network that puts out representations", network="net"
+        "",
+        positional=True,
+        label="{}",
+        help="checkpoint of the source network, whose representations are classified",
+        group="network",
+        network="net",
+        needed=True,
     )
     source_type: str = flag(
         "auto",
         positional=True,
         check=input_files.check_type,
-        help="its type; auto: the one its sidecar states",
+        help="type of the source network; auto: the one that its sidecar states",
+        group="network",
         network_type=True,
     )
     layer: tuple[str, ...] = flag(
-        (), positional=True, commas=True, label="{}", help="layers: names or globs, or cuts", selects=True
+        (),
+        positional=True,
+        commas=True,
+        label="{}",
+        help="layers of the source network: names or globs, or cuts",
+        group="network",
+        selects=True,
+        needed=True,
     )
     model_type: str = flag(
         "",
         "-m",
         choices=models.REPRESENTATIONS,
         label="{}",
-        help="type of the classifiers: a resnet for maps, a vit for tokens",
+        help="type of the classifiers that are trained: a resnet for maps, a vit for tokens",
+        group="network",
         network_type=True,
+        needed=True,
     )
-    dataset: str = flag("", "-d", help="data set that they are trained on; default: the one that the source was trained on")
+    dataset: str = flag(
+        "",
+        "-d",
+        help="data set that the classifiers are trained on; default: the one that the source network was trained on",
+        group="data",
+    )
     directory: str = flag(
-        "", "-dir", help="folder under models/ for the checkpoints, one in it for each layer", selects=True
+        "",
+        "-dir",
+        help="folder under models/ for the checkpoints, with a folder in it for each layer",
+        group="output",
+        selects=True,
+        needed=True,
     )
     detectors_dir: str = flag(
-        "repr_cls_ood_detectors", "-fdir", help="folder under models/ for the finished detectors", selects=True
+        "repr_cls_ood_detectors",
+        "-fdir",
+        help="folder under models/ for the finished detectors",
+        group="output",
+        selects=True,
     )
-    epochs: int = flag(100, "-e", label="e{}", check=at_least(1), help="epochs of training the classifiers")
+    epochs: int = flag(
+        100, "-e", label="e{}", check=at_least(1), help="epochs of training the classifiers", group="training"
+    )
     augmentation: str = flag(
         "auto",
         choices=("auto", *AUGMENTATIONS),
         help="augmentation of the training images; auto is the data set's customary one",
+        group="data",
     )
-    ft_epochs: int = flag(20, "-fe", label="fe{}", check=at_least(0), help="epochs of fine-tuning with outliers; 0: none")
-    ft_id: str = flag("", "-ftidd", help="in-distribution images of the fine-tuning; default: those of -d")
-    ft_id_root: str = flag("", "-ftiddata", help="folder of its data set; default: that of -data", identity=False)
-    ft_outliers: str = flag("", "-ftoodd", help="outliers of the fine-tuning: a data set, its training split")
-    ft_outliers_root: str = flag("", "-ftooddata", help="folder of its data set; default: that of -data", identity=False)
-    m_in: float = flag(-25.0, "-m-in", help="energy below which images of -ftidd are to be")
-    m_out: float = flag(-7.0, "-m-out", help="energy above which outliers are to be")
+    ft_epochs: int = flag(
+        20, "-fe", label="fe{}", check=at_least(0), help="epochs of fine-tuning with outliers; 0: none", group="training"
+    )
+    ft_id: str = flag(
+        "",
+        "-ftidd",
+        help="in-distribution data set of the fine-tuning; default: that of -d",
+        group="data",
+        metavar="DATASET",
+    )
+    ft_id_root: str = flag(
+        "", "-ftiddata", help="folder of the data set of -ftidd; default: that of -data", group="data", identity=False
+    )
+    ft_outliers: str = flag(
+        "",
+        "-ftoodd",
+        help="outlier data set of the fine-tuning; its training split is used",
+        group="data",
+        metavar="DATASET",
+    )
+    ft_outliers_root: str = flag(
+        "", "-ftooddata", help="folder of the data set of -ftoodd; default: that of -data", group="data", identity=False
+    )
+    m_in: float = flag(-25.0, "-m-in", help="margin of the fine-tuning: images of -ftidd are pushed to energies below it")
+    m_out: float = flag(-7.0, "-m-out", help="margin of the fine-tuning: outliers are pushed to energies above it")
     score: str = flag(
         "energy",
         "-score",
         choices=SCORES,
-        help="term of the fine-tuning: squared hinges of the energies, or outlier exposure",
+        help="loss term of the fine-tuning: squared hinges of the energies, or outlier exposure",
     )
     ft_sched: str = flag(
         "per-epoch",
         choices=("per-epoch", "per-batch"),
-        help="when the learning rate of the fine-tuning is multiplied by 0.1: after half its epochs, or, "
+        help="when the learning rate of the fine-tuning is multiplied by 0.1: after half of the epochs, or, "
         "as published, after that number of batches",
+        group="training",
     )
-    snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last", selects=True)
+    snapshot_every: int = flag(
+        0,
+        "-sf",
+        check=at_least(0),
+        help="epochs from one saved checkpoint to the next; 0: only the last is saved",
+        group="training",
+        selects=True,
+    )
     resume: bool = flag(
-        True, help="continue an interrupted run of the same command; --no-resume begins it again", identity=False
+        True,
+        help="continue an interrupted run of the same command; --no-resume begins it again",
+        group="training",
+        identity=False,
     )
 
     def __post_init__(self) -> None:

@@ -1,12 +1,13 @@
-"""Grids of stitched networks: collecting statistics, training stitches, measuring what comes out.
+"""Grids of stitched networks: collects statistics, trains stitches, evaluates the stitched networks.
 
 Both donors are frozen and in eval mode, and are the same to the last bit afterwards. Every batch goes once through the front
 network, as far as its deepest cut, and where it is needed once through the end network; what follows a stitch is the end
 network from its cut.
 """
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from lib.core.devices import arithmetic
 from lib.core.errors import UserError
 from lib.core.randomness import generator
+from lib.core.registry import near
 from lib.datasets.batching import Batching
-from lib.datasets.split import Split
+from lib.datasets.split import Split, fit
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
-from lib.stitching.layer import Stitch
+from lib.stitching.layer import Shape, Stitch
 from lib.stitching.least_squares import Statistics, StreamedQR
 from lib.training.losses import IndependentLosses, Loss
 
@@ -45,8 +47,8 @@ class Donors:
         self.front_layers = front_layers
 
     @torch.no_grad()
-    def sources(self, images: Tensor) -> dict[str, Tensor]:
-        """The activations of the front layers."""
+    def sources(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The activations of the front layers; a network does not look at the labels."""
         return activations_of(self.front, self.front_layers, images)
 
     @torch.no_grad()
@@ -58,13 +60,59 @@ class Donors:
     def targets_and_logits(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Those, and the end network's logits (b, k)."""
         with cutting.record(self.end, list(self.tails)) as outputs:
-            logits = self.end(images)
+            logits = cutting.outputs(self.end, images)
         return {layer: outputs[layer] for layer in self.tails}, logits
 
     def logits(self, entry: GridStitch, sources: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The stitched network's logits (b, k), and the stitched activation."""
         stitched = entry.stitch(sources[entry.front])
         return self.tails[entry.end](stitched), stitched
+
+
+class Sender(Donors):
+    """Donors whose front is another network, trained for whatever task: it sees the images in the channels that it takes.
+
+    Such a front, too, can be stitched to a high accuracy (Smith et al. 2025, as below).
+    """
+
+    def __init__(self, network: nn.Module, channels: int, donors: Donors) -> None:
+        super().__init__(network, donors.end, donors.front_layers, list(donors.tails))
+        self.channels = channels
+
+    @torch.no_grad()
+    def sources(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        return super().sources(fit(images, self.channels), labels)
+
+
+class ClusteredNoise(Donors):
+    """Donors whose front layers put out noise that knows the label: a centre drawn for each class, and noise around it.
+
+    Nothing of an image is in it but its class, and yet a trained stitch makes the end network classify it (Smith et al.,
+    "Functional Alignment Can Mislead: Examining Model Stitching", ICML 2025): a high accuracy of a stitch does not say that
+    two networks mean the same. Centres are normal with unit variance in each of a layer's numbers, the noise with `SPREAD`.
+
+    shapes    (c, h, w) or (t, d) of each front layer
+    """
+
+    SPREAD = 0.5
+
+    def __init__(self, donors: Donors, shapes: Mapping[str, Shape], seed: int) -> None:
+        super().__init__(donors.front, donors.end, donors.front_layers, list(donors.tails))
+        self.shapes, self.seed = {layer: shapes[layer] for layer in donors.front_layers}, seed
+
+    @torch.no_grad()
+    def sources(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The noise of a batch: the same for the same images, so that an interrupted run goes on as if it had not been."""
+        if labels is None:
+            raise ValueError("clustered noise is drawn by label")
+        content = hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        found = {}
+        for layer, shape in self.shapes.items():
+            present, places = labels.cpu().unique(return_inverse=True)
+            centres = [torch.randn(shape, generator=generator(self.seed, "centre", layer, int(label))) for label in present]
+            noise = torch.randn(len(labels), *shape, generator=generator(self.seed, "noise", layer, content))
+            found[layer] = (torch.stack(centres)[places] + self.SPREAD * noise).to(images.device)
+        return found
 
 
 def activations_of(network: nn.Module, layers: list[str], images: Tensor) -> dict[str, Tensor]:
@@ -95,12 +143,12 @@ def pairs(
     The end network sees the same images, or those of `partners`.
     """
     if partners is None:
-        for images, _ in batching.over(split, label):
-            yield donors.sources(images), donors.targets(images)
+        for images, labels in batching.over(split, label):
+            yield donors.sources(images, labels), donors.targets(images)
     else:
         of_partners = replace(batching, quiet=True).over(partners, label)
-        for (images, _), (other, _) in zip(batching.over(split, label), of_partners, strict=True):
-            yield donors.sources(images), donors.targets(other)
+        for (images, labels), (other, _) in zip(batching.over(split, label), of_partners, strict=True):
+            yield donors.sources(images, labels), donors.targets(other)
 
 
 def collect(
@@ -113,14 +161,22 @@ def collect(
 
 
 def streamed_qr(
-    donors: Donors, split: Split, stitch: Stitch, front: str, end: str, batching: Batching, partners: Split | None = None
-) -> StreamedQR:
-    """The QR decomposition of one pair's rows over all images of a split: a further pass of each network."""
-    decomposition = StreamedQR()
-    for sources, targets in pairs(donors, split, batching, f"matching {front} with {end} again", partners):
-        rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
-        decomposition.add(*(part.flatten(0, 1) for part in rows))
-    return decomposition
+    donors: Donors,
+    split: Split,
+    stitches: Mapping[tuple[str, str], Stitch],
+    batching: Batching,
+    partners: Split | None = None,
+) -> dict[tuple[str, str], StreamedQR]:
+    """(front layer, end layer) -> the QR decomposition of its rows over all images of a split: another pass.
+
+    stitches   one of each pair, which says what its rows are
+    """
+    made = {pair: StreamedQR() for pair in stitches}
+    for sources, targets in pairs(donors, split, batching, "matching again", partners) if made else ():
+        for (front, end), stitch in stitches.items():
+            rows = stitch.rows_of_source(sources[front]), stitch.rows_of_target(targets[end])
+            made[front, end].add(*(part.flatten(0, 1) for part in rows))
+    return made
 
 
 def activations(
@@ -159,24 +215,25 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
     for entry in entries:
         entry.stitch.eval()
     batches, stacks = 0, _stacks(entries, min(batching.batch_size, len(split)))
+    places = [torch.tensor(numbers, device=device) for numbers in stacks]
     for images, labels in batching.over(split, "evaluating"):
         with arithmetic(batching.precision, device):
-            sources, (targets, logits) = donors.sources(images), donors.targets_and_logits(images)
+            sources, (targets, logits) = donors.sources(images, labels), donors.targets_and_logits(images)
             predicted = logits.argmax(1)
             own_correct += (predicted == labels).sum()
             own_broken += (~logits.isfinite().all(1)).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
-            for numbers in stacks:
+            for numbers, there in zip(stacks, places, strict=True):
                 end = entries[numbers[0]].end
                 stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
                 answered = donors.tails[end](torch.cat(stitched))
-                counts["broken"][numbers] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
+                counts["broken"][there] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
                 answers = answered.argmax(1).view(len(numbers), -1)
-                counts["correct"][numbers] += (answers == labels).sum(1)
-                counts["agree"][numbers] += (answers == predicted).sum(1)
+                counts["correct"][there] += (answers == labels).sum(1)
+                counts["agree"][there] += (answers == predicted).sum(1)
                 difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
-                counts["difference"][numbers] += difference
-                counts["ratio"][numbers] += difference / squares[end]
+                counts["difference"][there] += difference
+                counts["ratio"][there] += difference / squares[end]
         batches += 1
     n = len(split)
     _refuse_broken(entries, int(own_broken), counts["broken"].tolist(), split)
@@ -255,6 +312,48 @@ class Stitches(nn.Module):
         self.stitches = nn.ModuleList([entry.stitch for entry in entries])
 
 
+def between(donors: Donors, layer: str, cuts: list[str]) -> dict[str, nn.Module]:
+    """What the end network does from each end layer to a later one of its cuts, which are in execution order.
+
+    Raises `UserError` where the layer is no cut, or not behind every end layer.
+    """
+    if layer not in cuts:
+        raise UserError(f"--match-at {layer}: it is no cut of the end network; {near(layer, cuts)}")
+    for end in donors.tails:
+        if cuts.index(layer) <= cuts.index(end):
+            raise UserError(f"--match-at {layer}: it does not lie behind END_LAYER {end}")
+    return {end: cutting.pieces(donors.end, [end, layer])[1] for end in donors.tails}
+
+
+def latent_loss(
+    donors: Donors, entries: list[GridStitch], layer: str, between: Mapping[str, nn.Module], *, l1: float = 0.0
+) -> Loss:
+    """Matching at a later layer of the end network, all entries in one step: ||L(S) - L||^2 / ||L||^2, and l1 |W, b|_1.
+
+    L is what the end network puts out at `layer` for the images, L(S) what it makes there of the stitched activation. With
+    the penultimate layer that is functional latent alignment (Athanasiadis et al., "Model Stitching by Functional Latent
+    Alignment", 2025): no label is seen, so that a stitch is not rewarded for what only the classifier can use.
+
+    between   what the end network does from each end layer to `layer`
+    """
+
+    def loss(network, images, labels, draws):
+        sources = donors.sources(images, labels)
+        with torch.no_grad():
+            wanted = activations_of(donors.end, [layer], images)[layer].float()
+        scale = wanted.square().sum().clamp_min(1e-30)
+        losses = IndependentLosses()
+        for entry in entries:
+            stitched = entry.stitch(sources[entry.front])
+            value = (between[entry.end](stitched).float() - wanted).square().sum() / scale
+            if l1:
+                value = value + l1 * (entry.stitch.weight.abs().sum() + entry.stitch.bias.abs().sum())
+            losses.add(value, list(entry.stitch.parameters()))
+        return losses.total(), wanted.new_zeros(len(images), 1)
+
+    return loss
+
+
 def task_loss(donors: Donors, entries: list[GridStitch], *, l1: float = 0.0, soft_targets: bool = False) -> Loss:
     """Task-loss matching of all entries in one step: the cross-entropy of each stitched network, and l1 |W, b|_1.
 
@@ -263,7 +362,7 @@ def task_loss(donors: Donors, entries: list[GridStitch], *, l1: float = 0.0, sof
     """
 
     def loss(network, images, labels, draws):
-        sources = donors.sources(images)
+        sources = donors.sources(images, labels)
         wanted = labels
         if soft_targets:
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Stitches: affine maps that carry the activation of one network to where another network goes on from it.
+"""Stitches: affine maps from the activation of one network to that of another.
 
 The stitching paper, section 3.3 of its code. Activations are maps (b, c, h, w) or tokens (b, t, d); the map is one matrix
 and one bias for all positions. Besides, `rc2c_pre` and `rc2c_post` resize before or after it (bilinear without

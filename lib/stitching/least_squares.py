@@ -289,8 +289,8 @@ class _Batch:
         return self._once(
             ("axes", stitch.source[1:], stitch.size, stitch.upsample),
             lambda: (
-                resize_matrix(stitch.source[1], stitch.size[0], stitch.upsample).to(device),
-                resize_matrix(stitch.source[2], stitch.size[1], stitch.upsample).to(device),
+                resize_matrix(stitch.source[1], stitch.size[0], stitch.upsample).to(device, non_blocking=True),
+                resize_matrix(stitch.source[2], stitch.size[1], stitch.upsample).to(device, non_blocking=True),
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Task-loss matching of a grid that goes on after any interruption as if there had been none.
+"""Task-loss matching of a grid, which continues after an interruption with the same result.
 
 The stitches of a part share its passes and nothing else, so that each becomes what it would become alone: one that another
 record holds is taken from there instead of being trained again. The state of a run lies beside its record until that is
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lib.core.errors import Interrupted
+from lib.core.progress import TRAINING
 from lib.core.saved_state import RunFile
 from lib.datasets.split import Split
 from lib.stitching.grid import Donors, GridStitch, Stitches
@@ -82,6 +83,10 @@ def train(
             part.origins = take(part)
     first, position = (state["part"], loop.Position(**state["position"])) if state else (0, loop.Position())
     _say(parts, state is not None, first, position, quiet)
+    for number, part in list(enumerate(parts))[first:]:
+        if part.trained():
+            left = epochs + 1 - (position.epoch if number == first else 1)
+            recipe(part).batching.whole.plan(TRAINING, *[len(part.split)] * left)
     with loop.Stopping().listening() as stopping:
         for number, part in list(enumerate(parts))[first:]:
             if not part.trained():

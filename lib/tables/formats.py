@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.core import text_table
+from lib.core import terminal, text_table
+from lib.tables.record_library import Origin
 
 SUFFIXES = {  # format -> ending of its files
     "text": "txt",
@@ -41,7 +42,7 @@ LATEX = {
 @dataclass(frozen=True)
 class PrintedTable:
     """A table: the name of its file, its title, its rows for readers and in full, a note, the lines it was made of, and the
-    file of its figure, where it has one of its own.
+    file of its figure, where it has one of its own; what each row is of, or one origin for all of them.
     """
 
     name: str
@@ -51,13 +52,24 @@ class PrintedTable:
     note: str = ""
     lines: list = field(default_factory=list)
     figure: Path | None = None
+    origins: list[Origin] = field(default_factory=list)
+
+
+def fitted(table: PrintedTable, width: int) -> str:
+    """The table as text for a terminal of this width: what is too long or too wide for it is left out, and said."""
+    shown = text_table.text(table.rows, _columns(table.rows), text_table.LONGEST, width=width, rest="with --all")
+    title, note = (terminal.wrapped(words, width, "") for words in (f"## {table.title}", table.note))
+    return "\n".join(filter(None, (f"{title}\n", shown, note and f"\n{note}")))
 
 
 def write(kind: str, table: PrintedTable) -> str:
     """The table in one of the formats, `SUFFIXES`; columns are those of all rows."""
     rows = table.full if kind == "csv" else table.rows
-    columns = tuple(dict.fromkeys(key for row in rows for key in row))
-    return WRITERS[kind](table, columns, rows)
+    return WRITERS[kind](table, _columns(rows), rows)
+
+
+def _columns(rows: list[dict]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for row in rows for key in row))
 
 
 def _cells(columns: tuple[str, ...], rows: list[dict]) -> list[list[str]]:

@@ -7,8 +7,14 @@ def within(layer: str, cuts: list[str]) -> str:
 
 
 def units(sequences: list[list[str]], cuts: list[str]) -> list[str]:
-    """The cuts, and the modules outside of all of them, in an order that keeps that of every sequence of layers."""
-    return merged([list(dict.fromkeys(within(layer, cuts) or layer for layer in sequence)) for sequence in sequences])
+    """The cuts, and the modules outside of all of them, in an order that keeps that of every sequence of layers.
+
+    A cut that holds others, a stage with its blocks, stands behind the last of them.
+    """
+    held = [[other, cut] for cut in cuts for other in cuts if other.startswith(cut + ".")]
+    return merged(
+        [*held, *(list(dict.fromkeys(within(layer, cuts) or layer for layer in sequence)) for sequence in sequences)]
+    )
 
 
 def merged(sequences: list[list[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What every experiment says of the layers of one network, side by side, and how these measures go together.
+"""The measures of all experiments for the layers of one network, and their rank correlations.
 
 Ours: no paper has this table. A row is a layer at which the network is cut; filters are inside layers, and theirs are the
 means over the filters' layers within. Every number is the mean over the data sets and runs that the records hold.
@@ -7,7 +7,7 @@ means over the filters' layers within. Every number is the mean over the data se
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -27,6 +27,7 @@ from lib.tables.papers.spec import satisfies
 from lib.tables.record_library import Library, Network, RecordedRun
 
 IMAGES = ("data", "variant", "split", "protocol", "fraction", "selected_by", "seed")  # what paired probes share in a run
+PAIR = 2  # networks that a run is of at most, unless it compares checkpoints
 FEWEST = 5  # layers that a correlation has at least
 
 
@@ -193,12 +194,15 @@ SETS = {
 
 @dataclass(frozen=True)
 class Found:
-    """The tables of a network, their name, the matrix of correlations, and per measure the layers to mark in the figure."""
+    """The tables of a network, their name, and for the figure the matrix of correlations, the commands that fill gaps and
+    per measure the layers to mark.
+    """
 
     name: str
     tables: list[PrintedTable]
     title: str
     matrix: list[list[float | None]]
+    commands: list[tuple[str, str]]
     marked: dict[str, list[str]]
 
     def figure(self):
@@ -208,7 +212,9 @@ class Found:
             name: {str(row["layer"]): float(row[name]) for row in rows if row.get(name) is not None} for name in MEASURES
         }
         layers = [str(row["layer"]) for row in rows]
-        return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title, self.marked)
+        return plots.network_page(
+            layers, columns, np.array(self.matrix, dtype=float), self.title, self.commands, self.marked
+        )
 
 
 def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
@@ -228,8 +234,9 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         )
         raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, known)}")
     orders = _orders(runs)
-    cuts = list(dict.fromkeys(layer for name, found in orders.items() if not MEASURES[name].inside for layer in found))
-    layers = layer_order.units(list(orders.values()), cuts)
+    of_cuts = [layers for name, of_runs in orders.items() if not MEASURES[name].inside for layers in of_runs]
+    cuts = list(dict.fromkeys(layer for layers in of_cuts for layer in layers))
+    layers = layer_order.units([layers for of_runs in orders.values() for layers in of_runs], cuts)
     columns = {name: _values(MEASURES[name], found, layers) for name, found in runs.items()}
     columns["OOD probe gain"] = _gains(MEASURES["OOD probe gain"], runs["OOD probe gain"], layers)
     sets = {title: _values(_truth(*said), runs[said[0]], layers) for title, said in SETS.items()}
@@ -264,7 +271,28 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         made.insert(1, PrintedTable(f"{name}-{group_by}", f"means over layers of the same {group_by}", groups, groups))
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
     marked = {SETS[title][0]: [layer for layer, share in values.items() if share > 0.5] for title, values in sets.items()}
-    return Found(name, [table for table in made if table.rows], f"layers of {path}", matrix, marked)
+    of = record_library.joined(run.whole_origin for found in runs.values() for run, _ in found)
+    origins = [replace(of, networks=(str(network),))]
+    made = [replace(table, origins=origins) for table in made if table.rows]
+    commands = [(one["column"], one["command"]) for one in empty]
+    return Found(name, made, f"{network}: what is measured of its layers", matrix, commands, marked)
+
+
+def checkpoints(library: Library) -> list[str]:
+    """The networks whose layers were measured, by path; those that most experiments measured first.
+
+    Of checkpoints that one run compares, such as the epochs of a training, those that another run is of.
+    """
+    measured = {column.experiment: column.roles for column in MEASURES.values()}
+    found: dict[str, set[str]] = {}
+    alone: set[str] = set()
+    for experiment, roles in measured.items():
+        for run in library.present(experiment):
+            for path in {net.path for row in run.rows for role, net in run.networks(row).items() if role in roles}:
+                found.setdefault(path, set()).add(experiment)
+                if len(run.checkpoints) <= PAIR:
+                    alone.add(path)
+    return sorted(filter(alone.__contains__, found), key=lambda path: -len(found[path]))
 
 
 NOTE = (
@@ -292,10 +320,14 @@ def _path(text: str) -> str:
 
 def _rows(run: RecordedRun, column: Measure, network: Network) -> Iterable[dict]:
     """The rows of a run that are of the network and the column; of pairs only those of equal layers of it and a sibling."""
+    if run.checkpoints.isdisjoint((network.path, network.path.removeprefix("models/"))):
+        return
+    counts: dict[int, bool] = {}  # the networks of a row, which are the same object for all rows of the same -> whether
     for row in run.rows:
-        known = [other for role, other in run.networks(row).items() if role in column.roles]
-        own = [_path(other.path) == network.path and other.training == network.training for other in known]
-        if not any(own) or not all(mine or _alike(other, network) for other, mine in zip(known, own, strict=True)):
+        networks = run.networks(row)
+        if id(networks) not in counts:
+            counts[id(networks)] = _is_of(networks, column, network)
+        if not counts[id(networks)]:
             continue
         facts = run.facts(row)
         if (
@@ -307,16 +339,25 @@ def _rows(run: RecordedRun, column: Measure, network: Network) -> Iterable[dict]
             yield row
 
 
+def _is_of(networks: Mapping[str, Network], column: Measure, network: Network) -> bool:
+    """Whether of the networks that a row is of, by role, one is this one, and the others are its siblings."""
+    known = [other for role, other in networks.items() if role in column.roles]
+    own = [_path(other.path) == network.path and other.training == network.training for other in known]
+    return any(own) and all(mine or _alike(other, network) for other, mine in zip(known, own, strict=True))
+
+
 def _named(run: RecordedRun, row: dict, column: Measure) -> str:
     return str(run.facts(row)[column.layer]).partition("@")[0]
 
 
-def _orders(runs: dict[str, list]) -> dict[str, list[str]]:
-    """The layers of each column in the order of its rows; not that of a whole network."""
-    return {
-        name: [layer for layer in dict.fromkeys(_named(run, row, MEASURES[name]) for run, row in found) if layer != "net"]
-        for name, found in runs.items()
-    }
+def _orders(runs: dict[str, list]) -> dict[str, list[list[str]]]:
+    """The layers of each column, by run and in the order of its rows; not that of a whole network."""
+    orders: dict[str, dict[int, dict[str, None]]] = {name: {} for name in runs}
+    for name, found in runs.items():
+        for run, row in found:
+            if (layer := _named(run, row, MEASURES[name])) != "net":
+                orders[name].setdefault(id(run), {})[layer] = None
+    return {name: [list(layers) for layers in of_runs.values()] for name, of_runs in orders.items()}
 
 
 def _values(column: Measure, found: list[tuple[RecordedRun, dict]], layers: list[str]) -> dict[str, float]:

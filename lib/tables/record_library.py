@@ -1,4 +1,4 @@
-"""What a record's numbers are of, seeds aside: which networks, trained how, on which data, with which settings and code.
+"""Records as a library: which networks, data, settings and code the numbers of a record belong to, apart from seeds.
 
 Runs that differ in nothing but their seeds are runs of one thing, in whatever folders their checkpoints lie: a network is
 known by the record of its training, found by its folder, and trainings of the same settings and seed are one training
@@ -8,6 +8,7 @@ the latest before them. Without a training a network is known by its path and it
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
@@ -63,6 +64,27 @@ class Network:
                 *file,
             ]
         )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a line of a table is of, as readers look for it: experiments, networks and data sets by name, and its records."""
+
+    experiments: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    records: tuple[Path, ...] = ()
+
+
+def joined(origins: Iterable[Origin]) -> Origin:
+    """The origin of what is of all of these."""
+    several = list(origins)
+    return Origin(
+        *(
+            tuple(dict.fromkeys(itertools.chain.from_iterable(getattr(one, item.name) for one in several)))
+            for item in dataclasses.fields(Origin)
+        )
+    )
 
 
 TOLD = ("eps", "noise", "pixel_shuffle", "outliers", "subsample_classes", "class_sample_seed", "ema")
@@ -138,7 +160,7 @@ class Library:
                 for folder, (*_, record) in self._trainings.items()
                 if record["config"].get("seed") == seed
                 and not self.is_earlier(record)
-                and _settings(fields, record["config"], ("seed", "directory"))[1] == changed
+                and settings_of(fields, record["config"], ("seed", "directory"))[1] == changed
             ),
             "",
         )
@@ -146,7 +168,7 @@ class Library:
     def _training(self, record: dict) -> tuple[dict, dict]:
         """Settings and identity of a training; stored features are those of any backbone that differs in its seed only."""
         fields = self.fields("train")
-        training, changed = _settings(fields, record["config"], ("seed", "directory", *selections(fields)))
+        training, changed = settings_of(fields, record["config"], ("seed", "directory", *selections(fields)))
         changed |= _version(record, self.is_earlier(record))
         parsed = _parsed(str(training["dataset"]))
         if parsed and parsed.features:
@@ -216,7 +238,7 @@ class RecordedRun:
         roles = {name: field.metadata["network"] for name, field in fields.items() if field.metadata["network"]}
         types = [name for name, field in fields.items() if field.metadata["network_type"]]
         left_out = (*roles, *types, *selections(fields), "seed", "directory")
-        self.config, self.setting = _settings(fields, record["config"], left_out)
+        self.config, self.setting = settings_of(fields, record["config"], left_out)
         self._known: dict[tuple, tuple[dict, dict]] = {}  # network of a row -> its networks, and what is known of them
         paths = {role: record["config"].get(name) for name, role in roles.items()}
         self._paths = {role: path for role, path in paths.items() if path and isinstance(path, str)}
@@ -316,7 +338,7 @@ class RecordedRun:
     def images(self, rows: list[dict], joined: bool = False) -> dict:
         """Its other part, of the rows that make one number: what the files hold, and over which corruptions it is joined."""
         sets = {row[column] for row in rows for column in self.columns.sets if row.get(column)}
-        sets |= {part for name in sets for part in re.split(r", |\+", name)}
+        sets |= {part for name in sets for part in _listed(name)}
         found, variants = {}, sorted({variant for row in rows for variant in self._variants(row)})
         if variants and (joined or variants != [rows[0]["variant"]]):
             found["over"] = variants
@@ -345,6 +367,33 @@ class RecordedRun:
     def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """What tells the runs of one thing apart: the networks, and the seeds of row or run."""
         return tuple(network.instance for network in self.subjects(row, compared).values()), self._own_seeds(row)
+
+    def origin(self, row: dict) -> Origin:
+        """What readers find the row by."""
+        return Origin(
+            (self.experiment,), tuple(dict.fromkeys(map(str, self.networks(row).values()))), self.sets(row), self.sources
+        )
+
+    @functools.cached_property
+    def whole_origin(self) -> Origin:
+        """What readers find the run by: all that its rows are of."""
+        return joined(map(self.origin, self.rows or [{}]))
+
+    @functools.cached_property
+    def checkpoints(self) -> frozenset[str]:
+        """The paths of all networks that its rows are of."""
+        return frozenset(network.path for row in self.rows for network in self.networks(row).values())
+
+    def sets(self, row: dict) -> tuple[str, ...]:
+        """The data sets that a row is of, without split and variant: those its columns name, else the one that the run
+        was given, else the one that its networks learnt.
+        """
+        named = [part for column in self.columns.sets if row.get(column) for part in _listed(row[column])]
+        if not named and (given := self.config.get("dataset")):
+            named = given if isinstance(given, list) else [given]
+        if not named:
+            named = [network.training["dataset"] for network in self.networks(row).values() if network.training]
+        return tuple(dict.fromkeys(parsed.name if (parsed := _parsed(name)) else name for name in named))
 
     def seeds(self, row: dict) -> tuple[int, ...]:
         """The seeds by which `--seeds` chooses: that of the row's first network, else those of the row or run."""
@@ -390,7 +439,7 @@ def _changes(field: dataclasses.Field, row: dict) -> bool:
     return isinstance(selects, tuple) and row.get(selects[0]) == selects[1]
 
 
-def _settings(fields: Fields, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:
+def settings_of(fields: Fields, config: dict, left_out: Iterable[str]) -> tuple[dict, dict]:
     """A whole configuration, younger flags at default, and its changed values that make the run what it is."""
     whole = {name: _plain(field.default) for name, field in fields.items()} | config
     changed = {
@@ -427,6 +476,11 @@ def _root(config: Mapping) -> str:
 
 def _words(value) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _listed(names_: str) -> list[str]:
+    """The data sets of a column that may name several."""
+    return re.split(r", |\+", names_)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Repeating the run that a record describes, and comparing what comes out with it."""
+"""Repeats the run that a record describes, and compares the results."""
 
 import os
 import shlex

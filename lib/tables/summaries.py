@@ -1,4 +1,4 @@
-"""One table per experiment: what its records measured, runs that differ only in their seeds in one line."""
+"""A table per experiment: the measures of its records, with runs that differ only in their seeds in one line."""
 
 import statistics
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from lib.core.registry import near
 from lib.runs.columns import Summary
 from lib.runs.command_lines import Experiments
 from lib.tables import record_library
-from lib.tables.record_library import Library, RecordedRun
+from lib.tables.record_library import Library, Origin, RecordedRun
 
 
 def summarised(experiments: Experiments) -> list[str]:
@@ -17,6 +17,13 @@ def summarised(experiments: Experiments) -> list[str]:
 
 
 def rows(experiment: str, library: Library, seeds: tuple[int, ...] = (), group_by: str = "") -> list[dict]:
+    """The rows of `lines`."""
+    return lines(experiment, library, seeds, group_by)[0]
+
+
+def lines(
+    experiment: str, library: Library, seeds: tuple[int, ...] = (), group_by: str = ""
+) -> tuple[list[dict], list[Origin]]:
     """Per network, setting and key: of each measured column the mean, the sample deviation, and how many runs.
 
     With `group_by`, a column of the rows such as `role`, the layers of a run that share its value are one row, their mean;
@@ -24,7 +31,7 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = (), group_b
 
     The deviation of a single run does not exist and is left empty: one seed is shown as one seed. Where lines differ in
     nothing else, `setting` says in what, `code` of which versions of the code several are mixed, and
-    `version` that a line is of an earlier version of the method.
+    `version` that a line is of an earlier version of the method. The second list has what each row is of.
     """
     summary, groups = library.experiments[experiment].configuration.summary, {}
     if summary is None:
@@ -48,7 +55,11 @@ def rows(experiment: str, library: Library, seeds: tuple[int, ...] = (), group_b
     for line, setting in zip(found, _settings(list(groups.values())), strict=True):
         line["setting"] = setting
     kept = [column for column in (found[0] if found else ()) if any(line[column] not in (None, "") for line in found)]
-    return [{column: line[column] for column in kept} for line in found]
+    origins = [
+        record_library.joined(run.origin(row) for runs in instances.values() for run, row in runs.items())
+        for _, _, instances in groups.values()
+    ]
+    return [{column: line[column] for column in kept} for line in found], origins
 
 
 def _grouped(shown: Iterable[dict], keys: tuple[str, ...], measured: tuple[str, ...], group_by: str) -> list[dict]:

@@ -99,10 +99,13 @@ class EnergyLoss:
 
     def _outliers_like(self, images: Tensor, draws: losses.Draws) -> Tensor:
         """As many outliers, drawn with replacement, of the same shape and on the same device."""
-        chosen = torch.randint(len(self.outliers), (len(images),), generator=draws("outliers"), device=images.device).cpu()
+        if images.device != self.outliers.labels.device:
+            self.outliers = self.outliers.to(images.device)
+        # drawn on the CPU, as a step would wait for a draw on a GPU before it could fetch images of the CPU
+        chosen = torch.randint(len(self.outliers), (len(images),), generator=draws("outliers", device=torch.device("cpu")))
         others, _, _ = next(
-            self.outliers.subset(chosen).batches(
-                len(chosen), device=images.device, channels=images.shape[1], size=images.shape[-1]
+            self.outliers.batches(
+                len(chosen), device=images.device, order=chosen, channels=images.shape[1], size=images.shape[-1]
             )
         )
         return self.augment(others, draws("augmentation of outliers"))

@@ -53,12 +53,14 @@ OF_LOSSES = {
 class OptimizationConfig(RunConfig):
     """The flags of every script that trains by gradient steps."""
 
-    learning_rate: float = flag(1e-3, "-lr", check=above(0), help="peak learning rate")
-    weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay")
-    optimizer: str = flag("adam", "-o", choices=OPTIMIZERS, help="adam (L2 in the gradient), adamw or sgd")
-    schedule: str = flag("none", "-sched", choices=SCHEDULES, help="course of the learning rate")
+    learning_rate: float = flag(1e-3, "-lr", check=above(0), help="peak learning rate", group="training")
+    weight_decay: float = flag(1e-5, "-wd", check=at_least(0), help="weight decay", group="training")
+    optimizer: str = flag(
+        "adam", "-o", choices=OPTIMIZERS, help="optimiser: adam (L2 in the gradient), adamw or sgd", group="training"
+    )
+    schedule: str = flag("none", "-sched", choices=SCHEDULES, help="schedule of the learning rate", group="training")
     milestones: tuple[int, ...] = flag(
-        (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1"
+        (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1", group="training"
     )
 
     @classmethod
@@ -112,102 +114,184 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
     """The flags of a training of a network on a data set."""
 
     model_type: str = flag(
-        positional=True, check=models.check, label="{}", help="type of the network", missing=models.every_type
+        positional=True,
+        check=models.check,
+        label="{}",
+        help="type of the network, such as resnet20",
+        group="network",
+        missing=models.every_type,
     )
-    dataset: str = flag("cifar10", "-d", label="{}", help="data set to train on")
-    directory: str = flag(cli.MISSING, "-dir", label="{}", help="folder under models/ for the checkpoints")
+    dataset: str = flag("cifar10", "-d", label="{}", help="data set to train on", group="data")
+    directory: str = flag(cli.MISSING, "-dir", label="{}", help="folder under models/ for the checkpoints", group="output")
     recipe: str = flag(
         "",
         choices=recipes.RECIPES,
         identity=False,
-        help="settings of a paper's training code, for what no flag states; a model string of the nearest-category paper "
-        "implies ncg; lir is OpenOOD's, as its paper's code trains nothing",
+        help="settings of a paper's training code, for flags that are not given; a model string of the "
+        "nearest-category paper implies ncg; lir is OpenOOD's, as its paper's code trains nothing",
+        group="training",
     )
-    epochs: int = flag(100, "-e", check=at_least(1), help="epochs")
-    momentum: float = flag(0.9, check=fraction, help="momentum of sgd")
-    nesterov: bool = flag(False, help="Nesterov's momentum")
-    warmup: float = flag(0, check=at_least(0), help="epochs of linear rise of the learning rate")
-    lr_step: int = flag(30, check=at_least(1), help="epochs between the steps of -sched step")
-    lr_decay: float = flag(0.1, check=above(0), help="factor of each of them")
-    grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient")
-    loss: str = flag("ce", choices=LOSSES, help="what is minimised; at is adversarial training")
+    epochs: int = flag(100, "-e", check=at_least(1), help="epochs of training", group="training")
+    momentum: float = flag(0.9, check=fraction, help="momentum of sgd", group="training")
+    nesterov: bool = flag(False, help="use Nesterov's momentum", group="training")
+    warmup: float = flag(0, check=at_least(0), help="epochs of linear rise of the learning rate", group="training")
+    lr_step: int = flag(
+        30, check=at_least(1), help="epochs between the steps of the learning rate, for -sched step", group="training"
+    )
+    lr_decay: float = flag(
+        0.1, check=above(0), help="factor of the learning rate at each step, for -sched step", group="training"
+    )
+    grad_clip: float | None = flag(None, check=above(0), help="largest L2 norm of a step's gradient", group="training")
+    loss: str = flag("ce", choices=LOSSES, help="loss that is minimised; at is adversarial training")
     beta: float = flag(6.0, check=at_least(0), help="weight of the divergence of --loss trades")
-    box: bool = flag(True, help="keep attacked images in [0, 1]; stored features go anywhere")
-    label_smoothing: float = flag(0.0, check=fraction, help="share of the uniform distribution in the targets")
-    outliers: str = flag("", help="outliers for --loss energy_layers: a data set, its training split")
+    box: bool = flag(True, help="keep attacked images in [0, 1]; --no-box for stored features, which go anywhere")
+    label_smoothing: float = flag(
+        0.0, check=fraction, help="share of the uniform distribution in the targets", group="training"
+    )
+    outliers: str = flag(
+        "", help="data set of outliers for --loss energy_layers; its training split is used", group="data", metavar="DATASET"
+    )
     energy_layers: tuple[str, ...] = flag(
         (),
         commas=True,
-        help="layers whose energies are trained: names, globs, cuts, all; default: batch normalisations and the last Linear",
+        help="layers whose energies --loss energy_layers trains: names, globs, cuts, all; default: batch "
+        "normalisations and the last Linear",
     )
-    energy_lambda: float = flag(0.1, check=at_least(0), help="weight of their term; 0 is plain training")
-    form: str = flag("hinge", choices=("hinge", "contrastive"), help="of that term: squared hinges, or softplus over pairs")
+    energy_lambda: float = flag(
+        0.1, check=at_least(0), help="weight of the energy term in --loss energy_layers; 0 is plain training"
+    )
+    form: str = flag(
+        "hinge",
+        choices=("hinge", "contrastive"),
+        help="form of the energy term in --loss energy_layers: squared hinges, or softplus over pairs",
+    )
     margins_in: str = flag(
         "z",
         choices=("z", "raw"),
-        help="unit of the margins: running standard deviations of the data's energies, or energies as they are",
+        help="unit of --energy-margins: running standard deviations of the data's energies, or energies as they are",
     )
-    energy_margins: tuple[float, ...] = flag((), help="margins of data and outliers; default 1 4, for z only")
+    energy_margins: tuple[float, ...] = flag(
+        (), help="margins of data and outliers for --loss energy_layers; default: 1 4, for --margins-in z only"
+    )
     outlier_batches: str = flag(
-        "joint", choices=("joint", "separate"), help="batch normalisation sees outliers with the data, or by themselves"
+        "joint",
+        choices=("joint", "separate"),
+        help="whether batch normalisation sees outliers with the data, or by themselves",
     )
     augmentation: str = flag(
         "auto",
         choices=("auto", *AUGMENTATIONS),
         bare="auto",
         help="augmentation of the training images; auto, or no word, is the data set's customary one",
+        group="data",
     )
     split: float = flag(
         0.0,
         check=fraction,
-        help="share of the training images kept for validation; 0 validates, and "
-        "selects best.pt, on the set's own val split, else on the test set",
+        help="share of the training images kept for validation; 0 validates, and selects best.pt, on the "
+        "set's own val split, else on the test set",
+        group="data",
     )
-    stratified: bool = flag(False, help="the same share of every class (--split)")
-    split_seed: int | None = flag(None, help="seed of that choice; default: --seed")
+    stratified: bool = flag(False, help="take the same share of every class for --split", group="data")
+    split_seed: int | None = flag(None, help="seed of the images that --split draws; default: --seed", group="data")
     noise: float = flag(
-        0.0, check=_noise, help="share of the training labels that are made wrong; negative: --pixel-shuffle"
+        0.0,
+        check=_noise,
+        help="share of the training labels that are replaced by wrong ones; negative: --pixel-shuffle",
+        group="data",
     )
-    pixel_shuffle: bool = flag(False, help="each training image with its pixels in a random order of its own")
-    noise_seed: int | None = flag(None, help="seed of wrong labels and orders; default: --seed")
+    pixel_shuffle: bool = flag(
+        False, help="shuffle the pixels of each training image, in a random order of its own", group="data"
+    )
+    noise_seed: int | None = flag(
+        None, help="seed of wrong labels (--noise) and of orders (--pixel-shuffle); default: --seed", group="data"
+    )
     epoch_images: int | None = flag(
         None,
         check=at_least(1),
         help="images per epoch, each epoch the next slice of a random order; default: all, 50,000 for cifar5m",
+        group="data",
     )
-    unnormalize: bool = flag(False, help="pixels go in as they are, in [0, 1]")
-    mean: tuple[float, ...] = flag((), help="mean per channel, in [0, 1], to normalise by; default: the training images'")
-    std: tuple[float, ...] = flag((), help="and standard deviation per channel")
+    unnormalize: bool = flag(False, help="give pixels to the network as they are, in [0, 1]", group="network")
+    mean: tuple[float, ...] = flag(
+        (), help="mean per channel, in [0, 1], to normalise by; default: that of the training images", group="network"
+    )
+    std: tuple[float, ...] = flag(
+        (),
+        help="standard deviation per channel, in [0, 1], to normalise by; default: that of the training images",
+        group="network",
+    )
     per_image_std: bool = flag(
-        False, help="normalise by the mean of the images' own standard deviations instead of the one over all pixels"
+        False,
+        help="normalise by the mean of the images' own standard deviations instead of the one over all pixels",
+        group="network",
     )
-    pretrained: bool = flag(False, help="start from torchvision's or timm's weights, with their normalisation")
-    resume_from: str = flag("", help="start from the weights, and the normalisation, of a checkpoint of the same type")
+    pretrained: bool = flag(
+        False, help="start from torchvision's or timm's weights, with their normalisation", group="network"
+    )
+    resume_from: str = flag(
+        "",
+        help="start from the weights, and the normalisation, of a checkpoint of the same type",
+        group="network",
+        metavar="CHECKPOINT",
+    )
     start_epoch: int | None = flag(
         None,
         check=at_least(0),
-        help="epochs that --resume-from has behind it, so that the next one is the first; default: those of a .tar "
-        "snapshot, whose optimiser goes on, too, else 0",
+        help="epochs that the checkpoint of --resume-from has behind it; default: those of a .tar snapshot, "
+        "whose optimiser goes on, too, else 0",
+        group="training",
     )
     eval_regularization_loss: bool = flag(
-        False, help="print what the weight decay penalises of the weights that the run starts from, and stop", identity=False
+        False,
+        help="print what the weight decay penalises of the weights that the run starts from, and stop",
+        group="training",
+        identity=False,
     )
-    snapshot_every: int = flag(0, "-sf", check=at_least(0), help="save every so many epochs; 0: only the last", selects=True)
-    snapshot_all_until: int = flag(0, check=at_least(0), help="save each of the first so many epochs", selects=True)
-    kill_plateaus: bool = flag(False, help="stop, and save, when two epochs running have the same validation accuracy")
+    snapshot_every: int = flag(
+        0,
+        "-sf",
+        check=at_least(0),
+        help="epochs from one saved checkpoint to the next; 0: only the last is saved",
+        group="training",
+        selects=True,
+    )
+    snapshot_all_until: int = flag(
+        0,
+        check=at_least(0),
+        help="number of first epochs after each of which a checkpoint is saved",
+        group="training",
+        selects=True,
+    )
+    kill_plateaus: bool = flag(
+        False, help="stop, and save, when two epochs running have the same validation accuracy", group="training"
+    )
     train_acc: bool = flag(
-        False, help="at saved epochs, evaluate on the training images too, without augmentation", selects=True
+        False,
+        help="at saved epochs, evaluate on the training images too, without augmentation",
+        group="training",
+        selects=True,
     )
     ema: float | None = flag(
-        None, check=_decay, help="validate and save the running average of the weights, with this decay per step"
+        None,
+        check=_decay,
+        help="validate and save the running average of the weights, with this decay per step",
+        group="training",
     )
-    sync_batchnorm: bool = flag(False, help="under torchrun on GPUs: batch statistics of the whole batch, not per process")
+    sync_batchnorm: bool = flag(
+        False, help="compute batch statistics over the whole batch, not per process, under torchrun on GPUs", group="machine"
+    )
     resume: bool = flag(
-        True, help="continue an interrupted run of the same command; --no-resume begins it again", identity=False
+        True,
+        help="continue an interrupted run of the same command; --no-resume begins it again",
+        group="training",
+        identity=False,
     )
-    compile: bool = flag(False, help="torch.compile the network")
-    list_layers: bool = flag(False, help="print the network's layers, their shapes and costs, and stop", identity=False)
-    channels_last: bool | None = flag(None, help="memory layout of the images; default: with bf16")
+    compile: bool = flag(False, help="compile the network with torch.compile", group="machine")
+    list_layers: bool = flag(
+        False, help="print the network's layers with their shapes and costs, and stop", group="network", identity=False
+    )
+    channels_last: bool | None = flag(None, help="store images channels last (NHWC); default: with bf16", group="machine")
 
     @classmethod
     def settings(cls, values: dict) -> dict:

@@ -1,4 +1,4 @@
-"""Optimising a network, one epoch at a time, such that any step can be the first after an interruption.
+"""The training loop, one epoch at a time; it can resume at any step.
 
 Every random draw of a step (order, augmentation, dropout) comes from a stream named by epoch and step, and the learning
 rate is a function of the step; so weights, optimiser and `Position` are all that continuing bit for bit needs.
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from lib.core.devices import arithmetic
 from lib.core.distributed import ALONE, Processes
 from lib.core.errors import UserError
-from lib.core.progress import image_bar
+from lib.core.progress import TRAINING, image_bar
 from lib.core.randomness import generator, stream
 from lib.datasets.augment import for_epoch
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.models import cutting
 from lib.training import epoch_plan
 from lib.training.ema import ExponentialMovingAverage
 from lib.training.losses import Draws, Loss
@@ -45,6 +46,7 @@ class Recipe:
     learning_rate   a function of the time in epochs
     batching        its batch_size is that of all processes together
     epoch_images    so many images are an epoch, by default all
+    epochs          how many there are, which the bar says
     """
 
     loss: Loss
@@ -55,6 +57,7 @@ class Recipe:
     channels_last: bool = False
     grad_clip: float | None = None
     epoch_images: int | None = None
+    epochs: int | None = None
     processes: Processes = ALONE
 
 
@@ -121,10 +124,12 @@ def train_epoch(
     begin = time.perf_counter()
     steps_left = image_bar(
         zip(loaded, planned.batches, strict=True),
-        len(planned.batches) * batching.batch_size,
+        sum(map(len, planned.batches)),
         batching.batch_size,
-        label=f"epoch {position.epoch}",
+        label=f"epoch {position.epoch}" + (f"/{recipe.epochs}" if recipe.epochs else ""),
         quiet=batching.quiet,
+        whole=batching.whole,
+        kind=TRAINING,
     )
     for (images, labels, _), batch in steps_left:
         count = len(processes.rows(batch))
@@ -202,14 +207,15 @@ def predict(
     logits = []
     for images, _ in batching.over(split, label or split.name):
         with arithmetic(batching.precision, batching.device):
-            logits.append(network(images).float())
+            logits.append(cutting.outputs(network, images).float())
     return processes.gather(torch.cat(logits).cpu(), n)
 
 
 def _draws(seed: int, position: Position, device: torch.device, processes: Processes) -> Draws:
     """The generators of the step at `position`, by name."""
     epoch, step, rank = position.epoch, position.step, _stream_of_rank(processes)
-    return lambda name: generator(seed, name, epoch, step, *rank, device=device)
+    own = device
+    return lambda name, device=None: generator(seed, name, epoch, step, *rank, device=device or own)
 
 
 def _stream_of_rank(processes: Processes) -> tuple[str, ...]:

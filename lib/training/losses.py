@@ -6,7 +6,6 @@ from the flags of `exec_train.py`. A loss that carries something from step to st
 tensors, which resuming restores.
 """
 
-from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,7 +14,11 @@ from torch.nn import functional
 
 from lib.training.flags import TrainingConfig
 
-Draws = Callable[[str], torch.Generator]
+
+class Draws(Protocol):
+    """The generator of the step's own stream of this name, on the images' device, or on another."""
+
+    def __call__(self, name: str, /, device: torch.device | None = None) -> torch.Generator: ...
 
 
 class Loss(Protocol):

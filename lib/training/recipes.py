@@ -1,4 +1,4 @@
-"""What the papers' training scripts do unless a flag says otherwise: `--recipe NAME`. Free of torch.
+"""The defaults of the papers' training scripts: `--recipe NAME`. Free of torch.
 
 Sections 3.1 and 4 of the hyperplane paper, 2.1, 2.9 and 5 of the stitching paper, 3.3 and 3.4 of the nearest-category
 paper. What a paper's code requires on its command line has no default there, and none here.

@@ -1,4 +1,4 @@
-"""A forward pass in train mode whose repetition is not computed where that could only give the same again."""
+"""A repeated forward pass in train mode, which is computed only where its result could differ."""
 
 from collections.abc import Callable
 

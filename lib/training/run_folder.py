@@ -1,4 +1,4 @@
-"""The folder of a training run, models/<dir>/: whose it is, what it keeps, and from where the run continues.
+"""The folder of a training run, models/<dir>/: which run owns it, its files, and where the run continues.
 
 run.json      the configuration that the folder belongs to, and the hashes of the files that its run reads
 init.pt       what the run started from

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder as it goes: checkpoints of epochs, and resume.pt, from which it continues."""
+"""Saves a training run in its folder: checkpoints of epochs, and resume.pt, from which it continues."""
 
 import dataclasses
 import sys

@@ -1,4 +1,4 @@
-"""What a training starts from: the images as the options want them, the network and its normalisation, the recipe.
+"""Prepares a training: its images, the network with its normalisation, the recipe.
 
 The options are those of `TrainConfig`; the hyperplane paper, section 4, has their meaning, and its defects D3 to D7 what
 they must not mean.
@@ -14,7 +14,7 @@ from lib.core import devices
 from lib.core.distributed import Processes
 from lib.core.errors import UserError
 from lib.core.registry import resolve
-from lib.datasets.catalogue import EPOCH_IMAGES
+from lib.datasets.catalogue import EPOCH_IMAGES, KNOWN
 from lib.datasets.label_noise import label_noise, pixel_shuffle
 from lib.datasets.names import parse
 from lib.datasets.split import Split
@@ -24,7 +24,7 @@ from lib.models import checkpoints
 from lib.models.checkpoints import Description
 from lib.models.normalisations import NORMALISATIONS
 from lib.models.normalized import Normalized
-from lib.runs import cli, input_files, loading
+from lib.runs import cli, input_files, loading, plan
 from lib.training.flags import ATTACKING, LOSSES, TrainingConfig
 from lib.training.loop import Recipe
 from lib.training.optimizers import schedule
@@ -50,6 +50,38 @@ def splits(config: TrainingConfig) -> tuple[Split, Split]:
     if config.pixel_shuffle:
         train_split = pixel_shuffle(train_split, seed)
     return train_split, val_split
+
+
+def planned(config: TrainingConfig) -> tuple[Normalized, Description, dict[str, int | None]]:
+    """A network as the run has it, with its description, and how many images an epoch and its validation have, by name.
+
+    What the name of a registered set says is taken from there, so that its images need not be there; others are read.
+    """
+    shape, name = datasets.shape(config.dataset), parse(config.dataset)
+    known = KNOWN.get(name.base)
+    if shape is None or known is None or not known.sizes:
+        train_split, val_split = splits(config)
+        network, description = start(config, train_split)
+        counts: list[int | None] = [len(train_split), len(val_split)]
+        names = [f"{split.name}:{split.split}" for split in (train_split, val_split)]
+    else:
+        description = Description(
+            architecture=config.model_type,
+            classes=tuple(map(str, range(shape.classes))),
+            channels=shape.channels,
+            image_size=config.stated_size or models.accepted_size(config.model_type, shape.side),
+            padding=config.padding,
+            dataset=config.dataset,
+            config=cli.identity(config),
+        )
+        network, description = _built(config, description)
+        names = [f"{config.dataset}:{part}" for part in ("train", "val" if "val" in known.splits else "test")]
+        counts = [plan.images(part, config.max_examples) for part in names]
+        if config.split and counts[0] is not None:
+            held_out = round(counts[0] * config.split)
+            names[1], counts = f"{names[0]}, held out", [counts[0] - held_out, held_out]
+    per_epoch = config.epoch_images or EPOCH_IMAGES.get(name.base)
+    return network, description, dict(zip(names, [per_epoch or counts[0], counts[1]], strict=True))
 
 
 def start(config: TrainingConfig, split: Split) -> tuple[Normalized, Description]:
@@ -139,6 +171,7 @@ def recipe(
             lr_decay=config.lr_decay,
         ),
         seed=config.seed,
+        epochs=config.epochs,
         batching=dataclasses.replace(
             loading.batching(config, device, description.channels, description.image_size),
             precision=precision,

@@ -72,6 +72,7 @@ def corrupted(name: str, cell: Path, options: Options) -> Split:
     """
     listing = image_folders.listing(cell, "all", WNIDS_100 if name == "imagenet100" else ())
     images = DecodedImages([listing.folder / file for file in listing.files], options.image_size, transform="square")
+    images = images.decoded_by(options.decoder)
     return Split(name, "val", images, torch.tensor(listing.labels), classes=listing.classes, origin="official")
 
 

@@ -45,7 +45,12 @@ def open_image(file: Any, upright: bool = False) -> Image.Image:
         if alpha and not any(colours):
             warnings.warn("images whose only content is their alpha channel are drawn on white", stacklevel=2)
             return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
-    return image.convert("RGB")
+    return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image in colour; one that is, as it is and not copied."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:

@@ -92,6 +92,7 @@ def from_listing(name: str, split: str, listing: image_folders.Listing, options:
     if lazy:
         files = [listing.image(row) for row in range(len(listing.labels))]
         images = DecodedImages(files, options.image_size, options.transform or "shorter", options.upright)
+        images = images.decoded_by(options.decoder)
     augmentation = "imagenet" if lazy else "crop-flip"
     return Split(name, split, images, labels, classes=classes, augmentation=augmentation)
 

@@ -5,16 +5,17 @@ Every class answers `len`, `shape` (c, h, w), `take(positions)`, `subset(positio
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from lib.core.errors import UserError
 from lib.core.randomness import numpy_generator
 from lib.core.registry import resolve
 from lib.datasets.catalogue import TRANSFORMS
-from lib.datasets.storage.crops import open_image, random_resized_crop
+from lib.datasets.storage.crops import as_rgb, open_image, random_resized_crop
+from lib.datasets.storage.tensor_images import open_jpeg
 
 
 class LazyImages:
@@ -43,8 +44,10 @@ class DecodedImages(LazyImages):
 
     For evaluation as `transform` has it, a name in TRANSFORMS; with a `crop_seed` the crop is that of
     `random_resized_crop`, of at least the share `least` of the area, each drawn from a generator of its own, so that
-    neither workers nor order change it. `upright`: turned as their EXIF data say.
+    neither workers nor order change it. `upright`: turned as their EXIF data say. `decoder`: a name in `catalogue.DECODERS`.
     """
+
+    decoder = "pil"  # of the instance only where it is another: what is kept of such images is found by their attributes
 
     def __init__(self, files: Sequence[Path], size: int, transform: str = "shorter", upright: bool = False):
         self.files, self.transform, self.upright = list(files), transform, upright
@@ -77,12 +80,21 @@ class DecodedImages(LazyImages):
     def _of(self, files: list[Path]) -> "DecodedImages":
         alike = DecodedImages(files, self.shape[1], self.transform, self.upright)
         alike.crop_seed, alike.least = self.crop_seed, self.least
-        return alike
+        return alike.decoded_by(self.decoder)
 
-    def _decode(self, position: int) -> Image.Image:
+    def decoded_by(self, decoder: str) -> "DecodedImages":
+        """These images, from now on by the decoder of this name."""
+        if decoder != self.decoder:
+            self.decoder = decoder
+        return self
+
+    def _decode(self, position: int) -> Any:
+        """The square, as an image of Pillow's or a `TensorImage`."""
         file, size = self.files[position], self.shape[1]
-        with open_image(file, self.upright) as image:
-            image = image.convert("RGB")
+        image: Any = open_jpeg(file, self.upright) if self.decoder == "torchvision" else None
+        if image is None:
+            with open_image(file, self.upright) as opened:
+                image = as_rgb(opened)
         if self.crop_seed is None:
             return resolve(TRANSFORMS[self.transform])(image, size)
         return random_resized_crop(image, size, numpy_generator(self.crop_seed, "crop", position), self.least)

@@ -6,35 +6,40 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib import datasets
-from lib.core import cache_folders, text_table
+from lib.core import cache_folders, terminal, text_table
 from lib.core.errors import UsageError, UserError
+from lib.core.terminal import PIPED
 from lib.experiments import EXPERIMENTS
+from lib.experiments.columns.data import COLUMNS
 from lib.representations import feature_cache
 from lib.runs import input_files, revisions
 from lib.runs.cli import DeviceConfig, SeedConfig, flag
 from lib.runs.columns import Columns
 
-# action -> (what it does, the numbers of arguments it may take)
+# action -> (its arguments, how many these may be, what it does)
 ACTIONS = {
-    "list": ("every known data set, whether it is there and what puts it there", (0,)),
-    "show": ("NAME: counts, statistics and a contact sheet of its splits", (1,)),
-    "prepare": ("NAME: download, check and unpack it under the data root; continues where it was interrupted", (1,)),
+    "list": ("", (0,), "every known data set, whether it is there and what puts it there"),
+    "show": ("NAME", (1,), "counts, statistics and a contact sheet of the splits of a data set"),
+    "prepare": ("NAME", (1,), "download, check and unpack a data set under -data; continues where it was interrupted"),
     "import": (
-        "SOURCE TARGET: write any data set as an array, x.npy, or as a folder with images and labels.csv; arrays of floats, "
-        "of 16 bits or with channels first are converted",
+        "SOURCE TARGET",
         (2,),
+        "write any data set as an array, x.npy, or as a folder with images and labels.csv; arrays of floats, of 16 bits or "
+        "with channels first are converted",
     ),
-    "verify": ("NAME: compare its files with their known sizes and checksums, decode every image", (1,)),
-    "check": ("what earlier versions of a method have left: records, checkpoints, caches", (0,)),
+    "verify": ("NAME", (1,), "compare a data set's files with their known sizes and checksums, decode every image"),
+    "check": ("", (0,), "what earlier versions of a method have left: records, checkpoints, caches"),
     "cache": (
-        "[GIB]: the features that probes keep under --cache-dir, with sizes; with a number those used longest ago go "
-        "until no more is left, 0 clears all",
+        "[GIB]",
         (0, 1),
+        "features that probes keep under --cache-dir, with sizes; with a number those used longest ago are removed until no "
+        "more is left, with 0 all",
     ),
-    "verify-cache": ("every array that is kept under --cache-dir against its checksums; a damaged one is removed", (0,)),
+    "verify-cache": ("", (0,), "compare every array under --cache-dir with its checksums, and remove damaged ones"),
     "convert-checkpoint": (
-        "OLD NEW: read a checkpoint with full unpickling, which runs code it may hold, and write its plain state dict",
+        "OLD NEW",
         (2,),
+        "read a checkpoint with full unpickling, which runs code it may hold, and write its plain state dict",
     ),
 }
 
@@ -43,26 +48,29 @@ ACTIONS = {
 class DataConfig(DeviceConfig, SeedConfig):
     """Data sets: what there is and what is in it."""
 
+    common: ClassVar[str] = "data_root max_examples plan"
+
     action: str = flag(
-        positional=True, choices=ACTIONS, help="; ".join(f"{name} {text}" for name, (text, _) in ACTIONS.items())
+        positional=True,
+        choices=ACTIONS,
+        help="\n".join(f"{' '.join([name, *arguments.split()])}: {what}" for name, (arguments, _, what) in ACTIONS.items()),
+        group="data",
     )
-    arguments: tuple[str, ...] = flag((), positional=True, label="{}", help="what the action acts on")
+    arguments: tuple[str, ...] = flag((), positional=True, label="{}", help="arguments of the action", group="data")
 
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="n classes",
-        words="data split variant origin subset shape mean std",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        text, counts = ACTIONS[self.action]
+        arguments, counts, what = ACTIONS[self.action]
         if len(self.arguments) not in counts:
             wanted = " or ".join(map(str, counts))
-            raise UsageError(f"{self.action} takes {wanted} arguments, not {len(self.arguments)}: {text}")
+            raise UsageError(
+                f"{self.action} takes {wanted} arguments, not {len(self.arguments)}; "
+                f"{' '.join([self.action, *arguments.split()])}: {what}"
+            )
         if self.action == "cache" and self.arguments and not _is_size(self.arguments[0]):
             raise UsageError(f"cache {self.arguments[0]}: not a number of GiB, 0 or more")
 
@@ -91,7 +99,8 @@ class DataConfig(DeviceConfig, SeedConfig):
             return _verified(self)
         if self.action == "check":
             rows = revisions.earlier(EXPERIMENTS, self.results_dir, self.models_dir, self.cache_dir)
-            return text_table.text(rows) if rows else "all records, checkpoints and caches are of the present versions"
+            table = text_table.text(rows, width=terminal.width(), rest=PIPED)
+            return table if rows else "all records, checkpoints and caches are of the present versions"
         if self.action == "cache":
             return _cache(self)
         if self.action == "verify-cache":
@@ -105,7 +114,7 @@ def _listing(config: DataConfig) -> str:
     rows = [
         {"data": name, "state": state, "what": about} for name, (about, state) in datasets.known(config.data_root).items()
     ]
-    return text_table.text(rows)
+    return text_table.text(rows, width=terminal.width(), rest=PIPED)
 
 
 def _verified(config: DataConfig) -> str:
@@ -120,7 +129,8 @@ def _verified(config: DataConfig) -> str:
             f"{name}: {len(bad)} of {len(findings)} checks failed; first: {bad[0].what} is {bad[0].found}, "
             f"not {bad[0].expected}"
         )
-    return text_table.text([{"checked": finding.what, "found": finding.found} for finding in findings])
+    rows = [{"checked": finding.what, "found": finding.found} for finding in findings]
+    return text_table.text(rows, width=terminal.width(), rest=PIPED)
 
 
 def _cache(config: DataConfig) -> str:
@@ -129,7 +139,8 @@ def _cache(config: DataConfig) -> str:
     if config.arguments:
         gone = feature_cache.prune(config.cache_dir, float(config.arguments[0]) * feature_cache.GIB)
         lines = [f"removed {len(gone)} entries, {sum(entry.size for entry in gone) / feature_cache.GIB:.3f} GiB"]
-    return "\n".join([*lines, text_table.text(feature_cache.table(feature_cache.entries(config.cache_dir)))])
+    rows = feature_cache.table(feature_cache.entries(config.cache_dir))
+    return "\n".join([*lines, text_table.text(rows, width=terminal.width(), rest=PIPED)])
 
 
 def _verified_cache(config: DataConfig) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.attacks.flags import ATTACKS, PerturbationConfig
-from lib.core import text_table
+from lib.core import terminal, text_table
 from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
+from lib.experiments.columns.eval import COLUMNS
 from lib.runs import input_files, records
 from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -18,31 +19,33 @@ from lib.runs.network_flags import NetworkConfig
 class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
     """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
+    common: ClassVar[str] = "dataset attack eps save_logits show_list list_layers batch_size gpu seed plan"
+
     dataset: tuple[str, ...] = flag(
         (),
         "-d",
         label="{}",
-        help="data sets to evaluate on; default: the test split of the one it was trained on",
+        help="data sets to evaluate on; default: the test split of the set that the network was trained on",
+        group="data",
         selects=True,
     )
-    save_logits: bool = flag(False, help="keep every image's logits and label in the .npz")
+    save_logits: bool = flag(False, help="store every image's logits and label in the .npz", group="output")
     attack: str = flag(
-        "", choices=ATTACKS, help="also the accuracy under an attack within --eps: pgd; apgd and aa, by pyautoattack"
+        "",
+        choices=ATTACKS,
+        help="attack within --eps under which accuracy is measured, too: pgd; apgd and aa, by pyautoattack",
     )
     restarts: int = flag(1, check=at_least(1), help="restarts of --attack pgd and apgd; an image must survive all of them")
-    show_list: bool = flag(False, "--list", help="list the runs and checkpoints there are, and stop", identity=False)
+    show_list: bool = flag(
+        False, "--list", help="list the runs and checkpoints there are, and stop", group="output", identity=False
+    )
 
     takes_features: ClassVar[bool] = True
 
     # 2: L2 attacks start from the point of the nearest-category paper's code, and draw directions only where they need them;
     # images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="n accuracy se top5 loss ece eps steps restarts robust_accuracy",
-        words="data split variant origin subset attack norm",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data split variant n", "accuracy loss ece", lambda row: row.get("subset") == "all"
     )
@@ -59,7 +62,11 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
         attacked = f", and {self.attack} on the images that are right" if self.attack else ""
         return plan.of_checkpoints(
-            self, [(self.model_path, self.model_type, None)], self.dataset or ("",), f"one over each data set{attacked}"
+            self,
+            [(self.model_path, self.model_type, None)],
+            self.dataset or ("",),
+            f"one over each data set{attacked}",
+            besides=f"the attack, {self.attack}" if self.attack else "",
         )
 
     def answer(self) -> str | None:
@@ -80,7 +87,7 @@ def _listing(config: EvalConfig) -> str:
         for path, record in records.records(config.results_dir, EXPERIMENTS)
     ]
     return "\n\n".join(
-        text_table.text(rows) if rows else f"no {what}"
+        text_table.text(rows, width=terminal.width(), rest=terminal.PIPED) if rows else f"no {what}"
         for rows, what in (
             (checkpoints, f"checkpoints under {config.models_dir}"),
             (runs, f"records under {config.results_dir}"),

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import corruptions, names
+from lib.experiments.columns.ncg import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -18,47 +19,71 @@ SPACES = ("pixel", "feature")
 class NcgConfig(NetworkConfig, SeedConfig):
     """How often a network answers with the label of the nearest training example."""
 
+    common: ClassVar[str] = "dataset ood space against corruptions radius batch_size gpu seed plan"
+
     dataset: str = flag(
         "",
         "-d",
         label="{}",
-        help="training data, in which neighbours are searched; default: those of the network",
+        help="training data, in which neighbours are searched; default: the set that the network was trained on",
+        group="data",
         selects=True,
     )
     ood: tuple[str, ...] = flag(
         (),
         "-ood",
         label="{}",
-        help="data sets of other images; default: the class that -d holds out",
+        help="data sets whose images are looked up; default: the class that -d holds out",
+        group="data",
         selects=True,
+        metavar="DATASET",
     )
     space: tuple[str, ...] = flag(
         (),
         choices=SPACES,
         commas=True,
-        help="where distances are taken: pixel, feature; default: pixel; for a network of stored features these",
+        help="spaces in which distances are taken: pixel, feature; default: pixel; for a network of stored "
+        "features, feature",
         selects=True,
     )
-    layer: str = flag("", help="layer of --space feature; default: the last cut before the last linear layer")
-    backbone: str = flag("", help="checkpoint that makes the features; default: the network itself", network="backbone")
+    layer: str = flag(
+        "", help="layer of --space feature; default: the last cut before the last linear layer", group="network"
+    )
+    backbone: str = flag(
+        "",
+        help="checkpoint of the network that computes features; default: MODEL_PATH",
+        group="network",
+        network="backbone",
+        metavar="CHECKPOINT",
+    )
     against: str = flag(
-        "", help="checkpoint to compare with image by image: a natural network", selects=True, network="against"
+        "",
+        help="checkpoint of a second network, such as a naturally trained one, that is compared image by image",
+        group="network",
+        selects=True,
+        network="against",
+        metavar="CHECKPOINT",
     )
     corruptions: tuple[str, ...] = flag(
         (),
         commas=True,
         choices={"all": 0, **corruptions.CORRUPTIONS},
-        help="corruptions of the test images, or all, at severities 1 to 5",
+        help="corruptions of the test images that are evaluated, or all, at severities 1 to 5",
+        group="data",
         selects=True,
     )
     radius: int = flag(
         0,
         check=at_least(0),
-        help="images of each kind at which the distance to the decision boundary is measured; 0: none",
+        help="images of each kind whose distance to the decision boundary is measured; 0: none",
         selects=("subset", "radius"),
     )
     engine: str = flag(
-        "auto", choices=("auto", "faiss", "torch"), help="what searches neighbours; the answers are the same", identity=False
+        "auto",
+        choices=("auto", "faiss", "torch"),
+        help="library that searches neighbours; the answers are the same",
+        group="machine",
+        identity=False,
     )
 
     takes_features: ClassVar[bool] = True
@@ -67,19 +92,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
     # beside misses that are all wrong was left out
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""epoch network_seed n_train n hits ncg ncg_low ncg_high sum_squared_distance mean_distance near_ties chance
-            majority independence kappa chi2 p_chi2 p_permutation accuracy accuracy_1nn accuracy_hits accuracy_misses p_welch
-            ncg_against gained lost p_paired eps n_cells r_distance_accuracy welch cells_above difference difference_se ratio
-            ratio_se slope_ncg slope_ncg_se slope_accuracy slope_accuracy_se attack_success radius_mean radius_median
-            radius_km covered segment_unchanged n_candidates n_attached won_ddn won_fab welch_quintile_1
-            welch_quintile_2 welch_quintile_3 welch_quintile_4 welch_quintile_5""",
-        words="model architecture loss against train data split variant origin space layer backbone subset at",
-        truths="in_distribution seen_in_training",
-        network="model",
-        images="data split origin train",
-        sets="data train",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "train data split variant space n",
         "ncg chance majority independence kappa accuracy mean_distance",
@@ -102,6 +115,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
             networks,
             (self.dataset, *self.ood),
             "one over each data set; the distance of every image to every training image",
+            besides="the search for neighbours" + (" and the distances to the boundary" if self.radius else ""),
         )
 
     @property

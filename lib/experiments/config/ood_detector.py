@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.core.errors import UsageError
+from lib.experiments.columns.ood_detector import COLUMNS
 from lib.runs import input_files
 from lib.runs.columns import Columns, Summary
 from lib.stitching import detector_files
@@ -16,17 +17,13 @@ from lib.training import run_folder
 class OodDetectorConfig(DetectorConfig):
     """Trains a classifier of what a layer puts out, and fine-tunes it such that its energy tells outliers."""
 
+    common: ClassVar[str] = "dataset ft_outliers epochs ft_epochs learning_rate list_layers batch_size gpu seed plan"
+
     revision: ClassVar[int] = 2  # 2: transformers that classify tokens are drawn in another order
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}", "-fdir", "detectors")
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""epoch train_loss ce_loss train_accuracy energy_in energy_out val_loss val_accuracy val_energy n_val
-            learning_rate seed images_per_second seconds""",
-        words="layer model_type phase data outliers detector",
-        images="data model_type",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "model_type layer phase epoch outliers",
         "train_accuracy val_accuracy val_loss val_energy",
@@ -55,6 +52,7 @@ class OodDetectorConfig(DetectorConfig):
             [(self.source_path, self.source_type, chosen)],
             data,
             f"{self.epochs} epochs of a classifier per layer, {self.ft_epochs} of its fine-tuning",
+            besides="training and fine-tuning the classifiers",
         )
 
     def inputs(self) -> dict[str, list[Path]]:

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import openood
-from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES
+from lib.experiments.columns.ood_layers import COLUMNS
+from lib.ood.flags import AGGREGATORS, BASELINES, CHOICES, DETECTORS
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, above, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -17,11 +18,14 @@ from lib.runs.network_flags import NetworkConfig
 class OodLayersConfig(NetworkConfig, SeedConfig):
     """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
 
+    common: ClassVar[str] = "dataset ood layers aggregate baselines choose early_exit list_layers batch_size gpu plan"
+
     dataset: str = flag(
         "",
         "-d",
         label="{}",
-        help="in-distribution data; default: the test split of the one it was trained on",
+        help="in-distribution data; default: the test split of the set that the network was trained on",
+        group="data",
         selects=True,
     )
     ood: tuple[str, ...] = flag(
@@ -31,10 +35,18 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         help="out-of-distribution data sets; near, far: OpenOOD's groups "
         "for the in-distribution data; NAME-c: every corruption and "
         "severity",
+        group="data",
         selects=True,
+        needed=True,
+        metavar="DATASET",
     )
     layers: tuple[str, ...] = flag(
-        (), "-l", commas=True, help="names or globs, cuts, all, role:ROLE; default: every Conv2d, Linear and BatchNorm2d"
+        (),
+        "-l",
+        commas=True,
+        help="layers whose energies are compared: names or globs, cuts, all, role:ROLE; default: every "
+        "Conv2d, Linear and BatchNorm2d",
+        group="network",
     )
     temperature: tuple[float, ...] = flag((1.0,), "-T", check=above(0), help="temperatures of the energy", selects=True)
     aggregate: tuple[str, ...] = flag(
@@ -49,6 +61,14 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         commas=True,
         choices=(*BASELINES, "all"),
         help="scores of the last layer: " + ", ".join(BASELINES) + "; all",
+        selects=True,
+    )
+    detectors: tuple[str, ...] = flag(
+        (),
+        "--layer-detectors",
+        commas=True,
+        choices=(*DETECTORS, "all"),
+        help="scores of every layer's pooled output: " + ", ".join(DETECTORS) + "; all",
         selects=True,
     )
     choose: tuple[str, ...] = flag(
@@ -67,16 +87,24 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     exits: tuple[str, ...] = flag(
         (),
         commas=True,
-        help="cuts at which it may stop; default: the last before each further convolution or linear map",
+        help="cuts at which --early-exit may stop; default: the last before each further convolution or linear map",
         selects=("score", "early exit"),
     )
     fit_on: str = flag(
         "",
-        help="in-distribution images that scales and detectors are fitted on, and with a half of them the threshold of "
-        "--early-exit; default: the training split of -d, and for that threshold half of -d, which its rows leave out",
+        help="in-distribution images that scales and detectors are fitted on, and half of them for the "
+        "threshold of --early-exit; default: the training split of -d, and for that threshold half of "
+        "-d, which is then left out of the rows",
+        group="data",
+        metavar="DATASET",
     )
-    fit_examples: int = flag(5000, check=at_least(2), help="at most so many of them")
-    val_ood: tuple[str, ...] = flag((), help="validation outliers for --aggregate logreg, other images than those of -ood")
+    fit_examples: int = flag(5000, check=at_least(2), help="images of --fit-on that are used at most", group="data")
+    val_ood: tuple[str, ...] = flag(
+        (),
+        help="validation outliers for --aggregate logreg, other images than those of -ood",
+        group="data",
+        metavar="DATASET",
+    )
 
     # since 2 AUROCs have an interval at 0 and 1 too, and none for fewer than 3 images; scores that tie with the threshold of
     # fpr95 count as in distribution; --choose transfer tests on other images than it chooses on; --early-exit is calibrated
@@ -84,17 +112,7 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     # 2 as well: a row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""n_id id_accuracy n_fit n_ood severity index execution_index dim mac_fraction T auroc se se_delong ci_low
-            ci_high sign auroc_oracle_sign null_mean null_q95 p_null p_best gain_bound fpr95 aupr_in aupr_out vs_final p
-            p_holm auroc_two_sided regret best alpha n_calibrated false_alarms false_alarms_se false_alarms_low
-            false_alarms_high detected exited_id exited_ood mac_id mac_ood time_id time_ood""",
-        words="""id id_split fit_on ood ood_split variant origin group corruption members layer role aliases kind score needs
-            chosen_layer chosen_on calibrated_on""",
-        truths="sign_certain sign_agrees in_best_set in_best_set_two_sided seen_in_training",
-        images="origin id id_split ood ood_split members fit_on",
-        sets="id ood members",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "id ood variant T layer score needs", "auroc auroc_two_sided fpr95 gain_bound"
     )
@@ -116,7 +134,8 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         from lib.ood import layer_energies
         from lib.runs import plan
 
-        data = (self.dataset, *self.ood, self.fit_on or f"{self.dataset.partition(':')[0]}:train" * bool(self.dataset))
+        inside = self.dataset or input_files.trained_on(self, self.model_path)
+        data = (self.dataset, *openood.expand(self.ood, inside, self.data_root), *self.val_ood)
         return plan.of_checkpoints(
             self,
             [
@@ -128,6 +147,7 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
             ],
             data,
             f"one over each data set and over at most {self.fit_examples} images to fit on, for all layers together",
+            besides="the pass over the images to fit on, scores and intervals",
         )
 
     def inputs(self) -> dict[str, list[Path]]:

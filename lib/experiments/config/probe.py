@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.datasets import names
+from lib.experiments.columns.probe import COLUMNS
 from lib.models import reducer_names
 from lib.probing import selection
 from lib.runs import cli, input_files
@@ -26,49 +27,68 @@ BASELINES = ("mlp", "concatenated", "averaged", "last-layer", "dfr", "batch-norm
 class ProbeConfig(NetworkConfig):
     """Linear probes on the layers of a frozen network, under shift and at limited rank."""
 
+    common: ClassVar[str] = "dataset ood layers reduce ranks protocol solver epochs list_layers batch_size gpu seed plan"
+
     dataset: str = flag(
-        "", "-d", label="{}", help="in-distribution data; default: the set the network was trained on", selects=True
+        "",
+        "-d",
+        label="{}",
+        help="in-distribution data; default: the set that the network was trained on",
+        group="data",
+        selects=True,
     )
-    ood: tuple[str, ...] = flag((), "-ood", label="{}", help="out-of-distribution data sets", selects=True)
-    layers: tuple[str, ...] = flag(("cuts",), "-l", commas=True, help="names or globs, cuts, all, role:ROLE")
+    ood: tuple[str, ...] = flag(
+        (), "-ood", label="{}", help="out-of-distribution data sets", group="data", selects=True, metavar="DATASET"
+    )
+    layers: tuple[str, ...] = flag(
+        ("cuts",), "-l", commas=True, help="layers that are probed: names or globs, cuts, all, role:ROLE", group="network"
+    )
     reduce: tuple[str, ...] = flag(
         (),
         check=reducer_names.check,
         metavar="REDUCER",
-        help="vector per image of a layer's output: flatten, gap, gmp, grid:K, cls, mean-token, "
+        help="how a layer's output becomes a vector per image: flatten, gap, gmp, grid:K, cls, mean-token, "
         "random:K or pca:K; default: flatten, or cls for tokens; with -ranks gap or cls",
     )
     ranks: tuple[int, ...] = flag(
-        (), "-ranks", check=at_least(0), help="restrict features to so many leading directions of the layer's channels, each"
+        (),
+        "-ranks",
+        check=at_least(0),
+        help="ranks: features are restricted to this many leading directions of the layer's channels, one "
+        "probe for each rank",
     )
     rank_basis: str = flag(
         "fixed",
         choices=("fixed", "per-batch"),
-        help="of -ranks: directions fitted once on the training "
-        "images, or on every batch of images by itself, as the stitching paper's code does",
+        help="basis of -ranks: directions fitted once on the training images, or on every batch of images by "
+        "itself, as the stitching paper's code does",
     )
     protocol: str = flag(
         "",
         choices=PROTOCOLS,
         label="{}",
-        help="what the probes learn from: id and zero-shot: "
-        "in-distribution images; few-shot: some OOD images; full-ood: all OOD images that do not test; "
-        "default: zero-shot with -ood, else id",
+        help="what the probes learn from: id and zero-shot: in-distribution images; few-shot: some OOD "
+        "images; full-ood: all OOD images that are not tested on; default: zero-shot with -ood, else id",
     )
     roles: str = flag(
         "clean",
         choices=("clean", "paper"),
-        help="clean: probe-train, validation of settings, validation of "
-        "the layer and test share no image; paper: the notebooks' division, in which some do",
+        help="how images are divided: clean: training of probes, validation of settings, validation of the "
+        "layer and test share no image; paper: as in the notebooks, where some do",
     )
-    shots: int | None = flag(None, check=at_least(1), help="few-shot: images per class that a probe learns from")
+    shots: int | None = flag(
+        None, check=at_least(1), help="images per class that a probe learns from, for --protocol few-shot", group="data"
+    )
     fraction: tuple[float, ...] = flag(
-        (), check=cli.fraction, help="few-shot: shares of the OOD set that a probe learns from; default: 0.1"
+        (),
+        check=cli.fraction,
+        help="shares of the OOD set that a probe learns from, for --protocol few-shot; default: 0.1",
+        group="data",
     )
     tuning: str = flag(
         "per-shift",
         choices=("per-shift", "shared"),
-        help="settings, layer and few-shot images chosen for each OOD set, or once for all",
+        help="whether settings, layer and few-shot images are chosen for each OOD set, or once for all",
     )
     select: tuple[str, ...] = flag(
         (),
@@ -79,69 +99,106 @@ class ProbeConfig(NetworkConfig):
     metric: str = flag(
         "auto",
         choices=("auto", "accuracy", "worst-group", "adjusted"),
-        help="what they choose by; auto: worst-group where there are groups, else accuracy",
+        help="accuracy that the rules of --select compare; auto: worst-group where there are groups, else accuracy",
     )
-    solver: str = flag("adam", choices=SOLVERS, help="adam, sgd; lbfgs and ridge: --l2 only; prox: exact zeros for --l1")
-    epochs: int = flag(10, "-e", check=at_least(0), help="epochs of adam and sgd; most iterations of lbfgs and prox")
-    batch_size: int = flag(64, "-b", help="images per batch", check=at_least(1))
-    learning_rate: tuple[float, ...] = flag((1e-3,), "-lr", check=above(0), help="learning rates, each")
-    l1: tuple[float, ...] = flag((0.0,), "-l1", check=at_least(0), help="weights of the L1 norm of the weights, each")
-    l2: tuple[float, ...] = flag((0.0,), check=at_least(0), help="weights of half their squared L2 norm, each")
+    solver: str = flag(
+        "adam",
+        choices=SOLVERS,
+        help="solver of the probes: adam, sgd; lbfgs and ridge (--l2 only); prox (exact zeros for --l1)",
+        group="training",
+    )
+    epochs: int = flag(
+        10,
+        "-e",
+        check=at_least(0),
+        help="epochs of --solver adam and sgd; maximum of iterations of lbfgs and prox",
+        group="training",
+    )
+    batch_size: int = flag(64, "-b", help="images per batch", group="machine", check=at_least(1))
+    learning_rate: tuple[float, ...] = flag(
+        (1e-3,), "-lr", check=above(0), help="learning rates, one probe for each", group="training"
+    )
+    l1: tuple[float, ...] = flag(
+        (0.0,), "-l1", check=at_least(0), help="weights of the L1 penalty, one probe for each", group="training"
+    )
+    l2: tuple[float, ...] = flag(
+        (0.0,),
+        check=at_least(0),
+        help="weights of the L2 penalty (half the squared norm), one probe for each",
+        group="training",
+    )
     l2_norm: tuple[float, ...] = flag(
-        (0.0,), check=at_least(0), help="weights of the L2 norm itself, as in the intermediate-layers notebook, each"
+        (0.0,),
+        check=at_least(0),
+        help="weights of a penalty on the L2 norm, not squared, as in the intermediate-layers notebook, one probe for each",
+        group="training",
     )
-    weight_decay: float = flag(0.0, "-wd", check=at_least(0), help="weight decay of adam and sgd, on biases too")
-    momentum: float = flag(0.9, check=cli.fraction, help="momentum of sgd")
+    weight_decay: float = flag(
+        0.0, "-wd", check=at_least(0), help="weight decay of --solver adam and sgd, on biases too", group="training"
+    )
+    momentum: float = flag(0.9, check=cli.fraction, help="momentum of sgd", group="training")
     milestones: tuple[int, ...] = flag(
-        (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1"
+        (), "-rlre", check=at_least(1), help="epochs after which the learning rate is multiplied by 0.1", group="training"
     )
-    keep_epochs: tuple[int, ...] = flag((), check=at_least(1), help="epochs whose probes are candidates beside the last's")
+    keep_epochs: tuple[int, ...] = flag(
+        (), check=at_least(1), help="epochs whose probes are candidates beside those of the last epoch", group="training"
+    )
     augment: int = flag(
         0,
         check=at_least(0),
-        help="learn from so many augmented views of each in-distribution image, one "
-        "per epoch in turn; 0: from the images as they are",
+        help="number of augmented views of each in-distribution image to learn from, one per epoch in turn; "
+        "0: the images as they are",
+        group="data",
     )
-    standardise: bool = flag(False, help="probes see features less their mean, over their deviation, of probe-train")
+    standardise: bool = flag(False, help="standardise features by the mean and deviation of the probes' training images")
     class_balance: str = flag(
         "none", choices=("none", "groups", "classes"), help="learn from equally many images of every group or class"
     )
-    warm_start: bool = flag(False, help="the last place starts at the network's own head")
+    warm_start: bool = flag(False, help="start the probe of the last layer at the network's own head", group="training")
     baselines: tuple[str, ...] = flag(
         (),
         commas=True,
         choices=(*BASELINES, "all"),
-        help="what else is compared: " + ", ".join(BASELINES) + "; all",
+        help="baselines that probes are compared with: " + ", ".join(BASELINES) + "; all",
         selects=True,
     )
     sensitivity: bool = flag(
-        False, help="also how far each OOD set lies from the training images at every layer", selects=True
+        False, help="measure how far each OOD set lies from the training images at every layer", selects=True
     )
     export: str = flag(
         "",
         metavar="DIR",
-        help="write the chosen probe with the network up to its layer to "
-        "models/DIR/probe.pt, a checkpoint like any other: the choice of the first "
-        "rule and seed",
+        help="write the probe chosen by the first rule and seed, with the network up to its layer, to "
+        "models/DIR/probe.pt, a checkpoint like any other",
+        group="output",
         selects=True,
     )
-    untrained: bool = flag(False, help="probe a network with fresh weights as well", selects=True)
-    seed: tuple[int, ...] = flag((0,), "-s", help="seeds of roles, draws, order and initial weights, each", label="s{}")
+    untrained: bool = flag(False, help="probe a network with fresh weights as well", group="network", selects=True)
+    seed: tuple[int, ...] = flag(
+        (0,), "-s", help="seeds of roles, draws, order and initial weights, one study for each", label="s{}"
+    )
     cache_gib: float = flag(
         2.0,
         check=above(0),
         identity=False,
-        help="GiB of memory for features and probes; kept features that are larger are memory-mapped",
+        help="GiB of memory for features and probes; larger features are memory-mapped",
+        group="machine",
     )
     cache_limit: float = flag(
         50.0,
         check=at_least(0),
         identity=False,
-        help="GiB of features kept on disk by all runs: older ones go, and a run that needs more "
-        "computes its own anew for every epoch",
+        help="GiB of features that all runs together keep on disk: the oldest are removed, and a run that "
+        "needs more computes its own anew for every epoch",
+        group="machine",
     )
-    cache_type: str = flag("fp16", choices=("fp16", "bf16", "fp32"), help="type of kept features, with a scale per layer")
-    verbose: bool = flag(False, help="print every row", identity=False)
+    cache_type: str = flag(
+        "fp16",
+        choices=("fp16", "bf16", "fp32"),
+        help="number type in which features are kept, with a scale per layer",
+        group="machine",
+    )
+    verbose: bool = flag(False, help="print every row", group="output", identity=False)
 
     # 2: layers that put out the same are one, and the first weights depend on seed and dimension alone; intervals of gains
     # over seeds as well as images, and for worst groups without their bias; id-val images that the network has not learnt
@@ -151,17 +208,7 @@ class ProbeConfig(NetworkConfig):
     # own folders; a row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""dim rank lr l1 l2 l2_norm seed epoch fraction n n_learnt n_validated n_seeds correct accuracy se
-            baseline gain gain_low gain_high gain_bound gain_median candidates strength nc1 s s_null_low s_null_high
-            s_moments s_moments_null_low s_moments_null_high energy_distance energy_distance_null_low
-            energy_distance_null_high tvd tvd_null tvd_debiased row_space""",
-        words="""probe network layer role aliases reduce data variant origin group split protocol solver selected_by choice
-            over best_set""",
-        truths="chosen in_best_set",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data variant protocol fraction selected_by group",
         "accuracy baseline gain gain_low gain_high gain_bound",
@@ -227,9 +274,37 @@ class ProbeConfig(NetworkConfig):
         return plan.of_checkpoints(
             self,
             [(self.model_path, self.model_type, lambda checkpoint, listed: cutting.tapped(listed, self.layers, "-l"))],
-            (self.dataset, *self.ood),
+            (*self._training_images(), self.dataset, *self.ood),
             f"one over each data set; then {self.epochs} epochs of {settings} probes per layer over its kept features",
+            besides="fitting and evaluating the probes",
+            values=self._values,
+            kept={"fp32": 4}.get(self.cache_type, 2),
         )
+
+    def _training_images(self) -> list[str]:
+        """The split that probes learn from, by name, where they learn from in-distribution images."""
+        name = self.dataset or input_files.trained_on(self, self.model_path)
+        return [f"{name}:train"] if name and ":" not in name and "=" not in name and self.how in ("id", "zero-shot") else []
+
+    def _values(self, layer) -> int:
+        """How many numbers the reducers make of a layer's output for an image."""
+        import math
+
+        import torch
+
+        from lib.models import reducers
+        from lib.models.reducer_names import parse
+        from lib.probing.layers import usual
+
+        total = 0
+        for word in self.reduce or (usual(layer.shape, bool(self.ranks)),):
+            kind, number = parse(word)
+            whole = math.prod(layer.shape)
+            if kind in ("pca", "random"):
+                total += min(number, whole) if kind == "pca" else number
+            else:
+                total += reducers.reducer(word)(torch.zeros(1, *layer.shape)).shape[1]
+        return total
 
     def inputs(self) -> dict[str, list[Path]]:
         shifts = [name for word in self.ood for name in names.expand(word)]

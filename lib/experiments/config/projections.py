@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lib import datasets
 from lib.core.errors import UsageError
+from lib.experiments.columns.projections import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -16,46 +17,49 @@ from lib.runs.network_flags import SnapshotsConfig
 class ProjectionsConfig(SnapshotsConfig):
     """Projections of each layer's filters on the all-ones vector."""
 
+    common: ClassVar[str] = "dataset init_from normalize with_linear fold_bn random seed plan"
+
     init_from: str = flag(
         "",
-        help="weights that distances are measured from; default: init.pt beside a snapshot, or <type>_init_0.pt and "
-        "<type>_pretrained_0.pt as the paper's code calls them",
+        help="weights that distances are measured from; default: init.pt beside a checkpoint, or "
+        "<type>_init_0.pt and <type>_pretrained_0.pt as the paper's code calls them",
+        group="network",
         selects=True,
+        metavar="CHECKPOINT",
     )
-    normalize: bool = flag(False, help="cosines in [-1, 1] instead of sums of weights")
-    with_linear: bool = flag(False, help="linear layers too")
-    with_1x1: bool = flag(False, help="1x1 convolutions too")
+    normalize: bool = flag(False, help="report cosines in [-1, 1] instead of sums of weights")
+    with_linear: bool = flag(False, help="include linear layers")
+    with_1x1: bool = flag(False, help="include 1x1 convolutions")
     fold_bn: bool = flag(False, help="multiply filters by the batch normalisation that follows them: gamma / sigma")
     random: int = flag(
         0,
         check=at_least(1),
-        help="so many fresh networks; draw k is what exec_train.py starts from with --seed s + k; default: one where only a "
-        "type is given",
+        help="number of freshly initialised networks; draw k is what exec_train.py starts from with --seed s "
+        "+ k; default: 1 where only a type is given, else 0",
+        group="network",
     )
     seed: int = flag(0, "-s", help="seed of every random draw", label="s{}")
-    pretrained: bool = flag(False, help="the published weights of the type")
+    pretrained: bool = flag(False, help="include the published weights of the type", group="network")
     dataset: str = flag(
         "",
         "-d",
         label="{}",
-        help="data set whose classes, channels and size fresh networks are for; "
-        "default: 10 classes, 3 channels, 32 px; published ones: ImageNet's; of a registered set the name says that, and no "
-        "image is needed",
+        help="data set whose classes, channels and size freshly initialised networks are for; default: 10 "
+        "classes, 3 channels, 32 px, and for --pretrained those of ImageNet; images are needed only "
+        "where the name does not say its sizes",
+        group="data",
         selects=True,
     )
-    data_root: str = flag("data", "-data", help="folder of the data sets", identity=False)
+    data_root: str = flag("data", "-data", help="folder of the data sets", group="data", identity=False)
     paper_json: bool = flag(
-        False, help="also write the layout of the paper's own code, into a folder of the record's name", selects=True
+        False,
+        help="write results in the layout of the paper's own code, too, into a folder of the record's name",
+        group="output",
+        selects=True,
     )
 
     revision: ClassVar[int] = 2  # 2: distances from the initial weights that the paper's code puts beside a snapshot
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""draw epoch filters dim counted mean mass mass_low mass_high p_value z q05 q25 q50 q75 q95 l2_distance
-            linf_distance p_holm""",
-        words="checkpoint layer stage block kind",
-        truths="folded",
-        network="checkpoint",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of("epoch layer filters", "mass z mean l2_distance")
 
     @classmethod

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lib.core.errors import UsageError
+from lib.experiments.columns.reinit import COLUMNS
 from lib.reinit import weight_sources
 from lib.runs import input_files
 from lib.runs.cli import SeedConfig, above, at_least, flag
@@ -16,43 +17,62 @@ from lib.runs.network_flags import NetworkConfig
 class ReinitConfig(NetworkConfig, SeedConfig):
     """Accuracy with one layer's weights taken from another epoch, or drawn anew."""
 
+    common: ClassVar[str] = "dataset layers inits_from rand what criticality list_layers batch_size gpu seed plan"
+
     dataset: str = flag(
         "",
         "-d",
         label="{}",
-        help="data to evaluate on; default: the test split of the one it was trained on",
+        help="data set to evaluate on; default: the test split of the set that the network was trained on",
+        group="data",
         selects=True,
     )
     inits_from: tuple[str, ...] = flag(
-        (), help="checkpoints, folders of training runs, or text files with a path per line", selects=True
+        (),
+        help="weights that layers are given: checkpoints, folders of training runs, or text files with a path per line",
+        group="network",
+        selects=True,
+        metavar="PATH",
     )
     rand: int = flag(
-        0, bare=1, check=at_least(1), help="so many fresh draws of the weights; 1 without a number", selects=True
+        0, bare=1, check=at_least(1), help="number of fresh draws that layers are given; 1 without a number", selects=True
     )
     layers: tuple[str, ...] = flag(
-        (), "-l", commas=True, help="names or globs, cuts, all; default: every convolution but 1x1"
+        (),
+        "-l",
+        commas=True,
+        help="layers that are re-initialised: names or globs, cuts, all; default: every convolution but 1x1",
+        group="network",
     )
     what: str = flag(
         "weights",
         choices=("weights", "weights+bn"),
         help="what is replaced: the layer's own weights and biases, or also the batch normalisation behind it",
     )
-    recalibrate_bn: bool = flag(False, help="estimate running statistics anew for every cell, on the images of --fit-on")
+    recalibrate_bn: bool = flag(
+        False, help="estimate running statistics of batch normalisations anew for every cell, on the images of --fit-on"
+    )
     criticality: float | None = flag(
         None,
         bare=0.1,
         check=above(0),
-        help="also measure module criticality, on the images of --fit-on, at this tolerated "
-        "rise of the loss in nats (0.1 without a number); needs the initial weights",
+        help="measure module criticality, too, on the images of --fit-on, at this tolerated rise of the loss "
+        "in nats (0.1 without a number); needs the initial weights",
         selects=("predictor", "criticality"),
     )
-    fit_on: str = flag("", help="images for --recalibrate-bn and --criticality; default: the training split of -d")
-    fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
+    fit_on: str = flag(
+        "",
+        help="images for --recalibrate-bn and --criticality; default: the training split of -d",
+        group="data",
+        metavar="DATASET",
+    )
+    fit_examples: int = flag(1000, check=at_least(2), help="images of --fit-on that are used at most", group="data")
     stack: int | None = flag(
         None,
         check=at_least(1),
-        help="so many sources share a run of what follows the layer; 1 is "
-        "exact to the bit, more to rounding; default: up to 8, by memory",
+        help="number of sources that share one run of what follows the layer; 1 is exact to the bit, more to "
+        "rounding; default: up to 8, by memory",
+        group="machine",
         selects=True,
     )
     fold_pool: bool = flag(
@@ -61,20 +81,15 @@ class ReinitConfig(NetworkConfig, SeedConfig):
         "(VGGs at 32 px); logits equal up to rounding",
     )
     paper_json: bool = flag(
-        False, help="also write the layout of the paper's own code, into a folder of the record's name", selects=True
+        False,
+        help="write results in the layout of the paper's own code, too, into a folder of the record's name",
+        group="output",
+        selects=True,
     )
 
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # 2: partial_p of few layers was too small; no p that cannot reach 0.05
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""n classes index mass bias bias_z abs_mean criticality draws accuracy accuracy_sd relative_drop
-            top5_accuracy se intact_accuracy intact_top5_accuracy l2_distance layers spearman p_value p_least partial
-            partial_p partial_p_least""",
-        words="data split variant origin what layer kind source status predictor",
-        truths="recalibrated",
-        images="data split origin",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data source layer predictor",
         "accuracy relative_drop spearman p_value partial partial_p",
@@ -104,6 +119,7 @@ class ReinitConfig(NetworkConfig, SeedConfig):
             (self.dataset,),
             f"one over the data set, with what follows each layer once more for {len(weight_sources.files(self)[0])} files "
             f"and {self.rand} draws",
+            besides="what follows each layer, once for every source of weights",
         )
 
     def check_inputs(self) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.experiments import EXPERIMENTS
+from lib.experiments.columns.stitch_ood import COLUMNS
 from lib.runs import input_files
 from lib.runs.cli import DeviceConfig, SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
@@ -19,52 +20,60 @@ from lib.stitching.records import Grid
 class StitchOodConfig(DeviceConfig, SeedConfig):
     """Accuracy of stitched networks, and whether the stitched representations are in distribution."""
 
+    common: ClassVar[str] = "dataset id_dataset sanity fit_on detectors batch_size gpu seed plan"
+
     stitch_run: tuple[str, ...] = flag(
         (),
         positional=True,
         label="{}",
         help="records of exec_stitch.py, and folders of them",
+        group="network",
         selects=True,
+        needed=True,
     )
     dataset: str = flag(
         "",
         "-d",
         label="{}",
-        help="data that is stitched; default: the test images of the record's data set",
+        help="data set whose images pass the stitched networks; default: the test images of the record's data set",
+        group="data",
         selects=True,
     )
-    id_dataset: str = flag("", "-idd", help="in-distribution data; default: the same")
-    id_root: str = flag("", "-iddata", help="folder of its data set; default: that of -data", identity=False)
+    id_dataset: str = flag("", "-idd", help="in-distribution data set; default: that of -d", group="data")
+    id_root: str = flag(
+        "", "-iddata", help="folder of the data set of -idd; default: that of -data", group="data", identity=False
+    )
     sanity: tuple[str, ...] = flag(
         (),
         "-scd",
-        help="data sets whose own representations are scored too: sanity checks of the detectors",
+        help="data sets whose unstitched representations are scored too, as a sanity check of the detectors",
+        group="data",
         selects=True,
+        metavar="DATASET",
     )
-    sanity_root: str = flag("", "-scdata", help="folder of their data sets; default: that of -data", identity=False)
+    sanity_root: str = flag(
+        "", "-scdata", help="folder of the data sets of -scd; default: that of -data", group="data", identity=False
+    )
     fit_on: str = flag(
         "",
         help="in-distribution images whose energies centre and scale the two-sided AUROC; default: the "
         "training split of -idd",
+        group="data",
+        metavar="DATASET",
     )
-    fit_examples: int = flag(1000, check=at_least(2), help="at most so many of them")
+    fit_examples: int = flag(1000, check=at_least(2), help="images of --fit-on that are used at most", group="data")
     detectors: tuple[str, ...] = flag(
-        ("repr_cls_ood_detectors",), "-detectors", help="detectors, and folders of them", selects=True
+        ("repr_cls_ood_detectors",),
+        "-detectors",
+        help="detectors that exec_ood_detector.py has trained, and folders of them",
+        group="network",
+        selects=True,
     )
 
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2  # since 2 an energy that ties with the threshold of fpr95 counts as in distribution
     reads_records: ClassVar[bool] = True
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""n n_id seed stitch_rank pinv_rank epochs samples accuracy auroc auroc_two_sided aupr_in fpr95
-            fpr95_nearest_recall energy_id energy""",
-        words="""kind method front end data split id_data id_split front_layer end_layer record type init solver energies
-            id_energies missing fill detector""",
-        truths="trained",
-        roles="front end",
-        images="data split",
-        sets="data",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "kind method data front_layer end_layer stitch_rank pinv_rank n",
         "accuracy auroc auroc_two_sided aupr_in fpr95",

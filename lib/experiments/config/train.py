@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from lib.experiments.columns.train import COLUMNS
 from lib.runs import input_files
 from lib.runs.columns import Columns, Summary
 from lib.training import run_folder
-from lib.training.flags import TrainingConfig
+from lib.training.flags import ATTACKING, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(TrainingConfig):
     """Trains a network on a data set."""
+
+    common: ClassVar[str] = "dataset epochs learning_rate optimizer schedule loss batch_size gpu seed plan"
 
     parallel: ClassVar[bool] = True
     takes_features: ClassVar[bool] = True
@@ -22,12 +25,7 @@ class TrainConfig(TrainingConfig):
     # networks normalise inside are trained so; a .tar snapshot goes on in its epoch; attacks draw directions only where a
     # gradient is zero; images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
-    columns: ClassVar[Columns] = Columns.of(
-        numbers="""epoch train_loss train_accuracy val_loss val_accuracy n_val learning_rate processes images_per_second
-            seconds penalty train_eval_loss train_eval_accuracy""",
-        words="selected_on precision batchnorm",
-        truths="best",
-    )
+    columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "selected_on", "epoch train_accuracy val_accuracy", lambda row: row.get("best")
     )
@@ -57,9 +55,14 @@ class TrainConfig(TrainingConfig):
         from lib.runs import plan
         from lib.training import setup
 
-        network, description = setup.start(self, setup.splits(self)[0])
-        passes = f"{self.epochs} epochs of training, each followed by one over the validation images"
-        lines = plan.of_training(network, description, self.dataset, self.batch_size, passes)
+        network, description, data = setup.planned(self)
+        first = self.start_epoch or 0
+        attacked = 1 + self.attack_steps if self.loss in ATTACKING else 1
+        lines = plan.of_training(self, network, description, data, self.epochs - first, attacked)
+        saved = {0, *range(1, self.snapshot_all_until + 1), self.epochs}
+        saved |= set(range(self.snapshot_every, self.epochs + 1, self.snapshot_every)) if self.snapshot_every else set()
+        count = len([epoch for epoch in saved if epoch <= self.epochs]) + 1  # and the best
+        lines.append(plan.of_checkpoint_files(network, count, states={"adam": 2, "adamw": 2}.get(self.optimizer, 1)))
         return [f"recipe:     {self.recipe}, for what no flag states", *lines] if self.recipe else lines
 
     def inputs(self) -> dict[str, list[Path]]:

@@ -1,0 +1,1 @@
+"""The definition of every column of every experiment's rows, a file per script; `docs/` shows them."""
