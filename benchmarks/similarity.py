@@ -18,6 +18,7 @@ from benchmarks.timing import compared
 from lib import models
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
+from lib.metrics import image_permutations
 from lib.metrics import similarity as metrics
 from lib.models import cutting
 from lib.models.normalized import Normalized
@@ -26,6 +27,7 @@ from lib.representations import similarity
 
 BLOCKS = [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)]
 MEASURES = ("cka", "pwcca", "procrustes")
+DRAWS = 100  # permutations
 RANKS = [256, 224, 192, 160, 128, 96, 80, 64, 32, 16, 8, 4, 2, 1]
 
 
@@ -53,6 +55,7 @@ def main(count: int = 1000, pairs: int = 4) -> None:
     compared(
         "similarity of 64 pairs of layers, against pair by pair", theirs, ours, agreement=f"largest difference {worst:.1e}"
     )
+    null(layers, passes, count)
     seconds = []
     for ranks in ([256], RANKS):
         begin = time.process_time()
@@ -63,6 +66,30 @@ def main(count: int = 1000, pairs: int = 4) -> None:
         f"layer3.0: one rank {seconds[0]:.2f} s, all {len(RANKS) ** 2} pairs of {len(RANKS)} ranks {seconds[1]:.2f} s: "
         f"{seconds[1] / seconds[0]:.1f} times one rank"
     )
+
+
+def null(layers: list[dict], passes: float, count: int) -> None:
+    """Prints what `--null 100` adds to a run of one index, and its draws' seconds beside comparing permuted images anew."""
+    permutations = image_permutations.draw(count, min(DRAWS, count - 1), torch.Generator().manual_seed(0))
+    ranks = {layer: [one.width] for layer, one in layers[0].items()}
+    for measure in ("cka", "procrustes"):
+        spent, found = [], []
+        for drawn in (None, permutations):
+            begin = time.process_time()
+            found.append(similarity.grid(*layers, (measure,), ranks, ranks, drawn))
+            spent.append(time.process_time() - begin)
+        order, begin = permutations.orders[0], time.process_time()
+        anew = [layers[0], {layer: one.resampled(order) for layer, one in layers[1].items()}]
+        similarity.grid(*anew, (measure,), ranks, ranks)
+        plain, ours = (time.process_time() - begin) * len(permutations.orders), spent[1] - spent[0]
+        print(
+            f"{measure}, {len(permutations.orders)} permutations: {(passes + spent[1]) / (passes + spent[0]):.2f} times the "
+            f"run without; draw by draw {plain:.0f} s, ours {ours:.1f} s: {plain / ours:.0f} times faster"
+        )
+        same = max(abs(one[measure] - other[measure]) for one, other in zip(*found, strict=True))
+        compared(
+            f"permutations of {measure}, against comparing anew", plain, ours, agreement=f"largest difference {same:.1e}"
+        )
 
 
 def noise(count: int) -> Split:

@@ -89,6 +89,7 @@ LONG = {
     "image_size",
     "epoch_images",
     "permutations",
+    "null",
 }
 BRIEF = {"epochs": "1", "ft_epochs": "1", "max_examples": "12", "image_size": "32", "batch_size": "7"}
 

@@ -70,6 +70,8 @@ COMMANDS = {
             2,
             "--bootstrap",
             2,
+            "--null",
+            19,
             "--measures",
             *MEASURES,
         )

@@ -11,10 +11,11 @@ import pytest
 from conftest import ROOT, script
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lib.core import figures
 from lib.experiments import EXPERIMENTS
-from lib.plots import confusion, filters, grid, images, ncg, network_page, ood_layers, style
+from lib.plots import confusion, filters, grid, images, ncg, network_page, ood_layers, similarity, style
 from lib.plots.recorded import Recorded
 
 NETWORKS = {
@@ -256,6 +257,27 @@ def test_heat_maps_name_networks_and_say_which_cells_were_not_measured():
     panels = [axes for axes in figure.axes if axes.images]
     assert [[text.get_text() for text in axes.texts] for axes in panels] == [["0.20", "0.70", "1.00"]] * 2
     assert [text.get_color() for text in panels[0].texts] == ["white", "black", "black"]  # on dark and on bright
+
+
+def test_similarities_that_chance_may_explain_are_hatched_and_the_key_says_so():
+    p_best = {("x", "u"): 0.005, ("x", "v"): 0.3, ("y", "u"): 1.0, ("y", "v"): None}
+    common = {"rank1": None, "rank2": None, "n": 100, "data": "digits", "split": "test", "cka": 0.5, "procrustes": 0.5}
+    rows = [
+        {"layer1": one, "layer2": two, **common, "cka_p_best": p, "procrustes_p_best": 0.05}
+        for (one, two), p in p_best.items()
+    ]
+    config = {"measures": ["cka", "procrustes"], "model1_path": "models/a/model_6.pt", "model2_path": "models/b/model_6.pt"}
+    figure = made(lambda: similarity.figures(Recorded(config, rows, {}, NETWORKS))[""])
+    hatched = [
+        [patch.get_xy() for patch in axes.patches if isinstance(patch, Rectangle) and patch.get_hatch()]
+        for axes in figure.axes
+        if axes.images and axes.get_title()
+    ]
+    assert hatched == [[(0.5, -0.5), (-0.5, 0.5)], []]
+    assert key(figure) == ["no more alike than by chance (p_best above 0.05)"]
+    for row in rows:
+        del row["cka_p_best"], row["procrustes_p_best"]
+    assert not made(lambda: similarity.figures(Recorded(config, rows, {}, NETWORKS))[""]).legends
 
 
 def test_names_of_networks_are_told_apart_by_what_differs():

@@ -55,6 +55,38 @@ def test_a_probes_gain_is_over_the_deepest_layer(tmp_path):
     assert [round(row["OOD probe gain"], 6) for row in layers if row["OOD probe gain"] is not None] == [-0.1, 0.1, 0]
 
 
+def test_the_page_says_in_how_many_data_sets_a_layer_may_be_the_best_and_rings_it(tmp_path):
+    path = network(tmp_path)
+    row = {"probe": "probe", "network": "trained", "group": "all", "rank": None, "selected_by": "none"}
+    may_be = {"layer1.0": (True, True, True), "layer2.1": (True, True, False), "layer3.1": (False, False, None)}
+    records.write(
+        tmp_path,
+        "probe",
+        "b",
+        [
+            {
+                **row,
+                "protocol": "zero-shot",
+                "variant": f"fog-{number}",
+                "layer": layer,
+                "accuracy": 0.5,
+                "in_best_set": there,
+            }
+            for layer, truths in may_be.items()
+            for number, there in enumerate(truths)
+        ],
+        model_path=path,
+    )
+    found = network_overview.tables(path, library(tmp_path))
+    shares = {row["layer"]: row["may be best (probes)"] for row in found.tables[0].rows}
+    assert shares["layer1.0"] == 1 and shares["layer2.1"] == pytest.approx(2 / 3) and shares["layer3.1"] == 0
+    assert shares["fc"] is None and "may be best (AUROC)" not in found.tables[0].rows[0]
+    over = found.figure().axes[0]
+    rings = {tuple(place) for marks in over.collections for place in np.asarray(marks.get_offsets())}
+    layers = [row["layer"] for row in found.tables[0].rows]
+    assert {layers[int(x)] for x, _ in rings} == {"layer1.0", "layer2.1"} and "may be the best" in over.get_title()
+
+
 def test_a_probes_gain_compares_probes_on_the_same_images(tmp_path):
     path = network(tmp_path)
     row = {

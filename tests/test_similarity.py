@@ -241,7 +241,7 @@ def test_the_bootstrap_is_the_deviation_over_resampled_images(trained, monkeypat
     assert (row["cka_se"], row["procrustes_se"]) == pytest.approx(tuple(np.std(draws, 0, ddof=1)), rel=1e-6)
 
 
-def test_rsa_and_neighbours_equal_a_loop_over_inputs():
+def test_rsa_and_neighbours_equal_a_loop_over_inputs(monkeypatch):
     from scipy.stats import spearmanr
 
     x, y = correlated(n=25)
@@ -249,11 +249,12 @@ def test_rsa_and_neighbours_equal_a_loop_over_inputs():
     places = torch.triu_indices(25, 25, 1)
     expected = spearmanr(torch.cdist(x, x)[places[0], places[1]], torch.cdist(y, y)[places[0], places[1]]).statistic
     assert similarity.rsa_grid(*grams).item() == pytest.approx(expected, abs=1e-9)
+    monkeypatch.setattr(similarity, "NEIGHBOURS", 3)
     overlaps = []
     for i in range(25):
         near = [set((z - z[i]).norm(dim=1).argsort()[1:4].tolist()) for z in (x, y)]
         overlaps.append(len(near[0] & near[1]) / len(near[0] | near[1]))
-    assert similarity.knn_grid(*grams, k=3).item() == pytest.approx(np.mean(overlaps), abs=1e-12)
+    assert similarity.knn_grid(*grams).item() == pytest.approx(np.mean(overlaps), abs=1e-12)
 
 
 def activations(*shape, seed=0):
@@ -378,6 +379,8 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
         100,
         "--bootstrap",
         5,
+        "--null",
+        19,
         cwd=trained,
     )
     rows = read(done, trained)["rows"]
@@ -385,6 +388,9 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
     assert [(row["rank1"], row["rank2"]) for row in rows] == [(6, 6), (6, 2), (2, 6), (2, 2)]
     assert all(0 < row[f"{name}_se"] < 0.2 for row in rows for name in ("cka", "pwcca", "procrustes"))
     assert rows[0]["cka"] > rows[1]["cka"]
+    for row in rows:  # two epochs of one training
+        assert row["cka_null_mean"] < row["cka_null_q95"] < row["cka"] and row["cka_p_null"] == row["cka_p_best"] == 0.05
+        assert row["procrustes"] < row["procrustes_null_q95"] < row["procrustes_null_mean"]
 
 
 @pytest.mark.parametrize(
@@ -405,6 +411,7 @@ def test_single_layers_with_ranks_and_bootstrap(trained):
         ),
         (("models/a/model_2.pt", "models/a/model_1.pt", "--measures", "ckaa"), 2, ("--measures ckaa", "cka")),
         (("models/a/model_2.pt", "models/a/model_1.pt", "-n", "3"), 2, ("-n 3: 3 is below 4",)),
+        (("models/a/model_2.pt", "models/a/model_1.pt", "--null", "5"), 2, ("--null 5", "19 are the least")),
     ],
 )
 def test_bad_input_of_similarity_is_one_sentence(trained, monkeypatch, words, status, fragments):

@@ -70,6 +70,8 @@ COLUMNS = (
     "gain",
     "gain_low",
     "gain_high",
+    "gain_bound",
+    "best_set",
     "over",
     "candidates",
     "choice",

@@ -8,6 +8,7 @@ and orthogonal Procrustes. Definitions are in `lib.metrics.similarity`, what cou
 import math
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +19,9 @@ from lib.core import progress, randomness
 from lib.core.errors import UserError
 from lib.datasets.split import Split
 from lib.experiments.config.similarity import SimilarityConfig
+from lib.metrics import image_permutations
 from lib.metrics import similarity as metrics
+from lib.metrics.image_permutations import Permutations
 from lib.models import cutting
 from lib.models.checkpoints import Checkpoint
 from lib.representations import aliases, finite, passes
@@ -71,7 +74,8 @@ def similarity(config: SimilarityConfig) -> Result:
     (second, two), (first, one) = (_represent(config, side, split, device, whole) for side in (second, first))
     seconds = {"passes": time.perf_counter() - begin}
     begin = time.perf_counter()
-    measured = method.grid(one, two, config.measures, first.ranks, second.ranks)
+    orders = _permutations(config, len(split))
+    measured = method.grid(one, two, config.measures, first.ranks, second.ranks, orders)
     seconds["indices"] = time.perf_counter() - begin
     errors = _standard_errors(config, (first, second), (one, two), len(split))
     if errors:
@@ -91,8 +95,21 @@ def similarity(config: SimilarityConfig) -> Result:
     return Result(
         rows,
         seconds=seconds,
-        columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *config.measures),
+        columns=("layer1", "layer2", "rank1", "rank2", "n", "rows", *_shown(config)),
     )
+
+
+def _shown(config: SimilarityConfig) -> Iterator[str]:
+    """The columns of indices that are printed."""
+    for name in config.measures:
+        yield name
+        if config.null and name != "disagreement":
+            yield from (f"{name}_null_mean", f"{name}_p_best")
+
+
+def _permutations(config: SimilarityConfig, n: int) -> Permutations | None:
+    """The orders of the second network's images behind `--null`."""
+    return image_permutations.draw(n, config.null, randomness.generator(config.seed, "null")) if config.null else None
 
 
 def _sides(

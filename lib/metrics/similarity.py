@@ -9,6 +9,7 @@ representation is its first r columns.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -155,14 +156,19 @@ def _correlations(x: Side, y: Side, cross: Tensor) -> Tensor:
 
 
 class Grams:
-    """Centred Gram matrices (n, n) of m representations, kept as their upper triangles (m, n (n-1) / 2) and diagonals."""
+    """Centred Gram matrices (n, n) of m representations, kept as their upper triangles (m, n (n-1) / 2) and diagonals.
+
+    order   (n,) of the inputs, that in which they came
+    """
 
     def __init__(self, matrices: list[Tensor]) -> None:
         self.n = n = len(matrices[0])
         upper = torch.triu(torch.ones(n, n, dtype=torch.bool, device=matrices[0].device), 1)
         self.upper = torch.stack([matrix[upper] for matrix in matrices])
         self.diagonal = torch.stack([matrix.diagonal() for matrix in matrices])
+        self.sums = torch.stack([matrix.sum(1) for matrix in matrices]) - self.diagonal  # of rows without the diagonal
         self.mask = upper
+        self.order = torch.arange(n, device=upper.device)
 
     def distances(self, number: int) -> Tensor:
         """Squared distances (n, n) between the inputs in one representation."""
@@ -173,11 +179,87 @@ class Grams:
         distances = (diagonal[:, None] + diagonal - 2 * products).clamp_min(0)
         return distances.fill_diagonal_(0)
 
+    @cached_property
+    def pairs(self) -> Tensor:
+        """Row and column of each number of the upper triangle, (2, n (n-1) / 2)."""
+        return torch.triu_indices(self.n, self.n, 1, device=self.order.device)
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """The sums (m,) of the squares of each matrix without its diagonal."""
+        return 2 * self.upper.square().sum(1)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """The Frobenius norms (m,) of the matrices."""
+        return (self.squares + self.diagonal.square().sum(1)).sqrt()
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The ranks (m, n (n-1) / 2) of the distances, centred and of length 1."""
+        from scipy.stats import rankdata
+
+        rows = [
+            torch.from_numpy(rankdata(self.distances(number)[self.mask].cpu().numpy())) for number in range(len(self.upper))
+        ]
+        centred = (torch.stack(rows) - (len(rows[0]) + 1) / 2).to(self.diagonal.device)
+        return centred / centred.norm(dim=1, keepdim=True)
+
+    def nearest(self, k: int) -> Tensor:
+        """The k nearest other inputs of each, (m, n, k)."""
+        distances = (self.distances(number).fill_diagonal_(torch.inf) for number in range(len(self.diagonal)))
+        return torch.stack([one.topk(k, largest=False).indices for one in distances])
+
+    @cached_property
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """Of `NEIGHBOURS` nearest others, or all if there are fewer: which they are (m, n, k), and whether (m, n, n)."""
+        nearest = self.nearest(min(NEIGHBOURS, self.n - 1))
+        whether = torch.zeros(len(nearest), self.n, self.n, dtype=torch.bool, device=nearest.device)
+        return nearest, whether.scatter_(2, nearest, True)
+
+    @cached_property
+    def unit_columns(self) -> Tensor:
+        """The upper triangles over the norms, as float32 columns (n (n-1) / 2, m): what permutations read fastest."""
+        return (self.upper / self.norms[:, None]).T.float().contiguous()
+
+    @cached_property
+    def rank_columns(self) -> Tensor:
+        """`ranks`, as float32 columns."""
+        return self.ranks.T.float().contiguous()
+
+
+class PermutedGrams:
+    """The same Gram matrices with the inputs in another order (n,), for the second side of the grids.
+
+    What has no order is that of the source; products of triangles are of float32.
+    """
+
+    def __init__(self, source: Grams, order: Tensor) -> None:
+        self.source, self.order = source, order.to(source.order.device)
+        self.diagonal, self.sums = source.diagonal[:, self.order], source.sums[:, self.order]
+        self.squares, self.norms, self.neighbours = source.squares, source.norms, source.neighbours
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where the numbers of the upper triangle are in the source's, (n (n-1) / 2,)."""
+        n, (rows, columns) = self.source.n, self.source.pairs
+        one, two = self.order[rows], self.order[columns]
+        first, second = torch.minimum(one, two), torch.maximum(one, two)
+        return first * (2 * n - first - 1) // 2 + second - first - 1
+
+    @cached_property
+    def unit_columns(self) -> Tensor:
+        return self.source.unit_columns.index_select(0, self.places)
+
+    @cached_property
+    def rank_columns(self) -> Tensor:
+        return self.source.rank_columns.index_select(0, self.places)
+
 
 class GramProducts:
     """Of the centred Gram matrices (n, n) of m1 and of m2 representations what both forms of CKA need: no matrix is kept.
 
-    cross (m1, m2), norms (m1,) and (m2,): products of matrices without their diagonals, summed; diagonals and sums of rows
+    cross (m1, m2), squares (m1,) and (m2,): products of matrices without their diagonals, summed; diagonals and sums of rows
     without them (m, n).
     """
 
@@ -203,6 +285,18 @@ class GramProducts:
             self.sums[side][:, begin:] += block.sum(1)
             self.squares[side] += 2 * torch.linalg.vector_norm(block, dim=(1, 2)).square()
         self.cross += 2 * blocks[0].flatten(1) @ blocks[1].flatten(1).T
+
+    @classmethod
+    def of(cls, x: Grams, y: Grams | PermutedGrams) -> "GramProducts":
+        """The same from stored triangles; those of permuted inputs are multiplied in float32."""
+        products = cls(x.n, len(x.diagonal), len(y.diagonal), x.diagonal.device)
+        if isinstance(y, PermutedGrams):
+            products.cross = 2 * (x.unit_columns.T @ y.unit_columns).double() * x.norms[:, None] * y.norms
+        else:
+            products.cross = 2 * x.upper @ y.upper.T
+        products.squares, products.diagonals = [x.squares, y.squares], [x.diagonal, y.diagonal]
+        products.sums = [x.sums, y.sums]
+        return products
 
 
 def cka_grid(grams: GramProducts) -> Tensor:
@@ -230,38 +324,21 @@ def debiased_cka_grid(grams: GramProducts) -> Tensor:
     return both / (own[0].sqrt()[:, None] * own[1].sqrt())
 
 
-def rsa_grid(x: Grams, y: Grams) -> Tensor:
+def rsa_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
     """Spearman's correlation, in [-1, 1], between the distances of all pairs of inputs, for all pairs (m1, m2).
 
     Representational similarity analysis (Kriegeskorte et al. 2008) with Euclidean distances.
     """
-    from scipy.stats import rankdata
-
-    def ranks(grams):
-        rows = [
-            torch.from_numpy(rankdata(grams.distances(number)[grams.mask].cpu().numpy()))
-            for number in range(len(grams.upper))
-        ]
-        centred = torch.stack(rows) - (len(rows[0]) + 1) / 2
-        return centred / centred.norm(dim=1, keepdim=True)
-
-    return ranks(x) @ ranks(y).T
+    if isinstance(y, PermutedGrams):
+        return (x.rank_columns.T @ y.rank_columns).double()
+    return x.ranks @ y.ranks.T
 
 
-def knn_grid(x: Grams, y: Grams, k: int = NEIGHBOURS) -> Tensor:
-    """The mean Jaccard overlap, in [0, 1], of the k nearest other inputs, for all pairs (m1, m2)."""
-    k = min(k, x.n - 1)
-
-    def neighbours(grams):
-        masks = []
-        for number in range(len(grams.upper)):
-            nearest = grams.distances(number).fill_diagonal_(torch.inf).topk(k, largest=False).indices
-            masks.append(torch.zeros_like(grams.mask).scatter_(1, nearest, True))
-        return masks
-
-    theirs = neighbours(y)
-    overlaps = [[(mine & other).sum(1).double() for other in theirs] for mine in neighbours(x)]
-    return torch.stack([torch.stack([(both / (2 * k - both)).mean() for both in row]) for row in overlaps])
+def knn_grid(x: Grams, y: Grams | PermutedGrams) -> Tensor:
+    """The mean Jaccard overlap, in [0, 1], of the `NEIGHBOURS` nearest other inputs, for all pairs (m1, m2)."""
+    (mine, _), (_, theirs) = x.neighbours, y.neighbours
+    both = theirs[:, y.order[:, None], y.order[mine]].sum(3).double()  # (m2, m1, n)
+    return (both / (2 * mine.shape[2] - both)).mean(2).T
 
 
 def _centred(x: Tensor) -> Tensor:

@@ -10,9 +10,16 @@ import numpy as np
 
 from lib.metrics import multiple_testing, ood_detection
 from lib.metrics.ood_detection import Placements
+from lib.ood import selection
 
 # what a group's row has the mean of
 MEANS = ("auroc", "auroc_two_sided", "auroc_oracle_sign", "fpr95", "aupr_in", "aupr_out", "detected", "mac_ood")
+
+# and what it has not
+OF_ONE_SET = (
+    *("se", "se_delong", "ci_low", "ci_high", "vs_final", "p", "p_holm", "sign", "sign_certain", "n_ood"),
+    *selection.COLUMNS,
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,17 @@ class Score:
     tested: bool = True
 
 
-def layer_rows(inside: np.ndarray, outside: np.ndarray, fitted: np.ndarray, final: int) -> list[dict]:
-    """The measures of every layer, from energies (n, L), (m, L) and, for the two-sided score, (f, L)."""
-    two_sided = ood_detection.auroc(ood_detection.deviation(inside, fitted), ood_detection.deviation(outside, fitted))
-    return _rows(compare(inside, outside, final) | {"auroc_two_sided": two_sided})
+def layer_rows(inside: np.ndarray, outside: np.ndarray, fitted: np.ndarray, final: int, seed: int = 0) -> list[dict]:
+    """The measures of every layer, from energies (n, L), (m, L) and, for the two-sided score, (f, L).
+
+    With what holds after a look at all layers: `selection.after_selection`; `seed` is of its permutations.
+    """
+    deviations = [ood_detection.deviation(part, fitted) for part in (inside, outside)]
+    two_sided = ood_detection.placements(*deviations)
+    rows = _rows(compare(inside, outside, final) | {"auroc_two_sided": two_sided.auroc})
+    for row, more in zip(rows, selection.after_selection(inside, outside, two_sided, final, seed), strict=True):
+        row |= more
+    return rows
 
 
 def score_rows(scores: list[Score], inside: np.ndarray, outside: np.ndarray) -> list[dict]:
@@ -148,7 +162,7 @@ def group_rows(rows: list[dict], group: str) -> list[dict]:
         means = {
             key: float(np.mean([row[key] for row in same])) for key in MEANS if all(row.get(key) is not None for row in same)
         }
-        for measure in ("se", "se_delong", "ci_low", "ci_high", "vs_final", "p", "p_holm", "sign", "sign_certain", "n_ood"):
+        for measure in OF_ONE_SET:
             kept.pop(measure, None)
         means_of_group.append({**kept, "ood": group, "members": "+".join(row["ood"] for row in same), **means})
     return means_of_group

@@ -26,7 +26,7 @@ def rows(
             return passed.of(study.layers)[..., number]
 
         inner, outer, fitted = at(passes["id"]), {other: at(passes[other]) for other in outliers}, at(fit)
-        measured = {other: comparison.layer_rows(inner, outer[other], fitted, final) for other in outliers}
+        measured = {other: comparison.layer_rows(inner, outer[other], fitted, final, study.seed) for other in outliers}
         comparison.mark_signs(list(measured.values()))
         validated = [at(passes[f"validation {other}"]) for other in study.validation]
         aggregators = {
@@ -53,7 +53,10 @@ def rows(
             )
             if number == 0:
                 scores += _last_layer(study, passes["id"], passes[other], layers[final])
+            in_set = {fact["layer"]: row["in_best_set_two_sided"] for fact, row in zip(facts, measured[other], strict=True)}
             for row in comparison.score_rows(scores, inner[:, final], outer[other][:, final]):
+                if row["score"].startswith("two-sided"):
+                    row["in_best_set_two_sided"] = in_set.get(row["layer"])
                 yield other, {"T": temperature, **row}
             for found in _detectors(facts, passes["id"], passes[other]) if number == 0 else ():
                 for row in comparison.score_rows(found, inner[:, final], outer[other][:, final]):

@@ -16,12 +16,14 @@ def network_page(
     correlations: np.ndarray,
     title: str,
     commands: list[tuple[str, str]] | None = None,
+    marked: dict[str, list[str]] | None = None,
 ) -> Figure:
     """Every measure over depth, each on its own range; below it the correlations of those that share enough layers.
 
     columns       measure -> layer -> value; measures without a value are left out
     correlations  (measures, measures) in the order of `columns`, NaN where there are too few layers
     commands      (measure, the command that measures it) of what is left out, in words below
+    marked        measure -> the layers that may be the best by it, with a ring
     """
     shown = {name: values for name, values in columns.items() if values}
     number = {name: place for place, name in enumerate(columns)}
@@ -48,9 +50,19 @@ def network_page(
             label=f"{name}: {low + 0.0:.3g} to {top + 0.0:.3g}",
             **style.line(place),
         )
+        ringed = [layer for layer in (marked or {}).get(name, ()) if layer in scaled]
+        over.scatter(
+            [layers.index(layer) for layer in ringed],
+            [scaled[layer] for layer in ringed],
+            s=70,
+            facecolors="none",
+            edgecolors=style.line(place)["color"],
+        )
     style.name_x(over, layers, 0.9 * figure.get_figwidth())
     over.set_yticks((0, 1), ("its least", "its largest"))
-    over.set(xlabel="layer, in order of execution", title="each measure over depth, on its own range", ylim=(-0.06, 1.06))
+    rings = "; ring: may be the best" if any((marked or {}).values()) else ""
+    heading = f"each measure over depth, on its own range{rings}"
+    over.set(xlabel="layer, in order of execution", title=heading, ylim=(-0.06, 1.06))
     over.grid(axis="x", alpha=0.3)
     columns_ = 3 if figure.get_figwidth() > 6 else 1
     over.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=columns_, frameon=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lib.metrics import group_accuracy as group_metrics
 from lib.probing import evaluation
+from lib.probing.best_layers import BestLayers, best_layers
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import ProbeSite
 from lib.probing.probe_bank import ProbeBank
@@ -113,23 +114,42 @@ def _validated(study: ProbeStudy, ruled: RuleChoices, seed: int, numbers: Sequen
 
 def _candidate_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """Every candidate of every site, where nothing is chosen."""
+    best = _best_by_number(report, ruled)
     return [
         row
         for seed, number in ruled.sweep.sets
-        for site in ruled.sweep.sites
+        for at, site in enumerate(ruled.sweep.sites)
         for candidate in range(len(ruled.sweep.candidates))
-        for row in _test_rows(report, ruled, site, candidate, seed, number)
+        for row in _with_set(_test_rows(report, ruled, site, candidate, seed, number), report, best[number], at)
     ]
 
 
 def _chosen_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """The chosen candidate of every site; the chosen site is marked."""
+    best = _best_by_number(report, ruled)
     return [
         {**row, "chosen": at == choice.site, "candidates": choice.searched}
         for (seed, number), choice in ruled.choices.items()
         for at, site in enumerate(ruled.sweep.sites)
-        for row in _test_rows(report, ruled, site, choice.candidates[at], seed, number)
+        for row in _with_set(_test_rows(report, ruled, site, choice.candidates[at], seed, number), report, best[number], at)
     ]
+
+
+def _best_by_number(report: _Report, ruled: RuleChoices) -> dict[int, BestLayers | None]:
+    """For each OOD set the layers that may be the best."""
+    study = report.study
+    return {
+        number: best_layers(study, report.scores, ruled, [number]) for number in {number for _, number in ruled.sweep.sets}
+    }
+
+
+def _with_set(rows: list[dict], report: _Report, best: BestLayers | None, at: int) -> list[dict]:
+    """The rows of a site; that of the metric says whether the site's layer may be the best."""
+    if best is not None:
+        group = "all" if report.study.metric.name == "accuracy" else "adjusted"
+        for row in rows:
+            row["in_best_set"] = best.within[at] if row["group"] == group else None
+    return rows
 
 
 def _test_rows(report: _Report, ruled: RuleChoices, site: ProbeSite, candidate: int, seed: int, number: int) -> list[dict]:
@@ -183,12 +203,22 @@ def _gain_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
         pairs = [_pair(report, ruled, seed, number) for seed in study.seeds]
         everything += pairs
         layers = [sweep.sites[ruled.choices[seed, number].site].tap.layer for seed in study.seeds]
-        rows.append(_gain_row(study, ruled, number, pairs, layers, ruled.choices[study.seeds[0], number].searched))
+        row = _gain_row(study, ruled, number, pairs, layers, ruled.choices[study.seeds[0], number].searched)
+        rows.append(row | _after_selection(report, ruled, [number]))
     if len(shifts) > 1 and len({shift.origin for shift in shifts}) == 1:
         median = statistics.median(row["gain"] for row in rows)
         mean = _gain_row(study, ruled, None, everything, [], rows[0]["candidates"])
-        rows.append(mean | {"gain_median": median})
+        rows.append(mean | {"gain_median": median} | _after_selection(report, ruled, list(range(len(shifts)))))
     return rows
+
+
+def _after_selection(report: _Report, ruled: RuleChoices, numbers: list[int]) -> dict:
+    """The layers that may be the best, and the bound of the chosen one's gain; no bound where several were chosen."""
+    best = best_layers(report.study, report.scores, ruled, numbers)
+    if best is None:
+        return {}
+    chosen = {ruled.choices[seed, number].site for seed in report.study.seeds for number in numbers}
+    return {"best_set": best.words, "gain_bound": best.bounds[chosen.pop()] if len(chosen) == 1 else None}
 
 
 def _pair(report: _Report, ruled: RuleChoices, seed: int, number: int) -> _Pair:

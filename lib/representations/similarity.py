@@ -7,14 +7,17 @@ channels (or token features), estimated on the same images.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lib.metrics import similarity
-from lib.metrics.similarity import GramProducts, Grams, Side
+from lib.metrics import image_permutations, permutation_null, similarity
+from lib.metrics.image_permutations import Permutations
+from lib.metrics.similarity import GramProducts, Grams, PermutedGrams, Side
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
@@ -34,6 +37,7 @@ MOMENT_MEASURES = {
     "svcca": similarity.svcca,
     "mean_cca": similarity.mean_correlation,
 }
+DISTANCES = ("pwcca", "procrustes")  # lower is more alike
 
 
 @dataclass(frozen=True)
@@ -88,42 +92,113 @@ def grid(
     measures: tuple[str, ...],
     first_ranks: dict[str, list[int]],
     second_ranks: dict[str, list[int]],
+    permutations: Permutations | None = None,
 ) -> list[dict]:
     """A row per pair of layers and of ranks: layer1, layer2, rank1, rank2, rows ("positions" or "images"), measures.
 
     With PWCCA also pwcca_weighs (`similarity.weighing`). `first_ranks` and `second_ranks` name for each layer the
-    ranks it is limited to; the width is no limit.
+    ranks it is limited to; the width is no limit. With permutations of the second network's images also what each measure
+    is by chance (`_nulls`).
     """
     left, right = _Network(first, first_ranks), _Network(second, second_ranks)
-    tables = {}
-    if set(measures) & set(GRAM_MEASURES):
-        products = gram_products(left, right)
-        tables |= {name: function(products).cpu() for name, function in GRAM_MEASURES.items() if name in measures}
-    if set(measures) & set(WHOLE_GRAM_MEASURES):
-        grams = left.grams(), right.grams()
-        tables |= {name: function(*grams).cpu() for name, function in WHOLE_GRAM_MEASURES.items() if name in measures}
-    of_moments, weighs = [name for name in measures if name in MOMENT_MEASURES], "pwcca" in measures
+    measured = _measured(left, right, measures, permutations is not None)
+    nulls = _nulls(left, right, measured, permutations) if permutations else {}
+    cells = [
+        (one, two, rank1, rank2)
+        for one in first
+        for two in second
+        for rank1 in first_ranks[one]
+        for rank2 in second_ranks[two]
+    ]
     rows = []
-    for one, x in first.items():
-        for two, y in second.items():
-            aligned = x.shape == y.shape and x.values.shape[1] > 1
-            by_moments = _by_moments(left, right, one, two, aligned, of_moments)
-            for rank1 in first_ranks[one]:
-                for rank2 in second_ranks[two]:
-                    cell = left.numbers[one, rank1], right.numbers[two, rank2]
-                    measured = {name: table[cell].item() for name, table in tables.items()} | by_moments[rank1, rank2]
-                    rows.append(
-                        {
-                            "layer1": one,
-                            "layer2": two,
-                            "rank1": rank1,
-                            "rank2": rank2,
-                            "rows": "positions" if aligned else "images",
-                            **{name: measured[name] for name in measures if name in measured},
-                            **(_weighing(left.side(one, rank1, aligned), right.side(two, rank2, aligned)) if weighs else {}),
-                        }
-                    )
+    for number, (one, two, rank1, rank2) in enumerate(cells):
+        positions = _aligned(first[one], second[two])
+        row: dict = {
+            "layer1": one,
+            "layer2": two,
+            "rank1": rank1,
+            "rank2": rank2,
+            "rows": "positions" if positions else "images",
+        }
+        row |= {name: values[number] for name, values in measured.items()}
+        if "pwcca" in measured:
+            row["pwcca_weighs"] = similarity.weighing(left.side(one, rank1, positions), right.side(two, rank2, positions))
+        rows.append(row | {name: values[number] for name, values in nulls.items()})
     return rows
+
+
+def _measured(left: "_Network", right: "_Network", measures: tuple[str, ...], stored: bool) -> dict[str, list[float]]:
+    """measure -> its values of all pairs of layers and ranks, as rows have them.
+
+    stored: whether whole Gram matrices are to be kept, for permutations; else CKA takes some rows of them at a time
+    """
+    tables = _of_grams(left, right, measures, right.grams if stored and _on_grams(measures) else None)
+    values: dict[str, list[float]] = {}
+    for name in measures:
+        if name in tables:
+            values[name] = tables[name].tolist()
+        elif name in MOMENT_MEASURES:
+            values[name] = []
+    for one, two, positions in _pairs(left, right, values):
+        _add_moments(values, left, right, one, two, positions, _cross(left, right, one, two, positions))
+    return values
+
+
+def _on_grams(names: Iterable[str]) -> list[str]:
+    """Those of the measures that are on Gram matrices."""
+    return [name for name in names if name in GRAM_MEASURES or name in WHOLE_GRAM_MEASURES]
+
+
+def _of_grams(
+    left: "_Network", right: "_Network", names: Iterable[str], stored: Grams | PermutedGrams | None
+) -> dict[str, Tensor]:
+    """measure on Gram matrices -> its values (rows,); `stored`: the second network's matrices, None to keep none for CKA."""
+    tables = {}
+    if set(names) & set(GRAM_MEASURES):
+        products = gram_products(left, right) if stored is None else GramProducts.of(left.grams, stored)
+        tables |= {name: function(products) for name, function in GRAM_MEASURES.items() if name in names}
+    if set(names) & set(WHOLE_GRAM_MEASURES):
+        grams = left.grams, right.grams if stored is None else stored
+        tables |= {name: function(*grams) for name, function in WHOLE_GRAM_MEASURES.items() if name in names}
+    return {name: left.cells(right, table.cpu()) for name, table in tables.items()}
+
+
+def _drawn(left: "_Network", right: "_Network", names: Iterable[str], permutations: Permutations) -> dict[str, np.ndarray]:
+    """measure -> its values (draws, rows) with the second network's images in other orders, all layers in the same."""
+    on_grams = _on_grams(names)
+    tables: dict[str, list] = {name: [] for name in on_grams}
+    for order in permutations.orders if on_grams else ():
+        for name, table in _of_grams(left, right, on_grams, PermutedGrams(right.grams, order)).items():
+            tables[name].append(table)
+    values: list[dict[str, list[float]]] = [
+        {name: [] for name in names if name in MOMENT_MEASURES} for _ in permutations.orders
+    ]
+    for one, two, positions in _pairs(left, right, values[0]):
+        for drawn, cross in zip(values, _drawn_crosses(left, right, one, two, positions, permutations), strict=True):
+            _add_moments(drawn, left, right, one, two, positions, cross)
+    return {name: torch.stack(drawn).numpy() for name, drawn in tables.items()} | {
+        name: np.array([drawn[name] for drawn in values]) for name in values[0]
+    }
+
+
+def _nulls(
+    left: "_Network", right: "_Network", measured: dict[str, list[float]], permutations: Permutations
+) -> dict[str, list]:
+    """By the column of a row: what each measure is with the second network's images in other orders.
+
+    `<measure>_null_mean`; `_null_q95`, which 95 % of the orders are not more alike than; `_p_null` of the row alone and
+    `_p_best`, which holds for the row that was picked from all (`lib.metrics.permutation_null`).
+    """
+    nulls = {}
+    for name, drawn in _drawn(left, right, measured, permutations).items():
+        turn = -1 if name in DISTANCES else 1  # the null speaks of how much more alike than by chance
+        null = permutation_null.calibrate(turn * np.array(measured[name]), turn * drawn)
+        columns = {"null_mean": turn * null.mean, "null_q95": turn * null.q95, "p_null": null.p, "p_best": null.p_best}
+        nulls |= {
+            f"{name}_{column}": [None if np.isnan(value) else value for value in numbers.tolist()]
+            for column, numbers in columns.items()
+        }
+    return nulls
 
 
 def gram_rows(layer: Representation, ranks: list[int], begin: int, end: int) -> Tensor:
@@ -175,6 +250,18 @@ class _Network:
         self.means = {name: layer.pooled() for name, layer in layers.items()}
         self.sides: dict[tuple[str, int, bool], Side] = {}
 
+    def cells(self, other: "_Network", table: Tensor) -> Tensor:
+        """A table (m1, m2) of layers at ranks as the rows (., ) have its cells: by pair of layers, then of ranks."""
+        return torch.cat(
+            [
+                table[[self.numbers[one, rank] for rank in self.ranks[one]]][
+                    :, [other.numbers[two, rank] for rank in other.ranks[two]]
+                ].flatten()
+                for one in self.layers
+                for two in other.layers
+            ]
+        )
+
     @property
     def device(self) -> torch.device:
         return next(iter(self.layers.values())).values.device
@@ -188,6 +275,7 @@ class _Network:
             rows[first : first + len(self.ranks[name])] = gram_rows(layer, self.ranks[name], begin, end)
         return rows
 
+    @cached_property
     def grams(self) -> Grams:
         return Grams([matrix for name, layer in self.layers.items() for matrix in gram_matrices(layer, self.ranks[name])])
 
@@ -202,27 +290,29 @@ class _Network:
         return self.sides[key]
 
 
-def _by_moments(
-    first: _Network, second: _Network, one: str, two: str, positions: bool, names: list[str]
-) -> dict[tuple[int, int], dict[str, float]]:
-    """The named measures on moments of a layer `one` of the first and `two` of the second network, by both ranks."""
-    pairs = [(rank1, rank2) for rank1 in first.ranks[one] for rank2 in second.ranks[two]]
-    if not names:
-        return {pair: {} for pair in pairs}
-    cross = _cross(first, second, one, two, positions)
-    return {
-        (rank1, rank2): {
-            name: MOMENT_MEASURES[name](
-                first.side(one, rank1, positions), second.side(two, rank2, positions), cross[:rank1, :rank2]
-            )
-            for name in names
-        }
-        for rank1, rank2 in pairs
-    }
+def _aligned(x: Representation, y: Representation) -> bool:
+    """Whether every position of two layers is a sample: they have the same shape, and positions."""
+    return x.shape == y.shape and x.values.shape[1] > 1
 
 
-def _weighing(x: Side, y: Side) -> dict[str, str]:
-    return {"pwcca_weighs": similarity.weighing(x, y)}
+def _pairs(left: _Network, right: _Network, names: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+    """The pairs of layers, and whether positions are their samples; none where no name is a measure on moments."""
+    if set(names) & set(MOMENT_MEASURES):
+        for one, x in left.layers.items():
+            for two, y in right.layers.items():
+                yield one, two, _aligned(x, y)
+
+
+def _add_moments(
+    values: dict[str, list[float]], left: _Network, right: _Network, one: str, two: str, positions: bool, cross: Tensor
+) -> None:
+    """Adds to the values of each measure on moments those of two layers at all ranks, from their cross-moments."""
+    for rank1 in left.ranks[one]:
+        for rank2 in right.ranks[two]:
+            sides = left.side(one, rank1, positions), right.side(two, rank2, positions)
+            for name in values:
+                if name in MOMENT_MEASURES:
+                    values[name].append(MOMENT_MEASURES[name](*sides, cross[:rank1, :rank2]))
 
 
 def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool) -> Tensor:
@@ -232,6 +322,19 @@ def _cross(first: _Network, second: _Network, one: str, two: str, positions: boo
     x, y = first.layers[one], second.layers[two]
     pairs = zip(_parts(x.values, x.mean), _parts(y.values, y.mean), strict=True)
     return x.basis.T @ sum(a.flatten(0, 1).T @ b.flatten(0, 1) for a, b in pairs) @ y.basis
+
+
+def _drawn_crosses(
+    first: _Network, second: _Network, one: str, two: str, positions: bool, permutations: Permutations
+) -> Iterator[Tensor]:
+    """The same for each order of the second network's images."""
+    if not positions:
+        yield from (first.means[one].T @ second.means[two][order] for order in permutations.orders)
+        return
+    x, y = first.layers[one], second.layers[two]
+    centred = (layer.values.double() - layer.mean for layer in (x, y))
+    for cross in image_permutations.cross_moments(*centred, permutations):
+        yield x.basis.T @ cross @ y.basis
 
 
 def _parts(values: Tensor, mean: Tensor) -> Iterator[Tensor]:

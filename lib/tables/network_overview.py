@@ -185,15 +185,25 @@ MEASURES = {
 }
 
 
+# column -> the measure whose rows say whether a layer may be the best by it, and in which column
+SETS = {
+    "may be best (probes)": ("OOD probe gain", "in_best_set"),
+    "may be best (AUROC)": ("two-sided AUROC", "in_best_set_two_sided"),
+}
+
+
 @dataclass(frozen=True)
 class Found:
-    """The tables of a network, their name, and for the figure the matrix of correlations and the commands that fill gaps."""
+    """The tables of a network, their name, and for the figure the matrix of correlations, the commands that fill gaps and
+    per measure the layers to mark.
+    """
 
     name: str
     tables: list[PrintedTable]
     title: str
     matrix: list[list[float | None]]
     commands: list[tuple[str, str]]
+    marked: dict[str, list[str]]
 
     def figure(self):
         """Every measure over depth, and the correlations."""
@@ -202,7 +212,9 @@ class Found:
             name: {str(row["layer"]): float(row[name]) for row in rows if row.get(name) is not None} for name in MEASURES
         }
         layers = [str(row["layer"]) for row in rows]
-        return plots.network_page(layers, columns, np.array(self.matrix, dtype=float), self.title, self.commands)
+        return plots.network_page(
+            layers, columns, np.array(self.matrix, dtype=float), self.title, self.commands, self.marked
+        )
 
 
 def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
@@ -227,6 +239,7 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
     layers = layer_order.units([layers for of_runs in orders.values() for layers in of_runs], cuts)
     columns = {name: _values(MEASURES[name], found, layers) for name, found in runs.items()}
     columns["OOD probe gain"] = _gains(MEASURES["OOD probe gain"], runs["OOD probe gain"], layers)
+    sets = {title: _values(_truth(*said), runs[said[0]], layers) for title, said in SETS.items()}
     siblings = _siblings(network, library)
     roles = {
         _named(run, row, MEASURES[name]): row["role"]
@@ -234,8 +247,9 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         for run, row in found
         if row.get("role") is not None
     }
+    shown = columns | {title: values for title, values in sets.items() if values}
     rows = [
-        {"layer": layer, "role": roles.get(layer), **{name: values.get(layer) for name, values in columns.items()}}
+        {"layer": layer, "role": roles.get(layer), **{name: values.get(layer) for name, values in shown.items()}}
         for layer in layers
     ]
     pairs, matrix = _correlations(columns, layers)
@@ -256,11 +270,12 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         groups = summaries.grouped(rows, tuple(columns), group_by)
         made.insert(1, PrintedTable(f"{name}-{group_by}", f"means over layers of the same {group_by}", groups, groups))
     made += [PrintedTable(f"{name}-missing", "commands that fill the empty columns", empty, empty)] if empty else []
+    marked = {SETS[title][0]: [layer for layer, share in values.items() if share > 0.5] for title, values in sets.items()}
     of = record_library.joined(run.whole_origin for found in runs.values() for run, _ in found)
     origins = [replace(of, networks=(str(network),))]
-    shown = [replace(table, origins=origins) for table in made if table.rows]
+    made = [replace(table, origins=origins) for table in made if table.rows]
     commands = [(one["column"], one["command"]) for one in empty]
-    return Found(name, shown, f"{network}: what is measured of its layers", matrix, commands)
+    return Found(name, made, f"{network}: what is measured of its layers", matrix, commands, marked)
 
 
 def checkpoints(library: Library) -> list[str]:
@@ -284,12 +299,18 @@ NOTE = (
     "OOD probe gain: accuracy of the layer's probe less that of the deepest one, on the same images; energy AUROC: of "
     "the raw energy, unturned, so that outlier sets below and above 1/2 cancel, unlike in the two-sided one; "
     "similarity, stitching penalty: with the same layer of a sibling; filter bias: |mass - 1/2|; "
-    "re-initialisation drop: relative, to fresh draws. Means over data sets, siblings and modules."
+    "re-initialisation drop: relative, to fresh draws; may be best: the share of data sets and runs in which the layer is "
+    "in the set that holds the best one with 95 %. Means over data sets, siblings and modules."
 )
 PAIRS = (
     "n: layers; p_holm: Holm's over all pairs that have a p; partial: given the layer's place; no p where so few "
     "layers could not bring it to 0.05 (p_least)."
 )
+
+
+def _truth(measure: str, column: str) -> Measure:
+    """The measure with a truth of the same rows for its number: 1 or 0."""
+    return replace(MEASURES[measure], value=lambda row: None if row.get(column) is None else float(row[column]))
 
 
 def _path(text: str) -> str:

@@ -46,6 +46,17 @@ COLUMNS = Columns(
         "ci_high": share("upper end of the 95 % interval of `auroc`"),
         "sign": Column("1: outliers have the higher score, −1: the lower one", "", -1, 1),
         "auroc_oracle_sign": Column("max(`auroc`, 1 − `auroc`): needs labelled outliers", "fraction", 0.5, 1, "higher"),
+        "null_mean": Column("mean of `auroc_oracle_sign` when the images are dealt out anew", "fraction", 0.5, 1),
+        "null_q95": Column("95 % quantile of `auroc_oracle_sign` when the images are dealt out anew", "fraction", 0.5, 1),
+        "p_null": probability("share of deals with an `auroc_oracle_sign` as high at this layer"),
+        "p_best": probability("the same after a look at all layers, signs included: holds for the best of them"),
+        "gain_bound": Column(
+            "`auroc_oracle_sign` is at least so much above that of the final layer: 95 % for all layers at once",
+            "",
+            None,
+            1,
+            "higher",
+        ),
         "fpr95": share(
             "share of outliers at or below the score that 95 % of the in-distribution images do not exceed", "lower"
         ),
@@ -77,6 +88,8 @@ COLUMNS = Columns(
     truths={
         "sign_certain": Column("the 95 % interval of `auroc` leaves out 0.5"),
         "sign_agrees": Column("the certain signs of all OOD sets are the same; empty for fewer than two"),
+        "in_best_set": Column("with 95 % one of the layers that have this has the highest `auroc_oracle_sign`"),
+        "in_best_set_two_sided": Column("with 95 % one of the layers that have this has the highest `auroc_two_sided`"),
         "seen_in_training": Column("the network was trained on the OOD set, on classes of it, or against these outliers"),
     },
     images=("origin", "id", "id_split", "ood", "ood_split", "members", "fit_on"),

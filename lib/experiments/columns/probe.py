@@ -26,6 +26,7 @@ COLUMNS = Columns(
         "solver": Column("solver of the probe: adam, sgd, lbfgs, ridge or prox"),
         "selected_by": Column("rule that chose settings and layer; `none` where nothing was chosen"),
         "choice": Column("how, and on which images, was chosen"),
+        "best_set": Column("layers of which one has the best probe with 95 %, separated by spaces; of rows `gain`"),
         "over": Column("what the interval of `gain` is over: images, or seeds and images"),
     },
     numbers={
@@ -49,6 +50,13 @@ COLUMNS = Columns(
         "gain": Column("`accuracy` − `baseline`", "fraction", -1, 1, "higher"),
         "gain_low": Column("lower end of the 95 % interval of `gain`", "fraction", -1, 1),
         "gain_high": Column("upper end of the 95 % interval of `gain`", "fraction", -1, 1),
+        "gain_bound": Column(
+            "the chosen layer is at least so much above the last one: 95 % for all layers at once",
+            "fraction",
+            None,
+            1,
+            "higher",
+        ),
         "gain_median": Column("median of the gains of the OOD sets; in the row of their mean", "fraction", -1, 1, "higher"),
         "candidates": count("settings and layers that were searched through", "candidates"),
         "strength": Column("C of deep feature reweighting: the inverse of its penalty", "", 0),
@@ -69,7 +77,10 @@ COLUMNS = Columns(
         ),
         "row_space": share("share of the squared mean displacement that lies in the row space of the probe's weights"),
     },
-    truths={"chosen": Column("the rule chose this layer")},
+    truths={
+        "chosen": Column("the rule chose this layer"),
+        "in_best_set": Column("with 95 % one of the layers that have this has the best probe, by the metric of the row"),
+    },
     images=("data", "split", "origin"),
     sets=("data",),
 )

@@ -1,6 +1,6 @@
 """The columns of `exec_similarity.py`: a row per pair of layers and of ranks."""
 
-from lib.runs.columns import Column, Columns, count, share
+from lib.runs.columns import Column, Columns, count, probability, share
 
 INDICES = {
     "cka": Column("linear centred kernel alignment (Kornblith et al. 2019), the biased form", "", 0, 1, "higher"),
@@ -14,6 +14,22 @@ INDICES = {
     "rsa": Column("correlation of the distances between images on either side (RSA)", "", -1, 1, "higher"),
     "knn_jaccard": Column("mean Jaccard overlap of the nearest neighbours of an image on either side", "", 0, 1, "higher"),
 }
+
+
+def _null(index: str) -> dict[str, Column]:
+    """What `--null` says of an index."""
+    of = INDICES[index]
+    return {
+        f"{index}_null_mean": Column(f"mean of `{index}` over the permutations of `--null`", "", of.least, of.most),
+        f"{index}_null_q95": Column(
+            f"`{index}` that 95 % of the permutations are not more alike than", "", of.least, of.most
+        ),
+        f"{index}_p_null": probability(
+            f"share of permutations that are as alike by `{index}`; of this row alone, one-sided"
+        ),
+        f"{index}_p_best": probability(f"the same of `{index}` after a look at all rows: holds for the best of them"),
+    }
+
 
 COLUMNS = Columns(
     words={
@@ -36,6 +52,7 @@ COLUMNS = Columns(
             f"{name}_se": Column(f"bootstrap standard error of `{name}` over images (`--bootstrap`)", "", 0)
             for name in INDICES
         },
+        **{name: column for index in INDICES for name, column in _null(index).items()},
     },
     images=("data", "split"),
     sets=("data",),

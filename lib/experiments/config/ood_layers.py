@@ -113,7 +113,9 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     # 2 as well: a row per image of layers whose first axis is another
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
-    summary: ClassVar[Summary | None] = Summary.of("id ood variant T layer score needs", "auroc auroc_two_sided fpr95")
+    summary: ClassVar[Summary | None] = Summary.of(
+        "id ood variant T layer score needs", "auroc auroc_two_sided fpr95 gain_bound"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

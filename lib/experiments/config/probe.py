@@ -211,7 +211,7 @@ class ProbeConfig(NetworkConfig):
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
         "data variant protocol fraction selected_by group",
-        "accuracy baseline gain gain_low gain_high",
+        "accuracy baseline gain gain_low gain_high gain_bound",
         lambda row: row.get("probe") == "gain",
     )
 

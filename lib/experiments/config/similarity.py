@@ -14,6 +14,8 @@ from lib.runs.network_flags import CheckpointsConfig
 
 MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "rsa", "knn_jaccard", "disagreement")
 
+FEWEST_DRAWS = 19  # permutations that can bring p to 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityConfig(CheckpointsConfig, SeedConfig):
@@ -93,6 +95,13 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     bootstrap: int = flag(
         0, check=at_least(0), help="number of resamples of the images for standard errors; 0: none", selects=True
     )
+    null: int = flag(
+        0,
+        check=at_least(0),
+        help="number of permutations of the second network's images, shared by all layers, for what each index is by "
+        "chance; 0: none",
+        selects=True,
+    )
     dataset: str = flag(
         "",
         "-d",
@@ -108,6 +117,13 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of("data n layer1 layer2 rank1 rank2", "cka cka_debiased pwcca procrustes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.null < FEWEST_DRAWS:
+            raise UsageError(
+                f"--null {self.null}: p of so few permutations is never 0.05 or less; {FEWEST_DRAWS} are the least"
+            )
 
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:
