@@ -183,3 +183,17 @@ def one_of_each_category() -> dict[str, str]:
 
     there = set(ImageNetInfo().label_names())
     return {name: next(wnid for wnid in wnids if wnid in there) for name, wnids in imagenet16.WNIDS_16.items()}
+
+
+def write_birds(folder) -> None:
+    """Digits on backgrounds that go with their label, as images of a table with groups and splits."""
+    rows = ["path,label,group,split"]
+    for part, count in (("train", 120), ("val", 40), ("test", 60)):
+        split = load("digits-bg", folder, part).spread(count)
+        images = folder / "data" / "birds" / "images" / part
+        images.mkdir(parents=True)
+        for number, (image, label, group) in enumerate(zip(split.images, split.labels, split.groups, strict=True)):
+            Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0))).save(images / f"{number}.png")
+            group_name = split.group_names[group].replace(", ", " on ")
+            rows.append(f"images/{part}/{number}.png,{split.classes[label]},{group_name},{part}")
+    (folder / "data" / "birds" / "labels.csv").write_text("\n".join(rows) + "\n")

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import readme
 from conftest import ROOT
+from layouts import write_birds
 
 from lib.runs import cli
 from lib.tables import missing_runs
@@ -173,9 +174,9 @@ def test_shell_scripts_are_free_of_errors_of_form():
         assert done.returncode == 0, done.stderr
 
 
-def commands_of_the_readme() -> list[list[str]]:
-    """The words of every `python exec_*.py` in the README's blocks, comments and continued lines resolved."""
-    text = readme.documentation().replace("\\\n", " ")
+def commands_of_pages(text: str) -> list[list[str]]:
+    """The words of every `python exec_*.py` in the blocks of pages, comments and continued lines resolved."""
+    text = text.replace("\\\n", " ")
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     found = [words[words.index(script) :] for words in lines for script in words if script.startswith("exec_")]
@@ -183,8 +184,8 @@ def commands_of_the_readme() -> list[list[str]]:
     return found
 
 
-def test_every_command_of_the_readme_is_one_that_the_suite_takes():
-    parsed(commands_of_the_readme())
+def test_every_command_of_the_pages_is_one_that_the_suite_takes():
+    parsed(commands_of_pages(readme.documentation()))
 
 
 @pytest.mark.parametrize(
@@ -214,8 +215,10 @@ SMALLER = {
 
 
 @pytest.mark.jobs
-def test_the_readmes_commands_run_at_small_size(tmp_path):
-    for script, *words in commands_of_the_readme():
+def test_the_commands_of_the_readme_and_the_tutorial_run_at_small_size(tmp_path):
+    write_birds(tmp_path)
+    pages = [(ROOT / name).read_text() for name in ("README.md", "docs/tutorial.md", "docs/study.md")]
+    for script, *words in commands_of_pages("\n\n".join(pages)):
         words = [SMALLER.get(word, word) for word in words]
         if "-e" in words and int(words[words.index("-e") + 1]) > 10:
             words[words.index("-e") + 1] = "1"

@@ -3,11 +3,9 @@
 import re
 import shlex
 
-import numpy as np
 import pytest
 from conftest import ROOT, script
-from layouts import load
-from PIL import Image
+from layouts import write_birds
 
 from lib.experiments import EXPERIMENTS
 from lib.runs import cli, records
@@ -18,20 +16,6 @@ def commands(heading: str) -> list[list[str]]:
     text = (ROOT / "docs" / "own_data.md").read_text().partition(f"\n## {heading}")[2]
     (block, *_) = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     return [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
-
-
-def write_birds(folder) -> None:
-    """Digits on backgrounds that go with their label, as images of a table with groups and splits."""
-    rows = ["path,label,group,split"]
-    for part, count in (("train", 120), ("val", 40), ("test", 60)):
-        split = load("digits-bg", folder, part).spread(count)
-        images = folder / "data" / "birds" / "images" / part
-        images.mkdir(parents=True)
-        for number, (image, label, group) in enumerate(zip(split.images, split.labels, split.groups, strict=True)):
-            Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0))).save(images / f"{number}.png")
-            group_name = split.group_names[group].replace(", ", " on ")
-            rows.append(f"images/{part}/{number}.png,{split.classes[label]},{group_name},{part}")
-    (folder / "data" / "birds" / "labels.csv").write_text("\n".join(rows) + "\n")
 
 
 @pytest.mark.parametrize("heading", ["Folders and arrays", "A study"])
