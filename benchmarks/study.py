@@ -1,6 +1,6 @@
 """exec_study.py against its commands one after another: CPU seconds, forward passes, and whether the rows agree.
 
-    OMP_NUM_THREADS=1 python benchmarks/study.py [TYPE] [EXAMPLES] [REPEATS]
+    OMP_NUM_THREADS=1 python benchmarks/study.py [TYPE] [EXAMPLES] [REPEATS] [EXPERIMENT ...]
 
 Two networks of the type are trained for an epoch on the built-in digits, in a temporary folder. Each turn starts without
 records and without kept features. Start-up is what a process spends on imports and on reading a network: the CPU seconds of
@@ -24,14 +24,14 @@ OOD = ("-ood", "digits-c/fog-3", "patches")
 SHARING = ("eval", "ood_layers", "probe", "ncg", "similarity", "stitch")
 
 
-def main(kind: str = "resnet20", examples: int = 2000, repeats: int = 3) -> None:
+def main(kind: str = "resnet20", examples: int = 2000, repeats: int = 3, *experiments: str) -> None:
     """Prints both ways' medians with and without start-up, and the largest difference between their rows."""
     with tempfile.TemporaryDirectory() as folder:
         for seed, name in enumerate("ab"):
             training = (kind, "-d", "digits", "-dir", name, "-e", "1", "-s", str(seed), "--quiet")
             seconds(script("train"), *training, folder=folder)
         words = ("models/a/model_1.pt", *OOD, "--against", "models/b/model_1.pt", "--max-examples", str(examples))
-        study = (script("study"), *words, "--only", *SHARING, "--quiet")
+        study = (script("study"), *words, "--only", *(experiments or SHARING), "--quiet")
         seconds(*study, folder=folder)
         commands = [record["command"] for record in written(folder).values()]
         listing = (script("eval"), "models/a/model_1.pt", "--list-layers", "--quiet")
@@ -91,4 +91,4 @@ def largest(ones: dict[str, dict], others: dict[str, dict]) -> float:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:]))
+    main(*sys.argv[1:2], *map(int, sys.argv[2:4]), *sys.argv[4:])

@@ -74,6 +74,14 @@ def test_some_of_the_images_are_taken_from_the_pass_over_all():
         torch.testing.assert_close(outcomes[name].value, function(), rtol=1e-6, atol=1e-6)
 
 
+def test_batches_are_no_larger_than_anybody_asks_for():
+    def sizes(batching):
+        return lambda: [len(images) for images, _ in batching.over(split(), "sizes")]
+
+    outcomes, _ = shared_passes.run({"large": sizes(Batching(batch_size=32, quiet=True)), "small": sizes(QUIET)})
+    assert outcomes["large"].value == outcomes["small"].value == [16, 16, 16, 2]
+
+
 def test_other_images_of_the_same_name_are_not_taken_for_these():
     functions = {"one": features("2", split()), "other": features("2", split(seed=1))}
     outcomes, shared = shared_passes.run(functions)

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -268,7 +268,9 @@ class _Scheduler:
         self.shared.asked_images += sum(len(requests[name].positions) for name in joined)
         self.shared.images += len(base.positions)
         first, begin = 0, time.perf_counter()
-        for images, _, positions in base.batching.alone(base.split, label, order=base.order):
+        # what is measured per batch, as published, is of batches of one's own size where nobody's are smaller
+        size = min(requests[name].batching.batch_size for name in joined)
+        for images, _, positions in replace(base.batching, batch_size=size).alone(base.split, label, order=base.order):
             _divide(joined.values(), time.perf_counter() - begin)
             for name, member in joined.items():
                 steps = tables[name][first : first + len(positions)]
