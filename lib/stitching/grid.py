@@ -330,9 +330,11 @@ def latent_loss(
 ) -> Loss:
     """Matching at a later layer of the end network, all entries in one step: ||L(S) - L||^2 / ||L||^2, and l1 |W, b|_1.
 
-    L is what the end network puts out at `layer` for the images, L(S) what it makes there of the stitched activation. With
-    the penultimate layer that is functional latent alignment (Athanasiadis et al., "Model Stitching by Functional Latent
-    Alignment", 2025): no label is seen, so that a stitch is not rewarded for what only the classifier can use.
+    L is what the end network puts out at `layer` for the images, L(S) what it makes there of the stitched activation. The
+    idea is that of functional latent alignment (Athanasiadis et al., "Model Stitching by Functional Latent Alignment",
+    2025), and at the penultimate layer that of final feature matching (Mai et al., "Revisiting Model Stitching in the
+    Foundation Model Era", 2026): no label is seen, so that a stitch is not rewarded for what only the classifier can use.
+    The form is ours.
 
     between   what the end network does from each end layer to `layer`
     """
