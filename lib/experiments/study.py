@@ -8,7 +8,6 @@ that is run later finds its record there, and a study passes over what is there.
 import dataclasses
 import functools
 import shlex
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -19,7 +18,6 @@ import torch
 
 from lib.core import figures
 from lib.core.errors import Interrupted, UserError
-from lib.core.text import readable
 from lib.datasets import names, openood
 from lib.datasets.subsets import in_classes
 from lib.experiments import EXPERIMENTS
@@ -29,6 +27,7 @@ from lib.models.checkpoints import Checkpoint
 from lib.representations import shared_passes
 from lib.runs import cli, command_lines, loading, records, script
 from lib.runs.cli import RunConfig
+from lib.runs.plan import seconds_per_image
 from lib.runs.records import Result
 from lib.tables import formats, network_overview, record_library
 
@@ -88,7 +87,7 @@ def study(config: StudyConfig) -> str:
     """
     planned, begin = plan_runs(config), time.perf_counter()
     for sentence in planned.left_out:
-        _say(config, sentence)
+        script.say(config, sentence)
     failed: dict[str, BaseException] = {}
     saved = shared_passes.Shared()
     for together in _rounds([run for run in planned.of(SHARING) if not run.there], config.cache_gib * GIB):
@@ -103,7 +102,7 @@ def study(config: StudyConfig) -> str:
         except UserError as error:
             failed[name] = error
     if saved.forwards:
-        _say(
+        script.say(
             config,
             f"{saved.images} images were decoded for {saved.asked_images}, and {saved.forwards} forward passes made for "
             f"{saved.asked_forwards}, in {time.perf_counter() - begin:.1f} s",
@@ -137,7 +136,7 @@ def plan(config: StudyConfig) -> list[str]:
         lines.append(f"round {number}:    {len(together)} runs share their passes; they hold {held:.2f} GiB of activations")
     if missing:
         images = sum(_images(config, planned.checkpoint))
-        each = _seconds_per_image(config, planned.checkpoint)
+        each = seconds_per_image(config, planned.checkpoint.network, planned.checkpoint.description, config.batch_size)
         lines.append(
             f"passes:     {images} images through the network in each round, about {images * each:.0f} s by a timed batch; "
             "what is made of them, and re-initialisation, is not in this"
@@ -192,7 +191,7 @@ def _runs(
             for layer, dim in layers.items()
         ]
     if experiment == "similarity":
-        held = 2 * 4 * 1000 * sum(dim for dim in _dims(config, checkpoint, cut=True).values())
+        held = 2 * 4 * 1000 * sum(dim for layer, dim in _listed(checkpoint).items() if layer.cut)
         two = {"model1_path": against, "model2_path": config.model_path, "model2_type": config.model_type or "auto"}
         return [run({**two, **data, "model1_type": config.model_type or "auto"}, held)]
     if experiment == "stitch":
@@ -282,19 +281,18 @@ def _has_classes(config: StudyConfig, checkpoint: Checkpoint, name: str, other: 
     return split.classes == train.classes and bool((split.labels >= 0).any())
 
 
-def _dims(config: StudyConfig, checkpoint: Checkpoint, *, cut: bool) -> dict[str, int]:
-    """Layer -> the numbers that it puts out for an image; of all that have features, or of cuts alone."""
-    size = checkpoint.description.image_size or 32
-    listed = loading.layers(checkpoint, size)
-    return {layer.name: torch.Size(layer.shape).numel() for layer in listed if layer.cut or not (cut or layer.untapped)}
+def _listed(checkpoint: Checkpoint) -> dict[cutting.Layer, int]:
+    """The layers with features, and the numbers that each puts out for an image."""
+    listed = loading.layers(checkpoint, checkpoint.description.image_size or 32)
+    return {layer: torch.Size(layer.shape).numel() for layer in listed if layer.cut or not layer.untapped}
 
 
 def _ncg_layers(config: StudyConfig, checkpoint: Checkpoint) -> dict[str, int]:
     """The layers of `--ncg-layers` with their widths; "" is the one that `exec_ncg.py` takes by itself."""
     if not config.ncg_layers:
         return {"": 0}
-    dims = _dims(config, checkpoint, cut=False)
-    cuts = list(_dims(config, checkpoint, cut=True))
+    listed = _listed(checkpoint)
+    dims, cuts = {layer.name: dim for layer, dim in listed.items()}, [layer.name for layer in listed if layer.cut]
     chosen = cutting.select(list(dims), config.ncg_layers, {"cuts": cuts, "all": list(dims)}, "--ncg-layers")
     return {layer: dims[layer] for layer in chosen}
 
@@ -307,23 +305,5 @@ def _images(config: StudyConfig, checkpoint: Checkpoint) -> list[int]:
     return [len(train), *(len(loading.load_split(config, one)) for one in (name, *outliers))]
 
 
-@torch.no_grad()
-def _seconds_per_image(config: StudyConfig, checkpoint: Checkpoint) -> float:
-    """Of one forward pass, by a batch after another one that is not timed."""
-    device, described = loading.device(config), checkpoint.description
-    size = described.image_size or 32
-    images = torch.rand(config.batch_size, described.channels, size, size, device=device)
-    network, begin = checkpoint.network.to(device).eval(), 0.0
-    for _ in range(2):
-        begin = time.perf_counter()
-        network(images).sum().item()
-    return (time.perf_counter() - begin) / len(images)
-
-
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def _say(config: StudyConfig, sentence: str) -> None:
-    if not config.quiet:
-        print(readable(sentence), file=sys.stderr)

@@ -116,7 +116,7 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
             else:
                 _run(experiments[name], config, place, command)
     for figure in records.figures(place, config.figure_format):
-        _say(config, f"figure: {figure}")
+        say(config, f"figure: {figure}")
     print(place.path)
     return place.path
 
@@ -133,7 +133,7 @@ def _is_there(place: records.Place, config: RunConfig) -> bool:
 
 def _leave(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
     """Leaves the record as it is, and draws its figures where another format or width is asked for."""
-    _say(config, f"already there; --overwrite runs it again ({place.path})")
+    say(config, f"already there; --overwrite runs it again ({place.path})")
     drawn = records.figures(place)
     asked = (config.figure_format, config.figure_width) != (RunConfig.figure_format, RunConfig.figure_width)
     if asked or (drawn and not records.figures(place, config.figure_format)):
@@ -163,7 +163,7 @@ def _run(experiment: Experiment, config: RunConfig, place: records.Place, comman
     drawing.draw_anew(place, record, experiment, config.figure_format, config.figure_width)
     if not config.quiet:
         print(readable(result.text(terminal.width(), terminal.shared())))
-        _say(config, f"done in {duration(result.seconds['total'])}")
+        say(config, f"done in {duration(result.seconds['total'])}")
 
 
 def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
@@ -250,7 +250,8 @@ def _show_warnings(config: RunConfig) -> None:
         warnings.filterwarnings("ignore", module=r"(?!lib\.)")
 
 
-def _say(config: RunConfig, sentence: str) -> None:
+def say(config: RunConfig, sentence: str) -> None:
+    """A message on stderr, unless `--quiet`."""
     if not config.quiet:
         print(readable(sentence), file=sys.stderr)
 
