@@ -52,7 +52,8 @@ PROBE = ("-l", "pool1,pool2", "--reduce", "gap", "-e", "2", *SMALL)
 GROUPED = (GROUPS, "-d", "digits-bg", "-ood", "digits-bg:test", *PROBE)
 STITCH = (*FP32, "-e", "1", "-pinv-samples", "all", *SMALL)
 BASE = {
-    "train": ("small_cnn", "-d", "digits", "-dir", "{name}", "-e", "1", "--image-size", "16", *FP32, *SMALL),
+    "train": ("small_cnn", "-d", "digits", "-dir", "{name}", "-e", "1", "--image-size", "16", *FP32, *SMALL,
+              "--no-channels-last"),
     "eval": (CNN, "-d", "digits", *SMALL),
     "data": ("show", "digits"),
     "probe": (CNN, "-d", "digits", *SHIFT, *PROBE),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, script
 
-from lib.core.distributed import Processes
+from lib.core.distributed import ALONE, Processes
 from lib.core.errors import UsageError, UserError
 from lib.datasets import load
 from lib.datasets.batching import Batching
@@ -21,7 +21,7 @@ from lib.experiments.train import train
 from lib.models import checkpoints
 from lib.models.normalized import Normalized
 from lib.runs import cli
-from lib.training import epoch_plan, loop, setup
+from lib.training import epoch_plan, loop, run_state, setup
 from lib.training.ema import ExponentialMovingAverage
 
 FEW = {
@@ -273,6 +273,42 @@ def test_an_averaged_run_that_was_stopped_continues_to_the_same_weights(here, mo
     monkeypatch.chdir(here)
     run(directory="b", ema=0.9, epochs=3)
     assert equal(torch.load("models/b/model_3.pt", weights_only=True), whole)
+
+
+def test_on_the_cpu_weights_lie_channels_last_unless_told_otherwise_and_train_alike(here):
+    first, last = run(directory="first", channels_last=False), run(directory="last")
+    assert [run_state.begun_channels_last(Path("models") / name) for name in ("first", "last")] == [False, True]
+    assert last[0]["train_loss"] == pytest.approx(first[0]["train_loss"], rel=1e-4)
+    assert run_state.begun_channels_last(Path("models/none")) is None
+
+
+@pytest.mark.parametrize("device, precision, last", [("cpu", "fp32", True), ("cuda", "fp32", False), ("cuda", "bf16", True)])
+def test_the_order_of_channels_is_the_faster_one_where_no_flag_and_no_begun_run_says_it(device, precision, last):
+    split, where = load("digits", "data", "train"), torch.device(device)
+
+    def order(begun=None, **options):
+        config = TrainConfig.stated(FEW | options | {"precision": precision})
+        description = checkpoints.Description(architecture="lenet", classes=split.classes, channels=1, image_size=28)
+        return setup.recipe(config, split, description, where, ALONE, begun_channels_last=begun).channels_last
+
+    assert order() is last and order(begun=not last) is not last
+    assert order(begun=not last, channels_last=last) is last
+
+
+def test_a_run_that_began_channels_first_goes_on_so_to_the_same_weights(here, monkeypatch):
+    """As runs of earlier versions did, in float32 on the CPU."""
+    for name, options in (("first", {"channels_last": False}), ("last", {})):
+        run(directory=name, epochs=3, **options)
+    first, last = (torch.load(f"models/{name}/model_3.pt", weights_only=True) for name in ("first", "last"))
+    stop_after(monkeypatch, steps=3)
+    monkeypatch.setattr(run_state, "begun_channels_last", lambda directory: False)
+    with pytest.raises(UserError, match="the same command continues"):
+        run(directory="b", epochs=3)
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    run(directory="b", epochs=3)
+    went_on = torch.load("models/b/model_3.pt", weights_only=True)
+    assert equal(went_on, first) and not equal(went_on, last)
 
 
 def stop_after(monkeypatch, steps: int) -> None:

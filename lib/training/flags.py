@@ -291,7 +291,9 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
     list_layers: bool = flag(
         False, help="print the network's layers with their shapes and costs, and stop", group="network", identity=False
     )
-    channels_last: bool | None = flag(None, help="store images channels last (NHWC); default: with bf16", group="machine")
+    channels_last: bool | None = flag(
+        None, help="store images and weights channels last (NHWC); default: on the CPU, and with bf16", group="machine"
+    )
 
     @classmethod
     def settings(cls, values: dict) -> dict:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lib.core import saved_state
 from lib.core.errors import UserError
@@ -97,6 +98,24 @@ def _require_shapes(optimiser: torch.optim.Optimizer) -> None:
         shapes = {value.shape for value in kept.values() if isinstance(value, torch.Tensor) and value.ndim}
         if not set(kept) <= known or shapes - {parameter.shape}:
             raise ValueError(f"{sorted(kept)} of {sorted(shapes)}")
+
+
+def begun_channels_last(directory: Path) -> bool | None:
+    """Whether the run that resume.pt goes on with stores its images and weights channels last; None where nothing tells.
+
+    Its weights lie there as they did in memory. To go on in the other order would round in another way.
+    """
+    try:
+        state = saved_state.read_state(directory / "resume.pt") or {}
+        weights = [weight for weight in state.get("network", {}).values() if weight.ndim == 4]
+    except Exception:  # `resume` has the sentence for a file that is damaged
+        return None
+    orders = [weight.is_contiguous(memory_format=torch.channels_last) for weight in weights if not _lies_both_ways(weight)]
+    return any(orders) if orders else None
+
+
+def _lies_both_ways(weight: Tensor) -> bool:
+    return weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def resume(

@@ -152,9 +152,15 @@ def _built(config: TrainingConfig, description: Description) -> tuple[Normalized
 
 
 def recipe(
-    config: TrainingConfig, split: Split, description: Description, device: torch.device, processes: Processes
+    config: TrainingConfig,
+    split: Split,
+    description: Description,
+    device: torch.device,
+    processes: Processes,
+    *,
+    begun_channels_last: bool | None = None,
 ) -> Recipe:
-    """How every epoch is trained."""
+    """How every epoch is trained; `begun_channels_last` is how a run that goes on has begun."""
     precision = devices.resolve_precision(config.precision, device, training=True)
     usual = EPOCH_IMAGES.get(parse(config.dataset).base)
     # stored features have no bounds that an attack could keep to
@@ -178,7 +184,10 @@ def recipe(
             quiet=config.quiet or processes.rank > 0,
         ),
         augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
-        channels_last=config.channels_last if config.channels_last is not None else precision == "bf16",
+        channels_last=next(
+            (asked for asked in (config.channels_last, begun_channels_last) if asked is not None),
+            device.type == "cpu" or precision == "bf16",
+        ),
         grad_clip=config.grad_clip,
         epoch_images=config.epoch_images or (usual and min(usual, len(split))),
         processes=processes,
