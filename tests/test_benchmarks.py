@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from conftest import ROOT, script
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import augmentation, cifar5m, growth, imagenet, projections, reinit, run, timing
+from benchmarks import augmentation, cifar5m, growth, imagenet, projections, reinit, run, timing, training
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,33 @@ def test_reading_jpegs_gives_torchvisions_pixels_and_both_speeds(capsys, monkeyp
     assert (
         "ours: the same pixels" in text and "pixels off, by 1 at most" in text and "first batch of 12 images after" in text
     )
+
+
+def busy(ready, done):
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    ready.set()
+    done.wait(60)
+
+
+def test_the_time_of_a_trainings_workers_counts_while_they_live():
+    processes = multiprocessing.context.ForkContext()  # what it runs needs no library
+    before, ready, done = training.workers_seconds(), processes.Event(), processes.Event()
+    worker = processes.Process(target=busy, args=(ready, done))
+    worker.start()
+    assert ready.wait(60)
+    spent = training.workers_seconds() - before
+    done.set()
+    worker.join()
+    assert 0.25 < spent < 2
+
+
+def test_what_the_time_of_a_step_goes_into_is_all_of_it(tmp_path):
+    images = training.part("patches", str(tmp_path), 64)
+    found = training.shares(training.Ours("small_cnn", images, torch.device("cpu"), 100, *training.OURS["float32"]))
+    assert set(found) == {*training.KINDS, "optimiser", "all else"} and sum(found.values()) == pytest.approx(1)
+    assert max(found, key=found.get) == "convolution" and min(found.values()) > 0
 
 
 def test_a_benchmark_without_its_data_is_left_out(tmp_path):
