@@ -58,7 +58,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
     epoch_plan.check_batch_size(network, config.batch_size, torch.zeros(1, description.channels, size, size))
     network.to(device)
     begun = run_state.begun_channels_last(directory)
-    recipe = setup.recipe(config, train_split, description, device, processes, begun_channels_last=begun)
+    recipe = setup.recipe(config, train_split, network, description, device, processes, begun_channels_last=begun)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     optimiser = optimizer(

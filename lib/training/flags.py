@@ -292,7 +292,9 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
         False, help="print the network's layers with their shapes and costs, and stop", group="network", identity=False
     )
     channels_last: bool | None = flag(
-        None, help="store images and weights channels last (NHWC); default: on the CPU, and with bf16", group="machine"
+        None,
+        help="store images and weights channels last (NHWC); default: with bf16, and on the CPU without batch normalisation",
+        group="machine",
     )
 
     @classmethod

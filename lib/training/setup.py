@@ -154,13 +154,14 @@ def _built(config: TrainingConfig, description: Description) -> tuple[Normalized
 def recipe(
     config: TrainingConfig,
     split: Split,
+    network: torch.nn.Module,
     description: Description,
     device: torch.device,
     processes: Processes,
     *,
     begun_channels_last: bool | None = None,
 ) -> Recipe:
-    """How every epoch is trained; `begun_channels_last` is how a run that goes on has begun."""
+    """How every epoch of the network is trained; `begun_channels_last` is how a run that goes on has begun."""
     precision = devices.resolve_precision(config.precision, device, training=True)
     usual = EPOCH_IMAGES.get(parse(config.dataset).base)
     # stored features have no bounds that an attack could keep to
@@ -186,7 +187,8 @@ def recipe(
         augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
         channels_last=next(
             (asked for asked in (config.channels_last, begun_channels_last) if asked is not None),
-            device.type == "cpu" or precision == "bf16",
+            # in that order PyTorch sums batch statistics one after another in float32 on the CPU: variances are off by 1e-3
+            precision == "bf16" or (device.type == "cpu" and not normalises_batches(network)),
         ),
         grad_clip=config.grad_clip,
         epoch_images=config.epoch_images or (usual and min(usual, len(split))),
@@ -196,7 +198,7 @@ def recipe(
 
 def synchronise(config: TrainingConfig, network: Normalized, processes: Processes, device: torch.device) -> str | None:
     """Makes batch statistics those of all processes if asked; says whose they are, None without batch normalisation."""
-    if not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+    if not normalises_batches(network):
         return None
     if processes.world == 1:
         return "one process"
@@ -206,3 +208,8 @@ def synchronise(config: TrainingConfig, network: Normalized, processes: Processe
         raise UserError("--sync-batchnorm: PyTorch has synchronised batch normalisation for GPUs only")
     network.body = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network.body)
     return "synchronised"
+
+
+def normalises_batches(network: torch.nn.Module) -> bool:
+    """Whether any of its modules is a batch normalisation."""
+    return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules())
