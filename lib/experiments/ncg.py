@@ -15,7 +15,7 @@ from collections.abc import Generator
 import torch
 from torch import Tensor
 
-from lib.core import progress
+from lib.core import distributed, progress
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
 from lib.datasets.split import Split
@@ -52,7 +52,7 @@ def ncg(config: NcgConfig) -> Result:
     queries = _queries(config, name, networks[0].description)
     familiar = {checkpoint.path: _familiar(config, checkpoint, queries, name) for checkpoint in networks}
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
-    whole = progress.Whole()
+    whole, processes = progress.Whole(), distributed.current()
     whole.plan(progress.FORWARD, *(len(split) for split in queries.values() for _ in networks))
     seconds: dict[str, float] = collections.defaultdict(float)
     with _clock(seconds, "passes over training images"):
@@ -75,7 +75,8 @@ def ncg(config: NcgConfig) -> Result:
                 seen.labels,
                 len(seen.classes),
                 engine=config.engine,
-                quiet=config.quiet,
+                quiet=config.quiet or processes.rank > 0,
+                processes=processes,
             )
             neighbours = table.nearest()
             arrays |= {
@@ -178,7 +179,12 @@ def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest, unit: fl
     """Row and arrays of the distances to the boundary, at the images' neighbours (the paper) and at the images."""
     images, distances = distance_spaces.pixels(seen), nearest.squared.double().sqrt().numpy() / unit
     sampling = boundary_distance.Sampling(
-        count=config.radius, seed=config.seed, steps=RADIUS_STEPS, batch_size=config.batch_size, quiet=config.quiet
+        count=config.radius,
+        seed=config.seed,
+        steps=RADIUS_STEPS,
+        batch_size=config.batch_size,
+        quiet=config.quiet,
+        processes=distributed.current(),
     )
     return {
         "neighbours": boundary_distance.at_training_examples(

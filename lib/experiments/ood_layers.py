@@ -72,7 +72,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
     study.batching.whole.plan(progress.FORWARD, *planned)
     seconds = {}
     journal = _journal(config)
-    kept = passes.PassesUnderWay(journal)
+    kept = passes.PassesUnderWay(journal, study.batching.processes)
     fit, detectors = passes.fit(study, fitted, seconds, kept)
     passed = {other: passes.measure(study, load(other), other, seconds, detectors, kept) for other in ("id", *outliers)}
     passed |= {
@@ -132,7 +132,8 @@ def ood_layers(config: OodLayersConfig) -> Result:
         arrays |= {"exit_layers": np.array(exits), "exits_id": first.inside, "exit_positions_id": first.positions}
         arrays |= {f"exits_{other}": values for other, values in of_outliers.items()}
     seconds["scoring"] = time.perf_counter() - begin
-    journal.remove()
+    if study.batching.processes.rank == 0:
+        journal.remove()
     seen = ("seen_in_training",) if any(key["seen_in_training"] for key in keys.values()) else ()
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
     alarms = ("alpha", "n_id", "false_alarms", "false_alarms_low", "false_alarms_high")

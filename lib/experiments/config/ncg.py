@@ -19,6 +19,7 @@ SPACES = ("pixel", "feature")
 class NcgConfig(NetworkConfig, SeedConfig):
     """How often a network answers with the label of the nearest training example."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset ood space against corruptions radius batch_size gpu seed plan"
 
     dataset: str = flag(

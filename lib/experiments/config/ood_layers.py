@@ -18,6 +18,7 @@ from lib.runs.network_flags import NetworkConfig
 class OodLayersConfig(NetworkConfig, SeedConfig):
     """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset ood layers aggregate baselines choose early_exit list_layers batch_size gpu plan"
 
     dataset: str = flag(

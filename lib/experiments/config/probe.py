@@ -27,6 +27,7 @@ BASELINES = ("mlp", "concatenated", "averaged", "last-layer", "dfr", "batch-norm
 class ProbeConfig(NetworkConfig):
     """Linear probes on the layers of a frozen network, under shift and at limited rank."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset ood layers reduce ranks protocol solver epochs list_layers batch_size gpu seed plan"
 
     dataset: str = flag(
