@@ -40,7 +40,7 @@ COMMANDS = {
         (A, "-d", "cifar10", "-ood", "near", "-l", "all"),
     ],
     "probe": [
-        (A, "-ood", "digits-c/fog-5", "digits-c/fog-3", "-l", "pool1,pool2,fc", "-s", 0, 1, *PROBE),
+        (A, "-ood", "digits-c/fog-5", "digits-c/fog-3", "-l", "pool1,pool2,fc", "-s", 0, 1, "--null", 19, *PROBE),
         (A, "-l", "pool1,pool2", "-ranks", 2, *PROBE),
         (A, "-ood", "digits-c/fog-5", "--protocol", "few-shot", "--fraction", 0.2, "-l", "all", *PROBE),
         (BG, "-ood", "digits-bg", "-l", "pool1,pool2", "--sensitivity", "--baselines", "dfr,collapse", *PROBE),
