@@ -79,7 +79,7 @@ COMMANDS = {
     "projections": [("models/a", "--normalize"), ("small_cnn", "--random", 1)],
     "reinit": [(A, "-d", "digits-c/fog-3", "--inits-from", "models/a", "--rand", 2, "-l", "cuts", "--criticality", *FEW)],
     "ncg": [
-        (NINE, "--against", INIT, "--corruptions", "fog", "--radius", 2, *FEW),
+        (NINE, "--against", INIT, "--corruptions", "fog", "--radius", 2, "--null", 19, *FEW),
         (NINE, "--space", "feature", "--backbone", INIT, *FEW),
     ],
 }
