@@ -46,7 +46,7 @@ COMMANDS = {
         (BG, "-ood", "digits-bg", "-l", "pool1,pool2", "--sensitivity", "--baselines", "dfr,collapse", *PROBE),
     ],
     "stitch": [
-        (*INTO, "-i", "pinv", "-e", 0, "--null", *RANKS, "--name", "least-squares"),
+        (*INTO, "-i", "pinv", "-e", 0, "--null", "--permutations", 19, *RANKS, "--name", "least-squares"),
         (*INTO, "-i", "rand", "-e", 1),
         (*INTO, "-i", "rand", "-e", 1, "--no-save"),
         (*INTO, "-i", "rand", "-e", 1, "--match-at", "flatten", "--null", "--sender", "noise"),

@@ -15,7 +15,7 @@ from lib.metrics.permutation_null import Null, calibrate
 
 
 def answer_null(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: int, seed: int) -> Null:
-    """The null of the shares (k,) of right answers, of k pairs of answers and labels, integers (n,), n of each pair its own."""
+    """The null of the shares (k,) of right answers, of k pairs of answers and labels, integers (n,), each of its own n."""
     narrow = [(answers.astype(np.int32), labels.astype(np.int32)) for answers, labels in pairs]
     drawn = np.empty((draws, len(narrow)))
     for n in {len(answers) for answers, _ in narrow}:
