@@ -35,7 +35,7 @@ COMMANDS = {
     "train": [("small_cnn", "-d", "digits", "-dir", "t", "-e", 1, "--train-acc", *FEW)],
     "eval": [(A, "-d", "digits", "digits-c/fog-3", "--attack", "pgd", "--eps", 0.5, "--attack-steps", 2, *FEW)],
     "ood_layers": [
-        (A, "-ood", "patches", "digits-c/fog-3", "--aggregate", "oracle", "--choose", "transfer", *FEW),
+        (A, "-ood", "patches", "digits-c/fog-3", "--aggregate", "oracle", "--choose", "transfer", "--conformal", *FEW),
         (A, "-ood", "patches", "--early-exit", 0.2, *FEW),
         (A, "-d", "cifar10", "-ood", "near", "-l", "all"),
     ],

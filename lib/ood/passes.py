@@ -34,6 +34,7 @@ class LayerStudy:
     baselines, detectors, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
     seed          of the halves that are drawn
+    conformal     rows have intervals that hold for any distribution
     """
 
     network: Normalized
@@ -51,6 +52,7 @@ class LayerStudy:
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     seed: int = 0
+    conformal: bool = False
 
 
 class Passed(NamedTuple):
