@@ -4,7 +4,7 @@ If classifier and reference are equally good, the image on which one is right an
 which. A draw exchanges them on half of the images, the same ones for all classifiers, so that the gain of an image keeps its
 size and takes a random sign: a paired sign-flip test (Fisher 1935), for many classifiers at once (Westfall & Young 1993).
 Labels in another order, the other null that comes to mind, bring both accuracies down to chance, where the two classifiers
-differ on fewer images: simulated, they find the best of twelve equal layers better than the last in 49 % of cases.
+differ on fewer images: simulated, they find the best of twelve equal layers better than the last in 35 % of cases.
 
 It is exact for one classifier whose gain of an image is -1, 0 or 1: that is symmetric if its mean is 0. For the best of
 several it is exact where all are exchangeable with the reference together, else for many images: their sums are then normal
