@@ -132,11 +132,22 @@ FURTHER = {
         ("--cache-limit", "0", "--solver", "ridge", "--l2", "0.1"),
         ("--export", "{name}"),
         ("--l2-norm", "0.1", "-wd", "0.1", "--keep-epochs", "1"),
+        ("--null", "19"),
     ],
-    "stitch": [("--front-stitch-rank", "2", "4"), ("-i", "pinv", "-e", "0", "--front-pinv-rank", "2"), ("-l1", "0.1")],
+    "stitch": [
+        ("--front-stitch-rank", "2", "4"),
+        ("-i", "pinv", "-e", "0", "--front-pinv-rank", "2"),
+        ("-l1", "0.1"),
+        ("-i", "pinv", "-e", "0", "--permutations", "99"),
+    ],
     "similarity": [("-m1r", "2", "-m2r", "4"), ("--bootstrap", "5")],
-    "ood_layers": [("--early-exit", "0.1")],
-    "ncg": [("--space", "pixel,feature", "--radius", "4"), ("--against", CNN), ("--space", "feature", "--backbone", CNN)],
+    "ood_layers": [("--early-exit", "0.1"), ("--conformal",)],
+    "ncg": [
+        ("--space", "pixel,feature", "--null", "19"),
+        ("--space", "pixel,feature", "--radius", "4"),
+        ("--against", CNN),
+        ("--space", "feature", "--backbone", CNN),
+    ],
     "reinit": [("--criticality",), ("--stack", "1")],
 }
 # what `make test` tries: the flags of which every value is tried, and these further words

@@ -66,6 +66,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
         choices=config.choose,
         validation=config.val_ood,
         seed=config.seed,
+        conformal=config.conformal,
     )
     planned = [len(fitted), len(inside), *(keys[other]["n_ood"] for other in outliers)]
     planned += [len(load(f"validation {other}")) for other in config.val_ood] + [len(fitted)] * ("jigsaw" in config.choose)
@@ -154,6 +155,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
             "auroc",
             "ci_low",
             "ci_high",
+            *(("auroc_low", "auroc_high") if config.conformal else ()),
             "vs_final",
             "p_holm",
             "p_best",
@@ -161,6 +163,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
             "gain_bound",
             "auroc_two_sided",
             "fpr95",
+            *(("fpr95_low", "fpr95_high") if config.conformal else ()),
             *exiting,
             "needs",
         ),

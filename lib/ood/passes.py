@@ -35,6 +35,7 @@ class LayerStudy:
     baselines, detectors, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
     seed          of the halves that are drawn
+    conformal     rows have intervals that hold for any distribution
     """
 
     network: Normalized
@@ -52,6 +53,7 @@ class LayerStudy:
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     seed: int = 0
+    conformal: bool = False
 
 
 class Passed(NamedTuple):

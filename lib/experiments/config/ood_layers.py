@@ -91,6 +91,11 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         help="cuts at which --early-exit may stop; default: the last before each further convolution or linear map",
         selects=("score", "early exit"),
     )
+    conformal: bool = flag(
+        False,
+        help="add 95 % intervals of AUROC and FPR that hold for scores of any distribution and for few images",
+        selects=True,
+    )
     fit_on: str = flag(
         "",
         help="in-distribution images that scales and detectors are fitted on, and half of them for the "
