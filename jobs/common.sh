@@ -1,7 +1,7 @@
 # Sourced by every job. Two words are used in them:
 #
 #   pick PAPER SMALL      the paper's setting; with SMALL=1 one for built-in data, such that a whole job takes minutes
-#   run exec_x.py ...     a command of the suite; under Slurm as a step of the job, trainings on all its GPUs
+#   run exec_x.py ...     a command of the suite; under Slurm as a step of the job, on all its GPUs where it can be
 #
 # Any job takes other settings from the environment, for one's own data, network or machine:
 #
@@ -51,31 +51,29 @@ run() {
     fi
     echo "+ python $script $*" >&2
     if [ -n "${SLURM_JOB_ID:-}" ]; then step=(srun --nodes=1 --ntasks=1); fi
-    if [[ $script = exec_train.py && $((processes * nodes)) -gt 1 ]]; then
+    if [[ " $parallel " = *" $script "* && $((processes * nodes)) -gt 1 ]]; then
         together "$@"
     else
         "${step[@]}" python "$root/$script" "$@"
     fi
 }
 
-# A training in several processes, on several nodes if the job has them. torchrun does not hand on the exit status 75: what
-# saved a position since it was started was interrupted and goes on; what fails without one has failed.
+# The scripts whose work several processes can share.
+parallel="exec_train.py exec_eval.py exec_ood_layers.py exec_probe.py exec_reinit.py exec_ncg.py"
+
+# A command in several processes, on several nodes if the job has them. torchrun does not hand on exit statuses, such as the 75
+# of what was interrupted and can go on: the first process writes its own down.
 together() {
-    local step=() meeting=(--standalone) stamp status=0 word folder=
-    stamp=$(mktemp)
+    local step=() meeting=(--standalone) said status=0
+    said=$(mktemp)
     if [ -n "${SLURM_JOB_ID:-}" ]; then
         step=(srun --ntasks-per-node=1)
         meeting=(--nnodes "$nodes" --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint
                  "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -1):$((20000 + SLURM_JOB_ID % 20000))")
     fi
-    "${step[@]}" torchrun "${meeting[@]}" --nproc-per-node "$processes" "$root/exec_train.py" "$@" || status=$?
-    if [ "$status" != 0 ]; then
-        for word in "$@"; do
-            if [ "$folder" = next ]; then folder=models/$word; elif [ "$word" = -dir ]; then folder=next; fi
-        done
-        if [ "$folder/resume.pt" -nt "$stamp" ]; then status=75; fi
-    fi
-    rm -f "$stamp"
+    EXIT_STATUS_FILE=$said "${step[@]}" torchrun "${meeting[@]}" --nproc-per-node "$processes" "$root/$script" "$@" || status=$?
+    if [[ $status != 0 && -s $said ]]; then status=$(cat "$said"); fi
+    rm -f "$said"
     return "$status"
 }
 

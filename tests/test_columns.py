@@ -35,18 +35,18 @@ COMMANDS = {
     "train": [("small_cnn", "-d", "digits", "-dir", "t", "-e", 1, "--train-acc", *FEW)],
     "eval": [(A, "-d", "digits", "digits-c/fog-3", "--attack", "pgd", "--eps", 0.5, "--attack-steps", 2, *FEW)],
     "ood_layers": [
-        (A, "-ood", "patches", "digits-c/fog-3", "--aggregate", "oracle", "--choose", "transfer", *FEW),
+        (A, "-ood", "patches", "digits-c/fog-3", "--aggregate", "oracle", "--choose", "transfer", "--conformal", *FEW),
         (A, "-ood", "patches", "--early-exit", 0.2, *FEW),
         (A, "-d", "cifar10", "-ood", "near", "-l", "all"),
     ],
     "probe": [
-        (A, "-ood", "digits-c/fog-5", "digits-c/fog-3", "-l", "pool1,pool2,fc", "-s", 0, 1, *PROBE),
+        (A, "-ood", "digits-c/fog-5", "digits-c/fog-3", "-l", "pool1,pool2,fc", "-s", 0, 1, "--null", 19, *PROBE),
         (A, "-l", "pool1,pool2", "-ranks", 2, *PROBE),
         (A, "-ood", "digits-c/fog-5", "--protocol", "few-shot", "--fraction", 0.2, "-l", "all", *PROBE),
         (BG, "-ood", "digits-bg", "-l", "pool1,pool2", "--sensitivity", "--baselines", "dfr,collapse", *PROBE),
     ],
     "stitch": [
-        (*INTO, "-i", "pinv", "-e", 0, "--null", *RANKS, "--name", "least-squares"),
+        (*INTO, "-i", "pinv", "-e", 0, "--null", "--permutations", 19, *RANKS, "--name", "least-squares"),
         (*INTO, "-i", "rand", "-e", 1),
         (*INTO, "-i", "rand", "-e", 1, "--no-save"),
         (*INTO, "-i", "rand", "-e", 1, "--match-at", "flatten", "--null", "--sender", "noise"),
@@ -79,7 +79,7 @@ COMMANDS = {
     "projections": [("models/a", "--normalize"), ("small_cnn", "--random", 1)],
     "reinit": [(A, "-d", "digits-c/fog-3", "--inits-from", "models/a", "--rand", 2, "-l", "cuts", "--criticality", *FEW)],
     "ncg": [
-        (NINE, "--against", INIT, "--corruptions", "fog", "--radius", 2, *FEW),
+        (NINE, "--against", INIT, "--corruptions", "fog", "--radius", 2, "--null", 19, *FEW),
         (NINE, "--space", "feature", "--backbone", INIT, *FEW),
     ],
 }

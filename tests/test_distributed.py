@@ -157,8 +157,6 @@ def test_what_several_processes_cannot_do_is_said(monkeypatch, tmp_path):
         setup.synchronise(config, network, distributed.Processes(0, 2), torch.device("cpu"))
     for key, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(key, value)
-    with pytest.raises(UserError, match="-b 1: 2 processes need at least one image each"), distributed.joined(1):
-        pass
     with pytest.raises(UserError, match="-gpu 0: under torchrun"):
         TrainConfig(model_type="resnet20", directory="a", gpu=0)
     done = script("exec_data.py", "list", cwd=tmp_path)

@@ -35,7 +35,8 @@ note() {
     : > "models/$directory/model_$epochs.pt"
 }
 python() { note "$@"; }
-export -f note python
+torchrun() { note "${@:4}"; }  # behind --standalone --nproc-per-node N
+export -f note python torchrun
 for JOB in "$@"; do export JOB; bash "$JOB"; done
 """
 
@@ -92,6 +93,30 @@ def test_the_environment_gives_a_job_other_words_flags_seeds_and_classes(tmp_pat
         DATA="cifar10",
     )
     assert {words[1] for words in one if words[0].endswith("exec_train.py")} == {"resnet20", "cifar_resnet18_maxpool"}
+
+
+def test_several_processes_share_what_they_can():
+    """The scripts that common.sh starts by torchrun are those that share their work."""
+    configurations = readme.configurations()
+    listed = re.search(r'^parallel="(.*)"$', (ROOT / "jobs" / "common.sh").read_text(), re.MULTILINE)[1].split()
+    assert sorted(listed) == sorted(name for name, configuration in configurations.items() if configuration.parallel)
+
+
+def test_commands_of_several_processes_are_those_of_one(tmp_path):
+    jobs = [ROOT / "jobs" / f"{name}.sh" for name in ("ncg-pixel", "oodlayers-layers", "stitching-e1", "hyperplanes-f3")]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = (
+        commands_of(jobs, tmp_path / name, SMALL="1", PROCESSES=count) for name, count in (("one", "1"), ("two", "2"))
+    )
+    assert one == two
+
+
+@pytest.mark.parametrize("status", [75, 1])
+def test_the_status_of_the_first_process_is_that_of_the_command(tmp_path, status):
+    script = f"""torchrun() {{ echo {status} > "$EXIT_STATUS_FILE"; return 1; }}
+        PROCESSES=2 WORK_DIR={tmp_path}; source {ROOT}/jobs/common.sh; run exec_ood_layers.py x"""
+    assert subprocess.run(["bash", "-c", script], capture_output=True).returncode == status
 
 
 def parsed(commands: list[list[str]]) -> None:

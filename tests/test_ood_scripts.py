@@ -87,7 +87,8 @@ def test_one_layer_set_temperature_and_score_has_one_row(measured):
     assert {row["score"] for row in patches if row["layer"] == "all layers" and row["T"] == 4} == set(AGGREGATES)
     # the last layer's energy at T = 1 has its row among the layers
     last = {row["score"] for row in patches if row["layer"] == "classifier.6" and "chosen" not in row["score"]}
-    assert last == {*BASELINES, "early exit"}
+    # ViM needs more directions than half of the features, which some processors' weights do not leave
+    assert {*BASELINES, "early exit"} - last <= {"vim"} and last <= {*BASELINES, "early exit"}
     assert (
         all(row["needs"] for row in rows) and "upper bound" in next(row for row in rows if row["score"] == "oracle")["needs"]
     )

@@ -201,7 +201,7 @@ def activations() -> torch.Tensor:
 def moments_of(found: torch.Tensor, batch: int = 20) -> principal_components.Moments:
     moments = principal_components.Moments()
     for part in found.split(batch):
-        moments.add(principal_components.channel_rows(part))
+        moments += principal_components.Moments.of(principal_components.channel_rows(part))
     return moments
 
 
@@ -241,8 +241,7 @@ def test_pooling_and_projecting_commute():
 
 def test_a_probe_of_full_rank_is_the_unrestricted_one_and_one_of_rank_r_reads_r_directions():
     features, labels = blobs()
-    moments = principal_components.Moments()
-    moments.add(features)
+    moments = principal_components.Moments.of(features)
     directions = Directions(moments.mean, principal_components.basis(moments.covariance))
     rows = torch.arange(300)
     ranked = fit(

@@ -199,6 +199,15 @@ def test_an_interruption_leaves_every_function_by_way_of_its_own_end(monkeypatch
     assert sorted(left) == ["one", "two"]
 
 
+def test_an_interruption_during_a_shared_forward_pass_is_no_failure_of_a_function(monkeypatch):
+    def interrupted(network, images):
+        raise Interrupted("stopped by SIGTERM")
+
+    monkeypatch.setattr(cutting, "run_alone", interrupted)
+    with pytest.raises(Interrupted):
+        shared_passes.run({"conv": features("0", split()), "logits": logits(split())})
+
+
 def test_an_interruption_while_a_function_works_leaves_none_waiting():
     left = []
 

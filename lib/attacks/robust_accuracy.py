@@ -4,6 +4,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,14 +40,22 @@ def robust_images(network: nn.Module, split: Split, attack: Attack, batching: Ba
     """
     network.eval()
     path = cache_folders.folder(cache_dir, "attacks") / f"{_key(network, attack, batching.batch_size)}.npz"
-    done = saved_state.read_arrays(path) or {}  # by the content of a batch
-    robust = []
-    for number, (images, labels) in enumerate(batching.over(split, f"{attack.name} on {split.name}", ATTACK)):
+    first = batching.processes.rank == 0  # it alone reads and writes
+    done = batching.processes.agree(saved_state.read_arrays(path) or {} if first else {})  # by the content of a batch
+
+    def attacked(images: Tensor, labels: Tensor, positions: Tensor) -> tuple[str, np.ndarray]:
         key = saved_state.content_key(images, labels)
+        if key in done:
+            return key, done[key]
+        return key, _survive(network, images, labels, attack, int(positions[0]) // batching.batch_size).cpu().numpy()
+
+    robust = []
+    for _, (key, survived) in batching.each(split, f"{attack.name} on {split.name}", attacked, kind=ATTACK):
         if key not in done:
-            done[key] = _survive(network, images, labels, attack, number).cpu().numpy()
-            saved_state.write_arrays(path, done)
-        robust.append(torch.from_numpy(done[key]))
+            done[key] = survived
+            if first:
+                saved_state.write_arrays(path, done)
+        robust.append(torch.from_numpy(survived))
     return torch.cat(robust)
 
 

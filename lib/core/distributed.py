@@ -1,21 +1,27 @@
-"""Training in several processes, started by `torchrun`, with the results of one.
+"""Several processes, started by `torchrun`, that run one experiment, with the results of one process.
 
-Every process holds the whole network and takes its rows of each batch; after the backward pass gradients and running
-batch statistics are averaged, so that all hold the same state after every step. Gradients are averaged here rather
+Training: every process holds the whole network and takes its rows of each batch; after the backward pass gradients and
+running batch statistics are averaged, so that all hold the same state after every step. Gradients are averaged here rather
 than by `DistributedDataParallel`, whose hooks expect one forward and one backward pass of the whole network per step:
-adversarial losses and parts of networks need no exception this way. Importing this needs no torch.
+adversarial losses and parts of networks need no exception this way.
+
+Everything else: all processes run the same experiment. In a pass over images each makes its share of the batches, and all
+get what everyone has made, so that they go on alike. Process 0 alone writes, speaks, and reads
+what may change meanwhile, such as what a stopped run has left. Importing this needs no torch.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lib.core.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Value = TypeVar("Value")
 
 
 def world() -> int:
@@ -78,40 +84,101 @@ class Processes:
 
         return bool(self.total(torch.tensor(float(flag))))
 
-    def gather(self, rows: "Tensor", n: int) -> "Tensor":
-        """All n rows (n, k) in order, from each process's `rows(...)` of them; on the CPU."""
+    def exchange(self, value: Value) -> list[Value]:
+        """The values of all processes, by rank, in all of them; tensors come to the CPU.
+
+        Raises `FailedTogether` in all if a process has failed instead (`together`).
+        """
         if self.world == 1:
-            return rows
-        import torch
+            return [value]
         import torch.distributed as dist
 
-        padded = rows.new_zeros(-(-n // self.world), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        values: list[Any] = [None] * self.world
         with _failure_in_a_sentence():
-            dist.all_gather(parts, padded)
-        return torch.stack(parts, 1).flatten(0, 1)[:n]
+            dist.all_gather_object(values, _on_cpu(value))
+        for one in values:
+            if isinstance(one, _Failure):
+                raise FailedTogether(one.sentence)
+        return values
+
+    def shared(self, count: int, work: Callable[[int], Value]) -> Iterator[Value]:
+        """What `work` makes of 0, ..., count - 1, in order: each is the work of one process, and all get everything.
+
+        What is made should be small beside the work.
+        """
+        for first in range(0, count, self.world):
+            made = work(first + self.rank) if first + self.rank < count else None
+            yield from self.exchange(made)[: count - first]  # ty: ignore[invalid-yield] None stands behind the last one
+
+    def agree(self, value: Any) -> Any:
+        """Process 0's value, in all of them: for what may differ, such as what lies on a disk while another one writes."""
+        return self.exchange(value if self.rank == 0 else None)[0] if self.world > 1 else value
+
+    def together(self, function: Callable[[], Value]) -> Value:
+        """What the function returns, when all have come to its end. If it raises `UserError` in one, it does so in all.
+
+        Until its end the function meets the others in `exchange` and nothing else.
+        """
+        if self.world == 1:
+            return function()
+        try:
+            result = function()
+            self.exchange(None)
+            return result
+        except FailedTogether:
+            raise
+        except UserError as error:
+            self.exchange(_Failure(str(error)))
+            raise
+
+
+class FailedTogether(UserError):
+    """What failed in one process, raised in all; process 0 says it."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a process tells the others in place of a value."""
+
+    sentence: str
+
+
+def _on_cpu(value: Any) -> Any:
+    """The value, its tensors, and whatever else has a method `cpu`, on the CPU."""
+    if isinstance(value, dict):
+        return {key: _on_cpu(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        parts = list(map(_on_cpu, value))
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value.cpu() if hasattr(value, "cpu") else value
 
 
 ALONE = Processes()
+_connected = ALONE
+
+
+def current() -> Processes:
+    """The processes of this run, while they are connected (`joined`)."""
+    return _connected
 
 
 @contextlib.contextmanager
-def joined(batch_size: int) -> Generator[Processes]:
+def joined() -> Generator[Processes]:
     """The processes of this run, connected while the block runs; waits until all are there."""
+    global _connected
     if world() == 1:
         yield ALONE
         return
-    if batch_size < world():
-        raise UserError(f"-b {batch_size}: {world()} processes need at least one image each")
     import torch
     import torch.distributed as dist
 
     with _failure_in_a_sentence():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    _connected = Processes(rank(), world())
     try:
-        yield Processes(rank(), world())
+        yield _connected
     finally:
+        _connected = ALONE
         with contextlib.suppress(Exception):  # after a failure the connection may be gone
             dist.destroy_process_group()
 

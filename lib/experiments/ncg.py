@@ -15,11 +15,12 @@ from collections.abc import Generator
 import torch
 from torch import Tensor
 
-from lib.core import progress
+from lib.core import distributed, progress
 from lib.core.errors import UsageError, UserError
 from lib.datasets import corruptions, names
 from lib.datasets.split import Split
 from lib.experiments.config.ncg import NcgConfig
+from lib.metrics.answer_null import answer_null
 from lib.models import checkpoint_paths, checkpoints
 from lib.models.checkpoints import Checkpoint
 from lib.nearest_category import boundary_distance, distance_spaces, neighbors
@@ -52,12 +53,12 @@ def ncg(config: NcgConfig) -> Result:
     queries = _queries(config, name, networks[0].description)
     familiar = {checkpoint.path: _familiar(config, checkpoint, queries, name) for checkpoint in networks}
     searched = [_space(config, space, networks[0], device) for space in _spaces(config, networks[0])]
-    whole = progress.Whole()
+    whole, processes = progress.Whole(), distributed.current()
     whole.plan(progress.FORWARD, *(len(split) for split in queries.values() for _ in networks))
     seconds: dict[str, float] = collections.defaultdict(float)
     with _clock(seconds, "passes over training images"):
         training = {space.name: space.points(seen) for space in searched}
-    arrays, found = {}, {}
+    arrays, found, scored = {}, {}, []
     for key in ("test", *(key for key in queries if key != "test")):  # as other experiments pass over them
         split = queries[key]
         with _clock(seconds, "passes"):
@@ -75,7 +76,8 @@ def ncg(config: NcgConfig) -> Result:
                 seen.labels,
                 len(seen.classes),
                 engine=config.engine,
-                quiet=config.quiet,
+                quiet=config.quiet or processes.rank > 0,
+                processes=processes,
             )
             neighbours = table.nearest()
             arrays |= {
@@ -101,7 +103,7 @@ def ncg(config: NcgConfig) -> Result:
                     "in_distribution": key == "test",
                     "seen_in_training": familiar[checkpoint.path][key],
                 }
-                rows += nearest_category_rows.rows(
+                measured = nearest_category_rows.rows(
                     base,
                     predicted[number],
                     nearest[number],
@@ -112,6 +114,9 @@ def ncg(config: NcgConfig) -> Result:
                     labels=answers[number][split.labels].numpy() if split.classes == seen.classes else None,
                     against=None if number else hits_of_second,
                 )
+                rows += measured
+                if config.null:
+                    scored.append((measured[0], (predicted[number], nearest[number])))
                 if config.radius and space.of_inputs and key != "test" and not split.variant:
                     at_points = _radii(config, checkpoint, seen, answers[number][seen.labels], split, neighbours, space.unit)
                     for at, (row, values) in at_points.items():
@@ -120,6 +125,11 @@ def ncg(config: NcgConfig) -> Result:
                             f"{what}_at_{at}_{key}" + ("_against" if number else ""): array for what, array in values.items()
                         }
             seconds[f"neighbours in {space.name} space"] += time.perf_counter() - begin
+    if scored:
+        with _clock(seconds, "permutations"):
+            null = answer_null([answers for _, answers in scored], config.null, config.seed)
+            for (row, _), columns in zip(scored, null.columns(), strict=True):
+                row |= columns
     rows = [row for space in searched for key in queries for row in found[space.name, key]]
     rows += nearest_category_rows.over_levels([row for row in rows if row["variant"]])
     return Result(
@@ -141,6 +151,7 @@ def ncg(config: NcgConfig) -> Result:
             "independence",
             "kappa",
             "p_permutation",
+            *(("null_mean", "null_q95", "p_best") if config.null else ()),
             "accuracy",
             "mean_distance",
             *(("at", "radius_mean", "radius_km", "covered") if config.radius else ()),
@@ -178,7 +189,12 @@ def _radii(config: NcgConfig, checkpoint, seen, labels, split, nearest, unit: fl
     """Row and arrays of the distances to the boundary, at the images' neighbours (the paper) and at the images."""
     images, distances = distance_spaces.pixels(seen), nearest.squared.double().sqrt().numpy() / unit
     sampling = boundary_distance.Sampling(
-        count=config.radius, seed=config.seed, steps=RADIUS_STEPS, batch_size=config.batch_size, quiet=config.quiet
+        count=config.radius,
+        seed=config.seed,
+        steps=RADIUS_STEPS,
+        batch_size=config.batch_size,
+        quiet=config.quiet,
+        processes=distributed.current(),
     )
     return {
         "neighbours": boundary_distance.at_training_examples(

@@ -66,13 +66,14 @@ def ood_layers(config: OodLayersConfig) -> Result:
         choices=config.choose,
         validation=config.val_ood,
         seed=config.seed,
+        conformal=config.conformal,
     )
     planned = [len(fitted), len(inside), *(keys[other]["n_ood"] for other in outliers)]
     planned += [len(load(f"validation {other}")) for other in config.val_ood] + [len(fitted)] * ("jigsaw" in config.choose)
     study.batching.whole.plan(progress.FORWARD, *planned)
     seconds = {}
     journal = _journal(config)
-    kept = passes.PassesUnderWay(journal)
+    kept = passes.PassesUnderWay(journal, study.batching.processes)
     fit, detectors = passes.fit(study, fitted, seconds, kept)
     passed = {other: passes.measure(study, load(other), other, seconds, detectors, kept) for other in ("id", *outliers)}
     passed |= {
@@ -132,7 +133,8 @@ def ood_layers(config: OodLayersConfig) -> Result:
         arrays |= {"exit_layers": np.array(exits), "exits_id": first.inside, "exit_positions_id": first.positions}
         arrays |= {f"exits_{other}": values for other, values in of_outliers.items()}
     seconds["scoring"] = time.perf_counter() - begin
-    journal.remove()
+    if study.batching.processes.rank == 0:
+        journal.remove()
     seen = ("seen_in_training",) if any(key["seen_in_training"] for key in keys.values()) else ()
     variants = ("variant",) if any(key["variant"] for key in keys.values()) else ()
     alarms = ("alpha", "n_id", "false_alarms", "false_alarms_low", "false_alarms_high")
@@ -153,6 +155,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
             "auroc",
             "ci_low",
             "ci_high",
+            *(("auroc_low", "auroc_high") if config.conformal else ()),
             "vs_final",
             "p_holm",
             "p_best",
@@ -160,6 +163,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
             "gain_bound",
             "auroc_two_sided",
             "fpr95",
+            *(("fpr95_low", "fpr95_high") if config.conformal else ()),
             *exiting,
             "needs",
         ),

@@ -109,9 +109,15 @@ def probe(config: ProbeConfig) -> Result:
         rows,
         seconds=clock.seconds,
         facts={"classes": len(data.classes)},
-        columns=() if config.verbose else COLUMNS,
+        columns=() if config.verbose else _shown(config),
         always=lambda row: str(row["probe"]).endswith("gain"),
     )
+
+
+def _shown(config: ProbeConfig) -> tuple[str, ...]:
+    """The columns that are printed."""
+    at = COLUMNS.index("best_set")
+    return (*COLUMNS[:at], *(("null_mean", "p_null", "p_best") if config.null else ()), *COLUMNS[at:])
 
 
 def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
@@ -152,6 +158,7 @@ def options(config: ProbeConfig, batching: Batching) -> ProbeOptions:
         rules=config.select,
         metric=config.metric,
         exported=bool(config.export),
+        draws=config.null,
         cache_limit=config.cache_limit,
     )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.core import saved_state
+from lib.core.distributed import Processes
 from lib.core.errors import UserError
 from lib.core.saved_state import RunFile
 from lib.datasets.batching import Batching
@@ -57,7 +58,7 @@ def reinit(config: ReinitConfig) -> Result:
         cells_run,
         loading.batching(config, device, description.channels, size, config.precision),
         stacked=_stacked(config, size),
-        checkpointing=_checkpointing(saved),
+        checkpointing=_checkpointing(saved, batching.processes),
     )
     seconds["pass"] = time.perf_counter() - begin
     common = {
@@ -85,7 +86,8 @@ def reinit(config: ReinitConfig) -> Result:
         "relative_drop": drops,
     }
     documents = {f"reinit_{checkpoint.path.stem}": reinit_rows.paper_layout(description, checkpoint.path, rows, labels)}
-    saved.remove()
+    if batching.processes.rank == 0:
+        saved.remove()
     columns = (
         "source",
         "layer",
@@ -151,12 +153,14 @@ def _saved(config: ReinitConfig) -> RunFile:
     return RunFile(records.place(config, "reinit").beside(".partial"), key)
 
 
-def _checkpointing(saved: RunFile) -> sweep.Checkpointing:
+def _checkpointing(saved: RunFile, processes: Processes) -> sweep.Checkpointing:
     """Continues where an interrupted pass had stopped, and says how far this one is."""
-    state = saved.read()
+    state = processes.agree(saved.read() if processes.rank == 0 else None)
+    counts = sweep.Counts(state["images"], state["intact"], state["cells"]) if state else None
+    if processes.rank:
+        return sweep.Checkpointing(counts)
     return sweep.Checkpointing(
-        sweep.Counts(state["images"], state["intact"], state["cells"]) if state else None,
-        lambda counts: saved.write(images=counts.images, intact=counts.intact, cells=counts.cells),
+        counts, lambda counts: saved.write(images=counts.images, intact=counts.intact, cells=counts.cells)
     )
 
 

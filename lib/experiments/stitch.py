@@ -22,14 +22,18 @@ from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.datasets.subsets import in_classes
 from lib.experiments.config.stitch import NOISE, StitchConfig
+from lib.metrics import image_permutations
+from lib.metrics.answer_null import answer_null
+from lib.metrics.image_permutations import Permutations
+from lib.metrics.permutation_null import Null
 from lib.models import checkpoints
 from lib.models.checkpoints import Checkpoint, Description
 from lib.representations import aliases, passes
 from lib.runs import loading, records
 from lib.runs.records import Result, Row
+from lib.stitching import chance, least_squares, reuse, train
 from lib.stitching import grid as stitching_grid
 from lib.stitching import layer as stitching_layer
-from lib.stitching import least_squares, reuse, train
 from lib.stitching.grid import Donors, GridStitch
 from lib.stitching.layer import Shape, Stitch
 from lib.stitching.least_squares import Solution, Statistics
@@ -90,7 +94,8 @@ def stitch(config: StitchConfig) -> Result:
         _train(config, parts, rows, batching, between)
         seconds["training"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    measured, end_accuracy = _evaluated(parts, test_split.to(device), batching)
+    answers: list[Tensor] = []
+    measured, end_accuracy = _evaluated(parts, test_split.to(device), batching, answers if config.permutations else None)
     seconds["evaluation"] = time.perf_counter() - begin
     common = {
         "trained": config.epochs > 0,
@@ -108,6 +113,10 @@ def stitch(config: StitchConfig) -> Result:
         shares = stitching_layer.sparsity(entry.stitch, tuple(THRESHOLDS.values()))
         row |= measures | {f"sparsity_{name}": share for name, share in zip(THRESHOLDS, shares, strict=True)}
         row |= {**common, "stitch": number if config.save else None, "taken_from": origin}
+    if config.permutations:
+        begin = time.perf_counter()
+        _add_accuracy_nulls(config, rows, torch.cat(answers, 1)[: len(parts[0].entries)], test_split.labels)
+        seconds["permutations"] = time.perf_counter() - begin
     rows += [
         {**common, "front_layer": one, "end_layer": two, "stitch": None, "missing": reason}
         for (one, two), reason in impossible.items()
@@ -125,9 +134,11 @@ def stitch(config: StitchConfig) -> Result:
             "stitch_rank",
             "pinv_rank",
             "accuracy",
+            *(("accuracy_null_mean", "accuracy_p_best") if config.permutations else ()),
             "agreement",
             "penalty",
             "matching_residual",
+            *(("matching_residual_null_mean", "matching_residual_p_best") if config.permutations else ()),
             "normalized_difference",
             "r2",
             "effective_rank",
@@ -262,7 +273,8 @@ def _parts(
         kinds |= {name: (networks, split, None) for name, networks in senders.items()}
     parts, rows = [], []
     for null, (networks, images, partners) in kinds.items():
-        entries, begun = _initial(config, networks, pairs, ranks, matched, batching, partners)
+        permutations = _permutations(config, len(matched)) if null is None else []
+        entries, begun = _initial(config, networks, pairs, ranks, matched, batching, partners, permutations)
         parts.append(Part(networks, images.to(batching.device), entries))
         rows += [{"null": null, **row} for row in begun]
     return parts, rows
@@ -276,6 +288,7 @@ def _initial(
     matched: Split,
     batching: Batching,
     partners: Split | None,
+    permutations: list[Permutations],
 ) -> tuple[list[GridStitch], list[dict]]:
     """A stitch, on its device and with its first weights, and the beginning of its row for every pair and its ranks."""
     limited = any(rank for chosen in ranks.values() for pair in chosen for rank in pair)
@@ -294,6 +307,7 @@ def _initial(
         for front, end, rank in doubtful:
             width = stitching_layer.channels(pairs[front, end].source)
             solutions[front, end, rank] = exactly[front, end].solve(width)
+    nulls = _residual_nulls(donors, pairs, ranks, matched, batching, statistics, permutations) if permutations else {}
     entries, rows = [], []
     for (front, end), blank in pairs.items():
         for stitch_rank, pinv_rank in ranks[front]:
@@ -319,6 +333,7 @@ def _initial(
                     "matching_residual": statistics.problem(front, end).residual(solution.weight, solution.bias),
                     "effective_rank": solution.effective_rank,
                     "condition": solution.condition,
+                    **nulls.get((front, end, pinv_rank), {}),
                 }
                 statistics.install(made, front, end, solution)
             else:
@@ -328,6 +343,49 @@ def _initial(
             entries.append(GridStitch(front, end, made.to(batching.device)))
             rows.append(row)
     return entries, rows
+
+
+def _permutations(config: StitchConfig, n: int) -> list[Permutations]:
+    """The orders of the end network's images behind `--permutations`; none where nothing is matched, or not exactly."""
+    if not config.permutations or config.init != "pinv" or config.solver != "exact":
+        return []
+    return image_permutations.around_circles(n, config.permutations, randomness.generator(config.seed, "permutations"))
+
+
+def _residual_nulls(
+    donors: Donors,
+    pairs: Pairs,
+    ranks: Ranks,
+    matched: Split,
+    batching: Batching,
+    statistics: Statistics,
+    permutations: list[Permutations],
+) -> dict[tuple[str, str, int | None], dict]:
+    """What the residual of every pair of layers and matching rank is by chance: another pass, whose activations are kept."""
+    sources, targets = stitching_grid.activations(donors, matched, batching)
+    chosen = {front: dict.fromkeys(rank for _, rank in ranks[front]) for front, _ in pairs}
+
+    def problems():
+        for (front, end), blank in pairs.items():
+            bases = [None if rank is None else statistics.components(front, rank)[1] for rank in chosen[front]]
+            yield blank.rows_of_source(sources[front]), blank.rows_of_target(targets[end]), bases
+
+    columns = _named("matching_residual", chance.residual_null(problems(), permutations))
+    keys = [(front, end, rank) for front, end in pairs for rank in chosen[front]]
+    return dict(zip(keys, columns, strict=True))
+
+
+def _add_accuracy_nulls(config: StitchConfig, rows: list[dict], answers: Tensor, labels: Tensor) -> None:
+    """Adds to the rows of stitches, which come first, what accuracies are by chance; answers (stitches, n), labels (n,)."""
+    pairs = [(one, labels.cpu().numpy()) for one in answers.cpu().numpy()]
+    null = answer_null(pairs, config.permutations, config.seed)
+    for row, columns in zip(rows, _named("accuracy", null), strict=False):
+        row |= columns
+
+
+def _named(measure: str, null: Null) -> list[dict]:
+    """The columns of a null, called after the measure."""
+    return [{f"{measure}_{name}": value for name, value in row.items()} for row in null.columns()]
 
 
 # --solver -> whose principal directions --front-pinv-rank keeps
@@ -360,18 +418,20 @@ def _solve(
     return replace(least_squares.exact(problem, statistics.components(front, rank)[1]), doubtful=False)
 
 
-def _evaluated(parts: list[Part], split: Split, batching: Batching) -> tuple[list[dict], float]:
+def _evaluated(
+    parts: list[Part], split: Split, batching: Batching, answers: list[Tensor] | None
+) -> tuple[list[dict], float]:
     """The measures of all stitches in their order, and the end network's accuracy.
 
-    Parts with the same donors share a pass.
+    Parts with the same donors share a pass. To `answers`, if given, those of the first part's are added, before others of
+    its pass: (stitches, b) of every batch.
     """
     of_part: dict[int, list[dict]] = {}
     accuracies = []
     for donors in {id(part.donors): part.donors for part in parts}.values():
         numbers = [number for number, part in enumerate(parts) if part.donors is donors]
-        measured, accuracy = stitching_grid.evaluate(
-            donors, [entry for number in numbers for entry in parts[number].entries], split, batching
-        )
+        entries = [entry for number in numbers for entry in parts[number].entries]
+        measured, accuracy = stitching_grid.evaluate(donors, entries, split, batching, answers if 0 in numbers else None)
         accuracies.append(accuracy)
         left = iter(measured)
         of_part |= {number: list(itertools.islice(left, len(parts[number].entries))) for number in numbers}

@@ -99,7 +99,7 @@ def study(config: StudyConfig) -> str:
             _function(run)()
         except Interrupted:
             raise
-        except UserError as error:
+        except Exception as error:  # noqa: BLE001 - the others have nothing to do with it
             failed[name] = error
     if saved.forwards:
         script.say(

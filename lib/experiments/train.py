@@ -44,8 +44,11 @@ def train(config: TrainConfig) -> Result:
 
 
 def _train(directory: Path, config: TrainConfig) -> Result:
-    with distributed.joined(config.batch_size) as processes:  # process 0 has claimed the folder
-        return _epochs(directory, config, processes)
+    processes = distributed.current()
+    if config.batch_size < processes.world:
+        raise UserError(f"-b {config.batch_size}: {processes.world} processes need at least one image each")
+    processes.agree(True)  # process 0 has claimed the folder
+    return _epochs(directory, config, processes)
 
 
 def _epochs(directory: Path, config: TrainConfig, processes: distributed.Processes) -> Result:
@@ -132,7 +135,7 @@ def _epochs(directory: Path, config: TrainConfig, processes: distributed.Process
 def _evaluate(network: nn.Module, split: Split, recipe: loop.Recipe) -> tuple[float | None, float | None]:
     """Cross-entropy and accuracy."""
     batching = dataclasses.replace(recipe.batching, batch_size=max(recipe.batching.batch_size, 256))
-    logits = loop.predict(network, split, batching, processes=recipe.processes)
+    logits = loop.predict(network, split, batching)
     labels = split.labels.cpu()
     return classification.cross_entropy(logits, labels), classification.accuracy(logits, labels)
 

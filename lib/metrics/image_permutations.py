@@ -20,12 +20,14 @@ class Permutations:
     """Orders (draws, n) of n images.
 
     Where they are shifts around a circle: `circle` (n,), the images in its order, and `steps` (draws,), all different: the
-    image at place i has the partner of the image at place i + step. Else None.
+    image at place i has the partner of the image at place i + step. Else None. With `start` (n,) the partners are in this
+    order before.
     """
 
     orders: Tensor
     circle: Tensor | None = None
     steps: Tensor | None = None
+    start: Tensor | None = None
 
 
 def draw(n: int, count: int, generator: torch.Generator) -> Permutations:
@@ -39,6 +41,28 @@ def draw(n: int, count: int, generator: torch.Generator) -> Permutations:
     return Permutations(orders, circle, steps)
 
 
+def around_circles(n: int, count: int, generator: torch.Generator) -> list[Permutations]:
+    """The images as they are, and so many permutations or a few more: shifts in parts of equally many, the first by none.
+
+    For more permutations than a circle has shifts, at the price of few circles. Every part but the first is of the images in
+    a random order. Orders that are independent and uniform, each seen with as many random shifts of it: which of all of them
+    is that of the images as they are cannot be told under the null, so that a p-value from them is exact.
+    """
+    parts = -(-(count + 1) // n)
+    circle, each = torch.randperm(n, generator=generator), -(-(count + 1) // parts)
+    found = []
+    for part in range(parts):
+        start = torch.randperm(n, generator=generator) if part else torch.arange(n)
+        if part:
+            steps = torch.randperm(n, generator=generator)[:each]
+        else:
+            steps = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(n - 1, generator=generator)[: each - 1] + 1])
+        orders = torch.empty(len(steps), n, dtype=torch.long)
+        orders[:, circle] = start[circle[(torch.arange(n) + steps[:, None]) % n]]
+        found.append(Permutations(orders, circle, steps, start))
+    return found
+
+
 def cross_moments(x: Tensor, y: Tensor, permutations: Permutations) -> Iterator[Tensor]:
     """For each order the sum over images i and positions of x[i]' y[order[i]], (c, d); x (n, p, c), y (n, p, d) centred.
 
@@ -48,6 +72,7 @@ def cross_moments(x: Tensor, y: Tensor, permutations: Permutations) -> Iterator[
         for order in permutations.orders:
             yield torch.einsum("npc,npd->cd", x, y[order])
         return
+    y = y if permutations.start is None else y[permutations.start.to(y.device)]
     circle, steps = permutations.circle.to(x.device), permutations.steps.to(x.device)
     ahead = [torch.fft.rfft(side[circle].float(), dim=0) for side in (x, y)]
     waves = ahead[0].conj().transpose(1, 2) @ ahead[1]  # (frequencies, c, d)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+COLUMNS = ("null_mean", "null_q95", "p_null", "p_best")
 LEVEL = 0.95
 ROUNDING = 1e-6  # of a column's scale: less is no deviation
 TIE = 1e-4  # deviations: what differs by less does so by rounding
@@ -29,6 +30,13 @@ class Null:
     q95: np.ndarray
     p: np.ndarray
     p_best: np.ndarray
+
+    def columns(self) -> list[dict[str, float | None]]:
+        """What rows say of each number, by `COLUMNS`; None where there is no null."""
+        numbers = zip(self.mean.tolist(), self.q95.tolist(), self.p.tolist(), self.p_best.tolist(), strict=True)
+        return [
+            {name: None if np.isnan(value) else value for name, value in zip(COLUMNS, row, strict=True)} for row in numbers
+        ]
 
 
 def calibrate(observed: np.ndarray, drawn: np.ndarray) -> Null:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lib.attacks import minimum_norm
 from lib.attacks.pgd import attacked
+from lib.core.distributed import ALONE, Processes
 from lib.core.errors import UserError
 from lib.core.progress import image_bar
 from lib.core.randomness import generator
@@ -25,13 +26,17 @@ SEGMENT_POINTS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """At how many points at most the distance is measured, drawn with which seed; steps of the attack (DDN)."""
+    """At how many points at most the distance is measured, drawn with which seed; steps of the attack (DDN).
+
+    `processes` share the points.
+    """
 
     count: int
     seed: int
     steps: int
     batch_size: int
     quiet: bool = False
+    processes: Processes = ALONE
 
 
 def at_training_examples(
@@ -88,23 +93,25 @@ def at_images(
 
 def _measure(network: nn.Module, images: Tensor, labels: Tensor, sampling: Sampling) -> tuple[dict, dict[str, np.ndarray]]:
     """Radii of images (m, ...), and what a row says of them; a radius without success is a lower bound, and censored."""
-    parts = []
     device, size = next(network.parameters()).device, sampling.batch_size
     batches = list(zip(images.split(size), labels.split(size), strict=True)) if len(images) else []
-    for number, (part, truth) in enumerate(image_bar(batches, len(images), size, label="radius", quiet=sampling.quiet)):
-        parts.append(
-            minimum_norm.minimal_radii(
-                network,
-                as_floats(part.to(device)),
-                truth.to(device),
-                steps=sampling.steps,
-                box=not part.is_floating_point(),
-                generator=generator(sampling.seed, "radius", number, device=device),
-            )
+
+    def measured(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        part, truth = batches[number]
+        radii = minimum_norm.minimal_radii(
+            network,
+            as_floats(part.to(device)),
+            truth.to(device),
+            steps=sampling.steps,
+            box=not part.is_floating_point(),
+            generator=generator(sampling.seed, "radius", number, device=device),
         )
-    radius = np.concatenate([np.zeros(0), *(radii.distances.double().cpu().numpy() for radii in parts)])
-    succeeded = np.concatenate([np.zeros(0, bool), *(radii.succeeded.cpu().numpy() for radii in parts)])
-    won = np.concatenate([np.zeros(0, np.int64), *(radii.won.cpu().numpy() for radii in parts)])
+        return radii.distances.double().cpu().numpy(), radii.succeeded.cpu().numpy(), radii.won.cpu().numpy()
+
+    quiet = sampling.quiet or sampling.processes.rank > 0
+    made = image_bar(sampling.processes.shared(len(batches), measured), len(images), size, label="radius", quiet=quiet)
+    parts = [(np.zeros(0), np.zeros(0, bool), np.zeros(0, np.int64)), *made]
+    radius, succeeded, won = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     row = {
         "n": len(radius),
         "attack_success": _mean(succeeded),

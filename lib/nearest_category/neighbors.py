@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.core import cache_folders, saved_state
+from lib.core.distributed import ALONE, Processes
 from lib.core.errors import UserError
 from lib.core.progress import bar
 from lib.nearest_category.search import far, searcher
@@ -80,14 +81,15 @@ def table(
     same: bool = False,
     engine: str = "auto",
     quiet: bool = True,
+    processes: Processes = ALONE,
 ) -> NeighborTable:
     """The table of queries (n, ...) against training examples (m, ...) with labels (m,) in 0, ..., classes - 1.
 
-    `same`: the queries are the training examples, and none is its own neighbour. O(n m d). Raises `UserError` for points
-    of different shapes or units.
+    `same`: the queries are the training examples, and none is its own neighbour. O(n m d), of several processes each for
+    its part of the queries. Raises `UserError` for points of different shapes or units.
     """
     _check(queries, training)
-    values, others = queries.values.flatten(1), training.values.flatten(1)
+    values, others = queries.values.tensor_split(processes.world)[processes.rank].flatten(1), training.values.flatten(1)
     search = searcher(others, engine)
     squared = torch.full((len(values), classes), far(search.dtype), dtype=search.dtype)
     indices = torch.full((len(values), classes), -1)
@@ -95,30 +97,43 @@ def table(
         members = (labels == label).nonzero().squeeze(1)
         own = None
         if same:
-            own = torch.full((len(values),), -1)
+            own = torch.full((len(others),), -1)
             own[members] = torch.arange(len(members))
-        if not len(members):
+            own = own.tensor_split(processes.world)[processes.rank]
+        if not len(members) or not len(values):
             continue
         squared[:, label], positions = search.nearest(values, others[members], own)
         indices[:, label] = torch.where(positions >= 0, members[positions.clamp_min(0)], -1)
-    return NeighborTable(squared, indices)
+    parts = processes.exchange((squared, indices))
+    return NeighborTable(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
 
 
 def cached_table(
-    cache_dir: str | Path, queries: Points, training: Points, labels: Tensor, classes: int, **options
+    cache_dir: str | Path,
+    queries: Points,
+    training: Points,
+    labels: Tensor,
+    classes: int,
+    *,
+    processes: Processes = ALONE,
+    **options,
 ) -> NeighborTable:
-    """`table`, kept under `cache_dir` by the content of both sets, whatever engine made it."""
+    """`table`, kept under `cache_dir` by the content of both sets, whatever engine made it.
+
+    Of several processes the first one reads and writes what is kept.
+    """
     _check(queries, training)
     about = [(points.units, str(points.values.dtype), tuple(points.values.shape)) for points in (queries, training)]
     key = saved_state.content_key(
         repr((1, about, classes, options.get("same", False))), queries.values, training.values, labels
     )
     path = cache_folders.folder(cache_dir, "neighbors") / f"{key}.npz"
-    kept = saved_state.read_arrays(path)
+    kept = processes.agree(None if processes.rank else saved_state.read_arrays(path))
     if kept is not None and kept.keys() == {"squared", "indices"}:
         return NeighborTable(torch.from_numpy(kept["squared"]), torch.from_numpy(kept["indices"]))
-    made = table(queries, training, labels, classes, **options)
-    saved_state.write_arrays(path, {"squared": made.squared.numpy(), "indices": made.indices.numpy()})
+    made = table(queries, training, labels, classes, processes=processes, **options)
+    if processes.rank == 0:
+        saved_state.write_arrays(path, {"squared": made.squared.numpy(), "indices": made.indices.numpy()})
     return made
 
 

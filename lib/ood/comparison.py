@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.metrics import multiple_testing, ood_detection
+from lib.metrics import distribution_free, multiple_testing, ood_detection
 from lib.metrics.ood_detection import Placements
 from lib.ood import selection
 
@@ -19,6 +19,7 @@ MEANS = ("auroc", "auroc_two_sided", "auroc_oracle_sign", "fpr95", "aupr_in", "a
 OF_ONE_SET = (
     *("se", "se_delong", "ci_low", "ci_high", "vs_final", "p", "p_holm", "sign", "sign_certain", "n_ood"),
     *selection.COLUMNS,
+    *distribution_free.COLUMNS,
 )
 
 

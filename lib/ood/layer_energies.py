@@ -119,16 +119,20 @@ def layer_energies(
         ) as outputs,
         cutting.record(network, heads, inputs=True) as seen,
     ):
+
+        def forward(images: Tensor, labels: Tensor, positions: Tensor) -> tuple[list[str], dict[str, Tensor]]:
+            logits = cutting.outputs(network, images).float()
+            columns = rows.about["columns"] if rows.about else _columns(layers, outputs)
+            energies = torch.stack([outputs[name][0] for name in columns], 1)
+            watched = watch(seen[head].float(), logits) if watch else {}
+            if collect:
+                watched |= collect({name: outputs[name][1] for name in columns}, logits)
+            return columns, {"energies": energies, "logits": logits, **watched}
+
         try:
-            for images, _, _ in batching.with_positions(split, split.name, order=order if rows.count else None):
-                logits = cutting.outputs(network, images).float()
-                if not rows.about:
-                    rows.about = {"columns": _columns(layers, outputs)}
-                energies = torch.stack([outputs[name][0] for name in rows.about["columns"]], 1)
-                watched = watch(seen[head].float(), logits) if watch else {}
-                if collect:
-                    watched |= collect({name: outputs[name][1] for name in rows.about["columns"]}, logits)
-                rows.add(energies=energies, logits=logits, **watched)
+            for _, (columns, made) in batching.each(split, split.name, forward, order=order if rows.count else None):
+                rows.about = {"columns": columns}
+                rows.add(**made)
         finally:
             rows.keep()
     watched = rows.whole()

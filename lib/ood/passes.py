@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.core import saved_state
+from lib.core.distributed import ALONE, Processes
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
@@ -34,6 +35,7 @@ class LayerStudy:
     baselines, detectors, aggregators, choices   names of `lib.ood.flags`, and for the first "all"
     validation    names of the sets of validation outliers
     seed          of the halves that are drawn
+    conformal     rows have intervals that hold for any distribution
     """
 
     network: Normalized
@@ -51,6 +53,7 @@ class LayerStudy:
     choices: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     seed: int = 0
+    conformal: bool = False
 
 
 class Passed(NamedTuple):
@@ -89,10 +92,14 @@ def distinct(study: LayerStudy, passed: Iterable[Passed], named: Sequence[str]) 
 
 
 class PassesUnderWay:
-    """What the passes of a run have kept for the one that continues it, in a file that the run removes when it is done."""
+    """What the passes of a run have kept for the one that continues it, in a file that the run removes when it is done.
 
-    def __init__(self, journal: saved_state.Journal) -> None:
-        self.journal, self.found = journal, journal.read()
+    Of several processes the first one reads and writes it, and all know what was found.
+    """
+
+    def __init__(self, journal: saved_state.Journal, processes: Processes = ALONE) -> None:
+        self.journal = None if processes.rank else journal
+        self.found = processes.agree([] if processes.rank else journal.read())
 
     def rows(self, stage: str) -> saved_state.Rows:
         """Of the pass with this name."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from lib.datasets import names, openood
 from lib.datasets.split import Split
+from lib.metrics import distribution_free
 from lib.models import cutting
 from lib.models.normalized import Normalized
 from lib.ood import aggregate, comparison, layer_choice
@@ -38,8 +39,10 @@ def rows(
         proxies = at(passes["jigsaw"]) if "jigsaw" in study.choices else None
         transferred = layer_choice.transfers(inner, outer, fitted, study.seed) if "transfer" in study.choices else []
         for other in outliers:
-            for fact, row in zip(facts, measured[other], strict=True):
-                yield other, {**fact, "T": temperature, "score": "energy", "needs": "nothing", **row}
+            for place, (fact, row) in enumerate(zip(facts, measured[other], strict=True)):
+                energy = comparison.Score({}, inner[:, place], outer[other][:, place])
+                about = {**fact, "T": temperature, "score": "energy", "needs": "nothing"}
+                yield other, {**about, **row, **_intervals(study, energy, row)}
             scores = [
                 comparison.Score(
                     {"layer": "all layers", "score": name, "needs": aggregate.needs(name)}, scored[name], score(outer[other])
@@ -54,13 +57,22 @@ def rows(
             if number == 0:
                 scores += _last_layer(study, passes["id"], passes[other], layers[final])
             in_set = {fact["layer"]: row["in_best_set_two_sided"] for fact, row in zip(facts, measured[other], strict=True)}
-            for row in comparison.score_rows(scores, inner[:, final], outer[other][:, final]):
+            compared = comparison.score_rows(scores, inner[:, final], outer[other][:, final])
+            for score, row in zip(scores, compared, strict=True):
                 if row["score"].startswith("two-sided"):
                     row["in_best_set_two_sided"] = in_set.get(row["layer"])
-                yield other, {"T": temperature, **row}
+                yield other, {"T": temperature, **row, **_intervals(study, score, row)}
             for found in _detectors(facts, passes["id"], passes[other]) if number == 0 else ():
-                for row in comparison.score_rows(found, inner[:, final], outer[other][:, final]):
-                    yield other, row
+                compared = comparison.score_rows(found, inner[:, final], outer[other][:, final])
+                for score, row in zip(found, compared, strict=True):
+                    yield other, row | _intervals(study, score, row)
+
+
+def _intervals(study: LayerStudy, score: comparison.Score, row: dict) -> dict:
+    """The intervals of `--conformal`; none of what was chosen on the test images, or in halves of them."""
+    if not study.conformal or not score.tested or score.halves is not None:
+        return {}
+    return distribution_free.columns(score.inside, score.outside, row["auroc"])
 
 
 def _detectors(facts: list[dict], inner: Passed, outer: Passed) -> Iterator[list[comparison.Score]]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -100,7 +101,7 @@ class FeatureProvider:
                 moments=moments,
                 view=None if view is None else View(view, self.seed),
             )
-            if self.storage.cache_dir is not None:
+            if self.storage.cache_dir is not None and self.batching.processes.rank == 0:
                 feature_cache.prune(self.storage.cache_dir, self.cache_limit)
         return collected
 
@@ -138,11 +139,12 @@ class FeatureProvider:
     def directions(self) -> dict[str, Directions]:
         """The principal directions of every layer's channels over the whole training split."""
         if self.streams:
-            moments = {tap.layer: principal_components.Moments() for tap in self.layout.taps}
-            reduce = {layer: layer_reducer({}, moment) for layer, moment in moments.items()}
+            moments: dict[str, Any] = {tap.layer: principal_components.Moments() for tap in self.layout.taps}
+            reduce = {layer: layer_reducer({}, layer) for layer in moments}
             with self.clock.stage("passes"):
-                for _ in reduced_outputs(self.network, self.train, reduce, self.batching, finite=1):
-                    pass
+                for _, rows in reduced_outputs(self.network, self.train, reduce, self.batching, finite=1):
+                    for layer in moments:
+                        moments[layer] += rows[layer]
         else:
             moments = self.collect(self.train, moments=True).moments
         return {

@@ -51,6 +51,7 @@ class ProbeOptions:
     rules       names in `lib.probing.selection.RULES`, side by side; by default all that there are images for
     metric      what rules choose by: "accuracy", "worst-group", "adjusted", or "auto": worst-group where there are groups
     exported    the chosen probe must be exportable
+    draws       exchanges of answers that show what gains are by chance; 0: none
     cache_limit GiB on disk for the features that all runs keep
     """
 
@@ -68,4 +69,5 @@ class ProbeOptions:
     rules: tuple[str, ...] = ()
     metric: str = "auto"
     exported: bool = False
+    draws: int = 0
     cache_limit: float = 50.0

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lib.metrics import group_accuracy as group_metrics
+from lib.metrics import permutation_null
 from lib.probing import evaluation
-from lib.probing.best_layers import BestLayers, best_layers
+from lib.probing.best_layers import best_layers, gain_null
 from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import ProbeSite
 from lib.probing.probe_bank import ProbeBank
@@ -114,41 +115,56 @@ def _validated(study: ProbeStudy, ruled: RuleChoices, seed: int, numbers: Sequen
 
 def _candidate_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """Every candidate of every site, where nothing is chosen."""
-    best = _best_by_number(report, ruled)
+    said = _said_of_sites(report, ruled)
     return [
         row
         for seed, number in ruled.sweep.sets
         for at, site in enumerate(ruled.sweep.sites)
         for candidate in range(len(ruled.sweep.candidates))
-        for row in _with_set(_test_rows(report, ruled, site, candidate, seed, number), report, best[number], at)
+        for row in _with_said(_test_rows(report, ruled, site, candidate, seed, number), report, said[number][at])
     ]
 
 
 def _chosen_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
     """The chosen candidate of every site; the chosen site is marked."""
-    best = _best_by_number(report, ruled)
+    said = _said_of_sites(report, ruled)
     return [
         {**row, "chosen": at == choice.site, "candidates": choice.searched}
         for (seed, number), choice in ruled.choices.items()
         for at, site in enumerate(ruled.sweep.sites)
-        for row in _with_set(_test_rows(report, ruled, site, choice.candidates[at], seed, number), report, best[number], at)
+        for row in _with_said(_test_rows(report, ruled, site, choice.candidates[at], seed, number), report, said[number][at])
     ]
 
 
-def _best_by_number(report: _Report, ruled: RuleChoices) -> dict[int, BestLayers | None]:
-    """For each OOD set the layers that may be the best."""
-    study = report.study
-    return {
-        number: best_layers(study, report.scores, ruled, [number]) for number in {number for _, number in ruled.sweep.sets}
-    }
+def _said_of_sites(report: _Report, ruled: RuleChoices) -> dict[int, list[dict]]:
+    """For each OOD set what is said of every site after a look at all of them; nothing where nothing can be."""
+    return {number: _said(report, ruled, number) for number in {number for _, number in ruled.sweep.sets}}
 
 
-def _with_set(rows: list[dict], report: _Report, best: BestLayers | None, at: int) -> list[dict]:
-    """The rows of a site; that of the metric says whether the site's layer may be the best."""
-    if best is not None:
-        group = "all" if report.study.metric.name == "accuracy" else "adjusted"
-        for row in rows:
-            row["in_best_set"] = best.within[at] if row["group"] == group else None
+def _said(report: _Report, ruled: RuleChoices, number: int) -> list[dict]:
+    """Whether each site's layer may be the best for an OOD set, and with `--null` what its gain is by chance."""
+    best = best_layers(report.study, report.scores, ruled, [number])
+    if best is None:
+        return [{} for _ in ruled.sweep.sites]
+    return [
+        {"in_best_set": within, **null} for within, null in zip(best.within, _nulls(report, ruled, [number]), strict=True)
+    ]
+
+
+def _nulls(report: _Report, ruled: RuleChoices, numbers: list[int]) -> list[dict]:
+    """What the gain of every site over the last one is by chance; None for the last one itself."""
+    null = gain_null(report.study, report.scores, ruled, numbers, report.study.seeds[0])
+    if null is None:
+        return [{} for _ in ruled.sweep.sites]
+    return [*null.columns(), dict.fromkeys(permutation_null.COLUMNS)]
+
+
+def _with_said(rows: list[dict], report: _Report, said: dict) -> list[dict]:
+    """The rows of a site; that of the metric has what is said after a look at all sites."""
+    group = "all" if report.study.metric.name == "accuracy" else "adjusted"
+    for row in rows:
+        if row["group"] == group:
+            row |= said
     return rows
 
 
@@ -213,12 +229,18 @@ def _gain_rows(report: _Report, ruled: RuleChoices) -> list[dict]:
 
 
 def _after_selection(report: _Report, ruled: RuleChoices, numbers: list[int]) -> dict:
-    """The layers that may be the best, and the bound of the chosen one's gain; no bound where several were chosen."""
+    """The layers that may be the best, and of the chosen one's gain the bound and, with `--null`, what it is by chance.
+
+    Neither where several layers were chosen.
+    """
     best = best_layers(report.study, report.scores, ruled, numbers)
     if best is None:
         return {}
     chosen = {ruled.choices[seed, number].site for seed in report.study.seeds for number in numbers}
-    return {"best_set": best.words, "gain_bound": best.bounds[chosen.pop()] if len(chosen) == 1 else None}
+    if len(chosen) > 1:
+        return {"best_set": best.words, "gain_bound": None}
+    at = chosen.pop()
+    return {"best_set": best.words, "gain_bound": best.bounds[at], **_nulls(report, ruled, numbers)[at]}
 
 
 def _pair(report: _Report, ruled: RuleChoices, seed: int, number: int) -> _Pair:

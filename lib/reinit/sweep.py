@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lib.core import saved_state
 from lib.core.devices import arithmetic
 from lib.core.errors import UserError
 from lib.datasets.batching import Batching
@@ -69,30 +70,38 @@ def run(
     ]
     order = torch.arange(counts.images, len(split))
     broken = torch.zeros(len(units) + 1, dtype=torch.int64, device=device)  # images whose logits are no numbers
+
+    def forward(images: Tensor, labels: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a batch: what is right of the intact network and of the cells, and logits that are no numbers."""
+        right, wrong = torch.zeros_like(nothing.cells, device=device), torch.zeros_like(broken)
+        activations = images
+        with arithmetic(batching.precision, device):
+            for stage in stages:
+                activations = stage.lead(activations)
+                for number in stage.units:
+                    run = [(source, cell) for source, cell in enumerate(cells[number]) if cell is not None]
+                    for first in range(0, len(run), stacked):
+                        group, states = zip(*run[first : first + stacked], strict=True)
+                        answers = stage.answers(number, activations, list(states))
+                        for source, logits in zip(group, answers, strict=True):
+                            right[number, source] = _right(logits, labels)
+                        wrong[number] += torch.stack([_broken(logits) for logits in answers]).sum()
+            logits = tail(activations)
+            intact = _right(logits, labels)
+            wrong[-1] += _broken(logits)
+        for number, sources in enumerate(same):
+            right[number, sources] = intact
+        return intact, right, wrong
+
     saved = time.monotonic()
     try:
-        for images, labels, _ in batching.with_positions(split, split.name, order=order):
-            right = torch.zeros_like(counts.cells)
-            activations = images
-            with arithmetic(batching.precision, device):
-                for stage in stages:
-                    activations = stage.lead(activations)
-                    for number in stage.units:
-                        run = [(source, cell) for source, cell in enumerate(cells[number]) if cell is not None]
-                        for first in range(0, len(run), stacked):
-                            group, states = zip(*run[first : first + stacked], strict=True)
-                            answers = stage.answers(number, activations, list(states))
-                            for source, logits in zip(group, answers, strict=True):
-                                right[number, source] = _right(logits, labels)
-                            broken[number] += torch.stack([_broken(logits) for logits in answers]).sum()
-                logits = tail(activations)
-                intact = _right(logits, labels)
-                broken[-1] += _broken(logits)
-            for number, sources in enumerate(same):
-                right[number, sources] = intact
+        for positions, (intact, right, wrong) in batching.each(split, split.name, forward, order=order):
+            broken = broken + wrong.to(device)
             # replaced as a whole, so that an interruption meets the old counts or the new ones
-            counts = Counts(counts.images + len(labels), counts.intact + intact, counts.cells + right)
-            if time.monotonic() - saved > SAVE_EVERY:
+            counts = Counts(
+                counts.images + len(positions), counts.intact + intact.to(device), counts.cells + right.to(device)
+            )
+            if time.monotonic() - saved > saved_state.SAVE_EVERY:
                 checkpointing.save(counts.to(torch.device("cpu")))
                 saved = time.monotonic()
     except BaseException:
@@ -112,9 +121,6 @@ def _refuse_broken(units: list[Target], broken: list[int], split: Split) -> None
             raise UserError(
                 f"layer {unit.layer}: with other weights in it, logits {whole} are NaN or infinite {count} times"
             )
-
-
-SAVE_EVERY = 10  # seconds
 
 
 def _broken(logits: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ themselves in every choice, and their difference is noise.
 
 import contextlib
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lib.core.distributed import ALONE
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
@@ -134,7 +135,8 @@ def distinct(
     label = "telling layers apart"
     if partition.undecided:
         with handed_on(network, layers) as tensors:
-            for rows in represent(network, split.spread(FIRST), list(layers), batching, reduce, label):
+            few = replace(batching, processes=ALONE)  # every process sees for itself who hands on what
+            for rows in represent(network, split.spread(FIRST), list(layers), few, reduce, label):
                 partition.add(rows)
     several = [group for group in partition.groups if len(group) > 1]  # of a single layer nothing was passed
     doubtful = [group for group in several if len({tensors[name] for name in group}) > 1]

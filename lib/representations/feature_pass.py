@@ -9,6 +9,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Collection, Generator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,10 +64,12 @@ class FeaturePass:
         self.writers, self.moments, self.state = writers, {layer: Moments() for layer in layers}, state
         self.images, self.saved, self._since = 0, False, time.monotonic()
 
-    def add(self, rows: Mapping[str, Tensor], images: int) -> None:
-        """Takes in the features (b, d) of the next b images, by file; the moments have taken in theirs."""
+    def add(self, rows: Mapping[str, Tensor], images: int, moments: Mapping[Any, Any]) -> None:
+        """Takes in the features (b, d) of the next b images by file, and the moments of their channels by layer."""
         for name, writer in self.writers.items():
             writer.add(rows[name])
+        for layer in self.moments:
+            self.moments[layer] += moments[layer]
         self.images += images
         if time.monotonic() - self._since > saved_state.SAVE_EVERY:
             self._save()

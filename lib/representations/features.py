@@ -9,11 +9,12 @@ there and computes only the taps that are not.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
@@ -170,35 +171,53 @@ def collect(
     folder = storage.folder(network, split, batching, view)
     files = {tap: file_name(tap, storage.kind(tap), reduce) for tap, reduce in reducers.items()}
     layers = dict.fromkeys(tap.layer for tap in reducers) if moments else {}
-    features = {tap: Features(*stored) for tap in reducers if (stored := folder.read(files[tap])) is not None}
-    measured = {layer: stored for layer in layers if (stored := folder.read_moments(layer)) is not None}
-    absent = [tap for tap in reducers if tap not in features]
-    unmeasured = [layer for layer in layers if layer not in measured]
+    found, known = _kept(folder, files, layers)
+    absent = batching.processes.agree([tap for tap in reducers if tap not in found])
+    unmeasured = batching.processes.agree([layer for layer in layers if layer not in known])
     label = label or f"{split.name} {split.variant}".strip()
     if absent or unmeasured:
         types = {files[tap]: TYPES[storage.kind(tap)] for tap in absent}
-        with writing(folder, types, unmeasured, len(split), batching.batch_size, batching.device) as under_way:
+        reads = batching.processes.rank > 0 and folder.path is not None  # what process 0 writes, when it is there
+        own = FeatureFolder(None) if reads else folder
+        with writing(own, {} if reads else types, unmeasured, len(split), batching.batch_size, batching.device) as under_way:
             reduce = {
                 layer: layer_reducer(
-                    {tap: reducers[tap] for tap in absent if tap.layer == layer}, under_way.moments.get(layer)
+                    {tap: reducers[tap] for tap in absent if tap.layer == layer}, layer if layer in unmeasured else None
                 )
                 for layer in dict.fromkeys([*(tap.layer for tap in absent), *unmeasured])
             }
-            left = reduced_outputs(
-                network, split, reduce, batching, view=view, label=label, finite=1, first=under_way.images
-            )
+            begun = batching.processes.agree(under_way.images)
+            left = reduced_outputs(network, split, reduce, batching, view=view, label=label, finite=1, first=begun)
             for positions, rows in left:
-                under_way.add({files[tap]: rows[tap] for tap in absent}, len(positions))
+                under_way.add({files[tap]: rows[tap] for tap in absent}, len(positions), rows)
             for layer, moment in under_way.moments.items():
-                folder.write_moments(layer, moment)
-                measured[layer] = moment
-            stored = under_way.finish()
-        features |= {tap: Features(*stored[files[tap]]) for tap in absent}
+                own.write_moments(layer, moment)
+            stored, measured = under_way.finish(), under_way.moments
+        if batching.processes.world > 1:
+            batching.processes.exchange(None)  # process 0 has written
+        if reads:
+            found, known = _kept(folder, files, layers)
+            if len(found) + len(known) < len(reducers) + len(layers):
+                raise UserError(
+                    f"{folder.path}: process 0 wrote there what this one does not find; all have to see --cache-dir"
+                )
+        else:
+            found |= {tap: Features(*stored[files[tap]]) for tap in absent}
+            known |= measured
+    features = {tap: found[tap] for tap in reducers}
     if folder.path is not None:
         feature_cache.touch(folder.path, f"{type(getattr(network, 'body', network)).__name__} on {label}, {split.split}")
         if sum(stored.bytes for stored in features.values()) <= storage.gib * feature_cache.GIB:
             features = {tap: stored.in_memory() for tap, stored in features.items()}
-    return Collected({tap: features[tap] for tap in reducers}, measured, len(split) if absent or unmeasured else 0)
+    return Collected(features, known, len(split) if absent or unmeasured else 0)
+
+
+def _kept(
+    folder: FeatureFolder, files: Mapping[Tap, str], layers: Iterable[str]
+) -> tuple[dict[Tap, Features], dict[str, Moments]]:
+    """The features and moments that a folder has of these files and layers."""
+    found = {tap: Features(*stored) for tap, name in files.items() if (stored := folder.read(name)) is not None}
+    return found, {layer: stored for layer in layers if (stored := folder.read_moments(layer)) is not None}
 
 
 def dimensions(network: nn.Module, reducers: Mapping[Tap, Reduce], split: Split, batching: Batching) -> dict[Tap, int]:
@@ -210,12 +229,11 @@ def dimensions(network: nn.Module, reducers: Mapping[Tap, Reduce], split: Split,
     return {tap: row.shape[1] for tap, row in rows.items()}
 
 
-def layer_reducer(reducers: Mapping[Name, Reduce], moments: Moments | None = None) -> Callable[[Tensor], dict[Name, Tensor]]:
-    """All reducers of one layer, by name; its channels are also taken into `moments`."""
+def layer_reducer(reducers: Mapping[Name, Reduce], moments: str | None = None) -> Callable[[Tensor], dict[Any, Any]]:
+    """All reducers of one layer, by name; with `moments`, under that name also the `Moments` of its channels."""
 
-    def reduced(output: Tensor) -> dict[Name, Tensor]:
-        if moments is not None:
-            moments.add(channel_rows(output))
-        return {name: reduce(output).float().clone() for name, reduce in reducers.items()}
+    def reduced(output: Tensor) -> dict[Any, Any]:
+        made: dict[Any, Any] = {name: reduce(output).float().clone() for name, reduce in reducers.items()}
+        return made if moments is None else {**made, moments: Moments.of(channel_rows(output))}
 
     return reduced

@@ -75,20 +75,23 @@ def reduced_outputs(
 
         return kept
 
+    def forward(images: Tensor, labels: Tensor, positions: Tensor) -> tuple[dict[Name, Tensor], dict[str, Tensor]]:
+        made.clear()
+        sums.clear()
+        cutting.run(network, images)
+        for layer in reduce:
+            if layer not in made:
+                raise UserError(f"layer {layer} does not run in a forward pass, so it has no features")
+        return {name: rows for layer in reduce for name, rows in made[layer].items()}, dict(sums)
+
     network.eval()
     with cutting.record(network, list(reduce), reduce={layer: keep(layer) for layer in reduce}, stop=True):
-        for images, _, positions in batching.with_positions(split, label, order=order, augment=change):
-            made.clear()
-            sums.clear()
-            cutting.run(network, images)
-            for layer in reduce:
-                if layer not in made:
-                    raise UserError(f"layer {layer} does not run in a forward pass, so it has no features")
-            if sums:
-                unseen.append((dict(sums), positions))
+        for positions, (rows, summed) in batching.each(split, label, forward, order=order, augment=change):
+            if summed:
+                unseen.append((summed, positions))
             if len(unseen) >= together:
                 _look(unseen, split)
-            yield positions, {name: rows for layer in reduce for name, rows in made[layer].items()}
+            yield positions, rows
     _look(unseen, split)
 
 
@@ -125,7 +128,7 @@ def represent(
     reduce: Reduce = flatten,
     label: str = "",
 ) -> Iterator[dict[str, Tensor]]:
-    """Per batch: layer -> features (b, d) in float32 on the network's device. Raises as `reduced_outputs`."""
+    """Per batch: layer -> features (b, d) in float32, where the network is or on the CPU. Raises as `reduced_outputs`."""
 
     def named(layer: str) -> Callable[[Tensor], dict[str, Tensor]]:
         return lambda output: {layer: reduce(output).float().clone()}
@@ -141,11 +144,16 @@ def features_and_logits(
     network.eval()
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     logits = []
+
+    def forward(images: Tensor, labels: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        answers = cutting.outputs(network, images).float().cpu()
+        return answers, {layer: outputs[layer].cpu() for layer in layers}
+
     with torch.no_grad(), cutting.record(network, layers, reduce=lambda output: flatten(output).float().clone()) as outputs:
-        for images, _ in batching.over(split, label or split.name):
-            logits.append(cutting.outputs(network, images).float().cpu())
+        for _, (answers, activations) in batching.each(split, label or split.name, forward):
+            logits.append(answers)
             for layer in layers:
-                parts[layer].append(outputs[layer].cpu())
+                parts[layer].append(activations[layer])
     return {layer: torch.cat(parts.pop(layer)) for layer in layers}, torch.cat(logits)
 
 

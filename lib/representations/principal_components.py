@@ -26,12 +26,17 @@ class Moments:
     total: Tensor = field(default_factory=_none_yet, repr=False)
     products: Tensor = field(default_factory=_none_yet, repr=False)
 
-    def add(self, rows: Tensor) -> None:
-        """Takes in rows (m, c)."""
+    @classmethod
+    def of(cls, rows: Tensor) -> "Moments":
+        """Those of rows (m, c)."""
         rows = rows.detach().double()
-        self.count += len(rows)
-        self.total = self.total + rows.sum(0)
-        self.products = self.products + rows.T @ rows
+        return cls(len(rows), rows.sum(0), rows.T @ rows)
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    def cpu(self) -> "Moments":
+        return Moments(self.count, self.total.cpu(), self.products.cpu())
 
     @property
     def mean(self) -> Tensor:
@@ -66,8 +71,7 @@ def directions(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     m, c = rows.shape
     if m >= c:
-        moments = Moments()
-        moments.add(rows)
+        moments = Moments.of(rows)
         return moments.mean, basis(moments.covariance)
     mean = rows.double().mean(0)
     centred = rows.double() - mean

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.core.errors import Interrupted
 from lib.datasets import batching as batching_module
 from lib.datasets.batching import Batches, Batching
 from lib.datasets.split import Split
@@ -326,6 +327,8 @@ class _Scheduler:
                 for recordings in kept[1:]:
                     stack.enter_context(cutting.attached(leader, recordings))
                 output = cutting.run_alone(leader, batch)
+        except Interrupted:  # the process, not this pass
+            raise
         except Exception as error:  # noqa: BLE001 - it is that of each member
             failed = error
         _divide([member for member, _ in together], time.perf_counter() - begin)

@@ -134,7 +134,8 @@ class RunConfig:
     revision: typing.ClassVar[int] = 1
     reads_records: typing.ClassVar[bool] = False  # whether it reads records of other experiments, so that these come first
     takes_features: typing.ClassVar[bool] = False  # whether stored features may take the place of images
-    parallel: typing.ClassVar[bool] = False  # whether the script's experiment shares its work among torchrun's processes
+    # whether torchrun's processes share the work of the script's experiment: in passes (`Processes.together`), or by itself
+    parallel: typing.ClassVar[typing.Literal["", "passes", "itself"]] = ""
     # flags of a repetition that leaves the checkpoints and detectors there are as they are; "{models}" is another folder
     aside: typing.ClassVar[tuple[str, ...]] = ()
     answers_at_once: typing.ClassVar[bool] = True  # whether what `answer` does is done in seconds
@@ -291,6 +292,11 @@ class DeviceConfig(RunConfig):
     max_examples: int | None = flag(
         None, help="use only this many images of each data set, evenly spread over it", group="data", check=at_least(1)
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if distributed.world() > 1 and self.gpu is not None and self.gpu >= 0:
+            raise UsageError(f"-gpu {self.gpu}: under torchrun each process takes the GPU of its own number; without -gpu")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib import datasets
-from lib.core import devices, terminal, text_table
+from lib.core import devices, distributed, terminal, text_table
 from lib.core.errors import UserError
 from lib.core.progress import Whole
 from lib.datasets import names
@@ -115,8 +115,9 @@ def batching(
         precision=devices.resolve_precision(precision, device),
         workers=config.workers,
         prefetch=config.prefetch,
-        quiet=config.quiet,
+        quiet=config.quiet or distributed.rank() > 0,
         whole=whole or Whole(),
+        processes=distributed.current(),
     )
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib.core import files, locks, terminal, text_table
+from lib.core import distributed, files, locks, terminal, text_table
 from lib.core.errors import UsageError, UserError
 from lib.core.figures import FORMATS
 from lib.core.registry import misspelt
@@ -402,11 +402,13 @@ def environment() -> dict:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    found = {"python": platform.python_version(), "system": platform.platform(), **versions, **_code()}
+    system = " ".join((platform.system(), platform.machine(), *platform.libc_ver()))  # no kernel, which names a machine
+    found = {"python": platform.python_version(), "system": system, **versions, **_code()}
     torch = sys.modules.get("torch")
     if torch is not None:
         found["device"] = torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
         found["threads"] = torch.get_num_threads()
+        found["processes"] = distributed.world()
         found["deterministic"] = torch.are_deterministic_algorithms_enabled()
     return found
 

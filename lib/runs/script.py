@@ -64,25 +64,35 @@ def main(
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has read enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+        _exit(FAILED)
     except Exception as error:  # the one place where any failure becomes one line
         _ignore_signals()
         if debug:
             traceback.print_exc()
         if not argv and isinstance(error, UsageError):
             print(cli.brief(experiments[name].configuration, script, about), end="\n\n", file=sys.stderr)
-        if not (distributed.rank() and isinstance(error, UsageError | Interrupted)):  # process 0 says the same
+        said = UsageError | Interrupted | distributed.FailedTogether  # by process 0, too
+        if not (distributed.rank() and isinstance(error, said)):
             sentence = _sentence(error)
             if isinstance(error, UntrustedFile):
                 sentence += f"; if you trust it: {shlex.join(['python', script, *argv, '--trust', error.path])}"
             print(f"{script}: {' '.join(readable(sentence).splitlines())}", file=sys.stderr)  # one line, whatever it quotes
-        sys.exit(getattr(error, "status", FAILED))
+        _exit(getattr(error, "status", FAILED))
     except KeyboardInterrupt:
         _ignore_signals()
         print(f"{script}: interrupted; the same command runs it again", file=sys.stderr)
-        sys.exit(Interrupted.status)
+        _exit(Interrupted.status)
     finally:
         _ignore_signals()
+
+
+def _exit(status: int) -> typing.NoReturn:
+    """Ends the process. Process 0 also puts the status into `EXIT_STATUS_FILE`, if given: torchrun does not hand it on."""
+    path = os.environ.get("EXIT_STATUS_FILE")
+    if path and distributed.rank() == 0:
+        with contextlib.suppress(OSError):
+            Path(path).write_text(str(status), "utf-8")
+    sys.exit(status)
 
 
 def completion_asked() -> bool:
@@ -95,26 +105,39 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     if not config.debug:
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of homes and fonts
     place = records.place(config, name)
-    if distributed.rank():
-        _follow(experiments[name], config, place)
+    with distributed.joined() as processes:
+        if processes.rank == 0:
+            return _lead(experiments[name], config, place, command, processes)
+        if processes.agree(False):
+            warnings.simplefilter("ignore")
+            _result(experiments[name], config, processes)
         return None
+
+
+def _lead(
+    experiment: Experiment, config: RunConfig, place: records.Place, command: list[str], processes: distributed.Processes
+) -> Path | None:
+    """What `run` does in its process, or in the first of several: the others do their share of the work, and say no word."""
     _show_warnings(config)
     if config.plan:
         config.check_inputs()
     with progress.status("preparing", config.quiet or not config.answers_at_once):
         answer = records.plan(place, config) if config.plan else config.answer()
     if answer is not None:
+        processes.agree(False)
         print(readable(answer))
         return None
     found = _version(place.path)
     if _is_there(place, config):  # also in a folder that cannot be written
-        _leave(experiments[name], config, place)
+        processes.agree(False)
+        _leave(experiment, config, place)
     else:
         with records.locked(place):
             if _version(place.path) != found and _is_there(place, config):  # another process was faster
-                _leave(experiments[name], config, place)
+                processes.agree(False)
+                _leave(experiment, config, place)
             else:
-                _run(experiments[name], config, place, command)
+                _run(experiment, config, place, command, processes)
     for figure in records.figures(place, config.figure_format):
         say(config, f"figure: {figure}")
     print(place.path)
@@ -149,15 +172,18 @@ def _version(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _run(experiment: Experiment, config: RunConfig, place: records.Place, command: list[str]) -> None:
+def _run(
+    experiment: Experiment, config: RunConfig, place: records.Place, command: list[str], processes: distributed.Processes
+) -> None:
     """Runs the experiment, writes its record and prints its rows."""
     with progress.status("checking inputs", config.quiet):
         config.check_inputs()
         before = records.fingerprints(config)
     started, begin = time.time(), time.perf_counter()
     with progress.status("loading libraries", config.quiet):
-        function = _loaded(experiment)
-    result = function(config)
+        _loaded(experiment)
+    processes.agree(True)
+    result = _result(experiment, config, processes)
     result.seconds.setdefault("total", time.perf_counter() - begin)
     record = records.write(place, config, result, command=command, started=started, inputs=before)
     drawing.draw_anew(place, record, experiment, config.figure_format, config.figure_width)
@@ -166,12 +192,10 @@ def _run(experiment: Experiment, config: RunConfig, place: records.Place, comman
         say(config, f"done in {duration(result.seconds['total'])}")
 
 
-def _follow(experiment: Experiment, config: RunConfig, place: records.Place) -> None:
-    """What torchrun's other processes do: their share of the work, and no word; process 0 locks, answers and writes."""
-    asked = config.plan or config.answer() is not None
-    if not asked and (config.overwrite or not records.finished(place, config)):
-        warnings.simplefilter("ignore")
-        _loaded(experiment)(config)
+def _result(experiment: Experiment, config: RunConfig, processes: distributed.Processes) -> Result:
+    """What the experiment comes to, in one of the processes that do it together."""
+    function = functools.partial(_loaded(experiment), config)
+    return processes.together(function) if config.parallel == "passes" else function()
 
 
 def _loaded(experiment: Experiment) -> Callable[..., Result]:

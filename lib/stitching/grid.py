@@ -199,13 +199,16 @@ def derangement(n: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: Batching) -> tuple[list[dict], float]:
+def evaluate(
+    donors: Donors, entries: list[GridStitch], split: Split, batching: Batching, kept: list[Tensor] | None = None
+) -> tuple[list[dict], float]:
     """The measures of every stitched network on a labelled split, and the accuracy of the end network.
 
     accuracy, relative_accuracy (over the end network's), penalty (the end network's accuracy minus it), agreement (share of
     images with the end network's prediction), normalized_difference (||S - E||^2 / ||E||^2 over all images),
     normalized_difference_batch_mean (the mean of that ratio over batches, as published: it depends on the batch size) and r2
-    (1 - ||S - E||^2 / ||E - mean||^2, the mean per channel), S the stitched activation and E the end network's own.
+    (1 - ||S - E||^2 / ||E - mean||^2, the mean per channel), S the stitched activation and E the end network's own. The
+    answers of the stitched networks are added to `kept`, if given, a batch (entries, b) at a time.
     """
     device = batching.device
     counts = {"correct": torch.zeros(len(entries), dtype=torch.float64, device=device)}
@@ -223,17 +226,22 @@ def evaluate(donors: Donors, entries: list[GridStitch], split: Split, batching: 
             own_correct += (predicted == labels).sum()
             own_broken += (~logits.isfinite().all(1)).sum()
             squares = {layer: own[layer].add(target) for layer, target in targets.items()}
+            of_batch = labels.new_empty(len(entries), len(labels)) if kept is not None else None
             for numbers, there in zip(stacks, places, strict=True):
                 end = entries[numbers[0]].end
                 stitched = [entries[number].stitch(sources[entries[number].front]) for number in numbers]
                 answered = donors.tails[end](torch.cat(stitched))
                 counts["broken"][there] += (~answered.isfinite().all(1)).view(len(numbers), -1).sum(1)
                 answers = answered.argmax(1).view(len(numbers), -1)
+                if of_batch is not None:
+                    of_batch[there] = answers
                 counts["correct"][there] += (answers == labels).sum(1)
                 counts["agree"][there] += (answers == predicted).sum(1)
                 difference = torch.stack([(one - targets[end]).square().sum(dtype=torch.float64) for one in stitched])
                 counts["difference"][there] += difference
                 counts["ratio"][there] += difference / squares[end]
+        if kept is not None and of_batch is not None:
+            kept.append(of_batch)
         batches += 1
     n = len(split)
     _refuse_broken(entries, int(own_broken), counts["broken"].tolist(), split)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 LISTED = ("front_layer", "end_layer", "front_stitch_rank", "front_pinv_rank")  # what the rows of one record differ in
-NO_METHOD = {"directory", "mod_only_stitch", "save", "null", "sender"}
+NO_METHOD = {"directory", "mod_only_stitch", "save", "null", "sender", "permutations"}
 
 
 class GridCell(NamedTuple):

@@ -30,6 +30,7 @@ FREE = {
     "front_stitch_rank",
     "front_pinv_rank",
     "null",
+    "permutations",
     "save",
 }
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from lib import models
 from lib.attacks.flags import PerturbationConfig
-from lib.core import distributed
 from lib.core.errors import UsageError
 from lib.datasets import names
 from lib.datasets.catalogue import AUGMENTATIONS
@@ -363,8 +362,6 @@ class TrainingConfig(PerturbationConfig, OptimizationConfig, ImagesConfig, SeedC
             raise UsageError(f"-dir {self.directory}: a folder under {self.models_dir}/ is named, such as cifar10/a")
         if (":" in self.dataset and "=" not in self.dataset) or (of_features and names.parse(self.dataset).split):
             raise UsageError(f"-d {self.dataset}: training takes a data set without a split; it uses train and test")
-        if distributed.world() > 1 and self.gpu is not None and self.gpu >= 0:
-            raise UsageError(f"-gpu {self.gpu}: under torchrun each process takes the GPU of its own number; without -gpu")
         if (self.stratified or self.split_seed is not None) and not self.split:
             raise UsageError("--stratified and --split-seed are about --split, which is 0")
         if self.pretrained and self.resume_from:

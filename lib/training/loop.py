@@ -192,23 +192,15 @@ def predict(
     batching: Batching,
     *,
     label: str = "",
-    processes: Processes = ALONE,
 ) -> Tensor:
-    """Logits (n, k) in float32 on the CPU, in the order of the split; the network is put in eval mode.
+    """Logits (n, k) in float32 on the CPU, in the order of the split; the network is put in eval mode."""
 
-    Several processes share the work, and all get the whole answer.
-    """
-    n = len(split)
-    if processes.world > 1 and n >= processes.world:
-        split = split.subset(processes.rows(torch.arange(n)))
-    else:
-        processes = ALONE
-    network.eval()
-    logits = []
-    for images, _ in batching.over(split, label or split.name):
+    def forward(images: Tensor, labels: Tensor, positions: Tensor) -> Tensor:
         with arithmetic(batching.precision, batching.device):
-            logits.append(cutting.outputs(network, images).float())
-    return processes.gather(torch.cat(logits).cpu(), n)
+            return cutting.outputs(network, images).float()
+
+    network.eval()
+    return torch.cat([logits for _, logits in batching.each(split, label or split.name, forward)]).cpu()
 
 
 def _draws(seed: int, position: Position, device: torch.device, processes: Processes) -> Draws:

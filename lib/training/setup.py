@@ -180,9 +180,7 @@ def recipe(
         seed=config.seed,
         epochs=config.epochs,
         batching=dataclasses.replace(
-            loading.batching(config, device, description.channels, description.image_size),
-            precision=precision,
-            quiet=config.quiet or processes.rank > 0,
+            loading.batching(config, device, description.channels, description.image_size), precision=precision
         ),
         augmentation=split.augmentation if config.augmentation == "auto" else config.augmentation,
         channels_last=next(

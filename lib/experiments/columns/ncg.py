@@ -38,6 +38,10 @@ COLUMNS = Columns(
         "chi2": Column("statistic of the paper's test of `hits` against `chance`", "", 0),
         "p_chi2": probability("p of `chi2`, two-sided"),
         "p_permutation": probability("one-sided permutation test of `hits`, margins kept"),
+        "null_mean": share("mean of `ncg` over the permutations of `--null`"),
+        "null_q95": share("`ncg` that 95 % of the permutations of `--null` do not exceed"),
+        "p_null": probability("share of permutations with as high an `ncg`; of this row alone, one-sided"),
+        "p_best": probability("the same after a look at all rows `all`: holds for the best of them"),
         "accuracy": share(
             "share of the images, classified correctly; empty where they have no label of the network's", "higher"
         ),

@@ -1,6 +1,6 @@
 """The columns of `exec_probe.py`: a row per probe, rule, OOD set and group, and one per gain of choosing a layer."""
 
-from lib.runs.columns import DATA, Column, Columns, count, share
+from lib.runs.columns import DATA, Column, Columns, count, probability, share
 
 _NULLS = {
     "s": "the paper's S: mean distance from training to OOD images over that within the training images, less 1",
@@ -57,6 +57,14 @@ COLUMNS = Columns(
             1,
             "higher",
         ),
+        "null_mean": Column(
+            "mean over the exchanges of `--null` of what the layer's metric is above the last one's", "fraction", -1, 1
+        ),
+        "null_q95": Column(
+            "gain over the last layer that 95 % of the exchanges of `--null` do not exceed", "fraction", -1, 1
+        ),
+        "p_null": probability("share of exchanges with as high a gain over the last layer; of this layer alone, one-sided"),
+        "p_best": probability("the same after a look at all layers: holds for the best of them"),
         "gain_median": Column("median of the gains of the OOD sets; in the row of their mean", "fraction", -1, 1, "higher"),
         "candidates": count("settings and layers that were searched through", "candidates"),
         "strength": Column("C of deep feature reweighting: the inverse of its penalty", "", 0),

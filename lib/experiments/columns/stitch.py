@@ -1,6 +1,6 @@
 """The columns of `exec_stitch.py`: a row per pair of layers and of ranks."""
 
-from lib.runs.columns import Column, Columns, count, share
+from lib.runs.columns import Column, Columns, count, probability, share
 
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")
 
@@ -47,6 +47,18 @@ COLUMNS = Columns(
             f"sparsity_{name}": share(f"share of the stitch's weights and biases whose magnitude is at most {name}")
             for name in THRESHOLDS
         },
+        "accuracy_null_mean": share("mean of `accuracy` over the permutations of the labels (`--permutations`)"),
+        "accuracy_null_q95": share("`accuracy` that 95 % of the permutations do not exceed"),
+        "accuracy_p_null": probability("share of permutations with as high an `accuracy`; of this row alone, one-sided"),
+        "accuracy_p_best": probability("the same after a look at all stitches: holds for the best of them"),
+        "matching_residual_null_mean": Column(
+            "mean of `matching_residual` over permutations of the end network's images (`--permutations`)", "", 0
+        ),
+        "matching_residual_null_q95": Column("`matching_residual` that 95 % of the permutations are not below", "", 0),
+        "matching_residual_p_null": probability(
+            "share of permutations with as low a `matching_residual`; of this row alone, one-sided"
+        ),
+        "matching_residual_p_best": probability("the same after a look at all stitches: holds for the best of them"),
         "end_accuracy": share("share of the test images, classified correctly by the end network itself", "higher"),
         "n": count("test images"),
         "epochs": count("epochs of task-loss matching; 0 for direct matching", "epochs"),

@@ -19,6 +19,7 @@ from lib.runs.network_flags import NetworkConfig
 class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
     """Accuracy, loss, calibration and robust accuracy of a checkpoint."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset attack eps save_logits show_list list_layers batch_size gpu seed plan"
 
     dataset: tuple[str, ...] = flag(

@@ -7,7 +7,7 @@ from typing import ClassVar
 from lib.core.errors import UsageError
 from lib.datasets import corruptions, names
 from lib.experiments.columns.ncg import COLUMNS
-from lib.runs import input_files
+from lib.runs import input_files, null_flags
 from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
@@ -19,6 +19,7 @@ SPACES = ("pixel", "feature")
 class NcgConfig(NetworkConfig, SeedConfig):
     """How often a network answers with the label of the nearest training example."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset ood space against corruptions radius batch_size gpu seed plan"
 
     dataset: str = flag(
@@ -78,6 +79,13 @@ class NcgConfig(NetworkConfig, SeedConfig):
         help="images of each kind whose distance to the decision boundary is measured; 0: none",
         selects=("subset", "radius"),
     )
+    null: int = flag(
+        0,
+        check=at_least(0),
+        help="number of permutations of the answers, shared by all networks, images and spaces, for what each score is by "
+        "chance; 0: none",
+        selects=True,
+    )
     engine: str = flag(
         "auto",
         choices=("auto", "faiss", "torch"),
@@ -101,6 +109,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        null_flags.refuse_too_few(self.null, "permutations")
         if self.dataset and names.parse(self.dataset).split:
             raise UsageError(f"-d {self.dataset}: a data set without a split is named; its train and test are used")
         if "feature" not in self.space and (self.layer or self.backbone):

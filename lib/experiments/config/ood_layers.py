@@ -18,6 +18,7 @@ from lib.runs.network_flags import NetworkConfig
 class OodLayersConfig(NetworkConfig, SeedConfig):
     """AUROC of every layer's energy between in- and out-of-distribution images, and of scores made from several."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset ood layers aggregate baselines choose early_exit list_layers batch_size gpu plan"
 
     dataset: str = flag(
@@ -89,6 +90,11 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
         commas=True,
         help="cuts at which --early-exit may stop; default: the last before each further convolution or linear map",
         selects=("score", "early exit"),
+    )
+    conformal: bool = flag(
+        False,
+        help="add 95 % intervals of AUROC and FPR that hold for scores of any distribution and for few images",
+        selects=True,
     )
     fit_on: str = flag(
         "",

@@ -9,7 +9,7 @@ from lib.datasets import names
 from lib.experiments.columns.probe import COLUMNS
 from lib.models import reducer_names
 from lib.probing import selection
-from lib.runs import cli, input_files
+from lib.runs import cli, input_files, null_flags
 from lib.runs.cli import above, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import NetworkConfig
@@ -27,6 +27,7 @@ BASELINES = ("mlp", "concatenated", "averaged", "last-layer", "dfr", "batch-norm
 class ProbeConfig(NetworkConfig):
     """Linear probes on the layers of a frozen network, under shift and at limited rank."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset ood layers reduce ranks protocol solver epochs list_layers batch_size gpu seed plan"
 
     dataset: str = flag(
@@ -165,6 +166,13 @@ class ProbeConfig(NetworkConfig):
     sensitivity: bool = flag(
         False, help="measure how far each OOD set lies from the training images at every layer", selects=True
     )
+    null: int = flag(
+        0,
+        check=at_least(0),
+        help="number of exchanges of the answers of every layer and of the last one, on the same images for all layers, "
+        "for what each gain is by chance; 0: none",
+        selects=True,
+    )
     export: str = flag(
         "",
         metavar="DIR",
@@ -217,6 +225,7 @@ class ProbeConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        null_flags.refuse_too_few(self.null, "exchanges")
         if not self.layers:
             raise UsageError("-l: it names no layer; layers are names or globs, cuts, all")
         if self.how == "id" and self.ood:

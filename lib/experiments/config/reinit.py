@@ -17,6 +17,7 @@ from lib.runs.network_flags import NetworkConfig
 class ReinitConfig(NetworkConfig, SeedConfig):
     """Accuracy with one layer's weights taken from another epoch, or drawn anew."""
 
+    parallel: ClassVar = "passes"
     common: ClassVar[str] = "dataset layers inits_from rand what criticality list_layers batch_size gpu seed plan"
 
     dataset: str = flag(

@@ -7,14 +7,12 @@ from typing import ClassVar
 
 from lib.core.errors import UsageError
 from lib.experiments.columns.similarity import COLUMNS
-from lib.runs import input_files
+from lib.runs import input_files, null_flags
 from lib.runs.cli import SeedConfig, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 
 MEASURES = ("cka", "cka_debiased", "pwcca", "procrustes", "svcca", "mean_cca", "rsa", "knn_jaccard", "disagreement")
-
-FEWEST_DRAWS = 19  # permutations that can bring p to 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +118,7 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if 0 < self.null < FEWEST_DRAWS:
-            raise UsageError(
-                f"--null {self.null}: p of so few permutations is never 0.05 or less; {FEWEST_DRAWS} are the least"
-            )
+        null_flags.refuse_too_few(self.null, "permutations")
 
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from lib.core.errors import UsageError
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.experiments.columns.stitch import COLUMNS
-from lib.runs import input_files
+from lib.runs import input_files, null_flags
 from lib.runs.cli import SeedConfig, above, at_least, flag
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
@@ -178,6 +178,14 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
         selects=True,
     )
 
+    permutations: int = flag(
+        0,
+        check=at_least(0),
+        help="number of permutations of the images on one side, shared by all pairs of layers, for what accuracy and the "
+        "residual of -i pinv are by chance; 0: none",
+        selects=True,
+    )
+
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
@@ -189,6 +197,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        null_flags.refuse_too_few(self.permutations, "permutations", "--permutations")
         if not self.dataset and self.front_path:  # filled in, so that it is the same run as with the name
             object.__setattr__(self, "dataset", input_files.trained_on(self, self.front_path))
         if self.stitch_norm != "none" and (self.init != "rand" or self.epochs == 0):

@@ -17,7 +17,7 @@ class TrainConfig(TrainingConfig):
 
     common: ClassVar[str] = "dataset epochs learning_rate optimizer schedule loss batch_size gpu seed plan"
 
-    parallel: ClassVar[bool] = True
+    parallel: ClassVar = "itself"
     takes_features: ClassVar[bool] = True
     aside: ClassVar[tuple[str, ...]] = ("--models-dir", "{models}")
     # 2: L2 adversarial training starts from the point of the nearest-category paper's code; its model strings imply the
