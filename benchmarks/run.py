@@ -34,7 +34,7 @@ BENCHMARKS = {
     "neighbors": ("100", "2000"),
     "ood_layers": ("64", "32"),
     "probe": ("all", "256", "64", "100"),
-    "processes": ("200", "1"),
+    "processes": ("60", "1", "lenet", "eval"),
     "projections": ("", "lenet"),
     "record_library": ("200",),
     "reinit": ("16", "lenet", "2", "16"),

@@ -72,7 +72,7 @@ together() {
                  "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -1):$((20000 + SLURM_JOB_ID % 20000))")
     fi
     EXIT_STATUS_FILE=$said "${step[@]}" torchrun "${meeting[@]}" --nproc-per-node "$processes" "$root/$script" "$@" || status=$?
-    if [[ $status != 0 && -s $said ]]; then status=$(cat "$said"); fi
+    if [ -s "$said" ]; then status=$(cat "$said"); fi
     rm -f "$said"
     return "$status"
 }

@@ -62,6 +62,9 @@ def main(
             raise UsageError("this script runs in one process: start it with python, not with torchrun")
         run(experiments, name, config, [script, *argv])
         sys.stdout.flush()
+        _note(0)
+        if distributed.rank():
+            os._exit(0)  # there is nothing to tidy up, and threads of a lost connection abort some interpreters at their end
     except BrokenPipeError:  # whoever read the output has read enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(FAILED)
@@ -87,12 +90,16 @@ def main(
 
 
 def _exit(status: int) -> typing.NoReturn:
-    """Ends the process. Process 0 also puts the status into `EXIT_STATUS_FILE`, if given: torchrun does not hand it on."""
+    _note(status)
+    sys.exit(status)
+
+
+def _note(status: int) -> None:
+    """Puts process 0's exit status into `EXIT_STATUS_FILE`, if given: torchrun does not hand it on."""
     path = os.environ.get("EXIT_STATUS_FILE")
     if path and distributed.rank() == 0:
         with contextlib.suppress(OSError):
             Path(path).write_text(str(status), "utf-8")
-    sys.exit(status)
 
 
 def completion_asked() -> bool:
@@ -107,11 +114,14 @@ def run(experiments: Experiments, name: str, config: RunConfig, command: list[st
     place = records.place(config, name)
     with distributed.joined() as processes:
         if processes.rank == 0:
-            return _lead(experiments[name], config, place, command, processes)
-        if processes.agree(False):
-            warnings.simplefilter("ignore")
-            _result(experiments[name], config, processes)
-        return None
+            path = _lead(experiments[name], config, place, command, processes)
+        else:
+            path = None
+            if processes.agree(False):
+                warnings.simplefilter("ignore")
+                _result(experiments[name], config, processes)
+        processes.agree(None)  # torchrun ends all when one fails: none ends before the record is written
+        return path
 
 
 def _lead(
