@@ -10,6 +10,7 @@ from lib import models
 from lib.core.errors import UserError
 from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.runs import plan
 
 EXTERNAL = (
     "tv:densenet121",
@@ -175,6 +176,27 @@ def test_layers_are_listed_in_execution_order_with_shapes_and_costs():
     assert round(total / 1e6, 2) == 37.02  # the OOD-layers paper's network on 32 px (section 1.3)
     assert round(100 * spent["conv1"], 1) == 6.5 and round(100 * spent["layer2.1.conv1"], 1) == 48.3
     assert spent["fc"] == 1
+    assert "37.0 M MAC an image" in plan.about(network("tv_resnet18").body, "tv_resnet18", list(listed.values()))
+
+
+class Padded(nn.Conv2d):
+    """A convolution with a module inside, as EfficientNets for other frameworks' weights have them."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.padding_first = nn.ZeroPad2d(1)
+
+    def forward(self, images):
+        return super().forward(self.padding_first(images))
+
+
+def test_what_a_module_does_beside_those_inside_it_is_counted_once():
+    whole = Normalized(nn.Sequential(nn.Sequential(Padded(3, 4, 3), nn.ReLU()), nn.Flatten(), nn.Linear(256, 2)), (0,), (1,))
+    listed = cutting.layers(whole, torch.zeros(1, 3, 8, 8))
+    macs = {layer.name: (layer.macs, layer.own_macs) for layer in listed}
+    assert macs["0.0"] == (64 * 108, 64 * 108) and macs["0.0.padding_first"] == (0, 0) and macs["0"] == (64 * 108, 0)
+    spent = cutting.macs_before(listed)
+    assert spent["0.0"] == spent["0"] == 64 * 108 / (64 * 108 + 512) and spent["0.0.padding_first"] == 0 and spent["2"] == 1
 
 
 def test_listing_leaves_modes_and_statistics_as_they_were():

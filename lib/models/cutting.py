@@ -36,8 +36,8 @@ class Layer:
 
     shape is that of its output for one image, as `record` gives it, and () where it has no features, for the reason
     `untapped`; macs the multiply-accumulate operations of one image in the convolutions, linear maps and attention
-    projections inside it (products of activations with activations are not counted); cut whether the network can be cut
-    behind it, and `uncut` why not; calls how often one forward pass runs it; role what it is (`lib.models.roles`); mixes
+    projections inside it (products of activations with activations are not counted), own_macs those that are its own, not of
+    a module inside it; cut whether the network can be cut behind it, and `uncut` why not; calls how often one forward pass runs it; role what it is (`lib.models.roles`); mixes
     whether what it puts out for an image depends on the other images of the batch.
     """
 
@@ -52,6 +52,7 @@ class Layer:
     untapped: str = ""
     uncut: str = ""
     mixes: bool = False
+    own_macs: int = 0
 
 
 def cut(network: nn.Module, layer: str, images: Tensor | None = None) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -178,6 +179,7 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
             untapped=untapped[name],
             uncut=uncut.get(name, ""),
             mixes=name in mixing,
+            own_macs=macs[name],
         )
         for index, name in enumerate(order)
     ]
@@ -472,9 +474,8 @@ def tapped(listed: list[Layer], patterns: tuple[str, ...], flag: str = "--layers
 
 def macs_before(listed: list[Layer]) -> dict[str, float]:
     """For each layer the share, in [0, 1], of the network's multiply-accumulates done when it has finished."""
-    leaves = [layer for layer in listed if not any(other.name.startswith(layer.name + ".") for other in listed)]
-    total = sum(layer.macs for layer in leaves) or 1
-    return {layer.name: sum(leaf.macs for leaf in leaves if leaf.index <= layer.index) / total for layer in listed}
+    total = sum(layer.own_macs for layer in listed) or 1
+    return {layer.name: sum(one.own_macs for one in listed if one.index <= layer.index) / total for layer in listed}
 
 
 _graphs: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, tracing.Graph]]" = weakref.WeakKeyDictionary()

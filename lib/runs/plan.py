@@ -193,7 +193,7 @@ def _bytes(size: float) -> str:
 def about(body, architecture: str, listed: list) -> str:
     """One line: type, parameters, work per image, layers."""
     count = sum(parameter.numel() for parameter in body.parameters())
-    macs = sum(layer.macs for layer in listed)
+    macs = sum(layer.own_macs for layer in listed)
     cuts = sum(layer.cut for layer in listed)
     return f"{architecture}, {count:,} parameters, {macs / 1e6:.1f} M MAC an image; {len(listed)} layers, {cuts} cuts"
 
