@@ -37,8 +37,9 @@ class Layer:
     shape is that of its output for one image, as `record` gives it, and () where it has no features, for the reason
     `untapped`; macs the multiply-accumulate operations of one image in the convolutions, linear maps and attention
     projections inside it (products of activations with activations are not counted), own_macs those that are its own, not of
-    a module inside it; cut whether the network can be cut behind it, and `uncut` why not; calls how often one forward pass runs it; role what it is (`lib.models.roles`); mixes
-    whether what it puts out for an image depends on the other images of the batch.
+    a module inside it; cut whether the network can be cut behind it, and `uncut` why not; calls how often one forward pass
+    runs it; role what it is (`lib.models.roles`); mixes whether what it puts out for an image depends on the other images of
+    the batch.
     """
 
     name: str
