@@ -50,19 +50,20 @@ def main(images: int = 20_000, examples: int = 256, workers: int = 1, repeats: i
     """Prints images per second, the seconds to the first batch, and what the experiments take."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "data" / "jpegs"
+        tree = Path(folder) / "data" / "jpegs" / "train"
         begin = time.perf_counter()
         make(tree, images)
         print(f"{images} JPEGs of {SIZE[0]} x {SIZE[1]} in {CLASSES} classes, made in {time.perf_counter() - begin:.0f} s")
         reading(tree, min(images, FED), workers, repeats)
         first_batch(tree, Path(folder))
         if examples:
+            make(tree.with_name("test"), max(examples, CLASSES), seed=1)
             experiments(Path(folder), examples)
 
 
-def make(tree: Path, images: int) -> None:
+def make(tree: Path, images: int, seed: int = 0) -> None:
     """The tree: smooth colours with grain, compressed as photographs are, to some 50 KB each."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     for number in range(images):
         name = f"{number % CLASSES:04d}"
         if number < CLASSES:

@@ -132,8 +132,11 @@ def best(index: Index, measure: str, query: Query, most: int = 1, lowest: bool |
         command = shlex.join(["python", *record["command"]])
         about = {"record": str(index.results_dir / path)}
         others = {name: value for name, value in row.items() if name not in (measure, *about) and value not in (None, "")}
-        rows.append({measure: row[measure], **about, **others})
-        full.append(rows[-1] | {"command": command} | {f"config.{name}": _shown(value) for name, value in changed.items()})
+        summary = index.experiments[experiment].configuration.summary
+        shown = [name for name in (*summary.keys, *summary.measured) if name in others] if summary else list(others)
+        rows.append({measure: row[measure], **{name: others[name] for name in shown}, **about})
+        chosen = {f"config.{name}": _shown(value) for name, value in changed.items()}
+        full.append({measure: row[measure], **about, **others, "command": command, **chosen})
         settings = "; ".join(f"{name} {_shown(value)}" for name, value in changed.items())
         notes.append(readable(f"{about['record']}\n  command:  {command}\n  settings: {settings}"))
     title = f"{measure}: {'lowest' if lowest else 'highest'} of {count} rows"
