@@ -1,7 +1,10 @@
 """The parts of the documentation that are written from the code: `python tests/readme.py` writes them."""
 
 import re
+import shlex
 from pathlib import Path
+
+import inprocess
 
 from lib.experiments import EXPERIMENTS
 
@@ -22,7 +25,7 @@ PAGES = {
     "projections": "projections.md",
     "reinit": "reinit.md",
 }
-OTHERS = ("tables.md", "study.md")  # of scripts that write no rows of their own
+OTHERS = ("tables.md", "study.md", "reproductions.md")  # of scripts that write no rows of their own, or of all
 GLOSSARY = DOCS / "columns.md"
 FLAGS = DOCS / "flags.md"
 
@@ -74,17 +77,24 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def output(words: str) -> str:
+    """A command of the suite as a block, and below it the Markdown that it prints with `--format md`."""
+    done = inprocess.run([*shlex.split(words), "--format", "md", "--quiet"], DOCS.parent)
+    assert done.returncode == 0, done.stderr
+    return f"```bash\npython {words}\n```\n\n{done.stdout.strip()}"
+
+
 def present(page: str) -> str:
-    """The page with the present tables between its marks, `<!-- columns of NAME -->` or flags, and `<!-- end -->`."""
+    """The page with what is present between its marks, `<!-- columns of NAME -->`, flags or output, and `<!-- end -->`."""
 
     def text(mark: re.Match) -> str:
         table = glossary_table() if mark[3] == "all scripts" else TABLES[mark[2]](mark[3])
         return f"{mark[1]}\n\n{table}\n\n<!-- end -->"
 
-    return re.sub(r"(<!-- (columns|flags) of ([\w ]+) -->)\n.*?<!-- end -->", text, page, flags=re.DOTALL)
+    return re.sub(r"(<!-- (columns|flags|output) of (.+?) -->)\n.*?<!-- end -->", text, page, flags=re.DOTALL)
 
 
-TABLES = {"columns": column_table, "flags": flag_table}
+TABLES = {"columns": column_table, "flags": flag_table, "output": output}
 
 
 def write() -> None:

@@ -1,5 +1,6 @@
 """The job scripts and the README's commands: every one is a command the suite takes, at full and at small size."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import readme
 from conftest import ROOT
 from layouts import write_birds
 
+from lib.core import files
 from lib.runs import cli
 from lib.tables import missing_runs
 from lib.tables.papers import PAPERS, names
@@ -119,14 +121,15 @@ def test_the_status_of_the_first_process_is_that_of_the_command(tmp_path, status
     assert subprocess.run(["bash", "-c", script], capture_output=True).returncode == status
 
 
-def parsed(commands: list[list[str]]) -> None:
-    """Every command line is taken, and names data sets, types and layers in forms that exist."""
-    configurations = readme.configurations()
+def parsed(commands: list[list[str]]) -> list[cli.RunConfig]:
+    """What command lines say: every one is taken, and names data sets, types and layers in forms that exist."""
+    configurations, found = readme.configurations(), []
     for path, *words in commands:
         try:
-            cli.parse(configurations[os.path.basename(path)], words)
+            found.append(cli.parse(configurations[os.path.basename(path)], words))
         except Exception as error:
             raise AssertionError(f"{path} {shlex.join(words)}") from error
+    return found
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
@@ -194,9 +197,21 @@ def test_the_stages_of_a_command_file_become_arrays_each_after_the_one_before(tm
 
 
 def test_shell_scripts_are_free_of_errors_of_form():
-    for path in [*(ROOT / "jobs").iterdir(), *(ROOT / "tests" / "slurm").glob("*.sh")]:
+    for path in [*(ROOT / "jobs").iterdir(), *(ROOT / "tests" / "slurm").glob("*.sh"), *(ROOT / "docs").glob("*.sh")]:
         done = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_records_of_the_reproductions_are_of_the_commands_that_make_them(tmp_path, monkeypatch):
+    """Each command of docs/reproductions.sh is one that the suite takes, and has its record beside the page."""
+    commands = commands_of([ROOT / "docs" / "reproductions.sh"], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lite.py").touch()
+    made = [files.read_json(path)["command"] for path in (ROOT / "docs" / "reproductions").glob("*/*.json")]
+    asked, found = (
+        {repr(dataclasses.replace(config, quiet=False)) for config in parsed(words)} for words in (commands, made)
+    )
+    assert asked == found
 
 
 def commands_of_pages(text: str) -> list[list[str]]:
