@@ -81,7 +81,8 @@ def output(words: str) -> str:
     """A command of the suite as a block, and below it the Markdown that it prints with `--format md`."""
     done = inprocess.run([*shlex.split(words), "--format", "md", "--quiet"], DOCS.parent)
     assert done.returncode == 0, done.stderr
-    return f"```bash\npython {words}\n```\n\n{done.stdout.strip()}"
+    below = re.sub("^## ", "### ", done.stdout.strip(), flags=re.MULTILINE)  # the page's headings
+    return f"```bash\npython {words}\n```\n\n{below}"
 
 
 def present(page: str) -> str:
