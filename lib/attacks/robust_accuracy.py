@@ -40,8 +40,7 @@ def robust_images(network: nn.Module, split: Split, attack: Attack, batching: Ba
     """
     network.eval()
     path = cache_folders.folder(cache_dir, "attacks") / f"{_key(network, attack, batching.batch_size)}.npz"
-    first = batching.processes.rank == 0  # it alone reads and writes
-    done = batching.processes.agree(saved_state.read_arrays(path) or {} if first else {})  # by the content of a batch
+    done = batching.processes.read_once(lambda: saved_state.read_arrays(path)) or {}  # by the content of a batch
 
     def attacked(images: Tensor, labels: Tensor, positions: Tensor) -> tuple[str, np.ndarray]:
         key = saved_state.content_key(images, labels)
@@ -53,7 +52,7 @@ def robust_images(network: nn.Module, split: Split, attack: Attack, batching: Ba
     for _, (key, survived) in batching.each(split, f"{attack.name} on {split.name}", attacked, kind=ATTACK):
         if key not in done:
             done[key] = survived
-            if first:
+            if batching.processes.rank == 0:
                 saved_state.write_arrays(path, done)
         robust.append(torch.from_numpy(survived))
     return torch.cat(robust)

@@ -114,6 +114,10 @@ class Processes:
         """Process 0's value, in all of them: for what may differ, such as what lies on a disk while another one writes."""
         return self.exchange(value if self.rank == 0 else None)[0] if self.world > 1 else value
 
+    def read_once(self, read: Callable[[], Value]) -> Value:
+        """What process 0 reads, in all of them; the others read nothing."""
+        return self.agree(None if self.rank else read())
+
     def together(self, function: Callable[[], Value]) -> Value:
         """What the function returns, when all have come to its end. If it raises `UserError` in one, it does so in all.
 

@@ -155,7 +155,7 @@ def _saved(config: ReinitConfig) -> RunFile:
 
 def _checkpointing(saved: RunFile, processes: Processes) -> sweep.Checkpointing:
     """Continues where an interrupted pass had stopped, and says how far this one is."""
-    state = processes.agree(saved.read() if processes.rank == 0 else None)
+    state = processes.read_once(saved.read)
     counts = sweep.Counts(state["images"], state["intact"], state["cells"]) if state else None
     if processes.rank:
         return sweep.Checkpointing(counts)

@@ -128,7 +128,7 @@ def cached_table(
         repr((1, about, classes, options.get("same", False))), queries.values, training.values, labels
     )
     path = cache_folders.folder(cache_dir, "neighbors") / f"{key}.npz"
-    kept = processes.agree(None if processes.rank else saved_state.read_arrays(path))
+    kept = processes.read_once(lambda: saved_state.read_arrays(path))
     if kept is not None and kept.keys() == {"squared", "indices"}:
         return NeighborTable(torch.from_numpy(kept["squared"]), torch.from_numpy(kept["indices"]))
     made = table(queries, training, labels, classes, processes=processes, **options)

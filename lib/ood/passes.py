@@ -99,7 +99,7 @@ class PassesUnderWay:
 
     def __init__(self, journal: saved_state.Journal, processes: Processes = ALONE) -> None:
         self.journal = None if processes.rank else journal
-        self.found = processes.agree([] if processes.rank else journal.read())
+        self.found = processes.read_once(journal.read)
 
     def rows(self, stage: str) -> saved_state.Rows:
         """Of the pass with this name."""
