@@ -1,13 +1,15 @@
 """exec_study.py against its commands one after another: CPU seconds, forward passes, and whether the rows agree.
 
-    OMP_NUM_THREADS=1 python benchmarks/study.py [TYPE] [EXAMPLES] [REPEATS] [EXPERIMENT ...]
+    OMP_NUM_THREADS=1 python benchmarks/study.py [TYPE] [EXAMPLES] [REPEATS] [DATA] [EXPERIMENT ...]
 
-Two networks of the type are trained for an epoch on the built-in digits, in a temporary folder. Each turn starts without
+Two networks of the type are trained for an epoch on DATA, by default the built-in digits, in a temporary folder; other data
+are looked for under $SHARED_DATA (../shared/data), as mnist for its 10,000 test images. Each turn starts without
 records and without kept features. Start-up is what a process spends on imports and on reading a network: the CPU seconds of
 a command that lists its layers.
 """
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -20,17 +22,19 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.startup import script, seconds
 from benchmarks.timing import alternate, compared, report
 
-OOD = ("-ood", "digits-c/fog-3", "patches")
+DATA_ROOT = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data")).resolve()
 SHARING = ("eval", "ood_layers", "probe", "ncg", "similarity", "stitch")
 
 
-def main(kind: str = "resnet20", examples: int = 2000, repeats: int = 3, *experiments: str) -> None:
+def main(kind: str = "resnet20", examples: int = 2000, repeats: int = 3, data: str = "digits", *experiments: str) -> None:
     """Prints both ways' medians with and without start-up, and the largest difference between their rows."""
+    root = ("--data-root", str(DATA_ROOT))
     with tempfile.TemporaryDirectory() as folder:
         for seed, name in enumerate("ab"):
-            training = (kind, "-d", "digits", "-dir", name, "-e", "1", "-s", str(seed), "--quiet")
-            seconds(script("train"), *training, folder=folder)
-        words = ("models/a/model_1.pt", *OOD, "--against", "models/b/model_1.pt", "--max-examples", str(examples))
+            training = (kind, "-d", data, *root, "--max-examples", "2000", "-dir", name, "-e", "1", "-s", str(seed))
+            seconds(script("train"), *training, "--quiet", folder=folder)
+        words = ("models/a/model_1.pt", *root, "-ood", f"{data}-c/fog-3", "patches", "--against", "models/b/model_1.pt")
+        words += ("--max-examples", str(examples))
         study = (script("study"), *words, "--only", *(experiments or SHARING), "--quiet")
         seconds(*study, folder=folder)
         commands = [record["command"] for record in written(folder).values()]
@@ -51,12 +55,12 @@ def main(kind: str = "resnet20", examples: int = 2000, repeats: int = 3, *experi
             return spent
 
         found = alternate({"one by one": one_by_one, "study": together}, repeats)
-        ratios = report(f"CPU seconds, {kind}, at most {examples} images of each set", "s", found, "one by one")
+        ratios = report(f"CPU seconds, {kind} on {data}, at most {examples} images of each set", "s", found, "one by one")
         plain = statistics.median(found["one by one"])
         ours = plain * ratios["study"]
         apart = largest(rows["commands"], rows["study"])
         agreement = f"rows differ by at most {apart:.1e}"
-        compared(f"{len(commands)} experiments on {kind}", plain, ours, agreement=agreement)
+        compared(f"{len(commands)} experiments on {kind}, {data}", plain, ours, agreement=agreement)
         computed = plain - len(commands) * starting, ours - starting
         compared(f"the same without start-up ({starting:.1f} s a process)", *computed, agreement=agreement)
         print(f"without start-up {computed[0]:.1f} and {computed[1]:.1f} s, {computed[0] / computed[1]:.2f} times")

@@ -144,7 +144,7 @@ FURTHER = {
     "ood_layers": [("--early-exit", "0.1"), ("--conformal",)],
     "ncg": [
         ("--space", "pixel,feature", "--null", "19"),
-        ("--space", "pixel,feature", "--radius", "4"),
+        ("--radius", "2", "--max-examples", "16"),
         ("--against", CNN),
         ("--space", "feature", "--backbone", CNN),
     ],

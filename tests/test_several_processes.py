@@ -36,8 +36,8 @@ COMMANDS = {
     ),
     "re-initialisation": ("exec_reinit.py", MODEL, "--rand", "2", "--max-examples", "150", "-b", "32"),
     "nearest categories": (
-        *("exec_ncg.py", MODEL, "-ood", "uniform-grey", "--space", "pixel", "feature", "--radius", "5", "-b", "4"),
-        *("--max-examples", "60"),
+        *("exec_ncg.py", MODEL, "-ood", "uniform-grey", "--space", "pixel", "feature", "--radius", "3", "-b", "2"),
+        *("--max-examples", "30"),
     ),
 }
 

@@ -550,7 +550,12 @@ def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architec
     ]
     if complaints:
         raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints) + _stem(state, architecture))
-    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    # a sum that is finite is of finite numbers, and takes a tenth of the time
+    broken = [
+        key
+        for key, value in state.items()
+        if value.is_floating_point() and not (value.sum(dtype=torch.float64).isfinite() or value.isfinite().all())
+    ]
     if broken:
         raise UserError(
             f"{path}: {len(broken)} of its tensors hold NaN or infinite values (first: {broken[0]}); did training diverge?"
