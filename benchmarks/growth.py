@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/growth.py [IMAGES [EXPERIMENT ...]]
 
 One thing grows at a time, from IMAGES (default 1,000) random images of 32 px, 10 classes and a chain of 10 narrow
-convolutions: 2, 4 and 8 times the images, 100 times the classes, 4 and 16 times the layers. Every run is a process of its
+convolutions: 2, 4 and 8 times the images, 100 times the classes, 4 and 16 times the layers (2 and 4 times where every layer
+of one network meets every layer of another: the exponent is then one of pairs too). Every run is a process of its
 own that has loaded torch already; seconds are those of its processor, so that a busy machine does not count. The exponent p
 of seconds = a + b size^p is fitted: 1 is a cost in proportion, whatever a start costs. Where the largest run takes less than
 a second more, there is none. Memory is what the largest run takes at its peak above the smallest.
@@ -40,6 +41,8 @@ GROWN = {
     "classes": (1, 100),
     "layers": (1, 4, 16),
 }  # times the images, classes and layers of the base
+OF_PAIRS = ("similarity", "stitch, direct")
+FEWER_LAYERS = (1, 2, 4)
 CLASSES, LAYERS, WIDTH = 10, 10, 8
 NOTICED = 1.0  # seconds, of which less is noise
 GOAL = 1.05
@@ -78,11 +81,17 @@ def network_40(classes: int, channels: int, image_size: int) -> nn.Module:
     return growth_network(classes, channels, image_size, 4 * LAYERS)
 
 
+def network_20(classes: int, channels: int, image_size: int) -> nn.Module:
+    return growth_network(classes, channels, image_size, 2 * LAYERS)
+
+
 def network_160(classes: int, channels: int, image_size: int) -> nn.Module:
     return growth_network(classes, channels, image_size, 16 * LAYERS)
 
 
-REGISTERED = {f"growth{number}": f"benchmarks.growth:network_{number}" for number in (LAYERS, 4 * LAYERS, 16 * LAYERS)}
+REGISTERED = {
+    f"growth{number}": f"benchmarks.growth:network_{number}" for number in (LAYERS, 2 * LAYERS, 4 * LAYERS, 16 * LAYERS)
+}
 
 
 def main(images: int = 1000, *chosen: str) -> None:
@@ -94,7 +103,7 @@ def main(images: int = 1000, *chosen: str) -> None:
         _make(Path(folder), images)
         for name in chosen or COMMANDS:
             base = _measure(Path(folder), name, images, CLASSES, LAYERS)
-            for what, times in GROWN.items():
+            for what, times in (GROWN | ({"layers": FEWER_LAYERS} if name in OF_PAIRS else {})).items():
                 if what == "images" and name == "projections":
                     continue  # it takes none
                 found = [base]
@@ -142,7 +151,7 @@ def _make(folder: Path, images: int) -> None:
         for name in ("x", "y"):
             np.save(folder / f"{name}{classes}.npy", draw.integers(0, 256, (most, 32, 32, 3), dtype=np.uint8))
             np.save(folder / f"{name}{classes}_labels.npy", np.arange(most) % classes)
-        for layers in (LAYERS * factor for factor in GROWN["layers"]):
+        for layers in (LAYERS * factor for factor in sorted({*GROWN["layers"], *FEWER_LAYERS})):
             for seed, name in enumerate(("a", "b")):
                 torch.manual_seed(seed)
                 kind, path = f"growth{layers}", folder / f"{name}-{classes}-{layers}.pt"

@@ -7,6 +7,7 @@ channels (or token features), estimated on the same images.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from lib.metrics.similarity import GramProducts, Grams, PermutedGrams, Side
 
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
+MOMENTS = 1 << 26  # cross-moments of layers of one shape that are held at a time: half a GiB
 GRAMS = 1 << 26  # numbers of the rows of all Gram matrices that are held at a time: half a GiB
 
 GRAM_MEASURES = {
@@ -76,7 +78,10 @@ def representation(values: Tensor, shape: tuple[int, ...] | None = None) -> Repr
     if shape is None:
         shape, values = tuple(values.shape[1:]), by_position(values)
     mean = values.mean((0, 1), dtype=torch.float64)
-    covariance = sum(part.flatten(0, 1).T @ part.flatten(0, 1) for part in _parts(values, mean))
+    covariance = values.new_zeros(len(mean), len(mean), dtype=torch.float64)
+    for images in _parts(values, 1):
+        samples = _by_channel([(values[images], mean)])
+        covariance.addmm_(samples, samples.T)
     spectrum, basis = torch.linalg.eigh(covariance)
     return Representation(shape, values, mean, spectrum.flip(0).clamp_min(0), basis.flip(1))
 
@@ -132,16 +137,9 @@ def _measured(left: "_Network", right: "_Network", measures: tuple[str, ...], st
 
     stored: whether whole Gram matrices are to be kept, for permutations; else CKA takes some rows of them at a time
     """
-    tables = _of_grams(left, right, measures, right.grams if stored and _on_grams(measures) else None)
-    values: dict[str, list[float]] = {}
-    for name in measures:
-        if name in tables:
-            values[name] = tables[name].tolist()
-        elif name in MOMENT_MEASURES:
-            values[name] = []
-    for one, two, positions in _pairs(left, right, values):
-        _add_moments(values, left, right, one, two, positions, _cross(left, right, one, two, positions))
-    return values
+    values = _of_grams(left, right, measures, right.grams if stored and _on_grams(measures) else None)
+    values |= {name: drawn[0] for name, drawn in _of_moments(left, right, measures, _crosses(left, right)).items()}
+    return {name: values[name].tolist() for name in measures if name in values}
 
 
 def _on_grams(names: Iterable[str]) -> list[str]:
@@ -151,7 +149,7 @@ def _on_grams(names: Iterable[str]) -> list[str]:
 
 def _of_grams(
     left: "_Network", right: "_Network", names: Iterable[str], stored: Grams | PermutedGrams | None
-) -> dict[str, Tensor]:
+) -> dict[str, np.ndarray]:
     """measure on Gram matrices -> its values (rows,); `stored`: the second network's matrices, None to keep none for CKA."""
     tables = {}
     if set(names) & set(GRAM_MEASURES):
@@ -160,25 +158,17 @@ def _of_grams(
     if set(names) & set(WHOLE_GRAM_MEASURES):
         grams = left.grams, right.grams if stored is None else stored
         tables |= {name: function(*grams) for name, function in WHOLE_GRAM_MEASURES.items() if name in names}
-    return {name: left.cells(right, table.cpu()) for name, table in tables.items()}
+    return {name: left.cells(right, table.cpu()).numpy() for name, table in tables.items()}
 
 
 def _drawn(left: "_Network", right: "_Network", names: Iterable[str], permutations: Permutations) -> dict[str, np.ndarray]:
     """measure -> its values (draws, rows) with the second network's images in other orders, all layers in the same."""
-    on_grams = _on_grams(names)
-    tables: dict[str, list] = {name: [] for name in on_grams}
-    for order in permutations.orders if on_grams else ():
-        for name, table in _of_grams(left, right, on_grams, PermutedGrams(right.grams, order)).items():
+    tables: dict[str, list] = {name: [] for name in _on_grams(names)}
+    for order in permutations.orders if tables else ():
+        for name, table in _of_grams(left, right, tables, PermutedGrams(right.grams, order)).items():
             tables[name].append(table)
-    values: list[dict[str, list[float]]] = [
-        {name: [] for name in names if name in MOMENT_MEASURES} for _ in permutations.orders
-    ]
-    for one, two, positions in _pairs(left, right, values[0]):
-        for drawn, cross in zip(values, _drawn_crosses(left, right, one, two, positions, permutations), strict=True):
-            _add_moments(drawn, left, right, one, two, positions, cross)
-    return {name: torch.stack(drawn).numpy() for name, drawn in tables.items()} | {
-        name: np.array([drawn[name] for drawn in values]) for name in values[0]
-    }
+    values = {name: np.stack(drawn) for name, drawn in tables.items()}
+    return values | _of_moments(left, right, names, _drawn_crosses(left, right, permutations))
 
 
 def _nulls(
@@ -295,50 +285,92 @@ def _aligned(x: Representation, y: Representation) -> bool:
     return x.shape == y.shape and x.values.shape[1] > 1
 
 
-def _pairs(left: _Network, right: _Network, names: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
-    """The pairs of layers, and whether positions are their samples; none where no name is a measure on moments."""
-    if set(names) & set(MOMENT_MEASURES):
-        for one, x in left.layers.items():
-            for two, y in right.layers.items():
-                yield one, two, _aligned(x, y)
+Cross = tuple[str, str, bool, Tensor]  # a layer of each network, whether positions are the samples, their cross-moments
 
 
-def _add_moments(
-    values: dict[str, list[float]], left: _Network, right: _Network, one: str, two: str, positions: bool, cross: Tensor
-) -> None:
-    """Adds to the values of each measure on moments those of two layers at all ranks, from their cross-moments."""
-    for rank1 in left.ranks[one]:
-        for rank2 in right.ranks[two]:
-            sides = left.side(one, rank1, positions), right.side(two, rank2, positions)
-            for name in values:
-                if name in MOMENT_MEASURES:
-                    values[name].append(MOMENT_MEASURES[name](*sides, cross[:rank1, :rank2]))
+def _of_moments(left: _Network, right: _Network, measures: Iterable[str], crosses: Iterable[Cross]) -> dict[str, np.ndarray]:
+    """measure on moments -> its values (draws, rows), of cross-moments of every pair of layers, draw by draw."""
+    names = [name for name in measures if name in MOMENT_MEASURES]
+    pairs = list(itertools.product(left.layers, right.layers))
+    found: dict[str, dict[tuple[str, str], list]] = {name: {pair: [] for pair in pairs} for name in names}
+    for one, two, positions, cross in crosses if names else ():
+        limited = [
+            (left.side(one, rank1, positions), right.side(two, rank2, positions), cross[:rank1, :rank2])
+            for rank1 in left.ranks[one]
+            for rank2 in right.ranks[two]
+        ]
+        for name in names:
+            found[name][one, two].append([MOMENT_MEASURES[name](*sides) for sides in limited])
+    return {name: np.concatenate([np.array(drawn) for drawn in of.values()], axis=1) for name, of in found.items()}
 
 
-def _cross(first: _Network, second: _Network, one: str, two: str, positions: bool) -> Tensor:
-    """Cross-moments of two layers in the principal coordinates of each, over positions or over means of them."""
-    if not positions:
-        return first.means[one].T @ second.means[two]
-    x, y = first.layers[one], second.layers[two]
-    pairs = zip(_parts(x.values, x.mean), _parts(y.values, y.mean), strict=True)
-    return x.basis.T @ sum(a.flatten(0, 1).T @ b.flatten(0, 1) for a, b in pairs) @ y.basis
+def _crosses(left: _Network, right: _Network) -> Iterator[Cross]:
+    """Cross-moments of all pairs of layers, in the principal coordinates of each."""
+    for one, two in _apart(left, right):
+        yield one, two, False, left.means[one].T @ right.means[two]
+    for fronts, ends in _together(left, right, 1):
+        x, y = [left.layers[one] for one in fronts], [right.layers[two] for two in ends]
+        sums = torch.zeros((), dtype=torch.float64, device=left.device)
+        for images in _parts(x[0].values, len(x) + len(y)):
+            front, end = (_by_channel([(layer.values[images], layer.mean) for layer in side]) for side in (x, y))
+            sums = sums + front @ end.T
+        yield from _principal(left, right, fronts, ends, sums)
 
 
-def _drawn_crosses(
-    first: _Network, second: _Network, one: str, two: str, positions: bool, permutations: Permutations
-) -> Iterator[Tensor]:
+def _drawn_crosses(left: _Network, right: _Network, permutations: Permutations) -> Iterator[Cross]:
     """The same for each order of the second network's images."""
-    if not positions:
-        yield from (first.means[one].T @ second.means[two][order] for order in permutations.orders)
-        return
-    x, y = first.layers[one], second.layers[two]
-    centred = (layer.values.double() - layer.mean for layer in (x, y))
-    for cross in image_permutations.cross_moments(*centred, permutations):
-        yield x.basis.T @ cross @ y.basis
+    for one, two in _apart(left, right):
+        for order in permutations.orders:
+            yield one, two, False, left.means[one].T @ right.means[two][order]
+    for fronts, ends in _together(left, right, len(permutations.orders)):
+        sides = [left.layers[one] for one in fronts], [right.layers[two] for two in ends]
+        x, y = (torch.cat([layer.values.double() - layer.mean for layer in side], 2) for side in sides)
+        for sums in image_permutations.cross_moments(x, y, permutations):
+            yield from _principal(left, right, fronts, ends, sums)
 
 
-def _parts(values: Tensor, mean: Tensor) -> Iterator[Tensor]:
-    """The centred values in float64, some images at a time."""
-    step = max(1, CHUNK // values[0].numel())
-    for part in values.split(step):
-        yield part.double() - mean
+def _apart(left: _Network, right: _Network) -> list[tuple[str, str]]:
+    """The pairs of layers whose samples are means over positions."""
+    pairs = itertools.product(left.layers, right.layers)
+    return [(one, two) for one, two in pairs if not _aligned(left.layers[one], right.layers[two])]
+
+
+def _together(left: _Network, right: _Network, draws: int) -> Iterator[tuple[list[str], list[str]]]:
+    """The others: layers of the first network, and of the second, that are all of one shape.
+
+    What has to be done for each layer, such as centring it, is done once for all pairs of them. They are as few as their
+    cross-moments, of so many draws, and their activations of some images may take memory.
+    """
+    for shape in dict.fromkeys(layer.shape for layer in left.layers.values()):
+        fronts, ends = ([name for name, layer in side.layers.items() if layer.shape == shape] for side in (left, right))
+        if not ends or not _aligned(left.layers[fronts[0]], right.layers[ends[0]]):
+            continue
+        values = left.layers[fronts[0]].values
+        step = max(1, math.isqrt(MOMENTS // draws) // values.shape[2])
+        if draws > 1:
+            step = max(1, min(step, MOMENTS // (2 * values.numel())))
+        for one in range(0, len(fronts), step):
+            for two in range(0, len(ends), step):
+                yield fronts[one : one + step], ends[two : two + step]
+
+
+def _principal(left: _Network, right: _Network, fronts: list[str], ends: list[str], sums: Tensor) -> Iterator[Cross]:
+    """Cross-moments (layers c, layers c) of the channels of some layers, pair by pair in principal coordinates."""
+    for one, row in zip(fronts, sums.chunk(len(fronts)), strict=True):
+        for two, cross in zip(ends, row.chunk(len(ends), 1), strict=True):
+            yield one, two, True, left.layers[one].basis.T @ cross @ right.layers[two].basis
+
+
+def _parts(values: Tensor, layers: int) -> Iterator[slice]:
+    """Images, as many at a time as of so many layers like this one are brought to float64 at once."""
+    step = max(1, CHUNK // (layers * values[0].numel()))
+    return (slice(begin, begin + step) for begin in range(0, len(values), step))
+
+
+def _by_channel(layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Values (n, positions, c) of layers of one shape, less their means (c,): (layers c, n positions), in float64."""
+    n, positions, width = layers[0][0].shape
+    samples = layers[0][0].new_empty(len(layers), width, n, positions, dtype=torch.float64)
+    for centred, (values, mean) in zip(samples, layers, strict=True):
+        centred.copy_(values.permute(2, 0, 1)).sub_(mean[:, None, None])
+    return samples.view(len(layers) * width, n * positions)
