@@ -105,10 +105,11 @@ def test_one_relabelling_of_training_labels_and_predictions_changes_nothing():
         assert measure(order[predicted], order[nearest]) == pytest.approx(measure(predicted, nearest), rel=1e-12)
 
 
-def test_the_permutation_p_is_that_of_permuting_the_predictions():
+@pytest.mark.parametrize("classes", [3, 12], ids=["from tables", "from orders"])
+def test_the_permutation_p_is_that_of_permuting_the_predictions(classes):
     generator = np.random.default_rng(0)
-    predicted = labels(7, 40, 3)
-    nearest = np.where(np.arange(40) < 6, predicted, labels(10, 40, 3))
+    predicted = labels(7, 40, classes)
+    nearest = np.where(np.arange(40) < 18 // classes, predicted, labels(10, 40, classes))
     hits = (predicted == nearest).sum()
     slow = np.mean([(generator.permutation(predicted) == nearest).sum() >= hits for _ in range(20_000)])
     assert 0.02 < slow < 0.5

@@ -52,14 +52,24 @@ def chi_square(n: int, hits: int, classes: int) -> tuple[float, float]:
 
 
 def permutation_p(predicted: Labels, nearest: Labels, generator: np.random.Generator, draws: int = 10_000) -> float:
-    """P(as many hits or more | the predictions in any order), one-sided, by random tables with the same margins."""
+    """P(as many hits or more | the predictions in any order), one-sided, by random draws.
+
+    A draw is a random table with the same margins, or, of many classes, the predictions in a random order: what is cheaper.
+    """
     classes = int(max(predicted.max(), nearest.max())) + 1
     tables = stats.random_table(np.bincount(predicted, minlength=classes), np.bincount(nearest, minlength=classes))
+    by_table = classes**2 < len(predicted)
+    size = classes**2 if by_table else len(predicted)
     hits, reached, left = int((predicted == nearest).sum()), 0, draws
     while left:
-        count = min(left, max(1, 10**7 // classes**2))
-        drawn = tables.rvs(count, random_state=generator).reshape(count, classes, classes)
-        reached += int((np.trace(drawn, axis1=1, axis2=2) >= hits).sum())
+        count = min(left, max(1, 10**7 // size))
+        if by_table:
+            drawn = tables.rvs(count, random_state=generator).reshape(count, classes, classes)
+            found = np.trace(drawn, axis1=1, axis2=2)
+        else:
+            orders = generator.permuted(np.broadcast_to(predicted, (count, len(predicted))), axis=1)
+            found = (orders == nearest).sum(1)
+        reached += int((found >= hits).sum())
         left -= count
     return (reached + 1) / (draws + 1)
 

@@ -99,6 +99,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
     # 2: attacks of --radius were compared before they were brought to the boundary; p_welch of hits that are all right
     # beside misses that are all wrong was left out
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
+    # 2 as well: p_permutation of many classes and few images is drawn from orders, not from tables
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
