@@ -23,7 +23,7 @@ from lib.metrics.similarity import GramProducts, Grams, PermutedGrams, Side
 CHUNK = 1 << 23  # numbers that are brought to float64 at a time
 BLOCK = 128  # rows of a Gram matrix that are computed at a time
 MOMENTS = 1 << 26  # cross-moments of layers of one shape that are held at a time: half a GiB
-GRAMS = 1 << 26  # numbers of the rows of all Gram matrices that are held at a time: half a GiB
+GRAMS = 1 << 25  # numbers of the rows of all Gram matrices that are held at a time: a quarter of a GiB
 
 GRAM_MEASURES = {
     "cka": similarity.cka_grid,
@@ -48,13 +48,15 @@ class Representation:
 
     shape    of one image's activation: (c, h, w), (t, d) or (d,)
     values   (n, positions, c), as the network put them out
-    mean     (c,), over all positions of all images; float64, as the others
+    centre   (positions, c), the mean over images; float64, as the others
+    mean     (c,), over all positions of all images
     spectrum (c,), the sums of squares along the principal components, falling
     basis    (c, c), those components as columns
     """
 
     shape: tuple[int, ...]
     values: Tensor
+    centre: Tensor = field(repr=False)
     mean: Tensor = field(repr=False)
     spectrum: Tensor = field(repr=False)
     basis: Tensor = field(repr=False)
@@ -77,13 +79,14 @@ def representation(values: Tensor, shape: tuple[int, ...] | None = None) -> Repr
     """The representation of activations (n, c, h, w), (n, t, d) or (n, d), or of values (n, positions, c) of a shape."""
     if shape is None:
         shape, values = tuple(values.shape[1:]), by_position(values)
-    mean = values.mean((0, 1), dtype=torch.float64)
+    centre = values.mean(0, dtype=torch.float64)
+    mean = centre.mean(0)
     covariance = values.new_zeros(len(mean), len(mean), dtype=torch.float64)
     for images in _parts(values, 1):
         samples = _by_channel([(values[images], mean)])
         covariance.addmm_(samples, samples.T)
     spectrum, basis = torch.linalg.eigh(covariance)
-    return Representation(shape, values, mean, spectrum.flip(0).clamp_min(0), basis.flip(1))
+    return Representation(shape, values, centre, mean, spectrum.flip(0).clamp_min(0), basis.flip(1))
 
 
 def by_position(values: Tensor) -> Tensor:
@@ -201,8 +204,9 @@ def gram_rows(layer: Representation, ranks: list[int], begin: int, end: int) -> 
     rotated = edges[1:] != [layer.width]  # the whole of it has the same products in all coordinates
     n = len(layer.values) - begin
     bands = torch.zeros(len(edges) - 1, end - begin, n, dtype=torch.float64, device=layer.values.device)
-    for whole in layer.values.split(max(1, CHUNK // (len(layer.values) * layer.width)), 1):
-        part = whole[begin:].double() - whole.mean(0, dtype=torch.float64)
+    step = max(1, CHUNK // (len(layer.values) * layer.width))
+    for whole, centre in zip(layer.values.split(step, 1), layer.centre.split(step), strict=True):
+        part = whole[begin:].double() - centre
         part = part @ layer.basis if rotated else part
         for number, (low, high) in enumerate(itertools.pairwise(edges)):
             flat = part[:, :, low:high].flatten(1)
