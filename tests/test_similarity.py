@@ -16,7 +16,7 @@ from lib.datasets.batching import Batching
 from lib.experiments import EXPERIMENTS
 from lib.experiments.config.similarity import SimilarityConfig
 from lib.experiments.similarity import similarity as compare
-from lib.metrics import similarity
+from lib.metrics import image_permutations, similarity
 from lib.models import checkpoints
 from lib.representations import passes
 from lib.representations import similarity as method
@@ -312,16 +312,42 @@ def test_maps_tokens_and_vectors_are_compared_by_their_means_where_shapes_differ
     assert rows["vectors", "vectors"]["pwcca"] == pytest.approx(0, abs=1e-9)
 
 
-def test_batches_and_chunks_do_not_matter(monkeypatch):
-    a, b = activations(30, 6, 4, 4), activations(30, 6, 4, 4, seed=1)
-    layers = {"a": method.representation(a)}, {"b": method.representation(b)}
-    whole = method.grid(*layers, ("cka", "pwcca", "procrustes"), {"a": [6, 2]}, {"b": [6, 3]})
+@pytest.mark.parametrize("draws", [0, 19])
+def test_batches_and_chunks_and_which_layers_are_multiplied_together_do_not_matter(monkeypatch, draws):
+    """Of each network three layers of a shape and two of others, in no order."""
+    shapes = {"a": (6, 4, 4), "b": (5, 3, 3), "c": (6, 4, 4), "d": (6,), "e": (6, 4, 4)}
+    ranks = {name: [shape[0], 2] for name, shape in shapes.items()}
+
+    def compared():
+        layers = (
+            {name: method.representation(activations(30, *shape, seed=place + 7 * side)) for place, (name, shape) in each}
+            for side, each in enumerate((list(enumerate(shapes.items())), list(enumerate(reversed(shapes.items())))))
+        )
+        drawn = image_permutations.draw(30, draws, torch.Generator().manual_seed(0)) if draws else None
+        return method.grid(*layers, ("cka", "pwcca", "procrustes"), ranks, ranks, drawn)
+
+    whole = compared()
     monkeypatch.setattr(method, "CHUNK", 500)
     monkeypatch.setattr(method, "BLOCK", 7)
-    layers = {"a": method.representation(a)}, {"b": method.representation(b)}
-    parts = method.grid(*layers, ("cka", "pwcca", "procrustes"), {"a": [6, 2]}, {"b": [6, 3]})
-    for one, other in zip(whole, parts, strict=True):
-        assert one == pytest.approx(other, abs=1e-10)
+    monkeypatch.setattr(method, "MOMENTS", max(1, draws) * (2 * 6) ** 2)  # two layers and two others
+    for one, other in zip(whole, compared(), strict=True):
+        words = {name for name, value in one.items() if isinstance(value, str)}
+        assert {name: one[name] for name in words} == {name: other[name] for name in words}
+        for name in one.keys() - words:
+            assert one[name] == pytest.approx(other[name], abs=1e-5 if "null" in name else 1e-10), name
+
+
+def test_a_layer_is_centred_once_for_all_layers_that_it_is_compared_with(monkeypatch):
+    """It took as long as comparing them."""
+    first, second = (
+        {str(layer): method.representation(activations(20, 4, 3, 3, seed=layer + begin)) for layer in range(5)}
+        for begin in (0, 5)
+    )
+    centred, plain = [], method._by_channel
+    monkeypatch.setattr(method, "_by_channel", lambda layers: centred.append(len(layers)) or plain(layers))
+    widths = {name: [4] for name in first}
+    assert len(method.grid(first, second, ("pwcca", "procrustes"), widths, widths)) == 25
+    assert sum(centred) == 10
 
 
 def read(done, folder):
