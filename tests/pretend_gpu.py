@@ -93,6 +93,10 @@ class OnGpu(torch.Tensor):
     def __array__(self, *args, **kwargs):
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
 
+    def __format__(self, form: str) -> str:
+        wait()
+        return format(self.held, form)
+
     def tolist(self) -> list:
         wait()
         return self.held.tolist()
@@ -369,6 +373,7 @@ def present() -> Iterator[Counter[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name, answer in CUDA.items():
             patch.setattr(torch.cuda, name, answer)
+        patch.setattr(torch.cuda.random, "manual_seed", CUDA["manual_seed"])  # as libraries call it
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch, "autocast", _autocast)
         patch.setattr(torch.Tensor, "to", _to)

@@ -71,7 +71,8 @@ BASE = {
 ELSEWHERE = {
     "action", "format", "stitching_type", "recipe", "overwrite", "plan", "quiet", "debug", "list_layers", "list", "verbose",
     "upscale", "upscale_padding", "pretrained", "compile", "resume", "save", "eval_regularization_loss", "paper_json",
-    "model_type", "sync_batchnorm", "mod_only_stitch",
+    "model_type", "sync_batchnorm", "mod_only_stitch", "show_list",
+    "fold_pool",  # of a VGG at 32 px; it is folded before anything is measured, and tested by itself
 }  # fmt: skip
 ATTACK = ("--eps", "0.1", "--attack-steps", "3")
 ENERGIES = ("--loss", "energy_layers", "--outliers", "patches")
@@ -114,6 +115,7 @@ INSTEAD = {
     ("stitch", "none"): BASE["stitch"],  # a transformer with a class token takes no stitch that makes none
     ("stitch", "c2t_cls"): (WIDE, VIT, "auto", "auto", "pool2", "blocks.5", "c2t", *STITCH),
     ("stitch", "t2c_cls"): (VIT, WIDE, "auto", "auto", "blocks.5", "pool2", "t2c", *STITCH),
+    ("projections", "fold_bn"): (BN,),
     ("reinit", "recalibrate_bn"): (BN, "-d", "digits", "--inits-from", "models/bn", "-l", "layer2.0.conv?", *SMALL),
     ("reinit", "what"): (BN, "-d", "digits", "--inits-from", "models/bn", "-l", "layer2.0.conv?", *SMALL),
 }
@@ -267,9 +269,14 @@ def named(words: tuple[str, ...], name: str, device: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("command", parameters())
 def test_a_command_gives_the_same_rows_on_a_gpu(command, folder):
+    if command.name.startswith("eval --attack a"):
+        pytest.importorskip("pyautoattack")
     before = on_cpu(command, folder)
     after, _ = on_gpu(command, folder)
-    assert before["rows"] and rerun.differences(before["rows"], after["rows"], records.tolerance(before)) == []
+    # sums in bfloat16 are in another order, and interpolation that is deterministic on a GPU is another sum
+    near = 1e-2 if command.name.endswith("--precision auto") or "--deterministic" in command.words else 0
+    allowed = max(records.tolerance(before), near)
+    assert before["rows"] and rerun.differences(before["rows"], after["rows"], allowed) == []
 
 
 # loops of steps: training, attacks, matching, stitches and detectors in training, probing

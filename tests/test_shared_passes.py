@@ -82,6 +82,17 @@ def test_batches_are_no_larger_than_anybody_asks_for():
     assert outcomes["large"].value == outcomes["small"].value == [16, 16, 16, 2]
 
 
+def test_what_depends_on_which_images_are_together_has_batches_of_its_own_size():
+    """As the ratio of stitches that is a mean over batches, and principal directions of every batch."""
+
+    def sizes(batching):
+        return lambda: [len(images) for images, _ in batching.over(split(), "sizes")]
+
+    own = Batching(batch_size=32, quiet=True, own=True)
+    outcomes, _ = shared_passes.run({"own": sizes(own), "small": sizes(QUIET)})
+    assert outcomes["own"].value == [32, 18] and outcomes["small"].value == [16, 16, 16, 2]
+
+
 def test_other_images_of_the_same_name_are_not_taken_for_these():
     functions = {"one": features("2", split()), "other": features("2", split(seed=1))}
     outcomes, shared = shared_passes.run(functions)

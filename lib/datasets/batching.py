@@ -23,7 +23,7 @@ class Batching:
     """The device and size of batches, the channels and side of images, the worker processes that decode them.
 
     channels and size are None for images that are given as they are; `whole` knows the passes of the run, `processes` those
-    that share it.
+    that share it. `own`: no other experiment's batches will do, since what is measured depends on which images are together.
     """
 
     device: torch.device = torch.device("cpu")
@@ -36,6 +36,7 @@ class Batching:
     quiet: bool = False
     whole: Whole = field(default_factory=Whole, compare=False)
     processes: Processes = ALONE
+    own: bool = False
 
     def over(self, split: Split, label: str, kind: str = FORWARD) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels, batch by batch."""
@@ -55,7 +56,7 @@ class Batching:
 
         In a process that shares passes, others may get the same images at the same time, and batches are theirs (`feed`).
         """
-        shared = feed.get() if augment is None else None
+        shared = feed.get() if augment is None and not self.own else None
         if shared is not None:
             return shared(self, split, label, order)
         return self.alone(split, label, order=order, augment=augment, kind=kind)

@@ -10,7 +10,7 @@ from lib.probing.feature_provider import together
 from lib.probing.feature_sources import CachedSource, ProbeSite
 from lib.probing.fit import STEPWISE, Candidate, ProbeRecipe
 from lib.probing.layers import head_of
-from lib.probing.probe_bank import ProbeBank, fit_cached, joined
+from lib.probing.probe_bank import ProbeBank, fit_cached, fit_each, joined
 from lib.probing.stacked_probes import Linear
 from lib.probing.study import ProbeStudy
 from lib.representations.features import Tap
@@ -53,10 +53,14 @@ def _stacked(
     warm: Linear | None = None,
 ) -> ProbeBank:
     """Probes of one kind at some taps, with the settings of the plain probes."""
-    settings = study.options.settings
-    fitted = [fit_cached(tap, sources, study.sets, settings, study.classes, recipe, warm=warm, kind=kind) for tap in taps]
+    settings, batching = study.options.settings, study.options.batching
+
+    def of_tap(tap: Tap) -> ProbeBank:
+        return fit_cached(tap, sources, study.sets, settings, study.classes, recipe, warm=warm, kind=kind)
+
+    fitted = fit_each(taps, of_tap, batching.processes, quiet=batching.quiet)
     sweep = ProbeBank(sweeps={kind: [[ProbeSite(tap, kind=kind) for tap in taps]]})
-    return joined([*fitted, sweep])
+    return joined([fitted, sweep])
 
 
 def _averaged(study: ProbeStudy, plain: ProbeBank, taps: list[Tap]) -> ProbeBank:

@@ -129,7 +129,7 @@ class FeatureProvider:
                 sizes |= {ProbeSite(tap, rank): self.dims[tap] for tap in taps for rank in self.layout.ranks}
             else:
                 reduce[layer] = layer_reducer({tap: self.reducers[tap] for tap in taps})
-        batching = replace(self.batching, batch_size=self.per_batch) if self.per_batch else self.batching
+        batching = replace(self.batching, batch_size=self.per_batch, own=True) if self.per_batch else self.batching
         return StreamedSource(self.network, split, reduce, sizes, batching, self.seed)
 
     def reads(self, site: ProbeSite) -> FeatureName:

@@ -1,10 +1,12 @@
 """A bank of probes: those of all sites and training sets, and the candidates that a rule may choose."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from lib.core.distributed import ALONE, Processes
+from lib.core.progress import bar
 from lib.probing.feature_sources import CachedSource, ProbeSite
 from lib.probing.feature_transform import Directions
 from lib.probing.fit import Candidate, FittedProbes, ProbeRecipe, fit
@@ -88,3 +90,11 @@ def fit_cached(
             fitted = fit(tap, features, [groups[key] for key in part], settings, classes, recipe, directions, warm)
             banks.append(of_stack(fitted, part))
     return joined(banks)
+
+
+def fit_each(
+    taps: Sequence[Tap], fit_one: Callable[[Tap], ProbeBank], processes: Processes = ALONE, *, quiet: bool = True
+) -> ProbeBank:
+    """The probes of all taps, none of which depends on another: of several processes each fits its share of the taps."""
+    banks = processes.shared(len(taps), lambda number: fit_one(taps[number]))
+    return joined(bar(banks, total=len(taps), label="fitting probes", unit="layer", quiet=quiet))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lib.core.errors import UserError
-from lib.core.progress import bar
 from lib.datasets.split import join
 from lib.probing import baseline_probes
 from lib.probing.clock import Clock
@@ -17,7 +16,7 @@ from lib.probing.feature_provider import FeatureProvider
 from lib.probing.feature_sources import CachedSource, FeatureName, FeatureSource, ProbeSite, StreamedSource
 from lib.probing.feature_transform import Directions
 from lib.probing.layers import head_of
-from lib.probing.probe_bank import ProbeBank, ProbeKey, fit_cached, joined, of_stack
+from lib.probing.probe_bank import ProbeBank, ProbeKey, fit_cached, fit_each, joined, of_stack
 from lib.probing.stacked_probes import Linear, Setting
 from lib.probing.streamed_fit import fit_streamed
 from lib.probing.study import ProbeStudy
@@ -127,22 +126,23 @@ def _ranks(study: ProbeStudy) -> tuple[int | None, ...]:
 def _fit_cached(
     study: ProbeStudy, sources: Sequence[CachedSource], directions: dict[str, Directions], warm: dict[Tap, Linear]
 ) -> ProbeBank:
-    taps = study.layout.taps
-    banks = [
-        fit_cached(
+    options = study.options
+
+    def of_tap(tap: Tap) -> ProbeBank:
+        return fit_cached(
             tap,
             sources,
             study.sets,
-            study.options.settings,
+            options.settings,
             study.classes,
-            study.options.recipe,
+            options.recipe,
             ranks=study.layout.ranks,
             directions=directions.get(tap.layer),
             warm=warm.get(tap),
         )
-        for tap in bar(taps, total=len(taps), label="fitting probes", unit="layer", quiet=study.options.batching.quiet)
-    ]
-    return joined([*banks, _sweeps(study)])
+
+    fitted = fit_each(study.layout.taps, of_tap, options.batching.processes, quiet=options.batching.quiet)
+    return joined([fitted, _sweeps(study)])
 
 
 def _fit_streamed(

@@ -269,7 +269,7 @@ class _Scheduler:
         self.shared.asked_images += sum(len(requests[name].positions) for name in joined)
         self.shared.images += len(base.positions)
         first, begin = 0, time.perf_counter()
-        # what is measured per batch, as published, is of batches of one's own size where nobody's are smaller
+        # nobody gets more images at once than it asked for
         size = min(requests[name].batching.batch_size for name in joined)
         for images, _, positions in replace(base.batching, batch_size=size).alone(base.split, label, order=base.order):
             _divide(joined.values(), time.perf_counter() - begin)

@@ -219,7 +219,7 @@ def evaluate(
         entry.stitch.eval()
     batches, stacks = 0, _stacks(entries, min(batching.batch_size, len(split)))
     places = [torch.tensor(numbers, device=device) for numbers in stacks]
-    for images, labels in batching.over(split, "evaluating"):
+    for images, labels in replace(batching, own=True).over(split, "evaluating"):
         with arithmetic(batching.precision, device):
             sources, (targets, logits) = donors.sources(images, labels), donors.targets_and_logits(images)
             predicted = logits.argmax(1)
