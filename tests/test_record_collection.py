@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import background
+import numpy as np
 import pytest
 import records
 from table_records import tables
@@ -103,7 +104,7 @@ def test_conditions_give_what_going_through_every_row_gives(tmp_path):
 
         def fits(record: dict, line: dict, wanted=wanted) -> bool:
             for name, value in wanted.items():
-                own = line.get(name) if line.get(name) is not None else record["config"].get(name)
+                own = line[name] if name in line else record["config"].get(name)
                 if value not in (own if isinstance(own, list) else [own]):
                     return False
             return True
@@ -132,6 +133,34 @@ def test_the_best_row_comes_with_the_settings_and_the_command_of_its_record(some
     assert [line["accuracy"] for line in best(some, "accuracy", "--top", "3")] == ["0.95", "0.9", "0.7"]
     assert [line["accuracy"] for line in best(some, "accuracy", "--lowest")] == ["0.5"]
     assert [line["loss"] for line in best(some, "loss")] == ["0.3"]
+
+
+def test_the_best_row_is_of_all_images_unless_a_part_is_asked_for_and_says_what_it_is_of(some):
+    rows = [
+        {"data": "digits", "split": "test", "subset": subset, "n": 9, "accuracy": accuracy, "loss": 1.0}
+        for subset, accuracy in (("all", 0.2), ("class:7", 1.0))
+    ]
+    records.write(some, "eval", "parts", rows, model_path="models/a/model_2.pt")
+    (line,) = best(some, "accuracy", "eval", "record=parts")
+    assert (line["accuracy"], line["subset"]) == ("0.2", "all")
+    assert [line["accuracy"] for line in best(some, "accuracy", "eval", "subset=class*")] == ["1.0"]
+    printed = tables(some, "best", "accuracy", "probe").stdout.splitlines()
+    assert {"probe", "layer"} <= set(printed[2].split())
+
+
+def test_a_row_without_a_value_is_not_of_the_flags_value(some):
+    """As the rows of front ends as they are beside those of a null model."""
+    for name, null in (("plain", None), ("both", "noise")):
+        rows = [
+            {"front_layer": "conv1", "end_layer": "conv1", "null": one, "accuracy": 0.5}
+            for one in dict.fromkeys((None, null))
+        ]
+        records.write(some, "stitch", name, rows, null=null is not None)
+    assert [line["record"] for line in best(some, "accuracy", "stitch", "null=", "--top", "9")] == [
+        "results/stitch/both.json",
+        "results/stitch/plain.json",
+    ]
+    assert listed(some, "stitch", "null=noise") == ["both"] and listed(some, "stitch", "null=true") == []
 
 
 def best(folder: Path, *words: str) -> list[dict]:
@@ -324,6 +353,23 @@ def test_a_conflict_is_named_and_both_are_kept(tmp_path):
     assert aside.with_name(f"{aside.stem}-map.png").read_bytes() == b"map of 0.1"
     assert (tmp_path / "all/probe/x.npz").read_bytes() == b"arrays of 0.2"
     assert listed(tmp_path, "--results-dir", "all") == ["x", aside.stem]
+
+
+def test_a_copy_that_was_cut_off_replaces_no_whole_file_and_is_named(tmp_path):
+    for number in range(4):  # whichever hash is the least
+        one = machine(tmp_path, f"one{number}", {"x": 0.1}, 1)
+        np.savez(one / "probe/x.npz", values=np.arange(100) + number)
+        two = Path(shutil.copytree(one, tmp_path / f"two{number}"))
+        for name in ("x.npz", "x-map.png"):
+            whole = (one / "probe" / name).read_bytes()
+            (two / "probe" / name).write_bytes(whole[: len(whole) // 2])
+        before = content(one)
+        cut = Path(shutil.copytree(two, tmp_path / f"cut{number}"))
+        for target, source in ((one, cut), (two, one)):
+            told = merged(tmp_path, str(target), source)
+            assert f"{one}/probe/x.npz is taken, which is not the same as " in told
+            assert content(target) == before
+        assert "is taken" not in merged(tmp_path, str(one), two)
 
 
 def test_the_order_of_merging_changes_no_byte(tmp_path):

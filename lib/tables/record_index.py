@@ -5,7 +5,8 @@ gone are known by size, inode and times), made anew where it is absent, damaged 
 alone where it cannot be kept. It is one file under the cache folder, written whole, with its SHA-256 in front: no process
 ever waits for another one, and no file system needs locks.
 
-A value is a number or a text: truths are `true` and `false`, a list is its values between `SEPARATOR`s.
+A value is a number or a text: truths are `true` and `false`, a list is its values between `SEPARATOR`s, and what a row has
+without a value is the empty text. NULL is what a row does not have.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from lib.runs.input_files import SUFFIXES
 from lib.tables import record_library
 
 SEPARATOR = "\x1f"
+VERSION = 2  # of what values are in the database
 MOST_COLUMNS = 1900  # that the rows of an experiment may have together: SQLite's limit is 2000
 
 TABLES = """
@@ -180,7 +182,8 @@ class Index:
         """Adds lines with the same columns together."""
         places, alike = self._places[experiment, kind], {}
         for key, line in zip(keys, lines, strict=True):
-            alike.setdefault(tuple(line), []).append((*key, *map(value, line.values())))
+            found = ("" if one is None and kind == "row" else value(one) for one in line.values())
+            alike.setdefault(tuple(line), []).append((*key, *found))
         for names, found in alike.items():
             columns = ", ".join(["record", *(["number"] if kind == "row" else []), *(f"c{places[name]}" for name in names)])
             marks = ", ".join("?" * len(found[0]))
@@ -249,4 +252,4 @@ def _about(experiments: Mapping[str, Experiment]) -> str:
         for name, experiment in experiments.items()
         for fields in [experiment.fields.values()]
     }
-    return hashlib.sha256(json.dumps([TABLES, KEYS, known]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, TABLES, KEYS, known]).encode()).hexdigest()

@@ -4,7 +4,8 @@ A union by content: what a record says of its run (settings, inputs, rows, but n
 same content is one record, that of the run which began first; other content under the same name is a conflict: both are
 kept, the latest under the name and the others as `<name>~<eight digits of the content>`. So it does not matter in which
 order folders are merged, or how often. What lies beside a record (arrays, figures, documents) comes along under its name,
-other files come along as they are, and of files that differ the one with the least SHA-256 counts.
+other files come along as they are. Of files beside one record that differ one is taken, which is named: arrays that can be
+read before those that cannot, then the largest, since a file that was cut off is smaller, then that with the least SHA-256.
 
 Everything is first written into a hidden folder of the target; a full disk changes nothing there. Then files are renamed
 into their place, those beside a record before the record. A merge that is stopped goes on with the same command.
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +100,7 @@ def merge(sources: list[Path], target: Path, experiments: Experiments) -> tuple[
                 raise UserError(f"{other.path}: holds no records{_inside(other.path)}")
         groups = _groups([there, *others])
         units = _wanted(groups, there)
-        told = _told(groups, [there, *others], experiments)
+        told = "\n".join([_told(groups, [there, *others], experiments), *_told_beside(groups)])
         try:
             _place(units, there)
         finally:
@@ -247,8 +249,21 @@ def _wanted(groups: Mapping[tuple[str, str, str], Group], there: Folder) -> list
 
 
 def _preferred(paths: list[Path]) -> Path:
-    """Of files that may differ the one with the least hash, of equal ones the first."""
-    return min(paths, key=files.sha256) if len(paths) > 1 else paths[0]
+    """Of files that may differ the one that counts, of equal ones the first."""
+    if len(paths) == 1:
+        return paths[0]
+    return min(paths, key=lambda path: (not _is_whole(path), -path.stat().st_size, files.sha256(path)))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether arrays can be read; of other files nobody can tell."""
+    if path.suffix != ".npz":
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except files.NO_ARRAYS:
+        return False
 
 
 def _place(units: list[Unit], there: Folder) -> None:
@@ -320,6 +335,19 @@ def _told(groups: Mapping[tuple[str, str, str], Group], folders: list[Folder], e
             name = f"{piece.name}~{piece.content[:DIGITS]}{piece.suffix}"
             lines.append(f"  {name} is that of {piece.path}{_difference(first, piece, experiments)}")
     return "\n".join(lines)
+
+
+def _told_beside(groups: Mapping[tuple[str, str, str], Group]) -> list[str]:
+    """A line for each file beside a record of which there are different ones."""
+    lines = []
+    for copies in (copies for group in groups.values() for copies in group if len(copies) > 1):
+        for behind in sorted({behind for piece in copies for behind in piece.beside}):
+            paths = [piece.beside[behind] for piece in copies if behind in piece.beside]
+            if len({files.sha256(path) for path in paths}) > 1:
+                kept = _preferred(paths)
+                others = ", ".join(str(path) for path in paths if path != kept)
+                lines.append(f"{kept} is taken, which is not the same as {others}")
+    return lines
 
 
 def _difference(one: Piece, other: Piece, experiments: Experiments) -> str:

@@ -17,6 +17,7 @@ from lib.runs import records
 from lib.tables import formats, record_library
 from lib.tables.record_index import SEPARATOR, Index
 
+PART, WHOLE = "subset", "all"  # the column that says which part of the images a row is of, and what is no part
 OF_RECORDS = {  # name -> what its values are
     "network": "a checkpoint that the record is of, or its folder",
     "data": "a data set that the row is of, else the record",
@@ -101,7 +102,8 @@ def best(index: Index, measure: str, query: Query, most: int = 1, lowest: bool |
     most      how many rows
     lowest    whether the least number is the best; None: as the experiments' columns say
 
-    Records of earlier versions of a method are left out. Raises `UserError` where no row has the measure.
+    Records of earlier versions of a method are left out, and so are rows of a part of the images, such as one class, unless
+    a condition names the part. Raises `UserError` where no row has the measure.
     """
     _check(index, query)
     known = [name for one in index.experiments for name in index.columns(one, "row")]
@@ -116,6 +118,9 @@ def best(index: Index, measure: str, query: Query, most: int = 1, lowest: bool |
             continue
         where += f" AND typeof(w.{column}) IN ('integer', 'real') AND r.revision >= ?"
         values = [*values, index.experiments[experiment].revision]
+        part = index.column(experiment, "row", PART)
+        if part and PART not in query.conditions:
+            where += f" AND COALESCE(w.{part}, '') IN ('', '{WHOLE}')"
         count += index.database.execute(f"SELECT count(*) {where}", values).fetchone()[0]
         places += index.database.execute(
             f"SELECT w.{column}, r.path, w.number, '{experiment}' {where} ORDER BY 1 {order}, r.path, w.number LIMIT {most}",
@@ -133,7 +138,10 @@ def best(index: Index, measure: str, query: Query, most: int = 1, lowest: bool |
         about = {"record": str(index.results_dir / path)}
         others = {name: value for name, value in row.items() if name not in (measure, *about) and value not in (None, "")}
         summary = index.experiments[experiment].configuration.summary
-        shown = [name for name in (*summary.keys, *summary.measured) if name in others] if summary else list(others)
+        shown = list(others)
+        if summary:  # and everything that tells the row from others of its record
+            words = [name for name in others if name in index.experiments[experiment].columns.words]
+            shown = [name for name in dict.fromkeys((*summary.keys, *words, *summary.measured)) if name in others]
         rows.append({measure: row[measure], **{name: others[name] for name in shown}, **about})
         chosen = {f"config.{name}": _shown(value) for name, value in changed.items()}
         full.append({measure: row[measure], **about, **others, "command": command, **chosen})
@@ -206,7 +214,7 @@ def _condition(index: Index, experiment: str, name: str, wanted: tuple[str, ...]
             also, more = _any(f"w.{row} || '/' || w.{variant}", wanted)
             whole, values = f"({whole} OR {also})", [*values, *more]
         else_, more = _read(name, wanted)
-        return f"CASE WHEN w.{row} IS NULL THEN {else_} ELSE {whole} END", [*more, *values], True
+        return f"CASE WHEN COALESCE(w.{row}, '') = '' THEN {else_} ELSE {whole} END", [*more, *values], True
     columns = [*([f"w.{row}"] if row else []), *([f"s.{setting}"] if setting else [])]
     if not columns:
         return "", [], False
