@@ -167,6 +167,12 @@ def test_early_exits_that_are_calibrated_on_images_of_the_training_say_so(folder
     assert not [warning for warning in said if "trained on" in str(warning.message)]
 
 
+def test_a_choice_that_has_no_other_set_to_be_tested_on_says_so(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.warns(UserWarning, match="--choose transfer is left out: there is no other OOD set"):
+        call("models/a/model_2.pt", "-ood", "patches", "-l", "classifier.*", "--choose", "transfer", "--max-examples", 40)
+
+
 def test_outliers_of_a_set_that_the_network_was_trained_on_are_warned_of_and_marked(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     words = ("models/a/model_2.pt", "-l", "classifier.6", "--max-examples", 40, "--aggregate", "mean")

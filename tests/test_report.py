@@ -107,6 +107,17 @@ def test_a_probes_gain_compares_probes_on_the_same_images(tmp_path):
     assert [row["OOD probe gain"] for row in layers if row["OOD probe gain"] is not None] == [0, 0, 0]
 
 
+def test_runs_of_other_settings_are_no_part_of_a_mean_and_are_named(tmp_path):
+    path = network(tmp_path)
+    row = {"score": "energy", "T": 1.0, "ood": "patches", "layer": "fc", "auroc": 0.1}
+    before = network_overview.tables(path, library(tmp_path)).tables[0]
+    records.write(tmp_path, "ood_layers", "trial", [row], model_path=path, ood=["patches"], max_examples=5)
+    after = network_overview.tables(path, library(tmp_path)).tables[0]
+    assert after.rows == before.rows
+    assert "energy AUROC: runs with defaults; left out are 1 with ood_layers" not in before.note
+    assert "energy AUROC: runs with defaults; left out are 1 with max_examples 5" in after.note
+
+
 def test_only_a_sibling_is_what_a_network_is_compared_with(tmp_path):
     path = network(tmp_path)
     other = records.training(tmp_path, "short", epochs=8, model_type="resnet18", dataset="cifar10", seed=1)

@@ -71,7 +71,7 @@ def test_the_plan_says_what_would_run_and_what_is_there(studied, tmp_path):
     assert done.returncode == 0, done.stderr
     for words in ("python exec_ood_layers.py models/a/model_2.pt", "round 1:", "is there already", "images through the"):
         assert words in done.stdout
-    assert "exec_eval.py" not in done.stdout
+    assert "exec_eval.py" not in done.stdout and "record: " not in done.stdout  # a study writes none of its own
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,13 @@ def test_the_plan_says_what_would_run_and_what_is_there(studied, tmp_path):
         (("models/a/model_2.pt", "--only", "probe", "--skip", "probe"), 2, "--skip leaves no experiment"),
         (("models/a/model_2.pt", "--more", "probes:-e 2"), 2, "--more probes:-e 2: it is EXPERIMENT:FLAGS"),
         (("models/a/model_2.pt", "--more", "probe:--epoch 2"), 2, "--epoch: no such flag"),
+        (("models/a/model_2.pt", "--more", 'eval:"x'), 2, "a quotation mark is not closed"),
+        (
+            ("models/a/model_2.pt", "-ood", "patches", "--against", "models/nope.pt"),
+            1,
+            "similarity: models/nope.pt: no such",
+        ),
+        (("models/a/model_2.pt", "--against", "models/nope.pt", "--plan"), 1, "similarity: models/nope.pt: no such"),
         (("models/a/model_2.pt", "-ood", "patchs"), 2, "patches"),
         (("models/a/model_2.pt", "--only", "ncg", "-ood", "patches", "--ncg-layers", "conv9"), 1, "no layer is called so"),
     ],
@@ -99,6 +106,14 @@ def test_a_study_that_is_stopped_goes_on_with_what_is_missing(trained, tmp_path)
     done = script(*words, cwd=tmp_path)
     assert done.returncode == 0 and len(list((tmp_path / "results").glob("*/*.json"))) == 3, done.stderr
     assert not list((tmp_path / "results").glob("*/.*.lock"))
+
+
+def test_a_study_of_few_images_matches_stitches_on_all_of_them(trained, tmp_path):
+    shutil.copytree(trained / "models", tmp_path / "models")
+    words = ("--only", "stitch", "--max-examples", 40, "--quiet")
+    done = script("exec_study.py", "models/a/model_2.pt", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert found(tmp_path)["stitch"][1]["config"]["pinv_samples"] == "all"
 
 
 def test_a_run_that_fails_leaves_the_others_their_records(trained, tmp_path):

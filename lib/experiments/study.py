@@ -33,17 +33,7 @@ from lib.tables import formats, network_overview, record_library
 
 GIB = 2**30
 # fields that are not handed down as they are
-OWN = {
-    "model_path",
-    "model_type",
-    "dataset",
-    "ood",
-    "against",
-    "config",
-    "plan",
-    "list_layers",
-    "seed",
-}  # not handed down
+OWN = {"model_path", "model_type", "dataset", "ood", "against", "config", "plan", "list_layers", "seed"}
 
 
 @dataclass(frozen=True)
@@ -158,7 +148,18 @@ def plan_runs(config: StudyConfig) -> Planned:
             planned.left_out.append(f"{experiment}: no -ood")
         else:
             planned.runs += _runs(config, experiment, checkpoint, name, outliers, against, planned.left_out)
+    for run in planned.runs:
+        if not run.there:
+            _check_inputs(run)
     return planned
+
+
+def _check_inputs(run: Run) -> None:
+    """Raises `UserError` for what a run would read and is not there, before any of them has begun."""
+    try:
+        run.config.check_inputs()
+    except UserError as error:
+        raise UserError(f"{run.experiment}: {error}") from None
 
 
 def _runs(
@@ -197,7 +198,10 @@ def _runs(
     if experiment == "stitch":
         two = {"front_path": against, "end_path": config.model_path}
         types = {"front_type": config.model_type or "auto", "end_type": config.model_type or "auto"}
-        return [run({**two, **types, "dataset": name, "init": "pinv", "epochs": 0})]
+        matched = int(EXPERIMENTS["stitch"].fields["pinv_samples"].default)
+        few = len(loading.load_split(config, names.undivided(name), "train")) < matched
+        samples = {"pinv_samples": "all"} if few else {}
+        return [run({**two, **types, "dataset": name, "init": "pinv", "epochs": 0, **samples})]
     if experiment == "projections":
         return [
             run({"model_path": (config.model_path, *([config.model_type] if config.model_type else [])), "normalize": True})

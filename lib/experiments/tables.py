@@ -65,7 +65,7 @@ def text(config: TablesConfig) -> str:
     if not made and config.group_by and library.runs:
         raise UserError(f"--group-by {config.group_by}: no record that is shown has rows with this column")
     if not made:
-        wanted = " that fill these tables" if config.measured and library.runs else ""
+        wanted = " that fill these tables" if (config.measured or config.tables) and library.runs else ""
         return f"no records under {config.results_dir}/{wanted}"
     return _printed(config, made)
 

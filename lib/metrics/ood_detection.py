@@ -2,7 +2,7 @@
 
 A score is higher for outliers, everywhere in the suite, and no measure turns it round: an AUROC below 0.5 says that the
 score is lower for outliers. Arrays are (n,) or (n, L), L scores of the same images; results are floats or (L,).
-OpenOOD's conventions: in-distribution images are the positive class of the FPR and of "AUPR-in".
+As in OpenOOD in-distribution images are the positive class of the FPR and of "AUPR-in".
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """The rows of `exec_ood_layers.py`: every measure of every score."""
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +20,8 @@ def rows(
     study: LayerStudy, facts: list[dict], fit: Passed, passes: dict[str, Passed], outliers: list[str]
 ) -> Iterator[tuple[str, dict]]:
     """(OOD set, row) of every layer's energy and every other score."""
+    if "transfer" in study.choices and len(outliers) < 2:
+        warnings.warn("--choose transfer is left out: there is no other OOD set to test a choice on", stacklevel=2)
     layers = [fact["layer"] for fact in facts]
     final = max(range(len(facts)), key=lambda number: facts[number]["execution_index"])
     for number, temperature in enumerate(study.temperatures):

@@ -373,7 +373,8 @@ def plan(where: Place, config: RunConfig) -> str:
     there = "is there already" if where.path.exists() else "would be written"
     values = {item.name: (getattr(config, item.name), item.default) for item in _identity_fields(config)}
     other = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
-    lines = [f"experiment: {where.experiment}", f"record:     {where.path} ({there})"]
+    lines = [f"experiment: {where.experiment}"]
+    lines += [f"record:     {where.path} ({there})"] if config.repeatable() else []
     said = [f"{name} = {_said(value)}{_instead(default)}" for name, (value, default) in other.items()]
     lines += [f"{'' if number else 'settings:':12}{words}" for number, words in enumerate(said)]
     lines += [f"reads:      {name}" for name in config.inputs()]

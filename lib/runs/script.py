@@ -63,8 +63,9 @@ def main(
         run(experiments, name, config, [script, *argv])
         sys.stdout.flush()
         _note(0)
-        if distributed.rank():
-            os._exit(0)  # there is nothing to tidy up, and threads of a lost connection abort some interpreters at their end
+        if distributed.world() > 1:  # all is written, and threads of a lost connection abort some interpreters at their end
+            sys.stderr.flush()
+            os._exit(0)
     except BrokenPipeError:  # whoever read the output has read enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(FAILED)

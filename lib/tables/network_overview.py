@@ -1,7 +1,8 @@
 """The measures of all experiments for the layers of one network, and their rank correlations.
 
 Ours: no paper has this table. A row is a layer at which the network is cut; filters are inside layers, and theirs are the
-means over the filters' layers within. Every number is the mean over the data sets and runs that the records hold.
+means over the filters' layers within. Every number is the mean over the data sets and runs that the records hold, of those
+runs of an experiment that share their settings.
 """
 
 import math
@@ -27,6 +28,7 @@ from lib.tables.papers.spec import satisfies
 from lib.tables.record_library import Library, Network, RecordedRun
 
 IMAGES = ("data", "variant", "split", "protocol", "fraction", "selected_by", "seed")  # what paired probes share in a run
+AVERAGED = ("dataset", "ood", "layer")  # flags in which runs of one column may differ
 PAIR = 2  # networks that a run is of at most, unless it compares checkpoints
 FEWEST = 5  # layers that a correlation has at least
 
@@ -233,6 +235,10 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
             {_path(network.path) for run in library.runs for row in run.rows[:1] for network in run.networks(row).values()}
         )
         raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, known)}")
+    notes = []
+    for name, found in runs.items():
+        runs[name], told = _of_one_setting(found)
+        notes += [f"{name}: {told}"] if told else []
     orders = _orders(runs)
     of_cuts = [layers for name, of_runs in orders.items() if not MEASURES[name].inside for layers in of_runs]
     cuts = list(dict.fromkeys(layer for layers in of_cuts for layer in layers))
@@ -261,7 +267,7 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
             empty += [{"column": name, "command": command} for command in commands]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(PurePath(path).with_suffix("")).removeprefix("models/"))
     made = [
-        PrintedTable(f"{name}-layers", f"layers of {path} ({network})", rows, rows, NOTE),
+        PrintedTable(f"{name}-layers", f"layers of {path} ({network})", rows, rows, "\n".join([NOTE, *notes])),
         PrintedTable(
             f"{name}-correlations", "Spearman's rank correlation over layers, with 95 % intervals", pairs, pairs, PAIRS
         ),
@@ -306,6 +312,35 @@ PAIRS = (
     "n: layers; p_holm: Holm's over all pairs that have a p; partial: given the layer's place; no p where so few "
     "layers could not bring it to 0.05 (p_least)."
 )
+
+
+def _of_one_setting(found: list[tuple[RecordedRun, dict]]) -> tuple[list[tuple[RecordedRun, dict]], str]:
+    """The rows of runs with the same settings, and a sentence on the others: a trial on few images is no part of a mean.
+
+    Of different settings those of most images count, then of most layers, then of the latest run.
+    """
+    groups: dict[str, list[tuple[RecordedRun, dict]]] = {}
+    settings: dict[str, dict] = {}
+    for run, row in found:
+        setting = {name: value for name, value in run.setting.items() if name not in AVERAGED}
+        settings[key := record_library.key(setting)] = setting
+        groups.setdefault(key, []).append((run, row))
+    if len(groups) < 2:
+        return found, ""
+
+    def rank(key: str) -> tuple:
+        rows = groups[key]
+        images = settings[key].get("max_examples") or settings[key].get("examples") or math.inf
+        layers = {run.facts(row).get("front_layer", row.get("layer")) for run, row in rows}
+        return images, len(layers), max(run.record["started"] for run, _ in rows)
+
+    first, *others = sorted(groups, key=rank, reverse=True)
+    words = record_library.differences([settings[key] for key in (first, *others)])
+    told = [
+        f"{len({id(run) for run, _ in groups[key]})} with {word or 'defaults'}"
+        for key, word in zip(others, words[1:], strict=True)
+    ]
+    return groups[first], f"runs with {words[0] or 'defaults'}; left out are {', '.join(told)}"
 
 
 def _truth(measure: str, column: str) -> Measure:

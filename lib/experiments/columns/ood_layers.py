@@ -62,7 +62,8 @@ COLUMNS = Columns(
             "higher",
         ),
         "fpr95": share(
-            "share of outliers at or below the score that 95 % of the in-distribution images do not exceed", "lower"
+            "share of outliers at or below the threshold that keeps 95 % of the in-distribution images, rounded down",
+            "lower",
         ),
         "aupr_in": share("area under the precision-recall curve, in-distribution images as positive", "higher"),
         "aupr_out": share("area under the precision-recall curve, outliers as positive", "higher"),

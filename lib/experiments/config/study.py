@@ -1,5 +1,6 @@
 """The flags of `exec_study.py`."""
 
+import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +13,13 @@ ALONE = ("projections", "reinit")  # of weights alone, and of networks that are 
 
 
 def _more(text: str) -> None:
-    name, colon, _ = text.partition(":")
+    name, colon, flags = text.partition(":")
     if not colon or name not in (*SHARING, *ALONE):
         raise UsageError(f"--more {text}: it is EXPERIMENT:FLAGS, such as probe:--solver lbfgs")
+    try:
+        shlex.split(flags)
+    except ValueError:
+        raise UsageError(f"--more {text}: a quotation mark is not closed") from None
 
 
 @dataclass(frozen=True, kw_only=True)
