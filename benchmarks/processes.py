@@ -28,6 +28,7 @@ COMMANDS = {
     "eval": (MODEL,),
     "ood_layers": (MODEL, *OUTLIERS),
     "probe": (MODEL, *OUTLIERS, "-l", "layer?.?", "-e", "1"),
+    "probe, pooled": (MODEL, *OUTLIERS, "-l", "layer?.?", "-e", "1", "--reduce", "gap"),
     "ncg": (MODEL, *OUTLIERS, "--space", "feature"),
     "reinit": (MODEL, "--rand", "1", "-l", "layer?.0.conv1"),
 }
@@ -45,7 +46,7 @@ def main(images: int = 600, repeats: int = 3, kind: str = "resnet18", *experimen
                 for count in (images // 10, images):
                     forget(folder)
                     begin = time.perf_counter()
-                    run(processes, name, (*COMMANDS[name], "--max-examples", str(count)), folder)
+                    run(processes, name.partition(",")[0], (*COMMANDS[name], "--max-examples", str(count)), folder)
                     spent.append(time.perf_counter() - begin)
                 rows[processes] = written(folder)
                 return spent[1] - spent[0]
@@ -53,10 +54,10 @@ def main(images: int = 600, repeats: int = 3, kind: str = "resnet18", *experimen
             ways = {"one process": lambda way=way: way(1), "two processes": lambda way=way: way(2)}
             turns = [{kind: one() for kind, one in ways.items()} for _ in range(repeats)]
             found = {kind: [turn[kind] for turn in turns] for kind in ways}
-            report(f"exec_{name}.py, {kind}, {images} images", "s", found, "one process")
+            report(f"{name}, {kind}, {images} images", "s", found, "one process")
             one, two = map(statistics.median, found.values())
             agreement = f"rows differ by at most {largest(rows[1], rows[2]):.1e}"
-            compared(f"exec_{name}.py on {kind}", one, two, agreement=agreement)
+            compared(f"{name} on {kind}", one, two, agreement=agreement)
             print(f"{one / two:.2f} times; {agreement}", flush=True)
 
 
