@@ -14,7 +14,7 @@ precision=(--precision bf16)
 # A CNN002 that has not seen the nines, and an MLP on its features, at the paper's 70 epochs.
 ncg-natural() {
     local seed name
-    for seed in ${SEEDS:-0}; do
+    for seed in ${SEEDS:-0 1 2}; do
         name=nat
         if [ "$seed" != 0 ]; then name=nat-s$seed; fi
         train_nearest "$name" "$unseen" ce -s "$seed" "${precision[@]}"
@@ -34,7 +34,7 @@ ncg-robust() {
 # LeNet on MNIST at the settings of the hyperplane paper.
 hyperplanes() {
     local seed folder
-    for seed in ${SEEDS:-0}; do
+    for seed in ${SEEDS:-0 1 2}; do
         folder=hyperplanes/lenet-s$seed
         train_plain "$folder" lenet:mnist -s "$seed" "${precision[@]}"
         run exec_projections.py "models/$folder" --normalize

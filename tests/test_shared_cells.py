@@ -200,6 +200,15 @@ def test_a_repeated_run_counts_once_and_seeds_of_one_network_are_told_from_netwo
     assert paper_rows.shown(["set"], [line])[0]["n"] == "2 (1 network)"
 
 
+def test_an_interval_over_seeds_ends_where_the_numbers_do(tmp_path):
+    for seed, share in enumerate((0.99, 0.95, 0.999)):
+        path = records.training(tmp_path, f"t{seed}", seed=seed)
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, share)], model_path=path)
+    (line,) = fill(tmp_path)
+    half = stats.t.ppf(0.975, 2) * line.deviation / 3**0.5
+    assert line.mean + half > 1 and (line.low, line.high) == pytest.approx((line.mean - half, 1.0))
+
+
 def test_a_training_that_was_repeated_in_another_folder_counts_once(tmp_path):
     for number, folder in enumerate("ab"):
         path = records.training(tmp_path, folder, snapshot_every=number)  # which files stay changes no network

@@ -198,7 +198,7 @@ def _runs(
     if experiment == "stitch":
         two = {"front_path": against, "end_path": config.model_path}
         types = {"front_type": config.model_type or "auto", "end_type": config.model_type or "auto"}
-        matched = int(EXPERIMENTS["stitch"].fields["pinv_samples"].default)
+        matched = int(str(EXPERIMENTS["stitch"].fields["pinv_samples"].default))
         few = len(loading.load_split(config, names.undivided(name), "train")) < matched
         samples = {"pinv_samples": "all"} if few else {}
         return [run({**two, **types, "dataset": name, "init": "pinv", "epochs": 0, **samples})]

@@ -249,7 +249,7 @@ def _comparison(labels: Labels, cell: Cell, published: Published | None, group: 
         )
         if due
     )
-    comparison.low, comparison.high, comparison.interval_of = _interval(comparison, first_rows[0])
+    comparison.low, comparison.high, comparison.interval_of = _interval(comparison, first, first_rows[0])
     return comparison
 
 
@@ -276,14 +276,22 @@ def _origin(run: RecordedRun, row: dict) -> str:
     return row.get("origin") or ("unknown" if corrupted else "")
 
 
-def _interval(comparison: Comparison, row: dict) -> tuple[float | None, float | None, str]:
-    """The 95 % interval and what it is over: Student's over several seeds, else that of the single run's row."""
+def _interval(comparison: Comparison, run: RecordedRun, row: dict) -> tuple[float | None, float | None, str]:
+    """The 95 % interval and what it is over: Student's over several seeds, else that of the single run's row.
+
+    Student's ends where the column's range does: few seeds would have a share above 1, or a correlation below -1.
+    """
     mean, deviation, columns = comparison.mean, comparison.deviation, comparison.cell.interval
     if mean is not None and deviation is not None:
         from scipy.special import stdtrit  # tables of one seed need no scipy
 
         half = float(stdtrit(comparison.n - 1, 0.975)) * deviation / math.sqrt(comparison.n)
-        return mean - half, mean + half, "seeds"
+        metric = comparison.cell.metric
+        column = run.columns.numbers.get(metric) if isinstance(metric, str) else None
+        least, most = (column.least, column.most) if column else (None, None)
+        low = mean - half if least is None else max(mean - half, least)
+        high = mean + half if most is None else min(mean + half, most)
+        return low, high, "seeds"
     low, high = (row.get(column) for column in columns) if columns else (None, None)
     over = OVER.get(columns[0]) or row.get("over") or "images" if columns else ""
     return (low, high, over) if columns and None not in (low, high) else (None, None, "")
