@@ -25,10 +25,12 @@ ncg-natural() {
     done
 }
 
-# AT(2) for eight epochs instead of 70, with milestones at about the same shares of them.
+# AT(2) for eight epochs instead of 70 and TRADES(2) for four, with milestones at about the same shares of them.
 ncg-robust() {
     train_nearest at2 "$unseen" advce --eps 2 --attack-steps 10 -e 8 -rlre 5 6 7 "${precision[@]}"
     run exec_ncg.py "$(last "ncg/$unseen/at2")" --against "$(last "ncg/$unseen/nat")" --radius 300
+    train_nearest tr2 "$unseen" trades6ce --eps 2 --attack-steps 10 -e 4 -rlre 2 3 "${precision[@]}"
+    run exec_ncg.py "$(last "ncg/$unseen/tr2")" --radius 300
 }
 
 # LeNet on MNIST at the settings of the hyperplane paper.
