@@ -370,6 +370,10 @@ def test_a_copy_that_was_cut_off_replaces_no_whole_file_and_is_named(tmp_path):
             assert f"{one}/probe/x.npz is taken, which is not the same as " in told
             assert content(target) == before
         assert "is taken" not in merged(tmp_path, str(one), two)
+        third = Path(shutil.copytree(two, tmp_path / f"third{number}"))
+        (third / "probe/x.npz").write_bytes((two / "probe/x.npz").read_bytes()[:9])
+        told = merged(tmp_path, str(one), two, third)
+        assert f"{one}/probe/x.npz is taken, which is not the same as {third}/probe/x.npz\n" in told  # and not two's
 
 
 def test_the_order_of_merging_changes_no_byte(tmp_path):

@@ -77,12 +77,14 @@ class Folder:
 class Unit:
     """What is put in its place together: file below the target -> the file whose content it shall have, a record last.
 
-    aside    whether its name has digits
+    aside        whether its name has digits
+    differing    of files beside the record: the one that is taken -> those that are not the same
     """
 
     aside: bool
     record: Path | None
     files: dict[Path, Path]
+    differing: dict[Path, list[Path]]
 
 
 def merge(sources: list[Path], target: Path, experiments: Experiments) -> tuple[str, list[str]]:
@@ -100,7 +102,7 @@ def merge(sources: list[Path], target: Path, experiments: Experiments) -> tuple[
                 raise UserError(f"{other.path}: holds no records{_inside(other.path)}")
         groups = _groups([there, *others])
         units = _wanted(groups, there)
-        told = "\n".join([_told(groups, [there, *others], experiments), *_told_beside(groups)])
+        told = "\n".join([_told(groups, [there, *others], experiments), *_told_beside(units)])
         try:
             _place(units, there)
         finally:
@@ -241,18 +243,22 @@ def _wanted(groups: Mapping[tuple[str, str, str], Group], there: Folder) -> list
             beside: dict[str, list[Path]] = {}
             for behind, path in ((behind, path) for piece in copies for behind, path in piece.beside.items()):
                 beside.setdefault(behind, []).append(path)
-            wanted = {Path(f"{place / stem}{behind}"): _preferred(paths) for behind, paths in beside.items()}
+            preferred = {behind: _preferred(paths) for behind, paths in beside.items()}
+            wanted = {Path(f"{place / stem}{behind}"): chosen for behind, (chosen, _) in preferred.items()}
+            differing = {chosen: others for chosen, others in preferred.values() if others}
             path = place / f"{stem}{suffix}"
             taken |= {path, *wanted}
-            units.append(Unit(stem == aside, path if first.is_record else None, wanted | {path: first.path}))
+            units.append(Unit(stem == aside, path if first.is_record else None, wanted | {path: first.path}, differing))
     return units
 
 
-def _preferred(paths: list[Path]) -> Path:
-    """Of files that may differ the one that counts, of equal ones the first."""
-    if len(paths) == 1:
-        return paths[0]
-    return min(paths, key=lambda path: (not _is_whole(path), -path.stat().st_size, files.sha256(path)))
+def _preferred(paths: list[Path]) -> tuple[Path, list[Path]]:
+    """Of files that may differ the one that counts, of equal ones the first; and those that are not the same."""
+    hashes = {path: files.sha256(path) for path in paths} if len(paths) > 1 else {}
+    if len(set(hashes.values())) < 2:
+        return paths[0], []
+    chosen = min(paths, key=lambda path: (not _is_whole(path), -path.stat().st_size, hashes[path]))
+    return chosen, [path for path in paths if hashes[path] != hashes[chosen]]
 
 
 def _is_whole(path: Path) -> bool:
@@ -337,17 +343,13 @@ def _told(groups: Mapping[tuple[str, str, str], Group], folders: list[Folder], e
     return "\n".join(lines)
 
 
-def _told_beside(groups: Mapping[tuple[str, str, str], Group]) -> list[str]:
+def _told_beside(units: list[Unit]) -> list[str]:
     """A line for each file beside a record of which there are different ones."""
-    lines = []
-    for copies in (copies for group in groups.values() for copies in group if len(copies) > 1):
-        for behind in sorted({behind for piece in copies for behind in piece.beside}):
-            paths = [piece.beside[behind] for piece in copies if behind in piece.beside]
-            if len({files.sha256(path) for path in paths}) > 1:
-                kept = _preferred(paths)
-                others = ", ".join(str(path) for path in paths if path != kept)
-                lines.append(f"{kept} is taken, which is not the same as {others}")
-    return lines
+    return [
+        f"{chosen} is taken, which is not the same as {', '.join(map(str, others))}"
+        for unit in units
+        for chosen, others in unit.differing.items()
+    ]
 
 
 def _difference(one: Piece, other: Piece, experiments: Experiments) -> str:
