@@ -53,12 +53,12 @@ def _stacked(
     warm: Linear | None = None,
 ) -> ProbeBank:
     """Probes of one kind at some taps, with the settings of the plain probes."""
-    settings, batching = study.options.settings, study.options.batching
+    settings = study.options.settings
 
     def of_tap(tap: Tap) -> ProbeBank:
         return fit_cached(tap, sources, study.sets, settings, study.classes, recipe, warm=warm, kind=kind)
 
-    fitted = fit_each(taps, of_tap, batching.processes, quiet=batching.quiet)
+    fitted = fit_each(taps, of_tap, study.options.batching)
     sweep = ProbeBank(sweeps={kind: [[ProbeSite(tap, kind=kind) for tap in taps]]})
     return joined([fitted, sweep])
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lib.core.distributed import ALONE, Processes
 from lib.core.progress import bar
+from lib.datasets.batching import Batching
 from lib.probing.feature_sources import CachedSource, ProbeSite
 from lib.probing.feature_transform import Directions
 from lib.probing.fit import Candidate, FittedProbes, ProbeRecipe, fit
@@ -92,9 +92,7 @@ def fit_cached(
     return joined(banks)
 
 
-def fit_each(
-    taps: Sequence[Tap], fit_one: Callable[[Tap], ProbeBank], processes: Processes = ALONE, *, quiet: bool = True
-) -> ProbeBank:
+def fit_each(taps: Sequence[Tap], fit_one: Callable[[Tap], ProbeBank], batching: Batching) -> ProbeBank:
     """The probes of all taps, none of which depends on another: of several processes each fits its share of the taps."""
-    banks = processes.shared(len(taps), lambda number: fit_one(taps[number]))
-    return joined(bar(banks, total=len(taps), label="fitting probes", unit="layer", quiet=quiet))
+    banks = batching.processes.shared(len(taps), lambda number: fit_one(taps[number]))
+    return joined(bar(banks, total=len(taps), label="fitting probes", unit="layer", quiet=batching.quiet))

@@ -141,8 +141,7 @@ def _fit_cached(
             warm=warm.get(tap),
         )
 
-    fitted = fit_each(study.layout.taps, of_tap, options.batching.processes, quiet=options.batching.quiet)
-    return joined([fitted, _sweeps(study)])
+    return joined([fit_each(study.layout.taps, of_tap, options.batching), _sweeps(study)])
 
 
 def _fit_streamed(
