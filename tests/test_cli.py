@@ -38,8 +38,9 @@ def test_types_defaults_and_spellings_follow_from_the_fields():
     assert parse("a.pt").rates == (0.5,) and parse("a.pt").limit is None
 
 
-def test_a_repeated_flag_adds_values():
-    assert parse("a", "--layers", "x", "--layers", "y").layers == ("x", "y")
+def test_a_repeated_flag_adds_names_and_replaces_numbers():
+    config = parse("a", "--layers", "x", "-lr", "1", "2", "--layers", "y", "z", "-lr", "3")
+    assert (config.layers, config.rates) == (("x", "y", "z"), (3.0,))
 
 
 @pytest.mark.parametrize(

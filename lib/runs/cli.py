@@ -461,7 +461,9 @@ def _parser(config_class: type[RunConfig], prog: str, description: str) -> argpa
                 metavar=field.name.upper(),
             )
         else:
-            extra: dict[str, typing.Any] = {"nargs": "+", "action": "extend"} if several else {}
+            extra: dict[str, typing.Any] = {}
+            if several:  # of a flag that comes again, names add to those before, and numbers are instead of them
+                extra = {"nargs": "+", "action": "extend" if kind is str else "store"}
             if field.metadata["bare"] is not None:
                 extra = {"nargs": "?", "const": field.metadata["bare"]}
             parser.add_argument(*options, dest=field.name, type=_converter(kind), metavar=field.name.upper(), **extra)
