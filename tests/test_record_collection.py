@@ -135,6 +135,26 @@ def test_the_best_row_comes_with_the_settings_and_the_command_of_its_record(some
     assert [line["loss"] for line in best(some, "loss")] == ["0.3"]
 
 
+def test_of_each_value_or_record_the_best_row_is_shown_beside_the_settings_that_differ(some):
+    lines = best(some, "accuracy", "probe", "--each", "layer")
+    assert [(line["layer"], line["accuracy"], line["record"]) for line in lines] == [
+        ("layer1", "0.6", "results/probe/two.json"),
+        ("layer2", "0.9", "results/probe/one.json"),
+    ]
+    assert [line["accuracy"] for line in best(some, "accuracy", "--each", "record")] == ["0.95", "0.9", "0.6"]
+    assert [line["accuracy"] for line in best(some, "accuracy", "probe", "--each", "batch_size", "layer", "--lowest")] == [
+        "0.5",
+        "0.7",
+        "0.6",
+    ]
+    title, _, head, _, one, two, _, note = tables(some, "best", "accuracy", "probe", "--each", "record").stdout.splitlines()
+    assert title == "## accuracy: highest of 4 rows, for each record"
+    assert head.split()[:2] == ["model_path", "batch_size"] and two.split()[:2] == ["models/b/model_2.pt", "8"]
+    assert one.split()[-1] == "results/probe/one.json" and "n 10; dataset digits" in note
+    wrong = tables(some, "best", "accuracy", "--each", "lair")
+    assert wrong.returncode == 2 and "did you mean layer" in wrong.stderr
+
+
 def test_the_best_row_is_of_all_images_unless_a_part_is_asked_for_and_says_what_it_is_of(some):
     rows = [
         {"data": "digits", "split": "test", "subset": subset, "n": 9, "accuracy": accuracy, "loss": 1.0}

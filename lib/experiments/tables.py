@@ -91,7 +91,7 @@ def collection(config: TablesConfig) -> str:
         return record_export.export(index, query, Path(subject))
     if config.action == "ls":
         return _printed(config, [record_queries.listing(index, query)])
-    return _printed(config, [record_queries.best(index, subject, query, config.top, config.lowest)])
+    return _printed(config, [record_queries.best(index, subject, query, config.top, config.lowest, config.each)])
 
 
 def _warn(sentences: list[str]) -> None:

@@ -9,10 +9,12 @@ import contextlib
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near
 from lib.core.text import readable
+from lib.core.text_table import cell
 from lib.runs import records
 from lib.tables import formats, record_library
 from lib.tables.record_index import SEPARATOR, Index
@@ -96,59 +98,118 @@ def listing(index: Index, query: Query) -> formats.PrintedTable:
     return formats.PrintedTable("ls", f"{len(rows)} records", rows, rows)
 
 
-def best(index: Index, measure: str, query: Query, most: int = 1, lowest: bool | None = None) -> formats.PrintedTable:
+def best(
+    index: Index, measure: str, query: Query, most: int = 1, lowest: bool | None = None, each: tuple[str, ...] = ()
+) -> formats.PrintedTable:
     """The rows with the best numbers of a measure, with the command and the changed settings of their records.
 
     most      how many rows
     lowest    whether the least number is the best; None: as the experiments' columns say
+    each      columns, settings or `record`: so many rows for each of their values, beside the settings that differ
 
     Records of earlier versions of a method are left out, and so are rows of a part of the images, such as one class, unless
     a condition names the part. Raises `UserError` where no row has the measure.
     """
-    _check(index, query)
+    _check(index, query, each)
     known = [name for one in index.experiments for name in index.columns(one, "row")]
     if measure not in known:
         raise UsageError(f"{measure}: no row of a record has this column; {near(measure, known)}")
     better = [one.columns.numbers[measure].better for one in index.experiments.values() if measure in one.columns.numbers]
     lowest = "lower" in better if lowest is None else lowest
-    order, places, count = "ASC" if lowest else "DESC", [], 0
+    places = _places(index, measure, query, lowest, each)
+    if not places:
+        raise UserError(f"{measure}: no row that fits has a number there, in a record of the present version of its method")
+    groups: dict[tuple, list[_Place]] = {}
+    for place in places:
+        groups.setdefault(place.key, []).append(place)
+    ranked = [sorted(group, key=lambda place: place.value, reverse=not lowest)[:most] for group in groups.values()]
+    lines = [_line(index, measure, each, place) for group in ranked for place in group]
+    title = f"{measure}: {'lowest' if lowest else 'highest'} of {len(places)} rows"
+    if each:
+        title += f", for each {' and '.join(each)}"
+        rows, note = _beside_settings(lines, (measure, *each))
+    else:
+        rows, note = [line.row for line in lines], "\n".join(dict.fromkeys(line.about for line in lines))
+    return formats.PrintedTable(f"best-{'-'.join((measure, *each))}", title, rows, [line.full for line in lines], note)
+
+
+class _Place(NamedTuple):
+    """A row of a record that has the measure."""
+
+    value: float
+    key: tuple  # the values of what `each` names
+    path: str
+    number: int
+    experiment: str
+
+
+class _Line(NamedTuple):
+    """What is shown of a row, all that is known of it, and the words about its record."""
+
+    row: dict
+    full: dict
+    settings: dict[str, str]
+    about: str
+
+
+def _places(index: Index, measure: str, query: Query, lowest: bool, each: tuple[str, ...]) -> list[_Place]:
+    """The rows that fit and have the measure, in the order of runs and of the rows of a record."""
+    made = []
     for experiment, where, values, _ in _parts(index, query, rows=True):
         column = index.column(experiment, "row", measure)
-        if column is None:
+        keys = [_value(index, experiment, name) for name in each]
+        if column is None or "" in keys:
             continue
         where += f" AND typeof(w.{column}) IN ('integer', 'real') AND r.revision >= ?"
         values = [*values, index.experiments[experiment].revision]
         part = index.column(experiment, "row", PART)
         if part and PART not in query.conditions:
             where += f" AND COALESCE(w.{part}, '') IN ('', '{WHOLE}')"
-        count += index.database.execute(f"SELECT count(*) {where}", values).fetchone()[0]
-        places += index.database.execute(
-            f"SELECT w.{column}, r.path, w.number, '{experiment}' {where} ORDER BY 1 {order}, r.path, w.number LIMIT {most}",
-            values,
-        )
-    if not places:
-        raise UserError(f"{measure}: no row that fits has a number there, in a record of the present version of its method")
-    places.sort(key=lambda place: (place[0] if lowest else -place[0], *place[1:]))
-    rows, full, notes = [], [], []
-    for _, path, number, experiment in places[:most]:
-        record = index.read(path, experiment)
-        row, fields = record["rows"][number], index.experiments[experiment].fields
-        _, changed = record_library.settings_of(fields, record["config"], ())
-        command = shlex.join(["python", *record["command"]])
-        about = {"record": str(index.results_dir / path)}
-        others = {name: value for name, value in row.items() if name not in (measure, *about) and value not in (None, "")}
-        summary = index.experiments[experiment].configuration.summary
-        shown = list(others)
-        if summary:  # and everything that tells the row from others of its record
-            words = [name for name in others if name in index.experiments[experiment].columns.words]
-            shown = [name for name in dict.fromkeys((*summary.keys, *words, *summary.measured)) if name in others]
-        rows.append({measure: row[measure], **{name: others[name] for name in shown}, **about})
-        chosen = {f"config.{name}": _shown(value) for name, value in changed.items()}
-        full.append({measure: row[measure], **about, **others, "command": command, **chosen})
-        settings = "; ".join(f"{name} {_shown(value)}" for name, value in changed.items())
-        notes.append(readable(f"{about['record']}\n  command:  {command}\n  settings: {settings}"))
-    title = f"{measure}: {'lowest' if lowest else 'highest'} of {count} rows"
-    return formats.PrintedTable(f"best-{measure}", title, rows, full, "\n".join(dict.fromkeys(notes)))
+        wanted = ", ".join([f"w.{column}", "r.path", "w.number", *keys])
+        ordered = f"{where} ORDER BY r.started, r.path, w.number"
+        for value, path, number, *key in index.database.execute(f"SELECT {wanted} {ordered}", values):
+            made.append(_Place(value, tuple(key), path, number, experiment))
+    return made
+
+
+def _line(index: Index, measure: str, each: tuple[str, ...], place: _Place) -> _Line:
+    record = index.read(place.path, place.experiment)
+    row, experiment = record["rows"][place.number], index.experiments[place.experiment]
+    _, changed = record_library.settings_of(experiment.fields, record["config"], ())
+    changed = {name: _shown(value) for name, value in changed.items()}
+    about = {"record": str(index.results_dir / place.path)}
+    others = {name: value for name, value in row.items() if name not in (measure, *about) and value not in (None, "")}
+    shown, summary = list(others), experiment.configuration.summary
+    if summary:  # and everything that tells the row from others of its record
+        words = [name for name in others if name in experiment.columns.words]
+        shown = [name for name in dict.fromkeys((*each, *summary.keys, *words, *summary.measured)) if name in others]
+    command = shlex.join(["python", *record["command"]])
+    settings = "; ".join(f"{name} {value}" for name, value in changed.items())
+    return _Line(
+        {measure: row[measure], **{name: others[name] for name in shown}, **about},
+        {
+            measure: row[measure],
+            **about,
+            **others,
+            "command": command,
+            **{f"config.{name}": value for name, value in changed.items()},
+        },
+        changed,
+        readable(f"{about['record']}\n  command:  {command}\n  settings: {settings}"),
+    )
+
+
+def _beside_settings(lines: list[_Line], kept: tuple[str, ...]) -> tuple[list[dict], str]:
+    """The rows behind the settings in which their records differ, and a note of what all share but the columns `kept`."""
+    settings = dict.fromkeys(name for line in lines for name in line.settings if name not in line.row)
+    differ = [name for name in settings if len({line.settings.get(name) for line in lines}) > 1]
+    rows = [{**{name: line.settings.get(name) for name in differ}, **line.row} for line in lines]
+    names = dict.fromkeys(name for row in rows for name in row)
+    same = [name for name in names if name not in kept and len({row.get(name) for row in rows}) == 1]
+    shared = [f"{name} {cell(rows[0][name])}" for name in same] if len(rows) > 1 else []
+    shared += [f"{name} {lines[0].settings[name]}" for name in settings if name not in differ]
+    shown = [{name: row.get(name) for name in names if name not in same or len(rows) == 1} for row in rows]
+    return shown, readable(f"all rows: {'; '.join(shared)}") if shared else ""
 
 
 def fitting(index: Index, query: Query) -> Iterator[tuple[str, str, list[int]]]:
@@ -167,13 +228,15 @@ def fitting(index: Index, query: Query) -> Iterator[tuple[str, str, list[int]]]:
             yield experiment, path, numbers
 
 
-def _check(index: Index, query: Query) -> None:
+def _check(index: Index, query: Query, each: tuple[str, ...] = ()) -> None:
     """Raises `UsageError` for a name that no record has."""
     wanted = query.experiments or tuple(index.experiments)
-    known = [*OF_RECORDS, *(name for one in wanted for kind in ("row", "setting") for name in index.columns(one, kind))]
-    for name in query.conditions:
+    own = [name for one in wanted for kind in ("row", "setting") for name in index.columns(one, kind)]
+    named = {f"{name}={values[0]}": (name, [*OF_RECORDS, *own]) for name, values in query.conditions.items()}
+    named |= {f"--each {name}": (name, ["record", "started", *own]) for name in each}
+    for words, (name, known) in named.items():
         if name not in known:
-            raise UsageError(f"{name}={query.conditions[name][0]}: no record has such a column or flag; {near(name, known)}")
+            raise UsageError(f"{words}: no record has such a column or flag; {near(name, known)}")
 
 
 def _parts(index: Index, query: Query, rows: bool = False) -> Iterator[tuple[str, str, list, bool]]:
@@ -201,10 +264,7 @@ def _parts(index: Index, query: Query, rows: bool = False) -> Iterator[tuple[str
 
 def _condition(index: Index, experiment: str, name: str, wanted: tuple[str, ...]) -> tuple[str, list, bool]:
     """One name as SQL, "" where no record of the experiment has it; its values; whether it is about rows."""
-    row, setting = (index.column(experiment, kind, name) for kind in ("row", "setting"))
-    if name in ("record", "started"):
-        shown = {"record": f"substr(r.path, {len(experiment) + 2}, length(r.path) - {len(experiment) + 6})"}
-        return *_any(shown.get(name, "r.started"), wanted), False
+    row = index.column(experiment, "row", name)
     if name == "network" or name == "data" and row is None:
         return *_read(name, wanted), False
     if name == "data":
@@ -215,10 +275,19 @@ def _condition(index: Index, experiment: str, name: str, wanted: tuple[str, ...]
             whole, values = f"({whole} OR {also})", [*values, *more]
         else_, more = _read(name, wanted)
         return f"CASE WHEN COALESCE(w.{row}, '') = '' THEN {else_} ELSE {whole} END", [*more, *values], True
+    value = _value(index, experiment, name)
+    return (*_any(value, wanted), row is not None) if value else ("", [], False)
+
+
+def _value(index: Index, experiment: str, name: str) -> str:
+    """What a name stands for as SQL, "" where no record of the experiment has it."""
+    if name == "record":
+        return f"substr(r.path, {len(experiment) + 2}, length(r.path) - {len(experiment) + 6})"
+    if name == "started":
+        return "r.started"
+    row, setting = (index.column(experiment, kind, name) for kind in ("row", "setting"))
     columns = [*([f"w.{row}"] if row else []), *([f"s.{setting}"] if setting else [])]
-    if not columns:
-        return "", [], False
-    return *_any(columns[0] if len(columns) == 1 else f"COALESCE({', '.join(columns)})", wanted), row is not None
+    return f"COALESCE({', '.join(columns)})" if len(columns) > 1 else "".join(columns)
 
 
 def _any(column: str, wanted: tuple[str, ...]) -> tuple[str, list]:

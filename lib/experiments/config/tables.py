@@ -13,7 +13,10 @@ from lib.tables import TESTS, formats, papers, summaries
 # action -> (what it does, the least number of arguments)
 ACTIONS = {
     "ls": ("[EXPERIMENT | NAME=VALUE ...]: the records that fit, a line each", 0),
-    "best": ("MEASURE [EXPERIMENT | NAME=VALUE ...]: the best row, with the settings and the command of its record", 1),
+    "best": (
+        "MEASURE [EXPERIMENT | NAME=VALUE ...]: the best row, with the settings and the command of its record",
+        1,
+    ),
     "export": ("FILE.csv|FILE.parquet [EXPERIMENT | NAME=VALUE ...]: the rows that fit, with their settings", 1),
     "merge": ("FOLDER ...: the records of other results folders, with what lies beside them, into --results-dir", 1),
 }
@@ -79,6 +82,11 @@ class TablesConfig(RunConfig):
     )
     rerun: str = flag("", help="record whose run is repeated", group="data", metavar="RECORD")
     top: int = flag(1, help="rows that best shows", check=at_least(1))
+    each: tuple[str, ...] = flag(
+        (),
+        metavar="NAME",
+        help="columns or flags, or record: best shows a row for each of their values, beside the settings that differ",
+    )
     lowest: bool | None = flag(None, help="let best take less for better; default: as is known of the measure")
     check: bool = flag(False, help="compare the run of --rerun with the record instead of replacing the record")
 
@@ -89,8 +97,8 @@ class TablesConfig(RunConfig):
         else:
             for word in self.tables:
                 _known(word)
-        if self.action != "best" and (self.top != 1 or self.lowest is not None):
-            raise UsageError("--top and --lowest are for best")
+        if self.action != "best" and (self.top != 1 or self.lowest is not None or self.each):
+            raise UsageError("--top, --each and --lowest are for best")
         if self.check and not self.rerun:
             raise UsageError("--check is for --rerun RECORD")
         asked = [f"--{name}" for name in ("rerun", "missing", "network", "report", "figures") if getattr(self, name)]
