@@ -36,6 +36,17 @@ def pictures(folder: Path, seed: int, n: int = 60) -> None:
     np.save(folder / "one_labels.npy", np.arange(n) % 3)
 
 
+NETWORK = """
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, classes, channels, size):
+        super().__init__()
+        self.layer = nn.Linear(channels * size * size, classes)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1)){}
+"""
 TRAIN = ("exec_train.py", "small_cnn", "-d", "npy=one.npy", "-dir", "n", "-e", "2", "-gpu", "-1")
 
 
@@ -54,6 +65,52 @@ def test_a_training_does_not_go_on_with_other_data(tmp_path):
     pictures(tmp_path, 1)
     said, after = command(tmp_path, *TRAIN, "--overwrite")
     assert [row["train_loss"] for row in after] != [row["train_loss"] for row in before]
+
+
+def test_what_a_command_does_not_name_is_hashed_as_well(tmp_path):
+    """The data set that the network was trained on, its sidecar, and the Python file that builds it."""
+    pictures(tmp_path, 0)
+    (tmp_path / "own.py").write_text(NETWORK.format(""))
+    command(tmp_path, TRAIN[0], "own.py:Network", *TRAIN[2:])
+    ask = ("exec_eval.py", "models/n/model_2.pt", "own.py:Network", "-gpu", "-1")
+    _, first = command(tmp_path, *ask)
+    said, _ = command(tmp_path, *ask)
+    assert "already there" in said
+
+    def measured(changed: str) -> list[dict]:
+        said, found = command(tmp_path, *ask)
+        assert f"{changed} has changed since; running again" in said
+        return found
+
+    pictures(tmp_path, 1)
+    assert measured("npy=one.npy") != first
+    pictures(tmp_path, 0)
+    assert measured("npy=one.npy") == first
+    (tmp_path / "own.py").write_text(NETWORK.format(" * 3"))
+    assert measured("own.py") != first
+    (tmp_path / "own.py").write_text(NETWORK.format(""))
+    sidecar = tmp_path / "models/n/model_2.json"
+    files.write_json(sidecar, files.read_json(sidecar) | {"mean": [0.1], "std": [0.9]})
+    assert measured("models/n/model_2.json") != first
+    record = tmp_path / "results/eval" / next((tmp_path / "results/eval").glob("*.json")).name
+    older = files.read_json(record)
+    for name in ("npy=one.npy", "own.py", "models/n/model_2.json"):  # as earlier versions wrote it
+        del older["inputs"][name]
+    files.write_json(record, older)
+    said, _ = command(tmp_path, *ask)
+    assert "already there" in said
+
+
+def test_features_and_attacks_are_those_of_the_network_as_its_file_is_now(tmp_path):
+    pictures(tmp_path, 0)
+    (tmp_path / "own.py").write_text(NETWORK.format(""))
+    command(tmp_path, TRAIN[0], "own.py:Network", *TRAIN[2:])
+    attack = ("exec_eval.py", "models/n/model_2.pt", "own.py:Network", "--attack", "pgd", "--eps", "0.2", "-gpu", "-1")
+    command(tmp_path, *attack)
+    (tmp_path / "own.py").write_text(NETWORK.format(".cos()"))
+    _, kept = command(tmp_path, *attack)
+    _, anew = command(tmp_path, *attack, "--cache-dir", "other", "--overwrite")
+    assert [row["robust_accuracy"] for row in kept] == [row["robust_accuracy"] for row in anew]
 
 
 def test_a_stopped_training_of_other_data_or_of_an_earlier_version_is_not_continued(tmp_path, monkeypatch):

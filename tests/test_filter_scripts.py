@@ -1,6 +1,7 @@
 """exec_projections.py and exec_reinit.py on the built-in digits, and their mistakes, one sentence each."""
 
 import json
+import shutil
 from pathlib import Path
 
 import drawn
@@ -424,6 +425,23 @@ def test_a_partial_sweep_of_other_files_is_not_continued(here):
     for content in ("{", json.dumps({"key": "another", "images": 50, "intact": [0, 0], "cells": [[[0, 0]]] * 6})):
         partial.write_text(content)
         assert reinit(config).rows == expected and not partial.exists()
+
+
+def test_sources_whose_files_are_called_alike_have_labels_of_their_own(here):
+    for place in ("x/a", "y/a", "z/a"):
+        (here / "models" / place).mkdir(parents=True)
+        shutil.copy(here / "models/a/init.pt", here / "models" / place / "init.pt")
+        shutil.copy(here / "models/a/init.json", here / "models" / place / "init.json")
+    given = tuple(f"models/{place}/init.pt" for place in ("x/a", "y/a", "z/a"))
+    config = ReinitConfig(
+        model_path="models/a/model_2.pt",
+        dataset="digits",
+        inits_from=given,
+        layers=("features.0",),
+        quiet=True,
+        max_examples=50,
+    )
+    assert list(dict.fromkeys(row["source"] for row in reinit(config).rows)) == ["0", "0 a/init", "0 z/a/init"]
 
 
 MISTAKES = [

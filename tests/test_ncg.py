@@ -212,6 +212,15 @@ def test_corrupted_images_of_other_classes_have_their_own_slopes_and_no_accuracy
     assert not {"r_distance_accuracy", "welch"} & over_cells.keys()
 
 
+def test_corrupted_test_images_and_corrupted_unseen_ones_have_slopes_of_their_own(folder):
+    kinds = [f"digits-wo9-c:ood/fog-{level}" for level in (1, 3, 5)]
+    unseen = ask(folder, "wo9/model_2.pt", "-d", "digits-wo9", "-ood", *kinds).rows
+    both = ask(folder, "wo9/model_2.pt", "-d", "digits-wo9", "-ood", *kinds, "--corruptions", "fog").rows
+    assert [row["split"] for row in choose(both, subset="slope")] == ["ood", "test"]
+    assert choose(both, subset="slope", split="ood") == choose(unseen, subset="slope")
+    assert [row["n_cells"] for row in choose(both, subset="cells")] == [3, 5]
+
+
 def test_the_radius_is_measured_at_the_neighbours_the_network_gets_right_and_at_the_images(folder, monkeypatch):
     monkeypatch.setattr("lib.experiments.ncg.RADIUS_STEPS", 20)  # how near they come is tested with the attacks
     found = ask(

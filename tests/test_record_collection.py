@@ -150,7 +150,7 @@ def test_of_each_value_or_record_the_best_row_is_shown_beside_the_settings_that_
     title, _, head, _, one, two, _, note = tables(some, "best", "accuracy", "probe", "--each", "record").stdout.splitlines()
     assert title == "## accuracy: highest of 4 rows, for each record"
     assert head.split()[:2] == ["model_path", "batch_size"] and two.split()[:2] == ["models/b/model_2.pt", "8"]
-    assert one.split()[-1] == "results/probe/one.json" and "n 10; dataset digits" in note
+    assert one.split()[-1] == "results/probe/one.json" and "probe zero-shot; dataset digits" in note
     wrong = tables(some, "best", "accuracy", "--each", "lair")
     assert wrong.returncode == 2 and "did you mean layer" in wrong.stderr
 

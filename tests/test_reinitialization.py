@@ -215,6 +215,20 @@ def test_an_interrupted_sweep_continues_where_it_was(monkeypatch):
     assert torch.equal(counts.cells, expected.cells) and torch.equal(counts.intact, expected.intact)
 
 
+def test_logits_that_are_no_numbers_are_not_forgotten_by_the_run_that_continues(monkeypatch):
+    whole, other, kept = network("lenet"), network("lenet", 1), []
+    data = split(40)
+    units = targets.find(whole, torch.zeros(1, 3, 32, 32), ["features.0"], False)
+    cells = cells_of(units, [other])
+    cells[0][0] = {key: value * 1e38 for key, value in cells[0][0].items()}
+    monkeypatch.setattr(sweep.saved_state, "SAVE_EVERY", 0)
+    for _ in range(2):  # what the first leaves, the second would go on with
+        checkpointing = Checkpointing(kept[-1] if kept else None, save=kept.append)
+        with pytest.raises(UserError, match="NaN or infinite"):
+            sweep.run(whole, data, units, cells, Batching(batch_size=10, quiet=True), checkpointing=checkpointing)
+    assert not kept
+
+
 def test_recalibrated_statistics_are_those_of_the_batches_with_the_cell_in_place():
     whole, source = network("resnet20"), network("resnet20", 1)
     batches = [images(6, seed).float() / 255 for seed in (0, 1)]

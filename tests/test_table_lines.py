@@ -68,6 +68,78 @@ def test_an_interval_of_one_run_says_what_it_is_over_and_does_not_judge(tmp_path
     assert (line.low, line.high, line.interval_of, line.verdict) == (0.2, 0.4, over, compare.TOO_FEW)
 
 
+@pytest.mark.parametrize(
+    "training, evaluation, file, told",
+    [
+        ({"max_examples": 500}, {}, "model_70.pt", "max examples 500"),
+        ({"noise": 0.4}, {}, "model_70.pt", "noise 0.4"),
+        ({"ema": 0.999}, {}, "model_70.pt", "ema 0.999"),
+        ({}, {"max_examples": 100}, "model_70.pt", "max examples 100"),
+        ({}, {"image_size": 14}, "model_70.pt", "image size 14"),
+        ({}, {}, "model_10.pt", "file model_10.pt"),
+        ({}, {}, "init.pt", "file init.pt"),
+    ],
+)
+def test_runs_on_part_of_the_data_or_altered_ones_are_another_set_up_whether_the_table_names_it_or_not(
+    tmp_path, training, evaluation, file, told
+):
+    for seed in range(5):
+        path = records.training(tmp_path, f"t{seed}", seed=seed, **training).replace("model_70.pt", file)
+        records.write(tmp_path, "ncg", f"n{seed}", [ncg_row(path, 0.36 + seed / 1e3)], model_path=path, **evaluation)
+    (line,) = fill(tmp_path)
+    assert (line.verdict, line.note) == (compare.OTHER, f"other set-up: {told}") and not line.as_published
+
+
+def test_seeds_of_one_networks_evaluation_judge_nothing_and_of_several_networks_each_counts_once(tmp_path):
+    for network in range(5):
+        path = records.training(tmp_path, f"t{network}", seed=network)
+        for seed in range(3):
+            value = 0.3 + network / 100 + seed / 1000
+            records.write(tmp_path, "ncg", f"n{network}{seed}", [ncg_row(path, value)], model_path=path, seed=seed)
+        if not network:
+            (line,) = fill(tmp_path)
+            assert (line.n, line.networks, line.verdict) == (3, 1, compare.TOO_FEW)
+            assert line.interval_of == "seeds of one network's evaluation"
+            (summary,) = summaries.rows("ncg", library(tmp_path))
+            assert (summary["runs"], summary["networks"]) == (3, "1")
+    (line,) = fill(tmp_path)
+    assert (line.n, line.networks, line.verdict) == (5, 5, "agrees")
+    assert line.values == pytest.approx([0.301, 0.311, 0.321, 0.331, 0.341])
+    assert "of each network the mean of 3 seeds of the evaluation" in line.note
+    (summary,) = summaries.rows("ncg", library(tmp_path))
+    assert summary["runs"] == 5 and summary["ncg sd"] == pytest.approx(line.deviation)
+
+
+def test_networks_of_other_contents_of_a_data_set_share_no_line(tmp_path):
+    for seed, content in enumerate(("a", "a", "b")):
+        inputs = {"csv=labels.csv": {"sha256": content * 64, "bytes": 1}}
+        records.write(
+            tmp_path,
+            "train",
+            f"t{seed}",
+            [{"epoch": 1, "train_accuracy": 0.9, "val_accuracy": 0.5 + seed / 10, "selected_on": "test", "best": True}],
+            inputs=inputs,
+            directory=f"t{seed}",
+            seed=seed,
+            dataset="csv=labels.csv",
+            model_type="small_cnn",
+            epochs=1,
+        )
+    found = summaries.rows("train", library(tmp_path))
+    assert [(row["runs"], row["val_accuracy"]) for row in found] == [(2, 0.55), (1, 0.7)]
+    assert [row["setting"] for row in found] == [
+        "net content of csv=labels.csv aaaaaaaa",
+        "net content of csv=labels.csv bbbbbbbb",
+    ]
+
+
+def test_rows_of_one_record_that_nothing_tells_apart_are_all_counted(tmp_path):
+    rows = [{"checkpoint": "lenet", "layer": "conv1", "mass": mass} for mass in (0.3, 0.4, 0.8)]
+    records.write(tmp_path, "projections", "p", rows, model_path=("lenet",), random=3, dataset="digits")
+    (row,) = summaries.rows("projections", library(tmp_path))
+    assert (row["runs"], row["mass"]) == (3, pytest.approx(0.5)) and row["mass sd"] == pytest.approx(0.2646, abs=1e-4)
+
+
 def test_cells_without_an_experiment_say_so_and_are_never_commands(tmp_path):
     (line,) = compare.compare(EVERY["ilc/fig10"], {}, library(tmp_path))
     assert line.verdict == compare.NO_EXPERIMENT and not missing_runs.commands("ilc", [line], library(tmp_path))

@@ -5,6 +5,7 @@ too, and these come from elsewhere. The script states what its command line name
 From Python, `trust` states it.
 """
 
+import hashlib
 import importlib.util
 import re
 import sys
@@ -16,6 +17,7 @@ from lib.core.errors import UntrustedFile, UsageError, UserError
 from lib.core.registry import near
 
 _trusted: set[Path] = set()
+_contents: dict[Path, str] = {}  # the hashes of the files that were run
 CORRUPTION = re.compile(r"-c(?::[a-z][a-z0-9_]*)?/([^:]+\.py):\w+-\d+$")  # behind the name of a data set
 
 
@@ -49,6 +51,7 @@ def function(path: str | Path, name: str, named: str, purpose: str = "to build t
     if spec is None or spec.loader is None:
         raise UserError(f"{named}: {path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
+    _contents[Path(path).resolve()] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     # Dataclasses and pickling look a class's module up by its name.
     sys.modules[spec.name] = module
     try:
@@ -59,6 +62,11 @@ def function(path: str | Path, name: str, named: str, purpose: str = "to build t
         functions = [word for word, value in vars(module).items() if callable(value) and not word.startswith("_")]
         raise UsageError(f"{named}: {path} has no function {name}; {near(name, functions)}")
     return getattr(module, name)
+
+
+def contents() -> str:
+    """What the files that were run in this process hold, as a text; "" if none was. What they build depends on it."""
+    return " ".join(sorted(_contents.values()))
 
 
 def failure(error: Exception, path: str | Path) -> str:

@@ -98,8 +98,9 @@ def _rows(split, logits, labels, robust, config: EvalConfig) -> list[dict]:
     """The row of the whole split (subset "all"), of its groups and the worst of them, and of its classes."""
     parts = {"all": labels >= 0}
     if len(split.group_names) > 1:
-        parts |= {f"group:{name}": split.groups == number for number, name in enumerate(split.group_names)}
-        parts |= _worst(split, logits.argmax(1) == labels)
+        groups = split.groups.masked_fill(labels < 0, -1)  # images without a label count in none
+        parts |= {f"group:{name}": groups == number for number, name in enumerate(split.group_names)}
+        parts |= _worst(split, groups, logits.argmax(1) == labels)
     parts |= {f"class:{name}": labels == number for number, name in enumerate(split.classes)}
     rows = []
     for subset, chosen in parts.items():
@@ -146,13 +147,14 @@ def _better_classes(rows: list[dict]) -> list[dict]:
     return [row for one in ranked if len(one) > 2 * SHOWN for row in one[SHOWN:]]
 
 
-def _worst(split, correct) -> dict:
+def _worst(split, groups, correct) -> dict:
     """The images of the group with the lowest accuracy; groups without images are named in a warning and do not count."""
-    accuracies, sizes = group_accuracy.group_accuracies(correct, split.groups, len(split.group_names))
+    inside = groups >= 0
+    accuracies, sizes = group_accuracy.group_accuracies(correct[inside], groups[inside], len(split.group_names))
     if absent := [name for name, size in zip(split.group_names, sizes.tolist(), strict=True) if not size]:
         warnings.warn(
             f"{split.name}:{split.split}: no image of group {', '.join(absent)}; the worst group is one of the others",
             stacklevel=2,
         )
     worst = int(group_accuracy.worst_group(accuracies)[1])
-    return {f"worst group:{split.group_names[worst]}": split.groups == worst}
+    return {f"worst group:{split.group_names[worst]}": groups == worst}

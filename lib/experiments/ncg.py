@@ -7,7 +7,6 @@ backbone, or those stored ones that the network was trained on, which are then i
 
 import collections
 import contextlib
-import itertools
 import time
 import warnings
 from collections.abc import Generator
@@ -17,8 +16,9 @@ from torch import Tensor
 
 from lib.core import distributed, progress
 from lib.core.errors import UsageError, UserError
-from lib.datasets import corruptions, names
+from lib.datasets import names
 from lib.datasets.split import Split
+from lib.datasets.subsets import in_classes
 from lib.experiments.config.ncg import NcgConfig
 from lib.metrics.answer_null import answer_null
 from lib.models import checkpoint_paths, checkpoints
@@ -45,6 +45,8 @@ def ncg(config: NcgConfig) -> Result:
     _check_space(config, networks[0])
     name = feature_dataset.as_trained(loading.dataset_name(config.dataset, networks[0]), networks[0].description)
     seen = loading.load_split(config, name, "train", image_size=networks[0].description.image_size)
+    if not bool((seen.labels >= 0).all()):
+        seen = seen.subset(seen.labels >= 0)  # an image without a label names no category
     for checkpoint in networks:
         feature_dataset.check_whose(seen, checkpoint.description, name)
         if config.radius and not seen.features:
@@ -61,6 +63,8 @@ def ncg(config: NcgConfig) -> Result:
     arrays, found, scored = {}, {}, []
     for key in ("test", *(key for key in queries if key != "test")):  # as other experiments pass over them
         split = queries[key]
+        known = in_classes(split, seen.classes)  # and labels None of images that have classes of their own
+        labels = known.labels if known.classes == seen.classes else None
         with _clock(seconds, "passes"):
             logits, points = _passed(config, networks, split, searched, whole)
         predicted = [values.argmax(1).numpy() for values in logits]
@@ -111,7 +115,7 @@ def ncg(config: NcgConfig) -> Result:
                     space.unit,
                     classes=len(checkpoint.description.classes),
                     seed=config.seed,
-                    labels=answers[number][split.labels].numpy() if split.classes == seen.classes else None,
+                    labels=answers[number][labels].numpy() if labels is not None else None,
                     against=None if number else hits_of_second,
                 )
                 rows += measured
@@ -221,13 +225,21 @@ def _check_pixels(checkpoint, seen) -> None:
 
 
 def _answers(checkpoint, seen, name: str):
-    """The network's number of each class of the training set: its own, or that of the set with all classes."""
-    count = len(checkpoint.description.classes)
-    if count == len(seen.classes):
-        return torch.arange(count)
-    with_unseen = len(seen.classes) + names.parse(name).unseen
+    """The network's number of each class of the training set, by the names of classes, and -1 behind them: of no label.
+
+    Where the names are not those of the network, numbers are: its own, or those of the set with all classes.
+    """
+    description, ours = checkpoint.description, seen.classes
+    count, own = len(description.classes), loading.known_classes(description)
+    if set(ours) <= set(own) and len(set(own)) == count:
+        return torch.tensor([*map(own.index, ours), -1])
+    with_unseen = len(ours) + names.parse(name).unseen
+    if count in (len(ours), with_unseen):
+        loading.check_classes(description, ours, name)
+    if count == len(ours):
+        return torch.tensor([*range(count), -1])
     if count == with_unseen:
-        return torch.tensor(seen.original_labels)
+        return torch.tensor([*seen.original_labels, -1])
     whole = f", or {with_unseen} with those held out" if with_unseen > len(seen.classes) else ""
     images, path = names.parse(name).images, checkpoint.path
     way_out = (
@@ -244,9 +256,7 @@ def _query_names(config: NcgConfig, name: str) -> list[str]:
     named = config.ood or ((f"{name}:ood",) if names.parse(name).unseen else ())
     if not named and not config.corruptions:
         raise UserError(f"-ood or --corruptions is required: {name} holds no class out")
-    kinds = tuple(corruptions.CORRUPTIONS) if "all" in config.corruptions else config.corruptions
-    corrupted = [f"{name}-c:test/{kind}-{level}" for kind, level in itertools.product(kinds, corruptions.SEVERITIES)]
-    return [*named, *corrupted]
+    return [*named, *config.corrupted(name)]
 
 
 def _queries(config: NcgConfig, name: str, description) -> dict:

@@ -45,6 +45,8 @@ def ood_layers(config: OodLayersConfig) -> Result:
         return inside if other == "id" else loading.load_split(config, other.removeprefix("validation "), image_size=size)
 
     fitted = loading.fitting_images(config, name, config.fit_on, config.fit_examples, size)
+    if len(fitted.classes) == len(description.classes):
+        fitted = in_classes(fitted, loading.known_classes(description))
     keys = _check_outliers(config, description, inside, outliers, load)
     _warn_of_calibration(config, description, inside, name, fitted)
     listed = cutting.layers(network, torch.zeros(1, description.channels, size, size, device=device))
@@ -258,4 +260,6 @@ def _training_outliers(config: OodLayersConfig, description):
 
 
 def _same_classes(split, description) -> bool:
-    return len(split.classes) == len(description.classes) and bool((split.labels >= 0).any())
+    """Whether images are labelled in the network's classes: by name, or by place where nothing says how these are called."""
+    ours = loading.known_classes(description) or split.classes
+    return split.classes == ours and len(ours) == len(description.classes) and bool((split.labels >= 0).any())

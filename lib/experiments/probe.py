@@ -170,6 +170,9 @@ def _data(config: ProbeConfig, checkpoint: Checkpoint) -> ProbeData:
     train = loading.load_split(config, base, "train", image_size=description.image_size)
     if bool((train.labels < 0).any()):
         raise UserError(f"-d {name}: some of its training images have no labels")
+    if len(train.classes) == len(description.classes):  # so that the head answers in the same classes
+        train = in_classes(train, loading.known_classes(description))
+        loading.check_classes(description, train.classes, name)
     size = description.image_size or max(train.height, train.width)
     shifts = []
     for word in [name] if config.how == "id" else [one for several in config.ood for one in names.expand(several)]:

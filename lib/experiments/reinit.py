@@ -16,6 +16,7 @@ from lib.core.errors import UserError
 from lib.core.saved_state import RunFile
 from lib.datasets.batching import Batching
 from lib.experiments.config.reinit import ReinitConfig
+from lib.models.checkpoints import Description
 from lib.reinit import batchnorm, criticality, sweep, targets, weight_sources
 from lib.reinit import fold_pool as reinit_fold_pool
 from lib.reinit import rows as reinit_rows
@@ -42,7 +43,9 @@ def reinit(config: ReinitConfig) -> Result:
     seconds, begin = {}, time.perf_counter()
     cells = [[_cell(unit, source, network, config) for source in sources] for unit in units]
     swept, cells_run = network, cells
-    fitted = _fitting_batches(config, name, size, batching) if config.recalibrate_bn or config.criticality else []
+    fitted = (
+        _fitting_batches(config, description, name, size, batching) if config.recalibrate_bn or config.criticality else []
+    )
     if config.recalibrate_bn:
         cells_run = batchnorm.recalibrated(network, [batch for batch, _ in fitted], units, cells)
     critical = _criticality(config, network, fitted, units, sources)
@@ -115,9 +118,14 @@ def _cell(unit, source: Source, network, config: ReinitConfig) -> dict | None:
     return None if same and not config.recalibrate_bn else cell
 
 
-def _fitting_batches(config: ReinitConfig, name: str, size: int, batching: Batching) -> list[tuple[Tensor, Tensor]]:
+def _fitting_batches(
+    config: ReinitConfig, description: Description, name: str, size: int, batching: Batching
+) -> list[tuple[Tensor, Tensor]]:
     """Images and labels that the accuracy is not measured on, in batches."""
     split = loading.fitting_images(config, name, config.fit_on, config.fit_examples, size)
+    if config.criticality:  # which needs their labels
+        split = loading.in_network_classes(split, description, split.name)
+        split = split.subset(split.labels >= 0)
     return list(batching.over(split, f"images of {split.name} to fit on"))
 
 

@@ -61,7 +61,10 @@ def stitch(config: StitchConfig) -> Result:
         loading.load_split(config, name, part, image_size=front.description.image_size) for part in ("train", "test")
     )
     _check(config, front.description, end.description, train_split, name)
-    test_split = in_classes(test_split, loading.known_classes(end.description))
+    loading.check_classes(end.description, train_split.classes, name)
+    train_split, test_split = (
+        in_classes(split, loading.known_classes(end.description)) for split in (train_split, test_split)
+    )
     _check(config, front.description, end.description, test_split, name)
     matched = _matched_images(config, train_split)
     size = front.description.image_size or max(test_split.height, test_split.width)

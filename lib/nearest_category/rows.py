@@ -29,10 +29,13 @@ def rows(
 
     Where images have labels each has the accuracy on hits and on misses, and Welch's one-sided p that hits are no better.
 
-    predicted, nearest, labels   (n,) in the network's numbers of its `classes`; labels None where these images have none
+    predicted, nearest   (n,) in the network's numbers of its `classes`
+    labels     the same; -1 of images without one, which count in no accuracy, None where all have none
     unit       what a distance of 1 is in the table: 255 for images in [0, 1]
     against    another network's hits (n,) on the same images
     """
+    if labels is not None and not (labels >= 0).any():
+        labels = None
     hits, neighbours = predicted == nearest, table.nearest()
     distances = neighbours.squared.double().sqrt().numpy() / unit
     n, count = len(hits), int(hits.sum())
@@ -55,7 +58,7 @@ def rows(
         "accuracy_1nn": None,
     }
     if labels is not None:
-        whole |= {"accuracy_1nn": float((nearest == labels).mean()), **_accuracy(predicted == labels, hits)}
+        whole |= {"accuracy_1nn": float((nearest == labels)[labels >= 0].mean()), **_accuracy(predicted, labels, hits)}
     if against is not None:
         whole |= {"ncg_against": float(against.mean()), **metrics.paired(hits, against)}
     parts = enumerate(metrics.distance_bins(distances), 1)
@@ -67,15 +70,18 @@ def rows(
                 "subset": f"quintile:{number}",
                 **_rate(hits[part]),
                 "mean_distance": float(distances[part].mean()) if len(part) else None,
-                **(_accuracy(predicted[part] == labels[part], hits[part]) if labels is not None else {}),
+                **(_accuracy(predicted[part], labels[part], hits[part]) if labels is not None else {}),
             }
             for number, part in parts
         ),
     ]
 
 
-def _accuracy(correct: np.ndarray, hits: np.ndarray) -> dict:
-    return {"accuracy": float(correct.mean()) if len(correct) else None, **metrics.conditional_accuracy(correct, hits)}
+def _accuracy(predicted: np.ndarray, labels: np.ndarray, hits: np.ndarray) -> dict:
+    """Accuracies of the images that have labels."""
+    correct = (predicted == labels)[labels >= 0]
+    accuracy = float(correct.mean()) if len(correct) else None
+    return {"accuracy": accuracy, **metrics.conditional_accuracy(correct, hits[labels >= 0])}
 
 
 def _rate(hits: np.ndarray) -> dict:
@@ -87,17 +93,18 @@ def _rate(hits: np.ndarray) -> dict:
 def over_levels(corrupted: list[dict]) -> list[dict]:
     """From the rows of corrupted images: slopes over the levels of each corruption, and what holds over all cells.
 
-    A row (subset "slope") per network, space, data set and corruption of three levels or more; the second network's slopes
-    are tested against the first's.
-    A row (subset "cells") per network, space and data set, over its n_cells corruptions and levels: r_distance_accuracy,
-    Pearson's r of mean distance and accuracy; welch, in how many cells hits are significantly more accurate than misses
-    (p < 0.05), in all and by distance quintile; the network's scores against the second one's (`metrics.compare_cells`).
+    A row (subset "slope") per network, space, split of a data set and corruption of three levels or more; the second
+    network's slopes are tested against the first's.
+    A row (subset "cells") per network, space and split of a data set, over its n_cells corruptions and levels:
+    r_distance_accuracy, Pearson's r of mean distance and accuracy; welch, in how many cells hits are significantly more
+    accurate than misses (p < 0.05), in all and by distance quintile; the network's scores against the second one's
+    (`metrics.compare_cells`).
     Where images have no labels in the network's classes, there is nothing of accuracy.
     """
     over_levels, first = [], {}
-    for (space, model, data), own in _grouped(corrupted, "space", "model", "data"):
+    for (space, _, data, split), own in _grouped(corrupted, "space", "model", "data", "split"):
         cells = [row for row in own if row["subset"] == "all"]
-        base = {"model": model, "space": space, "train": cells[0]["train"], "data": data, "origin": cells[0]["origin"]}
+        base = {name: cells[0][name] for name in ("model", "space", "train", "data", "split", "origin")}
         labelled = all(cell["accuracy"] is not None for cell in cells)  # labels of these images in the network's classes
         for (kind,), members in _grouped([{**row, "kind": row["variant"].rpartition("-")[0]} for row in cells], "kind"):
             levels, row = [int(cell["variant"].rpartition("-")[2]) for cell in members], {**base, "variant": kind}
@@ -107,7 +114,7 @@ def over_levels(corrupted: list[dict]) -> list[dict]:
             for measure in ("ncg", "accuracy") if labelled else ("ncg",):
                 fitted = metrics.slope(np.array(levels), np.array([cell[measure] for cell in members]))
                 row |= {f"slope_{measure}": fitted[0], f"slope_{measure}_se": fitted[1]}
-                before = first.setdefault((space, data, kind, measure), fitted)
+                before = first.setdefault((space, data, split, kind, measure), fitted)
                 if before is not fitted:  # rows of the network itself come first, then those of --against
                     row |= {f"{key}_{measure}": p for key, p in metrics.slopes_differ(before, fitted, len(levels)).items()}
             over_levels.append(row)

@@ -102,10 +102,12 @@ def run(
                 counts.images + len(positions), counts.intact + intact.to(device), counts.cells + right.to(device)
             )
             if time.monotonic() - saved > saved_state.SAVE_EVERY:
+                _refuse_broken(units, broken.tolist(), split)  # of images that count as done
                 checkpointing.save(counts.to(torch.device("cpu")))
                 saved = time.monotonic()
     except BaseException:
-        checkpointing.save(counts.to(torch.device("cpu")))
+        if not broken.any():
+            checkpointing.save(counts.to(torch.device("cpu")))
         raise
     _refuse_broken(units, broken.tolist(), split)
     return counts.to(torch.device("cpu"))

@@ -99,8 +99,9 @@ def load(
             )
         epoch = described.epoch if described.epoch is not None else input_files.epoch_of(file)
         label = str(epoch) if epoch is not None else file.stem
-        if any(source.label == label for source in sources):
-            label = f"{label} {'/'.join(file.with_suffix('').parts[-2:])}"
+        parts, taken = file.with_suffix("").parts, {source.label for source in sources}
+        longer = (f"{label} {'/'.join(parts[-count:])}" for count in range(2, len(parts) + 1))
+        label = next((name for name in (label, *longer) if name not in taken), f"{label} {file}")
         sources.append(Source(label, epoch, {key: state[key].to(own[key].device) for key in needed}, file))
     for draw in range(config.rand):
         state = checkpoints.fresh(description, config.seed, "rand", draw).body.state_dict()

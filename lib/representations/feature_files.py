@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.core import checked_arrays, files, saved_state
+from lib.core import checked_arrays, files, saved_state, trusted_files
 from lib.core.errors import UserError
 from lib.core.text import as_bytes
 from lib.datasets.split import Split
@@ -198,8 +198,8 @@ def key(network: nn.Module, split: Split, channels: int | None, size: int | None
 
 
 def add_network(digest: "hashlib._Hash", network: nn.Module) -> None:
-    """The network's form and weights."""
-    digest.update(f"{network}".encode())
+    """The network's form, with the Python files that built it, and weights."""
+    digest.update(f"{network}{trusted_files.contents()}".encode())
     for name, value in [*network.state_dict().items(), *network.named_buffers()]:
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
 

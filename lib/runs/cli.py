@@ -222,6 +222,10 @@ class RunConfig:
         """The files and folders that the run reads, under the names they have in the record."""
         return {}
 
+    def implied(self) -> dict[str, list[Path]]:
+        """The files that it reads as well although the command does not name them; their names in the record."""
+        return {}
+
     def check_inputs(self) -> None:
         """Raises `UserError` for what the run would read and is not there; asked before torch is loaded."""
         self.inputs()

@@ -66,6 +66,33 @@ def checkpoint_files(config: RunConfig, *paths: str) -> dict[str, list[Path]]:
     return {path: [locate(config, path)] for path in paths}
 
 
+def implied_files(config: RunConfig, networks: dict[str, str]) -> dict[str, list[Path]]:
+    """What checkpoints, path -> type, are read with: their sidecars, and the Python files that build them."""
+    found: dict[str, list[Path]] = {}
+    for path, kind in networks.items():
+        if not path:
+            continue
+        beside = checkpoint_paths.sidecar(locate(config, path))
+        if beside.exists():
+            found[str(checkpoint_paths.sidecar(path))] = [beside]
+        found |= type_files(kind) or type_files(_described(config, path, "architecture"))
+    return found
+
+
+def type_files(kind: str) -> dict[str, list[Path]]:
+    """The Python file of a type such as `nets.py:small`, by its name in the record."""
+    file, _, function = kind.rpartition(":")
+    return {file: [Path(file)]} if file.endswith(".py") and function and Path(file).exists() else {}
+
+
+def implied_data(config: DataRoot, path: str) -> dict[str, list[Path]]:
+    """The files of the data set that a checkpoint was trained on, for a run that names none; none where they are missing."""
+    try:
+        return data_files(config, name) if (name := trained_on(config, path)) else {}
+    except UserError:  # loading says what is wrong
+        return {}
+
+
 def check_checkpoints(config: ModelsDir, networks: dict[str, str]) -> None:
     """Raises `UserError` for a checkpoint, path -> type, that is not there or needs a type; empty paths name none."""
     for path, kind in networks.items():
@@ -133,10 +160,14 @@ def epoch_of(path: Path) -> int | None:
     return -1 if "pretrained" in words and int(words[-1]) == 0 else int(words[-1])
 
 
-def trained_on(config: RunConfig, path: str) -> str:
+def trained_on(config: ModelsDir, path: str) -> str:
     """The data set that a checkpoint's sidecar names, "" where none does: known before the checkpoint is loaded."""
+    return _described(config, path, "dataset")
+
+
+def _described(config: ModelsDir, path: str, what: str) -> str:
     try:
-        return str(files.read_json(locate(config, path).with_suffix(".json"))["dataset"])
+        return str(files.read_json(locate(config, path).with_suffix(".json"))[what])
     except (OSError, ValueError, KeyError, TypeError):  # loading says what is wrong
         return ""
 

@@ -5,6 +5,7 @@ Every experiment reads its data and networks through these, so that the common f
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -25,6 +26,8 @@ from lib.runs.cli import DeviceConfig
 from lib.runs.input_files import locate
 from lib.runs.network_flags import CheckpointsConfig
 
+MOST = 6  # names of classes that a sentence lists
+
 
 def in_network_classes(split: Split, description: Description, name: str, *, lacking: bool = True) -> Split:
     """The split in the network's classes, in their order; `lacking`: whether it may lack some, as images that test may.
@@ -42,9 +45,33 @@ def in_network_classes(split: Split, description: Description, name: str, *, lac
         warnings.warn(
             f"{name} has {len(split.classes)} of the network's {len(ours)} classes; answers may be any of them", stacklevel=2
         )
-    elif found.classes != ours and description.dataset:
-        warnings.warn(f"{name} has other classes than {description.dataset}, on which the network was trained", stacklevel=2)
+    else:
+        check_classes(description, found.classes, name)
     return found
+
+
+def check_classes(description: Description, classes: tuple[str, ...], name: str) -> None:
+    """Raises `UserError` for names of classes that the network does not have.
+
+    Where the classes of one side are called by numbers, both go by their places, with a warning.
+    """
+    ours = known_classes(description)
+    foreign = [label for label in classes if label not in ours]
+    if not ours or not foreign:
+        return
+    if not any(all(label.isdigit() for label in side) for side in (ours, classes)):
+        raise UserError(
+            f"-d {name}: it has classes that the network does not have: {_listed(foreign)}; those of {description.dataset}, "
+            f"on which the network was trained, are {_listed(ours)}"
+        )
+    warnings.warn(
+        f"{name} has other classes than {description.dataset}, on which the network was trained: it goes by their places",
+        stacklevel=3,
+    )
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:MOST]) + (f" and {len(labels) - MOST} more" if len(labels) > MOST else "")
 
 
 def known_classes(description: Description) -> tuple[str, ...]:

@@ -49,6 +49,15 @@ class CheckpointsConfig(ImagesConfig):
         """The checkpoints of the run: path -> type."""
         return {}
 
+    @property
+    def default_data_of(self) -> str:
+        """The checkpoint whose data set is used where none is named; "" where one is."""
+        return ""
+
+    def implied(self) -> dict[str, list[Path]]:
+        own = input_files.implied_data(self, self.default_data_of) if self.default_data_of else {}
+        return super().implied() | input_files.implied_files(self, self.networks) | own
+
     def check_inputs(self) -> None:
         input_files.check_checkpoints(self, self.networks)
         super().check_inputs()
@@ -89,6 +98,10 @@ class NetworkConfig(CheckpointsConfig):
     def networks(self) -> dict[str, str]:
         return {self.model_path: self.model_type}
 
+    @property
+    def default_data_of(self) -> str:
+        return "" if getattr(self, "dataset", "") else self.model_path
+
     def inputs(self) -> dict[str, list[Path]]:
         return input_files.checkpoint_files(self, self.model_path)
 
@@ -121,6 +134,10 @@ class SnapshotsConfig(RunConfig):
 
     def inputs(self) -> dict[str, list[Path]]:
         return {path: input_files.snapshots(self, path) for path in self.paths}
+
+    def implied(self) -> dict[str, list[Path]]:
+        found = [str(file) for path in self.paths for file in input_files.snapshots(self, path) if file.exists()]
+        return super().implied() | input_files.implied_files(self, dict.fromkeys(found, self.model_type))
 
     def check_inputs(self) -> None:
         for path in self.paths:

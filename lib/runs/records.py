@@ -171,7 +171,10 @@ def finished(where: Place, config: RunConfig) -> bool:
         print(f"{where.path} is of an earlier version of the method; running again", file=sys.stderr)
         return False
     lost = [path for path in config.outputs() if not path.exists()]
-    changed = [name for name, known in fingerprints(config, missing_ok=True).items() if known != record["inputs"].get(name)]
+    # records of before files were hashed that a command does not name say nothing of these
+    compared = config.inputs().keys() | record["inputs"].keys()
+    now = fingerprints(config, missing_ok=True)
+    changed = [name for name, known in now.items() if name in compared and known != record["inputs"].get(name)]
     left = record.get("outputs", {})
     changed += [name for name, known in _outputs(config).items() if name in left and known != left[name]]
     if lost or changed:
@@ -193,11 +196,13 @@ class Reading(Settings, Protocol):
 
     def inputs(self) -> dict[str, list[Path]]: ...
 
+    def implied(self) -> dict[str, list[Path]]: ...
+
 
 def fingerprints(config: Reading, missing_ok: bool = False) -> dict[str, dict]:
     """The hash and size of everything the run reads, by name."""
     found, known = {}, {}  # corrupted versions of a set are of the same files
-    for name, paths in config.inputs().items():
+    for name, paths in {**config.implied(), **config.inputs()}.items():
         if missing_ok and not all(path.exists() for path in paths):
             continue
         if tuple(paths) not in known:

@@ -13,6 +13,7 @@ import torch
 
 from lib.core import files
 from lib.core.errors import UserError
+from lib.models import checkpoint_paths
 from lib.runs import cli, records
 from lib.runs.cli import RunConfig
 from lib.stitching.grid import GridStitch
@@ -114,8 +115,9 @@ def _method(config: dict, names: dict | None = None) -> str:
 
 
 def _contents(inputs: dict, config: dict) -> tuple:
-    """The hashes of both checkpoints, and of what else was read."""
-    paths = config["front_path"], config["end_path"]
+    """The hashes of both checkpoints and of their sidecars, and of what else was read."""
+    both = config["front_path"], config["end_path"]
+    paths = *both, *(str(checkpoint_paths.sidecar(path)) for path in both)
     hashes = {name: fingerprint["sha256"] for name, fingerprint in inputs.items()}
     return tuple(hashes.get(path) for path in paths), {name: value for name, value in hashes.items() if name not in paths}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from lib.tables import record_library, verdicts
 from lib.tables.papers.published import NOT_FOUND, Published
 from lib.tables.papers.spec import Cell, PaperTable, cells, matches, satisfies
-from lib.tables.record_library import Library, RecordedRun
+from lib.tables.record_library import Instance, Library, RecordedRun
 
 # the first column of an interval that a single run has -> what it is over, other than images
 OVER = {"mass_low": "filters", "q05": "filters, 5 % to 95 %", "s_null_low": "draws of the null"}
@@ -22,8 +22,25 @@ NO_EXPERIMENT, NOT_MEASURED = "no experiment fills this", "not measured"
 # verdicts of numbers that are shown and not judged
 OTHER, EARLIER, TOO_FEW = "other set-up", "earlier version", "too few seeds"
 
+# flags of an experiment by which it is of other images than the paper's
+IMAGES = ("max_examples", "image_size", "upscale", "upscale_padding", "subsample_classes")
+# flags of trainings by which a network is none of a paper's, unless its table names them
+ALTERED = (
+    *IMAGES,
+    "split",
+    "noise",
+    "pixel_shuffle",
+    "epoch_images",
+    "augmentation",
+    "outliers",
+    "resume_from",
+    "label_smoothing",
+    "ema",
+    "kill_plateaus",
+    "file",  # of an epoch before the last, which no flag sets
+)
+
 Labels = tuple[str, ...]
-Instance = tuple[tuple[str, ...], tuple[int, ...]]  # what tells the runs of one thing apart: networks and seeds
 
 
 @dataclass
@@ -31,7 +48,7 @@ class Comparison:
     """One thing measured for one cell, or a cell that is empty: ours beside the published number.
 
     low, high    the 95 % interval of the mean: Student's over seeds, of one run its own; `interval_of` says over what
-    networks     how many different networks the n values are of
+    networks     how many different networks the n values are of; several of one network are of seeds of its evaluation
     departures   what a run did otherwise than the paper, in words, by the name of the setting
     generated    corrupted images are not known to be the official ones, whose numbers then say nothing of them
     earlier      the runs are of an earlier version of the method, whose numbers have been corrected since
@@ -93,6 +110,8 @@ class Comparison:
             return EARLIER
         if self.departures:
             return OTHER
+        if self._of_one_network and not self.cell.exact:
+            return TOO_FEW  # seeds of its evaluation say nothing of how networks differ
         margin, gap = self.margin, abs(mean - known.value) - known.tolerance
         if margin is not None and gap > margin + ROUNDING and (margin > 0 or self._tells):
             return "above" if mean > known.value else "below"
@@ -105,6 +124,10 @@ class Comparison:
             return 0.0
         known = self.published
         return verdicts.margin(self.deviation, self.n, known.runs, known.deviation) if known and self.n else None
+
+    @property
+    def _of_one_network(self) -> bool:
+        return self.n > self.networks == 1 and bool(self.network)
 
     @property
     def _tells(self) -> bool:
@@ -122,7 +145,7 @@ class Comparison:
         few = ""
         if self.published and self.verdict == TOO_FEW:
             enough = verdicts.enough(self.published.runs, self.published.deviation is not None)
-            few = f"{enough} seeds tell a difference of five deviations"
+            few = f"{enough} {'networks' if self._of_one_network else 'seeds'} tell a difference of five deviations"
         return "; ".join(filter(None, (earlier, other, few, *self.notes)))
 
 
@@ -153,6 +176,7 @@ def compare(
     Open axes have the published headings first, then those measured; only runs of these seeds count, if there are any.
     """
     comparisons, every_cell = [], cells(table)
+    opened = [column for column in table.axes.values() if isinstance(column, str)]
     names = list(dict.fromkeys(name for cell in every_cell for name in cell.where))
     rows = {
         experiment: _alike(experiment, names, library, seeds)
@@ -166,7 +190,7 @@ def compare(
             groups = list(groups_of.get(labels, {}).values())
             settings = record_library.differences([group.identity for group in groups])
             comparisons += [
-                _comparison(labels, cell, published.get(labels), group, setting)
+                _comparison(labels, cell, opened, published.get(labels), group, setting)
                 for group, setting in zip(groups, settings, strict=True)
             ] or [Comparison(labels, cell, published.get(labels))]
     return comparisons
@@ -211,10 +235,13 @@ def _measured(table: PaperTable, cell: Cell, alike: Iterable[tuple[dict, list]])
     return groups_of
 
 
-def _comparison(labels: Labels, cell: Cell, published: Published | None, group: _Group, setting: str) -> Comparison:
+def _comparison(
+    labels: Labels, cell: Cell, opened: Iterable[str], published: Published | None, group: _Group, setting: str
+) -> Comparison:
     comparison = Comparison(labels, cell, published, setting=setting)
     counted, ambiguous, repeated = [], 0, 0  # counted: run, its rows
-    for records in group.runs.values():
+    values: dict[tuple[str, ...], list[float]] = {}  # of each network, or of all networks of a row
+    for (networks, _), records in group.runs.items():
         run = record_library.latest(records)
         rows, repeated = records[run], repeated + len(records) - 1
         if isinstance(cell.metric, str):
@@ -224,27 +251,34 @@ def _comparison(labels: Labels, cell: Cell, published: Published | None, group: 
             value = cell.metric(rows)
         if value is None:
             continue
-        comparison.values.append(float(value))
+        values.setdefault(networks, []).append(float(value))
         comparison.records.extend(run.sources)
         comparison.seeds.update(run.seeds(rows[0]))
         counted.append((run, rows))
     if not counted:
         return comparison
     first, first_rows = counted[0]
-    comparison.networks = len({paths for paths, _ in group.runs})
+    averaged = len(values) > 1 and max(map(len, values.values())) > 1
+    each = [[statistics.fmean(own)] for own in values.values()] if averaged else list(values.values())
+    comparison.values = [value for own in each for value in own]
+    comparison.networks = len(values)
     comparison.network = " and ".join(dict.fromkeys(map(str, first.subjects(first_rows[0]).values())))
     comparison.earlier = any(run.earlier for run, _ in counted)
     origins = {_origin(run, rows[0]) for run, rows in counted} - {"", "official"}
     comparison.generated = bool(origins)
-    comparison.departures = _departures(cell, counted) | {
-        origin: f"{origin} corruptions, not the official archive" for origin in sorted(origins)
-    }
+    unlike = {name: words for run, rows in counted for name, words in _unlike(cell, opened, run, rows[0]).items()}
+    comparison.departures = (
+        unlike
+        | _departures(cell, counted)
+        | {origin: f"{origin} corruptions, not the official archive" for origin in sorted(origins)}
+    )
     codes = sorted({run.code for run, _ in counted})
     comparison.notes = tuple(
         note
         for note, due in (
             (f"several versions of the code: {', '.join(codes)}", len(codes) > 1),
             (f"{repeated} repeated runs, of which the latest counts", repeated),
+            (f"of each network the mean of {_counts(values)} seeds of the evaluation", averaged),
             (f"ambiguous: {ambiguous} records have several rows for this cell, the first is shown", ambiguous),
         )
         if due
@@ -270,6 +304,24 @@ def _departures(cell: Cell, counted: list[tuple[RecordedRun, list[dict]]]) -> di
     return departures
 
 
+def _unlike(cell: Cell, opened: Iterable[str], run: RecordedRun, row: dict) -> dict[str, str]:
+    """What a run, or the training of its networks, did that a paper does only where its cell says so, as `_departures`."""
+    named = {name.rpartition(".")[2] for name in (*cell.where, *cell.setup, *cell.run, *opened)}
+    if named & {"epoch", "model"}:
+        named.add("file")
+    found = {f"config.{name}": value for name, value in run.setting.items() if name in IMAGES}
+    for role, network in run.subjects(row).items():
+        found |= {f"{role}.{name}": value for name, value in network.identity.items() if name in ALTERED}
+    words = {key: (key.rpartition(".")[2], value) for key, value in found.items()}
+    return {key: f"{name.replace('_', ' ')} {value}" for key, (name, value) in words.items() if name not in named}
+
+
+def _counts(values: dict[tuple[str, ...], list[float]]) -> str:
+    """How many values networks have, such as "5" or "3 to 5"."""
+    counts = sorted({len(own) for own in values.values()})
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+
+
 def _origin(run: RecordedRun, row: dict) -> str:
     """Where the corrupted images of a row are from: "official", "generated" or "unknown"; "" of other images."""
     corrupted = any(str(row.get(column) or "").endswith("-c") for column in run.columns.sets)
@@ -291,7 +343,7 @@ def _interval(comparison: Comparison, run: RecordedRun, row: dict) -> tuple[floa
         least, most = (column.least, column.most) if column else (None, None)
         low = mean - half if least is None else max(mean - half, least)
         high = mean + half if most is None else min(mean + half, most)
-        return low, high, "seeds"
+        return low, high, "seeds of one network's evaluation" if comparison._of_one_network else "seeds"
     low, high = (row.get(column) for column in columns) if columns else (None, None)
     over = OVER.get(columns[0]) or row.get("over") or "images" if columns else ""
     return (low, high, over) if columns and None not in (low, high) else (None, None, "")

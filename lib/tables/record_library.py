@@ -24,6 +24,7 @@ from lib.runs.command_lines import Experiments
 from lib.runs.input_files import SUFFIXES
 
 Fields = dict[str, dataclasses.Field]
+Instance = tuple[tuple[str, ...], tuple[int, ...]]  # what tells the runs of one thing apart: networks and seeds
 
 COMPARED = ("main", "against")  # roles of networks whose rows are the same whatever they stand beside
 STITCH = ("type", "init", "epochs", "samples", "solver")  # columns of how a stitch was made whose record is not there
@@ -178,7 +179,9 @@ class Library:
                 training | images | {"backbone": backbone.training},
                 changed | images | {f"backbone {name}": value for name, value in backbone.identity.items()},
             )
-        return training, changed
+        contents = {name: str(known.get("sha256"))[:8] for name, known in record["inputs"].items()}
+        read = {name: content for name, content in contents.items() if name.endswith(".py") or _parsed(name)}
+        return training, changed | {f"content of {Path(name).name}": content for name, content in read.items()}
 
     @functools.cache  # noqa: B019 - a library lives as long as the command
     def network(self, path: str, read: str = "", content: str = "", root: str = "models") -> Network:
@@ -364,7 +367,7 @@ class RecordedRun:
             if isinstance(one, str) and re.fullmatch(r".+-\d+", one)
         ]
 
-    def instance(self, row: dict, compared: Iterable[str] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    def instance(self, row: dict, compared: Iterable[str] = ()) -> Instance:
         """What tells the runs of one thing apart: the networks, and the seeds of row or run."""
         return tuple(network.instance for network in self.subjects(row, compared).values()), self._own_seeds(row)
 

@@ -8,7 +8,7 @@ from lib.core.registry import near
 from lib.runs.columns import Summary
 from lib.runs.command_lines import Experiments
 from lib.tables import record_library
-from lib.tables.record_library import Library, Origin, RecordedRun
+from lib.tables.record_library import Instance, Library, Origin, RecordedRun
 
 
 def summarised(experiments: Experiments) -> list[str]:
@@ -47,16 +47,19 @@ def lines(
             about = {"run": _title(run, row), **{column: row.get(column) for column in keys}}
             identity = run.identity(row)
             key = (tuple(about.values()), record_library.key(identity))
-            groups.setdefault(key, (about, identity, {}))[2].setdefault(run.instance(row), {})[run] = row
+            members = groups.setdefault(key, (about, identity, {}))[2].setdefault(run.instance(row), {})
+            members.setdefault(run, []).append(row)
     found = [
-        _line(summary, about, [(latest := record_library.latest(runs), runs[latest]) for runs in instances.values()])
+        _line(
+            summary, about, {name: (latest := record_library.latest(runs), runs[latest]) for name, runs in instances.items()}
+        )
         for about, _, instances in groups.values()
     ]
     for line, setting in zip(found, _settings(list(groups.values())), strict=True):
         line["setting"] = setting
     kept = [column for column in (found[0] if found else ()) if any(line[column] not in (None, "") for line in found)]
     origins = [
-        record_library.joined(run.origin(row) for runs in instances.values() for run, row in runs.items())
+        record_library.joined(run.origin(rows[0]) for runs in instances.values() for run, rows in runs.items())
         for _, _, instances in groups.values()
     ]
     return [{column: line[column] for column in kept} for line in found], origins
@@ -94,15 +97,32 @@ def _means(members: list[dict], measured: tuple[str, ...]) -> dict[str, float | 
     return {column: statistics.fmean(values) if values else None for column, values in numbers.items()}
 
 
-def _line(summary: Summary, about: dict, members: list[tuple[RecordedRun, dict]]) -> dict:
+def _line(summary: Summary, about: dict, instances: dict[Instance, tuple[RecordedRun, list[dict]]]) -> dict:
+    """One line. Seeds of one network's evaluation are no networks: of several networks each counts once, by its mean.
+
+    Rows of one record that nothing tells apart, such as draws of fresh weights, each count.
+    """
     line = {"run": about["run"], "setting": "", **about}
+    of_networks: dict[tuple[str, ...], list[dict]] = {}
+    for (networks, _), (_, rows) in instances.items():
+        of_networks.setdefault(networks, []).extend(rows)
+    several = len(of_networks) > 1
     for column in summary.measured:
-        numbers = [row[column] for _, row in members if row.get(column) is not None]
-        line[column] = numbers[0] if len(set(numbers)) == 1 else statistics.fmean(numbers) if numbers else None
+        known = [[row[column] for row in rows if row.get(column) is not None] for rows in of_networks.values()]
+        numbers = [_mean(own) for own in known if own] if several else known[0]
+        line[column] = _mean(numbers) if numbers else None
         line[f"{column} sd"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-    codes = sorted({run.code for run, _ in members})
-    version = "of an earlier version" if any(run.earlier for run, _ in members) else ""
-    return {**line, "runs": len(members), "code": " ".join(codes) if len(codes) > 1 else "", "version": version}
+    count = len(of_networks) if several else sum(map(len, of_networks.values()))
+    runs = [run for run, _ in instances.values()]
+    codes = sorted({run.code for run in runs})
+    version = "of an earlier version" if any(run.earlier for run in runs) else ""
+    one = "1" if count > 1 and not several and any(of_networks) else ""
+    return {**line, "runs": count, "networks": one, "code": " ".join(codes) if len(codes) > 1 else "", "version": version}
+
+
+def _mean(numbers: list) -> float:
+    """The mean; the number itself where all are the same, without rounding."""
+    return numbers[0] if len(set(numbers)) == 1 else statistics.fmean(numbers)
 
 
 def _settings(groups: list[tuple]) -> list[str]:

@@ -45,6 +45,7 @@ class EvalConfig(PerturbationConfig, NetworkConfig, SeedConfig):
 
     # 2: L2 attacks start from the point of the nearest-category paper's code, and draw directions only where they need them;
     # images of 16 bits and floats are as bright as their type says, own images are upright
+    # 2 as well: images without a label are in no group
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(

@@ -1,5 +1,6 @@
 """The flags of `exec_ncg.py`."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -100,6 +101,7 @@ class NcgConfig(NetworkConfig, SeedConfig):
     # beside misses that are all wrong was left out
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     # 2 as well: p_permutation of many classes and few images is drawn from orders, not from tables
+    # 2 as well: classes by their names, images without a label in no accuracy, slopes for each split
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
@@ -132,7 +134,14 @@ class NcgConfig(NetworkConfig, SeedConfig):
     def networks(self) -> dict[str, str]:
         return {self.model_path: self.model_type, self.against: "", self.backbone: ""}
 
+    def corrupted(self, seen: str) -> list[str]:
+        """The names of the test images of --corruptions, at every severity."""
+        kinds = tuple(corruptions.CORRUPTIONS) if "all" in self.corruptions else self.corruptions
+        return [f"{seen}-c:test/{kind}-{level}" for kind, level in itertools.product(kinds, corruptions.SEVERITIES)]
+
     def inputs(self) -> dict[str, list[Path]]:
         networks = [path for path in (self.backbone, self.against) if path]
-        named = [name for name in (self.dataset, *self.ood) if name]
+        seen = self.dataset or input_files.trained_on(self, self.model_path)
+        corrupted = self.corrupted(seen) if seen else []
+        named = [name for name in (self.dataset, *self.ood, *corrupted) if name]
         return super().inputs() | input_files.checkpoint_files(self, *networks) | input_files.data_files(self, *named)

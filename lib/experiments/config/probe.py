@@ -214,6 +214,7 @@ class ProbeConfig(NetworkConfig):
     # depended on the order of images and on single outliers, tvd weighed images of odd numbers unequally
     # as well: images of 16 bits and floats as bright as their type says, own images upright; id-val knows what was learnt of
     # own folders; a row per image of layers whose first axis is another
+    # as well: the head answers by the names of classes
     revision: ClassVar[int] = 2
     aside: ClassVar[tuple[str, ...]] = ("--export", "")
     columns: ClassVar[Columns] = COLUMNS

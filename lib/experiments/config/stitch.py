@@ -188,6 +188,7 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     # 2: images of 16 bits and floats are as bright as their type says, own images are upright
     # 2 as well: stitches of a study were evaluated in batches that other experiments of it asked for
+    # 2 as well: stitches learn the end network's classes by their names
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(

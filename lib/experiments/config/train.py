@@ -69,6 +69,10 @@ class TrainConfig(TrainingConfig):
         files_read = input_files.data_files(self, self.dataset, *([self.outliers] if self.outliers else []))
         return files_read | (input_files.checkpoint_files(self, self.resume_from) if self.resume_from else {})
 
+    def implied(self) -> dict[str, list[Path]]:
+        started = {self.resume_from: ""} if self.resume_from else {}
+        return super().implied() | input_files.type_files(self.model_type) | input_files.implied_files(self, started)
+
     def outputs(self) -> list[Path]:
         last = "best.pt" if self.kill_plateaus else f"model_{self.epochs}.pt"  # which epoch is the last is not known
         return [run_folder.folder(self) / last]

@@ -247,7 +247,7 @@ TABLES = {
         },
         "probe",
         {**GAIN, "protocol": "zero-shot", "net.dataset": "imagenet", "net.model_type": "tv_resnet50"},
-        ZERO_SHOT,
+        {**ZERO_SHOT, "net.pretrained": True, "net.max_examples": None, "net.file": None},  # a training's init.pt
         protocol("zero-shot"),
     ),
     "fig8": PaperTable(
