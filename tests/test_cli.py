@@ -38,6 +38,14 @@ def test_types_defaults_and_spellings_follow_from_the_fields():
     assert parse("a.pt").rates == (0.5,) and parse("a.pt").limit is None
 
 
+def test_a_path_under_the_home_folder_is_found_wherever_a_shell_leaves_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "c.yaml").write_text("results-dir: ~/here\n")
+    config = parse("~/a.pt", "--layers", "csv=~/x/labels.csv", "a~/b", "--config", str(tmp_path / "c.yaml"))
+    assert (config.path, config.layers) == ("/home/me/a.pt", ("csv=/home/me/x/labels.csv", "a~/b"))
+    assert config.results_dir == "/home/me/here"
+
+
 def test_a_repeated_flag_adds_names_and_replaces_numbers():
     config = parse("a", "--layers", "x", "-lr", "1", "2", "--layers", "y", "z", "-lr", "3")
     assert (config.layers, config.rates) == (("x", "y", "z"), (3.0,))

@@ -130,3 +130,13 @@ def test_every_flag_names_its_choices():
 def test_help_follows_the_width_of_the_terminal():
     lines = terminal_windows.left(terminal_windows.run("exec_probe.py", "--help", cwd=ROOT, width=60))
     assert len(lines) > 30 and 50 < max(map(len, lines)) <= 60
+
+
+@pytest.mark.parametrize("words", [("exec_eval.py", "-d", "digits"), ("exec_study.py", "-ood", "patches")])
+def test_a_checkpoint_behind_a_flag_that_takes_several_values_is_named_with_the_way_out(trained, words):
+    done = script(*words, "models/a/model_2.pt", cwd=trained)
+    assert done.returncode == 2
+    assert (
+        f"MODEL_PATH is required: a checkpoint, such as models/a/model_5.pt; {words[1]} took models/a/model_2.pt"
+        in done.stderr
+    )

@@ -28,6 +28,8 @@ from lib.runs import help_text, published_flags, yaml_files
 from lib.runs.columns import Columns, Summary
 from lib.runs.help_text import Flag
 
+HOME = re.compile(r"^([a-z]+=)?~(?=/|$)")  # that a path begins with
+
 
 def flag(
     default=MISSING,
@@ -328,12 +330,24 @@ def parse(config_class: type[RunConfig], argv: list[str], *, prog: str = "", des
             more = field.metadata["missing"] if argv else None  # `brief` says it of a command line without a word
             raise UsageError(f"{_spelling(field)} is required: {field.metadata['help']}" + (f"; {more()}" if more else ""))
         if isinstance(values.get(field.name), list):
-            values[field.name] = _flatten(values[field.name], field.metadata["commas"])
+            values[field.name] = tuple(map(_at_home, _flatten(values[field.name], field.metadata["commas"])))
+        elif isinstance(values.get(field.name), str):
+            values[field.name] = _at_home(values[field.name])
     config = config_class.stated(values)
     if not config.quiet and distributed.rank() == 0:
         for remark in dict.fromkeys([*remarks, *config_class.remarks(values)]):
             print(remark, file=sys.stderr)
     return config
+
+
+def swallowed(config: "RunConfig", suffixes: tuple[str, ...]) -> str:
+    """What to say where a positional is missing: which flag with several values took a file that was meant for it."""
+    for field in dataclasses.fields(config):
+        values = getattr(config, field.name)
+        for word in values if isinstance(values, tuple) and not field.metadata["positional"] else ():
+            if str(word).endswith(suffixes) and Path(word).is_file():
+                return f"; {_spelling(field)} took {word}, which stands before the flags"
+    return ""
 
 
 def brief(config_class: type[RunConfig], prog: str, description: str) -> str:
@@ -594,6 +608,11 @@ def _spelling(field: dataclasses.Field) -> str:
 
 def _default(value) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _at_home(value):
+    """A path that begins with ~, also behind `csv=` and the like, as shells give it where it is a word of its own."""
+    return HOME.sub(lambda match: f"{match[1] or ''}{Path.home()}", value) if isinstance(value, str) else value
 
 
 def _flatten(values: list, commas: bool) -> tuple:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lib import models
 from lib.core.errors import UsageError
 from lib.runs import input_files
-from lib.runs.cli import RunConfig, at_least, flag
+from lib.runs.cli import RunConfig, at_least, flag, swallowed
 from lib.runs.image_flags import ImagesConfig
 
 
@@ -107,7 +107,8 @@ class NetworkConfig(CheckpointsConfig):
 
     def answer(self) -> str | None:
         if not self.model_path:
-            raise UsageError("MODEL_PATH is required: a checkpoint, such as models/a/model_5.pt")
+            taken = swallowed(self, input_files.SUFFIXES)
+            raise UsageError("MODEL_PATH is required: a checkpoint, such as models/a/model_5.pt" + taken)
         return self.layer_tables()
 
 

@@ -103,6 +103,9 @@ def _alone(experiment: str, **flags) -> Callable[[MissingMeasure], list[str]]:
 
 
 def _probe(subject: MissingMeasure) -> list[str]:
+    """A command where the data set's name has corrupted versions; one that is named by its path has none."""
+    if "=" in (subject.data or ""):
+        return []
     return _alone("probe", ood=[f"{subject.data or 'digits'}-c"], reduce=["gap"])(subject)
 
 
@@ -234,7 +237,8 @@ def tables(checkpoint: str, library: Library, group_by: str = "") -> Found:
         known = sorted(
             {_path(network.path) for run in library.runs for row in run.rows[:1] for network in run.networks(row).values()}
         )
-        raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, known)}")
+        others = [other for other in known if other != path]
+        raise UserError(f"--network {checkpoint}: no record is of the layers of this network; {near(path, others)}")
     notes = []
     for name, found in runs.items():
         runs[name], told = _of_one_setting(found)

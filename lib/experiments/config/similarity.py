@@ -8,7 +8,7 @@ from typing import ClassVar
 from lib.core.errors import UsageError
 from lib.experiments.columns.similarity import COLUMNS
 from lib.runs import input_files, null_flags
-from lib.runs.cli import SeedConfig, at_least, flag
+from lib.runs.cli import SeedConfig, at_least, flag, swallowed
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 
@@ -122,7 +122,10 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
 
     def answer(self) -> str | None:
         if not self.model1_path or not self.model2_path:
-            raise UsageError("MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt")
+            taken = swallowed(self, input_files.SUFFIXES)
+            raise UsageError(
+                "MODEL1_PATH and MODEL2_PATH are required: two checkpoints, such as models/a/model_5.pt" + taken
+            )
         return self.layer_tables()
 
     @property

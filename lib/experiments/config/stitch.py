@@ -8,7 +8,7 @@ from lib.core.errors import UsageError
 from lib.datasets.catalogue import AUGMENTATIONS
 from lib.experiments.columns.stitch import COLUMNS
 from lib.runs import input_files, null_flags
-from lib.runs.cli import SeedConfig, above, at_least, flag
+from lib.runs.cli import SeedConfig, above, at_least, flag, swallowed
 from lib.runs.columns import Columns, Summary
 from lib.runs.network_flags import CheckpointsConfig
 from lib.training.flags import OptimizationConfig
@@ -224,7 +224,8 @@ class StitchConfig(OptimizationConfig, CheckpointsConfig, SeedConfig):
 
     def answer(self) -> str | None:
         if not self.front_path or not self.end_path:
-            raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt")
+            taken = swallowed(self, input_files.SUFFIXES)
+            raise UsageError("FRONT_PATH and END_PATH are required: two checkpoints, such as models/a/model_5.pt" + taken)
         return self.layer_tables()
 
     @property
