@@ -152,8 +152,8 @@ def _check(queries: Points, training: Points) -> None:
     ours, theirs = tuple(queries.values.shape[1:]), tuple(training.values.shape[1:])
     if ours != theirs:
         raise UserError(
-            f"{queries.name} has shape {_shape(ours)} and {training.name} {_shape(theirs)}: there is no "
-            "distance between them"
+            f"{queries.name} has shape {_shape(ours)} and {training.name} {_shape(theirs)}: there is no distance between "
+            "them, but between what a layer makes of them: --space feature"
         )
     if queries.units != training.units or queries.values.dtype != training.values.dtype:
         raise UserError(
