@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
-from layouts import write_cifar10, write_tree
+from layouts import load, write_cifar10, write_tree
 
 from lib import datasets
 from lib.core.errors import UsageError, UserError
@@ -112,3 +113,56 @@ def test_absent_and_half_present_sets_say_what_to_do(tmp_path):
         datasets.check("cifar10", tmp_path)
     with pytest.raises(UserError, match="300K_random_images.npy of the outlier-exposure authors"):
         datasets.check("300k", tmp_path)
+
+
+FIVES = tuple(str(number) for number in range(0, 50, 5))
+
+
+@pytest.mark.parametrize(
+    ("classes", "number", "left_out"),
+    [
+        (FIVES, 5, "5"),
+        (FIVES, 45, "45"),
+        ([str(number) for number in range(1, 13)], 3, "3"),
+        ([str(number) for number in range(1, 13)], 12, "12"),
+        (["001", "002", "010"], 2, "002"),
+        (["03", "3", "4"], 3, "3"),
+        (["ant", "bee", "3"], 2, "bee"),
+        (["bee", "ant", "cow"], 0, "ant"),
+    ],
+)
+@pytest.mark.parametrize("form", ["folder", "table"])
+def test_a_class_is_held_out_by_its_number_where_classes_are_numbers_else_by_its_position(
+    tmp_path, classes, number, left_out, form
+):
+    if form == "folder":
+        write_tree(tmp_path / "set", classes=classes, count=1)
+    else:
+        write_tree(tmp_path / "set" / "images", classes=classes, count=1)
+        lines = [f"images/{part}/{name}/0.png,{name},{part}" for part in ("train", "test") for name in classes]
+        (tmp_path / "set" / "labels.csv").write_text("\n".join(["path,label,split", *lines]))
+    whole, name = load("set", tmp_path, "train"), f"set-wo{number}"
+    position = whole.classes.index(left_out)
+    for part in ("train", "test"):
+        seen = load(f"{name}:{part}", tmp_path)
+        assert set(whole.classes) - set(seen.classes) == {left_out} and len(seen) == len(classes) - 1
+        assert seen.original_labels == tuple(label for label in range(len(classes)) if label != position)
+        assert [whole.classes[seen.original_labels[label]] for label in seen.labels] == [
+            seen.classes[label] for label in seen.labels
+        ]
+    unseen = load(f"{name}:ood", tmp_path)
+    assert (unseen.classes, len(unseen), unseen.original_labels) == ((left_out,), 2, (position,))
+    assert torch.equal(unseen.images[:1], whole.subset(whole.labels == position).images)
+    assert load(f"{name}-k2:train", tmp_path).classes == seen.classes[:2]
+    assert load(f"{name}-c:ood/contrast-1", tmp_path).classes == (left_out,)
+
+
+def test_a_number_that_names_no_class_is_refused_with_those_there_are(tmp_path):
+    write_tree(tmp_path / "fives", classes=FIVES, count=1)
+    write_tree(tmp_path / "pets", count=1)
+    for text, words in {
+        "fives-wo3": "fives has no class 3; its classes are 0, 10, 15, 20, 25, 30, 35, 40, 45, 5$",
+        "pets-wo2": "pets has no class 2; its classes are counted from 0 in this order: cat, dog$",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            datasets.check(text, tmp_path)

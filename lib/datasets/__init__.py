@@ -16,6 +16,7 @@ from lib.core.registry import near, resolve
 from lib.datasets import catalogue, corruptions, names
 from lib.datasets.names import DataName, parse
 from lib.datasets.storage import image_folders, image_tables
+from lib.datasets.storage.csv_tables import some
 
 if TYPE_CHECKING:
     from lib.datasets.split import Split
@@ -61,6 +62,8 @@ DATASETS = {
 
 # What finds the images of sets that are no files of their own, and their labels.
 PACKED = {"hf": "lib.datasets.storage.hugging_face:images", "wds": "lib.datasets.storage.packed:of_shards"}
+
+SHOWN = 20  # classes in an error, before "..."
 
 
 @dataclass(frozen=True)
@@ -196,15 +199,15 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
         return _locate_array(data, Path(data.path), _choose(data, (), wanted))
     if data.base in DATASETS:
         entry, path, target = catalogue.KNOWN[data.base], None, DATASETS[data.base]
-        splits, classes, files = entry.splits, entry.classes, None
+        splits, classes, class_names, files = entry.splits, entry.classes, None, None
     else:
         path = root / data.base if data.path is None else Path(data.path)
         if data.path is None and (not path.is_dir() or data.base.lower() in DATASETS):  # "MNIST", torchvision's
             raise _unknown(data, root)
-        path, target, splits, classes, files = _own(data, path)
-    if data.held_out is not None and classes is not None and data.held_out >= classes:
-        its = f"its classes are 0 to {classes - 1}" if classes else "it has no classes"
-        raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
+        path, target, splits, class_names, files = _own(data, path)
+        classes = len(class_names)
+    if data.held_out is not None and classes is not None:
+        _require_class(data, classes, class_names)
     there = None if classes is None else classes - data.unseen
     if data.kept is not None and (data.kept < 1 or (there is not None and data.kept > there)):
         raise UserError(f"{data.name}: {data.kept} classes cannot be kept" + (f"; there are {there}" if there else ""))
@@ -229,12 +232,13 @@ def _locate(data: DataName, root: Path, split: str | None, anything: bool = Fals
     return _Source(target, chosen, parts, files, every, path)
 
 
-def _own(data: DataName, path: Path) -> tuple[Path, str, tuple[str, ...], int, list[Path]]:
+def _own(data: DataName, path: Path) -> tuple[Path, str, tuple[str, ...], tuple[str, ...], list[Path]]:
     """A user's own table or folder at `path`: what it is read from, by which function, its splits and classes, its files."""
     if data.base in ("hf", "wds"):
         packed = resolve(PACKED[data.base])(str(path))
         splits = tuple(packed.members) if set(packed.members) != {"all"} else ()
-        classes = len({*packed.class_names} or {label for labels in packed.labels.values() for label in labels} - {"", "-1"})
+        values = dict.fromkeys(label for labels in packed.labels.values() for label in labels if label not in ("", "-1"))
+        classes = tuple(dict.fromkeys(packed.class_names)) or tuple(values)
         return path, f"lib.datasets.storage.folders:{data.base}", splits, classes, list(packed.sources)
     in_folder = image_tables.of_folder(path) if data.base != "csv" and path.is_dir() else None
     if data.base == "folder" and in_folder:
@@ -243,7 +247,7 @@ def _own(data: DataName, path: Path) -> tuple[Path, str, tuple[str, ...], int, l
         path /= image_tables.FILE
     if data.base == "csv" or in_folder:
         table = image_tables.read(in_folder or path)
-        return table.file, "lib.datasets.storage.folders:table", table.split_names, len(table.classes), table.sources
+        return table.file, "lib.datasets.storage.folders:table", table.split_names, table.classes, table.sources
     folders = image_folders.splits(path)
     classes = image_folders.class_folders(next(iter(folders.values()), path))
     if len(classes) == 1 and not folders and (tables := sorted(path.glob("*.csv"))):
@@ -251,7 +255,21 @@ def _own(data: DataName, path: Path) -> tuple[Path, str, tuple[str, ...], int, l
             f"{data}: one folder {classes[0]} beside {tables[0].name} is no set of classes; a table with the columns path "
             f"and label (and, if wanted, group, split) is read by csv={tables[0]}"
         )
-    return path, "lib.datasets.storage.folders:folder", tuple(folders), len(classes), [path]
+    return path, "lib.datasets.storage.folders:folder", tuple(folders), classes, [path]
+
+
+def _require_class(data: DataName, count: int, class_names: tuple[str, ...] | None) -> None:
+    """An error unless the class that is held out is one of `count`; their names, None where only files tell them."""
+    called = tuple(map(str, range(count))) if class_names is None else class_names
+    if data.held_out is None or names.held_out_class(data.held_out, called) is not None:
+        return
+    if class_names is None or not count:
+        its = f"its classes are 0 to {count - 1}" if count else "it has no classes"
+    elif names.are_numbers(called):
+        its = f"its classes are {some(called, SHOWN)}"
+    else:
+        its = f"its classes are counted from 0 in this order: {some(called, SHOWN)}"
+    raise UserError(f"{data.name}: {data.base} has no class {data.held_out}; {its}")
 
 
 def _choose(data: DataName, splits: tuple[str, ...], wanted: str) -> str:

@@ -2,15 +2,16 @@
 (Hugging Face), `wds=` (tar shards), and `features=BACKBONE:LAYER:DATASET`.
 
 A name may carry four endings, in this order: `-squash`, `-square` or `-shorter` states how large images of a registered set
-become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-wo<k>` leaves class k out and `-wosp<seed>`
-one fine class, drawn, of every coarse class of CIFAR-100 (nearest-category paper, section 2), `-k<n>` keeps the first n
-classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always with a variant, asks for corrupted
-images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`, `cifar10-c/fog-3`,
-`digits-wo3-c:test/contrast-5`. A corruption of one's own is `digits-c/path/to/file.py:function-3`.
+become squares (TRANSFORMS; intermediate-layers paper, sections 3.2 and 3.3), `-wo<k>` leaves class k out (see
+`held_out_class`) and `-wosp<seed>` one fine class, drawn, of every coarse class of CIFAR-100 (nearest-category paper,
+section 2), `-k<n>` keeps the first n classes and `-k<n>s<seed>` a draw of n (hyperplane paper, section 4), and `-c`, always
+with a variant, asks for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar100-k10s3`, `waterbirds-squash:val`,
+`cifar10-c/fog-3`, `digits-wo3-c:test/contrast-5`. A corruption of one's own is `digits-c/path/to/file.py:function-3`.
 Free of torch, so that a command line can be checked at once.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,6 +165,23 @@ def parse(text: str) -> DataName:
         drawn_out=drawn_out,
         transform=transform,
     )
+
+
+def held_out_class(number: int, classes: Sequence[str]) -> int | None:
+    """The position of the class that `-wo<number>` leaves out, None if there is none.
+
+    Where the names of all classes are whole numbers it is the one of this name, else the one at this position, from 0.
+    """
+    if not are_numbers(classes):
+        return number if number < len(classes) else None
+    called = [position for position, name in enumerate(classes) if int(name) == number]
+    exactly = [position for position in called if classes[position] == str(number)]
+    return next(iter(exactly or called), None)
+
+
+def are_numbers(values: Sequence[str]) -> bool:
+    """Whether all of them are whole numbers, as names of classes then are by their value."""
+    return all(re.fullmatch(r"-?\d{1,18}", value) for value in values)
 
 
 def loaded_size(text: str) -> int | None:

@@ -54,13 +54,21 @@ def _whole(data: DataName, target: str, root: Path, split: str, parts: tuple[str
     if data.drawn_out is not None:
         without = cifar.one_of_each(root, data.drawn_out)
     else:
-        without = () if data.held_out is None else (data.held_out,)
+        without = () if data.held_out is None else (_held_out(data, data.held_out, loaded[0].classes),)
     if split == "ood":
         return unseen(loaded, *without)
     whole = loaded[0]
     if without:
         whole = hold_out(whole, *without, last_becomes_zero=(data.base, data.held_out) in LAST_BECOMES_ZERO)
     return whole if data.kept is None else class_subset(whole, data.kept, data.kept_seed)
+
+
+def _held_out(data: DataName, number: int, classes: tuple[str, ...]) -> int:
+    """The label of the class that the name holds out; the splits of a set agree on their classes."""
+    label = names.held_out_class(number, classes)
+    if label is None:
+        raise UserError(f"{data.name}: no class {number}; there are {len(classes)} classes")
+    return label
 
 
 def unseen(splits: list[Split], *classes: int) -> Split:

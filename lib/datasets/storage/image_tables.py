@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib.core import files
 from lib.core.errors import UserError
-from lib.datasets.names import SPLIT_ALIASES
+from lib.datasets.names import SPLIT_ALIASES, are_numbers
 from lib.datasets.storage.csv_tables import some
 
 FILE = "labels.csv"  # a folder with this table is read by it
@@ -147,7 +147,7 @@ def _split(value: str) -> str:
 
 def numbered(values: list[str], unlabelled: bool = True) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """A number for each value, and the values by number; where all values are integers -1 is no class but unlabelled."""
-    numeric = all(re.fullmatch(r"-?\d{1,18}", value) for value in values)
+    numeric = are_numbers(values)
     names = sorted(set(values), key=lambda value: (int(value) if numeric else 0, value))
     if numeric and unlabelled:
         names = [name for name in names if name != "-1"]
