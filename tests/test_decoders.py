@@ -10,6 +10,7 @@ from lib.core.errors import UserError
 from lib.core.randomness import numpy_generator
 from lib.datasets.storage import crops
 from lib.datasets.storage.lazy_images import DecodedImages
+from lib.datasets.storage.tensor_images import open_jpeg
 from lib.experiments.config.ood_layers import OodLayersConfig
 from lib.representations import feature_files
 from lib.runs import loading, records
@@ -50,6 +51,13 @@ def test_torchvisions_decoder_is_a_level_off_in_few_pixels(tree, transform):
     assert ours.shape == theirs.shape == (7, 3, 224, 224)
     assert difference.max() <= 1 and 0 < (difference > 0).double().mean() < 0.02
     assert not difference[0].any()  # the PNG
+
+
+@pytest.mark.parametrize("suffix", ["jpeg", "jpe", "jfif", "JFIF"])
+def test_jpegs_of_every_suffix_go_through_torchvisions_decoder(tmp_path, suffix):
+    picture(300, 260).save(tmp_path / f"1.{suffix}", format="jpeg")
+    decoded = open_jpeg(tmp_path / f"1.{suffix}")
+    assert decoded is not None and decoded.size == (300, 260)
 
 
 def test_random_crops_are_the_same_ones_by_either_decoder(tree):

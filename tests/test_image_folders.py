@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED_DATA
-from layouts import load, write_image, write_tree
+from layouts import levels, load, write_image, write_tree
 from PIL import Image
 from torchvision import transforms
 
@@ -174,3 +174,54 @@ def test_openood_sets_are_all_images_below_a_folder(tmp_path, name):
     found = load(name, tmp_path, image_size=32)
     assert (len(found), found.split, found.classes, set(found.labels.tolist())) == (2, "all", (), {-1})
     assert next(found.batches(2))[0].shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("jfif", "jpeg"), ("JPE", "jpeg"), ("gif", "gif"), ("bmp", "bmp"), ("webp", "webp")]
+)
+def test_images_of_rarer_suffixes_are_read(tmp_path, suffix, kind):
+    shades = [Image.fromarray(np.kron(levels(4, 4), np.ones((8, 8), np.uint8))) for _ in range(2)]
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    frames = {"save_all": True, "append_images": shades[1:]} if kind == "gif" else {}
+    quality = {"lossless": True} if kind == "webp" else {"quality": 100} if kind == "jpeg" else {}
+    shades[0].save(tmp_path / "pets" / "cat" / f"1.{suffix}", format=kind, **frames, **quality)
+    found = load("pets", tmp_path, "all").images[0, 0].int()
+    assert (found - torch.from_numpy(np.array(shades[0])).int()).abs().max() < 3  # of a film the first picture
+
+
+def test_files_that_are_no_images_by_their_suffix_are_counted_in_one_warning(tmp_path):
+    write_tree(tmp_path / "pets", ("",))
+    for name in ("cat", "dog"):
+        for file in (
+            "a.heic",
+            "b.HEIC",
+            "c.npy",
+            "d",
+            "readme.txt",
+            "README",
+            "boxes.xml",
+            "Thumbs.db",
+            ".DS_Store",
+            "._1.png",
+        ):
+            (tmp_path / "pets" / name / file).write_bytes(b"x")
+    with pytest.warns(UserWarning) as said:
+        found = load("pets", tmp_path, "all")
+    (words,) = [str(warning.message) for warning in said if "suffix" in str(warning.message)]
+    assert len(found) == 6 and "left out: 4 .heic, 2 .npy, 2 without a suffix; images are .jpg, " in words
+    (tmp_path / "pets" / "eel").mkdir()
+    (tmp_path / "pets" / "eel" / "1.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"eel: holds no image \(.*\), but 1 .heic; remove the folder or fill it"):
+        load("pets", tmp_path, "all")
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "1.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match="flat: holds neither class folders nor images, but 1 .heic"):
+        load("flat", tmp_path, "all")
+
+
+def test_what_lies_beside_images_in_customary_trees_is_no_warning(tmp_path, recwarn):
+    write_tree(tmp_path / "pets")
+    (tmp_path / "pets" / "train" / "cat" / "n_boxes.txt").write_text("x")
+    (tmp_path / "pets" / "train" / "notes.zip").write_text("x")
+    load("pets", tmp_path, "train")
+    assert not [warning for warning in recwarn if "suffix" in str(warning.message)]

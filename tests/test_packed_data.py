@@ -172,3 +172,10 @@ def test_the_package_is_asked_for_where_it_is_missing_and_not_imported_elsewhere
     )
     code += "assert not {'datasets', 'pyarrow', 'webdataset', 'torch'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_samples_of_a_shard_without_an_image_are_counted_in_a_warning(tmp_path):
+    others = {"0007.heic": b"x", "0007.cls": b"1", "0008.heic": b"x", "0001.mask.npy": b"x"}
+    write_shard(tmp_path / "x.tar", samples(range(3)) | others)
+    with pytest.warns(UserWarning, match=r"x.tar: samples without an image are left out: 2 .heic; images are .jpg, "):
+        assert len(load(f"wds={tmp_path}/x.tar", tmp_path, "all")) == 3

@@ -5,6 +5,8 @@
 
 import hashlib
 import os
+import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,9 @@ from lib.core.errors import UserError
 from lib.core.registry import misspelt
 from lib.core.text import as_bytes
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (*JPEG_SUFFIXES, ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # of a .gif the first frame
+TEXTS = (".txt", ".md", ".rst", ".html", ".pdf", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml")  # lie beside images
 SPELLINGS = {
     "train": ("train", "training", "training_data"),
     "test": ("test", "testing"),
@@ -75,17 +79,22 @@ def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
     elif "train" in divided and split != "train":
         _require_equal(class_folders(divided["train"]), classes, divided["train"], inside)
     if not classes:
-        images = tuple(files_below(inside))
+        images, others = _images_and_others(inside)
         if not images:
-            raise UserError(f"{inside}: holds neither class folders nor images")
-        return Listing(inside, images, (-1,) * len(images), ())
-    of_classes, labels = [], []
+            raise UserError(f"{inside}: holds neither class folders nor images{_but(others)}")
+        _warn_of(others, inside)
+        return Listing(inside, tuple(images), (-1,) * len(images), ())
+    of_classes, labels, passed_over = [], [], Counter()
     for label, name in enumerate(classes):
-        below = [f"{name}/{file}" for file in files_below(inside / name)]
+        below, others = _images_and_others(inside / name)
         if not below:
-            raise UserError(f"{inside / name}: holds no image ({', '.join(SUFFIXES)}); remove the folder or fill it")
-        of_classes += below
+            raise UserError(
+                f"{inside / name}: holds no image ({', '.join(SUFFIXES)}){_but(others)}; remove the folder or fill it"
+            )
+        of_classes += [f"{name}/{file}" for file in below]
         labels += [label] * len(below)
+        passed_over += others
+    _warn_of(passed_over, inside)
     return Listing(inside, tuple(of_classes), tuple(labels), classes)
 
 
@@ -98,6 +107,36 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 def files_below(folder: Path) -> list[str]:
     """Every image at any depth, sorted, relative to `folder`, with forward slashes."""
     return sorted(files.below(folder, SUFFIXES))
+
+
+def by_suffix(counts: Counter[str]) -> str:
+    """Files of no image by their suffix, in words: `300 .heic, 4 without a suffix`."""
+    return ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in counts.most_common())
+
+
+def _images_and_others(folder: Path) -> tuple[list[str], Counter[str]]:
+    """The `files_below`, and the suffixes of the files that are neither images nor texts about them."""
+    images, others = [], Counter()
+    for file in files.below(folder):
+        suffix = Path(file).suffix.lower()
+        if suffix in SUFFIXES:
+            images.append(file)
+        elif suffix not in TEXTS and Path(file).stem.lower() not in ("readme", "license"):
+            others[suffix] += 1
+    return sorted(images), others
+
+
+def _but(others: Counter[str]) -> str:
+    return f", but {by_suffix(others)}" if others else ""
+
+
+def _warn_of(others: Counter[str], folder: Path) -> None:
+    if others:
+        warnings.warn(
+            f"{folder}: files that are no images by their suffix are left out: {by_suffix(others)}; images are "
+            f"{', '.join(SUFFIXES)}: convert or rename those that are meant",
+            stacklevel=3,
+        )
 
 
 def manifest(listing: Listing, *how: object) -> str:

@@ -8,6 +8,8 @@ import functools
 import json
 import re
 import tarfile
+import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,6 +124,7 @@ def _samples(shard: Path) -> list[tuple[TarMember, str, str]]:
     """Every image of a shard with its label and group, "" where there is none."""
     images: dict[str, TarMember] = {}
     values: dict[str, dict[str, str]] = {}
+    others: dict[str, str] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
@@ -138,9 +141,17 @@ def _samples(shard: Path) -> list[tuple[TarMember, str, str]]:
                     content = tar.extractfile(member)
                     text = content.read().decode("utf-8") if content else ""
                     values.setdefault(key, {}).update(_values(kind, text))
+                else:
+                    others[key] = f".{kind}" if kind else ""
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         hint = "; a compressed one has to be unpacked to .tar first" if shard.suffix != ".tar" else ""
         raise UserError(f"{shard}: cannot be read as a tar shard ({error}){hint}") from None
+    if lost := Counter(suffix for key, suffix in others.items() if key not in images):
+        warnings.warn(
+            f"{shard}: samples without an image are left out: {image_folders.by_suffix(lost)}; images are "
+            f"{', '.join(image_folders.SUFFIXES)}",
+            stacklevel=2,
+        )
     return [
         (image, next((found[kind] for kind in (*LABELS, "label") if found.get(kind)), ""), found.get("group", ""))
         for key, image in images.items()

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lib.datasets.storage.image_folders import JPEG_SUFFIXES
+
 
 class TensorImage:
     """A colour image (3, h, w), uint8, with what the transforms of `lib.datasets.storage.crops` ask of Pillow's.
@@ -56,7 +58,7 @@ class TensorImage:
 
 def open_jpeg(file: Any, upright: bool = False) -> TensorImage | None:
     """A JPEG file, decoded; None for what else there is, and what cannot be decoded so: Pillow then has its say."""
-    if not isinstance(file, Path) or file.suffix.lower() not in (".jpg", ".jpeg"):
+    if not isinstance(file, Path) or file.suffix.lower() not in JPEG_SUFFIXES:
         return None
     from torchvision.io import ImageReadMode, decode_jpeg
 
