@@ -23,7 +23,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from lib.core.errors import UserError
-from lib.datasets.storage import arrays, mat_files
+from lib.datasets.storage import arrays, export, mat_files
 
 
 def test_mnist_reads_idx_files_packed_or_not(tmp_path):
@@ -199,3 +199,19 @@ def test_real_jpegs_are_decoded_as_pillow_does(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(load("cifar10-jpeg", tmp_path).images, np.stack(expected))
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy"])
+def test_an_archive_of_arrays_is_one_sentence_that_says_what_it_holds(tmp_path, name):
+    with open(tmp_path / name, "wb") as file:
+        np.savez(file, pictures=levels(6, 8, 8), kinds=np.arange(6))
+    words = "holds pictures, kinds, not one array: save the one with the images as x.npy .* labels as x_labels.npy"
+    with pytest.raises(UserError, match=words):
+        load(f"npy={tmp_path}/{name}", tmp_path)
+    with pytest.raises(UserError, match=words):
+        export.export(f"npy={tmp_path}/{name}", tmp_path, tmp_path / "y.npy", tmp_path / "cache")
+    np.save(tmp_path / "z.npy", levels(6, 8, 8))
+    with open(tmp_path / "z_labels.npy", "wb") as file:
+        np.savez(file)
+    with pytest.raises(UserError, match="z_labels.npy: an archive that holds nothing"):
+        load(f"npy={tmp_path}/z.npy", tmp_path)

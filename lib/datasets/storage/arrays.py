@@ -14,6 +14,7 @@ from lib.core import files
 from lib.core.errors import UserError
 from lib.datasets import Options, catalogue
 from lib.datasets.split import Split
+from lib.datasets.storage.csv_tables import some
 
 MOST_CLASSES = 100_000
 CHUNK = 1000  # images that are converted at once
@@ -63,9 +64,17 @@ def random_images(root: Path, split: str, options: Options) -> Split:
 def map_array(file: Path) -> np.ndarray:
     """The memory-mapped array; the mapping is private, so that nothing written to it reaches the file."""
     try:
-        return np.load(file, mmap_mode="c", allow_pickle=False)
+        loaded = np.load(file, mmap_mode="c", allow_pickle=False)
     except files.NO_ARRAYS as error:
         raise UserError(f"{file}: cannot be read as an array ({error}); is it whole?") from None
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        held = some(loaded.files, 8) or "nothing"
+    raise UserError(
+        f"{file}: an archive that holds {held}, not one array: save the one with the images as {file.stem}.npy and, if "
+        f"there are any, labels as {file.stem}_labels.npy and groups as {file.stem}_groups.npy, with np.save"
+    )
 
 
 def as_images(array: np.ndarray, file: Path) -> torch.Tensor:
