@@ -113,8 +113,6 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
     (tmp_path / "gap" / "train" / "eel").mkdir()
     with pytest.raises(UserError, match="eel: holds no image"):
         load("gap", tmp_path, "train")
-    with pytest.raises(UserError, match="test: its class folders differ.*lacks eel"):
-        load("gap", tmp_path)
     write_tree(tmp_path / "once", ("train",))
     with pytest.raises(UsageError, match="no split test; once has train"):
         load("once", tmp_path)
@@ -225,3 +223,40 @@ def test_what_lies_beside_images_in_customary_trees_is_no_warning(tmp_path, recw
     (tmp_path / "pets" / "train" / "notes.zip").write_text("x")
     load("pets", tmp_path, "train")
     assert not [warning for warning in recwarn if "suffix" in str(warning.message)]
+
+
+def test_a_test_split_may_lack_classes_and_its_labels_are_those_of_train(tmp_path):
+    classes = ("0", "1", "2", "3", "4")
+    write_tree(tmp_path / "gap", ("train",), classes)
+    write_tree(tmp_path / "gap", ("test",), ("0", "2", "4"))
+    (tmp_path / "gap" / "test" / "3").mkdir()
+    with pytest.warns(UserWarning, match="gap/test: has no image of 2 of the 5 classes of .*gap/train, .* numbered: 1, 3$"):
+        found = load("gap", tmp_path)
+    assert found.classes == load("gap", tmp_path, "train").classes == classes
+    assert found.labels.tolist() == [0] * 3 + [2] * 3 + [4] * 3
+    for row, label in enumerate(found.labels):
+        picture = Image.open(tmp_path / "gap" / "test" / str(int(label)) / f"{row % 3}.png")
+        assert np.array_equal(found.images[row], np.asarray(picture).transpose(2, 0, 1))
+    with pytest.warns(UserWarning, match="numbered: 1, 3$"):
+        without = load("gap-wo2", tmp_path)
+        assert without.classes == ("0", "1", "3", "4") and without.labels.tolist() == [0] * 3 + [3] * 3
+        assert len(load("gap-wo1:ood", tmp_path)) == 3 and len(load("gap-wo2:ood", tmp_path)) == 6
+        assert load("gap-k2", tmp_path).labels.tolist() == [0] * 3
+        assert load("gap", tmp_path, most=3).labels.tolist() == [0, 2, 4]
+
+
+def test_a_class_that_only_test_has_is_refused_with_a_way_out(tmp_path):
+    write_tree(tmp_path / "more", ("train",), ("cat", "dog"))
+    write_tree(tmp_path / "more", ("test",), ("dog", "eel"))
+    with pytest.raises(UserError, match="more/test: .*more/train lacks its class folders eel: put .* there too") as refused:
+        load("more", tmp_path)
+    way_out = next(word for word in str(refused.value).split() if word.startswith("folder="))
+    assert load(way_out, tmp_path, "all").classes == ("dog", "eel")
+    write_tree(tmp_path / "flat", ("train",))
+    write_image(tmp_path / "flat" / "test" / "1.png")
+    with pytest.raises(UserError, match="flat/test: holds no class folders, but .*flat/train does, such as cat"):
+        load("flat", tmp_path)
+    write_tree(tmp_path / "empty", ("train",))
+    (tmp_path / "empty" / "test" / "cat").mkdir(parents=True)
+    with pytest.raises(UserError, match="empty/test: holds no image of the classes of .*empty/train"):
+        load("empty", tmp_path)

@@ -20,6 +20,7 @@ from lib.core.text import as_bytes
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 SUFFIXES = (*JPEG_SUFFIXES, ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # of a .gif the first frame
 TEXTS = (".txt", ".md", ".rst", ".html", ".pdf", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml")  # lie beside images
+SHOWN = 10  # classes in a message, before "..."
 SPELLINGS = {
     "train": ("train", "training", "training_data"),
     "test": ("test", "testing"),
@@ -67,34 +68,45 @@ def splits(folder: Path) -> dict[str, Path]:
 def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
     """The files of a split ("all" where the folder is not divided); its classes are those of the training split.
 
-    With `only`, the files of these classes, in this order.
+    Of these another split may lack some, which a warning names; without a training split the first one stands for it. With
+    `only`, the files of these classes, in this order.
     """
     divided = splits(folder)
     inside = divided[split] if divided else folder
-    classes = class_folders(inside)
-    if only:
-        if lacking := sorted(set(only) - set(classes)):
-            raise UserError(f"{inside}: lacks the class folders {', '.join(lacking[:3])}")
-        classes = only
-    elif "train" in divided and split != "train":
-        _require_equal(class_folders(divided["train"]), classes, divided["train"], inside)
+    first = next(iter(divided.values()), folder)
+    there = class_folders(inside)
+    if only and (lacking := sorted(set(only) - set(there))):
+        raise UserError(f"{inside}: lacks the class folders {', '.join(lacking[:3])}")
+    classes = only or class_folders(first)
+    if not only:
+        _require_known(there, classes, inside, first)
     if not classes:
         images, others = _images_and_others(inside)
         if not images:
             raise UserError(f"{inside}: holds neither class folders nor images{_but(others)}")
         _warn_of(others, inside)
         return Listing(inside, tuple(images), (-1,) * len(images), ())
-    of_classes, labels, passed_over = [], [], Counter()
+    of_classes, labels, passed_over, absent = [], [], Counter(), []
     for label, name in enumerate(classes):
-        below, others = _images_and_others(inside / name)
-        if not below:
+        below, others = _images_and_others(inside / name) if name in there else ([], Counter())
+        if not below and (only or inside == first):
             raise UserError(
                 f"{inside / name}: holds no image ({', '.join(SUFFIXES)}){_but(others)}; remove the folder or fill it"
             )
         of_classes += [f"{name}/{file}" for file in below]
         labels += [label] * len(below)
         passed_over += others
+        absent += [] if below else [name]
     _warn_of(passed_over, inside)
+    if not labels:
+        raise UserError(f"{inside}: holds no image of the classes of {first}{_but(passed_over)}")
+    if absent:
+        names = ", ".join(absent[:SHOWN]) + (", ..." if len(absent) > SHOWN else "")
+        warnings.warn(
+            f"{inside}: has no image of {len(absent)} of the {len(classes)} classes of {first}, by which its labels are "
+            f"numbered: {names}",
+            stacklevel=2,
+        )
     return Listing(inside, tuple(of_classes), tuple(labels), classes)
 
 
@@ -156,10 +168,13 @@ def require_folder(folder: Path) -> None:
         raise UserError(f"{folder}: {what}; an image folder holds train/<class>/*.jpg and test/<class>/*.jpg")
 
 
-def _require_equal(expected: tuple[str, ...], actual: tuple[str, ...], first: Path, second: Path) -> None:
-    if expected == actual:
-        return
-    lacking, extra = sorted(set(expected) - set(actual)), sorted(set(actual) - set(expected))
-    parts = [f"lacks {', '.join(lacking[:3])}"] if lacking else []
-    parts += [f"adds {', '.join(extra[:3])}"] if extra else []
-    raise UserError(f"{second}: its class folders differ from those of {first}: it {' and '.join(parts)}")
+def _require_known(there: tuple[str, ...], known: tuple[str, ...], inside: Path, first: Path) -> None:
+    """An error unless the class folders inside a split are among those of the first one, or neither has any."""
+    if extra := sorted(set(there) - set(known)):
+        names = ", ".join(extra[:SHOWN]) + (", ..." if len(extra) > SHOWN else "")
+        raise UserError(
+            f"{inside}: {first} lacks its class folders {names}: put images of these classes there too, or take them out; "
+            f"folder={inside} reads the images as a set of their own"
+        )
+    if known and not there:
+        raise UserError(f"{inside}: holds no class folders, but {first} does, such as {known[0]}")
