@@ -370,3 +370,33 @@ def test_a_corruption_of_ones_own_that_only_a_sidecar_names_is_not_run(trained, 
     assert "blur.py would be run to corrupt images" in done.stderr and done.stderr.strip().endswith("--trust blur.py")
     named = ("-d", "digits-c/blur.py:shifted-4", "--max-examples", 20)
     assert script("exec_eval.py", "models/a/model_2.pt", *named, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_floats_that_are_whole_numbers_up_to_255_are_converted_and_said(tmp_path, kind):
+    right = levels(6, 8, 8, 3)
+    np.save(tmp_path / "x.npy", right.astype(kind))
+    lines = export.export(f"npy={tmp_path}/x.npy", tmp_path, tmp_path / "y.npy", tmp_path / "cache")
+    assert lines[0].endswith(f"x.npy: {np.dtype(kind)}, taken as floats that are whole numbers from 0 to 255, as they are")
+    assert np.array_equal(load(f"npy={tmp_path}/y.npy", tmp_path).images.permute(0, 2, 3, 1), right)
+
+
+WRONG = {
+    "fractions": levels(4, 8, 8) / 100,
+    "below zero": levels(4, 8, 8) - 128.0,
+    "not a number": np.full((4, 8, 8), np.nan),
+    "large integers": levels(4, 8, 8).astype(np.int32) * 100,
+    "complex": levels(4, 8, 8).astype(np.complex64),
+    "five channels": levels(4, 8, 8, 5) / 255,
+    "two sides": levels(8, 8) / 255,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_no_command_is_promised_to_convert_what_it_does_not(tmp_path, name):
+    np.save(tmp_path / "x.npy", WRONG[name])
+    with pytest.raises(UserError) as refused:
+        load(f"npy={tmp_path}/x.npy", tmp_path)
+    assert "exec_data.py import" not in str(refused.value)
+    with pytest.raises(UserError):
+        export.export(f"npy={tmp_path}/x.npy", tmp_path, tmp_path / "y.npy", tmp_path / "cache")

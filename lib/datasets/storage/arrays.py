@@ -79,44 +79,66 @@ def map_array(file: Path) -> np.ndarray:
 
 def as_images(array: np.ndarray, file: Path) -> torch.Tensor:
     """A view (n, c, h, w) of an array of images. Raises `UserError` for what has to be converted first, with the command."""
-    way_out = f"; {IMPORT.format(file=file)} converts them"
+    first = _channels_first(array.shape)
+    last = not first and array.ndim in (3, 4) and 0 not in array.shape[1:] and array.shape[3:] in ((), (1,), (3,))
+    way_out = f"; {IMPORT.format(file=file)} converts them" if first or last else ""
     if array.dtype != np.uint8:
-        known = way_out if array.dtype.kind in "fiub" and array.ndim in (3, 4) else ""
-        raise UserError(f"{file}: values of type {array.dtype}; images are unsigned bytes (uint8), 0 to 255{known}")
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
-        first = array.ndim == 4 and array.shape[1] in (1, 3)
-        raise UserError(
-            f"{file}: shape {array.shape}{', channels first' if first else ''}; images are (n, h, w), (n, h, w, 1) or "
-            f"(n, h, w, 3){way_out if first else ''}"
-        )
-    return torch.from_numpy(array).permute(0, 3, 1, 2)
+        if way_out:
+            scaling(array, file)
+        raise UserError(f"{file}: values of type {array.dtype}; images are unsigned bytes (uint8), 0 to 255{way_out}")
+    if not last:
+        form = f"{array.shape}, channels first" if first else array.shape
+        raise UserError(f"{file}: shape {form}; images are (n, h, w), (n, h, w, 1) or (n, h, w, 3){way_out}")
+    return torch.from_numpy(array if array.ndim == 4 else array[..., None]).permute(0, 3, 1, 2)
 
 
-def converted(array: np.ndarray, file: Path) -> torch.Tensor:
-    """Images uint8 (n, c, h, w) of an array of another form: floats in [0, 1], 16 bits, truth values, channels first.
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and 0 not in shape[1:] and shape[3] not in (1, 3) and shape[1] in (1, 3)
 
-    Raises a `UserError` for values or shapes that do not say what they are.
+
+def converted(array: np.ndarray, file: Path) -> tuple[torch.Tensor, str]:
+    """Images uint8 (n, c, h, w) of an array of another form, and in words what their values were taken as.
+
+    Floats in [0, 1], floats that are whole numbers from 0 to 255, 16 bits, truth values, channels first. Raises a
+    `UserError` for values or shapes that do not say what they are.
     """
-    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    if array.dtype.kind == "f" and 0 <= low <= high <= 1 or array.dtype == bool:
-        scale = 255.0
-    elif array.dtype == np.uint16:
-        scale = 1 / 257
-    elif array.dtype.kind in "iu" and 0 <= low <= high <= 255:
-        scale = 1.0
-    else:
-        raise UserError(
-            f"{file}: values of type {array.dtype} from {low:g} to {high:g}; what can be converted are floats in [0, 1], "
-            "integers from 0 to 255, 16 bits without sign, truth values"
-        )
+    scale, words = scaling(array, file)
     levels = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), CHUNK):
         levels[start : start + CHUNK] = np.rint(array[start : start + CHUNK].astype(np.float64) * scale)
-    if levels.ndim == 4 and levels.shape[3] not in (1, 3) and levels.shape[1] in (1, 3):
+    if _channels_first(levels.shape):
         levels = levels.transpose(0, 2, 3, 1)
-    return as_images(levels, file)
+    return as_images(levels, file), words
+
+
+def scaling(array: np.ndarray, file: Path) -> tuple[float, str]:
+    """What the values of images are multiplied by to be levels from 0 to 255, and what they were taken as, in words.
+
+    Raises a `UserError` for values that do not say what they are.
+    """
+    low, high = (float(array.min()), float(array.max())) if array.size and array.dtype.kind in "fiub" else (0.0, 0.0)
+    kind = array.dtype.kind
+    if array.dtype == bool:
+        return 255.0, "truth values"
+    if kind == "f" and 0 <= low <= high <= 1:
+        return 255.0, "floats in [0, 1]"
+    if kind == "f" and 0 <= low <= high <= 255 and _whole(array):
+        return 1.0, "floats that are whole numbers from 0 to 255, as they are"
+    if array.dtype == np.uint16:
+        return 1 / 257, "16 bits, 0 to 65,535"
+    if kind in "iu" and 0 <= low <= high <= 255:
+        return 1.0, "integers from 0 to 255, as they are"
+    values = f" from {low:g} to {high:g}" if kind in "fiub" else ""
+    values += ", not all of them whole numbers" if kind == "f" and 0 <= low <= high <= 255 else ""
+    raise UserError(
+        f"{file}: values of type {array.dtype}{values}; what can be converted are floats in [0, 1], whole numbers from 0 to "
+        "255, 16 bits without sign, truth values"
+    )
+
+
+def _whole(array: np.ndarray) -> bool:
+    parts = (array[start : start + CHUNK] for start in range(0, len(array), CHUNK))
+    return all(bool((part == np.rint(part)).all()) for part in parts)
 
 
 def read_groups(file: Path, n: int) -> tuple[np.ndarray, tuple[str, ...]]:

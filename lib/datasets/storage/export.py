@@ -24,21 +24,25 @@ def export(text: str, root: str | Path, target: Path, cache_dir: str | Path) -> 
     """Writes the data set `text` to `target`; a line for each file of an array, or for each split of a folder.
 
     An array, `x.npy`, holds one split, with labels and groups beside it; a folder holds all, with the table `labels.csv`.
-    Arrays of floats in [0, 1], of 16 bits or with channels first are converted. Raises a `UserError` if `target` is there.
+    Arrays of another form are converted (see `arrays.converted`), and a line says what their values were taken as. Raises a
+    `UserError` if `target` is there.
     """
-    data = names.parse(text)
+    data, said = names.parse(text), []
     if data.base == "npy" and data.path is not None:
         path = Path(data.path)
         datasets.check(text, root)
-        splits = [arrays.described(path, "all", arrays.converted(arrays.map_array(path), path))]
+        array = arrays.map_array(path)
+        images, taken_as = arrays.converted(array, path)
+        said = [] if array.dtype == np.uint8 else [f"{path}: {array.dtype}, taken as {taken_as}"]
+        splits = [arrays.described(path, "all", images)]
     else:
         splits = [datasets.load(text, root, split, cache_dir=cache_dir) for split in datasets.splits(text, root)]
     if target.suffix != ".npy":
-        return _folder(splits, target)
+        return said + _folder(splits, target)
     if len(splits) > 1:
         several = ", ".join(split.split for split in splits)
         raise UserError(f"{target}: an array holds one split, {text} has {several}: state one, or a folder for all")
-    return _array(splits[0], target)
+    return said + _array(splits[0], target)
 
 
 def _array(split: Split, target: Path) -> list[str]:
