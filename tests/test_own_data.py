@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from lib import datasets
 from lib.core import trusted_files
 from lib.core.errors import UserError
 from lib.datasets import corruptions, names
-from lib.datasets.storage import export, folders
+from lib.datasets.storage import deep_images, export, folders
 from lib.datasets.subsets import in_classes
 
 
@@ -134,6 +135,41 @@ def test_deep_images_are_as_bright_as_their_type_says(tmp_path, suffix, image):
     image.save(tmp_path / "deep" / f"1.{suffix}")
     found = load("deep", tmp_path, "all").images
     assert found.shape == (1, 1, 32, 32) and np.array_equal(found[0, 0], np.rint(SHADES / 257))
+
+
+@pytest.mark.parametrize(("top", "times"), [(4095, 16), (1000, 64), (200, 256)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_of_fewer_bits_than_their_files_have_are_said_to_be_dark(tmp_path, top, times, suffix):
+    shades = np.linspace(0, top, 32 * 32).astype(np.uint16).reshape(32, 32)
+    words = f"the highest value of 16-bit images is {top:,} of 65,535, so .* values times {times}$"
+    for folder, values in (("deep", shades), ("scaled", shades * times)):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(values).save(tmp_path / folder / f"{number}.{suffix}")
+    with pytest.warns(UserWarning, match=f"deep:all: {words}") as said:
+        load("deep", tmp_path, "all")
+    assert len([warning for warning in said if "16-bit" in str(warning.message)]) == 1
+    np.save(tmp_path / "x.npy", np.stack([shades] * 3))
+    with pytest.warns(UserWarning, match=f"x.npy: {words}"):
+        export.export(f"npy={tmp_path}/x.npy", tmp_path, tmp_path / "y.npy", tmp_path / "cache")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load("scaled", tmp_path, "all").images.max() > 250 * top // (65536 // times)
+
+
+def test_of_a_large_tree_a_few_images_are_looked_at_and_one_that_is_bright_is_enough(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    for number in range(40):
+        Image.fromarray(SHADES // 64 + 60000 * (number == 39)).save(tmp_path / "deep" / f"{number:02d}.png")
+    looked_at, highest = [], deep_images._highest
+    monkeypatch.setattr(deep_images, "_highest", lambda file: looked_at.append(file.name) or highest(file))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load("deep", tmp_path, "all")
+    assert len(looked_at) == 8 and looked_at[-1] == "39.png"
+    (tmp_path / "deep" / "39.png").unlink()
+    with pytest.warns(UserWarning, match="the highest value of 8 of its 16-bit images is 1,023 of 65,535"):
+        load("deep", tmp_path, "all")
 
 
 def test_floats_of_an_unknown_range_are_refused(tmp_path):

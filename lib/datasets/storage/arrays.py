@@ -15,6 +15,7 @@ from lib.core.errors import UserError
 from lib.datasets import Options, catalogue
 from lib.datasets.split import Split
 from lib.datasets.storage.csv_tables import some
+from lib.datasets.storage.deep_images import warn_if_dark
 
 MOST_CLASSES = 100_000
 CHUNK = 1000  # images that are converted at once
@@ -103,6 +104,8 @@ def converted(array: np.ndarray, file: Path) -> tuple[torch.Tensor, str]:
     `UserError` for values or shapes that do not say what they are.
     """
     scale, words = scaling(array, file)
+    if array.dtype == np.uint16 and array.size:
+        warn_if_dark(str(file), int(array.max()))
     levels = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), CHUNK):
         levels[start : start + CHUNK] = np.rint(array[start : start + CHUNK].astype(np.float64) * scale)

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from lib.core.errors import UserError
 from lib.core.text import readable
+from lib.datasets.storage.deep_images import is_deep
 
 MARGIN = 256 / 224  # side before the crop, over the side that is kept
 
@@ -56,7 +57,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     """A grey image of 16 bits, or of floats in [0, 1], in 8 bits, rounded."""
     values = np.asarray(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if is_deep(image):
         levels = values.astype(np.float64) / 257
     else:
         low, high = float(values.min()), float(values.max())

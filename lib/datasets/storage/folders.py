@@ -13,7 +13,7 @@ from lib.core import cache_folders, checked_arrays
 from lib.core.errors import UserError
 from lib.datasets import Options
 from lib.datasets.split import Split
-from lib.datasets.storage import hugging_face, image_folders, image_tables, packed, pending
+from lib.datasets.storage import deep_images, hugging_face, image_folders, image_tables, packed, pending
 from lib.datasets.storage.crops import open_image
 from lib.datasets.storage.lazy_images import DecodedImages
 from lib.datasets.storage.pending import PendingImages
@@ -87,6 +87,7 @@ def from_listing(name: str, split: str, listing: image_folders.Listing, options:
         at_once = replace(options, pending=False)
         images = PendingImages(len(labels), lambda wanted: from_listing(name, split, listing.at(wanted), at_once))
         return Split(name, split, images, labels, classes=classes, augmentation=pending.UNKNOWN)
+    deep_images.warn_of_dark_files(f"{name}:{split}", len(labels), listing.image)
     images = decoded(listing, cache_folders.folder(options.cache, "decoded"), options.upright)
     lazy = images is None
     if lazy:
