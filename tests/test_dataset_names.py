@@ -1,12 +1,14 @@
 """Names of data sets: their grammar, the papers' spellings, what is known without reading, what is refused."""
 
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from layouts import load, write_cifar10, write_tree
+from layouts import levels, load, write_cifar10, write_tree
 
 from lib import datasets
 from lib.core.errors import UsageError, UserError
@@ -166,3 +168,36 @@ def test_a_number_that_names_no_class_is_refused_with_those_there_are(tmp_path):
     }.items():
         with pytest.raises(UserError, match=words):
             datasets.check(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why", "way_out"),
+    [
+        ("my set", "names take no spaces", "folder='data/my set'"),
+        ("my set:train", "names take no spaces", "folder='data/my set:train'"),
+        ("data/my set", "names take no spaces", "folder='data/my set'"),
+        ("data/caf\u00e9", "names take letters from a to z, digits and _ . + - only", "folder='data/caf\u00e9'"),
+        ("data/pets:test", "a path is no name", "folder=data/pets:test"),
+        ("data/birds", "a path is no name", "csv=data/birds/labels.csv"),
+        ("data/birds/labels.csv", "a path is no name", "csv=data/birds/labels.csv"),
+        ('my "x".npy', "names take no spaces", "npy='data/my \"x\".npy'"),
+        ("my x.npy", "names take no spaces", "npy='data/my x.npy'"),
+    ],
+)
+def test_data_that_have_no_name_are_named_by_their_path(tmp_path, monkeypatch, text, why, way_out):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my set", "caf\u00e9", "pets", "birds/images"):
+        write_tree(tmp_path / "data" / name, count=1)
+    (tmp_path / "data" / "birds" / "labels.csv").write_text("path,label\nimages/test/cat/0.png,cat\n")
+    for name in ("my x.npy", 'my "x".npy'):
+        np.save(tmp_path / "data" / name, levels(4, 8, 8))
+    with pytest.raises(UsageError, match=f"names no data set: {re.escape(why)}; say ") as refused:
+        names.parse(text)
+    assert way_out in str(refused.value)
+    assert len(load(way_out.replace("'", ""), tmp_path, "all" if "csv" in way_out or "npy" in way_out else "test"))
+
+
+@pytest.mark.parametrize("text", ["", "cifar10-c/fog", "digits:Test", "data/nothing"])
+def test_what_is_no_path_of_data_is_not_taken_for_one(text):
+    with pytest.raises(UsageError, match="names no data set; the form is"):
+        names.parse(text)

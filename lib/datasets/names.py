@@ -10,7 +10,9 @@ with a variant, asks for corrupted images: `cifar10`, `mnist-wo9:ood`, `cifar100
 Free of torch, so that a command line can be checked at once.
 """
 
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ FORM = (
 )
 LOCATED = ("folder", "csv", "npy", "hf", "wds")  # the kinds of sets that are named by a path
 FILES = (".csv", ".npy", ".parquet", ".arrow", ".tar")
+KINDS = {".csv": "csv", ".npy": "npy", ".npz": "npy", ".parquet": "hf", ".arrow": "hf", ".tar": "wds"}  # by suffix
 TABLES_OF_FOLDERS = ("labels", "metadata")  # a table that is called so is named after its folder
 FEATURES_FORM = "features=BACKBONE:LAYER:DATASET, such as features=models/a/model_5.pt:flatten:mnist-wo9"
 
@@ -135,7 +138,7 @@ def parse(text: str) -> DataName:
         r"([A-Za-z0-9_][A-Za-z0-9_.+-]*)(?::([a-z][a-z0-9_]*))?(?:/((?:[^:]+\.py:)?[A-Za-z0-9_]+-\d+))?", text
     )
     if not match:
-        raise UsageError(f"{text!r} names no data set; the form is {FORM}")
+        raise UsageError(f"{text!r} names no data set{_by_path(text)}; the form is {FORM}")
     name, split, variant = match.groups()
     if variant and not name.endswith("-c"):
         raise UsageError(f"{text}: corrupted images are named {name}-c/{variant}")
@@ -165,6 +168,24 @@ def parse(text: str) -> DataName:
         drawn_out=drawn_out,
         transform=transform,
     )
+
+
+def _by_path(text: str) -> str:
+    """Of data that cannot be called by a name: why, and how their path names them; "" for what may be meant otherwise."""
+    place, _, split = text.partition(":")
+    split = f":{split}" if split else ""
+    if re.search(r"\s", place):
+        why = "names take no spaces"
+    elif re.search(r"[^A-Za-z0-9_.+=/-]", place):
+        why = "names take letters from a to z, digits and _ . + - only"
+    elif "/" in place and os.path.exists(place):
+        why = "a path is no name"
+    else:
+        return ""
+    path = place if "/" in place else f"data/{place}"
+    kind = KINDS.get(Path(path).suffix.lower())
+    table = "" if kind else f", or csv={shlex.quote(f'{path}/labels.csv{split}')} where that table is"
+    return f": {why}; say {kind or 'folder'}={shlex.quote(path + split)}{table}"
 
 
 def held_out_class(number: int, classes: Sequence[str]) -> int | None:
