@@ -10,6 +10,8 @@ from lib import models
 from lib.core.errors import UserError
 from lib.models import cutting
 from lib.models.normalized import Normalized
+from lib.ood import early_exit
+from lib.ood import rows as ood_rows
 from lib.runs import plan
 
 EXTERNAL = (
@@ -197,6 +199,39 @@ def test_what_a_module_does_beside_those_inside_it_is_counted_once():
     assert macs["0.0"] == (64 * 108, 64 * 108) and macs["0.0.padding_first"] == (0, 0) and macs["0"] == (64 * 108, 0)
     spent = cutting.macs_before(listed)
     assert spent["0.0"] == spent["0"] == 64 * 108 / (64 * 108 + 512) and spent["0.0.padding_first"] == 0 and spent["2"] == 1
+
+
+class Repeated(nn.Module):
+    """stem, a, b, and a again, on smaller maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, stride=2)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, images):
+        return self.fc(self.a(self.b(self.a(self.stem(images)))).mean((2, 3)))
+
+
+def test_each_run_of_a_layer_has_its_own_place_shape_and_share_of_the_work():
+    listed = cutting.layers(Repeated(), torch.zeros(1, 3, 8, 8))
+    done = {"stem": 768, "a": 1792, "b": 2048, "a@2": 2304, "fc": 2312}
+    assert cutting.macs_before(listed) == pytest.approx({key: macs / 2312 for key, macs in done.items()})
+    of_run = {key: next(layer for layer in listed if layer.name == key.partition("@")[0]).run(key) for key in done}
+    assert sorted(of_run, key=lambda key: of_run[key].index) == list(done)
+    assert of_run["a"].shape == (4, 8, 8) and of_run["a@2"].shape == (4, 4, 4)
+    a = listed[1]
+    assert (a.shape, a.calls, a.macs) == ((4, 8, 8), 2, 1024 + 256)
+
+
+def test_rows_of_a_layer_that_runs_again_are_of_its_runs_and_early_exits_spend_what_is_done_by_then():
+    whole = Normalized(Repeated(), (0,), (1,))
+    listed = cutting.layers(whole, torch.zeros(1, 3, 8, 8))
+    facts = ood_rows.facts(whole, listed, ["stem", "a", "a@2", "b", "fc"])
+    assert [told["execution_index"] for told in facts.values()] == [0, 1, 3, 2, 4]
+    assert [told["dim"] for told in facts.values()] == [256, 256, 64, 64, 2]
+    assert [round(told["mac_fraction"], 3) for told in facts.values()] == [0.332, 0.775, 0.997, 0.886, 1]
+    assert early_exit.default_exits(listed) == ["stem", "b", "fc"]  # `a` is no cut
 
 
 def test_listing_leaves_modes_and_statistics_as_they_were():

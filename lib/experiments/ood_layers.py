@@ -196,7 +196,9 @@ def _exits(config: OodLayersConfig, listed: list[cutting.Layer]) -> list[str]:
 def _head(network: Normalized, listed: list[cutting.Layer]) -> tuple[str, nn.Linear]:
     """The last linear layer, whose input the baselines look at, by name and itself."""
     modules = dict(network.body.named_modules())
-    last = max((layer for layer in listed if not list(modules[layer.name].children())), key=lambda layer: layer.index)
+    last = max(
+        (layer for layer in listed if not list(modules[layer.name].children())), key=lambda layer: layer.runs[-1].index
+    )
     linear = modules[last.name]
     if not isinstance(linear, nn.Linear):
         raise UserError(f"--baselines: the network ends in {last.name}, a {last.kind}; they need a linear layer there")

@@ -31,15 +31,29 @@ from lib.models.roles import ROLES, roles
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A module of a network, at its `index`-th place in execution order (from 0).
+class Run:
+    """One of the runs of a layer in a forward pass.
 
-    shape is that of its output for one image, as `record` gives it, and () where it has no features, for the reason
+    index   its place among all runs of all layers, in the order in which they finish, from 0
+    shape   of its output for one image, as `record` gives it; () where it has no features
+    before  the multiply-accumulates of one image that the network has done when it has finished
+    """
+
+    index: int
+    shape: tuple[int, ...]
+    before: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module of a network, at its `index`-th place in execution order (from 0), where its first run stands.
+
+    shape is that of its first output for one image, as `record` gives it, and () where it has no features, for the reason
     `untapped`; macs the multiply-accumulate operations of one image in the convolutions, linear maps and attention
-    projections inside it (products of activations with activations are not counted), own_macs those that are its own, not of
-    a module inside it; cut whether the network can be cut behind it, and `uncut` why not; calls how often one forward pass
-    runs it; role what it is (`lib.models.roles`); mixes whether what it puts out for an image depends on the other images of
-    the batch.
+    projections inside it, in all runs (products of activations with activations are not counted), own_macs those that are
+    its own, not of a module inside it; cut whether the network can be cut behind it, and `uncut` why not; calls how often
+    one forward pass runs it, and runs what each of them is; role what it is (`lib.models.roles`); mixes whether what it puts
+    out for an image depends on the other images of the batch.
     """
 
     name: str
@@ -54,6 +68,11 @@ class Layer:
     uncut: str = ""
     mixes: bool = False
     own_macs: int = 0
+    runs: tuple[Run, ...] = ()
+
+    def run(self, key: str) -> Run:
+        """Its run under a key of `record`: `name`, `name@2`, ..."""
+        return self.runs[int(key.partition("@")[2] or 1) - 1]
 
 
 def cut(network: nn.Module, layer: str, images: Tensor | None = None) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -139,26 +158,27 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
     body = _body(network)
     names = {module: name for name, module in body.named_modules() if name}
     axes = _survey(network, images)
-    order, shapes, macs, calls, untapped = [], {}, {}, {}, {}
+    macs: dict[str, int] = {}
+    runs: dict[str, list[Run]] = {}  # of the layers in the order in which they finish first
+    untapped: dict[str, str] = {}
 
     def finish(module, inputs, output):
         name = names[module]
-        calls[name] = calls.get(name, 0) + 1
-        if name not in shapes:
-            order.append(name)
-        untapped[name] = ""
-        try:
-            shapes[name] = tuple(axes.of(name, output).shape[1:])
-        except UserError as error:
-            shapes[name], untapped[name] = (), str(error).removeprefix(f"layer {name}").removeprefix(":").strip()
-        if not shapes[name]:
-            untapped[name] = untapped[name] or "puts out a single number for an image"
         macs[name] = macs.get(name, 0) + _macs(module, inputs, output) // len(images)
+        key, shape, reason = image_axis.key(name, len(runs.get(name, ())) + 1), (), ""
+        try:
+            shape = tuple(axes.of(key, output).shape[1:])
+        except UserError as error:
+            reason = str(error).removeprefix(f"layer {key}").removeprefix(":").strip()
+        if not shape:
+            untapped.setdefault(name, reason or "puts out a single number for an image")
+        runs.setdefault(name, []).append(Run(sum(map(len, runs.values())), shape, sum(macs.values())))
 
     with contextlib.ExitStack() as stack, evaluating(network), torch.no_grad():
         for module in names:
             stack.callback(module.register_forward_hook(finish).remove)
         network(images)
+    order = list(runs)
     total = {
         name: sum(number for other, number in macs.items() if other == name or other.startswith(name + "."))
         for name in order
@@ -166,21 +186,22 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
     at_cuts, uncut, _ = _find_cuts(network, _form(network, images))
     kinds = {name: type(body.get_submodule(name)).__name__ for name in order}
     what = roles(body, order)
-    mixing = {name for name in order if axes.outputs.get(name, image_axis.Axis()).mixes}
+    mixing = {key.partition("@")[0] for key, axis in axes.outputs.items() if axis.mixes}
     return [
         Layer(
             name=name,
             kind=kinds[name],
             index=index,
-            shape=shapes[name],
+            shape=() if name in untapped else runs[name][0].shape,
             macs=total[name],
             cut=name in at_cuts,
-            calls=calls[name],
+            calls=len(runs[name]),
             role=what[name],
-            untapped=untapped[name],
+            untapped=untapped.get(name, ""),
             uncut=uncut.get(name, ""),
             mixes=name in mixing,
             own_macs=macs[name],
+            runs=tuple(runs[name]),
         )
         for index, name in enumerate(order)
     ]
@@ -275,7 +296,7 @@ class Recording:
 
     def _keep(self, name: str, value: Any) -> None:
         self._calls[name] = self._calls.get(name, 0) + 1
-        key = name if self._calls[name] == 1 else f"{name}@{self._calls[name]}"
+        key = image_axis.key(name, self._calls[name])
         if self._survey is not None:
             value = self._survey.of(key, value, inputs=self._inputs)
         if self.rows is not None:
@@ -474,9 +495,16 @@ def tapped(listed: list[Layer], patterns: tuple[str, ...], flag: str = "--layers
 
 
 def macs_before(listed: list[Layer]) -> dict[str, float]:
-    """For each layer the share, in [0, 1], of the network's multiply-accumulates done when it has finished."""
+    """The share, in [0, 1], of the network's multiply-accumulates done when a layer has finished.
+
+    By the keys of `record`: a layer that runs again has `name@2`, `name@3`, ... for its further runs.
+    """
     total = sum(layer.own_macs for layer in listed) or 1
-    return {layer.name: sum(one.own_macs for one in listed if one.index <= layer.index) / total for layer in listed}
+    return {
+        image_axis.key(layer.name, number): run.before / total
+        for layer in listed
+        for number, run in enumerate(layer.runs, start=1)
+    }
 
 
 _graphs: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, tracing.Graph]]" = weakref.WeakKeyDictionary()

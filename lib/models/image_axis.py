@@ -77,18 +77,23 @@ class Survey:
     inputs: dict[str, Axis]
     forms: tuple[dict[str, Any], dict[str, Any]]
 
-    def of(self, key: str, output: object, *, inputs: bool = False) -> Tensor:
-        """What the module of that key put out (or took in), with the images first.
+    def of(self, run: str, output: object, *, inputs: bool = False) -> Tensor:
+        """What the module put out in the run of that key (or took in), with the images first.
 
         Raises `UserError`, which names the layer, where that is no tensor, or no axis of it belongs to the images.
         """
         tensor = first_tensor(output)
         if tensor is None:
-            raise UserError(f"layer {key} {'takes in' if inputs else 'puts out'} no tensor, so it has no features")
-        axis = (self.inputs if inputs else self.outputs).get(key, Axis())
+            raise UserError(f"layer {run} {'takes in' if inputs else 'puts out'} no tensor, so it has no features")
+        axis = (self.inputs if inputs else self.outputs).get(run, Axis())
         if axis.refused:
-            raise UserError(f"layer {key}: {axis.refused}, so it has no features")
+            raise UserError(f"layer {run}: {axis.refused}, so it has no features")
         return axis.images_first(tensor)
+
+
+def key(name: str, run: int) -> str:
+    """What the `run`-th run of a module in a forward pass is called, from 1: `name`, `name@2`, ..."""
+    return name if run == 1 else f"{name}@{run}"
 
 
 def first_tensor(output: object) -> Tensor | None:
@@ -120,7 +125,7 @@ def survey(network: nn.Module, body: nn.Module, images: Tensor) -> Survey:
         drawn = torch.rand((MORE, *images.shape[1:]), generator=draw)
         drawn = drawn.to(images.device, images.dtype)
         few, more = (_looks(network, body, drawn[:count]) for count in (FEW, MORE))
-        axes = ({key: _axis(few[side][key], more[side].get(key)) for key in few[side]} for side in (0, 1))
+        axes = ({run: _axis(look, more[side].get(run)) for run, look in few[side].items()} for side in (0, 1))
         kept[form] = Survey(*axes, forms=(few[2], more[2]))
     return kept[form]
 
@@ -138,13 +143,13 @@ def _looks(network: nn.Module, body: nn.Module, images: Tensor) -> tuple[dict[st
     def watch(name: str):
         def hook(module, arguments, output):
             calls[name] = calls.get(name, 0) + 1
-            key = name if calls[name] == 1 else f"{name}@{calls[name]}"
+            run = key(name, calls[name])
             for looks, values in ((outputs, output), (inputs, arguments)):
                 tensor = first_tensor(values)
                 if tensor is not None:
-                    looks[key] = tensor.shape, _digests(tensor)
+                    looks[run] = tensor.shape, _digests(tensor)
             with contextlib.suppress(TypeError):
-                forms[key] = formed(output)
+                forms[run] = formed(output)
 
         return hook
 

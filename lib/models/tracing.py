@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from lib.core.errors import UserError
-from lib.models.image_axis import FEW, MORE, formed
+from lib.models.image_axis import FEW, MORE, formed, key
 
 COUNTS = (FEW, MORE)  # numbers of images in the two traces
 VALUE = "value"  # in a node's `meta`: the tensor without numbers, or a tuple of such; absent where it is not known
@@ -192,8 +192,8 @@ class _Tracer(fx.Tracer):
             return (formed(owner._parameters.get(name, owner._buffers.get(name, vars(owner).get(name)))),)
         if kind == "call_module":
             self.calls[target] = self.calls.get(target, 0) + 1
-            key = target if self.calls[target] == 1 else f"{target}@{self.calls[target]}"
-            return (self.example.outputs[key],) if key in self.example.outputs else ()
+            run = key(target, self.calls[target])
+            return (self.example.outputs[run],) if run in self.example.outputs else ()
         try:
             args, kwargs = map_aggregate(args, _known), map_aggregate(kwargs, _known)
             return (target(*args, **kwargs) if kind == "call_function" else getattr(args[0], target)(*args[1:], **kwargs),)

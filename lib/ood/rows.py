@@ -133,10 +133,10 @@ def facts(network: Normalized, listed: list[cutting.Layer], columns: list[str]) 
         facts[column] = {
             "layer": column,
             "index": ranked.index(layer.name),
-            "execution_index": layer.index,
+            "execution_index": layer.run(column).index,
             "kind": layer.kind,
             "role": layer.role or None,
-            "dim": int(np.prod(layer.shape)),
-            "mac_fraction": spent[layer.name],
+            "dim": int(np.prod(layer.run(column).shape)),
+            "mac_fraction": spent[column],
         }
     return facts

@@ -33,7 +33,9 @@ COLUMNS = Columns(
         "n_ood": count("out-of-distribution images"),
         "severity": Column("severity of the corruption", "", 1, 5),
         "index": Column("place of the layer in the order of registration, from 0", "", 0),
-        "execution_index": Column("place of the layer in the order of execution, from 0", "", 0),
+        "execution_index": Column(
+            "place in the order of execution, from 0; a layer that runs again (`name@2`) has one for each run", "", 0
+        ),
         "dim": count("numbers of the layer's output for an image", "features"),
         "mac_fraction": share("share of the network's multiply-accumulates that are done when the layer has finished"),
         "T": Column("temperature T of the energy −T log Σ exp(output / T)", "", 0),

@@ -117,7 +117,8 @@ class OodLayersConfig(NetworkConfig, SeedConfig):
     # on images that the network has not learnt from; halves are drawn; layers with the same energies are one
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     # 2 as well: a row per image of layers whose first axis is another
-    # 2 as well: mac_fraction and early exits count what convolutions and attention do that have modules inside
+    # 2 as well: mac_fraction and early exits count what convolutions and attention do that have modules inside;
+    # of layers that run several times mac_fraction, execution_index and dim are of each run
     revision: ClassVar[int] = 2
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
