@@ -43,6 +43,9 @@ def eval(config: EvalConfig) -> Result:
         if not rows:  # the sets that are still to be loaded are taken to be as large as the first
             batching.whole.plan(progress.FORWARD, *[len(split)] * len(names))
             batching.whole.plan(progress.ATTACK, *[len(split)] * len(names) * bool(config.attack))
+            size = description.image_size or max(split.height, split.width)
+            form = tuple(split.images.shape[1:]) if split.features else (description.channels, size, size)
+            loading.warn_of_mixing(checkpoint, form, device)
         logits = finite.check(loop.predict(network, split, batching), f"{checkpoint.path}: its logits", split)
         labels = split.labels
         robust = _robust(config, network, split, batching) if config.attack else None

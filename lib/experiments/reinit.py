@@ -38,6 +38,7 @@ def reinit(config: ReinitConfig) -> Result:
     size = description.image_size or max(split.height, split.width)
     batching = loading.batching(config, device, description.channels, size)
     images = torch.zeros(2, description.channels, size, size, device=device)
+    mixes = loading.warn_of_mixing(checkpoint, tuple(images.shape[1:]), device)
     units = targets.find(network, images, targets.choose(network, images, config.layers), config.what == "weights+bn")
     sources, missing = weight_sources.load(config, description, units, network.body.state_dict())
     seconds, begin = {}, time.perf_counter()
@@ -60,7 +61,7 @@ def reinit(config: ReinitConfig) -> Result:
         units,
         cells_run,
         loading.batching(config, device, description.channels, size, config.precision),
-        stacked=_stacked(config, size),
+        stacked=1 if mixes else _stacked(config, size),
         checkpointing=_checkpointing(saved, batching.processes),
     )
     seconds["pass"] = time.perf_counter() - begin

@@ -186,7 +186,7 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
     at_cuts, uncut, _ = _find_cuts(network, _form(network, images))
     kinds = {name: type(body.get_submodule(name)).__name__ for name in order}
     what = roles(body, order)
-    mixing = {key.partition("@")[0] for key, axis in axes.outputs.items() if axis.mixes}
+    mixing = set(_mixing(axes))
     return [
         Layer(
             name=name,
@@ -483,15 +483,38 @@ def tapped(listed: list[Layer], patterns: tuple[str, ...], flag: str = "--layers
     if left_out:
         others = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         warnings.warn(f"{flag}: left out {left_out[0]}{others}: {refused[left_out[0]]}", stacklevel=2)
+    warn_of_mixing(listed, chosen)
+    return chosen
+
+
+def warn_of_mixing(listed: list[Layer], chosen: list[str]) -> None:
+    """Warns of those of the chosen layers whose output for an image depends on the other images of its batch."""
     mixing = [layer.name for layer in listed if layer.mixes and layer.name in chosen]
     if mixing:
         others = f" and {len(mixing) - 1} more" if len(mixing) > 1 else ""
         warnings.warn(
-            f"layer {mixing[0]}{others}: what they put out for an image depends on the other images of its batch, as where "
-            "attention is given the images for its tokens, or a normalisation has no running statistics",
-            stacklevel=2,
+            f"layer {mixing[0]}{others}: what they put out for an image depends on the other images of its batch, {MIXING}, "
+            "so that -b changes what is measured",
+            stacklevel=3,
         )
-    return chosen
+
+
+MIXING = "as where attention is given the images for its tokens, or a normalisation has no running statistics"
+
+
+def _mixing(axes: image_axis.Survey) -> list[str]:
+    """The layers that mix the images of a batch, in the order in which they finish."""
+    return list(dict.fromkeys(run.partition("@")[0] for run, axis in axes.outputs.items() if axis.mixes))
+
+
+def answers_mix(network: nn.Module, images: Tensor) -> list[str]:
+    """The layers that mix the images of a batch, where the one that finishes last does: so do the network's answers.
+
+    images    (b, ...), of the form that the network takes
+    """
+    axes = _survey(network, images)
+    last = next(reversed(axes.outputs.values()), image_axis.Axis())
+    return _mixing(axes) if last.mixes else []
 
 
 def macs_before(listed: list[Layer]) -> dict[str, float]:

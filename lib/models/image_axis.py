@@ -1,19 +1,20 @@
 """Finds the axis of a layer's output that belongs to the images, by running two batch sizes once.
 
 Most layers put out a row per image. Some put out (tokens, images, c), others (windows x images, tokens, c). `survey` runs a
-network on two and on three images and compares shapes and numbers; `Axis.images_first` then brings any such tensor into
-the form (images, ...), and says of everything else why it has none.
+network on two and on three images, of which the third is darker, and compares shapes and numbers; `Axis.images_first` then
+brings any such tensor into the form (images, ...), and says of everything else why it has none.
 """
 
 import contextlib
 import weakref
 from collections.abc import Generator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.core.errors import UserError
 
@@ -123,11 +124,26 @@ def survey(network: nn.Module, body: nn.Module, images: Tensor) -> Survey:
     if form not in kept:
         draw = torch.Generator().manual_seed(0)
         drawn = torch.rand((MORE, *images.shape[1:]), generator=draw)
+        drawn[FEW:] *= 0.1  # else both batches have nearly the same mean and deviation
         drawn = drawn.to(images.device, images.dtype)
         few, more = (_looks(network, body, drawn[:count]) for count in (FEW, MORE))
-        axes = ({run: _axis(look, more[side].get(run)) for run, look in few[side].items()} for side in (0, 1))
-        kept[form] = Survey(*axes, forms=(few[2], more[2]))
+        outputs, inputs = ({run: _axis(look, more[side].get(run)) for run, look in few[side].items()} for side in (0, 1))
+        kept[form] = Survey(_behind_batch_statistics(body, outputs), inputs, forms=(few[2], more[2]))
     return kept[form]
+
+
+def _behind_batch_statistics(body: nn.Module, axes: dict[str, Axis]) -> dict[str, Axis]:
+    """The axes, in the order in which modules finish, where all mix from the first normalisation by the batch's statistics.
+
+    It is told by its kind: two images of a batch may be as bright as three.
+    """
+    modules = body.named_modules()
+    normalising = {name for name, module in modules if isinstance(module, _BatchNorm) and module.running_mean is None}
+    mixes, found = False, {}
+    for run, axis in axes.items():
+        mixes = mixes or run.partition("@")[0] in normalising
+        found[run] = replace(axis, mixes=True) if mixes else axis
+    return found
 
 
 Look = tuple[torch.Size, list[Tensor]]  # a shape, and per axis a number for each place along it
@@ -180,12 +196,15 @@ def formed(output: Any) -> Any:
 
 
 def _digests(tensor: Tensor) -> list[Tensor]:
-    """For each of the first three axes a weighted sum of the numbers at each place along it."""
+    """For each of the first three axes a weighted sum of the numbers at each place along it.
+
+    The weights do not cancel, so that a shift of all numbers shows, too.
+    """
     tensor = (tensor.real if tensor.is_complex() else tensor).float()
     digests = []
     for axis in range(min(tensor.ndim, 3)):
         rows = tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
-        digests.append(rows @ torch.arange(1, rows.shape[1] + 1, device=rows.device).float().cos())
+        digests.append(rows @ torch.arange(1, rows.shape[1] + 1, device=rows.device).float().cos() + 0.25)
     return digests
 
 

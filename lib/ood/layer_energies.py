@@ -155,7 +155,9 @@ def choose(network: Normalized, listed: list[cutting.Layer], patterns: tuple[str
     order = [name for name, _ in network.body.named_modules() if name]
     usable = {layer.name for layer in listed if not layer.untapped}
     if not patterns:
-        return [name for name in default_layers(network) if name in usable]
+        chosen = [name for name in default_layers(network) if name in usable]
+        cutting.warn_of_mixing(listed, chosen)
+        return chosen
     run = {layer.name for layer in listed}
     for pattern in patterns:
         if pattern in order and pattern not in run:

@@ -186,6 +186,18 @@ def load_checkpoint(
     return loaded
 
 
+def warn_of_mixing(checkpoint: Checkpoint, form: tuple[int, ...], device: torch.device) -> bool:
+    """Whether the network's answer to an image of this form depends on the other images of its batch; warns of it."""
+    mixing = cutting.answers_mix(checkpoint.network, torch.zeros(1, *form, device=device))
+    if mixing:
+        warnings.warn(
+            f"{checkpoint.path}: its answer to an image depends on the other images of the batch, from layer {mixing[0]} "
+            f"on, {cutting.MIXING}, so that -b changes what is measured",
+            stacklevel=3,
+        )
+    return bool(mixing)
+
+
 def _words(config: CheckpointsConfig) -> list[str]:
     """All words of the settings, those joined by commas each by itself."""
     values = [getattr(config, field.name) for field in dataclasses.fields(config)]
