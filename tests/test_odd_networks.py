@@ -28,6 +28,23 @@ class Unfixed(nn.Module):
 
     def forward(self, x):
         return self.fc(self.bn(self.conv(x)).flatten(1))
+
+
+class Two(nn.Module):
+    '''Features and logits, of the same shape.'''
+
+    def __init__(self, classes, channels, image_size):
+        super().__init__()
+        self.features, self.fc = nn.Linear(channels * image_size**2, classes), nn.Linear(classes, classes)
+
+    def forward(self, x):
+        features = self.features(x.flatten(1))
+        return features, self.fc(features)
+
+
+class InDict(Two):
+    def forward(self, x):
+        return {"features": x, "logits": super().forward(x)[1]}
 """
 
 
@@ -98,3 +115,17 @@ def test_every_script_that_measures_a_network_whose_answers_depend_on_the_batch_
     alone = script("exec_reinit.py", network, "--rand", 9, "--stack", 1, "--overwrite", *BRIEF, cwd=folder)
     warnings_of(alone)
     assert together == [row.get("accuracy") for row in rows(folder, "reinit")]
+
+
+# --- what a network puts out
+
+
+def test_a_script_says_once_which_of_several_outputs_are_the_logits(folder):
+    for kind, line in {
+        "InDict": 'type own.py:InDict puts out a dict of 2: its logits are "logits"',
+        "Two": "type own.py:Two puts out a tuple of 2: its logits are the first of them, while number 1 and number 2 have "
+        "the shape of logits; return the logits alone",
+    }.items():
+        said = warnings_of(script("exec_train.py", f"own.py:{kind}", "-dir", kind, "-e", 1, *BRIEF, cwd=folder))
+        assert said.count("its logits are") == 1 and line in said, said
+        assert ("shape of logits" in said) == (kind == "Two")

@@ -132,7 +132,16 @@ class _Logits:
             return found
         if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] != self.classes:
             return output
-        warnings.warn(f"type {self.name} puts out {_kind(output)}: its logits are {where}", stacklevel=2)
+        alike = [
+            f"number {key + 1}" if isinstance(key, int) else repr(key)
+            for key, part in _parts(output)
+            if isinstance(part, Tensor) and part.shape == found.shape
+        ]
+        several = (
+            f", while {' and '.join(alike)} have the shape of logits; return the logits alone" if len(alike) > 1 else ""
+        )
+        # the level is that of this module: the scripts show warnings of the suite alone, and this one's caller is torch
+        warnings.warn(f"type {self.name} puts out {_kind(output)}: its logits are {where}{several}", stacklevel=1)
         return found
 
 
@@ -141,18 +150,18 @@ def _kind(output: object) -> str:
     return f"a {kind} of {len(output)}" if isinstance(output, tuple | list | dict) else f"a {kind}"
 
 
+def _parts(output: object) -> list[tuple[Any, Any]]:
+    """The parts of a dictionary, tuple or list, by key or place."""
+    if isinstance(output, tuple | list):
+        return list(enumerate(output))
+    return list(output.items()) if isinstance(output, dict) else []
+
+
 def _described(output: object) -> str:
     """What a network put out, in words."""
     if isinstance(output, Tensor):
         return f"shape {tuple(output.shape)}"
-    parts = (
-        list(output.items())
-        if isinstance(output, dict)
-        else list(enumerate(output))
-        if isinstance(output, tuple | list)
-        else []
-    )
-    inner = ", ".join(f"{key!r}: {_described(part)}" for key, part in parts[:4])
+    inner = ", ".join(f"{key!r}: {_described(part)}" for key, part in _parts(output)[:4])
     return f"{_kind(output)} ({inner})" if inner else _kind(output)
 
 

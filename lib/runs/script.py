@@ -267,7 +267,8 @@ def _ignore_signals() -> None:
 
 
 def _show_warnings(config: RunConfig) -> None:
-    """Our own warnings as one line each; libraries' warnings only with --debug."""
+    """Our own warnings as one line each, once in a run; libraries' warnings only with --debug."""
+    shown = set()
 
     def show(
         message: Warning | str,
@@ -277,8 +278,10 @@ def _show_warnings(config: RunConfig) -> None:
         file: typing.TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if not config.quiet and (config.debug or issubclass(category, UserWarning)):
-            print(f"warning: {readable(str(message))}", file=sys.stderr)
+        said = readable(str(message))
+        if not config.quiet and (config.debug or issubclass(category, UserWarning)) and said not in shown:
+            shown.add(said)  # Python forgets what it has shown wherever warnings are caught
+            print(f"warning: {said}", file=sys.stderr)
 
     warnings.showwarning = show  # ty: ignore[invalid-assignment] - one function for another is how warnings are shown elsewhere
     if not config.debug:
