@@ -30,6 +30,19 @@ class Unfixed(nn.Module):
         return self.fc(self.bn(self.conv(x)).flatten(1))
 
 
+class Cosine(nn.Module):
+    '''Cosines with the classes' vectors, which a function computes.'''
+
+    def __init__(self, classes, channels, image_size):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels, 4, 5, 5), nn.ReLU(), nn.Conv2d(4, 8, 5))
+        self.weight = nn.Parameter(torch.randn(classes, 8))
+
+    def forward(self, x):
+        features = functional.normalize(self.body(x).mean((2, 3)), dim=1)
+        return functional.linear(features, functional.normalize(self.weight, dim=1))
+
+
 class Two(nn.Module):
     '''Features and logits, of the same shape.'''
 
@@ -129,3 +142,60 @@ def test_a_script_says_once_which_of_several_outputs_are_the_logits(folder):
         said = warnings_of(script("exec_train.py", f"own.py:{kind}", "-dir", kind, "-e", 1, *BRIEF, cwd=folder))
         assert said.count("its logits are") == 1 and line in said, said
         assert ("shape of logits" in said) == (kind == "Two")
+
+
+# --- networks without a module as head
+
+
+class Functional(nn.Module):
+    """Filters, and a head that a function computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.weight = nn.Conv2d(1, 6, 3), nn.Parameter(torch.randn(10, 6))
+
+    def forward(self, images):
+        return functional.linear(self.conv(images).mean((2, 3)), self.weight)
+
+
+class Distances(nn.Module):
+    """A head of a kind of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(10, 6))
+
+    def forward(self, features):
+        return -torch.cdist(features, self.centres)
+
+
+def found_roles(*parts: nn.Module) -> dict[str, str]:
+    return {layer.name: layer.role for layer in cutting.layers(nn.Sequential(*parts), torch.zeros(1, 1, 8, 8))}
+
+
+def test_the_head_is_what_puts_out_a_number_per_class_and_no_other_module():
+    assert {layer.name: layer.role for layer in cutting.layers(Functional(), torch.zeros(1, 1, 8, 8))} == {
+        "conv": "convolution"
+    }
+    assert found_roles(Functional(), nn.Identity()) == {"0.conv": "convolution", "0": "head", "1": "head"}
+    features = nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert found_roles(features, Distances())["1"] == "head" and found_roles(features, Distances())["0.0"] == "convolution"
+    convolutions = found_roles(nn.Conv2d(1, 6, 3), nn.Conv2d(6, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert convolutions == {"0": "convolution", **dict.fromkeys(("1", "2", "3"), "head")}
+
+
+def test_scripts_say_what_stands_for_the_head_of_a_network_that_has_none(folder):
+    network = trained(folder, "Cosine")
+    listed = script("exec_probe.py", network, "--list-layers", "--trust", "own.py", cwd=folder)
+    assert "head" not in listed.stdout and "body.2" in listed.stdout, listed.stderr
+    headless = "no module of the network puts out its logits, as where a function multiplies by the last weights"
+    measured = script("exec_ood_layers.py", network, "-ood", "patches", *BRIEF, cwd=folder)
+    against = f"{headless}: vs_final, gain_bound and p are against body.2, the deepest layer that is read"
+    assert against in warnings_of(measured)
+    refused = script("exec_ood_layers.py", network, "-ood", "patches", "--baselines", "all", *BRIEF, cwd=folder)
+    assert refused.returncode == 1 and f"--baselines: {headless}; they need a linear layer that does" in refused.stderr
+    probed = script("exec_probe.py", network, "-l", "all", "-e", 1, *BRIEF, cwd=folder)
+    assert f"{headless}: there are no rows of its own head, and every layer is probed" in warnings_of(probed)
+    probes = [row for row in rows(folder, "probe") if row["probe"] == "probe"]
+    assert any("body.2" in (row["layer"], row.get("aliases")) for row in probes)
+    assert not [row for row in rows(folder, "probe") if row["probe"] == "head"]

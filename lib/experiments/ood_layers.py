@@ -52,6 +52,7 @@ def ood_layers(config: OodLayersConfig) -> Result:
     listed = cutting.layers(network, torch.zeros(1, description.channels, size, size, device=device))
     layers, exits = layer_energies.choose(network, listed, config.layers), _exits(config, listed)
     head, linear = _head(network, listed) if config.baselines else ("", None)
+    _warn_of_final(listed, layers)
     study = passes.LayerStudy(
         network=network,
         batching=loading.batching(config, device, description.channels, size),
@@ -200,9 +201,21 @@ def _head(network: Normalized, listed: list[cutting.Layer]) -> tuple[str, nn.Lin
         (layer for layer in listed if not list(modules[layer.name].children())), key=lambda layer: layer.runs[-1].index
     )
     linear = modules[last.name]
+    if last.role != "head":
+        raise UserError(f"--baselines: {cutting.HEADLESS}; they need a linear layer that does")
     if not isinstance(linear, nn.Linear):
         raise UserError(f"--baselines: the network ends in {last.name}, a {last.kind}; they need a linear layer there")
     return last.name, linear
+
+
+def _warn_of_final(listed: list[cutting.Layer], layers: list[str]) -> None:
+    """Warns where the layer that others are compared with is not the network's head, as it has none."""
+    deepest = max((layer for layer in listed if layer.name in layers), key=lambda layer: layer.runs[-1].index)
+    if not cutting.head(listed):
+        warnings.warn(
+            f"{cutting.HEADLESS}: vs_final, gain_bound and p are against {deepest.name}, the deepest layer that is read",
+            stacklevel=3,
+        )
 
 
 def _check_outliers(config: OodLayersConfig, description, inside, outliers: list[str], load) -> dict[str, dict]:

@@ -177,7 +177,7 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
     with contextlib.ExitStack() as stack, evaluating(network), torch.no_grad():
         for module in names:
             stack.callback(module.register_forward_hook(finish).remove)
-        network(images)
+        answers = network(images)
     order = list(runs)
     total = {
         name: sum(number for other, number in macs.items() if other == name or other.startswith(name + "."))
@@ -185,7 +185,9 @@ def layers(network: nn.Module, images: Tensor) -> list[Layer]:
     }
     at_cuts, uncut, _ = _find_cuts(network, _form(network, images))
     kinds = {name: type(body.get_submodule(name)).__name__ for name in order}
-    what = roles(body, order)
+    finished = sorted(order, key=lambda name: runs[name][-1].index)
+    last = {name: runs[name][-1].shape for name in order}
+    what = roles(body, finished, last, tuple(answers.shape[1:]) if isinstance(answers, Tensor) else None)
     mixing = set(_mixing(axes))
     return [
         Layer(
@@ -515,6 +517,15 @@ def answers_mix(network: nn.Module, images: Tensor) -> list[str]:
     axes = _survey(network, images)
     last = next(reversed(axes.outputs.values()), image_axis.Axis())
     return _mixing(axes) if last.mixes else []
+
+
+HEADLESS = "no module of the network puts out its logits, as where a function multiplies by the last weights"
+
+
+def head(listed: list[Layer]) -> str:
+    """The last layer to finish if it is the head, or a part of it; "" where no module puts out the network's logits."""
+    last = max(listed, key=lambda layer: layer.runs[-1].index)
+    return last.name if last.role == "head" else ""
 
 
 def macs_before(listed: list[Layer]) -> dict[str, float]:

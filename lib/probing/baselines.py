@@ -52,6 +52,8 @@ def _problems(options: ProbeOptions, layout: Layout, network: Normalized, classe
     adapts = None if norms else "the network has no batch normalisation with running statistics"
     if options.protocol.name == "id":
         adapts = "--protocol id has no OOD images"
+    if norms and layout.head is None:
+        adapts = "no layer of the network puts out its logits"
     head = None if layout.penultimate else "the network does not end in a linear layer that reads the output of a layer"
     linear = head_of(network, layout.head)
     if linear is not None and len(linear.biases) != classes:

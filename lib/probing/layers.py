@@ -56,9 +56,12 @@ def choose(options: ProbeOptions, network: Normalized, channels: int, size: int)
     listed = cutting.layers(network, images[:1])
     shapes = {layer.name: layer.shape for layer in listed if not layer.untapped}
     chosen = cutting.tapped(listed, options.layers, "-l")
-    last = listed[-1].name
-    head = Tap(last, "flatten") if len(shapes.get(last, ())) == 1 else None
-    logits = {last, _last_part(network, last)}
+    last = max(listed, key=lambda layer: layer.runs[-1].index).name
+    ends = cutting.head(listed) == last
+    if not ends:
+        warnings.warn(f"{cutting.HEADLESS}: there are no rows of its own head, and every layer is probed", stacklevel=2)
+    head = Tap(last, "flatten") if ends and len(shapes.get(last, ())) == 1 else None
+    logits = {last, _last_part(network, last)} if ends else set()
     chosen = [name for name in chosen if name not in logits] or chosen
     sweeps = [
         [Tap(name, reduce or usual(shapes[name], bool(options.ranks))) for name in chosen]
