@@ -29,6 +29,15 @@ RANKS = ("--front-stitch-rank", 4, "--front-pinv-rank", 4)
 PROBE = ("--reduce", "gap", "-e", 2, *FEW)
 DETECTOR = ("-m", "repr_cls_resnet20", "-d", "digits", "-ftoodd", "patches", "-e", 1, "-fe", 1)
 
+TIED = """
+from torch import nn
+
+def tied(classes, channels, image_size):
+    made = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    made[2].weight = made[1].weight
+    return made.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)])
+"""
+
 # experiment -> command lines that are as varied as it takes for every column to have a value in one of their rows
 COMMANDS = {
     "data": [("show", "digits-bg"), ("show", "digits-c/fog-3")],
@@ -76,7 +85,7 @@ COMMANDS = {
             *MEASURES,
         )
     ],
-    "projections": [("models/a", "--normalize"), ("small_cnn", "--random", 1)],
+    "projections": [("models/a", "--normalize"), ("small_cnn", "--random", 1), ("tied.py:tied", "--random", 1)],
     "reinit": [(A, "-d", "digits-c/fog-3", "--inits-from", "models/a", "--rand", 2, "-l", "cuts", "--criticality", *FEW)],
     "ncg": [
         (NINE, "--against", INIT, "--corruptions", "fog", "--radius", 2, "--null", 19, *FEW),
@@ -98,6 +107,7 @@ def folder(pair, tmp_path_factory):
     for words in TRAININGS:
         done = script("exec_train.py", *words, cwd=place)
         assert done.returncode == 0, done.stderr
+    (place / "tied.py").write_text(TIED)
     write_cifar10(place / "data")
     write_cifar100(place / "data")
     return place

@@ -8,7 +8,11 @@ from conftest import script
 from torch import nn
 from torch.nn import functional
 
+from lib.datasets.batching import Batching
+from lib.datasets.split import Split
 from lib.models import cutting
+from lib.models.normalized import Normalized
+from lib.reinit import sweep, targets
 
 BRIEF = ("-d", "digits", "--max-examples", 120, "-gpu", -1, "--trust", "own.py")
 
@@ -41,6 +45,19 @@ class Cosine(nn.Module):
     def forward(self, x):
         features = functional.normalize(self.body(x).mean((2, 3)), dim=1)
         return functional.linear(features, functional.normalize(self.weight, dim=1))
+
+
+class Tied(nn.Module):
+    '''16 filters, and 16 more in a and again in c.'''
+
+    def __init__(self, classes, channels, image_size):
+        super().__init__()
+        self.stem, self.a, self.c = nn.Conv2d(channels, 16, 5, 5), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3)
+        self.c.weight = self.a.weight
+        self.fc = nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.fc(self.c(self.a(self.stem(x).relu()).relu()).relu().mean((2, 3)))
 
 
 class Two(nn.Module):
@@ -199,3 +216,79 @@ def test_scripts_say_what_stands_for_the_head_of_a_network_that_has_none(folder)
     probes = [row for row in rows(folder, "probe") if row["probe"] == "probe"]
     assert any("body.2" in (row["layer"], row.get("aliases")) for row in probes)
     assert not [row for row in rows(folder, "probe") if row["probe"] == "head"]
+
+
+# --- weights that several layers share
+
+
+class Tied(nn.Module):
+    """a, b and c, where a and c share their filters and b is a cut between them."""
+
+    def __init__(self, classes: int = 10, channels: int = 1, image_size: int = 28):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 4, 5, 3)
+        self.a, self.b, self.c = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+        self.c.weight = self.a.weight
+        self.fc = nn.Linear(256, classes)
+
+    def forward(self, images):
+        for layer in (self.stem, self.a, self.b, self.c):
+            images = layer(images).relu()
+        return self.fc(images.flatten(1))
+
+
+@torch.no_grad()
+def reset(network: nn.Module, layer: str, stacked: int) -> list[int]:
+    """How many images are right for each of four draws of a layer's weights, as a sweep has it."""
+    whole, images = Normalized(network, (0.5,), (0.3,)).eval(), torch.zeros(2, 1, 28, 28)
+    units = targets.find(whole, images, [layer], False)
+    draws = torch.Generator().manual_seed(1)
+    weight = network.get_parameter(f"{layer}.weight")
+    cells = [[{f"{layer}.weight": torch.randn(weight.shape, generator=draws)} for _ in range(4)]]
+    batching = Batching(device=torch.device("cpu"), batch_size=32, quiet=True)
+    return sweep.run(whole, noise(), units, cells, batching, stacked=stacked).cells[0, :, 0].tolist()
+
+
+def noise() -> Split:
+    images = torch.randint(0, 256, (96, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(96) % 10
+    return Split("noise", "test", images, labels, classes=tuple("0123456789"))
+
+
+@torch.no_grad()
+def reset_by_hand(network: nn.Module, layer: str) -> list[int]:
+    """The same with the weights written into the network."""
+    whole, draws, right = Normalized(network, (0.5,), (0.3,)).eval(), torch.Generator().manual_seed(1), []
+    weight = network.get_parameter(f"{layer}.weight")
+    for _ in range(4):
+        weight.copy_(torch.randn(weight.shape, generator=draws))
+        split = noise()
+        right.append(int((whole(split.images / 255).argmax(1) == split.labels).sum()))
+    return right
+
+
+class Again(Tied):
+    """a runs behind b, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = self.a
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(Tied, "a"), (Tied, "c"), (Again, "a")])
+@pytest.mark.parametrize("stacked", [1, 4])
+def test_a_reset_layer_is_reset_wherever_its_weights_are(kind, layer, stacked):
+    torch.manual_seed(0)
+    made = kind()
+    assert reset(made, layer, stacked) == reset_by_hand(made, layer)
+
+
+def test_filters_that_two_layers_share_are_counted_once_and_both_layers_say_so(folder):
+    network = trained(folder, "Tied")
+    warnings_of(script("exec_projections.py", network, "--paper-json", "--trust", "own.py", cwd=folder))
+    found = {row["layer"]: row for row in rows(folder, "projections")}
+    assert {name: row["aliases"] for name, row in found.items()} == {"stem": None, "a": "c", "c": "a", "net": None}
+    assert found["net"]["filters"] == found["net"]["counted"] == 32
+    assert found["a"]["p_holm"] == found["c"]["p_holm"] <= 2 * found["a"]["p_value"]
+    said = warnings_of(script("exec_reinit.py", network, "--rand", 2, *BRIEF, cwd=folder))
+    assert "layer a shares weights with c: resetting one resets the other" in said

@@ -41,13 +41,14 @@ class Weights:
 def projections(config: ProjectionsConfig) -> Result:
     """One row per (snapshot, layer) and per snapshot as a whole, `net`; the projections in the arrays."""
     rows, arrays, documents, seconds = [], {}, {}, {"reading": 0.0, "measuring": 0.0}
-    initial_states, layers = {}, None
+    initial_states, layers, twins = {}, None, {}
     begin = time.perf_counter()
     for weights in _ahead(_all_weights(config)):
         if layers is None:
             skeleton, first = checkpoints.skeleton(weights.description), weights
             layers = filters.layers(skeleton, with_linear=config.with_linear, with_1x1=config.with_1x1)
             norms = _norms(config, skeleton, weights.description)
+            twins = _twins(skeleton, layers, norms)
         elif weights.description.architecture != first.description.architecture:
             raise UserError(
                 f"{weights.source} is a {weights.description.architecture}, not a "
@@ -57,12 +58,12 @@ def projections(config: ProjectionsConfig) -> Result:
         read = time.perf_counter()
         seconds["reading"] += read - begin
         projected = {layer.name: _projections(config, layer, weights.state, norms) for layer in layers}
-        new = _rows(weights, layers, projected, initial, norms)
+        new = _rows(weights, layers, projected, initial, norms, twins)
         rows += new
         key = weights.source if weights.draw is None else f"{weights.source}-{weights.draw}"
         arrays |= {f"{key}/{name}": values for name, values in projected.items()}
         if config.paper_json:
-            documents[_stem(weights)] = _paper_layout(config, weights, layers, new, projected)
+            documents[_stem(weights)] = _paper_layout(config, weights, layers, new, projected, twins)
         begin = time.perf_counter()
         seconds["measuring"] += begin - read
     return Result(
@@ -164,6 +165,22 @@ def _norms(config: ProjectionsConfig, skeleton: Normalized, description: Descrip
     return norms
 
 
+def _twins(skeleton: Normalized, layers: list[Filters], norms: dict[str, tuple[str, float]]) -> dict[str, tuple[str, ...]]:
+    """Layer -> the others with the same filters: those of one tensor, unless other normalisations are folded into them."""
+    weights = {layer.name: skeleton.body.get_submodule(layer.name)._parameters.get("weight") for layer in layers}
+
+    def same(one: str, other: str) -> bool:
+        return weights[one] is not None and weights[one] is weights[other] and norms.get(one) == norms.get(other)
+
+    return {name: tuple(other for other in weights if other != name and same(name, other)) for name in weights}
+
+
+def _distinct(layers: list[Filters], twins: dict[str, tuple[str, ...]]) -> list[Filters]:
+    """The layers without those whose filters an earlier one has."""
+    order = [layer.name for layer in layers]
+    return [layer for layer in layers if not any(order.index(twin) < order.index(layer.name) for twin in twins[layer.name])]
+
+
 def _projections(
     config: ProjectionsConfig, layer: Filters, state: dict[str, Tensor], norms: dict[str, tuple[str, float]]
 ) -> np.ndarray:
@@ -183,8 +200,9 @@ def _rows(
     projected: dict[str, np.ndarray],
     initial: dict[str, Tensor] | None,
     norms: dict[str, tuple[str, float]],
+    twins: dict[str, tuple[str, ...]],
 ) -> list[dict]:
-    """The rows of the layers and of the net; Holm's correction is over the layers of this one set of weights."""
+    """The rows of the layers and of the net; Holm's correction is over the distinct layers of this one set of weights."""
     key = {"checkpoint": weights.source, "draw": weights.draw, "epoch": weights.epoch}
     rows: list[dict] = []
     for layer in layers:
@@ -205,11 +223,16 @@ def _rows(
                 "l2_distance": moved[0],
                 "linf_distance": moved[1],
                 "folded": layer.name in norms,
+                "aliases": " ".join(twins[layer.name]) or None,
             }
         )
-    for row, p_value in zip(rows, multiple_testing.holm([row["p_value"] for row in rows]).tolist(), strict=True):
-        row["p_holm"] = p_value
-    together = np.concatenate(list(projected.values()))
+    distinct = [layer.name for layer in _distinct(layers, twins)]
+    p_values = multiple_testing.holm([row["p_value"] for row in rows if row["layer"] in distinct]).tolist()
+    corrected = dict(zip(distinct, p_values, strict=True))
+    for row in rows:
+        known = (row["layer"], *twins[row["layer"]])
+        row["p_holm"] = next(corrected[name] for name in known if name in corrected)
+    together = np.concatenate([projected[name] for name in distinct])
     rows.append(
         {
             **key,
@@ -223,6 +246,7 @@ def _rows(
             "l2_distance": None,
             "linf_distance": None,
             "folded": bool(norms),
+            "aliases": None,
             "p_holm": None,
         }
     )
@@ -263,6 +287,7 @@ def _paper_layout(
     layers: list[Filters],
     rows: list[dict],
     projected: dict[str, np.ndarray],
+    twins: dict[str, tuple[str, ...]],
 ) -> dict:
     """The paper's JSON (section 3.2): stage -> block -> projections; layers that it skips are left out.
 
@@ -277,7 +302,7 @@ def _paper_layout(
         if row["l2_distance"] is not None:
             entry |= {"l2_dist": row["l2_distance"], "l_inf_dist": row["linf_distance"]}
         document.setdefault(layer.stage, {})[layer.block] = entry
-    numbered = [projected[layer.name] for layer in layers if layer.stage is not None]
+    numbered = [projected[layer.name] for layer in _distinct(layers, twins) if layer.stage is not None]
     whole = np.concatenate(numbered) if numbered else np.empty(0)
     measured = _measures(whole)
     document["net"] = {"projections": _numbers(whole), "mass": measured["mass"], "mean": measured["mean"]}

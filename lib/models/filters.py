@@ -1,6 +1,6 @@
 """The layers of a network that have filters, numbered as the hyperplanes paper numbers them (section 2.3)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,17 @@ def layers(network: Normalized, *, with_linear: bool = False, with_1x1: bool = F
             "--with-1x1 its 1x1 convolutions"
         )
     return with_filters
+
+
+def sharing(body: nn.Module, names: Iterable[str]) -> set[str]:
+    """The other modules that hold a parameter of one of these modules themselves, by the very same tensor."""
+    owners: dict[int, set[str]] = {}
+    for name, module in body.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), set()).add(name)
+    names = set(names)
+    return set().union(*(together for together in owners.values() if together & names)) - names
 
 
 def norms(network: Normalized, description: Description) -> dict[str, tuple[str, float]]:

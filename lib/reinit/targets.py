@@ -1,5 +1,6 @@
 """What a re-initialised layer consists of: the tensors that are replaced, and the cuts between which they run."""
 
+import warnings
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ Cells = list[list[State | None]]  # of every layer and source what it puts there
 class Target:
     """A layer, the keys of its tensors in the state dict, and the cuts around it.
 
-    start   the last cut before anything of the layer runs; None where that is the images
-    end     the first cut when all of it has run; None where that is the output
+    start   the last cut before anything of the layer, or with its weights, runs; None where that is the images
+    end     the first cut when all of it has run for the last time; None where that is the output
     """
 
     layer: str
@@ -31,8 +32,8 @@ def find(network: Normalized, images: Tensor, layers: list[str], with_norms: boo
     """What is replaced for each layer, in execution order; `images` (b, c, h, w) is run once.
 
     Of a layer its own parameters and those of its parts but for batch normalisations; `with_norms` these too, the one
-    that takes the layer's output, and the running statistics of all of them. Raises `UserError` for a layer that owns
-    nothing of that kind or does not run.
+    that takes the layer's output, and the running statistics of all of them. Warns of layers that share weights with others.
+    Raises `UserError` for a layer that owns nothing of that kind or does not run.
     """
     listed = {layer.name: layer for layer in cutting.layers(network, images)}
     behind = cutting.followers(network, images, _BatchNorm) if with_norms else {}
@@ -42,12 +43,16 @@ def find(network: Normalized, images: Tensor, layers: list[str], with_norms: boo
     for layer in layers:
         keys = _keys(network.body, layer, behind.get(layer), with_norms)
         modules = {key.rpartition(".")[0] for key in keys}
-        numbers = [listed[name].index for name in modules if name in listed]
+        sharing = filters.sharing(network.body, modules)
+        numbers = [run.index for name in modules | sharing if name in listed for run in listed[name].runs]
         if not keys or not numbers:
             kind = type(network.body.get_submodule(layer)).__name__
             raise UserError(f"--layers {layer}: {kind} " + ("owns no weights" if not keys else "does not run by itself"))
-        before = [name for name in cuts if listed[name].index < min(numbers)]
-        after = [name for name in cuts if listed[name].index >= max(numbers)]
+        if sharing:
+            others = ", ".join(sorted(sharing))
+            warnings.warn(f"layer {layer} shares weights with {others}: resetting one resets the other", stacklevel=2)
+        before = [name for name in cuts if listed[name].runs[0].index < min(numbers)]
+        after = [name for name in cuts if listed[name].runs[0].index >= max(numbers)]
         placed.append((min(numbers), Target(layer, keys, before[-1] if before else None, after[0] if after else None)))
     return [target for _, target in sorted(placed, key=lambda pair: pair[0])]
 

@@ -9,6 +9,7 @@ COLUMNS = Columns(
         "stage": Column("stage of the network as the paper counts; empty for what it leaves out, such as 1x1 convolutions"),
         "block": Column("block of the stage as the paper counts"),
         "kind": Column("kind of the layer; `net` for all of them together"),
+        "aliases": Column("layers with the same filters, separated by spaces; `net` and Holm's correction count them once"),
     },
     numbers={
         "draw": Column("number of the fresh network; empty for a checkpoint", "", 0),

@@ -58,6 +58,7 @@ class ProjectionsConfig(SnapshotsConfig):
         selects=True,
     )
 
+    # 2 as well: layers that share their filters are pooled and corrected for once
     revision: ClassVar[int] = 2  # 2: distances from the initial weights that the paper's code puts beside a snapshot
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of("epoch layer filters", "mass z mean l2_distance")

@@ -90,6 +90,7 @@ class ReinitConfig(NetworkConfig, SeedConfig):
 
     # 2 as well: images of 16 bits and floats are as bright as their type says, own images are upright
     # 2 as well: criticality of sets that lack classes of the network, or have them in another order
+    # 2 as well: a layer is reset in all its runs, and wherever its weights are shared, with stacked sources, too
     revision: ClassVar[int] = 2  # 2: partial_p of few layers was too small; no p that cannot reach 0.05
     columns: ClassVar[Columns] = COLUMNS
     summary: ClassVar[Summary | None] = Summary.of(
