@@ -8,6 +8,9 @@ from conftest import script
 from torch import nn
 from torch.nn import functional
 
+from lib import models
+from lib.core import trusted_files
+from lib.core.errors import UserError
 from lib.datasets.batching import Batching
 from lib.datasets.split import Split
 from lib.models import cutting
@@ -159,6 +162,15 @@ def test_a_script_says_once_which_of_several_outputs_are_the_logits(folder):
         said = warnings_of(script("exec_train.py", f"own.py:{kind}", "-dir", kind, "-e", 1, *BRIEF, cwd=folder))
         assert said.count("its logits are") == 1 and line in said, said
         assert ("shape of logits" in said) == (kind == "Two")
+
+
+@pytest.mark.parametrize(("taken", "said"), [("()", "()"), ("(classes)", "(classes)"), ("(*, classes)", "(*, classes)")])
+def test_a_function_of_other_arguments_is_told_which_it_must_take(tmp_path, taken, said):
+    (tmp_path / "mine.py").write_text(f"def other{taken}:\n    return None\n")
+    trusted_files.trust(tmp_path / "mine.py")
+    with pytest.raises(UserError) as refused:
+        models.build(f"{tmp_path}/mine.py:other", 10, 1, 8)
+    assert str(refused.value).endswith(f"other{said} must be a function of (classes, channels, image_size)")
 
 
 # --- networks without a module as head

@@ -4,6 +4,7 @@ Each is tried on blank images, so that a size or a channel count it cannot take 
 the middle of training.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +71,7 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
     """
     path, _, function = name.rpartition(":")
     make = trusted_files.function(path, function, f"type {name}")
+    _check_arguments(make, name, function, (classes, channels, image_size))
     try:
         network = make(classes, channels, image_size)
     except UserError:
@@ -80,6 +82,18 @@ def file_network(name: str, classes: int, channels: int, image_size: int) -> nn.
     if not isinstance(network, nn.Module):
         raise UserError(f"type {name}: {function} returned a {type(network).__name__}, not an nn.Module")
     return _tried(name, lambda: network, classes, channels, image_size)
+
+
+def _check_arguments(make: Callable, name: str, function: str, given: tuple[int, int, int]) -> None:
+    """Raises `UserError` for a function that does not take what networks are made from."""
+    try:
+        taken = inspect.signature(make)
+    except (TypeError, ValueError):  # a callable that does not tell what it takes
+        return
+    try:
+        taken.bind(*given)
+    except TypeError:
+        raise UserError(f"type {name}: {function}{taken} must be a function of (classes, channels, image_size)") from None
 
 
 def _tried(name: str, make: Callable[[], nn.Module], classes: int, channels: int, image_size: int) -> nn.Module:
