@@ -8,6 +8,7 @@
     python exec_data.py check                               what earlier versions of a method have left
     python exec_data.py cache 10                            keep no more than 10 GiB of probes' features; 0: none
     python exec_data.py convert-checkpoint OLD.pth NEW.pt   unpickle a file you trust, once, into a plain state dict
+    python exec_data.py add-head OLD.pth NEW.pt resnet18 10 give a backbone's weights a fresh head of ten classes
 
 digits, its variants and patches are built in; docs/data.md says how data sets are named.
 """

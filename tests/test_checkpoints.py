@@ -319,3 +319,47 @@ def test_a_network_whose_constructor_reads_numbers_has_a_skeleton(own):
     before = torch.random.get_rng_state()
     assert checkpoints.skeleton(described).body.stem.weight.shape == (6, 1, 3, 3)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("other", ["params_ema", "averaged"])
+def test_of_two_copies_of_the_weights_the_one_that_is_taken_is_named(tmp_path, other):
+    state = network().body.state_dict()
+    torch.save({"params": state, other: {key: value + 1 for key, value in state.items()}}, tmp_path / "two.pt")
+    with pytest.warns(UserWarning, match=f"two.pt holds params and {other}; params is taken"):
+        assert same(checkpoints.load(tmp_path / "two.pt", "resnet20", mean=MEAN, std=STD), network())
+    torch.save({"params_ema": state}, tmp_path / "one.pt")
+    assert same(checkpoints.load(tmp_path / "one.pt", "resnet20", mean=MEAN, std=STD), network())
+
+
+def test_arrays_of_numbers_are_weights_for_the_converter(tmp_path):
+    arrays = {key: value.numpy() for key, value in network().body.state_dict().items()}
+    torch.save({"state_dict": arrays}, tmp_path / "arrays.pt")
+    with pytest.raises(UserError, match="convert-checkpoint"):
+        checkpoints.load(tmp_path / "arrays.pt", "resnet20", mean=MEAN, std=STD)
+    assert checkpoints.convert(tmp_path / "arrays.pt", tmp_path / "plain.pt") == len(arrays)
+    assert same(checkpoints.load(tmp_path / "plain.pt", "resnet20", mean=MEAN, std=STD), network())
+
+
+def test_a_description_that_is_named_as_a_checkpoint_is_answered_with_the_weights_beside_it(tmp_path):
+    checkpoints.save(tmp_path / "a.pt", network(), description())
+    for read in (lambda path: checkpoints.load(path), lambda path: checkpoints.convert(path, tmp_path / "b.pt")):
+        with pytest.raises(UserError, match="a.json is a description and holds no weights; they are in a.pt beside it"):
+            read(tmp_path / "a.json")
+
+
+def test_a_backbone_without_a_head_is_told_how_to_get_one_which_leaves_the_rest_as_it_was(tmp_path):
+    whole = network().body.state_dict()
+    torch.save({f"module.{key}": value for key, value in whole.items() if not key.startswith("fc.")}, tmp_path / "body.pt")
+    with pytest.raises(UserError, match=r"2 missing \(first: fc.weight\); .*add-head .*body.pt NEW.pt resnet20 CLASSES"):
+        checkpoints.load(tmp_path / "body.pt", "resnet20", mean=MEAN, std=STD)
+    assert checkpoints.add_head(tmp_path / "body.pt", tmp_path / "new.pt", "resnet20", 7, 0) == ["fc.weight", "fc.bias"]
+    made = checkpoints.load(tmp_path / "new.pt", "resnet20", mean=MEAN, std=STD)
+    assert len(made.description.classes) == 7 and made.network.body.fc.weight.std() > 0
+    state = made.network.body.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in whole.items() if not key.startswith("fc."))
+    with pytest.raises(UserError, match="new.pt has a head: its fc is there"):
+        checkpoints.add_head(tmp_path / "new.pt", tmp_path / "newer.pt", "resnet20", 7, 0)
+    torch.save({key: value for key, value in whole.items() if not key.startswith("layer1.")}, tmp_path / "less.pt")
+    with pytest.raises(UserError, match="is no resnet20: of its tensors .* missing") as refused:
+        checkpoints.add_head(tmp_path / "less.pt", tmp_path / "newer.pt", "resnet20", 10, 0)
+    assert "add-head" not in str(refused.value) and not (tmp_path / "newer.pt").exists()

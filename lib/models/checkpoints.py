@@ -6,6 +6,7 @@ too, in every form that needs no code to be run: bare and wrapped state dicts, p
 """
 
 import contextlib
+import glob
 import hashlib
 import io
 import math
@@ -14,6 +15,7 @@ import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ from lib.models.normalized import Normalized
 
 # keys under which files hold a state dict, those that are taken first before others: averages of weights stand behind
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
-WRAPPERS += ("state_dict_ema", "model_ema", "ema", "teacher", "student")
+WRAPPERS += ("params_ema", "state_dict_ema", "model_ema", "ema", "teacher", "student")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +235,8 @@ def _agreeing(path: Path, architecture: str) -> Description:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a file: unwrapped, every floating type as float32. Never runs code from the file."""
+    if path.suffix == ".json":
+        raise UserError(_no_weights(path))
     if path.suffix == ".safetensors":
         import safetensors.torch
 
@@ -268,6 +272,8 @@ def convert(source: Path, target: Path) -> int:
 
     A target called .safetensors is one. Only for files one trusts. Returns the number of tensors.
     """
+    if source.suffix == ".json":
+        raise UserError(_no_weights(source))
     try:
         content = torch.load(source, map_location="cpu", weights_only=False)
     except Exception as error:
@@ -277,6 +283,41 @@ def convert(source: Path, target: Path) -> int:
     state = _unwrapped(content, source)
     if not state:
         raise UserError(f"{source}: holds no state dict{_told(content)}")
+    _write_state(target, state)
+    return len(state)
+
+
+def _no_weights(path: Path) -> str:
+    """What a description that was named as a checkpoint is, and which weights lie beside it."""
+    beside = sorted(file.name for file in path.parent.glob(f"{glob.escape(path.stem)}.*") if file != path)
+    return f"{path} is a description and holds no weights; " + (
+        f"they are in {', '.join(beside)} beside it" if beside else "there are none of its name beside it"
+    )
+
+
+def add_head(source: Path, target: Path, architecture: str, classes: int, seed: int) -> list[str]:
+    """Writes the state dict of a file whose network has no head, with a fresh one; the tensors that were drawn.
+
+    The head is the layer with weights that runs last. Nothing of the file is run, and nothing else may be missing. Raises
+    `UserError` as `load` does.
+    """
+    path, architecture = check(source, architecture), paper_names.architecture(architecture)
+    whole = earlier_names.renamed(read_state(path), architecture, path)
+    trial = _trial(architecture, whole, path)
+    state, _ = _without_normalisation(whole, trial)
+    described = replace(_described(state, trial, architecture, path), classes=tuple(map(str, range(classes))))
+    network, own = fresh(described, seed, "init").body, _unprefixed(state, trial, path)
+    head = [name for name, module in _running(trial) if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    drawn = {key: value for key, value in network.state_dict().items() if key.startswith(f"{head}.") and key not in own}
+    _require_fit(network, own | drawn, path, architecture)
+    if not drawn:
+        raise UserError(f"{path} has a head: its {head} is there")
+    _write_state(target, own | drawn | {key: value for key, value in whole.items() if key not in state})
+    return list(drawn)
+
+
+def _write_state(target: Path, state: dict[str, Tensor]) -> None:
+    """Writes a plain state dict; a target called .safetensors is one."""
     if target.suffix == ".safetensors":
         import safetensors.torch
 
@@ -287,7 +328,6 @@ def convert(source: Path, target: Path) -> int:
         files.write_atomically(target, lambda file: file.write(content))
     else:
         files.write_atomically(target, lambda file: torch.save(state, file))
-    return len(state)
 
 
 def _told(content: object) -> str:
@@ -304,15 +344,23 @@ def _unwrapped(content: object, path: Path, depth: int = 3) -> dict[str, Tensor]
         return {}
     wrapped = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
     if content and all(isinstance(key, str) for key in content):
-        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        tensors = {key: tensor for key, value in content.items() if (tensor := _tensor(value)) is not None}
         if tensors and not wrapped:
             return tensors
     for key in wrapped:
         if depth and (state := _unwrapped(content[key], path, depth - 1)):
-            if others := [other for other in wrapped if other != key]:
+            copies = [other for other, part in content.items() if isinstance(part, dict) and state.keys() & part.keys()]
+            if others := [other for other in dict.fromkeys([*wrapped, *copies]) if other != key]:
                 warnings.warn(f"{path} holds {key} and {', '.join(others)}; {key} is taken", stacklevel=2)
             return state
     return {}
+
+
+def _tensor(value: object) -> Tensor | None:
+    """A tensor, or the numbers of an array as one; None for anything else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    return value if isinstance(value, Tensor) else None
 
 
 def _unprefixed(state: dict[str, Tensor], body: nn.Module, path: Path) -> dict[str, Tensor]:
@@ -549,7 +597,13 @@ def _require_fit(body: nn.Module, state: dict[str, Tensor], path: Path, architec
         if keys
     ]
     if complaints:
-        raise UserError(f"{path} is no {architecture}: of its tensors " + ", ".join(complaints) + _stem(state, architecture))
+        reason = ", ".join(complaints) + _stem(state, architecture)
+        if len({key.rpartition(".")[0] for key in missing}) == 1 and missing[-1] == list(own)[-1] and len(complaints) == 1:
+            reason += (
+                f"; if that is its head, python exec_data.py add-head {path} NEW.pt {architecture} CLASSES writes it with a "
+                "fresh one, for what needs none"
+            )
+        raise UserError(f"{path} is no {architecture}: of its tensors {reason}")
     # a sum that is finite is of finite numbers, and takes a tenth of the time
     broken = [
         key

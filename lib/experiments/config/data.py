@@ -41,6 +41,11 @@ ACTIONS = {
         (2,),
         "read a checkpoint with full unpickling, which runs code it may hold, and write its plain state dict",
     ),
+    "add-head": (
+        "OLD NEW TYPE CLASSES",
+        (4,),
+        "write a checkpoint of this type that has no head with a fresh one, drawn by --seed, without running code",
+    ),
 }
 
 
@@ -73,6 +78,8 @@ class DataConfig(DeviceConfig, SeedConfig):
             )
         if self.action == "cache" and self.arguments and not _is_size(self.arguments[0]):
             raise UsageError(f"cache {self.arguments[0]}: not a number of GiB, 0 or more")
+        if self.action == "add-head" and (not self.arguments[3].isdecimal() or int(self.arguments[3]) < 1):
+            raise UsageError(f"add-head {self.arguments[3]}: not a number of classes, 1 or more")
 
     def work(self) -> list[str]:
         return ["passes:     one over the images"] if self.action == "show" else []
@@ -107,6 +114,8 @@ class DataConfig(DeviceConfig, SeedConfig):
             return _verified_cache(self)
         if self.action == "convert-checkpoint":
             return _convert(*map(Path, self.arguments))
+        if self.action == "add-head":
+            return _with_head(self)
         return None
 
 
@@ -172,11 +181,24 @@ def _progress(config: DataConfig):
     return show
 
 
-def _convert(source: Path, target: Path) -> str:
+def _check_files(source: Path, target: Path) -> None:
     if not source.is_file():
         raise UserError(f"{source}: no such file")
     if target.exists():
         raise UserError(f"{target} is there already; it is not replaced")
+
+
+def _with_head(config: DataConfig) -> str:
+    source, target, architecture, classes = config.arguments
+    _check_files(Path(source), Path(target))
+    from lib.models import checkpoints
+
+    drawn = checkpoints.add_head(Path(source), Path(target), architecture, int(classes), config.seed)
+    return f"{target}: fresh {', '.join(drawn)}"
+
+
+def _convert(source: Path, target: Path) -> str:
+    _check_files(source, target)
     from lib.models import checkpoints
 
     count = checkpoints.convert(source, target)
