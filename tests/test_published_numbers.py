@@ -62,4 +62,6 @@ def test_a_table_is_well_formed(name):
         for condition in (*cell.where, *cell.setup, *cell.run):
             role, dot, field = condition.rpartition(".")
             if dot and fields:
-                assert field in (fields if role == "config" else {"features", *EXPERIMENTS["train"].fields}), condition
+                assert field in (fields if role == "config" else {"features", "file", *EXPERIMENTS["train"].fields}), (
+                    condition
+                )

@@ -152,7 +152,7 @@ def test_of_each_value_or_record_the_best_row_is_shown_beside_the_settings_that_
     assert head.split()[:2] == ["model_path", "batch_size"] and two.split()[:2] == ["models/b/model_2.pt", "8"]
     assert one.split()[-1] == "results/probe/one.json" and "probe zero-shot; dataset digits" in note
     wrong = tables(some, "best", "accuracy", "--each", "lair")
-    assert wrong.returncode == 2 and "did you mean layer" in wrong.stderr
+    assert wrong.returncode == 2 and "--each lair: no record has such a column or flag; did you mean" in wrong.stderr
 
 
 def test_the_best_row_is_of_all_images_unless_a_part_is_asked_for_and_says_what_it_is_of(some):

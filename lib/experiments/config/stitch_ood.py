@@ -109,6 +109,11 @@ class StitchOodConfig(DeviceConfig, SeedConfig):
                 found |= input_files.data_files(config, name) if name else {}
         return found | input_files.data_files(self.of_sanity, *self.sanity)
 
+    def implied(self) -> dict[str, list[Path]]:
+        grids = records.read(self, self.stitch_run, EXPERIMENTS["stitch"].revision)
+        paths = [path for grid in grids for path in (grid.config["front_path"], grid.config["end_path"])]
+        return super().implied() | input_files.implied_files(self, dict.fromkeys(paths, ""))
+
     def detectors_of(self, grid: Grid) -> dict[str, Detector]:
         """The detector of every end layer of a grid that has one. Raises `UserError` where one has several."""
         return detector_files.of_network(
