@@ -70,28 +70,39 @@ cifar10-jpeg() {
     run exec_stitch.py "${pair[@]}" -i rand -e 4 --permutations 99
 }
 
-# Why probes on earlier layers gain little there: what the published notebook does, one factor at a time. resnet18 is its network.
+# Why probes on earlier layers gain little there: towards what the published notebook does, one factor at a time. Its network
+# is resnet18's.
 probe-factors() {
-    local one other notebook stem="relu,layer?,avgpool" wrong=(--mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010)
+    local seen=cifar10-jpeg one other stem="relu,layer?,avgpool" all="relu,maxpool,layer?,avgpool"
+    local shifts=(impulse_noise-5 gaussian_noise-5 contrast-5 spatter-5 fog-5 glass_blur-5)
+    local notebook=(-lr 1e-3 --l2-norm 1e-3 -e 50 --keep-epochs 1 5 10 20 30 40 50 --warm-start)
+    local wrong=(--mean 0.4914 0.4822 0.4465 --std 0.2023 0.1994 0.2010) elsewhere=models/reproductions/rescaled
     one=$(last reproductions/resnet20-s0)
     gains "$one" --reduce gap -l "$stem" -e 20
     gains "$one" -l "$stem" -e 20
-    notebook=(-lr 1e-3 --l2-norm 1e-3 -e 50 --keep-epochs 1 5 10 20 30 40 50 --warm-start)
     gains "$one" -l "$stem" "${notebook[@]}"
-    rescaled "$one" resnet20 -l "$stem" "${notebook[@]}"
+    gains "$one" -l "$stem" "${notebook[@]}" --max-examples 20000
+    mkdir -p "$elsewhere"
+    cp "$one" "$elsewhere/resnet20.pt"  # without its sidecar, whose normalisation is right
+    gains "$elsewhere/resnet20.pt" resnet20 "${wrong[@]}" -l "$stem" "${notebook[@]}"
     run exec_train.py cifar_resnet18_maxpool -d cifar10-jpeg -dir reproductions/resnet18-s0 -o sgd -lr 0.1 -wd 5e-4 --nesterov \
         -b 128 -e 15 -sched cosine --warmup 3 "${precision[@]}"
     other=$(last reproductions/resnet18-s0)
     run exec_eval.py "$other"
-    gains "$other" -l "relu,maxpool,layer?,avgpool" "${notebook[@]}"
+    gains "$other" -l "$all" "${notebook[@]}"
+    cp "$other" "$elsewhere/resnet18.pt"
+    gains "$elsewhere/resnet18.pt" cifar_resnet18_maxpool "${wrong[@]}" -l "$all" "${notebook[@]}"
+    shifts=(impulse_noise-1 impulse_noise-3 gaussian_noise-1 gaussian_noise-3 contrast-1 contrast-3)
+    gains "$other" -l "$all" "${notebook[@]}"
 }
 
-# `gains CHECKPOINT [flags]`: what earlier layers gain under the corruptions with the largest published gains, and two others.
+# `gains CHECKPOINT [TYPE] [flags]`: what layers gain over the last one under $shifts of $seen.
 gains() {
+    local named=("$1")
+    if [[ $2 != -* ]]; then named+=("$2"); shift; fi
     # shellcheck disable=SC2046 # words
-    run exec_probe.py "$1" -d cifar10-jpeg -ood \
-        $(printf "cifar10-jpeg-c/%s-5 " impulse_noise gaussian_noise contrast spatter fog glass_blur) --protocol zero-shot \
-        --roles paper --select ood-val oracle --max-examples 5000 -b 256 "${@:2}"
+    run exec_probe.py "${named[@]}" -d "$seen" -ood $(printf "$seen-c/%s " "${shifts[@]}") --protocol zero-shot --roles paper \
+        --select ood-val oracle --max-examples 5000 -b 256 "${@:2}"
 }
 
 # EfficientNet-Lite0 with published weights of ImageNet, on one 64 px crop per class, enlarged.
@@ -107,5 +118,5 @@ imagenet() {
 }
 
 lines=("$@")
-if [ $# = 0 ]; then lines=(ncg-natural ncg-robust hyperplanes cifar10-jpeg imagenet); fi
+if [ $# = 0 ]; then lines=(ncg-natural ncg-robust hyperplanes cifar10-jpeg probe-factors imagenet); fi
 for line in "${lines[@]}"; do "$line"; done
