@@ -116,7 +116,7 @@ def best(
         raise UsageError(f"{measure}: no row of a record has this column; {near(measure, known)}")
     better = [one.columns.numbers[measure].better for one in index.experiments.values() if measure in one.columns.numbers]
     lowest = "lower" in better if lowest is None else lowest
-    places = _places(index, measure, query, lowest, each)
+    places, count = _places(index, measure, query, most, lowest, each)
     if not places:
         raise UserError(f"{measure}: no row that fits has a number there, in a record of the present version of its method")
     groups: dict[tuple, list[_Place]] = {}
@@ -124,7 +124,7 @@ def best(
         groups.setdefault(place.key, []).append(place)
     ranked = [sorted(group, key=lambda place: place.value, reverse=not lowest)[:most] for group in groups.values()]
     lines = [_line(index, measure, each, place) for group in ranked for place in group]
-    title = f"{measure}: {'lowest' if lowest else 'highest'} of {len(places)} rows"
+    title = f"{measure}: {'lowest' if lowest else 'highest'} of {count} rows"
     if each:
         title += f", for each {' and '.join(each)}"
         rows, note = _beside_settings(lines, (measure, *each))
@@ -152,9 +152,13 @@ class _Line(NamedTuple):
     about: str
 
 
-def _places(index: Index, measure: str, query: Query, lowest: bool, each: tuple[str, ...]) -> list[_Place]:
-    """The rows that fit and have the measure, in the order of runs and of the rows of a record."""
-    made = []
+def _places(
+    index: Index, measure: str, query: Query, most: int, lowest: bool, each: tuple[str, ...]
+) -> tuple[list[_Place], int]:
+    """Rows that fit and have the measure, and how many there are: with `each` all in the order of runs and of the rows of a
+    record, else the best of each experiment."""
+    made, count = [], 0
+    order = f"1 {'ASC' if lowest else 'DESC'}, r.path, w.number LIMIT {most}"
     for experiment, where, values, _ in _parts(index, query, rows=True):
         column = index.column(experiment, "row", measure)
         keys = [_value(index, experiment, name) for name in each]
@@ -165,11 +169,12 @@ def _places(index: Index, measure: str, query: Query, lowest: bool, each: tuple[
         part = index.column(experiment, "row", PART)
         if part and PART not in query.conditions:
             where += f" AND COALESCE(w.{part}, '') IN ('', '{WHOLE}')"
+        count += index.database.execute(f"SELECT count(*) {where}", values).fetchone()[0]
         wanted = ", ".join([f"w.{column}", "r.path", "w.number", *keys])
-        ordered = f"{where} ORDER BY r.started, r.path, w.number"
+        ordered = f"{where} ORDER BY {'r.started, r.path, w.number' if each else order}"
         for value, path, number, *key in index.database.execute(f"SELECT {wanted} {ordered}", values):
             made.append(_Place(value, tuple(key), path, number, experiment))
-    return made
+    return made, count
 
 
 def _line(index: Index, measure: str, each: tuple[str, ...], place: _Place) -> _Line:
