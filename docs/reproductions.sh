@@ -70,8 +70,8 @@ cifar10-jpeg() {
     run exec_stitch.py "${pair[@]}" -i rand -e 4 --permutations 99
 }
 
-# Why probes on earlier layers gain little there: towards what the published notebook does, one factor at a time. Its network
-# is resnet18's.
+# Why probes on earlier layers gain little there: towards what the published notebook does, one factor at a time. Its network is
+# resnet18's; data/cifar10-jpeg-q30 is the tree with each image saved once more, at quality 30.
 probe-factors() {
     local seen=cifar10-jpeg one other stem="relu,layer?,avgpool" all="relu,maxpool,layer?,avgpool"
     local shifts=(impulse_noise-5 gaussian_noise-5 contrast-5 spatter-5 fog-5 glass_blur-5)
@@ -94,6 +94,12 @@ probe-factors() {
     gains "$elsewhere/resnet18.pt" cifar_resnet18_maxpool "${wrong[@]}" -l "$all" "${notebook[@]}"
     shifts=(impulse_noise-1 impulse_noise-3 gaussian_noise-1 gaussian_noise-3 contrast-1 contrast-3)
     gains "$other" -l "$all" "${notebook[@]}"
+    seen=cifar10-jpeg-q30 shifts=(impulse_noise-5 gaussian_noise-5 contrast-5 spatter-5 fog-5 glass_blur-5)
+    run exec_train.py resnet20 -d "$seen" -dir reproductions/resnet20-q30 -o sgd -lr 0.1 -wd 5e-4 --nesterov -b 128 -e 20 \
+        -sched cosine "${precision[@]}"
+    one=$(last reproductions/resnet20-q30)
+    run exec_eval.py "$one"
+    gains "$one" -l "$stem" "${notebook[@]}"
 }
 
 # `gains CHECKPOINT [TYPE] [flags]`: what layers gain over the last one under $shifts of $seen.
