@@ -15,7 +15,7 @@ from lib.core import files
 from lib.core.errors import UserError
 from lib.experiments import EXPERIMENTS
 from lib.models import checkpoints
-from lib.runs import loading, records
+from lib.runs import cli, loading, records
 from lib.tables import rerun
 
 SMALL = ("--max-examples", "120", "-gpu", "-1")
@@ -99,6 +99,50 @@ def test_what_a_command_does_not_name_is_hashed_as_well(tmp_path):
     files.write_json(record, older)
     said, _ = command(tmp_path, *ask)
     assert "already there" in said
+
+
+def test_the_source_networks_data_are_inputs_of_its_detectors(tmp_path):
+    pictures(tmp_path, 0)
+    command(tmp_path, *TRAIN)
+    config = cli.parse(
+        EXPERIMENTS["ood_detector"].configuration,
+        [
+            "n/model_2.pt",
+            "auto",
+            "pool2",
+            "-m",
+            "repr_cls_resnet18",
+            "-dir",
+            "d",
+            "-fe",
+            "0",
+            "--models-dir",
+            str(tmp_path / "models"),
+        ],
+    )
+    assert "models/n/model_2.pt" not in config.implied() and "n/model_2.json" in config.implied()
+    sidecar = tmp_path / "models/n/model_2.json"
+    files.write_json(sidecar, files.read_json(sidecar) | {"dataset": f"npy={tmp_path}/one.npy"})
+    assert f"npy={tmp_path}/one.npy" in config.implied()
+
+
+def test_a_training_that_was_begun_before_its_network_file_was_hashed_goes_on(tmp_path):
+    pictures(tmp_path, 0)
+    (tmp_path / "own.py").write_text(NETWORK.format(""))
+    words = (TRAIN[0], "own.py:Network", *TRAIN[2:])
+    command(tmp_path, *words)
+    marker = tmp_path / "models/n/run.json"
+    begun = files.read_json(marker)
+    del begun["inputs"]["own.py"]
+    files.write_json(marker, begun)
+    for record in (tmp_path / "results/train").glob("*.json"):
+        record.unlink()
+    command(tmp_path, *words)
+    (tmp_path / "own.py").write_text(NETWORK.format(" * 3"))
+    for record in (tmp_path / "results/train").glob("*.json"):
+        record.unlink()
+    said, _ = command(tmp_path, *words, status=1)
+    assert "was begun with other contents of own.py" in said
 
 
 def test_features_and_attacks_are_those_of_the_network_as_its_file_is_now(tmp_path):

@@ -46,17 +46,13 @@ class CheckpointsConfig(ImagesConfig):
 
     @property
     def networks(self) -> dict[str, str]:
-        """The checkpoints of the run: path -> type."""
+        """The checkpoints of the run: path -> type. Without a data set it is of the one that the first was trained on."""
         return {}
 
-    @property
-    def default_data_of(self) -> str:
-        """The checkpoint whose data set is used where none is named; "" where one is."""
-        return ""
-
     def implied(self) -> dict[str, list[Path]]:
-        own = input_files.implied_data(self, self.default_data_of) if self.default_data_of else {}
-        return super().implied() | input_files.implied_files(self, self.networks) | own
+        networks = self.networks
+        learnt = {} if getattr(self, "dataset", "") else input_files.implied_data(self, next(iter(networks), ""))
+        return super().implied() | input_files.implied_files(self, networks) | learnt
 
     def check_inputs(self) -> None:
         input_files.check_checkpoints(self, self.networks)
@@ -97,10 +93,6 @@ class NetworkConfig(CheckpointsConfig):
     @property
     def networks(self) -> dict[str, str]:
         return {self.model_path: self.model_type}
-
-    @property
-    def default_data_of(self) -> str:
-        return "" if getattr(self, "dataset", "") else self.model_path
 
     def inputs(self) -> dict[str, list[Path]]:
         return input_files.checkpoint_files(self, self.model_path)

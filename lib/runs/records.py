@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,10 +171,8 @@ def finished(where: Place, config: RunConfig) -> bool:
         print(f"{where.path} is of an earlier version of the method; running again", file=sys.stderr)
         return False
     lost = [path for path in config.outputs() if not path.exists()]
-    # records of before files were hashed that a command does not name say nothing of these
-    compared = config.inputs().keys() | record["inputs"].keys()
-    now = fingerprints(config, missing_ok=True)
-    changed = [name for name, known in now.items() if name in compared and known != record["inputs"].get(name)]
+    names, now = comparable(config, record["inputs"]), fingerprints(config, missing_ok=True)
+    changed = [name for name, known in now.items() if name in names and known != record["inputs"].get(name)]
     left = record.get("outputs", {})
     changed += [name for name, known in _outputs(config).items() if name in left and known != left[name]]
     if lost or changed:
@@ -209,6 +207,14 @@ def fingerprints(config: Reading, missing_ok: bool = False) -> dict[str, dict]:
             known[tuple(paths)] = files.fingerprint(paths, Path(config.cache_dir))
         found[name] = known[tuple(paths)]
     return found
+
+
+def comparable(config: Reading, kept: Iterable[str]) -> set[str]:
+    """The files by which an earlier run can be compared, that kept the hashes of some.
+
+    Of files which the command does not name it says nothing where its version hashed none.
+    """
+    return {*config.inputs(), *kept}
 
 
 def _outputs(config: RunConfig) -> dict[str, dict]:

@@ -81,8 +81,10 @@ def claim(directory: Path, config: InFolder) -> None:
         if made < config.revision:
             print(f"{directory} is of an earlier version of the method; beginning again", file=sys.stderr)
             clear(directory)
-        elif config.resume and read != reads:
-            _refuse_other_files(config, directory, read, reads)
+        elif config.resume:
+            names = records.comparable(config, read)
+            if read != (now := {name: content for name, content in reads.items() if name in names}):
+                _refuse_other_files(config, directory, read, now)
     elif any(directory.glob("[!.]*.pt")):
         raise UserError(
             f"-dir {config.directory}: {directory} holds checkpoints of unknown origin; choose another -dir, "

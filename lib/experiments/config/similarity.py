@@ -132,10 +132,6 @@ class SimilarityConfig(CheckpointsConfig, SeedConfig):
     def networks(self) -> dict[str, str]:
         return {self.model1_path: self.model1_type, self.model2_path: self.model2_type}
 
-    @property
-    def default_data_of(self) -> str:
-        return "" if self.dataset else self.model1_path
-
     def work(self) -> list[str]:
         from lib.models import cutting
         from lib.runs import plan
