@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lib.attacks import pgd
 from lib.attacks.flags import ATTACKS
 from lib.attacks.pgd import Ball
-from lib.core import cache_folders, saved_state, trusted_files
+from lib.core import cache_folders, saved_state
 from lib.core.errors import UserError
 from lib.core.progress import ATTACK
 from lib.core.randomness import generator, stream
@@ -122,6 +122,4 @@ def _library(network: nn.Module, images: Tensor, labels: Tensor, attack: Attack)
 
 def _key(network: nn.Module, attack: Attack, batch_size: int) -> str:
     settings = (attack.name, attack.ball, attack.steps, attack.step_size, attack.restarts, attack.seed, batch_size)
-    weights = [*network.state_dict().items(), *network.named_buffers()]
-    form = f"{settings} {network} {trusted_files.contents()}"
-    return saved_state.content_key(form, *(part for named in weights for part in named))
+    return saved_state.content_key(repr(settings), *saved_state.network_parts(network))

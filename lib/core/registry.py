@@ -5,6 +5,8 @@ import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lib.core.text import some
+
 
 def resolve(target: str) -> Callable:
     """The function that "module:function" names; imports the module."""
@@ -19,7 +21,7 @@ def near(name: str, known: Iterable[str], count: int = 5) -> str:
     matches += [other for other in known if name and name.lower() in other.lower() and other not in matches]
     if matches:
         return "did you mean " + ", ".join(matches[:count]) + "?"
-    shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    shown = some(known, 20)
     return f"known are {shown}" if shown else "there are none"
 
 

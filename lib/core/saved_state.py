@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lib.core import files
+from lib.core import files, trusted_files
 from lib.core.errors import UserError
 
 SAVE_EVERY = 10.0  # seconds between what a run that is under way leaves for the one that continues it
@@ -35,6 +35,12 @@ def content_key(*parts: str | Tensor) -> str:
     Lengths, shapes and types are no part of a tensor's numbers: where they may differ, a text says them.
     """
     digest = hashlib.sha256()
+    add_content(digest, *parts)
+    return digest.hexdigest()
+
+
+def add_content(digest: "hashlib._Hash", *parts: str | Tensor) -> None:
+    """Adds such parts to a hash."""
     for part in parts:
         if isinstance(part, str):
             digest.update(part.encode())
@@ -42,7 +48,12 @@ def content_key(*parts: str | Tensor) -> str:
         rows = part.detach() if part.ndim else part.detach()[None]
         for some in rows.split(CHUNK):
             digest.update(some.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+
+
+def network_parts(network: nn.Module) -> list[str | Tensor]:
+    """What a network's answers depend on, for a key: its form, the Python files that built it, its weights by name."""
+    named = [*network.state_dict().items(), *network.named_buffers()]
+    return [f"{network}{trusted_files.contents()}", *(part for pair in named for part in pair)]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -4,6 +4,8 @@ Bytes of names that are no UTF-8 are kept where files are opened, and shown with
 lone surrogate, which no encoder takes.
 """
 
+from collections.abc import Sequence
+
 # larger unit, smaller unit, their seconds, and the seconds that are too many for the larger one
 UNITS = (("min", "s", 60, 1, 3600), ("h", "min", 3600, 60, 86400), ("d", "h", 86400, 3600, float("inf")))
 
@@ -19,6 +21,11 @@ def duration(seconds: float) -> str:
             break
     many, few = divmod(rounded, size)
     return f"{many} {large} {few // part} {small}" if few else f"{many} {large}"
+
+
+def some(items: Sequence[str], most: int = 3) -> str:
+    """The first few, and dots if there are more."""
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
 def as_bytes(text: str) -> bytes:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from lib.core.errors import UsageError, UserError
 from lib.core.registry import near, resolve
+from lib.core.text import some
 from lib.datasets import catalogue, corruptions, names
 from lib.datasets.names import DataName, parse
 from lib.datasets.storage import image_folders, image_tables
-from lib.datasets.storage.csv_tables import some
 
 if TYPE_CHECKING:
     from lib.datasets.split import Split

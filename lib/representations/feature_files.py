@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.core import checked_arrays, files, saved_state, trusted_files
+from lib.core import checked_arrays, files, saved_state
 from lib.core.errors import UserError
 from lib.core.text import as_bytes
 from lib.datasets.split import Split
@@ -186,7 +186,7 @@ def file_name(tap: "Tap", kind: str, reduce: Reduce) -> str:
 def key(network: nn.Module, split: Split, channels: int | None, size: int | None, *view: str | int) -> str:
     """Names what the features depend on: weights, the network's form, images, their size, and the view of them."""
     digest = hashlib.sha256(f"{VERSION} {channels} {size} {' '.join(map(str, view))}\n".encode())
-    add_network(digest, network)
+    saved_state.add_content(digest, *saved_state.network_parts(network))
     digest.update(split.indices.cpu().numpy().tobytes())
     if isinstance(split.images, LazyImages):
         add_lazy(digest, split.images)
@@ -195,13 +195,6 @@ def key(network: nn.Module, split: Split, channels: int | None, size: int | None
         for images in split.images.split(IMAGES):
             digest.update(images.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:KEY_DIGITS]
-
-
-def add_network(digest: "hashlib._Hash", network: nn.Module) -> None:
-    """The network's form, with the Python files that built it, and weights."""
-    digest.update(f"{network}{trusted_files.contents()}".encode())
-    for name, value in [*network.state_dict().items(), *network.named_buffers()]:
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _scale(largest: float) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.core import saved_state
 from lib.core.errors import Interrupted
 from lib.datasets import batching as batching_module
 from lib.datasets.batching import Batches, Batching
@@ -345,9 +346,7 @@ class _Scheduler:
         versions = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
         known = self._digests.get(network)
         if known is None or known[0] != versions:
-            digest = hashlib.sha256()
-            feature_files.add_network(digest, network)
-            known = self._digests[network] = versions, digest.hexdigest()
+            known = self._digests[network] = versions, saved_state.content_key(*saved_state.network_parts(network))
         return known[1]
 
 

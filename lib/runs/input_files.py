@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from lib import datasets, models
-from lib.core import files
+from lib.core import files, trusted_files
 from lib.core.errors import UsageError, UserError
 from lib.datasets import catalogue, names
 from lib.models import checkpoint_paths
@@ -75,14 +75,13 @@ def implied_files(config: RunConfig, networks: dict[str, str]) -> dict[str, list
         beside = checkpoint_paths.sidecar(locate(config, path))
         if beside.exists():
             found[str(checkpoint_paths.sidecar(path))] = [beside]
-        found |= type_files(kind) or type_files(_described(config, path, "architecture"))
+        found |= type_files(_described(config, path, "architecture") if kind in ("", "auto") else kind)
     return found
 
 
 def type_files(kind: str) -> dict[str, list[Path]]:
     """The Python file of a type such as `nets.py:small`, by its name in the record."""
-    file, _, function = kind.rpartition(":")
-    return {file: [Path(file)]} if file.endswith(".py") and function and Path(file).exists() else {}
+    return {file: [Path(file)] for file in trusted_files.named([kind]) if Path(file).exists()}
 
 
 def implied_data(config: DataRoot, path: str) -> dict[str, list[Path]]:

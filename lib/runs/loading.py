@@ -5,7 +5,6 @@ Every experiment reads its data and networks through these, so that the common f
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from lib import datasets
 from lib.core import devices, distributed, terminal, text_table
 from lib.core.errors import UserError
 from lib.core.progress import Whole
+from lib.core.text import some
 from lib.datasets import names
 from lib.datasets.batching import Batching
 from lib.datasets.sets import imagenet16
@@ -61,17 +61,13 @@ def check_classes(description: Description, classes: tuple[str, ...], name: str)
         return
     if not any(all(label.isdigit() for label in side) for side in (ours, classes)):
         raise UserError(
-            f"-d {name}: it has classes that the network does not have: {_listed(foreign)}; those of {description.dataset}, "
-            f"on which the network was trained, are {_listed(ours)}"
+            f"-d {name}: it has classes that the network does not have: {some(foreign, MOST)}; those of "
+            f"{description.dataset}, on which the network was trained, are {some(ours, MOST)}"
         )
     warnings.warn(
         f"{name} has other classes than {description.dataset}, on which the network was trained: it goes by their places",
         stacklevel=3,
     )
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:MOST]) + (f" and {len(labels) - MOST} more" if len(labels) > MOST else "")
 
 
 def known_classes(description: Description) -> tuple[str, ...]:

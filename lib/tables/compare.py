@@ -258,9 +258,7 @@ def _comparison(
     if not counted:
         return comparison
     first, first_rows = counted[0]
-    averaged = len(values) > 1 and max(map(len, values.values())) > 1
-    each = [[statistics.fmean(own)] for own in values.values()] if averaged else list(values.values())
-    comparison.values = [value for own in each for value in own]
+    comparison.values = record_library.of_networks(values.values())
     comparison.networks = len(values)
     comparison.network = " and ".join(dict.fromkeys(map(str, first.subjects(first_rows[0]).values())))
     comparison.earlier = any(run.earlier for run, _ in counted)
@@ -278,7 +276,7 @@ def _comparison(
         for note, due in (
             (f"several versions of the code: {', '.join(codes)}", len(codes) > 1),
             (f"{repeated} repeated runs, of which the latest counts", repeated),
-            (f"of each network the mean of {_counts(values)} seeds of the evaluation", averaged),
+            (f"of each network the mean of {_counts(values)} seeds of the evaluation", len(counted) > comparison.n),
             (f"ambiguous: {ambiguous} records have several rows for this cell, the first is shown", ambiguous),
         )
         if due

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -407,6 +408,17 @@ class RecordedRun:
         """The seed of the row, else those of the run, over which it is then; none of what other records give."""
         found = row["seed"] if row.get("seed") is not None else self.config.get("seed")
         return tuple(found) if isinstance(found, list) else () if found is None else (found,)
+
+
+def of_networks(values: Iterable[list[float]]) -> list[float]:
+    """Of several networks the mean of each, of one all its values, which are of seeds of its evaluation: no networks."""
+    values = list(values)
+    return [mean(own) for own in values if own] if len(values) > 1 else [value for own in values for value in own]
+
+
+def mean(values: list[float]) -> float:
+    """The mean; the number itself where all are the same, without rounding."""
+    return values[0] if len(set(values)) == 1 else statistics.fmean(values)
 
 
 def latest(runs: Iterable[RecordedRun]) -> RecordedRun:

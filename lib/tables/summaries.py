@@ -108,9 +108,10 @@ def _line(summary: Summary, about: dict, instances: dict[Instance, tuple[Recorde
         of_networks.setdefault(networks, []).extend(rows)
     several = len(of_networks) > 1
     for column in summary.measured:
-        known = [[row[column] for row in rows if row.get(column) is not None] for rows in of_networks.values()]
-        numbers = [_mean(own) for own in known if own] if several else known[0]
-        line[column] = _mean(numbers) if numbers else None
+        numbers = record_library.of_networks(
+            [row[column] for row in rows if row.get(column) is not None] for rows in of_networks.values()
+        )
+        line[column] = record_library.mean(numbers) if numbers else None
         line[f"{column} sd"] = statistics.stdev(numbers) if len(numbers) > 1 else None
     count = len(of_networks) if several else sum(map(len, of_networks.values()))
     runs = [run for run, _ in instances.values()]
@@ -118,11 +119,6 @@ def _line(summary: Summary, about: dict, instances: dict[Instance, tuple[Recorde
     version = "of an earlier version" if any(run.earlier for run in runs) else ""
     one = "1" if count > 1 and not several and any(of_networks) else ""
     return {**line, "runs": count, "networks": one, "code": " ".join(codes) if len(codes) > 1 else "", "version": version}
-
-
-def _mean(numbers: list) -> float:
-    """The mean; the number itself where all are the same, without rounding."""
-    return numbers[0] if len(set(numbers)) == 1 else statistics.fmean(numbers)
 
 
 def _settings(groups: list[tuple]) -> list[str]:

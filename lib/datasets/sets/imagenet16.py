@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from lib.core.errors import UserError
+from lib.core.text import some
 from lib.datasets import Options, catalogue
 from lib.datasets.sets.imagenet import training
 from lib.datasets.split import Split
 from lib.datasets.storage import image_folders
-from lib.datasets.storage.csv_tables import some
 from lib.datasets.storage.folders import from_listing
 
 WNID = re.compile(r"n\d{8}")

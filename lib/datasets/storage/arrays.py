@@ -12,9 +12,9 @@ import torch
 
 from lib.core import files
 from lib.core.errors import UserError
+from lib.core.text import some
 from lib.datasets import Options, catalogue
 from lib.datasets.split import Split
-from lib.datasets.storage.csv_tables import some
 from lib.datasets.storage.deep_images import warn_if_dark
 
 MOST_CLASSES = 100_000

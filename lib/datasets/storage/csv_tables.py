@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.core.errors import UserError
+from lib.core.text import some
 from lib.datasets.storage import image_folders
-
-SHOWN = 3  # of what is wrong, before "..."
 
 
 def read(file: Path, columns: tuple[str, ...]) -> dict[str, list[str]]:
@@ -56,11 +55,6 @@ def require_images(file: Path, folder: Path, names: Sequence[str]) -> None:
             f"{file}: {len(absent):,} of its {len(names):,} images are not under {folder}: {some(absent)}; "
             "unpack the archive again"
         )
-
-
-def some(items: Sequence[str], most: int = SHOWN) -> str:
-    """The first few, and dots if there are more."""
-    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
 def _csv(text: str) -> list[list[str]]:

@@ -15,7 +15,7 @@ from typing import Any
 from lib.core import files
 from lib.core.errors import UserError
 from lib.core.registry import misspelt
-from lib.core.text import as_bytes
+from lib.core.text import as_bytes, some
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 SUFFIXES = (*JPEG_SUFFIXES, ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # of a .gif the first frame
@@ -101,10 +101,9 @@ def listing(folder: Path, split: str, only: tuple[str, ...] = ()) -> Listing:
     if not labels:
         raise UserError(f"{inside}: holds no image of the classes of {first}{_but(passed_over)}")
     if absent:
-        names = ", ".join(absent[:SHOWN]) + (", ..." if len(absent) > SHOWN else "")
         warnings.warn(
             f"{inside}: has no image of {len(absent)} of the {len(classes)} classes of {first}, by which its labels are "
-            f"numbered: {names}",
+            f"numbered: {some(absent, SHOWN)}",
             stacklevel=2,
         )
     return Listing(inside, tuple(of_classes), tuple(labels), classes)
@@ -171,10 +170,9 @@ def require_folder(folder: Path) -> None:
 def _require_known(there: tuple[str, ...], known: tuple[str, ...], inside: Path, first: Path) -> None:
     """An error unless the class folders inside a split are among those of the first one, or neither has any."""
     if extra := sorted(set(there) - set(known)):
-        names = ", ".join(extra[:SHOWN]) + (", ..." if len(extra) > SHOWN else "")
         raise UserError(
-            f"{inside}: {first} lacks its class folders {names}: put images of these classes there too, or take them out; "
-            f"folder={inside} reads the images as a set of their own"
+            f"{inside}: {first} lacks its class folders {some(extra, SHOWN)}: put images of these classes there too, or "
+            f"take them out; folder={inside} reads the images as a set of their own"
         )
     if known and not there:
         raise UserError(f"{inside}: holds no class folders, but {first} does, such as {known[0]}")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lib.core import files
 from lib.core.errors import UserError
+from lib.core.text import some
 from lib.datasets.names import SPLIT_ALIASES, are_numbers
-from lib.datasets.storage.csv_tables import some
 
 FILE = "labels.csv"  # a folder with this table is read by it
 FIRST_SPLITS = ("train", "test", "val")  # the order of those that are there; others follow in the order of the table

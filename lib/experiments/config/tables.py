@@ -13,10 +13,7 @@ from lib.tables import TESTS, formats, papers, summaries
 # action -> (what it does, the least number of arguments)
 ACTIONS = {
     "ls": ("[EXPERIMENT | NAME=VALUE ...]: the records that fit, a line each", 0),
-    "best": (
-        "MEASURE [EXPERIMENT | NAME=VALUE ...]: the best row, with the settings and the command of its record",
-        1,
-    ),
+    "best": ("MEASURE [EXPERIMENT | NAME=VALUE ...]: the best row, with the settings and the command of its record", 1),
     "export": ("FILE.csv|FILE.parquet [EXPERIMENT | NAME=VALUE ...]: the rows that fit, with their settings", 1),
     "merge": ("FOLDER ...: the records of other results folders, with what lies beside them, into --results-dir", 1),
 }
